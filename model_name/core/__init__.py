@@ -1,0 +1,1 @@
+"""What a model is: pure, without files, network or services."""

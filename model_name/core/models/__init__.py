@@ -1,0 +1,17 @@
+"""The model kinds. A new kind subclasses `Model` in a module of its own and names itself by its `KIND`."""
+
+from model_name.core.models.base import Explanation, FitContext, Model, model_kinds
+from model_name.core.models.network import TabularNetwork
+from model_name.core.models.references import ConstantModel
+from model_name.core.models.trees import BoostedTrees, RandomForest
+
+__all__ = [
+    "BoostedTrees",
+    "ConstantModel",
+    "Explanation",
+    "FitContext",
+    "Model",
+    "RandomForest",
+    "TabularNetwork",
+    "model_kinds",
+]

@@ -1,0 +1,156 @@
+"""Trees of scikit-learn: boosted (the baseline) and a random forest.
+
+Categories reach them as ordinal codes. The native category splits of HistGradientBoosting are lost in its export to
+ONNX, silently, and so are missing values in a forest: hence the codes, and the imputer before the forest.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from pydantic import Field, PrivateAttr
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+
+from model_name.core.features import Matrix
+from model_name.core.models.base import GRAPH_INPUT, GRAPH_OUTPUT, OPSET, Explanation, FitContext, Model
+
+
+class SklearnModel(Model):
+    """What the scikit-learn kinds share."""
+
+    _estimator: Any = PrivateAttr(None)
+
+    def score_matrix(self, matrix: Matrix) -> NDArray[Any]:
+        """As of `Model`."""
+        estimator = self.get_internal_model()
+        scores: NDArray[Any] = estimator.predict_proba(matrix) if self.classes else estimator.predict(matrix)
+        return scores
+
+    def get_internal_model(self) -> Any:
+        """The fitted estimator of scikit-learn."""
+        return self._fitted(self._estimator)
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """As of `Model`, by skl2onnx."""
+        from skl2onnx import to_onnx
+        from skl2onnx.common.data_types import FloatTensorType
+
+        estimator = self.get_internal_model()
+        graph = to_onnx(
+            estimator,
+            initial_types=[(GRAPH_INPUT, FloatTensorType([None, len(self.features.columns)]))],
+            options={"zipmap": False} if self.classes else None,
+            target_opset={"": OPSET, "ai.onnx.ml": 3},
+        )
+        return keep_output(graph, "probabilities" if self.classes else "variable")
+
+
+class BoostedTrees(SklearnModel):
+    """Histogram gradient boosting; its defaults are scikit-learn's. Missing values have a side of their own.
+
+    Attributes:
+        learning_rate: The share of each tree that is added.
+        max_iter: How many trees (a class) at the most.
+        max_leaf_nodes: Leaves of a tree.
+        max_depth: Depth of a tree; unbounded where None.
+        min_samples_leaf: Rows that a leaf needs.
+        l2_regularization: Shrinkage of the leaves.
+        max_features: Share of the features that a split looks at.
+    """
+
+    KIND: Literal["BoostedTrees"] = "BoostedTrees"
+    learning_rate: float = Field(0.1, gt=0)
+    max_iter: int = Field(100, gt=0)
+    max_leaf_nodes: int = Field(31, gt=1)
+    max_depth: int | None = Field(None, gt=0)
+    min_samples_leaf: int = Field(20, gt=0)
+    l2_regularization: float = Field(0.0, ge=0)
+    max_features: float = Field(1.0, gt=0, le=1)
+
+    def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:
+        """As of `Model`."""
+        kind = HistGradientBoostingClassifier if self.classes else HistGradientBoostingRegressor
+        self._estimator = kind(**self.get_params()).fit(matrix, targets)
+
+    def explain_matrix(self, matrix: Matrix) -> Explanation:
+        """Exact contributions by TreeSHAP (Lundberg et al. 2020), on the log-odds where there are classes."""
+        estimator = self.get_internal_model()
+        scores = estimator.decision_function(matrix) if self.classes else estimator.predict(matrix)
+        return tree_explanation(self, estimator, matrix, scores, "log-odds")
+
+
+class RandomForest(SklearnModel):
+    """Averaged deep trees. Missing numbers become the median, missing categories a code of their own.
+
+    Attributes:
+        n_estimators: How many trees.
+        max_depth: Depth of a tree; unbounded where None.
+        min_samples_leaf: Rows that a leaf needs.
+        max_features: Share of the features that a split looks at.
+        n_jobs: Processors; -1 for all.
+    """
+
+    KIND: Literal["RandomForest"] = "RandomForest"
+    n_estimators: int = Field(100, gt=0)
+    max_depth: int | None = Field(12, gt=0)
+    min_samples_leaf: int = Field(5, gt=0)
+    max_features: float = Field(0.5, gt=0, le=1)
+    n_jobs: int = -1
+
+    def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:
+        """As of `Model`."""
+        kind = RandomForestClassifier if self.classes else RandomForestRegressor
+        # The mean over one row is that row: the documented way to tell the imputer what to fill in.
+        imputer = SimpleImputer(strategy="mean").fit(self._fill(matrix)[None, :])
+        forest = kind(**self.get_params()).fit(imputer.transform(matrix), targets)
+        self._estimator = Pipeline([("imputer", imputer), ("forest", forest)])
+
+    def explain_matrix(self, matrix: Matrix) -> Explanation:
+        """Exact contributions by TreeSHAP (Lundberg et al. 2020), on the probability where there are classes."""
+        pipeline = self.get_internal_model()
+        scores = self.score_matrix(matrix)
+        if self.classes and len(self.classes) == 2:
+            scores = scores[:, 1]
+        return tree_explanation(self, pipeline["forest"], pipeline["imputer"].transform(matrix), scores, "probability")
+
+    def _fill(self, matrix: Matrix) -> NDArray[np.float64]:
+        fill = np.zeros(matrix.shape[1])
+        for position, feature in enumerate(self.features.columns):
+            known = matrix[~np.isnan(matrix[:, position]), position]
+            if feature.kind == "category":
+                fill[position] = len(feature.values)
+            elif len(known):
+                fill[position] = np.median(known)
+        return fill
+
+
+def keep_output(graph: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Leave one output in a graph, under the name that servers ask for."""
+    kept = next(output for output in graph.graph.output if output.name == name)
+    del graph.graph.output[:]
+    graph.graph.node.append(onnx.helper.make_node("Identity", [name], [GRAPH_OUTPUT]))
+    kept.name = GRAPH_OUTPUT
+    graph.graph.output.append(kept)
+    return graph
+
+
+def tree_explanation(
+    model: Model, trees: Any, matrix: NDArray[Any], scores: NDArray[Any], scale: Literal["probability", "log-odds"]
+) -> Explanation:
+    """Contributions of an ensemble of trees; of a binary target those to its positive class."""
+    import shap
+
+    explainer = shap.TreeExplainer(trees)
+    values = explainer.shap_values(matrix, check_additivity=False)  # checked for every kind alike, by `Model.explain`
+    base = np.atleast_1d(explainer.expected_value)
+    if values.ndim == 3 and len(model.classes) == 2:
+        values, base = values[:, :, 1], base[1:]
+    return model.explanation(values, base, scores, scale)

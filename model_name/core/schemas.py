@@ -1,0 +1,460 @@
+"""The one source of truth about a table, and the check of what crosses a boundary.
+
+Needs pydantic and numpy alone, because servers import it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+
+from model_name.errors import DataError
+
+Kind = Literal["numeric", "category", "boolean", "datetime", "text-id"]
+Task = Literal["regression", "binary", "multiclass"]
+Label = StrictBool | StrictInt | StrictStr
+
+Columns = dict[str, NDArray[Any]]
+"""A table by column, one array of length n each: float64 with NaN for numeric and boolean, datetime64[us] with NaT
+for datetime, objects (str or None) for category and text-id."""
+
+MAX_PROBLEMS = 10  # that one error names; the rest are counted
+
+
+class Frozen(BaseModel):
+    """Base of everything that is configured or recorded: strict, closed, unchangeable."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+
+
+class Column(Frozen):
+    """One column of a table.
+
+    Attributes:
+        kind: What its values are.
+        nullable: Whether a value may be missing.
+        min: Smallest allowed value of a numeric column.
+        max: Largest allowed value of a numeric column.
+        out_of_bounds: What happens to a row beyond the bounds. A request cannot drop a row: it is refused instead.
+        values: The categories of a category column; fitted on the training part where not given.
+        unseen: What happens to a category that is not in `values`: `other` treats it as missing.
+        feature: Whether the model may look at it. A `text-id` never is a feature.
+        sensitive: Whether its values must not appear in logs.
+        description: For people.
+    """
+
+    kind: Kind
+    nullable: bool = False
+    min: float | None = None
+    max: float | None = None
+    out_of_bounds: Literal["refuse", "clip", "drop"] = "refuse"
+    values: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    unseen: Literal["refuse", "other"] = "other"
+    feature: bool = True
+    sensitive: bool = False
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind != "numeric" and (self.min is not None or self.max is not None):
+            raise ValueError(f"min and max belong to numeric columns, this one is {self.kind}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        if self.values is not None and self.kind != "category":
+            raise ValueError(f"values belong to category columns, this one is {self.kind}")
+        if self.values is not None and len(set(self.values)) < len(self.values):
+            raise ValueError("values names a category twice")
+        return self
+
+    @property
+    def is_input(self) -> bool:
+        """Whether a request must carry it."""
+        return self.feature and self.kind != "text-id"
+
+
+class Target(Frozen):
+    """What is predicted.
+
+    Attributes:
+        name: The column of the table that holds it; requests do not carry it.
+        task: What kind of prediction it asks for.
+        classes: The labels of a classification, in the order of the probabilities; for `binary` the second is the
+            positive one.
+        description: For people.
+    """
+
+    name: str
+    task: Task
+    classes: Annotated[tuple[Label, ...], Field(strict=False)] | None = None
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _fits_its_task(self) -> Self:
+        if self.task == "regression":
+            if self.classes is not None:
+                raise ValueError("classes belong to classifications, this target is a regression")
+            return self
+        if self.classes is None:
+            raise ValueError(f"a {self.task} target needs its classes")
+        if len({label_text(label) for label in self.classes}) < len(self.classes):
+            raise ValueError("classes names a label twice")
+        if self.task == "binary" and len(self.classes) != 2:
+            raise ValueError(f"a binary target has 2 classes, not {len(self.classes)}")
+        if self.task == "multiclass" and len(self.classes) < 3:
+            raise ValueError(f"a multiclass target has at least 3 classes, not {len(self.classes)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model answers for n rows.
+
+    Attributes:
+        prediction: n numbers of a regression, or n labels of a classification.
+        probabilities: n x k of a classification, columns in the order of `classes`.
+        classes: The k labels.
+    """
+
+    prediction: NDArray[Any]
+    probabilities: NDArray[np.float64] | None = None
+    classes: tuple[Label, ...] = ()
+
+    @classmethod
+    def from_scores(cls, scores: NDArray[Any], classes: tuple[Label, ...]) -> Self:
+        """Name raw scores: n (x 1) predictions where there are no classes, n x k probabilities where there are."""
+        scores = np.asarray(scores, dtype=np.float64)
+        if not classes:
+            return cls(prediction=scores.reshape(-1))
+        labels = np.empty(len(classes), dtype=object)
+        labels[:] = classes
+        return cls(prediction=labels[scores.argmax(axis=1)], probabilities=scores, classes=classes)
+
+    @property
+    def columns(self) -> Columns:
+        """The same as named columns: `prediction`, and `probability_LABEL` for each class."""
+        columns: Columns = {"prediction": self.prediction}
+        if self.probabilities is not None:
+            for position, label in enumerate(self.classes):
+                columns[f"probability_{label_text(label)}"] = self.probabilities[:, position]
+        return columns
+
+
+@dataclass
+class CheckReport:
+    """What a check saw and did; nothing that it drops or clips goes untold."""
+
+    rows: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    clipped: dict[str, int] = field(default_factory=dict)
+    others: dict[str, int] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+    def add(self, other: Self) -> None:
+        """Count another batch of the same table in."""
+        self.rows += other.rows
+        self.kept += other.kept
+        self.ignored = tuple(dict.fromkeys(self.ignored + other.ignored))
+        for mine, theirs in ((self.dropped, other.dropped), (self.clipped, other.clipped), (self.others, other.others)):
+            for reason, count in theirs.items():
+                mine[reason] = mine.get(reason, 0) + count
+
+    def sentences(self) -> list[str]:
+        """One line a finding, for a log or a report."""
+        return [
+            *(f"{count} of {self.rows} rows dropped: {reason}" for reason, count in self.dropped.items()),
+            *(f"{count} values of {name} clipped to its bounds" for name, count in self.clipped.items()),
+            *(f"{count} values of {name} are unseen categories, taken as missing" for name, count in self.others.items()),
+            *(f"column {name} is not in the schema and was dropped" for name in self.ignored),
+        ]
+
+
+class TableSchema(Frozen):
+    """The one source of truth about a table.
+
+    Attributes:
+        name: What the table is about.
+        target: What is predicted.
+        columns: The other columns by name, in the order of the model's inputs.
+        time: The datetime column that orders the rows, if there is one.
+        key: The columns that name a row; no two rows may share them.
+        extra: What happens to a column that is not named here.
+        duplicates: What happens to rows with the key of an earlier row.
+    """
+
+    name: str
+    target: Target
+    columns: dict[str, Column]
+    time: str | None = None
+    key: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    extra: Literal["refuse", "drop"] = "refuse"
+    duplicates: Literal["refuse", "drop"] = "refuse"
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        if self.target.name in self.columns:
+            raise ValueError(f"the target {self.target.name} is also one of the columns; name it under target alone")
+        if self.time is not None and (self.time not in self.columns or self.columns[self.time].kind != "datetime"):
+            raise ValueError(f"time: {self.time} is not a datetime column of the schema")
+        for name in self.key:
+            if name not in self.columns:
+                raise ValueError(f"key: {name} is not a column of the schema")
+        if not self.inputs:
+            raise ValueError("no column is a feature: a model would have nothing to look at")
+        return self
+
+    @property
+    def inputs(self) -> dict[str, Column]:
+        """The columns that a request must carry."""
+        return {name: column for name, column in self.columns.items() if column.is_input}
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """The labels of a classification; none for a regression."""
+        return self.target.classes or ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what a client can see: when it changes, the version's MAJOR does."""
+        contract = [(name, column.kind, column.nullable) for name, column in self.inputs.items()]
+        seen = repr((contract, self.target.name, self.target.task, self.classes))
+        return sha256(seen.encode()).hexdigest()[:16]
+
+    def decode(self, table: Mapping[str, Sequence[Any] | NDArray[Any]], *, names: Sequence[str]) -> Columns:
+        """Turn raw values into typed columns.
+
+        Raises:
+            DataError: A column is missing or extra, or a value is of another kind.
+        """
+        missing = [name for name in names if name not in table]
+        if missing:
+            raise DataError(f"{missing[0]}: column is missing" + also(missing[1:]))
+        problems = Problems()
+        columns = {name: decode_column(name, self.columns[name], table[name], problems) for name in names}
+        problems.raise_if_any()
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"columns differ in length: {lengths}")
+        return columns
+
+    def apply(self, columns: Columns, *, may_drop: bool) -> tuple[Columns, NDArray[np.bool_], CheckReport]:
+        """Hold typed columns against nullability, bounds and categories.
+
+        Args:
+            columns: As `decode` returns them.
+            may_drop: Whether rows may be dropped where the schema says `drop`; otherwise they are refused.
+
+        Returns:
+            The columns (clipped values and unseen categories replaced, all rows still there), the rows to keep, and
+            what was done.
+
+        Raises:
+            DataError: Naming column, row and reason of what the schema refuses.
+        """
+        rows = len(next(iter(columns.values()), ()))
+        keep = np.ones(rows, dtype=bool)
+        report = CheckReport(rows=rows)
+        problems = Problems()
+        checked = {
+            name: check_column(name, self.columns[name], values, keep if may_drop else None, report, problems)
+            for name, values in columns.items()
+        }
+        problems.raise_if_any()
+        report.kept = int(keep.sum())
+        return checked, keep, report
+
+    def check_request(self, table: Mapping[str, Sequence[Any] | NDArray[Any]]) -> Columns:
+        """Typed inputs of a request, or the reason why it is refused.
+
+        Raises:
+            DataError: Naming column, row and reason.
+        """
+        for name in table:
+            if name == self.target.name:
+                raise DataError(f"{name}: is the target; a request must not carry it")
+            if name not in self.columns and self.extra == "refuse":
+                raise DataError(f"{name}: is not a column of {self.name}", hint=f"the inputs are {', '.join(self.inputs)}")
+        columns = self.decode(table, names=list(self.inputs))
+        checked, _, _ = self.apply(columns, may_drop=False)
+        return checked
+
+
+class Problems:
+    """Collects what is wrong with a table, so that one error can name several values."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.found: list[str] = []
+        self.count = 0
+
+    def add(self, name: str, rows: NDArray[np.int_] | Sequence[int], reason: Any, total: int) -> None:
+        """Note what is wrong with some rows of one column; `reason` is called with a row."""
+        self.count += len(rows)
+        for row in rows[: MAX_PROBLEMS - len(self.found)]:
+            # A request of one row has no use for a row number.
+            place = name if total == 1 else f"{name}, row {row}"
+            self.found.append(f"{place}: {reason(row)}")
+
+    def raise_if_any(self) -> None:
+        """Raise what was collected as one `DataError`."""
+        if self.found:
+            more = self.count - len(self.found)
+            raise DataError("; ".join(self.found) + (f"; and {more} more" if more else ""))
+
+
+def also(names: Sequence[str]) -> str:
+    """`" (and a, b)"`, or nothing."""
+    return f" (and {', '.join(names)})" if names else ""
+
+
+def label_text(label: Any) -> str:
+    """The spelling that a category or a label has everywhere: `true`, `3`, `abc`."""
+    if isinstance(label, bool | np.bool_):
+        return str(bool(label)).lower()
+    if isinstance(label, float | np.floating) and float(label).is_integer():
+        return str(int(label))
+    return label.decode() if isinstance(label, bytes) else str(label)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a raw value stands for nothing: None, NaN, NaT or pandas' NA."""
+    return value is None or type(value).__name__ in {"NAType", "NaTType"} or (isinstance(value, float | np.floating) and np.isnan(value))
+
+
+def decode_column(name: str, column: Column, values: Sequence[Any] | NDArray[Any], problems: Problems) -> NDArray[Any]:
+    """Raw values of one column as its typed array; what cannot be read is added to the problems."""
+    if column.kind in {"category", "text-id"}:
+        return _decode_each(name, values, _read_text, np.dtype(object), "not a text", problems)
+    if column.kind == "datetime":
+        if isinstance(values, np.ndarray) and values.dtype.kind == "M":
+            return values.astype("datetime64[us]")
+        return _decode_each(name, values, _read_datetime, np.dtype("datetime64[us]"), "not a date and time (ISO 8601)", problems)
+    if column.kind == "boolean":
+        if isinstance(values, np.ndarray) and values.dtype.kind == "b":
+            return values.astype(np.float64)
+        return _decode_each(name, values, _read_boolean, np.dtype(np.float64), "not a boolean", problems)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
+        return values.astype(np.float64)
+    return _decode_each(name, values, _read_number, np.dtype(np.float64), "not a number", problems)
+
+
+def _decode_each(
+    name: str, values: Sequence[Any] | NDArray[Any], read: Any, dtype: np.dtype[Any], reason: str, problems: Problems
+) -> NDArray[Any]:
+    empty = {"O": None, "M": np.datetime64("NaT"), "f": np.nan}[dtype.kind]
+    decoded = np.empty(len(values), dtype=dtype)
+    wrong = []
+    for row, value in enumerate(values):
+        if is_missing(value):
+            decoded[row] = empty
+            continue
+        try:
+            decoded[row] = read(value)
+        except (ValueError, TypeError, OverflowError):
+            decoded[row] = empty
+            wrong.append(row)
+    problems.add(name, wrong, lambda row: reason, len(values))
+    return decoded
+
+
+def _read_text(value: Any) -> str:
+    if isinstance(value, str | bool | int | float | bytes | np.generic):
+        return label_text(value)
+    raise TypeError
+
+
+def _read_number(value: Any) -> float:
+    # A text is no number, even where it looks like one: a client that quotes numbers has a bug to learn of.
+    if isinstance(value, bool | np.bool_ | str | bytes):
+        raise TypeError
+    return float(value)
+
+
+def _read_boolean(value: Any) -> float:
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int | float | np.number) and value in (0, 1)):
+        return float(value)
+    raise TypeError
+
+
+def _read_datetime(value: Any) -> np.datetime64:
+    if isinstance(value, np.datetime64):
+        return value.astype("datetime64[us]")
+    if isinstance(value, bytes):
+        value = value.decode()
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    if moment.tzinfo is not None:  # a moment with a zone is kept as UTC, one without as it stands
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64(moment, "us")
+
+
+def check_column(
+    name: str,
+    column: Column,
+    values: NDArray[Any],
+    keep: NDArray[np.bool_] | None,
+    report: CheckReport,
+    problems: Problems,
+) -> NDArray[Any]:
+    """Hold one typed column against its rules; `keep` is where rows may be dropped, None where they may not."""
+    total = len(values)
+    empty = missing(values)
+    if not column.nullable and empty.any():
+        problems.add(name, np.flatnonzero(empty), lambda row: "is missing", total)
+    if column.kind == "numeric":
+        return _check_bounds(name, column, values, keep, report, problems)
+    if column.kind == "category" and column.values is not None:
+        known = set(column.values)
+        unseen = np.fromiter((v is not None and v not in known for v in values), dtype=bool, count=total)
+        if not unseen.any():
+            return values
+        if column.unseen == "refuse":
+            problems.add(name, np.flatnonzero(unseen), lambda row: f"{values[row]!r} is not one of its categories", total)
+        else:
+            report.others[name] = int(unseen.sum())
+            values = values.copy()
+            values[unseen] = None
+    return values
+
+
+def _check_bounds(
+    name: str,
+    column: Column,
+    values: NDArray[Any],
+    keep: NDArray[np.bool_] | None,
+    report: CheckReport,
+    problems: Problems,
+) -> NDArray[Any]:
+    total = len(values)
+    infinite = np.isinf(values)
+    if infinite.any():
+        problems.add(name, np.flatnonzero(infinite), lambda row: f"{values[row]} is not finite", total)
+    for bound, beyond, word in (
+        (column.min, values < column.min if column.min is not None else None, "below"),
+        (column.max, values > column.max if column.max is not None else None, "above"),
+    ):
+        if beyond is None or not (beyond := beyond & ~infinite).any():
+            continue
+        count = int(beyond.sum())
+        if column.out_of_bounds == "clip":
+            values = np.where(beyond, bound, values)
+            report.clipped[name] = report.clipped.get(name, 0) + count
+        elif column.out_of_bounds == "drop" and keep is not None:
+            keep &= ~beyond
+            reason = f"{name} is {word} {bound}"
+            report.dropped[reason] = report.dropped.get(reason, 0) + count
+        else:
+            problems.add(name, np.flatnonzero(beyond), lambda row, w=word, b=bound: f"{values[row]} is {w} {b}", total)
+    return values
+
+
+def missing(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values of a typed column are missing."""
+    if values.dtype.kind == "O":
+        return np.fromiter((v is None for v in values), dtype=bool, count=len(values))
+    return np.isnat(values) if values.dtype.kind == "M" else np.isnan(values)
