@@ -3,13 +3,12 @@
 Needs pydantic and numpy alone, because servers import it.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from model_name.core.schemas import Columns, Frozen, TableSchema
+from model_name.core.schemas import Columns, Frozen, Many, TableSchema
 
 Matrix = NDArray[np.float32]
 """n x d features, NaN where a value is missing. float32, because that is what every served graph computes with."""
@@ -41,7 +40,7 @@ class Feature(Frozen):
     name: str
     source: str
     kind: Literal["number", "category"] = "number"
-    values: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    values: Many[str] = ()
     part: Part | None = None
     is_seasonal: bool = True
 
@@ -49,7 +48,7 @@ class Feature(Frozen):
 class Features(Frozen):
     """The fitted features: all that a server needs to know to turn a request into the matrix."""
 
-    columns: Annotated[tuple[Feature, ...], Field(strict=False)]
+    columns: Many[Feature]
 
     @classmethod
     def fit(cls, schema: TableSchema, columns: Columns) -> Self:

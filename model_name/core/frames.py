@@ -8,8 +8,8 @@ import pandera.pandas as pa
 
 from model_name.core.schemas import (
     CheckReport,
-    Columns,
     Column,
+    Columns,
     Label,
     Outputs,
     Problems,

@@ -6,8 +6,9 @@ Needs pydantic and numpy alone, because servers import it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from hashlib import sha256
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +24,33 @@ Columns = dict[str, NDArray[Any]]
 """A table by column, one array of length n each: float64 with NaN for numeric and boolean, datetime64[us] with NaT
 for datetime, objects (str or None) for category and text-id."""
 
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Field(strict=False)]
+"""A tuple that YAML and JSON may give as a list."""
+
 MAX_PROBLEMS = 10  # that one error names; the rest are counted
 
 
-class Frozen(BaseModel):
-    """Base of everything that is configured or recorded: strict, closed, unchangeable."""
+class Closed(BaseModel):
+    """Base of what people write in configs: strict, and a key that does not exist is answered with the nearest one."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(strict=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            names = [field.alias or name for name, field in cls.model_fields.items()]
+            for key in data:
+                if key not in names and key not in cls.model_fields:
+                    raise ValueError(f"{key} is not a key of {cls.__name__}{did_you_mean(str(key), names)}")
+        return data
+
+
+class Frozen(Closed):
+    """The same, unchangeable: everything that is configured once or recorded."""
+
+    model_config = ConfigDict(frozen=True)
 
 
 class Column(Frozen):
@@ -53,7 +74,7 @@ class Column(Frozen):
     min: float | None = None
     max: float | None = None
     out_of_bounds: Literal["refuse", "clip", "drop"] = "refuse"
-    values: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    values: Many[str] | None = None
     unseen: Literal["refuse", "other"] = "other"
     feature: bool = True
     sensitive: bool = False
@@ -90,7 +111,7 @@ class Target(Frozen):
 
     name: str
     task: Task
-    classes: Annotated[tuple[Label, ...], Field(strict=False)] | None = None
+    classes: Many[Label] | None = None
     description: str = ""
 
     @model_validator(mode="after")
@@ -191,7 +212,7 @@ class TableSchema(Frozen):
     target: Target
     columns: dict[str, Column]
     time: str | None = None
-    key: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    key: Many[str] = ()
     extra: Literal["refuse", "drop"] = "refuse"
     duplicates: Literal["refuse", "drop"] = "refuse"
     description: str = ""
@@ -306,6 +327,12 @@ class Problems:
         if self.found:
             more = self.count - len(self.found)
             raise DataError("; ".join(self.found) + (f"; and {more} more" if more else ""))
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """`"; did you mean X?"` with the nearest known word, or all of them where none is near."""
+    nearest = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(known)}"
 
 
 def also(names: Sequence[str]) -> str:

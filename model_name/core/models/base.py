@@ -8,17 +8,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import onnx
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import ConfigDict, PrivateAttr
 
 from model_name.core import frames
 from model_name.core.features import Features, Matrix
-from model_name.core.schemas import Label, Outputs, TableSchema
+from model_name.core.schemas import Closed, Label, Outputs, TableSchema
 from model_name.errors import DataError, NotFittedError
 
 T = TypeVar("T")
@@ -78,14 +78,14 @@ class Explanation:
         return {self.features[position]: float(means[position]) for position in order}
 
 
-class Model(BaseModel, ABC):
+class Model(Closed, ABC):
     """A model of a table. Fields are its hyperparameters; what it has learnt is private.
 
     Attributes:
         random_state: The seed of everything random in it; equal seeds and rows give equal models.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(validate_assignment=True)
 
     KIND: str
     random_state: int = 42
@@ -93,8 +93,6 @@ class Model(BaseModel, ABC):
     _schema: TableSchema | None = PrivateAttr(None)
     _features: Features | None = PrivateAttr(None)
     _background: Matrix | None = PrivateAttr(None)
-
-    explains: ClassVar[Literal["prediction", "probability", "log-odds"] | None] = None
 
     def get_params(self) -> dict[str, Any]:
         """The hyperparameters by name."""
@@ -171,7 +169,10 @@ class Model(BaseModel, ABC):
 
     def explain_samples(self, table: pd.DataFrame) -> pd.DataFrame:
         """One row of contributions for each row given, index kept; for `multiclass`, those of the predicted class."""
-        explanation = self.explain(table)
+        return self.samples_of(self.explain(table), table)
+
+    def samples_of(self, explanation: Explanation, table: pd.DataFrame) -> pd.DataFrame:
+        """An explanation of these rows as a frame, index kept; for `multiclass`, that of the predicted class."""
         values = explanation.values
         if values.ndim == 3:
             predicted = self.score_matrix(self.matrix(table)).argmax(axis=1)

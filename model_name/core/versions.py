@@ -1,0 +1,74 @@
+"""Semantic versions of models: what changed decides which number grows."""
+
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Self
+
+from model_name.core.models.base import Model
+from model_name.core.schemas import Frozen
+
+SEMVER = re.compile(r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$")
+
+
+class Semver(Frozen):
+    """MAJOR.MINOR.PATCH of a model version."""
+
+    major: int
+    minor: int
+    patch: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `1.2.3`.
+
+        Raises:
+            ValueError: It is not a semantic version.
+        """
+        found = SEMVER.match(text)
+        if found is None:
+            raise ValueError(f"{text!r} is not of the form MAJOR.MINOR.PATCH")
+        return cls(major=int(found[1]), minor=int(found[2]), patch=int(found[3]))
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"{self.major}.{self.minor}.{self.patch}"
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """What it sorts by."""
+        return (self.major, self.minor, self.patch)
+
+
+class Recipe(Frozen):
+    """What a version was made by, data apart.
+
+    Attributes:
+        contract: Hash of the input and output schema that clients see.
+        model: Hash of the kind of model, its hyperparameters and its features.
+    """
+
+    contract: str
+    model: str
+
+    @classmethod
+    def of(cls, model: Model) -> Self:
+        """The recipe of a fitted model. Fitted values, such as the categories found, are data, not recipe."""
+        features = [(feature.name, feature.source, feature.kind, feature.part) for feature in model.features.columns]
+        made_by = repr((model.KIND, sorted(model.get_params().items()), features))
+        return cls(contract=model.schema_.fingerprint, model=sha256(made_by.encode()).hexdigest()[:16])
+
+
+def next_semver(history: Sequence[tuple[Semver, Recipe]], recipe: Recipe) -> Semver:
+    """The version after the highest so far: MAJOR for a changed contract, MINOR for a changed recipe, else PATCH.
+
+    The first version is 1.0.0.
+    """
+    if not history:
+        return Semver(major=1, minor=0, patch=0)
+    latest, before = max(history, key=lambda entry: entry[0].order)
+    if before.contract != recipe.contract:
+        return Semver(major=latest.major + 1, minor=0, patch=0)
+    if before.model != recipe.model:
+        return Semver(major=latest.major, minor=latest.minor + 1, patch=0)
+    return Semver(major=latest.major, minor=latest.minor, patch=latest.patch + 1)

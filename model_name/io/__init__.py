@@ -1,0 +1,1 @@
+"""The doors: configs, tables, the environment, the registry, the audit trail, services."""

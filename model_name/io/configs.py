@@ -1,0 +1,220 @@
+"""Config files: read, merged in one order (defaults < files < --set < environment), explained when wrong."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from model_name.core.schemas import TableSchema
+from model_name.errors import ConfigError
+
+Config = DictConfig | ListConfig
+
+SHARED = "project.yaml"
+"""A folder's file of this name holds what its jobs share; it is merged before the files beside it."""
+
+ENVIRONMENT_PREFIX = "MODEL_NAME__"
+
+
+def parse_file(path: str | Path) -> Config:
+    """Read a YAML or JSON file, local or behind any fsspec URL.
+
+    Raises:
+        ConfigError: It is not there, not readable, or not YAML.
+    """
+    if not str(path).endswith((".yaml", ".yml", ".json")):
+        raise ConfigError(f"{path}: a config is a .yaml, .yml or .json file")
+    try:
+        with fsspec.open(str(path), "rt", encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, ImportError, ValueError) as err:
+        raise ConfigError(f"{path}: cannot be read: {err}", hint="check the path") from err
+    return parse_string(text, origin=str(path))
+
+
+def parse_string(text: str, *, origin: str = "the config string") -> Config:
+    """Read YAML from a string.
+
+    Raises:
+        ConfigError: It is not YAML, or neither a mapping nor a list.
+    """
+    try:
+        config = OmegaConf.create(yaml.safe_load(text) or {})
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as err:
+        raise ConfigError(f"{origin}: is not a mapping in YAML: {err}") from err
+    if not isinstance(config, DictConfig | ListConfig):
+        raise ConfigError(f"{origin}: is neither a mapping nor a list")
+    return config
+
+
+def merge_configs(configs: Sequence[Config]) -> Config:
+    """Lay configs over each other, later ones winning.
+
+    Raises:
+        ConfigError: There is none, or a list and a mapping meet.
+    """
+    if not configs:
+        raise ConfigError("there is no config to merge", hint="name at least one config file")
+    try:
+        return OmegaConf.merge(*configs)
+    except (OmegaConfBaseException, ValueError, TypeError) as err:
+        raise ConfigError(f"the configs do not merge: {err}") from err
+
+
+def to_object(config: Config, *, resolve: bool = True) -> Any:
+    """Plain dicts and lists, interpolations resolved.
+
+    Raises:
+        ConfigError: An interpolation leads nowhere.
+    """
+    try:
+        return OmegaConf.to_container(config, resolve=resolve, throw_on_missing=True)
+    except OmegaConfBaseException as err:
+        raise ConfigError(f"the config cannot be resolved: {err}") from err
+
+
+def load(files: Sequence[str | Path], sets: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Merge the files of one job with `--set` pairs and the environment, the schema read into it.
+
+    Args:
+        files: In the order in which later ones win; each brings the `project.yaml` beside it along.
+        sets: `dotted.path=value` pairs, values in YAML.
+        environment: Where `MODEL_NAME__JOB__SEED=1` sets `job.seed`; the process' by default.
+
+    Raises:
+        ConfigError: A file, a pair or a variable is wrong.
+    """
+    named = with_shared([str(file) for file in files])
+    configs = [parse_file(file) for file in named]
+    variables = os.environ if environment is None else environment
+    pairs = [*map(parse_pair, sets), *environment_pairs(variables)]
+    merged = merge_configs([*configs, *pairs])
+    if not isinstance(merged, DictConfig):
+        raise ConfigError(f"{', '.join(named)}: a list where a mapping with `job:` belongs")
+    config: dict[str, Any] = to_object(merged)
+    return with_schema(config)
+
+
+def with_shared(files: Sequence[str]) -> list[str]:
+    """The files, each preceded by the `project.yaml` beside it; none twice."""
+    found: list[str] = []
+    for file in files:
+        parent, slash, name = file.rpartition("/")
+        shared = f"{parent}{slash}{SHARED}"
+        if name != SHARED and exists(shared):
+            found.append(shared)
+        found.append(file)
+    return list(dict.fromkeys(found))
+
+
+def exists(path: str) -> bool:
+    """Whether a local file or an fsspec URL is there."""
+    filesystem, place = fsspec.core.url_to_fs(path)
+    return bool(filesystem.exists(place))
+
+
+def with_schema(config: dict[str, Any]) -> dict[str, Any]:
+    """Read the schema that `job.schema` points to into its place, so that the config says everything.
+
+    Raises:
+        ConfigError: The file is missing or wrong.
+    """
+    job = config.get("job")
+    if isinstance(job, dict) and isinstance(job.get("schema"), str):
+        return config | {"job": job | {"schema": read_schema(job["schema"]).model_dump(mode="json", exclude_defaults=True)}}
+    return config
+
+
+def read_schema(path: str) -> TableSchema:
+    """A table schema from its file.
+
+    Raises:
+        ConfigError: The file is missing or wrong.
+    """
+    raw = to_object(parse_file(path))
+    try:
+        return TableSchema.model_validate(raw)
+    except ValidationError as err:
+        raise explain(err, raw, [path]) from err
+
+
+def parse_pair(pair: str) -> Config:
+    """`a.b=value` as a config.
+
+    Raises:
+        ConfigError: There is no `=`, or the value is not YAML.
+    """
+    path, equals, value = pair.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"--set {pair}: is not of the form a.b=value", hint="e.g. --set job.seed=7")
+    return nest(path.strip().split("."), value, origin=f"--set {pair}")
+
+
+def environment_pairs(environment: Mapping[str, str]) -> list[Config]:
+    """What the environment sets: `MODEL_NAME__JOB__SEED=7` is `job.seed=7`."""
+    return [
+        nest(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), value, origin=name)
+        for name, value in sorted(environment.items())
+        if name.startswith(ENVIRONMENT_PREFIX)
+    ]
+
+
+def nest(keys: Sequence[str], text: str, *, origin: str) -> Config:
+    """A value in YAML, wrapped into the mappings of its path."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise ConfigError(f"{origin}: the value is not YAML: {err}") from err
+    for key in reversed(keys):
+        value = {key: value}
+    return OmegaConf.create(value)
+
+
+def explain(error: ValidationError, raw: Any, files: Sequence[str]) -> ConfigError:
+    """Say of a failed validation: the file, the dotted path, the bad value and what is allowed.
+
+    Args:
+        error: What pydantic found.
+        raw: The plain config that it looked at.
+        files: Where the config came from, later ones winning.
+    """
+    sentences = []
+    for found in error.errors():
+        path, value = locate(found["loc"], raw)
+        place = f"{file_of(path, files)}: {'.'.join(path) or 'config'}"
+        words = found["msg"].removeprefix("Value error, ")
+        is_leaf = found["type"] != "missing" and not isinstance(value, dict | list)
+        sentences.append(f"{place}: {words}" + (f", not {value!r}" if is_leaf and repr(value) not in words else ""))
+    return ConfigError("\n".join(dict.fromkeys(sentences)), hint="`model-name schema KIND` lists the keys of a KIND")
+
+
+def locate(loc: tuple[int | str, ...], raw: Any) -> tuple[list[str], Any]:
+    """The dotted path of pydantic's location, without the tags of unions, and the value there."""
+    path: list[str] = []
+    value = raw
+    for position, key in enumerate(loc):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+            value = value[key]
+        elif position < len(loc) - 1 or not isinstance(value, dict):
+            continue  # the tag of a union
+        else:
+            value = None
+        path.append(str(key))
+    return path, value
+
+
+def file_of(path: Sequence[str], files: Sequence[str]) -> str:
+    """The last file that holds the path, or its nearest parent."""
+    for length in range(len(path), 0, -1):
+        for file in reversed(files):
+            if OmegaConf.select(parse_file(file), ".".join(path[:length])) is not None:
+                return file
+    return ", ".join(files) or "the config"

@@ -1,0 +1,243 @@
+"""Tables, read whole or in batches and written whole, local or behind any fsspec URL."""
+
+import errno
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from model_name.core.schemas import Frozen, TableSchema
+from model_name.errors import ConfigError, DataError, NotFoundError, StorageError
+
+if TYPE_CHECKING:
+    from mlflow.data.pandas_dataset import PandasDataset
+
+BATCH_ROWS = 65_536
+
+# A datetime stays text here and is read by the schema's decoder, which knows zones.
+CSV_TYPES = {
+    "numeric": pa.float64(),
+    "boolean": pa.bool_(),
+    "category": pa.string(),
+    "text-id": pa.string(),
+    "datetime": pa.string(),
+}
+
+
+class Reader(Frozen, ABC):
+    """Reads a table.
+
+    Attributes:
+        path: A file or a URL.
+        limit: The most rows to read; the rest of the file is not touched.
+    """
+
+    KIND: str
+    path: str
+    limit: int | None = Field(None, gt=0)
+
+    def read(self, schema: TableSchema | None = None) -> pd.DataFrame:
+        """The whole table, or its first `limit` rows.
+
+        Args:
+            schema: Tells a text format the types of its columns.
+
+        Raises:
+            NotFoundError: There is no such file.
+            DataError: It is not a table of this format.
+        """
+        with self._opened() as file, self._decoded():
+            return self._read(file, schema)
+
+    def batches(self, schema: TableSchema | None = None, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """The same in batches of at most so many rows; memory holds one at a time.
+
+        Raises:
+            NotFoundError: There is no such file.
+            DataError: It is not a table of this format.
+        """
+        left = self.limit
+        with self._opened() as file, self._decoded():
+            for batch in self._batches(file, schema, rows if left is None else min(rows, left)):
+                for start in range(0, batch.num_rows, rows):
+                    part = batch.slice(start, rows if left is None else min(rows, left))
+                    if part.num_rows:
+                        yield part
+                    if left is not None and (left := left - part.num_rows) <= 0:
+                        return
+
+    @abstractmethod
+    def count(self) -> int | None:
+        """How many rows there are, where that is known without reading them."""
+
+    def lineage(self, name: str, data: pd.DataFrame, targets: str | None = None) -> "PandasDataset":
+        """What MLflow records of a table that was read from here."""
+        import mlflow.data.pandas_dataset
+
+        return mlflow.data.pandas_dataset.from_pandas(data, source=self.path, name=name, targets=targets)
+
+    def _read(self, file: IO[bytes], schema: TableSchema | None) -> pd.DataFrame:
+        batches = list(self._batches(file, schema, BATCH_ROWS if self.limit is None else min(BATCH_ROWS, self.limit)))
+        table = pa.Table.from_batches(batches) if batches else pa.table({})
+        return table.slice(0, self.limit).to_pandas() if self.limit else table.to_pandas()
+
+    @abstractmethod
+    def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]: ...
+
+    @contextmanager
+    def _opened(self) -> Generator[IO[bytes]]:
+        try:
+            opened = fsspec.open(self.path, "rb")
+            file = opened.open()
+        except FileNotFoundError as err:
+            raise NotFoundError(f"{self.path}: there is no such file", hint="check `job.table.path`") from err
+        except (OSError, ImportError, ValueError) as err:
+            raise DataError(f"{self.path}: cannot be opened: {err}") from err
+        with file:
+            yield file
+
+    @contextmanager
+    def _decoded(self) -> Generator[None]:
+        try:
+            yield
+        except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as err:
+            raise DataError(f"{self.path}: is not a table that {self.KIND} can read: {err}") from err
+
+
+class ParquetReader(Reader):
+    """Reads Apache Parquet."""
+
+    KIND: Literal["ParquetReader"] = "ParquetReader"
+
+    def count(self) -> int | None:
+        """From the file's footer."""
+        with self._opened() as file, self._decoded():
+            rows = pq.ParquetFile(file).metadata.num_rows
+        return rows if self.limit is None else min(rows, self.limit)
+
+    def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]:
+        source = pq.ParquetFile(file)
+        left = self.limit
+        for batch in source.iter_batches(batch_size=rows):
+            yield batch
+            if left is not None and (left := left - batch.num_rows) <= 0:
+                return
+
+    def _read(self, file: IO[bytes], schema: TableSchema | None) -> pd.DataFrame:
+        return pq.read_table(file).to_pandas() if self.limit is None else super()._read(file, schema)
+
+
+class CsvReader(Reader):
+    """Reads comma-separated values with a header.
+
+    Attributes:
+        delimiter: What stands between two values.
+    """
+
+    KIND: Literal["CsvReader"] = "CsvReader"
+    delimiter: str = Field(",", min_length=1, max_length=1)
+
+    def count(self) -> int | None:
+        """Not known without reading."""
+        return None
+
+    def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]:
+        left = self.limit
+        for batch in pacsv.open_csv(file, **self._options(schema)):
+            yield batch
+            if left is not None and (left := left - batch.num_rows) <= 0:
+                return
+
+    def _read(self, file: IO[bytes], schema: TableSchema | None) -> pd.DataFrame:
+        if self.limit is not None:
+            return super()._read(file, schema)
+        return pacsv.read_csv(file, **self._options(schema)).to_pandas()
+
+    def _options(self, schema: TableSchema | None) -> dict[str, Any]:
+        types = {name: CSV_TYPES[column.kind] for name, column in schema.columns.items()} if schema else {}
+        return {
+            "parse_options": pacsv.ParseOptions(delimiter=self.delimiter),
+            "convert_options": pacsv.ConvertOptions(column_types=types, strings_can_be_null=True),
+        }
+
+
+ReaderKind = Annotated[ParquetReader | CsvReader, Field(discriminator="KIND")]
+
+
+def reader_for(path: str, limit: int | None = None) -> Reader:
+    """The reader that fits the ending of a path.
+
+    Raises:
+        ConfigError: No reader does.
+    """
+    if path.endswith((".parquet", ".pq")):
+        return ParquetReader(path=path, limit=limit)
+    if path.endswith((".csv", ".csv.gz", ".tsv")):
+        return CsvReader(path=path, limit=limit, delimiter="\t" if path.endswith(".tsv") else ",")
+    raise ConfigError(f"{path}: is neither .parquet, .csv nor .tsv", hint="convert it, or set job.table.KIND")
+
+
+class ParquetWriter(Frozen):
+    """Writes Apache Parquet; a reader sees the old file or the whole new one, never a half.
+
+    Attributes:
+        path: A file or a URL; folders on the way are made.
+    """
+
+    KIND: Literal["ParquetWriter"] = "ParquetWriter"
+    path: str
+
+    def write(self, data: pd.DataFrame | pa.Table) -> str:
+        """Write a table and return its path.
+
+        Raises:
+            StorageError: The disk is full, or the place cannot be written.
+            DataError: A column cannot be put into Parquet.
+        """
+        try:
+            table = data if isinstance(data, pa.Table) else pa.Table.from_pandas(data, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as err:
+            raise DataError(f"{self.path}: the table cannot be written as Parquet: {err}") from err
+        with replacing(self.path) as file:
+            pq.write_table(table, file, compression="zstd")
+        return self.path
+
+
+@contextmanager
+def replacing(path: str) -> Generator[IO[bytes]]:
+    """A file to write that takes the place of `path` once it is complete, and is gone if it never is.
+
+    Raises:
+        StorageError: The disk is full, or the place cannot be written.
+    """
+    filesystem, place = fsspec.core.url_to_fs(path)
+    part = f"{place}.{os.getpid()}.part"
+    try:
+        filesystem.makedirs(str(Path(place).parent), exist_ok=True)
+        try:
+            with filesystem.open(part, "wb") as file:
+                yield file
+            filesystem.mv(part, place)
+        finally:
+            if filesystem.exists(part):
+                filesystem.rm(part)
+    except OSError as err:
+        raise storage_error(path, err) from err
+
+
+def storage_error(path: str, err: OSError) -> StorageError:
+    """What the operating system says of a failed write, in the words of this project."""
+    if isinstance(err, StorageError):
+        return err
+    if err.errno == errno.ENOSPC:
+        return StorageError(f"{path}: the disk is full; nothing was left half-written", hint="free some space and run again")
+    return StorageError(f"{path}: cannot be written: {err.strerror or err}", hint="check the path and its permissions")

@@ -1,0 +1,226 @@
+"""The registry: versions of a model in MLflow, found by alias, number or semantic version."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+
+import model_name
+from model_name.core.models.base import Model
+from model_name.core.schemas import Frozen, Many
+from model_name.core.versions import SEMVER, Recipe, Semver, next_semver
+from model_name.errors import DataError, NotFoundError
+
+BUNDLE = "bundle"
+MODEL = "model"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+PREVIOUS = "previous-champion"
+LATEST = "latest"
+
+REQUIREMENTS = ("mlflow", "pandas", "pandera", "pydantic", "scikit-learn", "torch", "onnx", "loguru")
+
+
+class Version(Frozen):
+    """One registered version.
+
+    Attributes:
+        name: The registered model.
+        version: Its number in MLflow.
+        semver: Its semantic version.
+        run_id: The run that made it.
+        aliases: What it is called now.
+        kind: The kind of model.
+        recipe: What it was made by.
+        created: When, in ISO 8601 and UTC.
+    """
+
+    name: str
+    version: str
+    semver: str
+    run_id: str
+    aliases: Many[str]
+    kind: str
+    recipe: Recipe
+    created: str
+
+    @property
+    def title(self) -> str:
+        """How people speak of it."""
+        return f"{self.name} {self.semver} (version {self.version})"
+
+
+class PyfuncModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow's base is untyped
+    """How MLflow sees a model: a frame in, a frame with `prediction` out."""
+
+    def __init__(self, model: Model) -> None:
+        """Wrap a fitted model."""
+        self.model = model
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """The model's outputs."""
+        return self.model.predict(model_input)
+
+
+class Registry:
+    """The versions of one model.
+
+    Needs a started `MlflowService`.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Look at the registered model of this name; it need not exist yet."""
+        self.name = name
+        self.client = MlflowClient()
+
+    def save(self, model: Model, signature: ModelSignature, example: pd.DataFrame) -> str:
+        """Save a fitted model into the open run and return its URI.
+
+        The package travels with it, so that `mlflow models serve` needs nothing of ours installed.
+        """
+        info = mlflow.pyfunc.log_model(
+            name=MODEL,
+            python_model=PyfuncModel(model),
+            signature=signature,
+            input_example=example,
+            code_paths=[str(Path(model_name.__file__).parent)],
+            pip_requirements=[_pinned(name) for name in REQUIREMENTS],
+        )
+        return str(info.model_uri)
+
+    def register(self, model: Model, model_uri: str, run_id: str, tags: dict[str, str]) -> Version:
+        """Register a saved model as the next version, with the semantic version that its recipe calls for."""
+        recipe = Recipe.of(model)
+        history = [(Semver.parse(version.semver), version.recipe) for version in self.versions()]
+        semver = next_semver(history, recipe)
+        try:
+            self.client.create_registered_model(self.name)
+        except MlflowException as err:
+            if err.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        tags = {"semver": str(semver), "kind": model.KIND, "contract": recipe.contract, "recipe": recipe.model} | tags
+        created = self.client.create_model_version(self.name, model_uri, run_id=run_id, tags=tags)
+        return self._version(created)
+
+    def withdraw(self, version: Version) -> None:
+        """Take back a version that could not be completed."""
+        self.client.delete_model_version(self.name, version.version)
+
+    def versions(self) -> list[Version]:
+        """All versions, the newest first; those that were not registered by this project are left out."""
+        found = self.client.search_model_versions(f"name = '{self.name}'")
+        ours = [version for version in found if "semver" in version.tags]
+        # The search does not fill in aliases; the registered model knows them.
+        return sorted((self._version(version) for version in ours), key=lambda version: -int(version.version))
+
+    def resolve(self, ref: str) -> Version:
+        """The version that an alias, a number, a semantic version or `latest` means.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        versions = self.versions()
+        if not versions:
+            raise NotFoundError(
+                f"{self.name}: the registry holds no version of it", hint="train one: python -m pipelines run training"
+            )
+        for version in versions:
+            if ref in (LATEST, version.version, version.semver) or ref in version.aliases:
+                return version
+        known = [*dict.fromkeys(alias for version in versions for alias in version.aliases), versions[0].semver]
+        raise NotFoundError(f"{self.name}: no version is called {ref!r}", hint=f"try one of {', '.join(known)}, or a number")
+
+    def find(self, ref: str) -> Version | None:
+        """The same, or None."""
+        try:
+            return self.resolve(ref)
+        except NotFoundError:
+            return None
+
+    def load(self, ref: str) -> Model:
+        """The fitted model of a version.
+
+        Raises:
+            NotFoundError: There is no such version, or its files are gone.
+            DataError: It is a model that this project did not make.
+        """
+        version = self.resolve(ref)
+        uri = f"models:/{self.name}/{version.version}"
+        try:
+            loaded = mlflow.pyfunc.load_model(uri).unwrap_python_model()
+        except (MlflowException, OSError) as err:
+            raise NotFoundError(f"{version.title} cannot be loaded from {uri}: {err}") from err
+        if not isinstance(loaded, PyfuncModel):
+            raise DataError(f"{version.title} is not a model of this project but {type(loaded).__name__}")
+        return loaded.model
+
+    def bundle(self, ref: str, directory: Path | None = None) -> Path:
+        """A local copy of the bundle of a version.
+
+        Raises:
+            NotFoundError: There is no such version, or it has no bundle.
+        """
+        version = self.resolve(ref)
+        return self.artifact(version, BUNDLE, directory)
+
+    def artifact(self, version: Version, path: str, directory: Path | None = None) -> Path:
+        """A local copy of a file or folder that the run of a version holds.
+
+        Raises:
+            NotFoundError: It does not hold it.
+        """
+        target = str(directory) if directory else tempfile.mkdtemp(prefix="model-name-")
+        uri = f"runs:/{version.run_id}/{path}"
+        try:
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target))
+        except (MlflowException, RestException, OSError) as err:
+            raise NotFoundError(f"{version.title} has no {path}: {err}") from err
+
+    def set_alias(self, alias: str, version: Version) -> None:
+        """Call a version by an alias from now on."""
+        self.client.set_registered_model_alias(self.name, alias, version.version)
+
+    def tag(self, version: Version, **tags: str) -> None:
+        """Note something about a version."""
+        for key, value in tags.items():
+            self.client.set_model_version_tag(self.name, version.version, key, value)
+
+    def tags(self, version: Version) -> dict[str, str]:
+        """What was noted about a version."""
+        return dict(self.client.get_model_version(self.name, version.version).tags)
+
+    def _version(self, found: ModelVersion) -> Version:
+        aliases = self.client.get_registered_model(self.name).aliases
+        return Version(
+            name=self.name,
+            version=str(found.version),
+            semver=found.tags["semver"],
+            run_id=str(found.run_id),
+            aliases=tuple(sorted(alias for alias, version in aliases.items() if str(version) == str(found.version))),
+            kind=found.tags["kind"],
+            recipe=Recipe(contract=found.tags["contract"], model=found.tags["recipe"]),
+            created=pd.Timestamp(found.creation_timestamp, unit="ms").isoformat(),
+        )
+
+
+def names() -> list[str]:
+    """The names of all registered models."""
+    return sorted(model.name for model in MlflowClient().search_registered_models())
+
+
+def is_semver(ref: str) -> bool:
+    """Whether a reference is a semantic version."""
+    return SEMVER.match(ref) is not None
+
+
+def _pinned(package: str) -> str:
+    from importlib.metadata import version
+
+    # A local tag such as +cpu names a wheel that a registry does not have.
+    return f"{package}=={version(package).split('+')[0]}"

@@ -1,0 +1,155 @@
+"""What every job is: a config with `run()`, and services that are up while it does."""
+
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha256
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self
+
+import pandas as pd
+from loguru import logger
+from pydantic import Field, PrivateAttr
+
+from model_name.core import frames
+from model_name.core.metrics import Metric, default_metrics
+from model_name.core.schemas import CheckReport, Frozen, Many, TableSchema
+from model_name.io.datasets import ReaderKind
+from model_name.io.registries import Registry
+from model_name.io.services import AlertsService, LoggerService, MlflowService
+from model_name.utils.splitters import RandomSplitter, Splitter, SplitterKind, TimeSplitter
+
+
+class Result(Frozen):
+    """What a job found; printed by the command line, handed on by a pipeline.
+
+    Attributes:
+        accepted: False for a refusal that was recorded: the work was done, the answer is no.
+    """
+
+    accepted: bool = True
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A checked table, split."""
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    report: CheckReport
+
+
+class Job(Frozen, ABC):
+    """A job about one table.
+
+    Attributes:
+        name: The registered model, and the experiment.
+        schema_: What the table is (`schema` in a config; a path is read into its place).
+        table: Where the table is.
+        splitter: How rows are held out: by time where the schema has a time column, else at random.
+        metrics: What is measured; the first one decides. By default those of the task.
+        seed: Of everything random.
+        audit: Where the audit trail lies.
+        build: Where files are made: prepared tables, bundles, checkpoints, reports.
+        plugins: Modules to import first, for model kinds of one's own.
+        logger: The log.
+        alerts: Who is told.
+        mlflow: Where runs and versions are kept.
+    """
+
+    KIND: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    schema_: TableSchema = Field(alias="schema")
+    table: ReaderKind
+    splitter: Annotated[SplitterKind, Field(discriminator="KIND")] | None = None
+    metrics: Many[Metric] = ()
+    seed: int = 42
+    audit: str = "audit"
+    build: str = "build"
+    plugins: Many[str] = ()
+    logger: LoggerService = LoggerService()
+    alerts: AlertsService = AlertsService()
+    mlflow: MlflowService = MlflowService()
+
+    _services: ExitStack = PrivateAttr(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        """Start the services in order; if one fails, those before it are stopped."""
+        with ExitStack() as stack:
+            for service in (self.logger, self.alerts, self.mlflow):
+                service.start()
+                stack.callback(service.stop)
+                logger.debug("{} started", type(service).__name__)
+            self._services.push(stack.pop_all())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        """Stop the services in reverse; what went wrong is told and goes on."""
+        if isinstance(error, Exception):
+            self.alerts.notify(f"{self.KIND} of {self.name} failed", f"{type(error).__name__}: {error}")
+        self._services.close()
+        return False
+
+    @abstractmethod
+    def run(self) -> Result:
+        """Do it. The services must be up."""
+
+    @property
+    def measures(self) -> tuple[Metric, ...]:
+        """The metrics, or those of the task.
+
+        Raises:
+            ConfigError: One does not fit the task.
+        """
+        task = self.schema_.target.task
+        metrics = self.metrics or default_metrics(task)
+        for metric in metrics:
+            metric.require(task)
+        return metrics
+
+    @property
+    def split_by(self) -> Splitter:
+        """The splitter, or the one that the schema calls for."""
+        return self.splitter or (TimeSplitter() if self.schema_.time else RandomSplitter(random_state=self.seed))
+
+    @property
+    def registry(self) -> Registry:
+        """The versions of the model."""
+        return Registry(self.name)
+
+    def read(self) -> frames.Checked:
+        """The table, checked; what the check did is logged.
+
+        Raises:
+            DataError: It does not fit the schema.
+        """
+        checked = frames.check(self.table.read(self.schema_), self.schema_)
+        for sentence in checked.report.sentences():
+            logger.warning("{}: {}", self.table.path, sentence)
+        logger.info("{}: {:,} rows fit the schema {}", self.table.path, len(checked.frame), self.schema_.name)
+        return checked
+
+    def read_parts(self) -> Parts:
+        """The table, checked and split.
+
+        Raises:
+            DataError: It does not fit the schema, or cannot be split.
+        """
+        checked = self.read()
+        train, test = self.split_by.split(checked.frame, self.schema_)
+        logger.info("{:,} rows to train on, {:,} held out", len(train), len(test))
+        return Parts(checked.frame.iloc[train], checked.frame.iloc[test], checked.report)
+
+
+def table_hash(table: pd.DataFrame) -> str:
+    """A short hash of a table's names, values and order."""
+    digest = sha256(repr(list(table.columns)).encode())
+    digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def loggable(values: dict[str, Any]) -> dict[str, float]:
+    """The numbers that MLflow can take: names kept, NaN left out."""
+    return {name: float(value) for name, value in values.items() if value == value}  # NaN is not itself

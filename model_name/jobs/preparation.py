@@ -1,0 +1,62 @@
+"""Check a table once, before anything costly looks at it, and write what is left."""
+
+from typing import Literal
+
+from model_name.core.schemas import Many
+from model_name.io.datasets import ParquetWriter, replacing
+from model_name.jobs.base import Job, Result, table_hash
+
+
+class PreparationResult(Result):
+    """What was prepared.
+
+    Attributes:
+        source: The table that was read.
+        table: The checked table, Parquet; what is said here lies beside it as JSON.
+        fingerprint: Its hash.
+        rows: How many rows were read.
+        kept: How many are left.
+        findings: What was dropped, clipped or ignored, a sentence each.
+    """
+
+    source: str
+    table: str
+    fingerprint: str
+    rows: int
+    kept: int
+    findings: Many[str]
+
+
+class PreparationJob(Job):
+    """Hold the table against its schema and write it where the next steps find it."""
+
+    KIND: Literal["PreparationJob"] = "PreparationJob"
+
+    def run(self) -> PreparationResult:
+        """As of `Job`.
+
+        Raises:
+            DataError: The table does not fit its schema or cannot be split.
+            ConfigError: A metric does not fit the task.
+        """
+        _ = self.measures  # a metric that does not fit is cheaper to learn of before a table is read
+        checked = self.read()
+        self.split_by.split(checked.frame, self.schema_)
+        fingerprint = table_hash(checked.frame)
+        path = f"{self.build.rstrip('/')}/prepared/{self.name}-{fingerprint}.parquet"
+        result = PreparationResult(
+            source=self.table.path,
+            table=ParquetWriter(path=path).write(checked.frame),
+            fingerprint=fingerprint,
+            rows=checked.report.rows,
+            kept=checked.report.kept,
+            findings=tuple(checked.report.sentences()),
+        )
+        with replacing(findings_place(path)) as file:
+            file.write(result.model_dump_json(indent=1).encode())
+        return result
+
+
+def findings_place(table: str) -> str:
+    """Where the findings about a prepared table lie."""
+    return f"{table.removesuffix('.parquet')}.findings.json"

@@ -1,0 +1,172 @@
+"""Fit a model, measure it on held-out rows, prove its export and register it."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import mlflow
+from loguru import logger
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+
+from model_name.core.metrics import Scores, score_all
+from model_name.core.models import FitContext, Model, model_kinds
+from model_name.core.schemas import did_you_mean
+from model_name.errors import ConfigError
+from model_name.io.progress import progress
+from model_name.io.registries import BUNDLE, Version
+from model_name.jobs.base import Job, Parts, Result, loggable, table_hash
+from model_name.jobs.exports import export_bundle, stamp
+from model_name.serving.bundle import Bundle
+from model_name.utils.signers import SchemaSigner, SignerKind
+
+
+def build_model(raw: Any) -> Any:
+    """Turn the config of a model into one, by its KIND; kinds of plugins count."""
+    if not isinstance(raw, dict):
+        return raw
+    kinds = model_kinds()
+    kind = kinds.get(str(raw.get("KIND")))
+    if kind is None:
+        raise ValueError(f"{raw.get('KIND')} is not a kind of model{did_you_mean(str(raw.get('KIND')), list(kinds))}")
+    return kind.model_validate(raw)
+
+
+ModelConfig = SerializeAsAny[Annotated[Model, BeforeValidator(build_model)]]
+
+
+class TrainingResult(Result):
+    """What was trained.
+
+    Attributes:
+        version: Its number in MLflow.
+        semver: Its semantic version.
+        run_id: Its run.
+        kind: The kind of model.
+        params: Its hyperparameters.
+        metrics: What it scored on the held-out rows.
+        train_rows: How many rows it was fitted on.
+        test_rows: How many were held out.
+        bundle: The folder of its bundle.
+        fit_seconds: How long the fit took.
+    """
+
+    version: str
+    semver: str
+    run_id: str
+    kind: str
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    train_rows: int
+    test_rows: int
+    bundle: str
+    fit_seconds: float
+
+
+class TrainingJob(Job):
+    """Fit a model on the training part of a table, measure it on the rest and register what was measured.
+
+    Attributes:
+        model: The kind and its hyperparameters.
+        params: Hyperparameters that a search found; they win over those of `model`.
+        signer: Where the signature comes from.
+    """
+
+    KIND: Literal["TrainingJob"] = "TrainingJob"
+    model: ModelConfig = Field(default_factory=lambda: build_model({"KIND": "BoostedTrees"}))
+    params: dict[str, Any] = {}
+    signer: Annotated[SignerKind, Field(discriminator="KIND")] = SchemaSigner()
+
+    def run(self) -> TrainingResult:
+        """As of `Job`.
+
+        Raises:
+            ConfigError: A metric or a hyperparameter does not fit.
+            DataError: The table does not fit its schema or cannot be split.
+            ExportError: The exported graph does not answer like the model; nothing is registered then.
+            PreemptedError: SIGTERM; the next run of the same config goes on.
+        """
+        metrics = self.measures
+        parts = self.read_parts()
+        model = self.configured()
+        with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
+            self._log_inputs(parts, model)
+            seconds = self._fit(model, parts)
+            scores = score_all(metrics, parts.test[self.schema_.target.name], model.outputs(parts.test))
+            mlflow.log_metrics(loggable(scores))
+            version, bundle = self._register(model, parts, scores, run.info.run_id)
+        words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        self.alerts.notify("trained", f"{version.title}, a {model.KIND}: {words}")
+        return TrainingResult(
+            version=version.version,
+            semver=version.semver,
+            run_id=version.run_id,
+            kind=model.KIND,
+            params=model.get_params(),
+            metrics=scores,
+            train_rows=len(parts.train),
+            test_rows=len(parts.test),
+            bundle=str(bundle),
+            fit_seconds=seconds,
+        )
+
+    def configured(self) -> Model:
+        """The unfitted model, with the parameters of the search and the job's seed.
+
+        Raises:
+            ConfigError: A parameter is unknown or of a wrong type.
+        """
+        given = self.model.model_fields_set
+        seed = {} if "random_state" in given else {"random_state": self.seed}
+        try:
+            return self.model.with_params(**seed, **self.params)
+        except ValidationError as err:
+            raise ConfigError(f"job.params do not fit {self.model.KIND}: {err.errors()[0]['msg']}") from err
+
+    def _log_inputs(self, parts: Parts, model: Model) -> None:
+        target = self.schema_.target.name
+        mlflow.log_params({"kind": model.KIND} | model.get_params())
+        mlflow.log_input(self.table.lineage("train", parts.train, target), context="training")
+        mlflow.log_input(self.table.lineage("test", parts.test, target), context="testing")
+        mlflow.log_dict(self.model_dump(mode="json", by_alias=True), "config.json")
+
+    def _fit(self, model: Model, parts: Parts) -> float:
+        """Fit with checkpoints that a run of the same recipe on the same rows will find."""
+        checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(parts.train)}"
+        start = time.monotonic()
+        with progress(f"training {model.KIND}") as report:
+            context = FitContext(checkpoints=checkpoints, progress=report, has_time_order=self.schema_.time is not None)
+            model.fit(self.schema_, parts.train, context)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        seconds = time.monotonic() - start
+        logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(parts.train), seconds)
+        return round(seconds, 3)
+
+    def _register(self, model: Model, parts: Parts, scores: Scores, run_id: str) -> tuple[Version, Path]:
+        """Export and prove the bundle, then register; a version whose files cannot be stored is withdrawn."""
+        with tempfile.TemporaryDirectory(prefix="model-name-") as folder:
+            draft = Path(folder) / BUNDLE
+            draft.mkdir()
+            bundle = export_bundle(
+                model, draft, parts.train, parts.test, name=self.name, run_id=run_id, metrics=loggable(scores)
+            )
+            sample = parts.test.head(5)
+            signature = self.signer.sign(self.schema_, sample, model.predict(sample))
+            uri = self.registry.save(model, signature, sample[list(self.schema_.inputs)])
+            version = self.registry.register(model, uri, run_id, tags={"table": self.table.path})
+            try:
+                return version, self._store(bundle, version)
+            except BaseException:
+                self.registry.withdraw(version)
+                raise
+
+    def _store(self, bundle: Bundle, version: Version) -> Path:
+        """Give the bundle its version, and keep it in the run and below `build`."""
+        stamp(bundle, semver=version.semver, version=version.version)
+        mlflow.log_artifacts(str(bundle.directory), BUNDLE)
+        place = Path(self.build) / "bundles" / self.name / version.version
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(bundle.directory, place)
+        logger.info("registered {}", version.title)
+        return place

@@ -1,0 +1,88 @@
+"""Search the hyperparameters of a model on folds of the training part."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import mlflow
+from model_name.utils.searchers import OptunaSearcher, SearcherKind, SearchResult
+from pydantic import Field
+
+from model_name.io.progress import progress
+from model_name.jobs.base import Job, Result, loggable
+from model_name.jobs.training import ModelConfig, build_model
+
+
+class TuningResult(Result):
+    """What was found.
+
+    Attributes:
+        run_id: The run of the search.
+        kind: The kind of model.
+        metric: What decided.
+        params: The best hyperparameters; none where the model's own were best.
+        score: Their mean over the folds.
+        default_score: That of the model's own hyperparameters.
+        trials: How many were tried.
+        failed: How many of them failed.
+    """
+
+    run_id: str
+    kind: str
+    metric: str
+    params: dict[str, Any]
+    score: float
+    default_score: float
+    trials: int
+    failed: int
+
+
+class TuningJob(Job):
+    """Find hyperparameters; the held-out rows of the splitter are never looked at.
+
+    Attributes:
+        model: The kind, and the hyperparameters that are not searched.
+        searcher: How to search, and where.
+    """
+
+    KIND: Literal["TuningJob"] = "TuningJob"
+    model: ModelConfig = Field(default_factory=lambda: build_model({"KIND": "BoostedTrees"}))
+    searcher: Annotated[SearcherKind, Field(discriminator="KIND")] = Field(default_factory=lambda: OptunaSearcher(space={}))
+
+    def run(self) -> TuningResult:
+        """As of `Job`.
+
+        Raises:
+            ConfigError: The space does not fit the model.
+            DataError: The table does not fit its schema, or has too few rows for the folds.
+        """
+        metric = self.measures[0]
+        parts = self.read_parts()
+        with self.mlflow.run(f"tune {self.model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
+            with progress(f"tuning {self.model.KIND}") as report:
+                found = self.searcher.search(
+                    self.model,
+                    self.schema_,
+                    parts.train,
+                    metric=metric,
+                    splitter=self.split_by,
+                    journal=Path(self.build) / "searches" / f"{self.name}.jsonl",
+                    progress=report,
+                )
+            self._log(found)
+        words = f"{metric.name} {found.best.score:.4g} with {found.best_params or 'the defaults'}"
+        self.alerts.notify("tuned", f"{self.name}, {len(found.trials)} trials: {words}")
+        return TuningResult(
+            run_id=run.info.run_id,
+            kind=self.model.KIND,
+            metric=metric.name,
+            params=found.best_params,
+            score=found.best.score,
+            default_score=found.trials[0].score,
+            trials=len(found.trials),
+            failed=sum(bool(trial.reason) for trial in found.trials),
+        )
+
+    def _log(self, found: SearchResult) -> None:
+        mlflow.log_params(found.best_params)
+        mlflow.log_metrics(loggable({f"best_{found.metric}": found.best.score}))
+        mlflow.log_table(found.frame().astype(object).where(lambda frame: frame.notna(), None), "trials.json")

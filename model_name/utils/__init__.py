@@ -1,0 +1,1 @@
+"""Strategies that a job is handed: how to split, search, sign."""
