@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from model_name.core.schemas import Frozen, did_you_mean
+from model_name.core.models import model_kinds
+from model_name.core.schemas import Frozen, TableSchema, did_you_mean
 from model_name.errors import ConfigError
 from model_name.io import configs, osvariables
+from model_name.io.configs import exists
+from model_name.io.osvariables import env
 from model_name.jobs.base import Job
 from model_name.jobs.evaluations import EvaluationsJob
 from model_name.jobs.explanations import ExplanationsJob
@@ -21,6 +24,8 @@ from model_name.jobs.promotion import PromotionJob
 from model_name.jobs.reports import ReportJob
 from model_name.jobs.training import TrainingJob
 from model_name.jobs.tuning import TuningJob
+
+__all__ = ["KINDS", "Settings", "build_job", "env", "exists", "json_schema", "load_job", "load_raw"]
 
 JobKind = (
     PreparationJob
@@ -76,6 +81,35 @@ def build_job(raw: dict[str, Any], *, files: Sequence[str] = ()) -> Job:
         return Settings.model_validate(raw | {"job": job | {"mlflow": mlflow}}).job
     except ValidationError as err:
         raise configs.explain(err, raw, files) from err
+
+
+def load_raw(folder: str, step: str, sets: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """The plain config of one step of a config folder, and its files; a step without a file has its defaults.
+
+    Raises:
+        ConfigError: The folder has no `project.yaml`, or a file is wrong.
+    """
+    shared, own = f"{folder.rstrip('/')}/{configs.SHARED}", f"{folder.rstrip('/')}/{step}.yaml"
+    if not configs.exists(shared):
+        raise ConfigError(f"{shared}: there is no such file", hint="`model-name init TABLE --target NAME` writes a config folder")
+    files = [shared, own] if configs.exists(own) else [shared]
+    return configs.load(files, sets), files
+
+
+def json_schema(kind: str = "") -> dict[str, Any]:
+    """The JSON schema of a config file, or of one kind of job or model, or of `TableSchema`.
+
+    Raises:
+        ConfigError: There is no such kind.
+    """
+    kinds: dict[str, type[BaseModel]] = {"": Settings, "TableSchema": TableSchema, **KINDS, **model_kinds()}
+    if kind not in kinds:
+        raise ConfigError(f"{kind} is not a kind{did_you_mean(kind, list(kinds)[1:])}")
+    schema = kinds[kind].model_json_schema(by_alias=True)
+    definitions = schema.get("$defs", {})
+    if "Model" in definitions:  # the base of the kinds, which plugins add to
+        definitions["Model"] = {"anyOf": [found.model_json_schema() for found in model_kinds().values()]}
+    return schema
 
 
 def import_plugins(modules: Sequence[Any]) -> None:

@@ -1,0 +1,1 @@
+"""The graphs of the jobs, and `python -m pipelines compile|run|submit|schedule`."""

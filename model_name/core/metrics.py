@@ -45,9 +45,9 @@ DEFINITIONS: dict[str, Definition] = {
     "r2": Definition(sk.r2_score, REGRESSION, greater_is_better=True),
     "accuracy": Definition(sk.accuracy_score, CLASSIFICATIONS, greater_is_better=True),
     "balanced_accuracy": Definition(sk.balanced_accuracy_score, CLASSIFICATIONS, greater_is_better=True),
-    "f1": Definition(sk.f1_score, BINARY, greater_is_better=True),
+    "f1": Definition(partial(sk.f1_score, zero_division=np.nan), BINARY, greater_is_better=True),
     "precision": Definition(partial(sk.precision_score, zero_division=0.0), BINARY, greater_is_better=True),
-    "recall": Definition(sk.recall_score, BINARY, greater_is_better=True),
+    "recall": Definition(partial(sk.recall_score, zero_division=np.nan), BINARY, greater_is_better=True),
     "f1_macro": Definition(partial(sk.f1_score, average="macro"), CLASSIFICATIONS, greater_is_better=True),
     "roc_auc": Definition(sk.roc_auc_score, BINARY, greater_is_better=True, sees="positive"),
     "average_precision": Definition(sk.average_precision_score, BINARY, greater_is_better=True, sees="positive"),
@@ -112,10 +112,18 @@ class Metric(Frozen):
         """Its value for n rows; NaN where it is not defined for them, such as an AUC of one class.
 
         Labels are compared by their position in `outputs.classes`.
+
+        Raises:
+            ValueError: There are not as many targets as outputs.
         """
+        if len(targets) != len(outputs.prediction):
+            raise ValueError(f"{len(targets)} targets cannot be compared with {len(outputs.prediction)} predictions")
         definition = DEFINITIONS[self.name]
         if outputs.probabilities is None:
             return _defined(definition.score, np.asarray(targets, dtype=np.float64), outputs.prediction)
+        if np.isnan(outputs.probabilities).any():
+            # The largest of nothing but NaN is the first class: a model that diverged would still look half right.
+            return float("nan")
         position = {label: code for code, label in enumerate(outputs.classes)}
         truth = np.array([position[label] for label in targets])
         if definition.sees == "prediction":

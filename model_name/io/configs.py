@@ -3,18 +3,19 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError
 
 Config = DictConfig | ListConfig
+M = TypeVar("M", bound=BaseModel)
 
 SHARED = "project.yaml"
 """A folder's file of this name holds what its jobs share; it is merged before the files beside it."""
@@ -127,19 +128,19 @@ def with_schema(config: dict[str, Any]) -> dict[str, Any]:
     """
     job = config.get("job")
     if isinstance(job, dict) and isinstance(job.get("schema"), str):
-        return config | {"job": job | {"schema": read_schema(job["schema"]).model_dump(mode="json", exclude_defaults=True)}}
+        return config | {"job": job | {"schema": read_document(job["schema"], TableSchema).model_dump(mode="json", exclude_defaults=True)}}
     return config
 
 
-def read_schema(path: str) -> TableSchema:
-    """A table schema from its file.
+def read_document(path: str, kind: type[M]) -> M:
+    """A typed document from a file of its own, such as a table schema.
 
     Raises:
-        ConfigError: The file is missing or wrong.
+        ConfigError: The file is missing, or its content is not of this kind.
     """
     raw = to_object(parse_file(path))
     try:
-        return TableSchema.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as err:
         raise explain(err, raw, [path]) from err
 

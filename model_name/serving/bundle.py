@@ -6,15 +6,24 @@ from pathlib import Path
 from typing import Any, Self
 
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pydantic import ValidationError
 
 from model_name.core.features import Features
 from model_name.core.schemas import Frozen, Many, TableSchema
-from model_name.errors import DataError, NotFoundError
+from model_name.errors import DataError, NotFoundError, StorageError
 
 GRAPH = "model.onnx"
 MANIFEST = "bundle.json"
 FORMAT = 1
+
+UNREADABLE = (  # they have no base of their own
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+)
 
 
 class ColumnProfile(Frozen):
@@ -85,15 +94,23 @@ class Bundle:
         Raises:
             NotFoundError: A file is missing.
             DataError: It is not a bundle, or was changed after it was written.
+            StorageError: A file may not be read.
         """
         manifest = read_manifest(directory)
+        if GRAPH not in manifest.files:
+            raise DataError(f"{directory / MANIFEST}: does not vouch for {GRAPH}", hint="export the bundle again")
         for name, expected in manifest.files.items():
             if file_hash(directory / name) != expected:
                 raise DataError(f"{directory / name}: is not the file that the bundle was written with", hint="fetch it again")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        session = ort.InferenceSession(str(directory / GRAPH), options, providers=ort.get_available_providers())
+        providers = ort.get_available_providers()
+        try:
+            session = ort.InferenceSession(str(directory / GRAPH), options, providers=providers)
+        except UNREADABLE as err:  # a graph of a newer ONNX Runtime, as a rule
+            hint = f"serve with the ONNX Runtime that it was exported for; this one is {ort.__version__}"
+            raise DataError(f"{directory / GRAPH}: cannot be read: {err}", hint=hint) from err
         return cls(directory, manifest, session)
 
 
@@ -103,12 +120,16 @@ def read_manifest(directory: Path) -> Manifest:
     Raises:
         NotFoundError: There is none.
         DataError: It is not a manifest of this format.
+        StorageError: It may not be read.
     """
     path = directory / MANIFEST
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as err:
-        raise NotFoundError(f"{directory}: is not a bundle, {MANIFEST} is missing", hint="name the folder that holds it") from err
+    except (FileNotFoundError, NotADirectoryError) as err:
+        hint = "name the folder that holds it"
+        raise NotFoundError(f"{directory}: is not a bundle, {MANIFEST} is missing", hint=hint) from err
+    except OSError as err:
+        raise StorageError(f"{path}: cannot be read: {err.strerror}") from err
     except ValueError as err:
         raise DataError(f"{path}: is not JSON: {err}") from err
     if isinstance(raw, dict) and raw.get("format") != FORMAT:
@@ -116,7 +137,9 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(json.dumps(raw))
     except ValidationError as err:
-        raise DataError(f"{path}: is not a bundle's manifest: {err}") from err
+        first = err.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: is not a bundle's manifest: {place}: {first['msg']}") from err
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -130,8 +153,11 @@ def file_hash(path: Path) -> str:
 
     Raises:
         NotFoundError: It is not there.
+        StorageError: It may not be read.
     """
     try:
         return sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError as err:
         raise NotFoundError(f"{path}: is missing from the bundle", hint="fetch the bundle again") from err
+    except OSError as err:
+        raise StorageError(f"{path}: cannot be read: {err.strerror}") from err

@@ -32,8 +32,7 @@ class DataPlane:
         Raises:
             DataError: Naming column, row and reason.
         """
-        columns = self.schema.check_request(table)
-        return self.run(self.features.transform(columns))
+        return self.run(self.matrix(table))
 
     def predict_rows(self, rows: Rows) -> Outputs:
         """Answer a request that came by row, as objects or as arrays in the order of the inputs.
@@ -42,6 +41,24 @@ class DataPlane:
             DataError: Naming column, row and reason.
         """
         return self.predict(by_column(rows, list(self.schema.inputs)))
+
+    def matrix(self, table: Mapping[str, Sequence[Any] | NDArray[Any]]) -> Matrix:
+        """The features of a request.
+
+        Raises:
+            DataError: Naming column, row and reason.
+        """
+        columns = self.schema.check_request(table)
+        with np.errstate(over="ignore"):
+            matrix = self.features.transform(columns)
+        # The schema lets no infinity pass: these were finite, and a graph would answer something for them.
+        too_large = np.argwhere(np.isinf(matrix))
+        if len(too_large):
+            row, position = too_large[0]
+            name = self.features.columns[position].source
+            place = f"{name}, row {row}" if len(matrix) > 1 else name
+            raise DataError(f"{place}: {columns[name][row]} is too large for float32")
+        return matrix
 
     def run(self, matrix: Matrix) -> Outputs:
         """The forward pass."""
@@ -81,7 +98,7 @@ def by_column(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
         if number == 0:
             columns = {name: [] for name in values}
         if values.keys() != columns.keys():
-            odd = sorted(values.keys() ^ columns.keys())[0]
+            odd = min(values.keys() ^ columns.keys())
             raise DataError(f"{odd}: {'is only in' if odd in values else 'column is missing in'} {where}")
         for name, value in values.items():
             columns[name].append(value)

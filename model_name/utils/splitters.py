@@ -52,14 +52,23 @@ class TimeSplitter(Splitter):
     def split(self, table: pd.DataFrame, schema: TableSchema) -> Split:
         """As of `Splitter`."""
         times = self._times(table, schema)
-        return self._split_at(times, round(len(times) * (1 - self.test_size)), len(times))
+        start = min(round(len(times) * (1 - self.test_size)), len(times) - 1)
+        return self._split_at(times, np.sort(times)[start], None)
 
     def folds(self, table: pd.DataFrame, schema: TableSchema, count: int) -> Iterator[Split]:
-        """Growing training parts, each judged on the rows that follow it; together they cover the newer half."""
+        """Growing training parts, each judged on the rows that follow it; together those are about the newer half."""
         times = self._times(table, schema)
-        edges = np.linspace(len(times) / 2, len(times), count + 1).round().astype(int)
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
-            yield self._split_at(times, int(start), int(stop))
+        places = np.linspace(len(times) / 2, len(times), count, endpoint=False).round().astype(int)
+        starts = np.sort(times)[
+            np.minimum(places, len(times) - 1)
+        ]  # each fold begins with a moment, so that no two share one
+        if starts[0] == times.min() or len(np.unique(starts)) < count:
+            raise DataError(
+                f"{schema.time}: {len(np.unique(times))} moments are too few, or too unevenly filled, for {count} folds by time",
+                hint="take fewer folds, bring more moments, or use KIND: RandomSplitter",
+            )
+        for start, stop in zip(starts, [*starts[1:], None], strict=True):
+            yield self._split_at(times, start, stop)
 
     def _times(self, table: pd.DataFrame, schema: TableSchema) -> NDArray[Any]:
         if schema.time is None:
@@ -78,13 +87,10 @@ class TimeSplitter(Splitter):
             )
         return times
 
-    def _split_at(self, times: NDArray[Any], start: int, stop: int) -> Split:
-        order = np.argsort(times, kind="stable")
-        first_held_out = times[order[min(start, len(order) - 1)]]
-        last_held_out = times[order[stop - 1]]
-        train = np.flatnonzero(times < first_held_out)
-        test = np.flatnonzero((times >= first_held_out) & (times <= last_held_out))
-        return _filled(train, test)
+    def _split_at(self, times: NDArray[Any], start: Any, stop: Any | None) -> Split:
+        """What was before a moment, and what was from then on, up to another moment."""
+        held_out = times >= start if stop is None else (times >= start) & (times < stop)
+        return _filled(np.flatnonzero(times < start), np.flatnonzero(held_out))
 
 
 class RandomSplitter(Splitter):
@@ -119,17 +125,34 @@ class RandomSplitter(Splitter):
         labels = _labels(table, schema)
         kind = KFold if labels is None else StratifiedKFold
         try:
-            for train, test in kind(count, shuffle=True, random_state=self.random_state).split(np.zeros(len(table)), labels):
-                yield _filled(train, test)
+            splits = list(kind(count, shuffle=True, random_state=self.random_state).split(np.zeros(len(table)), labels))
         except ValueError as err:
-            raise DataError(f"the table cannot be split into {count} folds: {err}") from err
+            raise DataError(
+                f"the table cannot be split into {count} folds: {err}", hint="take fewer folds or bring more rows"
+            ) from err
+        for train, test in splits:
+            yield _filled(train, test)
 
 
 SplitterKind = TimeSplitter | RandomSplitter
 
 
 def _labels(table: pd.DataFrame, schema: TableSchema) -> NDArray[Any] | None:
-    return table[schema.target.name].astype(str).to_numpy() if schema.classes else None
+    """The class of each row as a text, none for a regression.
+
+    Raises:
+        DataError: A class has a single row, which cannot be in both parts.
+    """
+    if not schema.classes:
+        return None
+    labels: NDArray[Any] = table[schema.target.name].astype(str).to_numpy()
+    names, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        raise DataError(
+            f"{schema.target.name}: class {names[counts.argmin()]!r} has a single row, which cannot be in both parts of a split",
+            hint="bring more rows of it, or take it out of the schema's classes",
+        )
+    return labels
 
 
 def _filled(train: Rows, test: Rows) -> Split:

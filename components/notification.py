@@ -1,0 +1,19 @@
+"""Tell how a pipeline ended."""
+
+from kfp.dsl import PipelineTaskFinalStatus
+
+from components.base import component
+
+
+@component
+def notification(config: str, status: PipelineTaskFinalStatus):  # noqa: ANN201  KFP takes None for an output
+    """Tell people how the pipeline ended, whatever happened.
+
+    Args:
+        config: The job's config in JSON.
+        status: How it ended.
+    """
+    from model_name.jobs import run_component
+
+    found = {"pipeline": status.pipeline_job_resource_name, "state": status.state, "message": status.error_message or ""}
+    run_component(config, overrides=found)

@@ -1,0 +1,23 @@
+"""Train a version."""
+
+from kfp.dsl import Metrics, Output
+
+from components.base import component
+
+
+@component
+def training(config: str, table: str, params: dict, metrics: Output[Metrics]) -> str:
+    """Fit a model, measure it on held-out rows and register it.
+
+    Args:
+        config: The job's config in JSON.
+        table: The checked table.
+        params: Hyperparameters that a search found.
+        metrics: What it scored.
+
+    Returns:
+        The number of the version.
+    """
+    from model_name.jobs import run_component
+
+    return run_component(config, overrides={"table": table, "params": params}, metrics=metrics).version

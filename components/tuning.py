@@ -1,0 +1,19 @@
+"""Search the hyperparameters."""
+
+from components.base import component
+
+
+@component
+def tuning(config: str, table: str) -> dict:
+    """Search the hyperparameters on folds of the training part.
+
+    Args:
+        config: The job's config in JSON.
+        table: The checked table.
+
+    Returns:
+        The best hyperparameters.
+    """
+    from model_name.jobs import run_component
+
+    return run_component(config, overrides={"table": table}).params

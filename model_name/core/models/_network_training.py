@@ -1,0 +1,313 @@
+"""How a tabular network is trained: by Lightning, from the last checkpoint where there is one.
+
+Shuffling and dropout are functions of (seed, epoch) instead of a running state, so that a run that was killed ends
+with the very weights of one that was not.
+"""
+
+import logging
+import os
+import pickle
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import cos, inf, isfinite, pi
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from model_name.core.features import Matrix
+from model_name.core.models._network_modules import SCORING_ROWS, Network
+from model_name.core.models.base import FitContext
+from model_name.errors import ConfigError, PreemptedError
+
+if TYPE_CHECKING:
+    from model_name.core.models.network import TabularNetwork
+
+LOSS = "validation_loss"
+GRADIENT_NORM = 1.0  # that steps are clipped to
+KEPT_CHECKPOINTS = 2  # the last, and the one before it in case that a crash of the machine left the last unreadable
+UNREADABLE = (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError)  # of torch.load
+
+
+def train(
+    network: Network,
+    learning: TensorDataset,
+    validating: TensorDataset,
+    settings: "TabularNetwork",
+    context: FitContext,
+    fingerprint: str,
+) -> Network:
+    """Fit a network and give it the weights of its best epoch.
+
+    Args:
+        network: With the weights to start from.
+        learning: What it learns from.
+        validating: What it is stopped by.
+        settings: The hyperparameters.
+        context: Checkpoints and progress.
+        fingerprint: Names the checkpoints that may be gone on from.
+
+    Raises:
+        PreemptedError: A SIGTERM came.
+        ConfigError: No epoch had a finite loss.
+    """
+    keeper = Keeper(settings, context, fingerprint)
+    checkpoint = keeper.resume()
+    if not keeper.is_done:
+        _fit(network, learning, validating, settings, keeper, checkpoint)
+    if not keeper.best_weights:
+        raise ConfigError(
+            f"{settings.KIND}: the validation loss was not finite in any epoch",
+            hint=f"lower learning_rate ({settings.learning_rate})",
+        )
+    network.load_state_dict(keeper.best_weights)
+    return network.cpu().eval().requires_grad_(False)
+
+
+def tensors(network: Network, matrix: Matrix, targets: NDArray[Any]) -> TensorDataset:
+    """Rows as the loss wants them; the targets of a regression are standardised."""
+    wanted = torch.from_numpy(np.ascontiguousarray(targets))
+    if not network.classes:
+        wanted = ((wanted.double() - network.target_mean) / network.target_deviation).float()
+    return TensorDataset(torch.from_numpy(np.ascontiguousarray(matrix)), wanted)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Make torch's random numbers and algorithms repeatable inside, and leave both as they were."""
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Lightning: its banners say nothing to the readers of a job's log, its advice is for larger models."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class Keeper(L.Callback):
+    """At the end of each epoch: keeps the best weights, stops when they get old, saves a checkpoint, tells progress."""
+
+    def __init__(self, settings: "TabularNetwork", context: FitContext, fingerprint: str) -> None:
+        """Start before the first epoch."""
+        self.settings = settings
+        self.context = context
+        self.fingerprint = fingerprint
+        self.epochs_done = 0
+        self.best_epoch = 0
+        self.best_loss = inf
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is no epoch left to train."""
+        is_stale = self.epochs_done - self.best_epoch >= self.settings.patience
+        return is_stale or self.epochs_done >= self.settings.max_epochs
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """As of Lightning; the validation of the epoch has run by now."""
+        loss = float(trainer.callback_metrics[LOSS])
+        self.epochs_done = trainer.current_epoch + 1
+        if isfinite(loss) and loss < self.best_loss:
+            self.best_epoch, self.best_loss = self.epochs_done, loss
+            weights = pl_module.network.state_dict()
+            self.best_weights = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+        trainer.should_stop = self.is_done
+        if self.context.checkpoints is not None:
+            self._save(trainer, self.context.checkpoints)
+        self.context.progress(self.epochs_done, self.settings.max_epochs, f"validation loss {loss:.4g}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of Lightning: what a checkpoint remembers of it."""
+        return {name: getattr(self, name) for name in ("epochs_done", "best_epoch", "best_loss", "best_weights")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As of Lightning."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+    def resume(self) -> Path | None:
+        """The newest checkpoint of this very fit that can be read, its state taken over; None to start afresh."""
+        for path in reversed(self._checkpoints()):
+            try:
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+                self.load_state_dict(checkpoint["callbacks"][self.state_key])
+            except UNREADABLE as err:
+                self._tell(f"{path.name} cannot be read ({type(err).__name__}), looking for an earlier one")
+                continue
+            self._tell(f"resumed from {path.name}")
+            return path
+        return None
+
+    def _checkpoints(self) -> list[Path]:
+        """Those of this very fit, the newest last."""
+        if self.context.checkpoints is None:
+            return []
+        return sorted(self.context.checkpoints.glob(f"{self.fingerprint}-*.ckpt"))
+
+    def _save(self, trainer: L.Trainer, folder: Path) -> None:
+        path = folder / f"{self.fingerprint}-{self.epochs_done:06d}.ckpt"
+        partial = path.with_suffix(".partial")
+        # Lightning writes to /tmp and moves, which is a copy, hence not atomic, where the folder is another volume.
+        trainer.save_checkpoint(partial)
+        os.replace(partial, path)
+        for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
+            old.unlink(missing_ok=True)
+
+    def _tell(self, words: str) -> None:
+        self.context.progress(self.epochs_done, self.settings.max_epochs, words)
+
+
+class Training(L.LightningModule):
+    """Loss, optimiser and schedule of a network."""
+
+    def __init__(self, network: Network, settings: "TabularNetwork", steps: int) -> None:
+        """Name the network, its hyperparameters and how many steps the longest run takes."""
+        super().__init__()
+        self.network = network
+        self.settings = settings
+        self.steps = steps
+
+    def on_train_epoch_start(self) -> None:
+        """As of Lightning: dropout depends on the seed and the epoch alone."""
+        torch.manual_seed(_epoch_seed(self.settings.random_state, self.current_epoch))
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        """As of Lightning."""
+        return self._loss(*batch)
+
+    def validation_step(self, batch: list[Tensor]) -> None:
+        """As of Lightning."""
+        self.log(LOSS, self._loss(*batch), batch_size=len(batch[0]))
+
+    def configure_optimizers(self) -> Any:
+        """As of Lightning."""
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + cos(pi * step / self.steps)) / 2)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _loss(self, rows: Tensor, targets: Tensor) -> Tensor:
+        raw = self.network.raw(rows)
+        return (
+            functional.cross_entropy(raw, targets) if self.network.classes else functional.mse_loss(raw[:, 0], targets)
+        )
+
+
+class Batches(Sampler[Tensor]):
+    """Indices of whole batches, so that a batch is one slice of each tensor; shuffled by (seed, epoch) if seeded."""
+
+    def __init__(self, rows: int, size: int, seed: int | None = None) -> None:
+        """Start at epoch 0."""
+        self.rows = rows
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return -(-self.rows // self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The batches of the epoch."""
+        if self.seed is None:
+            order = torch.arange(self.rows)
+        else:
+            generator = torch.Generator().manual_seed(_epoch_seed(self.seed, self.epoch))
+            order = torch.randperm(self.rows, generator=generator)
+        yield from order.split(self.size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls it before each epoch."""
+        self.epoch = epoch
+
+
+def _fit(
+    network: Network,
+    learning: TensorDataset,
+    validating: TensorDataset,
+    settings: "TabularNetwork",
+    keeper: Keeper,
+    checkpoint: Path | None,
+) -> None:
+    batches = Batches(len(learning), settings.batch_size, settings.random_state)
+    module = Training(network, settings, steps=settings.max_epochs * len(batches))
+    with quiet():
+        trainer = _trainer(settings, keeper)
+        try:
+            trainer.fit(
+                module,
+                _loader(learning, batches),
+                _loader(validating, Batches(len(validating), SCORING_ROWS)),
+                checkpoint,
+            )
+        except SIGTERMException as err:
+            raise _preempted(keeper) from err
+        except SystemExit as err:
+            # Lightning turns Ctrl-C into an exit with code 1; who called decides what it means.
+            if isinstance(err.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from err
+            raise
+    if trainer.received_sigterm:  # in the very last moments, when Lightning no longer looks
+        raise _preempted(keeper)
+
+
+def _trainer(settings: "TabularNetwork", keeper: Keeper) -> L.Trainer:
+    return L.Trainer(
+        accelerator="auto",
+        devices=1,
+        # One process, whatever the environment variables of a cluster suggest.
+        plugins=[LightningEnvironment()],
+        max_epochs=settings.max_epochs,
+        gradient_clip_val=GRADIENT_NORM,
+        deterministic="warn",
+        callbacks=[keeper],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _loader(part: TensorDataset, batches: Batches) -> DataLoader[Any]:
+    # A generator of its own, because a loader without one draws from the global state.
+    return DataLoader(part, sampler=batches, batch_size=None, generator=torch.Generator())
+
+
+def _preempted(keeper: Keeper) -> PreemptedError:
+    if keeper.context.checkpoints is None:
+        hint = "run it again; with a folder for checkpoints it could have gone on from here"
+    else:
+        hint = f"run it again with the same config: it goes on after epoch {keeper.epochs_done}"
+    return PreemptedError(f"{keeper.settings.KIND}: told to stop after epoch {keeper.epochs_done}", hint=hint)
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

@@ -1,0 +1,67 @@
+"""What people see: results on stdout as a table or as one JSON document, errors on stderr."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from model_name.errors import ModelNameError
+
+
+def show(title: str, result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what was found, one line a thing; nested things are told as `key value, key value`."""
+    if as_json:
+        show_json(result)
+        return
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in result.items():
+        table.add_row(name, words(value))
+    stdout().print(table)
+
+
+def show_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table with a header; numbers are set to the right."""
+    table = Table(title=title, title_justify="left")
+    listed = [list(row) for row in rows]
+    for position, column in enumerate(columns):
+        numeric = any(isinstance(row[position], int | float) for row in listed)
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in listed:
+        table.add_row(*(words(value) for value in row))
+    stdout().print(table)
+
+
+def show_json(document: Any) -> None:
+    """Print one JSON document."""
+    stdout().print_json(json.dumps(document), indent=2) if stdout().is_terminal else print(json.dumps(document))  # noqa: T201
+
+
+def show_error(error: ModelNameError) -> None:
+    """Say what went wrong and what to do next."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print("error:", style="bold red", end=" ")
+    console.print(error.message, markup=False)
+    if error.hint:
+        console.print(f"  next: {error.hint}", style="dim", markup=False)
+
+
+def stdout() -> Console:
+    """Where results go."""
+    return Console(highlight=False)
+
+
+def words(value: Any) -> str:
+    """A value for people."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, Mapping):
+        return "\n".join(f"{name}: {words(inner).replace(chr(10), ', ')}" for name, inner in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return "\n".join(words(inner).replace(chr(10), ", ") for inner in value) or "–"
+    return str(value)

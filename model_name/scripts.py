@@ -1,0 +1,322 @@
+"""The command line: `model-name ...`. Everything heavy is imported by the command that needs it."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from model_name import __version__
+from model_name.errors import ConfigError, ModelNameError, PreemptedError, StorageError
+
+if TYPE_CHECKING:
+    from model_name.io.registries import Registry, Version
+    from model_name.jobs.base import Job
+
+INTERRUPTED = 130
+REFUSED = 3
+
+app = typer.Typer(
+    name="model-name",
+    help="Give it a table and a config, and it gives you a production ML service.\n\n"
+    "New here? Three commands: [bold]model-name init my.parquet --target y --out confs/my[/], then "
+    "[bold]python -m pipelines run training --confs confs/my[/], then [bold]model-name serve champion[/].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models = typer.Typer(name="models", help="Look at the versions in the registry.", no_args_is_help=True)
+audit = typer.Typer(name="audit", help="Look at who promoted what, and prove that nobody changed it.", no_args_is_help=True)
+app.add_typer(models)
+app.add_typer(audit)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
+Sets = Annotated[list[str], typer.Option("--set", metavar="a.b=c", help="Set a key over the files; may be repeated.")]
+Ref = Annotated[str, typer.Argument(metavar="REF", help="An alias, a version number, a semantic version or `latest`.")]
+Name = Annotated[str, typer.Option("--name", help="The registered model; may be left out if there is only one.")]
+Trail = Annotated[str, typer.Option("--audit", help="Where the audit trail lies.")]
+Tracking = Annotated[str, typer.Option("--mlflow", metavar="URI", help="The MLflow store; MLFLOW_TRACKING_URI wins.")]
+
+DEFAULT_MLFLOW = "sqlite:///mlflow.db"
+
+
+def print_version(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        typer.echo(f"model-name {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=print_version)
+    ] = False,
+) -> None:
+    """Options of the whole command line."""
+
+
+@app.command()
+def init(
+    table: Annotated[str, typer.Argument(help="A Parquet or CSV file, or any fsspec URL of one.")],
+    target: Annotated[str, typer.Option(help="The column to predict.")],
+    time: Annotated[str, typer.Option(help="The column that orders the rows; found if there is only one.")] = "",
+    key: Annotated[list[str], typer.Option(help="A column of the row's key; may be repeated.")] = [],  # noqa: B006
+    name: Annotated[str, typer.Option(help="What to call the model; by default the file's name.")] = "",
+    out: Annotated[str, typer.Option(help="The folder to write; by default confs/NAME.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Infer the schema of a table and write a commented config folder that runs as it is."""
+    from model_name.core.profiles import infer
+    from model_name.io.console import show
+    from model_name.io.datasets import reader_for
+    from model_name.io.scaffolds import project_name, write_project
+
+    name = name or project_name(table)
+    found = infer(reader_for(table).read(), name=name, target=target, time=time or None, key=tuple(key))
+    folder = Path(out or f"confs/{name}")
+    files = write_project(folder, found, table, overwrite=overwrite)
+    document = {
+        "folder": str(folder),
+        "files": [str(file) for file in files],
+        "findings": list(found.findings),
+        "next": f"python -m pipelines run training --confs {folder}",
+    }
+    show(f"{name}: {len(found.schema.columns)} columns, {found.schema.target.task}", document, as_json=as_json)
+
+
+@app.command()
+def run(
+    confs: Annotated[list[str], typer.Argument(metavar="CONF...", help="Config files, later ones winning.")],
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Run one job. The `project.yaml` beside a file is merged before it."""
+    from model_name.settings import load_job
+
+    run_job(load_job(confs, sets), as_json=as_json)
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="[KIND]", help="A job, a kind of model or TableSchema.")] = "",
+) -> None:
+    """Print the JSON schema of a config; with no KIND, that of a whole config file."""
+    from model_name.io.console import show_json
+    from model_name.settings import json_schema
+
+    show_json(json_schema(kind))
+
+
+@models.command("list")
+def models_list(name: Name = "", mlflow: Tracking = DEFAULT_MLFLOW, as_json: AsJson = False) -> None:
+    """List the versions, the newest first."""
+    from model_name.io.console import show_json, show_rows
+
+    versions = registry(name, mlflow).versions()
+    if as_json:
+        show_json([version.model_dump(mode="json") for version in versions])
+        return
+    columns = ("name", "version", "semver", "aliases", "kind", "created")
+    rows = [(v.name, v.version, v.semver, ", ".join(v.aliases), v.kind, v.created[:19]) for v in versions]
+    show_rows(f"{len(rows)} versions", columns, rows)
+
+
+@models.command("show")
+def models_show(ref: Ref, name: Name = "", mlflow: Tracking = DEFAULT_MLFLOW, as_json: AsJson = False) -> None:
+    """Show one version: what it scored, what it was made by, what the gate said."""
+    from model_name.io.console import show
+
+    found = registry(name, mlflow)
+    version = found.resolve(ref)
+    show(version.title, describe(found, version), as_json=as_json)
+
+
+@app.command()
+def promote(
+    ref: Ref,
+    actor: Annotated[str, typer.Option(help="Who promotes.")],
+    reason: Annotated[str, typer.Option(help="Why.")],
+    force: Annotated[bool, typer.Option("--force", help="Promote it whatever the gate says.")] = False,
+    confs: Annotated[str, typer.Option(help="The config folder of the model.")] = "",
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Put a version through the gate by hand; exits with 3 if it is refused."""
+    from model_name.settings import build_job, load_raw
+
+    if not confs:
+        raise ConfigError("--confs is missing", hint="name the config folder, e.g. --confs confs/flights")
+    raw, files = load_raw(confs, "promotion", sets)
+    job = raw["job"] | {"KIND": "PromotionJob", "ref": ref, "actor": actor, "reason": reason, "force": force}
+    run_job(build_job({"job": job}, files=files), as_json=as_json)
+
+
+@audit.command("list")
+def audit_list(trail: Trail = "audit", as_json: AsJson = False) -> None:
+    """List what was promoted, refused and forced."""
+    from model_name.io.audits import AuditTrail
+    from model_name.io.console import show_json, show_rows
+
+    entries = AuditTrail(trail).entries()
+    if as_json:
+        show_json([entry.model_dump() for entry in entries])
+        return
+    rows = [(e.number, e.time[:19], e.actor, e.event, e.subject, str(e.details.get("reason", ""))) for e in entries]
+    show_rows(f"{len(rows)} entries", ("#", "time (UTC)", "actor", "event", "subject", "reason"), rows)
+
+
+@audit.command("verify")
+def audit_verify(trail: Trail = "audit", as_json: AsJson = False) -> None:
+    """Check every hash of the trail; names the first entry that was changed."""
+    from model_name.io.audits import AuditTrail
+    from model_name.io.console import show
+
+    show("The trail is whole", {"entries": AuditTrail(trail).verify()}, as_json=as_json)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def serve(
+    context: typer.Context,
+    ref: Annotated[str, typer.Argument(metavar="[REF]", help="An alias, a number, a semantic version.")] = "champion",
+    bundle: Annotated[str, typer.Option(help="A bundle's folder or URL, instead of a version.")] = "",
+    http_port: Annotated[int, typer.Option(help="For REST, V1 and V2.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="For gRPC.")] = 8081,
+    name: Name = "",
+    mlflow: Tracking = DEFAULT_MLFLOW,
+) -> None:
+    """Serve a version over REST and gRPC; further options go to the KServe server."""
+    folder = fetch(bundle) if bundle else str(registry(name, mlflow).bundle(ref).resolve())
+    server = [sys.executable, "-m", "model_name.serving", "--bundle", folder]
+    ports = ["--http_port", str(http_port), "--grpc_port", str(grpc_port)]
+    # A process of its own, which never imports what training needs; it takes this one's place and signals.
+    os.execv(sys.executable, [*server, *ports, *context.args])  # noqa: S606  our own interpreter and module
+
+
+def run_job(job: "Job", *, as_json: bool) -> None:
+    """Run a job with its services and print its result; exits with 3 where the gate refused."""
+    from model_name.io.console import show
+
+    with job:
+        result = job.run()
+    show(f"{job.KIND} of {job.name}", result.model_dump(mode="json"), as_json=as_json)
+    if not result.accepted:
+        raise typer.Exit(REFUSED)
+
+
+def registry(name: str, mlflow_uri: str) -> "Registry":
+    """The registry of the named model, or of the only one.
+
+    Raises:
+        ConfigError: There are several and none is named.
+        NotFoundError: There is none.
+    """
+    from model_name.errors import NotFoundError
+    from model_name.io.osvariables import env
+    from model_name.io.registries import Registry, names
+    from model_name.io.services import LoggerService, MlflowService
+
+    LoggerService().start()
+    uri = env().mlflow_tracking_uri or mlflow_uri
+    MlflowService(tracking_uri=uri, registry_uri=env().mlflow_registry_uri).start()
+    if name:
+        return Registry(name)
+    known = names()
+    if not known:
+        raise NotFoundError(f"the registry at {uri} is empty", hint="train a model: python -m pipelines run training --confs DIR")
+    if len(known) > 1:
+        raise ConfigError(f"there are several models: {', '.join(known)}", hint=f"name one, e.g. --name {known[0]}")
+    return Registry(known[0])
+
+
+def describe(found: "Registry", version: "Version") -> dict[str, Any]:
+    """A version with its metrics, parameters and lineage."""
+    import mlflow
+
+    run = mlflow.get_run(version.run_id)
+    return {
+        "name": version.name,
+        "version": version.version,
+        "semver": version.semver,
+        "aliases": list(version.aliases),
+        "kind": version.kind,
+        "created": version.created,
+        "gate": found.tags(version).get("gate"),
+        "metrics": run.data.metrics,
+        "params": run.data.params,
+        "table": found.tags(version).get("table"),
+        "run_id": version.run_id,
+        "bundle": f"runs:/{version.run_id}/bundle",
+    }
+
+
+def fetch(place: str) -> str:
+    """A bundle's local folder; one behind a URL is copied.
+
+    Raises:
+        NotFoundError: It is not there.
+    """
+    import tempfile
+
+    import fsspec
+
+    from model_name.errors import NotFoundError
+
+    filesystem, path = fsspec.core.url_to_fs(place)
+    if not filesystem.exists(path):
+        raise NotFoundError(f"{place}: there is no such bundle", hint="name the folder that holds bundle.json")
+    if "file" in filesystem.protocol:
+        return str(path)
+    folder = tempfile.mkdtemp(prefix="model-name-bundle-")
+    filesystem.get(path.rstrip("/") + "/", folder + "/", recursive=True)
+    return folder
+
+
+def preempted(number: int, frame: FrameType | None) -> NoReturn:
+    """What SIGTERM does: end the work by an error that stops the services on its way."""
+    raise PreemptedError("told to stop (SIGTERM)", hint="run the same command again; what has checkpoints goes on from them")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    signal.signal(signal.SIGTERM, preempted)
+    return guarded(lambda: app(args=list(argv) if argv is not None else None))
+
+
+def guarded(call: Callable[[], Any]) -> int:
+    """Call something and turn what it raises into an exit code and words for people: the outermost loop."""
+    try:
+        call()
+    except SystemExit as exit_:  # what Typer ends with, also after a wrong option
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except ModelNameError as error:
+        return tell(error)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        return INTERRUPTED
+    except OSError as error:
+        place = error.filename or "the disk"
+        return tell(StorageError(f"{place}: {error.strerror or error}", hint="check space and permissions"))
+    except Exception:  # noqa: BLE001  the outermost loop: a defect is told with its trace, and never exits with 0
+        traceback.print_exc()
+        return ModelNameError.exit_code
+    return 0
+
+
+def tell(error: ModelNameError) -> int:
+    """Say what went wrong and return the exit code that goes with it."""
+    from model_name.io.console import show_error
+
+    show_error(error)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""`python -m model_name.serving`: the predictor of one bundle on KServe's server, for V1 and V2 by REST and gRPC.
+
+KServe binds REST to 0.0.0.0 and gRPC to [::], in plain text and without authentication, and has no option for it: what
+may reach the ports is for the network to say.
+"""
+
+import logging
+import struct
+import sys
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from kserve import InferRequest, ModelServer, model_server
+from kserve.errors import InferenceError, InvalidInput
+from kserve.logging import configure_logging
+from kserve.protocol.dataplane import DataPlane as Protocols
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+
+from model_name.core.schemas import TableSchema
+from model_name.errors import ConfigError, ModelNameError
+from model_name.serving.bundle import Bundle
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.predictor import Predictor, Unserved
+
+MODELS = Path("/mnt/models")  # where KServe's storage initializer puts what `storageUri` names
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, struct.error, InferenceError)
+MAX_REASON = 500  # characters of it in the log
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM, and return the exit code."""
+    args = parse(argv)
+    try:
+        serve(args)
+    except ModelNameError as err:
+        print("error:", " ".join(str(err).split()), file=sys.stderr)
+        return err.exit_code
+    return 0
+
+
+def parse(argv: Sequence[str] | None = None) -> Namespace:
+    """The command line: KServe's, and the bundle."""
+    parser = ArgumentParser(
+        prog="python -m model_name.serving",
+        description=__doc__,
+        parents=[model_server.parser],
+        formatter_class=ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--bundle", type=Path, default=MODELS, help="The folder of the bundle.")
+    # The bundle has a name, and one line a request is enough.
+    parser.set_defaults(model_name=None, enable_latency_logging=False)
+    return parser.parse_args(argv)
+
+
+def serve(args: Namespace) -> None:
+    """Load the bundle, answer its example and serve until SIGTERM.
+
+    Raises:
+        ConfigError: An argument asks for what cannot be done.
+        NotFoundError: A file of the bundle is missing.
+        DataError: The bundle is broken.
+    """
+    if args.workers != 1:
+        raise ConfigError("--workers: a server is one process", hint="add replicas instead")
+    bundle = Bundle.load(args.bundle)
+    log(args, bundle.manifest.table)
+    predictor = Predictor(args.model_name or bundle.manifest.name, DataPlane(bundle))
+    predictor.load()
+    build_server(args).start([predictor])
+
+
+def build_server(args: Namespace) -> ModelServer:
+    """KServe's server, with what it leaves open closed."""
+    model_server.args = args  # its gRPC server reads the limits from there, and there are those of `sys.argv`
+    model_server.app.add_exception_handler(RequestValidationError, refuse_malformed)
+    server = ModelServer(
+        http_port=args.http_port,
+        grpc_port=args.grpc_port,
+        max_threads=args.max_threads,
+        max_asyncio_workers=args.max_asyncio_workers,
+        enable_grpc=args.enable_grpc,
+        enable_latency_logging=args.enable_latency_logging,
+        access_log_format=args.access_log_format,
+        event_loop=args.event_loop,
+        timeout_keep_alive=args.timeout_keep_alive,
+        ssl_certfile=args.ssl_certfile,
+        ssl_keyfile=args.ssl_keyfile,
+    )
+    server.dataplane = StrictProtocols(server.registered_models)
+    server.model_repository_extension = FixedModels(server.registered_models)
+    return server
+
+
+class StrictProtocols(Protocols):  # type: ignore[misc]  # kserve is untyped
+    """KServe's decoding, that answers 400 where a malformed binary body would be its 500."""
+
+    def decode(self, body: Any, headers: Any, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """As of KServe.
+
+        Raises:
+            InvalidInput: The body is malformed.
+        """
+        try:
+            request, attributes = super().decode(body, headers, *args, **kwargs)
+            if isinstance(request, InferRequest):
+                _ = request.use_binary_outputs  # reads parameters that nobody has looked at before
+        except InvalidInput:
+            raise
+        except MALFORMED as err:
+            raise InvalidInput(f"the body is malformed: {type(err).__name__}: {err}") from err
+        return request, attributes
+
+    def metadata(self) -> dict[str, Any]:
+        """As of KServe, less the repository that `FixedModels` refuses."""
+        return {**super().metadata(), "extensions": []}
+
+
+class FixedModels(ModelRepositoryExtension):  # type: ignore[misc]  # kserve is untyped
+    """Refuses to load and unload: KServe would let anyone do it who reaches the port."""
+
+    async def load(self, model_name: str) -> None:
+        """Refuse.
+
+        Raises:
+            Unserved: Always.
+        """
+        raise Unserved("models are loaded at the start, and by nobody else")
+
+    async def unload(self, model_name: str) -> None:
+        """Refuse.
+
+        Raises:
+            Unserved: Always.
+        """
+        raise Unserved("models are unloaded at the end, and by nobody else")
+
+
+async def refuse_malformed(_: Request, err: RequestValidationError) -> JSONResponse:
+    """Answer a body that is not one of V2 in the shape of every other refusal, with the tensor named."""
+    first = err.errors()[0]
+    _, *place = [part for part in first["loc"] if part != "InferenceRequest"]
+    name = tensor_name(err.body, place)
+    reason = f"{name + ': ' if name else ''}{'.'.join(map(str, place))}: {first['msg']}"
+    return JSONResponse({"error": reason}, status_code=400)
+
+
+def tensor_name(body: Any, place: Sequence[Any]) -> str | None:
+    """The name of the tensor at a place such as `inputs, 0, data`, if it has one."""
+    match place:
+        case ["inputs", int() as position, _, *_] if isinstance(body["inputs"][position], dict):
+            name = body["inputs"][position].get("name")
+            return name if isinstance(name, str) else None
+    return None
+
+
+def log(args: Namespace, schema: TableSchema) -> None:
+    """Configure the log: one line a request, on stderr."""
+    if not args.configure_logging:
+        return
+    if args.log_config_file is not None:
+        configure_logging(args.log_config_file)
+        return
+    line = {"format": "%(asctime)s %(levelname)s %(name)s %(message)s", "datefmt": "%Y-%m-%dT%H:%M:%S%z"}
+    is_quoting = not any(column.sensitive for column in schema.columns.values())
+    configure_logging(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"line": line},
+            "filters": {"refusals": {"()": Refusals, "is_quoting": is_quoting}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["refusals"]}},
+            "loggers": {
+                name: {"handlers": ["stderr"], "level": level, "propagate": False}
+                for name, level in {
+                    "kserve": "INFO",
+                    "kserve.trace": "INFO" if args.enable_latency_logging else "WARNING",
+                    "uvicorn": "INFO",
+                }.items()
+            },
+        }
+    )
+
+
+class Refusals(logging.Filter):
+    """Makes one line of the trace that KServe logs for a request that was refused."""
+
+    def __init__(self, *, is_quoting: bool) -> None:
+        """Leave the reason out where it may quote a value that must not be in a log."""
+        super().__init__()
+        self.is_quoting = is_quoting
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the line of a refusal, and let all lines through."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, InvalidInput | Unserved):
+            reason = " ".join(str(error).split())[:MAX_REASON] if self.is_quoting else "the client was told why"
+            record.msg, record.args, record.exc_info = f"refused: {reason}", (), None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The command line of the pipelines: `python -m pipelines compile|run|submit|schedule NAME --confs DIR`."""
+
+import json
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from model_name.scripts import REFUSED, AsJson, Sets, guarded, preempted
+
+app = typer.Typer(
+    name="python -m pipelines",
+    help="Compile the pipelines, run them on this machine, or hand them to Kubeflow.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Pipeline = Annotated[str, typer.Argument(metavar="NAME", help="training or inference.")]
+Confs = Annotated[str, typer.Option(help="The config folder.")]
+Profile = Annotated[str, typer.Option(help="What it runs on: cpu, 1xgpu, 4x2gpu (nodes x GPUs each) or a YAML file.")]
+Table = Annotated[str, typer.Option(help="A table to read instead of the config's.")]
+Host = Annotated[str, typer.Option(help="The Kubeflow Pipelines API; KF_PIPELINES_ENDPOINT if left out.")]
+Namespace = Annotated[str, typer.Option(help="The Kubeflow namespace.")]
+Experiment = Annotated[str, typer.Option(help="The Kubeflow experiment.")]
+
+CONFS = "confs/flights"
+
+
+@app.command("compile")
+def compile_(
+    name: Pipeline,
+    confs: Confs = CONFS,
+    profile: Profile = "cpu",
+    sets: Sets = [],  # noqa: B006
+    out: Annotated[str, typer.Option(help="The file; by default build/pipelines/NAME.yaml.")] = "",
+) -> None:
+    """Write the pipeline as YAML that Kubeflow takes; every step carries its config."""
+    from pipelines.compiling import compile_pipeline
+
+    typer.echo(compile_pipeline(name, confs, profile=profile, sets=sets, out=out))
+
+
+@app.command()
+def run(
+    name: Pipeline,
+    confs: Confs = CONFS,
+    table: Table = "",
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Compile the pipeline and run it here; exits with 3 if the gate refused the version."""
+    from pipelines.compiling import compile_pipeline
+    from pipelines.running import run_pipeline
+
+    found = run_pipeline(name, compile_pipeline(name, confs, sets=sets), {"table": table})
+    accepted = found.pop("accepted")
+    tell(name, found, as_json=as_json)
+    if not accepted:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def submit(
+    name: Pipeline,
+    host: Host = "",
+    namespace: Namespace = "kubeflow",
+    experiment: Experiment = "model-name",
+    confs: Confs = CONFS,
+    profile: Profile = "cpu",
+    table: Table = "",
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Compile the pipeline and start one run of it on a Kubeflow host."""
+    from pipelines.compiling import compile_pipeline
+    from pipelines.remote import submit
+
+    package = compile_pipeline(name, confs, profile=profile, sets=sets)
+    found = submit(package, {"table": table}, host=host, namespace=namespace, experiment=experiment)
+    tell(name, found, as_json=as_json)
+
+
+@app.command()
+def schedule(
+    name: Pipeline,
+    cron: Annotated[str, typer.Option(help='Six fields, seconds first: "0 0 2 * * *" is every night at two.')],
+    host: Host = "",
+    namespace: Namespace = "kubeflow",
+    experiment: Experiment = "model-name",
+    confs: Confs = CONFS,
+    profile: Profile = "cpu",
+    table: Table = "",
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Compile the pipeline and have a Kubeflow host run it again and again."""
+    from pipelines.compiling import compile_pipeline
+    from pipelines.remote import schedule
+
+    if len(cron.split()) != 6:
+        raise typer.BadParameter("a schedule has six fields, seconds first, e.g. '0 0 2 * * *'", param_hint="--cron")
+    package = compile_pipeline(name, confs, profile=profile, sets=sets)
+    target = {"host": host, "namespace": namespace, "experiment": experiment}
+    tell(name, schedule(package, {"table": table}, **target, name=f"model-name-{name}", cron=cron), as_json=as_json)
+
+
+def tell(name: str, found: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a pipeline found."""
+    from model_name.io.console import show
+
+    show(f"The {name} pipeline", json.loads(json.dumps(found)), as_json=as_json)
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    signal.signal(signal.SIGTERM, preempted)
+    return guarded(app)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

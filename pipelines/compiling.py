@@ -1,0 +1,67 @@
+"""From a config folder to a pipeline that needs nothing else: each step carries its own config."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from kfp import compiler
+from loguru import logger
+
+from model_name.errors import ConfigError
+from model_name.launchers.profiles import find_profile
+from model_name.settings import KINDS, build_job, exists, load_raw
+from pipelines.graphs import GRAPHS, OPTIONAL, STEPS
+
+PACKAGES = Path("build") / "pipelines"
+
+
+def compile_pipeline(name: str, confs: str, *, profile: str = "cpu", sets: Sequence[str] = (), out: str = "") -> Path:
+    """Compile a pipeline into its YAML.
+
+    Args:
+        name: One of `GRAPHS`.
+        confs: The config folder.
+        profile: What it runs on: `cpu`, `4x2gpu` (nodes x GPUs) or a YAML file.
+        sets: `a.b=c` pairs for every step that knows the key.
+        out: The file; by default `build/pipelines/NAME.yaml`.
+
+    Raises:
+        ConfigError: The name, a config or the profile is wrong.
+    """
+    if name not in GRAPHS:
+        raise ConfigError(f"{name} is not a pipeline; there are {', '.join(GRAPHS)}")
+    found = find_profile(profile)
+    if found.nodes > 1:
+        logger.warning("{}: no step spreads over nodes yet; training uses the {} GPUs of one", profile, found.gpus)
+    pipeline = GRAPHS[name](step_configs(name, confs, sets), found)
+    path = Path(out) if out else PACKAGES / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(pipeline, str(path))
+    return path
+
+
+def step_configs(name: str, confs: str, sets: Sequence[str] = ()) -> dict[str, str]:
+    """The config of each step in JSON, each one validated as the step will.
+
+    Raises:
+        ConfigError: A config is wrong, or no step knows a key of `sets`.
+    """
+    configs = {}
+    for step, kind in STEPS[name].items():
+        if step in OPTIONAL and not exists(f"{confs.rstrip('/')}/{step}.yaml"):
+            continue
+        own = [pair for pair in sets if concerns(pair, kind)]
+        raw, files = load_raw(confs, step, [f"job.KIND={kind}", *own])
+        build_job(raw, files=files)
+        configs[step] = json.dumps(raw, separators=(",", ":"))
+    for pair in sets:
+        if not any(concerns(pair, kind) for kind in STEPS[name].values()):
+            raise ConfigError(f"--set {pair}: no step of the {name} pipeline has this key", hint="keys begin with job.")
+    return configs
+
+
+def concerns(pair: str, kind: str) -> bool:
+    """Whether a kind of job has the key that an `a.b=c` pair sets."""
+    path = pair.partition("=")[0].strip().split(".")
+    names = {field.alias or name for name, field in KINDS[kind].model_fields.items()}
+    return len(path) > 1 and path[0] == "job" and path[1] in names

@@ -1,0 +1,77 @@
+"""The graphs: which job follows which, and what travels between them (URIs, a version, small parameters)."""
+
+from collections.abc import Callable, Mapping
+
+from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
+
+import components
+from model_name.launchers.profiles import Profile
+from pipelines.placement import place
+
+Configs = Mapping[str, str]
+"""The config of each step in JSON; a step that may be left out is not a key where it is."""
+
+
+def training_pipeline(configs: Configs, profile: Profile) -> BaseComponent:
+    """Check, tune (where there is a config for it), train, evaluate, explain, gate, report; and tell how it ended."""
+
+    @dsl.pipeline(name="training-pipeline", description="From a table to a version that went through the gate.")
+    def training(table: str = "") -> None:
+        ending = place(components.notification(config=configs["notification"]), profile)
+        with dsl.ExitHandler(ending, name="train-and-promote"):
+            prepared = place(components.preparation(config=configs["preparation"], table=table), profile)
+            params = {}
+            if "tuning" in configs:
+                tuned = components.tuning(config=configs["tuning"], table=prepared.output)
+                params = place(tuned, profile, heavy=True, resumable=True).output
+            trained = components.training(config=configs["training"], table=prepared.output, params=params)
+            version = place(trained, profile, heavy=True, resumable=True).outputs["Output"]
+            evaluated = components.evaluations(config=configs["evaluations"], table=prepared.output, version=version)
+            place(evaluated, profile)
+            explained = components.explanations(config=configs["explanations"], table=prepared.output, version=version)
+            place(explained, profile)
+            decided = components.promotion(config=configs["promotion"], version=evaluated.outputs["Output"])
+            place(decided, profile)
+            reported = components.reports(config=configs["reports"], table=prepared.output, version=explained.output)
+            place(reported, profile).after(decided)
+
+    return training
+
+
+def inference_pipeline(configs: Configs, profile: Profile) -> BaseComponent:
+    """Predict a table with the champion; and tell how it ended."""
+
+    @dsl.pipeline(name="inference-pipeline", description="From a table to its predictions.")
+    def inference(table: str = "") -> None:
+        ending = place(components.notification(config=configs["notification"]), profile)
+        with dsl.ExitHandler(ending, name="predict"):
+            place(components.inference(config=configs["inference"], table=table), profile, resumable=True)
+
+    return inference
+
+
+Graph = Callable[[Configs, Profile], BaseComponent]
+
+GRAPHS: dict[str, Graph] = {"training": training_pipeline, "inference": inference_pipeline}
+
+STEPS: dict[str, dict[str, str]] = {
+    "training": {
+        "preparation": "PreparationJob",
+        "tuning": "TuningJob",
+        "training": "TrainingJob",
+        "evaluations": "EvaluationsJob",
+        "explanations": "ExplanationsJob",
+        "promotion": "PromotionJob",
+        "reports": "ReportJob",
+        "notification": "NotificationJob",
+    },
+    "inference": {"inference": "InferenceJob", "notification": "NotificationJob"},
+}
+"""The steps of each graph and their kinds of job; a step's file in the config folder has its name."""
+
+RESULTS = {"training": "ReportJob", "inference": "InferenceJob"}
+"""The kind of job whose result is that of the whole pipeline."""
+
+OPTIONAL = frozenset({"tuning"})
+"""Steps that a pipeline has only where the config folder has a file for them."""

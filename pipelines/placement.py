@@ -1,0 +1,38 @@
+"""Put what a profile says on the tasks of a pipeline."""
+
+from kfp import dsl, kubernetes
+
+from model_name.launchers.profiles import Profile
+
+
+def place(task: dsl.PipelineTask, profile: Profile, *, heavy: bool = False, resumable: bool = False) -> dsl.PipelineTask:
+    """Set on a task all that the cluster needs to know.
+
+    Args:
+        task: The step.
+        profile: What it runs on.
+        heavy: Whether it gets the GPUs.
+        resumable: Whether a retry goes on where the last try was; only then is there one.
+    """
+    task.set_container_image(profile.image)
+    task.set_cpu_request(profile.cpu).set_memory_request(profile.memory).set_memory_limit(profile.memory)
+    task.set_caching_options(False)
+    if resumable and profile.retries:
+        task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2)
+    keys = {key: key for key in profile.secret_keys}
+    kubernetes.use_secret_as_env(task, secret_name=profile.secret, secret_key_to_env=keys, optional=True)
+    kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108  the root is read-only
+    if heavy and profile.gpus:
+        _give_gpus(task, profile)
+    return task
+
+
+def _give_gpus(task: dsl.PipelineTask, profile: Profile) -> None:
+    task.set_accelerator_type(profile.gpu_type).set_accelerator_limit(profile.gpus)
+    for label, value in profile.gpu_node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in profile.gpu_tolerations:
+        kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
+    kubernetes.empty_dir_mount(
+        task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=profile.shared_memory  # noqa: S108
+    )

@@ -1,0 +1,410 @@
+"""The tabular network: what it learns, how it is served, and how it survives being killed."""
+
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+
+from model_name.core.metrics import default_metrics
+from model_name.core.models import ConstantModel, FitContext, TabularNetwork
+from model_name.core.schemas import Column, TableSchema, Target
+from model_name.errors import ConfigError, NotFittedError, PreemptedError
+
+TASKS = {
+    "regression": Target(name="y", task="regression"),
+    "binary": Target(name="y", task="binary", classes=(False, True)),
+    "multiclass": Target(name="y", task="multiclass", classes=("low", "middle", "high")),
+}
+EPOCHS = 8
+SMALL = {"hidden": 16, "bins": 8, "embedding": 2, "batch_size": 64, "max_epochs": EPOCHS, "patience": EPOCHS}
+
+CHILD = """
+import pickle, sys, time
+from pathlib import Path
+from model_name.core.models import FitContext, TabularNetwork
+from model_name.errors import PreemptedError
+
+schema, table, params, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
+slow = lambda done, total, words: time.sleep(0.1)  # leaves time to be killed in
+try:
+    TabularNetwork(**params).fit(schema, table, FitContext(checkpoints=folder, progress=slow))
+except PreemptedError as err:
+    sys.exit(err.exit_code)
+"""
+
+
+def make_schema(task: str = "regression") -> TableSchema:
+    columns = {
+        "colour": Column(kind="category", nullable=True, values=("red", "green", "blue", "never")),
+        "size": Column(kind="numeric", nullable=True),
+        "noise": Column(kind="numeric", nullable=True),
+        "at": Column(kind="datetime"),
+    }
+    return TableSchema(name="things", target=TASKS[task], columns=columns)
+
+
+def make_table(task: str = "regression", rows: int = 600, seed: int = 0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    colour = random.choice(np.array(["red", "green", "blue"], dtype=object), rows)
+    size = random.normal(100, 20, rows)
+    worth = np.abs(size - 100) / 10 + 3 * (colour == "red")
+    at = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(rows) * 4, unit="h")
+    table = pd.DataFrame({"colour": colour, "size": size, "noise": random.normal(size=rows), "at": at.as_unit("us")})
+    table.loc[table.index % 10 == 3, ["size", "noise"]] = np.nan
+    table.loc[table.index % 10 == 4, "colour"] = None
+    table["y"] = {
+        "regression": worth,
+        "binary": (worth > 2).astype(object),
+        "multiclass": np.array(["low", "middle", "high"], dtype=object)[np.digitize(worth, [1, 3])],
+    }[task]
+    return table
+
+
+def weights_of(model: TabularNetwork) -> dict[str, torch.Tensor]:
+    return model.get_internal_model().state_dict()
+
+
+def are_equal(one: TabularNetwork, other: TabularNetwork) -> bool:
+    mine, theirs = weights_of(one), weights_of(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def fitted(request: pytest.FixtureRequest) -> tuple[TabularNetwork, pd.DataFrame]:
+    table = make_table(request.param)
+    model = TabularNetwork(hidden=32, bins=16, batch_size=32, max_epochs=12)
+    return model.fit(make_schema(request.param), table), table
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> TabularNetwork:
+    return TabularNetwork(**SMALL).fit(make_schema(), make_table())
+
+
+def test_the_models_are_imported_without_torch() -> None:
+    # given a fresh interpreter
+    code = "import sys, model_name.core.models; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
+    # when it imports the models, then torch stays out
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_it_beats_a_constant(fitted) -> None:
+    # given a fitted network and the constant
+    model, table = fitted
+    metric = default_metrics(model.schema_.target.task)[0]
+    constant = ConstantModel().fit(model.schema_, table)
+    # when both predict rows that were not trained on
+    fresh = make_table(model.schema_.target.task, seed=1)
+    mine, theirs = (metric.score(fresh["y"], each.outputs(fresh)) for each in (model, constant))
+    # then the network is better by far
+    assert metric.is_better(mine, than=theirs)
+    assert abs(mine - theirs) > 0.3 * abs(theirs)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 1000])
+def test_the_graph_answers_like_the_model(fitted, rows: int) -> None:
+    # given rows with a gap in each column, one that is all gaps, every category, and values far out
+    model, _ = fitted
+    matrix = model.matrix(make_table(model.schema_.target.task, rows=1000, seed=2))
+    width = matrix.shape[1]
+    matrix[:4, 0] = range(4)
+    matrix[4 : 4 + width][np.eye(width, dtype=bool)] = np.nan
+    matrix[4 + width] = np.nan
+    matrix[5 + width, 1:] = 1e30
+    matrix[6 + width, 1:] = -np.inf
+    # when the graph is asked in batches of a size
+    session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
+    answers = [
+        session.run(["scores"], {"features": matrix[at : at + rows]})[0] for at in range(0, min(1000, 40 * rows), rows)
+    ]
+    # then it answers what the model does
+    found = np.concatenate(answers)
+    scores = model.score_matrix(matrix[: len(found)]).reshape(len(found), -1)
+    assert found.dtype == np.float32
+    assert found.shape == (len(scores), len(model.classes) or 1)
+    np.testing.assert_allclose(
+        found, scores, rtol=1e-4 if not model.classes else 0, atol=1e-5 if not model.classes else 1e-4
+    )
+
+
+def test_probabilities_add_up(fitted) -> None:
+    model, table = fitted
+    scores = model.score_matrix(model.matrix(table))
+    if not model.classes:
+        assert scores.shape == (len(table),)
+    else:
+        assert scores.shape == (len(table), len(model.classes))
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("pickler", [pickle, cloudpickle], ids=lambda pickler: pickler.__name__)
+def test_a_fitted_network_survives_pickling(fitted, pickler) -> None:
+    # given a fitted network, when it goes through a pickle
+    model, table = fitted
+    pickled = pickler.dumps(model)
+    copy = pickle.loads(pickled)
+    # then it predicts the same, and nothing of the trainer went along
+    pd.testing.assert_frame_equal(copy.predict(table), model.predict(table))
+    assert b"lightning" not in pickled
+
+
+def test_explanations_add_up(fitted) -> None:
+    # given a fitted network, when it explains rows (it raises where they do not add up)
+    model, table = fitted
+    importances = model.explain(table[:20]).importances
+    # then what matters matters, and what it was not shown does not
+    assert set(list(importances)[:2]) == {"size", "colour"}
+    assert importances["at.month"] == pytest.approx(0, abs=1e-6)
+
+
+def test_equal_seeds_and_rows_give_equal_weights(uninterrupted) -> None:
+    # given a model of the same seed and one of another
+    again, other = TabularNetwork(**SMALL), TabularNetwork(**SMALL, random_state=7)
+    # when they are fitted, with other random numbers drawn before
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    for model in (again, other):
+        model.fit(make_schema(), make_table())
+    # then the first is equal, the second is not, and the caller's random numbers are where they were
+    assert are_equal(again, uninterrupted)
+    assert not are_equal(other, uninterrupted)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_feature_without_its_season_is_hidden() -> None:
+    # given a network fitted on 100 days
+    model = TabularNetwork(**SMALL).fit(make_schema(), make_table())
+    matrix = model.matrix(make_table())
+    month = model.features.names.index("at.month")
+    assert not model.features.columns[month].is_seasonal
+    # when the month moves on
+    later = matrix.copy()
+    later[:, month] = 12
+    # then its answers do not
+    np.testing.assert_array_equal(model.score_matrix(later), model.score_matrix(matrix))
+
+
+def test_what_training_did_not_show_is_worth_nothing() -> None:
+    # given a network that never saw a gap in its column
+    table = make_table().drop(columns=["colour", "at"]).fillna({"noise": 0.0, "size": 100.0})
+    schema = TableSchema(
+        name="things",
+        target=TASKS["regression"],
+        columns={n: Column(kind="numeric", nullable=True) for n in ("size", "noise")},
+    )
+    model = TabularNetwork(**SMALL).fit(schema, table)
+    # when a gap comes, then it is the mean
+    gap = np.array([[100, np.nan]], dtype=np.float32)
+    mean = np.array([[100, model.get_internal_model().encoder.mean[1]]], dtype=np.float32)
+    np.testing.assert_array_equal(model.score_matrix(gap), model.score_matrix(mean))
+
+
+@pytest.mark.parametrize(
+    ("has_time_order", "held"),
+    [
+        pytest.param(True, [8, 9], id="the last rows of an ordered table"),
+        pytest.param(False, None, id="random rows otherwise"),
+    ],
+)
+def test_it_stops_by_rows_that_it_does_not_learn_from(has_time_order: bool, held: list[int] | None) -> None:
+    learning, validating = TabularNetwork(validation_size=0.2)._split(10, has_time_order=has_time_order)
+    assert sorted([*learning, *validating]) == list(range(10))
+    assert len(validating) == 2
+    assert list(validating) == held or (held is None and list(validating) != [8, 9])
+
+
+def test_it_ends_with_the_best_weights_and_tells_its_progress() -> None:
+    # given so many epochs on so few rows that it gets worse in the end
+    told: list[tuple[int, int, str]] = []
+    table = make_table(rows=80)
+    params = SMALL | {"learning_rate": 0.05, "dropout": 0.0, "batch_size": 8, "max_epochs": 20, "patience": 5}
+    model = TabularNetwork(**params)
+    # when it is fitted
+    model.fit(make_schema(), table, FitContext(progress=lambda *words: told.append(words), has_time_order=True))
+    losses = [float(words.removeprefix("validation loss ")) for _, _, words in told]
+    # then it stopped early, and its loss on the last rows is the least of those it told
+    assert [(done, total) for done, total, _ in told] == [(epoch + 1, 20) for epoch in range(len(told))]
+    assert len(told) == int(np.argmin(losses)) + 1 + params["patience"] < 20
+    errors = (model.predict(table)["prediction"] - table["y"])[-8:] / weights_of(model)["target_deviation"].item()
+    assert (errors**2).mean() == pytest.approx(min(losses), rel=1e-3)
+
+
+def test_it_is_silent_and_leaves_nothing_behind(tmp_path, monkeypatch, capfd, recwarn) -> None:
+    monkeypatch.chdir(tmp_path)
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    model = TabularNetwork(**SMALL).fit(make_schema(), make_table())
+    model.to_onnx()
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+    assert list(tmp_path.iterdir()) == []
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="killed by the kernel"),
+        pytest.param(signal.SIGTERM, PreemptedError.exit_code, id="told to stop by the scheduler"),
+    ],
+)
+def test_a_killed_fit_ends_with_the_weights_of_one_that_was_not(
+    tmp_path, uninterrupted, signum: int, code: int
+) -> None:
+    # given a process that is killed after the checkpoint of its second epoch
+    task, folder = tmp_path / "task.pkl", tmp_path / "checkpoints"
+    folder.mkdir()
+    task.write_bytes(pickle.dumps((make_schema(), make_table(), SMALL, folder)))
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(task)])
+    wait_for(folder, "*-000002.ckpt", child)
+    child.send_signal(signum)
+    assert child.wait(timeout=30) == code
+    assert not list(folder.glob(f"*-{EPOCHS:06d}.ckpt"))
+    # when the fit is run again
+    told: list[str] = []
+    context = FitContext(checkpoints=folder, progress=lambda done, total, words: told.append(words))
+    resumed = TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
+    # then it goes on, to the very same weights, and leaves no partial file
+    assert told[0].startswith("resumed from")
+    assert len(told) - 1 <= EPOCHS - 2
+    assert are_equal(resumed, uninterrupted)
+    assert len(list(folder.glob("*.ckpt"))) == 2
+
+
+def wait_for(folder: Path, pattern: str, child: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(pattern)):
+        assert child.poll() is None, "the child ended before its second epoch"
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda data: data[: len(data) // 2], id="half of it"),
+        pytest.param(lambda data: b"", id="empty"),
+        pytest.param(lambda data: b"no checkpoint at all", id="something else"),
+        pytest.param(lambda data: data[:2000] + bytes(200) + data[2200:], id="a hole in it"),
+    ],
+)
+def test_a_spoilt_checkpoint_is_passed_over(tmp_path, uninterrupted, spoil) -> None:
+    # given a finished fit whose last checkpoint was spoilt
+    told: list[str] = []
+    context = FitContext(checkpoints=tmp_path, progress=lambda done, total, words: told.append(words))
+    TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
+    last = max(tmp_path.glob("*.ckpt"))
+    last.write_bytes(spoil(last.read_bytes()))
+    told.clear()
+    # when it is fitted again
+    again = TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
+    # then it goes on from the one before
+    assert "cannot be read" in told[0]
+    assert told[1].endswith(f"-{EPOCHS - 1:06d}.ckpt")
+    assert are_equal(again, uninterrupted)
+
+
+def test_a_finished_fit_is_not_trained_further(tmp_path, uninterrupted) -> None:
+    # given the checkpoints of a finished fit
+    told: list[str] = []
+    context = FitContext(checkpoints=tmp_path / "made", progress=lambda done, total, words: told.append(words))
+    TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
+    told.clear()
+    # when it is fitted again, then it only takes them over
+    again = TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
+    assert len(told) == 1
+    assert are_equal(again, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("params", "seed"),
+    [
+        pytest.param(SMALL | {"dropout": 0.2}, 0, id="of other hyperparameters"),
+        pytest.param(SMALL | {"random_state": 1}, 0, id="of another seed"),
+        pytest.param(SMALL, 1, id="of other rows"),
+    ],
+)
+def test_a_checkpoint_of_another_fit_is_not_gone_on_from(tmp_path, params: dict, seed: int) -> None:
+    # given the checkpoints of one fit
+    told: list[int] = []
+    context = FitContext(checkpoints=tmp_path, progress=lambda done, total, words: told.append(done))
+    TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
+    told.clear()
+    # when another uses the same folder, then it starts afresh
+    TabularNetwork(**params).fit(make_schema(), make_table(seed=seed), context)
+    assert told == list(range(1, EPOCHS + 1))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(make_table(rows=2), id="two rows"),
+        pytest.param(make_table(rows=20), id="twenty rows"),
+        pytest.param(make_table().assign(size=np.nan), id="a column of gaps"),
+        pytest.param(make_table().assign(size=0.1), id="a constant column"),
+        pytest.param(make_table().assign(size=np.linspace(-1e38, 1e38, 600)), id="numbers as large as they get"),
+        pytest.param(make_table().assign(size=np.linspace(0, 1e-42, 600)), id="numbers as small as they get"),
+        pytest.param(make_table().assign(colour="red"), id="one category"),
+        pytest.param(make_table().assign(size=1.0, noise=np.nan, colour=None), id="nothing to see"),
+        pytest.param(make_table(rows=65 * 10 // 9), id="a last batch of one row"),
+    ],
+)
+def test_poor_tables_are_fitted_all_the_same(table: pd.DataFrame) -> None:
+    model = TabularNetwork(**SMALL | {"max_epochs": 2}).fit(make_schema(), table)
+    assert np.isfinite(model.predict(make_table())["prediction"]).all()
+    assert model.to_onnx().graph.input
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param({"colour": Column(kind="category", nullable=True)}, id="categories alone"),
+        pytest.param({"size": Column(kind="numeric", nullable=True)}, id="numbers alone"),
+    ],
+)
+def test_one_kind_of_features_is_enough(kinds: dict[str, Column]) -> None:
+    schema = TableSchema(name="things", target=TASKS["regression"], columns=kinds)
+    table = make_table()[[*kinds, "y"]]
+    model = TabularNetwork(**SMALL).fit(schema, table)
+    session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
+    matrix = model.matrix(table)
+    np.testing.assert_allclose(
+        session.run(None, {"features": matrix})[0][:, 0], model.score_matrix(matrix), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_loss_that_is_not_finite_is_told() -> None:
+    with pytest.raises(ConfigError, match="not finite"):
+        TabularNetwork(**SMALL).fit(make_schema(), make_table().assign(y=np.linspace(0, 1e300, 600)))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"hidden": 0},
+        {"dropout": 1.0},
+        {"learning_rate": 0.0},
+        {"validation_size": 1.0},
+        {"max_epochs": 0},
+        {"width": 3},
+    ],
+    ids=str,
+)
+def test_hyperparameters_have_bounds(params: dict) -> None:
+    with pytest.raises(ValidationError):
+        TabularNetwork(**params)
+
+
+def test_an_unfitted_network_says_so() -> None:
+    with pytest.raises(NotFittedError, match="TabularNetwork is not fitted"):
+        TabularNetwork().get_internal_model()
