@@ -6,7 +6,7 @@ from components.base import component
 
 
 @component
-def notification(config: str, status: PipelineTaskFinalStatus):  # noqa: ANN201  KFP takes None for an output
+def notification(config: str, status: PipelineTaskFinalStatus) -> None:
     """Tell people how the pipeline ended, whatever happened.
 
     Args:
@@ -15,5 +15,9 @@ def notification(config: str, status: PipelineTaskFinalStatus):  # noqa: ANN201 
     """
     from model_name.jobs import run_component
 
-    found = {"pipeline": status.pipeline_job_resource_name, "state": status.state, "message": status.error_message or ""}
+    found = {
+        "pipeline": status.pipeline_job_resource_name,
+        "state": status.state,
+        "message": status.error_message or "",
+    }
     run_component(config, overrides=found)

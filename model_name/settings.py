@@ -4,55 +4,48 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from model_name.core.models import model_kinds
-from model_name.core.schemas import Frozen, TableSchema, did_you_mean
+from model_name.core.schemas import TableSchema, did_you_mean
 from model_name.errors import ConfigError
 from model_name.io import configs, osvariables
 from model_name.io.configs import exists
 from model_name.io.osvariables import env
 from model_name.jobs.base import Job
-from model_name.jobs.evaluations import EvaluationsJob
-from model_name.jobs.explanations import ExplanationsJob
-from model_name.jobs.inference import InferenceJob
-from model_name.jobs.notification import NotificationJob
-from model_name.jobs.preparation import PreparationJob
-from model_name.jobs.promotion import PromotionJob
-from model_name.jobs.reports import ReportJob
-from model_name.jobs.training import TrainingJob
-from model_name.jobs.tuning import TuningJob
 
-__all__ = ["KINDS", "Settings", "build_job", "env", "exists", "json_schema", "load_job", "load_raw"]
+__all__ = ["JOBS", "build_job", "env", "exists", "job_kind", "json_schema", "load_job", "load_raw"]
 
-JobKind = (
-    PreparationJob
-    | TuningJob
-    | TrainingJob
-    | EvaluationsJob
-    | ExplanationsJob
-    | PromotionJob
-    | ReportJob
-    | InferenceJob
-    | NotificationJob
-)
-
-KINDS: dict[str, type[Job]] = {kind.model_fields["KIND"].default: kind for kind in JobKind.__args__}
+JOBS = {
+    "PreparationJob": "preparation",
+    "TuningJob": "tuning",
+    "TrainingJob": "training",
+    "EvaluationsJob": "evaluations",
+    "ExplanationsJob": "explanations",
+    "PromotionJob": "promotion",
+    "ReportJob": "reports",
+    "InferenceJob": "inference",
+    "NotificationJob": "notification",
+}
+"""The kinds of job and their modules; one is imported when it is asked for, because they need heavy libraries."""
 
 
-class Settings(Frozen):
-    """What a config file holds.
+def job_kind(name: str) -> type[Job]:
+    """The class of a kind of job.
 
-    Attributes:
-        job: The job; its KIND decides which.
+    Raises:
+        ConfigError: There is no such kind.
     """
+    if name not in JOBS:
+        raise ConfigError(f"{name} is not a kind of job{did_you_mean(name, list(JOBS))}")
+    kind: type[Job] = getattr(importlib.import_module(f"model_name.jobs.{JOBS[name]}"), name)
+    return kind
 
-    job: Annotated[JobKind, Field(discriminator="KIND")]
 
-
-def load_job(files: Sequence[str | Path], sets: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Job:
+def load_job(
+    files: Sequence[str | Path], sets: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Job:
     """The job of some config files.
 
     Raises:
@@ -68,19 +61,23 @@ def build_job(raw: dict[str, Any], *, files: Sequence[str] = ()) -> Job:
         ConfigError: Naming file, dotted path, bad value and the nearest right key.
     """
     place = ", ".join(files) or "the config"
+    unknown = [key for key in raw if key != "job"]
+    if unknown:
+        raise ConfigError(f"{place}: {unknown[0]} is not a key of a config; everything belongs under `job:`")
     job = raw.get("job")
     if not isinstance(job, dict):
         raise ConfigError(f"{place}: has no `job:`", hint="`model-name schema TrainingJob` shows what belongs there")
-    if job.get("KIND") not in KINDS:
-        what = f"{job['KIND']} is not a kind of job" if "KIND" in job else "job.KIND is missing"
-        raise ConfigError(f"{place}: {what}{did_you_mean(str(job.get('KIND', '')), list(KINDS))}")
-    import_plugins(job.get("plugins") or [])
-    environment = osvariables.overrides()
-    mlflow = (job.get("mlflow") or {}) | environment["mlflow"]
+    if "KIND" not in job:
+        raise ConfigError(f"{place}: job.KIND is missing", hint=f"it is one of {', '.join(JOBS)}")
     try:
-        return Settings.model_validate(raw | {"job": job | {"mlflow": mlflow}}).job
+        kind = job_kind(str(job["KIND"]))
+        import_plugins(job.get("plugins") or [])
+        mlflow = (job.get("mlflow") or {}) | osvariables.overrides()["mlflow"]
+        return kind.model_validate(job | {"mlflow": mlflow})
+    except ConfigError as err:
+        raise ConfigError(f"{place}: {err.message}", hint=err.hint) from err
     except ValidationError as err:
-        raise configs.explain(err, raw, files) from err
+        raise configs.explain(err, raw, files, within="job") from err
 
 
 def load_raw(folder: str, step: str, sets: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
@@ -91,7 +88,9 @@ def load_raw(folder: str, step: str, sets: Sequence[str] = ()) -> tuple[dict[str
     """
     shared, own = f"{folder.rstrip('/')}/{configs.SHARED}", f"{folder.rstrip('/')}/{step}.yaml"
     if not configs.exists(shared):
-        raise ConfigError(f"{shared}: there is no such file", hint="`model-name init TABLE --target NAME` writes a config folder")
+        raise ConfigError(
+            f"{shared}: there is no such file", hint="`model-name init TABLE --target NAME` writes a config folder"
+        )
     files = [shared, own] if configs.exists(own) else [shared]
     return configs.load(files, sets), files
 
@@ -102,13 +101,27 @@ def json_schema(kind: str = "") -> dict[str, Any]:
     Raises:
         ConfigError: There is no such kind.
     """
-    kinds: dict[str, type[BaseModel]] = {"": Settings, "TableSchema": TableSchema, **KINDS, **model_kinds()}
-    if kind not in kinds:
-        raise ConfigError(f"{kind} is not a kind{did_you_mean(kind, list(kinds)[1:])}")
-    schema = kinds[kind].model_json_schema(by_alias=True)
-    definitions = schema.get("$defs", {})
-    if "Model" in definitions:  # the base of the kinds, which plugins add to
-        definitions["Model"] = {"anyOf": [found.model_json_schema() for found in model_kinds().values()]}
+    from model_name.core.models import model_kinds
+
+    models = model_kinds()
+    if kind in JOBS:
+        schema = job_kind(kind).model_json_schema(by_alias=True)
+    elif kind in models or kind == "TableSchema":
+        found: type[BaseModel] = models.get(kind, TableSchema)
+        schema = found.model_json_schema(by_alias=True)
+    elif kind:
+        raise ConfigError(f"{kind} is not a kind{did_you_mean(kind, [*JOBS, *models, 'TableSchema'])}")
+    else:
+        jobs = {name: job_kind(name).model_json_schema(by_alias=True) for name in JOBS}
+        definitions = {name: found for job in jobs.values() for name, found in job.pop("$defs", {}).items()}
+        schema = {
+            "type": "object",
+            "required": ["job"],
+            "properties": {"job": {"anyOf": list(jobs.values())}},
+            "$defs": definitions,
+        }
+    if "Model" in schema.get("$defs", {}):  # the base of the kinds, which plugins add to
+        schema["$defs"]["Model"] = {"anyOf": [found.model_json_schema() for found in models.values()]}
     return schema
 
 

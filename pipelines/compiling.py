@@ -9,7 +9,7 @@ from loguru import logger
 
 from model_name.errors import ConfigError
 from model_name.launchers.profiles import find_profile
-from model_name.settings import KINDS, build_job, exists, load_raw
+from model_name.settings import build_job, exists, job_kind, load_raw
 from pipelines.graphs import GRAPHS, OPTIONAL, STEPS
 
 PACKAGES = Path("build") / "pipelines"
@@ -63,5 +63,5 @@ def step_configs(name: str, confs: str, sets: Sequence[str] = ()) -> dict[str, s
 def concerns(pair: str, kind: str) -> bool:
     """Whether a kind of job has the key that an `a.b=c` pair sets."""
     path = pair.partition("=")[0].strip().split(".")
-    names = {field.alias or name for name, field in KINDS[kind].model_fields.items()}
+    names = {field.alias or name for name, field in job_kind(kind).model_fields.items()}
     return len(path) > 1 and path[0] == "job" and path[1] in names

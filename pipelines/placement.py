@@ -5,7 +5,9 @@ from kfp import dsl, kubernetes
 from model_name.launchers.profiles import Profile
 
 
-def place(task: dsl.PipelineTask, profile: Profile, *, heavy: bool = False, resumable: bool = False) -> dsl.PipelineTask:
+def place(
+    task: dsl.PipelineTask, profile: Profile, *, heavy: bool = False, resumable: bool = False
+) -> dsl.PipelineTask:
     """Set on a task all that the cluster needs to know.
 
     Args:
@@ -34,5 +36,9 @@ def _give_gpus(task: dsl.PipelineTask, profile: Profile) -> None:
     for toleration in profile.gpu_tolerations:
         kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
     kubernetes.empty_dir_mount(
-        task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=profile.shared_memory  # noqa: S108
+        task,
+        volume_name="dshm",
+        mount_path="/dev/shm",  # noqa: S108  what PyTorch's workers share, not a temporary file
+        medium="Memory",
+        size_limit=profile.shared_memory,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_name.core.schemas import Columns, Frozen, Many, TableSchema
+from model_name.errors import DataError
 
 Matrix = NDArray[np.float32]
 """n x d features, NaN where a value is missing. float32, because that is what every served graph computes with."""
@@ -55,6 +56,9 @@ class Features(Frozen):
         """Learn from the training part what the features are.
 
         A datetime becomes the parts of it that vary there; a category without given `values` takes those it has.
+
+        Raises:
+            DataError: There is none: the only inputs are datetimes that do not vary.
         """
         features: list[Feature] = []
         for name, column in schema.inputs.items():
@@ -65,6 +69,10 @@ class Features(Frozen):
                 features += datetime_features(name, columns[name])
             else:
                 features.append(Feature(name=name, source=name))
+        if not features:
+            raise DataError(
+                f"there is nothing to learn from: {', '.join(schema.inputs)} does not vary in the training part"
+            )
         return cls(columns=tuple(features))
 
     @property

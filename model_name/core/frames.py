@@ -1,12 +1,13 @@
 """Pandas frames at the boundaries: checked against the schema, with what was done counted and told."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
 
 from model_name.core.schemas import (
+    LARGEST,
     CheckReport,
     Column,
     Columns,
@@ -18,8 +19,13 @@ from model_name.core.schemas import (
     also,
     is_missing,
     label_text,
+    read_number,
+    shown,
 )
 from model_name.errors import DataError
+
+if TYPE_CHECKING:
+    import pandera.pandas as pa
 
 Frame = pd.DataFrame
 
@@ -70,14 +76,17 @@ def check(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> Che
     if typed.empty:
         raise DataError("no row of the table is left after the check: " + "; ".join(report.sentences()))
     if with_target and typed[schema.target.name].nunique() < 2:
-        raise DataError(f"the target {schema.target.name} is constant: {typed[schema.target.name].iloc[0]}; there is nothing to learn")
+        value = typed[schema.target.name].iloc[0]
+        raise DataError(f"the target {schema.target.name} is constant: {value}; there is nothing to learn")
     report.kept = len(typed)
     validate(typed, schema, with_target=with_target)
     return Checked(typed, report)
 
 
-def pandera_schema(schema: TableSchema, *, with_target: bool = True) -> pa.DataFrameSchema:
+def pandera_schema(schema: TableSchema, *, with_target: bool = True) -> "pa.DataFrameSchema":
     """The Pandera schema that a checked frame obeys."""
+    import pandera.pandas as pa
+
     columns = {name: _pandera_column(column) for name, column in schema.columns.items()}
     if with_target:
         labels = list(schema.classes)
@@ -92,11 +101,13 @@ def validate(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> 
     Raises:
         DataError: It does not.
     """
+    import pandera.pandas as pa
+
     try:
         pandera_schema(schema, with_target=with_target).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as err:
         cases = err.failure_cases.head(5)
-        found = "; ".join(f"{case.column}: {case.check} ({case.failure_case})" for case in cases.itertuples())
+        found = "; ".join(_failure(case, schema) for case in cases.itertuples())
         raise DataError(f"the table does not obey the schema {schema.name}: {found}") from err
 
 
@@ -106,7 +117,10 @@ def to_columns(frame: Frame, schema: TableSchema) -> Columns:
     Raises:
         DataError: An input is missing or a value does not fit.
     """
-    return schema.check_request({str(name): frame[name].array.to_numpy() for name in frame.columns if name != schema.target.name})
+    _no_name_twice(frame)
+    return schema.check_request(
+        {str(name): frame[name].array.to_numpy() for name in frame.columns if name != schema.target.name}
+    )
 
 
 def from_columns(columns: Columns, schema: TableSchema) -> Frame:
@@ -121,13 +135,18 @@ def decode_target(frame: Frame, target: Target) -> np.ndarray:
         DataError: It is not there, missing in a row, infinite, or not one of the classes.
     """
     if target.name not in frame.columns:
-        raise DataError(f"{target.name}: the target is not a column of the table", hint=f"the columns are {', '.join(map(str, frame.columns))}")
+        raise DataError(
+            f"{target.name}: the target is not a column of the table",
+            hint=f"the columns are {', '.join(map(str, frame.columns))}",
+        )
     values = frame[target.name].array.to_numpy()
     labels = {label_text(label): label for label in target.classes or ()}
     decoded = np.empty(len(values), dtype=object if labels else np.float64)
     problems = Problems()
     for row, value in enumerate(values):
-        decoded[row] = _decode_label(target.name, row, value, labels, len(values), problems)
+        decoded[row], reason = _decode_label(value, labels)
+        if reason:
+            problems.add(target.name, [row], lambda _, words=reason: words, len(values))
     problems.raise_if_any()
     return decoded
 
@@ -137,31 +156,23 @@ def outputs_frame(outputs: Outputs, index: pd.Index | None = None) -> Frame:
     return Frame(outputs.columns, index=index)
 
 
-def _decode_label(
-    name: str, row: int, value: object, labels: dict[str, Label], total: int, problems: Problems
-) -> Label | float | None:
-    def refuse(reason: str) -> None:
-        problems.add(name, [row], lambda _: reason, total)
-
+def _decode_label(value: object, labels: dict[str, Label]) -> tuple[Label | float | None, str]:
+    """One value of the target, and what is wrong with it."""
+    nothing = None if labels else np.nan
     if is_missing(value):
-        refuse("the target is missing")
-        return None if labels else np.nan
+        return nothing, "the target is missing"
     if labels:
-        if label_text(value) not in labels:
-            refuse(f"{value!r} is not one of its classes")
-        return labels.get(label_text(value))
-    if isinstance(value, bool | str | bytes) or not isinstance(value, int | float | np.number):
-        refuse(f"{value!r} is not a number")
-        return np.nan
-    if not np.isfinite(value):
-        refuse(f"{value} is not finite")
-    return float(value)
+        text = label_text(value.decode(errors="replace") if isinstance(value, bytes) else value)
+        return (labels[text], "") if text in labels else (nothing, f"{value!r} is not one of its classes")
+    try:
+        number = read_number(value)
+    except (ValueError, TypeError, OverflowError):
+        return nothing, f"{value!r} is not a number"
+    return number, "" if np.isfinite(number) else f"{value} is not finite"
 
 
 def _extra_columns(frame: Frame, schema: TableSchema) -> tuple[str, ...]:
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise DataError(f"{twice}: the table has this column twice")
+    _no_name_twice(frame)
     extra = tuple(str(name) for name in frame.columns if name not in schema.columns and name != schema.target.name)
     if extra and schema.extra == "refuse":
         raise DataError(
@@ -169,6 +180,17 @@ def _extra_columns(frame: Frame, schema: TableSchema) -> tuple[str, ...]:
             hint="add it to the schema, or set `extra: drop` there",
         )
     return extra
+
+
+def _no_name_twice(frame: Frame) -> None:
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"{twice}: the table has this column twice")
+
+
+def _failure(case: Any, schema: TableSchema) -> str:
+    column = schema.columns.get(case.column)
+    return f"{case.column}: {case.check} ({shown(column, case.failure_case) if column else case.failure_case})"
 
 
 def _without_duplicates(frame: Frame, schema: TableSchema, report: CheckReport) -> Frame:
@@ -179,7 +201,7 @@ def _without_duplicates(frame: Frame, schema: TableSchema, report: CheckReport) 
         return frame
     if schema.duplicates == "refuse":
         first = frame.loc[again].iloc[0]
-        key = ", ".join(f"{name}={first[name]}" for name in schema.key)
+        key = ", ".join(f"{name}={shown(schema.columns[name], first[name])}" for name in schema.key)
         raise DataError(
             f"{int(again.sum())} rows have the key of an earlier row, the first is {key}",
             hint="mend the table, or set `duplicates: drop` in the schema",
@@ -188,17 +210,18 @@ def _without_duplicates(frame: Frame, schema: TableSchema, report: CheckReport) 
     return frame.loc[~again]
 
 
-def _pandera_column(column: Column) -> pa.Column:
+def _pandera_column(column: Column) -> "pa.Column":
+    import pandera.pandas as pa
+
     checks = []
     if column.min is not None:
         checks.append(pa.Check.ge(column.min))
     if column.max is not None:
         checks.append(pa.Check.le(column.max))
     if column.kind == "numeric":
-        checks.append(pa.Check(lambda values: ~np.isinf(values), name="finite"))
-    if column.values is not None:
-        checks.append(pa.Check.isin([*column.values, None]))
+        checks.append(pa.Check(lambda values: np.abs(values) <= LARGEST, name="finite"))
+    if column.values is not None and column.unseen == "refuse":
+        checks.append(pa.Check.isin(list(column.values)))
     if column.kind == "boolean":
         checks.append(pa.Check.isin([0.0, 1.0]))
-    nullable = column.nullable or (column.values is not None and column.unseen == "other")
-    return pa.Column(DTYPES[column.kind], checks=checks, nullable=nullable)
+    return pa.Column(DTYPES[column.kind], checks=checks, nullable=column.nullable)

@@ -1,13 +1,11 @@
 """What a prediction is worth: named metrics with their thresholds."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import field_validator
-from sklearn import metrics as sk
 
 from model_name.core.schemas import Frozen, Outputs, Task
 from model_name.errors import ConfigError
@@ -22,39 +20,51 @@ class Definition:
     """How a metric is computed.
 
     Attributes:
-        score: From the true values and the predicted ones.
+        function: Its name in scikit-learn's `metrics`, which is imported when something is scored.
         tasks: What it fits.
         greater_is_better: Its direction.
         sees: Whether it looks at the predicted label or number, the probability of the positive class, or all
             probabilities.
+        options: What else the function is told.
     """
 
-    score: Callable[..., float]
+    function: str
     tasks: frozenset[Task]
     greater_is_better: bool
     sees: Literal["prediction", "positive", "probabilities"] = "prediction"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def score(self, truth: np.ndarray, predicted: np.ndarray, **options: Any) -> float:
+        """Its value; NaN where it is not defined on these rows."""
+        from sklearn import metrics
+
+        try:
+            return float(getattr(metrics, self.function)(truth, predicted, **self.options, **options))
+        except ValueError:  # scikit-learn's word for "not defined", e.g. with one class only
+            return float("nan")
 
 
 REGRESSION: frozenset[Task] = frozenset({"regression"})
 BINARY: frozenset[Task] = frozenset({"binary"})
+MULTICLASS: frozenset[Task] = frozenset({"multiclass"})
 
 DEFINITIONS: dict[str, Definition] = {
-    "rmse": Definition(sk.root_mean_squared_error, REGRESSION, greater_is_better=False),
-    "mse": Definition(sk.mean_squared_error, REGRESSION, greater_is_better=False),
-    "mae": Definition(sk.mean_absolute_error, REGRESSION, greater_is_better=False),
-    "r2": Definition(sk.r2_score, REGRESSION, greater_is_better=True),
-    "accuracy": Definition(sk.accuracy_score, CLASSIFICATIONS, greater_is_better=True),
-    "balanced_accuracy": Definition(sk.balanced_accuracy_score, CLASSIFICATIONS, greater_is_better=True),
-    "f1": Definition(partial(sk.f1_score, zero_division=np.nan), BINARY, greater_is_better=True),
-    "precision": Definition(partial(sk.precision_score, zero_division=0.0), BINARY, greater_is_better=True),
-    "recall": Definition(partial(sk.recall_score, zero_division=np.nan), BINARY, greater_is_better=True),
-    "f1_macro": Definition(partial(sk.f1_score, average="macro"), CLASSIFICATIONS, greater_is_better=True),
-    "roc_auc": Definition(sk.roc_auc_score, BINARY, greater_is_better=True, sees="positive"),
-    "average_precision": Definition(sk.average_precision_score, BINARY, greater_is_better=True, sees="positive"),
-    "brier": Definition(sk.brier_score_loss, BINARY, greater_is_better=False, sees="positive"),
-    "log_loss": Definition(sk.log_loss, CLASSIFICATIONS, greater_is_better=False, sees="probabilities"),
+    "rmse": Definition("root_mean_squared_error", REGRESSION, greater_is_better=False),
+    "mse": Definition("mean_squared_error", REGRESSION, greater_is_better=False),
+    "mae": Definition("mean_absolute_error", REGRESSION, greater_is_better=False),
+    "r2": Definition("r2_score", REGRESSION, greater_is_better=True),
+    "accuracy": Definition("accuracy_score", CLASSIFICATIONS, greater_is_better=True),
+    "balanced_accuracy": Definition("balanced_accuracy_score", CLASSIFICATIONS, greater_is_better=True),
+    "f1": Definition("f1_score", options={"zero_division": np.nan}, tasks=BINARY, greater_is_better=True),
+    "precision": Definition("precision_score", options={"zero_division": 0.0}, tasks=BINARY, greater_is_better=True),
+    "recall": Definition("recall_score", options={"zero_division": np.nan}, tasks=BINARY, greater_is_better=True),
+    "f1_macro": Definition("f1_score", options={"average": "macro"}, tasks=CLASSIFICATIONS, greater_is_better=True),
+    "roc_auc": Definition("roc_auc_score", BINARY, greater_is_better=True, sees="positive"),
+    "average_precision": Definition("average_precision_score", BINARY, greater_is_better=True, sees="positive"),
+    "brier": Definition("brier_score_loss", BINARY, greater_is_better=False, sees="positive"),
+    "log_loss": Definition("log_loss", CLASSIFICATIONS, greater_is_better=False, sees="probabilities"),
     "roc_auc_ovr": Definition(
-        partial(sk.roc_auc_score, multi_class="ovr"), frozenset({"multiclass"}), greater_is_better=True, sees="probabilities"
+        "roc_auc_score", MULTICLASS, greater_is_better=True, sees="probabilities", options={"multi_class": "ovr"}
     ),
 }
 
@@ -106,7 +116,9 @@ class Metric(Frozen):
         """
         if task not in DEFINITIONS[self.name].tasks:
             fitting = [name for name, definition in DEFINITIONS.items() if task in definition.tasks]
-            raise ConfigError(f"the metric {self.name} does not fit a {task} target", hint=f"use one of {', '.join(fitting)}")
+            raise ConfigError(
+                f"the metric {self.name} does not fit a {task} target", hint=f"use one of {', '.join(fitting)}"
+            )
 
     def score(self, targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> float:
         """Its value for n rows; NaN where it is not defined for them, such as an AUC of one class.
@@ -120,20 +132,20 @@ class Metric(Frozen):
             raise ValueError(f"{len(targets)} targets cannot be compared with {len(outputs.prediction)} predictions")
         definition = DEFINITIONS[self.name]
         if outputs.probabilities is None:
-            return _defined(definition.score, np.asarray(targets, dtype=np.float64), outputs.prediction)
+            return definition.score(np.asarray(targets, dtype=np.float64), outputs.prediction)
         if np.isnan(outputs.probabilities).any():
             # The largest of nothing but NaN is the first class: a model that diverged would still look half right.
             return float("nan")
         position = {label: code for code, label in enumerate(outputs.classes)}
         truth = np.array([position[label] for label in targets])
         if definition.sees == "prediction":
-            return _defined(definition.score, truth, np.array([position[label] for label in outputs.prediction]))
+            return definition.score(truth, np.array([position[label] for label in outputs.prediction]))
         if definition.sees == "positive":
             if len(np.unique(truth)) < 2 and self.name != "brier":
                 return float("nan")
-            return _defined(definition.score, truth, outputs.probabilities[:, 1])
+            return definition.score(truth, outputs.probabilities[:, 1])
         shares = outputs.probabilities / outputs.probabilities.sum(axis=1, keepdims=True)
-        return _defined(partial(definition.score, labels=list(range(len(outputs.classes)))), truth, shares)
+        return definition.score(truth, shares, labels=list(range(len(outputs.classes))))
 
 
 def default_metrics(task: Task) -> tuple[Metric, ...]:
@@ -144,10 +156,3 @@ def default_metrics(task: Task) -> tuple[Metric, ...]:
 def score_all(metrics: Sequence[Metric], targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> Scores:
     """Every metric by name."""
     return {metric.name: metric.score(targets, outputs) for metric in metrics}
-
-
-def _defined(score: Callable[..., float], truth: np.ndarray, predicted: np.ndarray) -> float:
-    try:
-        return float(score(truth, predicted))
-    except ValueError:  # scikit-learn's word for "not defined on these rows", e.g. one class only
-        return float("nan")

@@ -12,11 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import infer_dtype
 from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from model_name.core.frames import Frame, decode_target
 from model_name.core.schemas import (
+    LARGEST,
     Column,
     Kind,
     Label,
@@ -26,12 +28,20 @@ from model_name.core.schemas import (
     also,
     decode_column,
     did_you_mean,
-    missing,
 )
 from model_name.errors import DataError
 
 TRIED: tuple[Kind, ...] = ("numeric", "boolean", "datetime", "category")  # the stricter decoder first
-EMPTY_KINDS: dict[str, Kind] = {"f": "numeric", "M": "datetime"}  # of columns without a value, by NumPy's letter
+# By NumPy's letter; float() would also take dates, durations and complex numbers, and mean something else by them.
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "b": ("boolean",),
+    "i": ("numeric",),
+    "u": ("numeric",),
+    "f": ("numeric",),
+    "M": ("datetime",),
+    "m": (),
+    "c": (),
+}
 GLANCE_ROWS = 200  # that show cheaply that a kind does not fit
 LISTED_CATEGORIES = 100  # more are not written down but taken from the training part
 TEXT_ID_DISTINCT = 50  # more, on over half of the rows, and a text names a row rather than a category
@@ -56,7 +66,7 @@ class Inferred:
     """What a table seems to be.
 
     Attributes:
-        schema: Its schema, which accepts it (except for infinite values, which no schema does).
+        schema: Its schema, which accepts it; infinite values of a column alone, no schema does.
         findings: What was decided and what looks wrong, a sentence each.
         notes: What was seen in a column, by name.
     """
@@ -75,14 +85,14 @@ class Facts:
         values: The typed values.
         codes: The position of each in `distinct`, -1 where it is missing.
         distinct: The different ones, in the order of the table.
-        raw_text: Whether the table holds texts.
+        is_text: Whether the table holds texts, and nothing but texts.
     """
 
     kind: Kind
     values: NDArray[Any]
     codes: NDArray[np.int64]
     distinct: NDArray[Any]
-    raw_text: bool = False
+    is_text: bool
 
     @property
     def missing(self) -> int:
@@ -143,9 +153,9 @@ def infer(frame: Frame, *, name: str, target: str, time: str | None = None, key:
     """
     named = _with_text_names(frame)
     _require_columns(named, target, time, key)
-    goal = _facts(named[target])
+    goal = _target_facts(named[target])
     described = _target(named, target, goal)
-    facts, unreadable = _readable(named.drop(columns=target))
+    facts, unreadable = _readable(named, [name for name in named.columns if name != target])
     moment, said_of_time = _time(facts, time)
     names_row, duplicates, said_of_key = _key(facts, tuple(key), goal)
     doubts = _doubts(facts, goal, described, keep=moment)
@@ -165,7 +175,7 @@ def infer(frame: Frame, *, name: str, target: str, time: str | None = None, key:
         *_said_of_target(described, goal),
         *said_of_time,
         *said_of_key,
-        *(f"{name}: no kind of column can read its values ({what}), it is left out (`extra: drop`)" for name, what in unreadable.items()),
+        *(f"{name}: left out (`extra: drop`), no kind reads its values ({what})" for name, what in unreadable.items()),
         *_said_of_columns(facts),
         *_said_of_features(facts, doubts, target),
     ]
@@ -179,13 +189,12 @@ def bounds(values: NDArray[Any]) -> tuple[float | None, float | None]:
     Returns:
         The lower and the upper one, rounded outward to two digits of the span; None where there is nothing to go by.
     """
-    known = values[np.isfinite(values)]
+    known = values[np.abs(values) <= LARGEST]
     if not len(known):
         return None, None
     low, high = float(known.min()), float(known.max())
-    with np.errstate(over="ignore"):
-        span = float(np.float64(high) - low) or abs(low) or 1.0
-    if not 1e-300 < span < 1e300:
+    span = high - low or abs(low) or 1.0
+    if span < 1e-300:  # its digits are beyond float64
         return None, None
     lower = max(low - span, 0.0) if low >= 0 else low - span
     upper = min(high + span, 0.0) if high <= 0 else high + span
@@ -203,7 +212,7 @@ def _outward(value: float, digits: int, whole: Any) -> float:
 def _with_text_names(frame: Frame) -> Frame:
     if frame.empty:
         raise DataError("the table is empty: it has no rows", hint="check the path and the limit of its reader")
-    named = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    named = frame.set_axis([str(name) for name in frame.columns], axis=1, copy=False)
     if not named.columns.is_unique:
         twice = named.columns[named.columns.duplicated()][0]
         raise DataError(f"{twice}: the table has this column twice", hint="rename one of them")
@@ -214,7 +223,8 @@ def _require_columns(frame: Frame, target: str, time: str | None, key: Sequence[
     for role, names in (("target", [target]), ("time", [time] if time is not None else []), ("key", key)):
         for name in names:
             if name not in frame.columns:
-                raise DataError(f"{name}: the {role} is not a column of the table{did_you_mean(name, list(frame.columns))}")
+                nearest = did_you_mean(name, list(frame.columns))
+                raise DataError(f"{name}: the {role} is not a column of the table{nearest}")
             if name == target and role != "target":
                 raise DataError(f"{name}: is the target and cannot be the {role} as well")
     if len(set(key)) < len(key):
@@ -229,26 +239,39 @@ def _facts(column: "pd.Series[Any]") -> Facts:
     """
     raw = column.array.to_numpy()
     known = raw[~column.isna().to_numpy()]
-    kind = _kind(raw, known[:GLANCE_ROWS])
-    if kind is None:
-        raise DataError(type(known[0]).__name__)
-    values = _decoded(raw, kind)
-    if values is None:  # the glance was too short
-        kind = next(other for other in (*TRIED, None) if other is None or (values := _decoded(raw, other)) is not None)
-    if kind is None or values is None:
-        raise DataError(f"{type(known[0]).__name__} and others")
-    codes, distinct = pd.factorize(values, use_na_sentinel=True)
+    is_text = infer_dtype(known) == "string"
+    if is_text:  # each different text is decoded once, which a table of millions of rows can feel
+        codes, texts = pd.factorize(raw)
+        kind, read = _read(texts)
+        values = np.append(read, np.array([None if kind == "category" else "NaT"], read.dtype))[codes]
+    else:
+        # What pandas holds as a category is one, also where its categories are numbers.
+        kind, values = _read(raw, ("category",) if isinstance(column.dtype, pd.CategoricalDtype) else None)
+    codes, distinct = pd.factorize(values)
     if kind == "category" and _names_rows(distinct, len(known)):
         kind = "text-id"
-    return Facts(kind, values, codes, np.asarray(distinct), raw_text=len(known) > 0 and isinstance(known[0], str))
+    return Facts(kind, values, codes, distinct, is_text)
 
 
-def _kind(raw: NDArray[Any], glance: NDArray[Any]) -> Kind | None:
-    if raw.dtype.kind == "c":
-        return None  # float() would drop the imaginary part
-    if not len(glance):
-        return EMPTY_KINDS.get(raw.dtype.kind, "category")
-    return next((kind for kind in TRIED if _decoded(glance, kind) is not None), None)
+def _target_facts(column: "pd.Series[Any]") -> Facts:
+    try:
+        return _facts(pd.Series(column.array.to_numpy()))  # labels keep their type, also where pandas holds categories
+    except DataError as err:
+        raise DataError(f"{column.name}: the target holds values that cannot be read ({err.message})") from err
+
+
+def _read(raw: NDArray[Any], kinds: Sequence[Kind] | None = None) -> tuple[Kind, NDArray[Any]]:
+    """The values as the first kind that takes them all.
+
+    Raises:
+        DataError: None does.
+    """
+    known = raw[~pd.isna(raw)]
+    glance = known[:GLANCE_ROWS]
+    for kind in kinds or KINDS.get(raw.dtype.kind, TRIED if len(known) else ("category",)):
+        if _decoded(glance, kind) is not None and (values := _decoded(raw, kind)) is not None:
+            return kind, values
+    raise DataError(type(known[0]).__name__ if raw.dtype.kind == "O" else str(raw.dtype))
 
 
 def _decoded(raw: NDArray[Any], kind: Kind) -> NDArray[Any] | None:
@@ -263,10 +286,10 @@ def _names_rows(distinct: NDArray[Any], known: int) -> bool:
     return len(distinct) > 1 and bool(pd.Series(distinct).str.fullmatch(UUID).all())
 
 
-def _readable(frame: Frame) -> tuple[dict[str, Facts], dict[str, str]]:
+def _readable(frame: Frame, names: Sequence[str]) -> tuple[dict[str, Facts], dict[str, str]]:
     facts: dict[str, Facts] = {}
     unreadable: dict[str, str] = {}
-    for name in frame.columns:
+    for name in names:
         try:
             facts[name] = _facts(frame[name])
         except DataError as err:
@@ -300,7 +323,9 @@ def _target(frame: Frame, name: str, goal: Facts) -> Target:
         "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
     )
     target = Target(name=name, task=task, classes=classes)
-    decode_target(frame, target)  # the same words as every job that follows, but now
+    is_plain = goal.is_text or frame[name].dtype.kind in "biuf"
+    first = np.unique(goal.codes, return_index=True)[1]  # a row of each value is enough where like values look alike
+    decode_target(frame.iloc[first] if is_plain else frame, target)  # the words of every job that follows, but now
     return target
 
 
@@ -311,7 +336,7 @@ def _classes(name: str, goal: Facts) -> tuple[Label, ...] | None:
         return tuple(sorted(int(value) for value in goal.distinct)) if _are_classes(goal) else None
     if len(goal.distinct) > MAX_CLASSES:
         raise DataError(
-            f"{name}: the target is a text with {len(goal.distinct):,} different values, more than {MAX_CLASSES} classes",
+            f"{name}: the target is a text with {len(goal.distinct):,} different values, over {MAX_CLASSES}",
             hint="group the rare ones, or name a target that is a number or has fewer values",
         )
     labels = sorted(goal.distinct)
@@ -329,7 +354,8 @@ def _are_classes(goal: Facts) -> bool:
     numbers = np.sort(goal.distinct)
     is_numbered = numbers[0] in (0, 1) and numbers[-1] - numbers[0] == count - 1
     rarest = int(np.bincount(goal.codes).min())
-    return bool(count <= MAX_NUMBERED_CLASSES and is_numbered and rarest >= max(CLASS_ROWS, CLASS_SHARE * len(goal.values)))
+    is_filled = rarest >= max(CLASS_ROWS, CLASS_SHARE * len(goal.values))
+    return bool(count <= MAX_NUMBERED_CLASSES and is_numbered and is_filled)
 
 
 def _time(facts: Mapping[str, Facts], given: str | None) -> tuple[str | None, list[str]]:
@@ -341,7 +367,7 @@ def _time(facts: Mapping[str, Facts], given: str | None) -> tuple[str | None, li
     if given is not None:
         problem = _not_a_time(facts.get(given))
         if problem:
-            raise DataError(f"{given}: cannot be the time column: {problem}", hint="name another one with --time, or none")
+            raise DataError(f"{given}: cannot be the time column: {problem}", hint="name another --time, or none")
         return given, [f"time: {given} orders the rows, the newest are held out"]
     moments = [name for name, found in facts.items() if found.kind == "datetime" and len(found.distinct)]
     if not moments:
@@ -375,7 +401,7 @@ def _key(facts: Mapping[str, Facts], given: tuple[str, ...], goal: Facts) -> tup
     if not given:
         found = find_key(facts)
         if found:
-            return found, False, [f"key: {', '.join(found)} names each row; from now on, rows that share it are refused"]
+            return found, False, [f"key: {', '.join(found)} names each row; rows that share it will be refused"]
         return (), False, ["key: none was found, nor up to three texts and dates that do together; name it with --key"]
     for name in given:
         if name not in facts:
@@ -385,13 +411,13 @@ def _key(facts: Mapping[str, Facts], given: tuple[str, ...], goal: Facts) -> tup
         return given, False, [f"key: {', '.join(given)} names each row"]
     names = ", ".join(given)
     if len(np.unique(goal.codes[~again])) < 2:
-        raise DataError(f"{names}: the target is constant in the rows that do not share this key", hint="name another --key")
-    words = f"key: {int(again.sum()):,} rows have the {names} of an earlier row and will be dropped (`duplicates: drop`)"
+        raise DataError(f"{names}: with this key the rows left have one target", hint="name another --key")
+    words = f"key: {int(again.sum()):,} rows have the {names} of an earlier row and are dropped (`duplicates: drop`)"
     return given, True, [f"{words}; name more columns with --key to keep them"]
 
 
 def find_key(facts: Mapping[str, Facts]) -> tuple[str, ...]:
-    """The fewest columns that name a row: one that counts or names it, else texts and dates together; none if none do."""
+    """The fewest columns that name a row: one that counts or names it, else texts and dates together; or none."""
     whole = {name: found for name, found in facts.items() if found.is_whole and len(found.distinct) > 1}
     rows = len(next(iter(whole.values())).values) if whole else 0
     if rows < MIN_KEY_ROWS:
@@ -530,11 +556,11 @@ def _no_feature(facts: Mapping[str, Facts], unreadable: Mapping[str, str], doubt
 def _said_of_target(target: Target, goal: Facts) -> Iterator[str]:
     if target.classes is None:
         change = "; to predict classes set `task: multiclass` and list them under `classes`" if goal.is_integer else ""
-        yield f"target: {target.name} is a number to predict (regression) with {len(goal.distinct):,} different values{change}"
+        yield f"target: {target.name} is a number (regression) with {len(goal.distinct):,} different values{change}"
         return
     words = ", ".join(repr(label) for label in target.classes)
     if target.task == "binary":
-        yield f"target: {target.name} is binary, {target.classes[1]!r} is the positive class; swap `classes` for the other"
+        yield f"target: {target.name} is binary, {target.classes[1]!r} is the positive class; else swap its `classes`"
     else:
         yield f"target: {target.name} is taken as {len(target.classes)} classes (multiclass): {words}"
     if goal.kind == "numeric":
@@ -548,15 +574,16 @@ def _said_of_target(target: Target, goal: Facts) -> Iterator[str]:
 def _said_of_columns(facts: Mapping[str, Facts]) -> Iterator[str]:
     for name, found in facts.items():
         if found.kind == "numeric":
-            infinite = int(np.isinf(found.values).sum())
+            infinite = int((np.abs(found.values) > LARGEST).sum())
             if infinite:
-                yield f"{name}: is infinite in {infinite:,} rows; the table is REFUSED until they are mended, e.g. left empty"
+                words = f"{name}: is infinite, or too large for a model, in {infinite:,} rows"
+                yield f"{words}; every job REFUSES the table until these are mended or left empty"
             if found.is_integer and set(found.distinct) == {0.0, 1.0}:
                 yield f"{name}: holds only 0 and 1 and is numeric; for no and yes set `kind: boolean`, without bounds"
-        if found.kind == "datetime" and found.raw_text:
+        if found.kind == "datetime" and found.is_text:
             yield f"{name}: holds dates as texts; they are read as ISO 8601"
         if found.kind == "text-id":
-            words = f"{name}: its {len(found.distinct):,} different texts name rows, so no model looks at them (`text-id`)"
+            words = f"{name}: its {len(found.distinct):,} different texts name rows, no model looks at them (`text-id`)"
             yield f"{words}; set `kind: category` if they are categories"
         if found.kind == "category" and len(found.distinct) > LISTED_CATEGORIES:
             yield f"{name}: its {len(found.distinct):,} categories are not listed, those of the training part count"

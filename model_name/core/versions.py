@@ -8,7 +8,12 @@ from typing import Self
 from model_name.core.models.base import Model
 from model_name.core.schemas import Frozen
 
-SEMVER = re.compile(r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$")
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+PREVIOUS = "previous-champion"
+LATEST = "latest"
+
+SEMVER = re.compile(r"\A(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\Z")
 
 
 class Semver(Frozen):

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import fsspec
 from pydantic import ValidationError
@@ -16,6 +19,7 @@ from model_name.io.datasets import storage_error
 
 FIRST = "0" * 64
 ATTEMPTS = 100
+FILE = re.compile(r"[0-9]{8,}\.json")
 
 
 class Entry(Frozen):
@@ -64,7 +68,10 @@ class AuditTrail:
             AuditError: The entry before it cannot be read.
             StorageError: It cannot be written.
         """
-        self.filesystem.makedirs(self.root, exist_ok=True)
+        try:
+            self.filesystem.makedirs(self.root, exist_ok=True)
+        except OSError as err:
+            raise storage_error(self.root, err) from err
         for _ in range(ATTEMPTS):
             last = self._last()
             entry = Entry(
@@ -104,13 +111,24 @@ class AuditTrail:
             if number != place:
                 raise AuditError(f"entry {place} of {self.root} is missing", hint="restore it from a backup")
             entry = self._read(number)
-            expected = before.hash if before else FIRST
-            if entry.number != number or entry.previous != expected:
-                # The hash of the entry before no longer fits what this one recorded of it.
-                broken = place - 1 if entry.number == number and before else place
-                raise AuditError(f"entry {broken} of {self.root} was changed after it was written")
+            if entry.number != number:
+                raise AuditError(f"entry {number} of {self.root} was changed after it was written")
+            if entry.previous != (before.hash if before else FIRST):
+                raise AuditError(
+                    f"entry {self._culprit(entry, before)} of {self.root} was changed after it was written"
+                )
             before = entry
         return before.number if before else 0
+
+    def _culprit(self, entry: Entry, before: Entry | None) -> str:
+        """Which of two entries was changed, where the later does not hold the hash of the earlier."""
+        if before is None:
+            return str(entry.number)
+        after = entry.number + 1
+        if after not in self._numbers():
+            return f"{before.number} or {entry.number}"  # nothing stands behind them that could tell
+        is_whole = self._read(after).previous == entry.hash
+        return str(before.number if is_whole else entry.number)
 
     def _create(self, entry: Entry) -> None:
         place = self._place(entry.number)
@@ -118,19 +136,20 @@ class AuditTrail:
             with self.filesystem.open(place, "xb") as file:  # exclusive, where the object store can be
                 file.write(entry.text.encode())
             return
-        part = f"{place}.{os.getpid()}.part"
-        with open(part, "w", encoding="utf-8") as file:  # noqa: PTH123  beside os.link, which needs plain paths
-            file.write(entry.text)
+        part = f"{place}.{uuid4().hex}.part"  # threads of one process must not share it either
         try:
+            with open(part, "x", encoding="utf-8") as file:  # noqa: PTH123  beside os.link, which needs plain paths
+                file.write(entry.text)
             os.link(part, place)  # complete and exclusive in one step
         finally:
-            os.unlink(part)  # noqa: PTH108
+            Path(part).unlink(missing_ok=True)
 
     def _numbers(self) -> list[int]:
+        self.filesystem.invalidate_cache(self.root)  # other writers' entries count
         if not self.filesystem.exists(self.root):
             return []
         files = [str(name).rsplit("/", 1)[-1] for name in self.filesystem.ls(self.root, detail=False)]
-        return sorted(int(name.removesuffix(".json")) for name in files if name.removesuffix(".json").isdigit())
+        return sorted(int(name.removesuffix(".json")) for name in files if FILE.fullmatch(name))
 
     def _last(self) -> Entry | None:
         numbers = self._numbers()
@@ -142,7 +161,9 @@ class AuditTrail:
                 text = file.read().decode()
             entry = Entry.model_validate_json(text)
         except (OSError, UnicodeDecodeError, ValidationError) as err:
-            raise AuditError(f"entry {number} of {self.root} cannot be read: it was changed after it was written") from err
+            raise AuditError(
+                f"entry {number} of {self.root} cannot be read: it was changed after it was written"
+            ) from err
         if entry.text != text:
             raise AuditError(f"entry {number} of {self.root} was changed after it was written")
         return entry

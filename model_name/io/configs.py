@@ -1,6 +1,7 @@
 """Config files: read, merged in one order (defaults < files < --set < environment), explained when wrong."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,27 @@ SHARED = "project.yaml"
 """A folder's file of this name holds what its jobs share; it is merged before the files beside it."""
 
 ENVIRONMENT_PREFIX = "MODEL_NAME__"
+
+
+class Loader(yaml.SafeLoader):
+    """YAML without its traps: `1e-3` is a number, a date stays text, and a key stands once in its mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As of yaml; a key that stands twice is an error, not the silent loss of the first."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(problem=f"{twice} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?([0-9]+\.?|[0-9]*\.[0-9]+)[eE][-+]?[0-9]+$"), list("-+0123456789.")
+)
 
 
 def parse_file(path: str | Path) -> Config:
@@ -46,11 +68,12 @@ def parse_string(text: str, *, origin: str = "the config string") -> Config:
         ConfigError: It is not YAML, or neither a mapping nor a list.
     """
     try:
-        config = OmegaConf.create(yaml.safe_load(text) or {})
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as err:
+        raw = yaml.load(text, Loader=Loader)  # noqa: S506  a SafeLoader
+        if raw is not None and not isinstance(raw, dict | list):
+            raise ConfigError(f"{origin}: is neither a mapping nor a list")
+        config: Config = OmegaConf.create({} if raw is None else raw)
+    except (yaml.YAMLError, OmegaConfBaseException) as err:
         raise ConfigError(f"{origin}: is not a mapping in YAML: {err}") from err
-    if not isinstance(config, DictConfig | ListConfig):
-        raise ConfigError(f"{origin}: is neither a mapping nor a list")
     return config
 
 
@@ -63,9 +86,12 @@ def merge_configs(configs: Sequence[Config]) -> Config:
     if not configs:
         raise ConfigError("there is no config to merge", hint="name at least one config file")
     try:
-        return OmegaConf.merge(*configs)
+        merged = OmegaConf.merge(*configs)
     except (OmegaConfBaseException, ValueError, TypeError) as err:
         raise ConfigError(f"the configs do not merge: {err}") from err
+    if not isinstance(merged, DictConfig | ListConfig):
+        raise ConfigError("the configs merge to neither a mapping nor a list")
+    return merged
 
 
 def to_object(config: Config, *, resolve: bool = True) -> Any:
@@ -80,7 +106,9 @@ def to_object(config: Config, *, resolve: bool = True) -> Any:
         raise ConfigError(f"the config cannot be resolved: {err}") from err
 
 
-def load(files: Sequence[str | Path], sets: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+def load(
+    files: Sequence[str | Path], sets: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Merge the files of one job with `--set` pairs and the environment, the schema read into it.
 
     Args:
@@ -115,9 +143,16 @@ def with_shared(files: Sequence[str]) -> list[str]:
 
 
 def exists(path: str) -> bool:
-    """Whether a local file or an fsspec URL is there."""
-    filesystem, place = fsspec.core.url_to_fs(path)
-    return bool(filesystem.exists(place))
+    """Whether a local file or an fsspec URL is there.
+
+    Raises:
+        ConfigError: The place cannot be looked at.
+    """
+    try:
+        filesystem, place = fsspec.core.url_to_fs(path)
+        return bool(filesystem.exists(place))
+    except (OSError, ImportError, ValueError) as err:
+        raise ConfigError(f"{path}: cannot be read: {err}", hint="check the path") from err
 
 
 def with_schema(config: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +163,10 @@ def with_schema(config: dict[str, Any]) -> dict[str, Any]:
     """
     job = config.get("job")
     if isinstance(job, dict) and isinstance(job.get("schema"), str):
-        return config | {"job": job | {"schema": read_document(job["schema"], TableSchema).model_dump(mode="json", exclude_defaults=True)}}
+        return config | {
+            "job": job
+            | {"schema": read_document(job["schema"], TableSchema).model_dump(mode="json", exclude_defaults=True)}
+        }
     return config
 
 
@@ -158,9 +196,13 @@ def parse_pair(pair: str) -> Config:
 
 
 def environment_pairs(environment: Mapping[str, str]) -> list[Config]:
-    """What the environment sets: `MODEL_NAME__JOB__SEED=7` is `job.seed=7`."""
+    """What the environment sets: `MODEL_NAME__JOB__SEED=7` is `job.seed=7`. KIND alone is written in capitals."""
     return [
-        nest(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), value, origin=name)
+        nest(
+            [key if key == "KIND" else key.lower() for key in name.removeprefix(ENVIRONMENT_PREFIX).split("__")],
+            value,
+            origin=name,
+        )
         for name, value in sorted(environment.items())
         if name.startswith(ENVIRONMENT_PREFIX)
     ]
@@ -169,25 +211,27 @@ def environment_pairs(environment: Mapping[str, str]) -> list[Config]:
 def nest(keys: Sequence[str], text: str, *, origin: str) -> Config:
     """A value in YAML, wrapped into the mappings of its path."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as err:
+        value = yaml.load(text, Loader=Loader)  # noqa: S506  a SafeLoader
+        for key in reversed(keys):
+            value = {key: value}
+        return OmegaConf.create(value)
+    except (yaml.YAMLError, OmegaConfBaseException) as err:
         raise ConfigError(f"{origin}: the value is not YAML: {err}") from err
-    for key in reversed(keys):
-        value = {key: value}
-    return OmegaConf.create(value)
 
 
-def explain(error: ValidationError, raw: Any, files: Sequence[str]) -> ConfigError:
+def explain(error: ValidationError, raw: Any, files: Sequence[str], *, within: str = "") -> ConfigError:
     """Say of a failed validation: the file, the dotted path, the bad value and what is allowed.
 
     Args:
         error: What pydantic found.
         raw: The plain config that it looked at.
         files: Where the config came from, later ones winning.
+        within: The key of the config below which pydantic looked.
     """
+    outer = (within,) if within else ()
     sentences = []
     for found in error.errors():
-        path, value = locate(found["loc"], raw)
+        path, value = locate((*outer, *found["loc"]), raw)
         place = f"{file_of(path, files)}: {'.'.join(path) or 'config'}"
         words = found["msg"].removeprefix("Value error, ")
         is_leaf = found["type"] != "missing" and not isinstance(value, dict | list)
@@ -200,9 +244,8 @@ def locate(loc: tuple[int | str, ...], raw: Any) -> tuple[list[str], Any]:
     path: list[str] = []
     value = raw
     for position, key in enumerate(loc):
-        if isinstance(value, dict) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+        known = key in value if isinstance(value, dict) else isinstance(value, list) and key in range(len(value))
+        if known:
             value = value[key]
         elif position < len(loc) - 1 or not isinstance(value, dict):
             continue  # the tag of a union
@@ -216,6 +259,17 @@ def file_of(path: Sequence[str], files: Sequence[str]) -> str:
     """The last file that holds the path, or its nearest parent."""
     for length in range(len(path), 0, -1):
         for file in reversed(files):
-            if OmegaConf.select(parse_file(file), ".".join(path[:length])) is not None:
+            if _holds(to_object(parse_file(file), resolve=False), path[:length]):
                 return file
     return ", ".join(files) or "the config"
+
+
+def _holds(raw: Any, path: Sequence[str]) -> bool:
+    for key in path:
+        if isinstance(raw, list) and key.isdecimal() and int(key) < len(raw):
+            raw = raw[int(key)]
+        elif isinstance(raw, dict) and key in raw:
+            raw = raw[key]
+        else:
+            return False
+    return True

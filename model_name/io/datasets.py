@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -16,12 +18,13 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from model_name.core.schemas import Frozen, TableSchema
-from model_name.errors import ConfigError, DataError, NotFoundError, StorageError
+from model_name.errors import ConfigError, DataError, ModelNameError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
     from mlflow.data.pandas_dataset import PandasDataset
 
 BATCH_ROWS = 65_536
+INDEX = re.compile(r"__index_level_\d+__")  # how pandas names an unnamed index that it writes
 
 # A datetime stays text here and is read by the schema's decoder, which knows zones.
 CSV_TYPES = {
@@ -81,14 +84,18 @@ class Reader(Frozen, ABC):
 
     def lineage(self, name: str, data: pd.DataFrame, targets: str | None = None) -> "PandasDataset":
         """What MLflow records of a table that was read from here."""
-        import mlflow.data.pandas_dataset
+        from mlflow.data.pandas_dataset import from_pandas
+        from mlflow.exceptions import MlflowException
 
-        return mlflow.data.pandas_dataset.from_pandas(data, source=self.path, name=name, targets=targets)
+        try:
+            return from_pandas(data, source=self.path, name=name, targets=targets)
+        except MlflowException:  # it knows fewer kinds of URLs than fsspec
+            return from_pandas(data, name=name, targets=targets)
 
     def _read(self, file: IO[bytes], schema: TableSchema | None) -> pd.DataFrame:
         batches = list(self._batches(file, schema, BATCH_ROWS if self.limit is None else min(BATCH_ROWS, self.limit)))
-        table = pa.Table.from_batches(batches) if batches else pa.table({})
-        return table.slice(0, self.limit).to_pandas() if self.limit else table.to_pandas()
+        table = pa.Table.from_batches(batches).slice(0, self.limit) if batches else pa.table({})
+        return table.to_pandas(ignore_metadata=True)
 
     @abstractmethod
     def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]: ...
@@ -96,8 +103,7 @@ class Reader(Frozen, ABC):
     @contextmanager
     def _opened(self) -> Generator[IO[bytes]]:
         try:
-            opened = fsspec.open(self.path, "rb")
-            file = opened.open()
+            file = fsspec.open(self.path, "rb", compression="infer").open()
         except FileNotFoundError as err:
             raise NotFoundError(f"{self.path}: there is no such file", hint="check `job.table.path`") from err
         except (OSError, ImportError, ValueError) as err:
@@ -109,7 +115,7 @@ class Reader(Frozen, ABC):
     def _decoded(self) -> Generator[None]:
         try:
             yield
-        except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as err:
+        except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError) as err:
             raise DataError(f"{self.path}: is not a table that {self.KIND} can read: {err}") from err
 
 
@@ -127,13 +133,17 @@ class ParquetReader(Reader):
     def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]:
         source = pq.ParquetFile(file)
         left = self.limit
-        for batch in source.iter_batches(batch_size=rows):
+        for batch in source.iter_batches(batch_size=rows, columns=_columns(source)):
             yield batch
             if left is not None and (left := left - batch.num_rows) <= 0:
                 return
 
     def _read(self, file: IO[bytes], schema: TableSchema | None) -> pd.DataFrame:
-        return pq.read_table(file).to_pandas() if self.limit is None else super()._read(file, schema)
+        if self.limit is not None:
+            return super()._read(file, schema)
+        source = pq.ParquetFile(file)
+        # A named index is a column like the others, here as in a batch.
+        return source.read(columns=_columns(source)).to_pandas(ignore_metadata=True)
 
 
 class CsvReader(Reader):
@@ -164,10 +174,16 @@ class CsvReader(Reader):
 
     def _options(self, schema: TableSchema | None) -> dict[str, Any]:
         types = {name: CSV_TYPES[column.kind] for name, column in schema.columns.items()} if schema else {}
+        if schema and schema.target.task == "regression":
+            types[schema.target.name] = pa.float64()
         return {
             "parse_options": pacsv.ParseOptions(delimiter=self.delimiter),
             "convert_options": pacsv.ConvertOptions(column_types=types, strings_can_be_null=True),
         }
+
+
+def _columns(source: pq.ParquetFile) -> list[str]:
+    return [name for name in source.schema_arrow.names if not INDEX.fullmatch(name)]
 
 
 ReaderKind = Annotated[ParquetReader | CsvReader, Field(discriminator="KIND")]
@@ -230,6 +246,8 @@ def replacing(path: str) -> Generator[IO[bytes]]:
         finally:
             if filesystem.exists(part):
                 filesystem.rm(part)
+    except ModelNameError:  # of the block, such as a preemption; some of them are an OSError
+        raise
     except OSError as err:
         raise storage_error(path, err) from err
 
@@ -238,6 +256,8 @@ def storage_error(path: str, err: OSError) -> StorageError:
     """What the operating system says of a failed write, in the words of this project."""
     if isinstance(err, StorageError):
         return err
-    if err.errno == errno.ENOSPC:
-        return StorageError(f"{path}: the disk is full; nothing was left half-written", hint="free some space and run again")
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            f"{path}: the disk is full; nothing was left half-written", hint="free some space and run again"
+        )
     return StorageError(f"{path}: cannot be written: {err.strerror or err}", hint="check the path and its permissions")

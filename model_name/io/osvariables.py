@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Env(BaseSettings):
-    """Environment variables, then `.env`, then these defaults; names are case-insensitive.
+    """Environment variables, then `.env`, then these defaults; names are case-insensitive, empty ones count as unset.
 
     Attributes:
         mlflow_tracking_uri: Where runs are recorded; overrides `job.mlflow.tracking_uri`.
@@ -20,7 +20,13 @@ class Env(BaseSettings):
         kf_pipelines_token: The bearer token for it.
     """
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", case_sensitive=False)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,  # an unset variable of a compose file or a pod arrives as an empty one
+        extra="ignore",
+        case_sensitive=False,
+    )
 
     mlflow_tracking_uri: str | None = None
     mlflow_registry_uri: str | None = None

@@ -1,6 +1,7 @@
 """The registry: versions of a model in MLflow, found by alias, number or semantic version."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,18 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import ModelSignature
+from mlflow.pyfunc import PythonModel
 from mlflow.tracking import MlflowClient
+from mlflow.types import DataType
 
 import model_name
 from model_name.core.models.base import Model
 from model_name.core.schemas import Frozen, Many
-from model_name.core.versions import SEMVER, Recipe, Semver, next_semver
+from model_name.core.versions import LATEST, SEMVER, Recipe, Semver, next_semver
 from model_name.errors import DataError, NotFoundError
 
 BUNDLE = "bundle"
 MODEL = "model"
-CHAMPION = "champion"
-CHALLENGER = "challenger"
-PREVIOUS = "previous-champion"
-LATEST = "latest"
 
 REQUIREMENTS = ("mlflow", "pandas", "pandera", "pydantic", "scikit-learn", "torch", "onnx", "loguru")
 
@@ -56,7 +55,7 @@ class Version(Frozen):
         return f"{self.name} {self.semver} (version {self.version})"
 
 
-class PyfuncModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow's base is untyped
+class PyfuncModel(PythonModel):
     """How MLflow sees a model: a frame in, a frame with `prediction` out."""
 
     def __init__(self, model: Model) -> None:
@@ -88,7 +87,7 @@ class Registry:
             name=MODEL,
             python_model=PyfuncModel(model),
             signature=signature,
-            input_example=example,
+            input_example=_as_sent(example, signature),
             code_paths=[str(Path(model_name.__file__).parent)],
             pip_requirements=[_pinned(name) for name in REQUIREMENTS],
         )
@@ -106,7 +105,7 @@ class Registry:
                 raise
         tags = {"semver": str(semver), "kind": model.KIND, "contract": recipe.contract, "recipe": recipe.model} | tags
         created = self.client.create_model_version(self.name, model_uri, run_id=run_id, tags=tags)
-        return self._version(created)
+        return self._version(created, {})
 
     def withdraw(self, version: Version) -> None:
         """Take back a version that could not be completed."""
@@ -117,7 +116,8 @@ class Registry:
         found = self.client.search_model_versions(f"name = '{self.name}'")
         ours = [version for version in found if "semver" in version.tags]
         # The search does not fill in aliases; the registered model knows them.
-        return sorted((self._version(version) for version in ours), key=lambda version: -int(version.version))
+        aliases = self.client.get_registered_model(self.name).aliases if ours else {}
+        return sorted((self._version(version, aliases) for version in ours), key=lambda version: -int(version.version))
 
     def resolve(self, ref: str) -> Version:
         """The version that an alias, a number, a semantic version or `latest` means.
@@ -134,7 +134,9 @@ class Registry:
             if ref in (LATEST, version.version, version.semver) or ref in version.aliases:
                 return version
         known = [*dict.fromkeys(alias for version in versions for alias in version.aliases), versions[0].semver]
-        raise NotFoundError(f"{self.name}: no version is called {ref!r}", hint=f"try one of {', '.join(known)}, or a number")
+        raise NotFoundError(
+            f"{self.name}: no version is called {ref!r}", hint=f"try one of {', '.join(known)}, or a number"
+        )
 
     def find(self, ref: str) -> Version | None:
         """The same, or None."""
@@ -195,8 +197,7 @@ class Registry:
         """What was noted about a version."""
         return dict(self.client.get_model_version(self.name, version.version).tags)
 
-    def _version(self, found: ModelVersion) -> Version:
-        aliases = self.client.get_registered_model(self.name).aliases
+    def _version(self, found: ModelVersion, aliases: Mapping[str, str]) -> Version:
         return Version(
             name=self.name,
             version=str(found.version),
@@ -217,6 +218,12 @@ def names() -> list[str]:
 def is_semver(ref: str) -> bool:
     """Whether a reference is a semantic version."""
     return SEMVER.match(ref) is not None
+
+
+def _as_sent(example: pd.DataFrame, signature: ModelSignature) -> pd.DataFrame:
+    """The rows as a client sends them: a checked frame holds booleans as numbers."""
+    booleans = [column.name for column in signature.inputs.inputs if column.type == DataType.boolean]
+    return example.astype(dict.fromkeys(booleans, bool))
 
 
 def _pinned(package: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 from loguru import logger
 from pydantic import Field
@@ -20,6 +20,8 @@ from model_name.errors import DependencyError
 from model_name.io.osvariables import env
 
 CONNECT_SECONDS = 5.0
+PORTS = {"https": 443, "http": 80, "postgresql": 5432, "mysql": 3306, "mssql": 1433}  # where an address names none
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 NOISY = ("alembic", "mlflow", "lightning", "lightning.pytorch", "lightning.fabric", "skl2onnx", "shap", "onnxscript")
 QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -123,9 +125,8 @@ class MlflowService(Service):
         """
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        self._knock(self.tracking_uri)
-        if self.registry_uri:
-            self._knock(self.registry_uri)
+        for uri in dict.fromkeys((self.tracking_uri, self.registry_uri or self.tracking_uri)):
+            reach(uri)
         import mlflow
 
         mlflow.set_tracking_uri(self.tracking_uri)
@@ -138,7 +139,9 @@ class MlflowService(Service):
         mlflow.end_run()
 
     @contextmanager
-    def run(self, name: str, *, experiment: str, run_id: str | None = None, tags: dict[str, str] | None = None) -> Generator[Any]:
+    def run(
+        self, name: str, *, experiment: str, run_id: str | None = None, tags: dict[str, str] | None = None
+    ) -> Generator[Any]:
         """A run that is open inside the block: a new one, or an earlier one to add to.
 
         Raises:
@@ -168,23 +171,51 @@ class MlflowService(Service):
             location = location if "://" in location else Path(location).absolute().as_uri()
         return mlflow.create_experiment(name, artifact_location=location)
 
-    def _knock(self, uri: str) -> None:
-        # MLflow's own retries would keep an unreachable store waiting for minutes.
-        address = urlparse(uri)
-        if not address.hostname:
-            return
-        port = address.port or {"https": 443, "http": 80}.get(address.scheme, 5432)
-        try:
+
+def reach(uri: str) -> None:
+    """Connect to a store once; MLflow's own retries would keep an unreachable one waiting for minutes.
+
+    Raises:
+        DependencyError: It does not answer, refuses its user, or is not a database.
+    """
+    address = urlparse(uri)
+    scheme = address.scheme.partition("+")[0]
+    try:
+        port = address.port or PORTS.get(scheme)
+        if address.hostname and port:
             socket.create_connection((address.hostname, port), timeout=CONNECT_SECONDS).close()
-        except OSError as err:
-            raise unreachable(uri, err) from err
+        if scheme in DATABASES:
+            _open_database(uri)
+    except (OSError, ValueError) as err:  # ValueError: its port is not a number
+        raise unreachable(uri, err) from err
+
+
+def _open_database(uri: str) -> None:
+    from sqlalchemy import create_engine, inspect, make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        url = make_url(uri)
+        if url.get_backend_name() == "sqlite" and url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url)
+        try:
+            inspect(engine).get_table_names()
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, ImportError) as err:
+        raise unreachable(uri, getattr(err, "orig", None) or err) from err
 
 
 def unreachable(uri: str, err: Exception) -> DependencyError:
     """Say that MLflow cannot be used, without repeating a password that its address may hold."""
     address = urlparse(uri)
-    place = f"{address.scheme}://{address.hostname}:{address.port or ''}" if address.hostname else uri
+    user, _, host = address.netloc.rpartition("@")
+    place = f"{address.scheme}://{host}" if host else uri
+    reason = str(err).replace(f"{user}@", "") if user else str(err)
+    for secret in (address.password, unquote(address.password or "")):
+        reason = reason.replace(secret, "***") if secret else reason
     return DependencyError(
-        f"MLflow at {place.rstrip(':')} cannot be used: {err}",
+        f"MLflow at {place} cannot be used: {reason}",
         hint="start it, or set MLFLOW_TRACKING_URI (sqlite:///mlflow.db needs no server)",
     )

@@ -5,8 +5,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 import pandas as pd
 from loguru import logger
 from pydantic import Field, PrivateAttr
@@ -15,9 +16,11 @@ from model_name.core import frames
 from model_name.core.metrics import Metric, default_metrics
 from model_name.core.schemas import CheckReport, Frozen, Many, TableSchema
 from model_name.io.datasets import ReaderKind
-from model_name.io.registries import Registry
 from model_name.io.services import AlertsService, LoggerService, MlflowService
 from model_name.utils.splitters import RandomSplitter, Splitter, SplitterKind, TimeSplitter
+
+if TYPE_CHECKING:
+    from model_name.io.registries import Registry
 
 
 class Result(Frozen):
@@ -71,12 +74,14 @@ class Job(Frozen, ABC):
     alerts: AlertsService = AlertsService()
     mlflow: MlflowService = MlflowService()
 
+    needs_mlflow: ClassVar[bool] = True
+
     _services: ExitStack = PrivateAttr(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
         """Start the services in order; if one fails, those before it are stopped."""
         with ExitStack() as stack:
-            for service in (self.logger, self.alerts, self.mlflow):
+            for service in (self.logger, self.alerts, *([self.mlflow] if self.needs_mlflow else [])):
                 service.start()
                 stack.callback(service.stop)
                 logger.debug("{} started", type(service).__name__)
@@ -115,8 +120,10 @@ class Job(Frozen, ABC):
         return self.splitter or (TimeSplitter() if self.schema_.time else RandomSplitter(random_state=self.seed))
 
     @property
-    def registry(self) -> Registry:
+    def registry(self) -> "Registry":
         """The versions of the model."""
+        from model_name.io.registries import Registry
+
         return Registry(self.name)
 
     def read(self) -> frames.Checked:
@@ -152,4 +159,4 @@ def table_hash(table: pd.DataFrame) -> str:
 
 def loggable(values: dict[str, Any]) -> dict[str, float]:
     """The numbers that MLflow can take: names kept, NaN left out."""
-    return {name: float(value) for name, value in values.items() if value == value}  # NaN is not itself
+    return {name: float(value) for name, value in values.items() if not np.isnan(value)}

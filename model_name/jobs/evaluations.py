@@ -11,8 +11,9 @@ from pydantic import Field
 from model_name.core.metrics import Metric, Scores, score_all
 from model_name.core.models import BoostedTrees, ConstantModel, Model
 from model_name.core.schemas import Frozen, Many, Outputs, label_text
+from model_name.core.versions import CHAMPION, LATEST
 from model_name.errors import ConfigError, DataError, NotFoundError
-from model_name.io.registries import CHAMPION, LATEST, Version
+from model_name.io.registries import Version
 from model_name.jobs.base import Job, Parts, Result
 
 EVALUATION = "evaluation.json"

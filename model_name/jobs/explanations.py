@@ -7,8 +7,8 @@ from typing import Literal
 import mlflow
 from pydantic import Field
 
+from model_name.core.versions import LATEST
 from model_name.io.datasets import ParquetWriter
-from model_name.io.registries import LATEST
 from model_name.jobs.base import Job, Result
 
 EXPLANATION = "explanation.json"
@@ -64,7 +64,9 @@ class ExplanationsJob(Job):
         explanation = model.explain(sample)
         samples = model.samples_of(explanation, sample)
         rows = samples.assign(**model.predict(sample)).reset_index(names="row")
-        path = ParquetWriter(path=f"{self.build.rstrip('/')}/explanations/{self.name}-{version.version}.parquet").write(rows)
+        path = ParquetWriter(path=f"{self.build.rstrip('/')}/explanations/{self.name}-{version.version}.parquet").write(
+            rows
+        )
         result = ExplanationResult(
             version=version.version,
             semver=version.semver,

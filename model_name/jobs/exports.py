@@ -104,7 +104,8 @@ def distance(expected: Outputs, served: Outputs) -> np.ndarray:
         return apart
     truth = np.asarray(expected.prediction, dtype=np.float64)
     scale = np.maximum(np.abs(truth), np.std(truth))
-    return np.abs(truth - served.prediction) / np.where(scale > 0, scale, 1.0)
+    relative: np.ndarray = np.abs(truth - served.prediction) / np.where(scale > 0, scale, 1.0)
+    return relative
 
 
 def parity_rows(schema: TableSchema, table: pd.DataFrame, *, seed: int = 42) -> pd.DataFrame:
@@ -118,7 +119,8 @@ def parity_rows(schema: TableSchema, table: pd.DataFrame, *, seed: int = 42) -> 
     for name, column in schema.inputs.items():
         rows += [typical.assign(**{name: [value]}) for value in edge_values(column, inputs[name])]
     joined = pd.concat([part.astype(object) for part in rows], ignore_index=True)
-    return frames.from_columns(schema.decode({name: joined[name].to_numpy() for name in joined}, names=list(joined)), schema)
+    raw = {str(name): joined[name].to_numpy() for name in joined.columns}
+    return frames.from_columns(schema.decode(raw, names=list(raw)), schema)
 
 
 def edge_values(column: Column, values: pd.Series) -> list[Any]:
@@ -150,7 +152,7 @@ def example(schema: TableSchema, table: pd.DataFrame) -> dict[str, Any]:
     """The row with the fewest missing values, as a client would send it."""
     inputs = table[list(schema.inputs)]
     row = inputs.iloc[int(np.argmin(inputs.isna().sum(axis=1).to_numpy()))]
-    return {name: _plain(schema.inputs[name], value) for name, value in row.items()}
+    return {name: _plain(column, row[name]) for name, column in schema.inputs.items()}
 
 
 def _plain(column: Column, value: Any) -> Any:

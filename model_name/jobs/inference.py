@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,10 @@ from loguru import logger
 from pydantic import Field
 
 from model_name.core.schemas import CheckReport, Columns, Many
+from model_name.core.versions import CHAMPION
 from model_name.errors import ConfigError, DataError
 from model_name.io.datasets import BATCH_ROWS, replacing, storage_error
 from model_name.io.progress import Report, progress
-from model_name.io.registries import CHAMPION
 from model_name.jobs.base import Job, Result
 from model_name.serving.bundle import MANIFEST, Bundle, file_hash
 from model_name.serving.dataplane import DataPlane
@@ -86,7 +86,9 @@ class InferenceJob(Job):
         (folder / DONE).touch()
         for sentence in report.sentences():
             logger.warning("{}: {}", self.table.path, sentence)
-        self.alerts.notify("predicted", f"{predicted:,} rows of {self.table.path} by {self.name} {plane.bundle.manifest.semver}")
+        self.alerts.notify(
+            "predicted", f"{predicted:,} rows of {self.table.path} by {self.name} {plane.bundle.manifest.semver}"
+        )
         return InferenceResult(
             outputs=str(folder),
             semver=plane.bundle.manifest.semver,
@@ -111,7 +113,9 @@ class InferenceJob(Job):
         mark = sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
         parts = sorted(folder.glob("part-*.parquet"))
         if parts and not (folder / STATE).is_file():
-            raise ConfigError(f"{folder}: holds Parquet files that this job did not write", hint="set job.outputs to another folder")
+            raise ConfigError(
+                f"{folder}: holds Parquet files that this job did not write", hint="set job.outputs to another folder"
+            )
         known = json.loads((folder / STATE).read_text(encoding="utf-8")) if (folder / STATE).is_file() else {}
         if known.get("mark") == mark and not (folder / DONE).exists():
             rows = len(parts) * self.part_rows
@@ -173,7 +177,7 @@ class InferenceJob(Job):
 class PartFile:
     """A Parquet file that takes its schema from the first table written."""
 
-    def __init__(self, file: object) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         """Write into an open file."""
         self.file = file
         self.writer: pq.ParquetWriter | None = None

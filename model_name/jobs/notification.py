@@ -1,6 +1,6 @@
 """Tell people how a pipeline ended."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from loguru import logger
 
@@ -17,6 +17,7 @@ class NotificationJob(Job):
     """
 
     KIND: Literal["NotificationJob"] = "NotificationJob"
+    needs_mlflow: ClassVar[bool] = False
     pipeline: str = ""
     state: str = ""
     message: str = ""

@@ -9,12 +9,13 @@ from pydantic import Field
 
 from model_name.core.metrics import Metric
 from model_name.core.schemas import Frozen, Many
+from model_name.core.versions import CHALLENGER, CHAMPION, LATEST, PREVIOUS
 from model_name.errors import ConfigError, NotFoundError
 from model_name.io.audits import AuditTrail
 from model_name.io.osvariables import env
-from model_name.io.registries import CHALLENGER, CHAMPION, LATEST, PREVIOUS, Version
+from model_name.io.registries import Version
 from model_name.jobs.base import Job, Result
-from model_name.jobs.evaluations import EVALUATION, EvaluationResult, passes
+from model_name.jobs.evaluations import EVALUATION, Champion, EvaluationResult, passes
 
 GATE = "gate.json"
 
@@ -52,7 +53,7 @@ class Gate(Frozen):
         """Every check of a version; it may be promoted if all pass."""
         checks = [self._threshold(metric, evaluation) for metric in evaluation.measures if metric.threshold is not None]
         if evaluation.champion is not None:
-            checks += self._against_champion(evaluation)
+            checks += self._against_champion(evaluation, evaluation.champion)
         return tuple(checks)
 
     def _threshold(self, metric: Metric, evaluation: EvaluationResult) -> Check:
@@ -66,18 +67,18 @@ class Gate(Frozen):
             words=f"{metric.name} {_number(value)} must be {word} {_number(metric.threshold)}",
         )
 
-    def _against_champion(self, evaluation: EvaluationResult) -> list[Check]:
-        champion = evaluation.champion
-        if champion is None or champion.problem:
+    def _against_champion(self, evaluation: EvaluationResult, champion: Champion) -> list[Check]:
+        if champion.problem:
             # Nothing to compare with: the thresholds alone decide, and the trail says so.
-            words = f"champion {champion.semver if champion else ''} cannot be compared: {champion.problem if champion else ''}"
+            words = f"the champion {champion.semver} cannot be compared: {champion.problem}"
             return [Check(name="champion", passed=True, value=None, limit=None, words=words)]
         metric = evaluation.measures[0]
-        checks = [no_worse(metric, "", evaluation.metrics, champion.metrics, self.margin)]
-        for part in evaluation.slices:
-            if part.champion:
-                checks.append(no_worse(metric, f" where {part.column} is {part.value}", part.metrics, part.champion, self.slice_margin))
-        return checks
+        slices = [
+            no_worse(metric, f" where {part.column} is {part.value}", part.metrics, part.champion, self.slice_margin)
+            for part in evaluation.slices
+            if part.champion
+        ]
+        return [no_worse(metric, "", evaluation.metrics, champion.metrics, self.margin), *slices]
 
 
 class PromotionResult(Result):
@@ -176,7 +177,9 @@ class PromotionJob(Job):
         try:
             path = self.registry.artifact(version, EVALUATION)
         except NotFoundError as err:
-            raise NotFoundError(f"{version.title} was not evaluated", hint="run the EvaluationsJob for it first") from err
+            raise NotFoundError(
+                f"{version.title} was not evaluated", hint="run the EvaluationsJob for it first"
+            ) from err
         return EvaluationResult.model_validate_json(path.read_text(encoding="utf-8"))
 
     def _promote(self, version: Version, previous: Version | None) -> str:
@@ -192,7 +195,9 @@ class PromotionJob(Job):
         for check in result.checks:
             logger.info("{} {}", "passed" if check.passed else "FAILED", check.words)
         if result.accepted:
-            self.alerts.notify("promoted", f"{version.title} is {result.alias}" + (" (forced)" if result.forced else ""))
+            self.alerts.notify(
+                "promoted", f"{version.title} is {result.alias}" + (" (forced)" if result.forced else "")
+            )
         else:
             why = "; ".join(check.words for check in result.checks if not check.passed)
             self.alerts.notify("refused", f"{version.title}: {why}")
@@ -214,7 +219,9 @@ def no_worse(
     limit = theirs - slack if metric.greater_is_better else theirs + slack
     passed = value is not None and not metric.is_better(limit, value)
     word = "at least" if metric.greater_is_better else "at most"
-    words = f"{metric.name}{where} {_number(value)} must be {word} {_number(limit)} (the champion has {_number(theirs)})"
+    words = (
+        f"{metric.name}{where} {_number(value)} must be {word} {_number(limit)} (the champion has {_number(theirs)})"
+    )
     return Check(name=name, passed=passed, value=value, limit=limit, words=words)
 
 

@@ -10,10 +10,11 @@ from pydantic import Field
 
 import model_name
 from model_name.core.metrics import Metric
+from model_name.core.versions import LATEST
 from model_name.errors import NotFoundError
 from model_name.io.configs import exists
 from model_name.io.datasets import replacing
-from model_name.io.registries import LATEST, Version
+from model_name.io.registries import Version
 from model_name.jobs.base import Job, Result
 from model_name.jobs.evaluations import EVALUATION, EvaluationResult, passes
 from model_name.jobs.explanations import EXPLANATION, ExplanationResult
@@ -144,14 +145,18 @@ def verdict(name: str, evaluation: EvaluationResult, gate: PromotionResult | Non
     if gate is not None:
         decided = f"is the {gate.alias}" if gate.accepted else "was refused by the gate"
         decided += " by force, against its checks" if gate.forced else ""
-    sentence = f"{name} {evaluation.semver} {decided}: {metric.name} {number(value)} on {evaluation.rows:,} held-out rows"
+    sentence = (
+        f"{name} {evaluation.semver} {decided}: {metric.name} {number(value)} on {evaluation.rows:,} held-out rows"
+    )
     compared = [
         compared_with(metric, value, scores[metric.name], f"{'a constant' if who == 'constant' else who}")
         for who, scores in evaluation.references.items()
     ]
     champion = evaluation.champion
     if champion is not None and not champion.problem:
-        compared.insert(0, compared_with(metric, value, champion.metrics[metric.name], f"the champion before, {champion.semver}"))
+        compared.insert(
+            0, compared_with(metric, value, champion.metrics[metric.name], f"the champion before, {champion.semver}")
+        )
     return f"{sentence}; {', '.join(filter(None, compared))}."
 
 
@@ -213,4 +218,5 @@ def render(template: str, **context: Any) -> str:
     )
     environment.filters["number"] = number
     environment.filters["compact"] = lambda value: json.dumps(value, sort_keys=True)
-    return environment.get_template(template).render(**context)
+    page: str = environment.get_template(template).render(**context)
+    return page

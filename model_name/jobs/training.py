@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,16 @@ def build_model(raw: Any) -> Any:
     kind = kinds.get(str(raw.get("KIND")))
     if kind is None:
         raise ValueError(f"{raw.get('KIND')} is not a kind of model{did_you_mean(str(raw.get('KIND')), list(kinds))}")
-    return kind.model_validate(raw)
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as err:  # a validator inside a validator would print its whole report
+        raise ValueError("; ".join(sentence(found) for found in err.errors())) from err
+
+
+def sentence(found: Mapping[str, Any]) -> str:
+    """One finding of pydantic in a line."""
+    place = ".".join(str(key) for key in found["loc"])
+    return f"{place}: {found['msg']}".removeprefix(": ").replace("Value error, ", "")
 
 
 ModelConfig = SerializeAsAny[Annotated[Model, BeforeValidator(build_model)]]
@@ -93,7 +103,7 @@ class TrainingJob(Job):
         with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
             self._log_inputs(parts, model)
             seconds = self._fit(model, parts)
-            scores = score_all(metrics, parts.test[self.schema_.target.name], model.outputs(parts.test))
+            scores = score_all(metrics, parts.test[self.schema_.target.name].to_numpy(), model.outputs(parts.test))
             mlflow.log_metrics(loggable(scores))
             version, bundle = self._register(model, parts, scores, run.info.run_id)
         words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
@@ -122,7 +132,7 @@ class TrainingJob(Job):
         try:
             return self.model.with_params(**seed, **self.params)
         except ValidationError as err:
-            raise ConfigError(f"job.params do not fit {self.model.KIND}: {err.errors()[0]['msg']}") from err
+            raise ConfigError(f"job.params do not fit {self.model.KIND}: {sentence(err.errors()[0])}") from err
 
     def _log_inputs(self, parts: Parts, model: Model) -> None:
         target = self.schema_.target.name

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import mlflow
-from model_name.utils.searchers import OptunaSearcher, SearcherKind, SearchResult
 from pydantic import Field
 
 from model_name.io.progress import progress
 from model_name.jobs.base import Job, Result, loggable
 from model_name.jobs.training import ModelConfig, build_model
+from model_name.utils.searchers import OptunaSearcher, SearcherKind, SearchResult
 
 
 class TuningResult(Result):
@@ -46,7 +46,9 @@ class TuningJob(Job):
 
     KIND: Literal["TuningJob"] = "TuningJob"
     model: ModelConfig = Field(default_factory=lambda: build_model({"KIND": "BoostedTrees"}))
-    searcher: Annotated[SearcherKind, Field(discriminator="KIND")] = Field(default_factory=lambda: OptunaSearcher(space={}))
+    searcher: Annotated[SearcherKind, Field(discriminator="KIND")] = Field(
+        default_factory=lambda: OptunaSearcher(space={})
+    )
 
     def run(self) -> TuningResult:
         """As of `Job`.

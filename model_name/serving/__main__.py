@@ -7,8 +7,9 @@ may reach the ports is for the network to say.
 import logging
 import struct
 import sys
+import warnings
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         serve(args)
     except ModelNameError as err:
-        print("error:", " ".join(str(err).split()), file=sys.stderr)
+        print("error:", "; ".join(line.strip() for line in str(err).splitlines()), file=sys.stderr)
         return err.exit_code
     return 0
 
@@ -142,24 +143,25 @@ class FixedModels(ModelRepositoryExtension):  # type: ignore[misc]  # kserve is 
 
 async def refuse_malformed(_: Request, err: RequestValidationError) -> JSONResponse:
     """Answer a body that is not one of V2 in the shape of every other refusal, with the tensor named."""
-    first = err.errors()[0]
-    _, *place = [part for part in first["loc"] if part != "InferenceRequest"]
-    name = tensor_name(err.body, place)
-    reason = f"{name + ': ' if name else ''}{'.'.join(map(str, place))}: {first['msg']}"
-    return JSONResponse({"error": reason}, status_code=400)
+    return JSONResponse({"error": malformation(err.errors()[0], err.body)}, status_code=400)
 
 
-def tensor_name(body: Any, place: Sequence[Any]) -> str | None:
-    """The name of the tensor at a place such as `inputs, 0, data`, if it has one."""
-    match place:
-        case ["inputs", int() as position, _, *_] if isinstance(body["inputs"][position], dict):
-            name = body["inputs"][position].get("name")
-            return name if isinstance(name, str) else None
-    return None
+def malformation(first: Mapping[str, Any], body: Any) -> str:
+    """What is wrong with a body, in the words of pydantic."""
+    if first["type"] == "json_invalid":
+        return f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
+    place = [part for part in first["loc"] if part not in ("body", "InferenceRequest")]
+    match place, body:
+        case ["inputs", int() as position, field, *_], {"inputs": list() as inputs}:
+            match inputs[position]:
+                case {"name": str() as name}:
+                    return f"{name}: {field}: {first['msg']}"
+    return f"{'.'.join(['the body', *map(str, place)])}: {first['msg']}"
 
 
 def log(args: Namespace, schema: TableSchema) -> None:
     """Configure the log: one line a request, on stderr."""
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # by kserve
     if not args.configure_logging:
         return
     if args.log_config_file is not None:

@@ -101,7 +101,9 @@ class Bundle:
             raise DataError(f"{directory / MANIFEST}: does not vouch for {GRAPH}", hint="export the bundle again")
         for name, expected in manifest.files.items():
             if file_hash(directory / name) != expected:
-                raise DataError(f"{directory / name}: is not the file that the bundle was written with", hint="fetch it again")
+                raise DataError(
+                    f"{directory / name}: is not the file that the bundle was written with", hint="fetch it again"
+                )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

@@ -91,7 +91,9 @@ def by_column(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
             values = row
         elif isinstance(row, Sequence) and not isinstance(row, str | bytes):
             if len(row) != len(names):
-                raise DataError(f"{where} has {len(row)} values, the model has {len(names)} inputs", hint=", ".join(names))
+                raise DataError(
+                    f"{where} has {len(row)} values, the model has {len(names)} inputs", hint=", ".join(names)
+                )
             values = dict(zip(names, row, strict=True))
         else:
             raise DataError(f"{where} is neither an object nor an array")

@@ -35,6 +35,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from typing_extensions import override
 
 from model_name.core.metrics import Metric
 from model_name.core.models import FitContext, Model
@@ -52,12 +53,12 @@ Report = Callable[[int, int, str], None]
 """Called with (done, total, words) after each trial."""
 
 JOURNAL_FORMAT = 1
-DIGITS = 12  # that a proposed float keeps: 0.3 instead of 0.30000000000000004
+DIGITS = 14  # that a proposed float keeps: 0.3 instead of 0.30000000000000004
 
 
 def _require_number(raw: Any) -> Any:
     if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
-        raise ValueError(f"{raw!r} is not a finite number; YAML takes 1e-3 for a text, 1.0e-3 for a number")
+        raise ValueError(f"{raw!r} is not a finite number")
     return raw
 
 
@@ -83,7 +84,7 @@ class Choice(RootModel[Many[JsonValue]]):
         """The values that a model must accept for it to accept all."""
         return self.root
 
-    def grid(self, points: int) -> list[Any]:
+    def grid(self, points: int) -> list[Any]:  # noqa: ARG002  asked like a range
         """All values: they have no order to leave any out by."""
         return list(self.root)
 
@@ -151,7 +152,8 @@ class Range(Frozen):
             return False
         if not self.low <= value <= self.extremes[1]:
             return False
-        return self.step is None or math.isclose((value - self.low) / self.step % 1, 0, abs_tol=1e-9)
+        count = (value - self.low) / self.step if self.step else 0
+        return math.isclose(count, round(count), abs_tol=1e-8)  # Optuna's own tolerance
 
     @property
     def _steps(self) -> int:
@@ -321,7 +323,7 @@ class Searcher(Frozen, ABC):
         metric: Metric,
         splitter: Splitter,
         journal: Path | None = None,
-        progress: Report = lambda done, total, words: None,
+        progress: Report | None = None,
     ) -> SearchResult:
         """Try the model as it is, then what the strategy proposes.
 
@@ -351,7 +353,8 @@ class Searcher(Frozen, ABC):
             params = self.propose(number, trials, metric) if number else own_params(self.space, model)
             trials.append(bench.judge(number, params))
             book.append(trials[-1])
-            progress(number + 1, total, _words(trials, metric))
+            if progress is not None:
+                progress(number + 1, total, _words(trials, metric))
         best = best_of(trials, metric)
         if best is None:
             raise DataError(f"all {len(trials)} trials failed; the first one: {trials[0].reason}")
@@ -401,6 +404,7 @@ class GridSearcher(Searcher):
             )
         return 1 + size
 
+    @override
     def propose(self, number: int, before: Sequence[Trial], metric: Metric) -> Params:
         """As of `Searcher`."""
         values = next(islice(product(*self._axes), number - 1, None))
@@ -489,7 +493,7 @@ class Journal:
             trials, length = self._read(content)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not length:
-                self._write("wb", {"fingerprint": self.fingerprint})
+                _write(self.path, "wb", {"fingerprint": self.fingerprint})
             elif length < len(content):
                 os.truncate(self.path, length)
         return trials
@@ -503,7 +507,7 @@ class Journal:
         if self.path is None:
             return
         with _storage_errors(self.path):
-            self._write("ab", asdict(trial) | {"score": None if trial.reason else trial.score})
+            _write(self.path, "ab", asdict(trial) | {"score": None if trial.reason else trial.score})
 
     def _read(self, content: bytes) -> tuple[list[Trial], int]:
         """The trials, and the bytes up to the end of the last whole one; no bytes where it is another search's."""
@@ -530,13 +534,6 @@ class Journal:
             return self._trial.validate_python(json.loads(line))
         except ValueError:  # no JSON or no trial: a disk that lost power may leave anything
             return None
-
-    def _write(self, mode: Literal["ab", "wb"], record: Params) -> None:
-        assert self.path is not None
-        with self.path.open(mode) as file:
-            file.write(_line(record))
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def require_fit(space: Space, model: Model) -> None:
@@ -579,7 +576,7 @@ def _require_accepted(model: Model, name: str, value: Any) -> None:
     except ValidationError as err:
         raise ConfigError(
             f"space.{name}: {model.KIND} does not accept {value!r}: {err.errors()[0]['msg']}",
-            hint="low, high and step make a range of floats if one of them has a point; YAML takes 1e-3 for a text, 1.0e-3 not",
+            hint="a range is one of floats if low, high or step has a point",
         ) from err
 
 
@@ -627,6 +624,13 @@ def _internal(dimension: Choice | Range, value: Any) -> Any:
 
 def _contains(dimension: Choice | Range, value: Any) -> bool:
     return dimension.position(value) is not None if isinstance(dimension, Choice) else dimension.contains(value)
+
+
+def _write(path: Path, mode: Literal["ab", "wb"], record: Params) -> None:
+    with path.open(mode) as file:
+        file.write(_line(record))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _line(record: Params) -> bytes:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
 from model_name.core.schemas import Column, Frozen, TableSchema
@@ -30,7 +30,9 @@ class SchemaSigner(Signer):
 
     def sign(self, schema: TableSchema, inputs: pd.DataFrame, outputs: pd.DataFrame) -> ModelSignature:
         """As of `Signer`."""
-        columns = [ColSpec(_type(column), name=name) for name, column in schema.inputs.items()]
+        columns: list[ColSpec | TensorSpec] = [
+            ColSpec(_type(column), name=name) for name, column in schema.inputs.items()
+        ]
         return ModelSignature(inputs=Schema(columns), outputs=infer_signature(outputs).inputs)
 
 

@@ -59,12 +59,11 @@ class TimeSplitter(Splitter):
         """Growing training parts, each judged on the rows that follow it; together those are about the newer half."""
         times = self._times(table, schema)
         places = np.linspace(len(times) / 2, len(times), count, endpoint=False).round().astype(int)
-        starts = np.sort(times)[
-            np.minimum(places, len(times) - 1)
-        ]  # each fold begins with a moment, so that no two share one
+        # A fold begins with a moment and ends before the next fold's, so that no moment is judged twice.
+        starts = np.sort(times)[np.minimum(places, len(times) - 1)]
         if starts[0] == times.min() or len(np.unique(starts)) < count:
             raise DataError(
-                f"{schema.time}: {len(np.unique(times))} moments are too few, or too unevenly filled, for {count} folds by time",
+                f"{schema.time}: {len(np.unique(times))} moments are too few or too uneven for {count} folds",
                 hint="take fewer folds, bring more moments, or use KIND: RandomSplitter",
             )
         for start, stop in zip(starts, [*starts[1:], None], strict=True):
@@ -149,7 +148,7 @@ def _labels(table: pd.DataFrame, schema: TableSchema) -> NDArray[Any] | None:
     names, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
         raise DataError(
-            f"{schema.target.name}: class {names[counts.argmin()]!r} has a single row, which cannot be in both parts of a split",
+            f"{schema.target.name}: class {names[counts.argmin()]!r} has a single row; a split needs one for each part",
             hint="bring more rows of it, or take it out of the schema's classes",
         )
     return labels

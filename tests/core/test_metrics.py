@@ -22,7 +22,9 @@ TARGETS = {
 OUTPUTS = {
     "regression": Outputs.from_scores(np.array([1.0, 3.0, 2.0]), ()),
     # 2 of 3 `yes` are found, 2 of 5 `no` are taken for one.
-    "binary": Outputs.from_scores(np.array([[1 - p, p] for p in (0.1, 0.2, 0.3, 0.55, 0.6, 0.7, 0.4, 0.8)]), ("no", "yes")),
+    "binary": Outputs.from_scores(
+        np.array([[1 - p, p] for p in (0.1, 0.2, 0.3, 0.55, 0.6, 0.7, 0.4, 0.8)]), ("no", "yes")
+    ),
     "multiclass": Outputs.from_scores(np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.3, 0.4, 0.3]]), (1, 2, 3)),
 }
 BY_HAND = {
@@ -75,7 +77,9 @@ def test_a_metric_is_required_to_fit_its_task(name, task):
         return
     with pytest.raises(ConfigError, match=f"{name} does not fit a {task} target") as caught:
         metric.require(task)
-    assert all(task in DEFINITIONS[better].tasks for better in caught.value.hint.removeprefix("use one of ").split(", "))
+    assert all(
+        task in DEFINITIONS[better].tasks for better in caught.value.hint.removeprefix("use one of ").split(", ")
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +161,13 @@ def test_what_is_not_defined_is_nan(name, targets, outputs):
         pytest.param("f1", [False, True], binary(0.1, 0.2), 0.0, id="F1 where nothing is found"),
         pytest.param("brier", [True, True], binary(1.0, 0.5), 0.125, id="Brier of one class"),
         pytest.param("log_loss", [True, True], binary(0.5, 0.5), math.log(2), id="log loss of one class"),
-        pytest.param("log_loss", [1, 1, 1], OUTPUTS["multiclass"], -math.log(0.7 * 0.2 * 0.3) / 3, id="log loss of one class of three"),
+        pytest.param(
+            "log_loss",
+            [1, 1, 1],
+            OUTPUTS["multiclass"],
+            -math.log(0.7 * 0.2 * 0.3) / 3,
+            id="log loss of one class of three",
+        ),
     ],
 )
 def test_what_is_defined_at_the_edge_is_a_number(name, targets, outputs, value):

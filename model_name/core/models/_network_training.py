@@ -265,7 +265,7 @@ def _fit(
                 module,
                 _loader(learning, batches),
                 _loader(validating, Batches(len(validating), SCORING_ROWS)),
-                checkpoint,
+                ckpt_path=checkpoint,
             )
         except SIGTERMException as err:
             raise _preempted(keeper) from err

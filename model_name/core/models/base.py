@@ -152,7 +152,10 @@ class Model(Closed, ABC):
 
     def outputs(self, table: pd.DataFrame) -> Outputs:
         """The same as arrays."""
-        return Outputs.from_scores(self.score_matrix(self.matrix(table)), self.classes)
+        matrix = self.matrix(table)
+        if not len(matrix):  # which no estimator takes
+            return Outputs.from_scores(np.empty((0, max(1, len(self.classes)))), self.classes)
+        return Outputs.from_scores(self.score_matrix(matrix), self.classes)
 
     def matrix(self, table: pd.DataFrame) -> Matrix:
         """The features of a table, n x d.
@@ -210,7 +213,7 @@ class Model(Closed, ABC):
 
     @abstractmethod
     def score_matrix(self, matrix: Matrix) -> NDArray[Any]:
-        """n predictions of a regression, or n x k probabilities."""
+        """The n predictions of a regression, or n x k probabilities."""
 
     @abstractmethod
     def to_onnx(self) -> onnx.ModelProto:
@@ -272,6 +275,8 @@ def model_kinds() -> dict[str, type[Model]]:
     while stack:
         kind = stack.pop()
         stack += kind.__subclasses__()
-        if "KIND" in kind.model_fields and isinstance(default := kind.model_fields["KIND"].default, str):
+        # A subclass that does not name itself must not take the place of its parent.
+        names_itself = "KIND" in kind.__dict__.get("__annotations__", {})
+        if names_itself and isinstance(default := kind.model_fields["KIND"].default, str):
             found[default] = kind
     return dict(sorted(found.items()))

@@ -1,4 +1,4 @@
-"""What every model must beat: a constant. (The other reference, default boosted trees, is `BoostedTrees()`.)"""
+"""What every model must beat: a constant. The other reference, default boosted trees, is `BoostedTrees()`."""
 
 from typing import Any, Literal
 

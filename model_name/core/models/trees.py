@@ -10,14 +10,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
-from sklearn.ensemble import (
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline
 
 from model_name.core.features import Matrix
 from model_name.core.models.base import GRAPH_INPUT, GRAPH_OUTPUT, OPSET, Explanation, FitContext, Model
@@ -77,6 +69,8 @@ class BoostedTrees(SklearnModel):
 
     def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:
         """As of `Model`."""
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
         kind = HistGradientBoostingClassifier if self.classes else HistGradientBoostingRegressor
         self._estimator = kind(**self.get_params()).fit(matrix, targets)
 
@@ -107,6 +101,10 @@ class RandomForest(SklearnModel):
 
     def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:
         """As of `Model`."""
+        from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+        from sklearn.impute import SimpleImputer
+        from sklearn.pipeline import Pipeline
+
         kind = RandomForestClassifier if self.classes else RandomForestRegressor
         # The mean over one row is that row: the documented way to tell the imputer what to fill in.
         imputer = SimpleImputer(strategy="mean").fit(self._fill(matrix)[None, :])

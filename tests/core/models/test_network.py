@@ -32,14 +32,10 @@ CHILD = """
 import pickle, sys, time
 from pathlib import Path
 from model_name.core.models import FitContext, TabularNetwork
-from model_name.errors import PreemptedError
 
 schema, table, params, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
 slow = lambda done, total, words: time.sleep(0.1)  # leaves time to be killed in
-try:
-    TabularNetwork(**params).fit(schema, table, FitContext(checkpoints=folder, progress=slow))
-except PreemptedError as err:
-    sys.exit(err.exit_code)
+TabularNetwork(**params).fit(schema, table, FitContext(checkpoints=folder, progress=slow))
 """
 
 
@@ -161,7 +157,7 @@ def test_a_fitted_network_survives_pickling(fitted, pickler) -> None:
 def test_explanations_add_up(fitted) -> None:
     # given a fitted network, when it explains rows (it raises where they do not add up)
     model, table = fitted
-    importances = model.explain(table[:20]).importances
+    importances = model.explain(table[:5]).importances
     # then what matters matters, and what it was not shown does not
     assert set(list(importances)[:2]) == {"size", "colour"}
     assert importances["at.month"] == pytest.approx(0, abs=1e-6)
@@ -251,30 +247,20 @@ def test_it_is_silent_and_leaves_nothing_behind(tmp_path, monkeypatch, capfd, re
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
 
-@pytest.mark.parametrize(
-    ("signum", "code"),
-    [
-        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="killed by the kernel"),
-        pytest.param(signal.SIGTERM, PreemptedError.exit_code, id="told to stop by the scheduler"),
-    ],
-)
-def test_a_killed_fit_ends_with_the_weights_of_one_that_was_not(
-    tmp_path, uninterrupted, signum: int, code: int
-) -> None:
+def test_a_killed_fit_ends_with_the_weights_of_one_that_was_not(tmp_path, uninterrupted) -> None:
     # given a process that is killed after the checkpoint of its second epoch
     task, folder = tmp_path / "task.pkl", tmp_path / "checkpoints"
-    folder.mkdir()
     task.write_bytes(pickle.dumps((make_schema(), make_table(), SMALL, folder)))
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(task)])
     wait_for(folder, "*-000002.ckpt", child)
-    child.send_signal(signum)
-    assert child.wait(timeout=30) == code
+    child.kill()
+    assert child.wait(timeout=30) == -signal.SIGKILL
     assert not list(folder.glob(f"*-{EPOCHS:06d}.ckpt"))
     # when the fit is run again
     told: list[str] = []
     context = FitContext(checkpoints=folder, progress=lambda done, total, words: told.append(words))
     resumed = TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
-    # then it goes on, to the very same weights, and leaves no partial file
+    # then it goes on, to the very same weights, and the folder does not fill up
     assert told[0].startswith("resumed from")
     assert len(told) - 1 <= EPOCHS - 2
     assert are_equal(resumed, uninterrupted)
@@ -282,11 +268,48 @@ def test_a_killed_fit_ends_with_the_weights_of_one_that_was_not(
 
 
 def wait_for(folder: Path, pattern: str, child: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # a busy machine takes half a minute to import Lightning
     while not list(folder.glob(pattern)):
         assert child.poll() is None, "the child ended before its second epoch"
         assert time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("stopped_after", "hint"),
+    [
+        pytest.param(2, "after epoch 2", id="in the middle"),
+        pytest.param(EPOCHS, f"after epoch {EPOCHS}", id="at the end"),
+    ],
+)
+def test_a_fit_told_to_stop_goes_on_next_time(tmp_path, uninterrupted, stopped_after: int, hint: str) -> None:
+    # given a SIGTERM after an epoch
+    received: list[int] = []
+
+    def stop(done: int, total: int, words: str) -> None:
+        if done == stopped_after and words.startswith("validation"):
+            signal.raise_signal(signal.SIGTERM)
+
+    handler = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        with pytest.raises(PreemptedError, match=hint) as caught:
+            TabularNetwork(**SMALL).fit(make_schema(), make_table(), FitContext(checkpoints=tmp_path, progress=stop))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert caught.value.exit_code == 143
+    assert received == [signal.SIGTERM]
+    # when the fit is run again, then it ends with the very same weights
+    again = TabularNetwork(**SMALL).fit(make_schema(), make_table(), FitContext(checkpoints=tmp_path))
+    assert are_equal(again, uninterrupted)
+
+
+def test_ctrl_c_stays_ctrl_c() -> None:
+    def stop(done: int, total: int, words: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TabularNetwork(**SMALL).fit(make_schema(), make_table(), FitContext(progress=stop))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(
@@ -385,7 +408,7 @@ def test_one_kind_of_features_is_enough(kinds: dict[str, Column]) -> None:
 
 def test_a_loss_that_is_not_finite_is_told() -> None:
     with pytest.raises(ConfigError, match="not finite"):
-        TabularNetwork(**SMALL).fit(make_schema(), make_table().assign(y=np.linspace(0, 1e300, 600)))
+        TabularNetwork(**SMALL).fit(make_schema(), make_table().assign(y=np.linspace(0, 1e100, 600)))
 
 
 @pytest.mark.parametrize(

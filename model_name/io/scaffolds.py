@@ -1,0 +1,298 @@
+"""A commented config folder for a table: it runs as it is, and says in its comments what to change."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from textwrap import indent, wrap
+from typing import Any
+
+import yaml
+
+from model_name.core.metrics import default_metrics
+from model_name.core.profiles import Inferred
+from model_name.core.schemas import Column, TableSchema
+from model_name.errors import ConfigError
+from model_name.io.configs import SHARED, Loader, read_document
+from model_name.io.datasets import reader_for, storage_error
+
+SCHEMA = "schema.yaml"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what a registered model may be called
+WIDTH = 120
+SLICED_VALUES = 10  # a column with more is no slice: most would be too small to measure
+SLICES = 5
+UNWRITABLE = "???"  # OmegaConf's mark of a value that is to be filled in; it cannot be escaped
+
+HEADER = """\
+# What the table is: the one source of truth about it, inferred from {table}. Correct what is wrong.
+# kind: numeric, category, boolean, datetime, or text-id (names a row; no model looks at it).
+# nullable: values may be missing. min, max: what lies beyond is refused (or `out_of_bounds: clip`, `drop`).
+# values: the categories; others count as missing (or `unseen: refuse`).
+# feature: false hides a column from the model. sensitive: true keeps its values out of logs.
+"""
+
+TUNING = """\
+# Search hyperparameters on folds of the training part; the held-out rows are never looked at.
+job:
+  KIND: TuningJob
+  model: {KIND: BoostedTrees}
+  searcher:
+    KIND: OptunaSearcher
+    trials: 10
+    folds: 3
+    space:
+      learning_rate: {low: 0.03, high: 0.3, log: true}
+      max_leaf_nodes: {low: 15, high: 63}
+      min_samples_leaf: {low: 5, high: 60}
+      l2_regularization: {low: 0.001, high: 10.0, log: true}
+"""
+
+TRAINING = """\
+# Fit a model, measure it on the held-out rows, prove its export and register it as a version.
+job:
+  KIND: TrainingJob
+  model: {KIND: BoostedTrees}  # `model-name schema TrainingJob` lists the kinds and their hyperparameters
+"""
+
+EVALUATIONS = """\
+# Measure a version against thresholds, the champion, a constant and default trees, and slice by slice.
+job:
+  KIND: EvaluationsJob
+  ref: latest
+"""
+
+EXPLANATIONS = """\
+# Say what a version looks at, by SHAP values on held-out rows.
+job:
+  KIND: ExplanationsJob
+  ref: latest
+  rows: 200
+"""
+
+PROMOTION = """\
+# The gate: a version becomes champion if it reaches the thresholds and is no worse than the champion.
+job:
+  KIND: PromotionJob
+  ref: latest
+  gate: {margin: 0.01, slice_margin: 0.05}  # how much worse it may be, as a share of the champion's value
+"""
+
+INFERENCE = """\
+# Predict every row of a table; a killed run goes on where it was. The target need not be in the table.
+job:
+  KIND: InferenceJob
+  ref: champion
+  # table: {path: new-rows.parquet}  # by default the table of the project
+"""
+
+
+class Dumper(yaml.SafeDumper):
+    """Quotes every text that plain YAML or `configs.Loader` would take for something else: NO, 1, 1e5, 2013-01-01."""
+
+
+Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *Loader.yaml_implicit_resolvers}
+}
+
+
+def write_project(directory: str | Path, inferred: Inferred, table_path: str, *, overwrite: bool = False) -> list[Path]:
+    """Write the config folder of a table: its schema, what its jobs share, and a file for each job.
+
+    Args:
+        directory: The folder; made if it is not there, also its parents.
+        inferred: What the table is. The name of its schema becomes the name of the project.
+        table_path: Where the table is, as the jobs will find it.
+        overwrite: Whether files of an earlier project in the folder are replaced. Others are left alone.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: The folder holds something already, no reader fits the table, or a name cannot be written.
+        StorageError: The disk is full, or the place cannot be written.
+    """
+    directory = Path(directory)
+    schema = _writable(inferred.schema)
+    texts = {
+        SCHEMA: _schema_text(inferred, schema, table_path),
+        SHARED: _project_text(schema, table_path, directory),
+        "tuning.yaml": TUNING,
+        "training.yaml": TRAINING,
+        "evaluations.yaml": EVALUATIONS + _slices_text(schema),
+        "explanations.yaml": EXPLANATIONS,
+        "promotion.yaml": PROMOTION,
+        "inference.yaml": INFERENCE,
+    }
+    try:
+        _refuse_to_lose(directory, texts, overwrite=overwrite)
+        _put(directory, texts, schema)
+    except OSError as err:
+        raise storage_error(str(directory), err) from err
+    return [directory / name for name in texts]
+
+
+def project_name(table_path: str) -> str:
+    """The name of a table's file as that of a project: `s3://lake/My Sales.csv.gz` is `My-Sales`."""
+    stem = PurePosixPath(table_path).name.removesuffix(".gz").rpartition(".")
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem[0] or stem[2])
+    return words.lstrip("_.-").rstrip("-") or "project"
+
+
+def _writable(schema: TableSchema) -> TableSchema:
+    """The schema without the lists of categories that no config file can hold: training takes them from the table.
+
+    Raises:
+        ConfigError: Its name cannot be that of a project.
+    """
+    if not NAME.fullmatch(schema.name):
+        raise ConfigError(
+            f"{schema.name!r} cannot be the name of a project",
+            hint="use letters, digits and any of _ . - with a letter or digit first: --name NAME",
+        )
+    columns = {
+        name: column.model_copy(update={"values": None}) if UNWRITABLE in (column.values or ()) else column
+        for name, column in schema.columns.items()
+    }
+    return schema.model_copy(update={"columns": columns})
+
+
+def _refuse_to_lose(directory: Path, names: Iterable[str], *, overwrite: bool) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory}: is a file, not a folder", hint="name another folder with --out")
+    if directory.is_dir() and not overwrite and any(directory.iterdir()):
+        raise ConfigError(f"{directory}: is not empty", hint="name another folder with --out, or allow to overwrite")
+    for name in names:
+        if (directory / name).is_dir():
+            raise ConfigError(f"{directory / name}: is a folder where a file is to be written")
+
+
+def _put(directory: Path, texts: dict[str, str], schema: TableSchema) -> None:
+    """Write all files beside the folder before any of them appears in it."""
+    parent = directory.resolve().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{directory.resolve().name}.", suffix=".part", dir=parent))
+    try:
+        for name, text in texts.items():
+            (part / name).write_text(text, encoding="utf-8")
+        _prove(part / SCHEMA, schema)
+        part.chmod(0o777 & ~_umask())  # mkdtemp's folder is for one user alone
+        if directory.exists():  # perhaps the working directory itself, which must not be replaced
+            for name in texts:
+                (part / name).replace(directory / name)
+        else:
+            part.replace(directory)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _prove(path: Path, schema: TableSchema) -> None:
+    """Read the schema back.
+
+    Raises:
+        ConfigError: It is another one: a name or label has no spelling in a config file.
+    """
+    try:
+        is_same = read_document(str(path), TableSchema) == schema
+    except ConfigError as err:
+        raise ConfigError(f"the schema {schema.name} cannot be written as a config: {err.message}") from err
+    if not is_same:
+        raise ConfigError(f"the schema {schema.name} cannot be written as a config", hint="use plainer column names")
+
+
+def _schema_text(inferred: Inferred, schema: TableSchema, table_path: str) -> str:
+    given = schema.model_dump(mode="json", exclude_defaults=True)
+    columns = given.pop("columns")
+    lines = [HEADER.format(table=_printable(table_path)), "# Found in the table:\n"]
+    lines += [f"{line}\n" for finding in inferred.findings for line in _comment(finding)]
+    lines += [_entry(name, value) for name, value in given.items()]
+    lines.append("columns:\n")
+    for name in columns:
+        lines.append(indent(_entry(name, _column(schema.columns[name]), inferred.notes.get(name, "")), "  "))
+    return "".join(lines)
+
+
+def _column(column: Column) -> dict[str, Any]:
+    """What to write of a column; `unseen` too where it matters, because that is worth a decision."""
+    given = column.model_dump(mode="json", exclude_defaults=True)
+    if column.values is not None:
+        given["unseen"] = column.unseen
+    for bound in ("min", "max"):
+        if bound in given and float(given[bound]).is_integer() and abs(given[bound]) < 1e15:
+            given[bound] = int(given[bound])
+    return given
+
+
+def _project_text(schema: TableSchema, table_path: str, directory: Path) -> str:
+    reader = reader_for(table_path).model_dump(mode="json", exclude_none=True)
+    if reader.get("delimiter") == ",":
+        del reader["delimiter"]
+    splitter, words = ("TimeSplitter", "the newest rows") if schema.time else ("RandomSplitter", "rows at random")
+    shared = [
+        _entry("name", schema.name),
+        _entry("schema", (directory / SCHEMA).as_posix()),
+        _entry("table", reader),
+        _entry("splitter", {"KIND": splitter, "test_size": 0.2}, f"{words} are held out"),
+        "metrics:  # the first one decides; a version beyond a threshold is not promoted\n",
+    ]
+    metrics = default_metrics(schema.target.task)
+    shared += [f"  - {{name: {metric.name}}}\n" for metric in metrics]
+    shared.append(f"  # - {{name: {metrics[0].name}, threshold: 0.5}}  # so, with the worst value that you accept\n")
+    title = "# What all jobs of this folder share: merged before each file beside it.\n"
+    return f"{title}job:\n" + indent("".join(shared), "  ")
+
+
+def _slices_text(schema: TableSchema) -> str:
+    names = [
+        name
+        for name, column in schema.columns.items()
+        if column.feature and (column.kind == "boolean" or 1 < len(column.values or ()) <= SLICED_VALUES)
+    ]
+    return indent(_entry("slices", names[:SLICES], "columns whose values are measured one by one"), "  ")
+
+
+def _entry(name: str, value: Any, note: str = "") -> str:
+    """`name: value` in YAML that keeps every type, on one line if it fits, with a note as comment."""
+    entry = {name: _escaped(value)}
+    comment = f"# {_printable(note)}" if note else ""
+    line = _dumped(entry, width=10**9, default_flow_style=True).strip()[1:-1]  # without the braces of the flow style
+    is_line = len(line) <= WIDTH - 2 and "\n" not in line and not line.startswith("?")
+    if is_line and len(f"{line}  {comment}") <= WIDTH - 2:
+        return f"{line}  {comment}".rstrip() + "\n"
+    text = f"{line}\n" if is_line else _dumped(entry, width=WIDTH - 10, default_flow_style=None)
+    return f"{comment}\n{text}" if comment else text
+
+
+def _dumped(value: Any, *, width: int, default_flow_style: bool | None) -> str:
+    text: str = yaml.dump(
+        value, Dumper=Dumper, width=width, default_flow_style=default_flow_style, allow_unicode=True, sort_keys=False
+    )
+    return text
+
+
+def _escaped(value: Any) -> Any:
+    """The value as OmegaConf reads it back: `${` is an interpolation there, and a backslash before it an escape."""
+    if isinstance(value, dict):
+        return {name: _escaped(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", value)
+    return value
+
+
+def _comment(sentence: str) -> list[str]:
+    return wrap(_printable(sentence), WIDTH, initial_indent="# - ", subsequent_indent="#   ", break_on_hyphens=False)
+
+
+def _printable(text: str) -> str:
+    """On one line and without what YAML allows nowhere, not even in a comment."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

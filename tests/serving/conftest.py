@@ -1,0 +1,231 @@
+"""Small bundles of every task, and real servers over them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+
+from model_name.core import frames
+from model_name.core.models import BoostedTrees
+from model_name.core.schemas import Column, TableSchema, Target
+from model_name.jobs.exports import export_bundle, stamp
+from model_name.serving.bundle import Bundle
+from model_name.serving.dataplane import DataPlane
+
+TASKS = ("regression", "binary", "multiclass")
+VERSION = "7"
+START_SECONDS = 120.0  # on a busy machine without compiled bytecode; 5 s on an idle one with it
+STOP_SECONDS = 60.0
+LOG_LINES = 60  # that a failure shows
+
+Row = dict[str, Any]
+
+ROWS: list[Row] = [
+    {"area": 61.5, "age": 12.0, "district": "east", "heating": "gas", "is_let": False, "sold": "2025-03-07T09:30:00"},
+    {"area": 140.0, "age": None, "district": "north", "heating": None, "is_let": None, "sold": "2025-06-21T17:00:00"},
+    {"area": 8.0, "age": 80.0, "district": "", "heating": "wood", "is_let": True, "sold": "2025-01-02T00:00:00"},
+]
+
+
+def make_schema(task: str) -> TableSchema:
+    """A table with a column of each kind and policy."""
+    targets = {
+        "regression": Target(name="price", task="regression"),
+        "binary": Target(name="price", task="binary", classes=(False, True)),
+        "multiclass": Target(name="price", task="multiclass", classes=("low", "fair", "high")),
+    }
+    return TableSchema(
+        name="flats",
+        target=targets[task],
+        columns={
+            "area": Column(kind="numeric", min=0, max=500),
+            "age": Column(kind="numeric", nullable=True),
+            "district": Column(kind="category", values=("", "east", "north"), unseen="refuse"),
+            "heating": Column(kind="category", nullable=True),
+            "is_let": Column(kind="boolean", nullable=True),
+            "sold": Column(kind="datetime"),
+            "remark": Column(kind="text-id", nullable=True),
+        },
+    )
+
+
+def make_table(task: str, rows: int = 400) -> pd.DataFrame:
+    """Rows of such a table, with a target that depends on them."""
+    random = np.random.default_rng(7)
+    area = random.uniform(5, 200, rows)
+    age = np.where(random.random(rows) < 0.2, np.nan, random.uniform(0, 100, rows))
+    district = random.choice(["", "east", "north"], rows)
+    price = area * 3 + np.nan_to_num(age) + 50 * (district == "north") + random.normal(0, 5, rows)
+    targets = {
+        "regression": price,
+        "binary": price > 350,
+        "multiclass": np.select([price < 250, price < 450], ["low", "fair"], "high"),
+    }
+    return pd.DataFrame(
+        {
+            "area": area,
+            "age": age,
+            "district": district,
+            "heating": random.choice(np.array(["gas", "wood", None], dtype=object), rows),
+            "is_let": random.choice(np.array([True, False, None], dtype=object), rows),
+            "sold": pd.Timestamp("2025-01-01") + pd.to_timedelta(random.integers(0, 24 * 300, rows), unit="h"),
+            "remark": "",
+            "price": targets[task],
+        }
+    )
+
+
+@pytest.fixture(params=TASKS)
+def task(request: pytest.FixtureRequest) -> str:
+    """Each task in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    """Rows that a client may send: plain, with all missing that may be, with a category that is the empty text."""
+    return [dict(row) for row in ROWS]
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """A bundle of each task."""
+    return {task: make_bundle(task, tmp_path_factory.mktemp(task)) for task in TASKS}
+
+
+def make_bundle(task: str, directory: Path) -> Bundle:
+    """Fit few trees and export them."""
+    schema = make_schema(task)
+    table = frames.check(make_table(task), schema).frame
+    train, test = table[:300], table[300:]
+    model = BoostedTrees(max_iter=10).fit(schema, train)
+    bundle = export_bundle(model, directory, train, test, name=task, run_id="0" * 32, metrics={})
+    stamp(bundle, semver="1.2.3", version=VERSION)
+    return Bundle.load(directory)
+
+
+@pytest.fixture(scope="session")
+def planes(bundles: dict[str, Bundle]) -> dict[str, DataPlane]:
+    """The data plane of each bundle: what every server must answer."""
+    return {task: DataPlane(bundle) for task, bundle in bundles.items()}
+
+
+@dataclass
+class Server:
+    """A server process, and where it answers."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    name: str
+    http_port: int
+    grpc_port: int
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def grpc_url(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    def is_ready(self) -> bool:
+        try:
+            return self.client.get(f"/v1/models/{self.name}").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def wait(self) -> "Server":
+        deadline = time.monotonic() + START_SECONDS
+        while not self.is_ready():
+            code = self.process.poll()
+            if code is not None or time.monotonic() > deadline:
+                pytest.fail(f"{self.name} is not ready; exit code {code}\n{self.output()}")
+            time.sleep(0.1)
+        return self
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def stop(self) -> int:
+        """End it as Kubernetes would, and return its exit code."""
+        self.client.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+StartServer = Callable[..., Server]
+STARTED: list[Server] = []
+
+
+@pytest.fixture(scope="session")
+def serving_env(pytestconfig: pytest.Config) -> dict[str, str]:
+    """The environment of a server: its bytecode is kept, because to compile KServe takes longer than to start it."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    cache = getattr(pytestconfig, "cache", None)
+    return env | ({"PYTHONPYCACHEPREFIX": str(cache.mkdir("bytecode"))} if cache else {})
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory, serving_env: dict[str, str]) -> Iterator[StartServer]:
+    """Starts `python -m model_name.serving` on free ports; `wait` on what it returns. All are stopped at the end."""
+
+    def start(bundle: Path, name: str, *args: str) -> Server:
+        log = tmp_path_factory.mktemp("server") / f"{name}.log"
+        http_port, grpc_port = free_ports(2)
+        ports = ["--http_port", str(http_port), "--grpc_port", str(grpc_port)]
+        command = [sys.executable, "-m", "model_name.serving", "--bundle", str(bundle), *ports, *args]
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=serving_env)
+        STARTED.append(Server(process, log, name, http_port, grpc_port))
+        return STARTED[-1]
+
+    yield start
+    for server in STARTED:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def servers(bundles: dict[str, Bundle], start_server: StartServer) -> dict[str, Server]:
+    """A ready server of each task."""
+    started = {task: start_server(bundle.directory, task) for task, bundle in bundles.items()}
+    return {task: server.wait() for task, server in started.items()}
+
+
+def free_ports(count: int) -> Sequence[int]:
+    """Ports of the loopback that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [taken.getsockname()[1] for taken in sockets]
+    for taken in sockets:
+        taken.close()
+    return ports
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Show what the servers wrote when a test fails."""
+    report = yield
+    if report.failed:
+        for server in STARTED:
+            lines = server.output().splitlines()[-LOG_LINES:]
+            report.sections.append((f"server {server.name}", "\n".join(lines)))
+    return report

@@ -1,0 +1,57 @@
+"""From a request to an answer, without a server."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_name.errors import DataError
+from model_name.serving.dataplane import DataPlane, by_column
+
+Row = dict[str, Any]
+
+
+def test_rows_as_objects_as_arrays_and_by_column_are_answered_alike(
+    planes: dict[str, DataPlane], task: str, rows: list[Row]
+) -> None:
+    plane = planes[task]
+    expected = plane.predict_rows(rows)
+    by_arrays = plane.predict_rows([list(row.values()) for row in rows])
+    by_columns = plane.predict({name: [row[name] for row in rows] for name in reversed(rows[0])})
+    singly = [plane.predict_rows([row]) for row in rows]
+    for position, outputs in enumerate((by_arrays, by_columns)):
+        assert outputs.prediction.tolist() == expected.prediction.tolist(), position
+    assert [outputs.prediction[0] for outputs in singly] == expected.prediction.tolist()
+    if expected.probabilities is not None:
+        np.testing.assert_allclose(expected.probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+def test_the_warm_up_answers_the_example(planes: dict[str, DataPlane], task: str) -> None:
+    assert len(planes[task].warm_up().prediction) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        pytest.param([], "the request holds no row", id="no row"),
+        pytest.param([5], "the row is neither an object nor an array", id="a number as row"),
+        pytest.param(["ab"], "the row is neither an object nor an array", id="a text as row"),
+        pytest.param([[1, 2], [1]], "row 1 has 1 values, the model has 2 inputs", id="a short array"),
+        pytest.param([{"a": 1, "b": 2}, {"a": 1}], "b: column is missing in row 1", id="an object with a column less"),
+        pytest.param([{"a": 1}, {"a": 1, "b": 2}], "b: is only in row 1", id="an object with a column more"),
+    ],
+)
+def test_rows_that_make_no_table_are_refused(rows: list[Any], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        by_column(rows, ["a", "b"])
+
+
+def test_objects_and_arrays_may_be_mixed() -> None:
+    assert by_column([{"b": 2, "a": 1}, [3, 4]], ["a", "b"]) == {"b": [2, 4], "a": [1, 3]}
+
+
+def test_a_number_beyond_float32_is_refused_and_not_answered_as_infinite(
+    planes: dict[str, DataPlane], rows: list[Row]
+) -> None:
+    with pytest.raises(DataError, match="age, row 1: 1e\\+300 is too large for float32"):
+        planes["regression"].predict_rows([rows[0], rows[0] | {"age": 1e300}])

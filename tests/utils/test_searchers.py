@@ -1,0 +1,563 @@
+"""How hyperparameters are searched. Run as a script, it is a slow search that a test kills."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import Field, TypeAdapter, ValidationError
+
+from model_name.core.features import Matrix
+from model_name.core.metrics import Metric
+from model_name.core.models import BoostedTrees, FitContext, Model
+from model_name.core.schemas import TableSchema
+from model_name.errors import ConfigError, DataError, StorageError
+from model_name.utils.searchers import (
+    Dimension,
+    GridSearcher,
+    OptunaSearcher,
+    Searcher,
+    SearcherKind,
+    SearchResult,
+    Trial,
+)
+from model_name.utils.splitters import RandomSplitter, TimeSplitter
+
+ROOT = Path(__file__).parents[2]
+RMSE = Metric(name="rmse")
+SPACE = {"slope": {"low": 0.5, "high": 4.0}, "offset": {"low": -3, "high": 3}, "shape": ["line", "bend", None]}
+
+
+class Line(Model):
+    """A curve that has nothing to learn, so that a trial takes no time; it fails where it is told to."""
+
+    # Not a default, so that it is not among the kinds that other tests go through.
+    KIND: str = Field(default_factory=lambda: "Line")
+    slope: float = Field(1.0, gt=0)
+    offset: int = 0
+    shape: str | None = "line"
+    trouble_above: float = 99.0
+    trouble: str = ""
+
+    def fit_matrix(self, matrix: Matrix, targets: Any, context: FitContext) -> None:
+        if self.slope > self.trouble_above and self.trouble == "data":
+            raise DataError("there is a hole in the data", hint="mend it")
+        if self.slope > self.trouble_above and self.trouble == "bug":
+            raise ZeroDivisionError("a bug of the model")
+
+    def score_matrix(self, matrix: Matrix) -> Any:
+        if self.slope > self.trouble_above and self.trouble == "nan":
+            return np.full(len(matrix), np.nan)
+        numbers = matrix[:, 0].astype(np.float64)
+        return self.slope * (numbers if self.shape == "line" else abs(numbers)) + self.offset
+
+    def to_onnx(self) -> onnx.ModelProto:
+        raise NotImplementedError
+
+
+def schema() -> TableSchema:
+    columns = {"x": {"kind": "numeric"}, "when": {"kind": "datetime", "feature": False}}
+    target = {"name": "y", "task": "regression"}
+    return TableSchema.model_validate({"name": "table", "target": target, "time": "when", "columns": columns})
+
+
+def table(*, slope: float = 2.0) -> pd.DataFrame:
+    numbers = np.random.default_rng(1).normal(size=60)
+    moments = np.datetime64("2024-01-01", "us") + np.arange(60) * np.timedelta64(6, "h")
+    return pd.DataFrame({"x": numbers, "when": moments, "y": slope * numbers + 1})
+
+
+def grid(**changes: Any) -> GridSearcher:
+    return GridSearcher.model_validate({"space": SPACE, "folds": 2} | changes)
+
+
+def optuna(**changes: Any) -> OptunaSearcher:
+    return OptunaSearcher.model_validate({"space": SPACE, "folds": 2, "trials": 16} | changes)
+
+
+def search(
+    searcher: Searcher, model: Model | None = None, frame: pd.DataFrame | None = None, **changes: Any
+) -> SearchResult:
+    given = {"metric": RMSE, "splitter": TimeSplitter()} | changes
+    return searcher.search(model or Line(), schema(), table() if frame is None else frame, **given)
+
+
+def dimension(raw: Any) -> Any:
+    return TypeAdapter(Dimension).validate_python(raw)
+
+
+# The space
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        pytest.param([], "the list of choices is empty", id="no choice"),
+        pytest.param([1, 2, 1], "1 is among the choices twice", id="a choice twice"),
+        pytest.param({"low": 2, "high": 2}, "low 2 is not below high 2", id="nothing between"),
+        pytest.param({"low": 2.5, "high": 1}, "low 2.5 is not below high 1", id="upside down"),
+        pytest.param(
+            {"low": 0.0, "high": 1.0, "log": True}, "log needs a low above 0, not 0.0", id="the logarithm of 0"
+        ),
+        pytest.param(
+            {"low": -1, "high": 1, "log": True}, "log needs a low above 0, not -1", id="the logarithm of less than 0"
+        ),
+        pytest.param(
+            {"low": 1, "high": 9, "log": True, "step": 2}, "log and step exclude each other", id="steps of a logarithm"
+        ),
+        pytest.param(
+            {"low": 1, "high": 9, "step": 0}, "step 0 is not between 0 and the width of the range, 8", id="a step of 0"
+        ),
+        pytest.param(
+            {"low": 1, "high": 9, "step": 9}, "step 9 is not between 0 and the width", id="a step that is too wide"
+        ),
+        pytest.param({"low": "1e-3", "high": 1}, "'1e-3' is not a finite number", id="text"),
+        pytest.param({"low": math.nan, "high": 1}, "nan is not a finite number", id="not a number"),
+        pytest.param({"low": 1, "high": math.inf}, "inf is not a finite number", id="infinite"),
+        pytest.param({"low": False, "high": True}, "False is not a finite number", id="booleans"),
+        pytest.param({"low": 1, "hihg": 2}, "hihg is not a key of Range; did you mean high", id="a misspelt key"),
+        pytest.param(3, "A dimension is a list of choices, or a range with low and high", id="neither list nor range"),
+    ],
+)
+def test_a_bad_dimension_is_refused_with_its_reason(raw, reason):
+    with pytest.raises(ValidationError, match=reason):
+        GridSearcher.model_validate({"space": {"slope": raw}})
+
+
+@pytest.mark.parametrize(
+    ("raw", "points", "values"),
+    [
+        pytest.param(["b", "a", None, True, 1], 2, ["b", "a", None, True, 1], id="all choices, in their order"),
+        pytest.param({"low": 1, "high": 9}, 3, [1, 5, 9], id="integers"),
+        pytest.param({"low": 1, "high": 3}, 5, [1, 2, 3], id="integers, each once"),
+        pytest.param({"low": 0.0, "high": 1}, 3, [0.0, 0.5, 1.0], id="floats"),
+        pytest.param(
+            {"low": 1e-3, "high": 10.0, "log": True}, 5, [0.001, 0.01, 0.1, 1.0, 10.0], id="orders of magnitude"
+        ),
+        pytest.param({"low": 1, "high": 100, "log": True}, 3, [1, 10, 100], id="integer orders of magnitude"),
+        pytest.param({"low": 0.0, "high": 0.3, "step": 0.1}, 9, [0.0, 0.1, 0.2, 0.3], id="steps that meet the end"),
+        pytest.param({"low": 10, "high": 35, "step": 10}, 9, [10, 20, 30], id="steps that miss the end"),
+        pytest.param({"low": 0, "high": 100, "step": 10}, 3, [0, 50, 100], id="fewer points than steps"),
+        pytest.param({"low": 0, "high": 1, "step": 0.5}, 3, [0.0, 0.5, 1.0], id="floats because of the step"),
+    ],
+)
+def test_the_values_of_a_dimension_on_a_grid(raw, points, values):
+    # when
+    found = dimension(raw).grid(points)
+    # then
+    assert found == values
+    assert [type(value) for value in found] == [type(value) for value in values]
+
+
+@given(
+    low=st.floats(1e-6, 1e3),
+    width=st.floats(1e-3, 1e3),
+    log=st.booleans(),
+    steps=st.none() | st.floats(1, 50),
+    points=st.integers(2, 9),
+)
+def test_a_grid_stays_within_its_range_and_reaches_its_ends(low, width, log, steps, points):
+    # given
+    high = low + width
+    step = (high - low) / steps if steps and not log else None
+    found = dimension({"low": low, "high": high, "log": log, "step": step})
+    # when
+    values = found.grid(points)
+    # then
+    assert len(values) <= points
+    assert values == sorted(values)
+    assert all(found.contains(value) for value in values)
+    assert (values[0], values[-1]) == found.extremes
+
+
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [
+        pytest.param(
+            {"slpoe": [1.0]}, "slpoe is not a hyperparameter of Line; did you mean slope", id="a misspelt name"
+        ),
+        pytest.param({"KIND": ["Line"]}, "KIND is not a hyperparameter", id="the kind"),
+        pytest.param(
+            {"slope": [1.0, -1.0]}, "space.slope: Line does not accept -1.0: Input should be greater", id="a bad choice"
+        ),
+        pytest.param({"slope": {"low": 0.0, "high": 1.0}}, "space.slope: Line does not accept 0.0", id="a bad end"),
+        pytest.param(
+            {"offset": {"low": 0.0, "high": 1.0}}, "space.offset: Line does not accept 0.0", id="floats for an integer"
+        ),
+        pytest.param({"shape": ["line", 3]}, "space.shape: Line does not accept 3", id="a choice of a wrong type"),
+        pytest.param({}, "the space of the search is empty", id="nothing to search"),
+    ],
+)
+@pytest.mark.parametrize("make", [grid, optuna])
+def test_a_space_that_does_not_fit_the_model_is_refused_before_the_search(make, space, reason, tmp_path):
+    # given
+    journal = tmp_path / "journal.jsonl"
+    # then
+    with pytest.raises(ConfigError, match=reason) as caught:
+        search(make(space=space), journal=journal)
+    assert caught.value.hint
+    assert not journal.exists()
+
+
+@pytest.mark.parametrize("searcher", [grid(points=4), optuna(seed=3)], ids=lambda searcher: searcher.KIND)
+def test_a_searcher_is_what_its_dump_says(searcher):
+    adapter = TypeAdapter(SearcherKind)
+    assert adapter.validate_json(adapter.dump_json(searcher)) == searcher
+    assert searcher.model_dump()["space"]["shape"] == ("line", "bend", None)
+
+
+# The trials
+
+
+def test_a_grid_is_walked_in_its_order():
+    # given
+    space = {"slope": {"low": 1.0, "high": 3.0}, "shape": ["line", "bend"]}
+    # when
+    found = search(grid(space=space))
+    # then
+    assert [tuple(trial.params.values()) for trial in found.trials] == [
+        (1.0, "line"),  # the model's own
+        (1.0, "line"),
+        (1.0, "bend"),
+        (2.0, "line"),
+        (2.0, "bend"),
+        (3.0, "line"),
+        (3.0, "bend"),
+    ]
+    assert found.best.number == 3
+    assert found.best_params == {"slope": 2.0, "shape": "line"}
+
+
+def test_a_grid_that_is_too_large_is_refused_with_its_size():
+    with pytest.raises(ConfigError, match=r"the grid has 63 points, more than max_trials: 62") as caught:
+        search(
+            grid(
+                max_trials=62,
+                points=7,
+                space=SPACE | {"shape": ["line", "bend", None], "slope": {"low": 1.0, "high": 2.0, "step": 0.5}},
+            )
+        )
+    assert "OptunaSearcher" in caught.value.hint
+
+
+def test_a_score_is_the_mean_over_the_folds():
+    # given
+    frame, folds = table(), list(TimeSplitter().folds(table(), schema(), 3))
+    # when
+    trial = search(grid(folds=3, space={"slope": [2.0]})).trials[1]
+    # then: with the slope right, what is left is the offset of 1
+    assert trial.fold_scores == pytest.approx((1.0, 1.0, 1.0))
+    own = search(grid(folds=3, space={"slope": [2.0]})).trials[0]
+    assert own.fold_scores == pytest.approx(
+        [RMSE.score(frame["y"].iloc[test], Line().fit(schema(), frame).outputs(frame.iloc[test])) for _, test in folds]
+    )
+    assert own.score == pytest.approx(sum(own.fold_scores) / 3)
+
+
+@pytest.mark.parametrize("make", [grid, optuna])
+def test_the_model_as_it_is_comes_first_and_may_win(make):
+    # given: no better model is in the space
+    model = Line(slope=2.0, offset=1)
+    # when
+    found = search(make(space={"slope": {"low": 3.0, "high": 4.0}}), model)
+    # then
+    assert found.trials[0].params == {"slope": 2.0}
+    assert found.best is found.trials[0]
+    assert found.best.score == pytest.approx(0.0, abs=1e-6)
+    assert found.best_params == {}
+    assert model == Line(slope=2.0, offset=1), "the model itself is left as it was"
+
+
+def test_where_more_is_better_the_most_is_best():
+    # when
+    found = search(optuna(), metric=Metric(name="r2"))
+    # then
+    assert found.best.score == max(trial.score for trial in found.trials)
+    assert found.metric == "r2"
+
+
+def test_equal_seeds_make_equal_trials_and_others_others():
+    # when
+    once, again, other = (search(optuna(seed=seed)) for seed in (7, 7, 8))
+    # then
+    assert once.trials == again.trials
+    assert once.trials[0] == other.trials[0]
+    assert once.trials != other.trials
+
+
+def test_sampled_trials_stay_in_the_space():
+    # given
+    searcher = optuna(trials=40, space=SPACE | {"slope": {"low": 0.5, "high": 4.0, "step": 0.25}})
+    # when
+    found = search(searcher)
+    # then
+    assert [trial.number for trial in found.trials] == list(range(40))
+    for trial in found.trials:
+        assert searcher.space["slope"].contains(trial.params["slope"])
+        assert searcher.space["offset"].contains(trial.params["offset"])
+        assert trial.params["shape"] in ("line", "bend", None)
+    assert found.best.score < found.trials[0].score
+
+
+@pytest.mark.parametrize(
+    ("metric", "wanted"),
+    [
+        pytest.param(RMSE, 1.0, id="little is better"),
+        pytest.param(Metric(name="r2"), 4.0, id="much is better"),
+    ],
+)
+def test_a_sampler_learns_from_the_trials_before(metric, wanted):
+    # given: the score grows with the slope
+    searcher = optuna(space={"slope": {"low": 1.0, "high": 4.0}})
+    slopes = np.linspace(1.0, 4.0, 21).tolist()
+    before = [Trial(number, {"slope": slope}, slope, (slope,), 1.0) for number, slope in enumerate(slopes)]
+    # when
+    proposed = [searcher.propose(number, before, metric)["slope"] for number in range(21, 31)]
+    # then
+    assert abs(np.median(proposed) - wanted) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        pytest.param("data", "fold 1: there is a hole in the data", id="data that do not allow a fit"),
+        pytest.param("nan", "fold 1: rmse is nan on its held-out rows", id="a score of NaN"),
+    ],
+)
+@pytest.mark.parametrize("make", [grid, optuna])
+def test_a_failed_trial_is_recorded_and_never_best(make, trouble, reason, tmp_path):
+    # given: what would be best fails
+    model = Line(trouble=trouble, trouble_above=1.5)
+    journal = tmp_path / "journal.jsonl"
+    # when
+    found = search(make(), model, journal=journal)
+    again = search(make(), model, journal=journal)
+    # then
+    failed = [trial for trial in found.trials if trial.params["slope"] > 1.5]
+    assert failed
+    assert {trial.reason for trial in failed} == {reason}
+    assert all(math.isnan(trial.score) and trial.fold_scores == () for trial in failed)
+    assert found.best not in failed
+    assert again == found
+
+
+def test_a_bug_of_the_model_is_no_failed_trial():
+    with pytest.raises(ZeroDivisionError, match="a bug of the model"):
+        search(grid(), Line(trouble="bug", trouble_above=1.5))
+
+
+def test_a_search_in_which_all_trials_fail_has_no_result():
+    with pytest.raises(DataError, match="all 4 trials failed; the first one: fold 1: there is a hole"):
+        search(grid(space={"slope": [1.0, 2.0, 3.0]}), Line(trouble="data", trouble_above=0.1))
+
+
+def test_a_metric_that_does_not_fit_is_refused():
+    with pytest.raises(ConfigError, match="roc_auc does not fit a regression target"):
+        search(grid(), metric=Metric(name="roc_auc"))
+
+
+def test_too_few_rows_for_the_folds_are_no_failed_trial():
+    with pytest.raises(DataError, match="too few"):
+        search(grid(), frame=table().iloc[[0, 59]])
+
+
+def test_a_real_model_is_searched():
+    # given
+    space = {"learning_rate": {"low": 0.05, "high": 0.5, "log": True}, "max_depth": [2, None]}
+    # when
+    found = search(grid(space=space, points=2), BoostedTrees(max_iter=3, min_samples_leaf=5))
+    # then
+    assert found.best_params["learning_rate"] == 0.5
+    assert found.best.score < found.trials[0].score
+
+
+def test_progress_is_told_after_each_trial():
+    # given
+    told: list[tuple[int, int, str]] = []
+    # when
+    search(
+        grid(space={"slope": [1.5, 3.0, 2.0]}),
+        Line(trouble="data", trouble_above=2.5),
+        progress=lambda *words: told.append(words),
+    )
+    # then
+    assert [(done, total) for done, total, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    scores = [words.split(",")[0] for _, _, words in told]
+    assert told[0][2].startswith("rmse ")
+    assert told[2][2] == f"failed (fold 1: there is a hole in the data), best {scores[1].removeprefix('rmse ')}"
+    assert told[3][2] == "rmse 1, best 1"
+
+
+def test_the_frame_has_one_row_a_trial():
+    # when
+    found = search(grid(space={"slope": [2.0, 3.0]}), Line(trouble="data", trouble_above=2.5))
+    frame = found.frame()
+    # then
+    assert list(frame) == ["number", "param_slope", "score", "fold_1", "fold_2", "seconds", "reason"]
+    assert frame["number"].tolist() == [0, 1, 2]
+    assert frame["param_slope"].tolist() == [1.0, 2.0, 3.0]
+    assert frame["score"].isna().tolist() == [False, False, True]
+    assert frame["fold_2"].isna().tolist() == [False, False, True]
+
+
+def test_a_spent_budget_begins_no_more_trials(tmp_path):
+    # given: a search whose first trials took a day
+    journal = tmp_path / "journal.jsonl"
+    search(optuna(trials=3), journal=journal)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text(
+        "".join(json.dumps(line | ({"seconds": 86_400.0} if "seconds" in line else {})) + "\n" for line in lines)
+    )
+    # when
+    found = search(optuna(trials=9, budget_seconds=3_600.0), journal=journal)
+    # then
+    assert len(found.trials) == 3
+
+
+# The journal
+
+
+@pytest.mark.parametrize("make", [grid, optuna])
+def test_a_finished_search_is_read_and_not_run_again(make, tmp_path):
+    # given
+    journal = tmp_path / "deep" / "journal.jsonl"
+    found = search(make(), journal=journal)
+    written = journal.read_bytes()
+    told: list[Any] = []
+    # when
+    again = search(make(), journal=journal, progress=lambda *words: told.append(words))
+    # then
+    assert again == found
+    assert [trial.seconds for trial in again.trials] == [trial.seconds for trial in found.trials]
+    assert not told
+    assert journal.read_bytes() == written
+
+
+def test_more_trials_go_on_from_the_journal(tmp_path):
+    # given
+    journal = tmp_path / "journal.jsonl"
+    search(optuna(trials=5), journal=journal)
+    told: list[int] = []
+    # when
+    found = search(optuna(trials=16), journal=journal, progress=lambda done, total, words: told.append(done))
+    # then
+    assert told == list(range(6, 17))
+    assert found.trials == search(optuna(trials=16)).trials
+    assert search(optuna(trials=5), journal=journal).trials == found.trials[:5]
+
+
+@pytest.mark.parametrize(
+    ("searcher", "changes"),
+    [
+        pytest.param(optuna(trials=3, seed=1), {}, id="another seed"),
+        pytest.param(optuna(trials=3, folds=3), {}, id="other folds"),
+        pytest.param(optuna(trials=3, space={"slope": [1.0, 2.0]}), {}, id="another space"),
+        pytest.param(grid(space={"slope": [1.0, 2.0]}), {}, id="another searcher"),
+        pytest.param(optuna(trials=3), {"model": Line(trouble_above=98.0)}, id="another model"),
+        pytest.param(optuna(trials=3), {"frame": table(slope=2.5)}, id="other data"),
+        pytest.param(optuna(trials=3), {"frame": table()[::-1]}, id="another order of the rows"),
+        pytest.param(optuna(trials=3), {"metric": Metric(name="mae")}, id="another metric"),
+        pytest.param(optuna(trials=3), {"splitter": RandomSplitter()}, id="another splitter"),
+    ],
+)
+def test_the_journal_of_another_search_is_replaced(searcher, changes, tmp_path):
+    # given
+    journal = tmp_path / "journal.jsonl"
+    search(optuna(trials=3), journal=journal)
+    before = journal.read_text().splitlines()
+    # when
+    found = search(searcher, journal=journal, **changes)
+    # then
+    after = journal.read_text().splitlines()
+    assert after[0] != before[0]
+    assert len(after) == 1 + len(found.trials)
+
+
+@settings(max_examples=15, deadline=None)
+@given(share=st.floats(0, 1))
+def test_a_journal_cut_anywhere_leads_to_the_same_trials(share):
+    # given
+    searcher = grid(space={"slope": [1.5, 2.0, 3.0]})
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "journal.jsonl"
+        found = search(searcher, journal=journal)
+        whole = journal.read_bytes()
+        # when
+        journal.write_bytes(whole[: round(share * len(whole))])
+        again = search(searcher, journal=journal)
+        # then
+        assert again == found
+        assert len(journal.read_bytes().splitlines()) == len(whole.splitlines())
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        pytest.param(b"\0" * 80 + b"\n", id="zeros of a disk that lost power"),
+        pytest.param(b'{"number": 2}\n', id="a trial without scores"),
+        pytest.param(b"[]\n", id="something else"),
+        pytest.param(
+            b'{"number": 7, "params": {}, "score": 1.0, "fold_scores": [1.0], "seconds": 1.0}\n', id="another number"
+        ),
+    ],
+)
+def test_what_is_no_trial_is_overwritten(rubbish, tmp_path):
+    # given
+    journal = tmp_path / "journal.jsonl"
+    searcher = grid(space={"slope": [1.5, 2.0, 3.0]})
+    found = search(searcher, journal=journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:3]) + rubbish + b"".join(lines[3:]))
+    # when
+    again = search(searcher, journal=journal)
+    # then
+    assert again == found
+    assert rubbish not in journal.read_bytes()
+
+
+def test_a_journal_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StorageError, match="the journal of the search cannot be kept"):
+        search(grid(), journal=tmp_path / "file" / "journal.jsonl")
+
+
+def killed_search() -> OptunaSearcher:
+    # More than the ten trials that Optuna draws at random before it learns from those before.
+    return optuna(trials=30)
+
+
+def test_a_search_that_was_killed_ends_like_one_that_was_not(tmp_path):
+    # given: a process that is killed in the middle of its search
+    journal = tmp_path / "journal.jsonl"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
+    process = subprocess.Popen([sys.executable, __file__, str(journal)], env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 6:
+            assert process.poll() is None, "it ended by itself"
+            assert time.monotonic() < deadline, "it does not get on"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    told: list[int] = []
+    # when
+    found = search(killed_search(), journal=journal, progress=lambda done, total, words: told.append(done))
+    # then
+    assert 6 <= told[0] < 30
+    assert found.trials == search(killed_search()).trials
+
+
+if __name__ == "__main__":
+    search(killed_search(), journal=Path(sys.argv[1]), progress=lambda done, total, words: time.sleep(0.1))
