@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import sys
 import tempfile
 import time
 import warnings
@@ -12,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from kfp import components, local
+from rich.console import Console
 
 from model_name import errors
 from model_name.jobs.components import ERROR, OUTBOX
 from pipelines.graphs import RESULTS
+from pipelines.steplog import StepLog
 
 LOCAL_ROOT = Path("build") / "local"
 KILL_SECONDS = 10
@@ -31,7 +33,7 @@ def run_pipeline(name: str, package: Path, arguments: dict[str, Any]) -> dict[st
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         os.environ[OUTBOX] = folder
-        with _quiet(), _children_end():
+        with _told(steps_of(package)), _children_end():
             local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(LOCAL_ROOT))
             try:
                 components.load_component_from_file(str(package))(**arguments)
@@ -51,10 +53,17 @@ def _error(folder: Path) -> errors.ModelNameError | None:
     return kind(found["message"], hint=found["hint"])
 
 
+def steps_of(package: Path) -> int:
+    """How many steps a compiled pipeline has."""
+    spec = next(iter(yaml.safe_load_all(package.read_text(encoding="utf-8"))))
+    return len(spec["deploymentSpec"]["executors"])
+
+
 @contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """What the steps print goes to stderr: stdout is for the result. Warnings that nobody can act on are left out."""
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+def _told(steps: int) -> Generator[None]:
+    """What the runner prints is told on stderr: stdout is for the result. Warnings nobody can act on are left out."""
+    log = StepLog(Console(stderr=True), steps)
+    with contextlib.redirect_stdout(log), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"kfp\.")
         warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"kfp\.")
         yield

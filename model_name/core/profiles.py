@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
-from sklearn.metrics import balanced_accuracy_score, r2_score
+from sklearn.metrics import r2_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from model_name.core.frames import Frame, decode_target
@@ -197,7 +197,7 @@ def bounds(values: NDArray[Any]) -> tuple[float | None, float | None]:
     if span < 1e-300:  # its digits are beyond float64
         return None, None
     lower = max(low - span, 0.0) if low >= 0 else low - span
-    upper = min(high + span, 0.0) if high <= 0 else high + span
+    upper = min(high + span, 0.0) if high <= 0 and low < 0 else high + span
     digits = 1 - int(np.floor(np.log10(span)))
     # min and max: for huge values with a small span, rounding could fall back into what was observed.
     return min(_outward(lower, digits, np.floor), low), max(_outward(upper, digits, np.ceil), high)
@@ -212,7 +212,8 @@ def _outward(value: float, digits: int, whole: Any) -> float:
 def _with_text_names(frame: Frame) -> Frame:
     if frame.empty:
         raise DataError("the table is empty: it has no rows", hint="check the path and the limit of its reader")
-    named = frame.set_axis([str(name) for name in frame.columns], axis=1, copy=False)
+    named = frame.copy(deep=False)
+    named.columns = pd.Index([str(name) for name in frame.columns])
     if not named.columns.is_unique:
         twice = named.columns[named.columns.duplicated()][0]
         raise DataError(f"{twice}: the table has this column twice", hint="rename one of them")
@@ -536,11 +537,10 @@ def _by_category(codes: NDArray[np.int64], truth: NDArray[Any], half: int, *, is
 
 
 def _balanced(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
-    counts = np.bincount(truth)
-    is_frequent = np.isin(truth, np.flatnonzero(counts >= 3))  # a class of one row is hit or missed by chance
-    if len(np.unique(truth[is_frequent])) < 2:
-        return 0.0
-    return float(balanced_accuracy_score(truth[is_frequent], predicted[is_frequent]))
+    """The mean recall of the classes; one of few rows is hit or missed by chance and does not count."""
+    frequent = [label for label, rows in enumerate(np.bincount(truth)) if rows >= 3]
+    recalls = [float(np.mean(predicted[truth == label] == label)) for label in frequent]
+    return float(np.mean(recalls)) if len(recalls) > 1 else 0.0
 
 
 def _no_feature(facts: Mapping[str, Facts], unreadable: Mapping[str, str], doubts: Mapping[str, Doubt]) -> DataError:

@@ -508,6 +508,7 @@ def _check_bounds(
     total = len(values)
     infinite = np.isinf(values)
     problems.add(name, np.flatnonzero(infinite), lambda row: f"{values[row]} is not finite", total)
+    too_large = ~infinite & (np.abs(values) > LARGEST)
     clipped = values
     for bound, word, beyond in (
         (column.min, "below", np.less),
@@ -515,6 +516,7 @@ def _check_bounds(
     ):
         if bound is None or not (outside := beyond(values, bound) & ~infinite).any():
             continue
+        too_large &= ~outside
         count = int(outside.sum())
         if column.out_of_bounds == "clip":
             clipped = np.where(outside, bound, clipped)
@@ -523,8 +525,13 @@ def _check_bounds(
             keep &= ~outside
             report.dropped[f"{name} is {word} {bound}"] = count
         else:
-            reasons = {row: f"{values[row]} is {word} {bound}" for row in np.flatnonzero(outside)[:MAX_PROBLEMS]}
+            reasons = {
+                row: f"{shown(column, values[row])} is {word} {bound}" for row in np.flatnonzero(outside)[:MAX_PROBLEMS]
+            }
             problems.add(name, np.flatnonzero(outside), reasons.__getitem__, total)
+    problems.add(
+        name, np.flatnonzero(too_large), lambda row: f"{shown(column, values[row])} is too large for float32", total
+    )
     return clipped
 
 

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from textwrap import indent, wrap
@@ -171,14 +170,13 @@ def _refuse_to_lose(directory: Path, names: Iterable[str], *, overwrite: bool) -
 
 def _put(directory: Path, texts: dict[str, str], schema: TableSchema) -> None:
     """Write all files beside the folder before any of them appears in it."""
-    parent = directory.resolve().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{directory.resolve().name}.", suffix=".part", dir=parent))
+    place = directory.resolve()
+    part = place.with_name(f".{place.name}.{os.getpid()}.part")
+    part.mkdir(parents=True, exist_ok=True)
     try:
         for name, text in texts.items():
             (part / name).write_text(text, encoding="utf-8")
         _prove(part / SCHEMA, schema)
-        part.chmod(0o777 & ~_umask())  # mkdtemp's folder is for one user alone
         if directory.exists():  # perhaps the working directory itself, which must not be replaced
             for name in texts:
                 (part / name).replace(directory / name)
@@ -186,12 +184,6 @@ def _put(directory: Path, texts: dict[str, str], schema: TableSchema) -> None:
             part.replace(directory)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _prove(path: Path, schema: TableSchema) -> None:

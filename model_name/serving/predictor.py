@@ -256,9 +256,14 @@ def tensor_of(
     name: str, datatype: str, values: NDArray[Any], request: InferRequest, parameters: dict[str, Any] | None = None
 ) -> InferOutput:
     """One tensor. A gRPC client that sent typed contents is answered by them, as the protocol has it."""
-    has_contents = request.from_grpc and not request.use_binary_outputs
-    data = values.reshape(-1).tolist() if has_contents else values
-    return InferOutput(name=name, shape=list(values.shape), datatype=datatype, data=data, parameters=parameters)
+    tensor = InferOutput(name=name, shape=list(values.shape), datatype=datatype, parameters=parameters)
+    if not request.from_grpc:
+        tensor.data = values  # KServe encodes it as the request has it for this output
+    elif request.use_binary_outputs:
+        tensor.set_data_from_numpy(values)
+    else:
+        tensor.data = values.reshape(-1).tolist()
+    return tensor
 
 
 def label_datatype(classes: Sequence[Label]) -> str:

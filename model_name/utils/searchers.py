@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice, product
@@ -35,7 +36,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from typing_extensions import override
 
 from model_name.core.metrics import Metric
 from model_name.core.models import FitContext, Model
@@ -53,7 +53,7 @@ Report = Callable[[int, int, str], None]
 """Called with (done, total, words) after each trial."""
 
 JOURNAL_FORMAT = 1
-DIGITS = 14  # that a proposed float keeps: 0.3 instead of 0.30000000000000004
+DIGITS = 14  # that a proposed float keeps: 0.1 instead of 0.09999999999999999
 
 
 def _require_number(raw: Any) -> Any:
@@ -84,7 +84,7 @@ class Choice(RootModel[Many[JsonValue]]):
         """The values that a model must accept for it to accept all."""
         return self.root
 
-    def grid(self, points: int) -> list[Any]:  # noqa: ARG002  asked like a range
+    def grid(self, points: int) -> list[Any]:
         """All values: they have no order to leave any out by."""
         return list(self.root)
 
@@ -117,7 +117,7 @@ class Range(Frozen):
             raise ValueError(f"log needs a low above 0, not {self.low}")
         if self.step is not None and self.log:
             raise ValueError("log and step exclude each other")
-        if self.step is not None and not 0 < self.step <= self.high - self.low:
+        if self.step is not None and (self.step <= 0 or not self._steps):
             raise ValueError(f"step {self.step} is not between 0 and the width of the range, {self.high - self.low:g}")
         return self
 
@@ -144,6 +144,8 @@ class Range(Frozen):
         """A number of the range as the model gets it."""
         if self.is_integer:
             return round(value)
+        if self.step:
+            return float(_exact(self.low) + round((value - self.low) / self.step) * _exact(self.step))
         return min(max(float(f"{value:.{DIGITS}g}"), float(self.low)), float(self.high))
 
     def contains(self, value: Any) -> bool:
@@ -157,8 +159,12 @@ class Range(Frozen):
 
     @property
     def _steps(self) -> int:
-        # The small share keeps 0.3 = 3 * 0.1 in the range from 0 to 0.3.
-        return math.floor((self.high - self.low) / self.step + 1e-9) if self.step else 0
+        return int((_exact(self.high) - _exact(self.low)) // _exact(self.step)) if self.step else 0
+
+
+def _exact(number: float) -> Decimal:
+    # As it is written: as floats, three steps of 0.1 end above 0.3.
+    return Decimal(str(number))
 
 
 def _dimension_kind(raw: Any) -> str | None:
@@ -404,7 +410,6 @@ class GridSearcher(Searcher):
             )
         return 1 + size
 
-    @override
     def propose(self, number: int, before: Sequence[Trial], metric: Metric) -> Params:
         """As of `Searcher`."""
         values = next(islice(product(*self._axes), number - 1, None))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -100,6 +100,7 @@ def test_a_threshold_is_a_gate(name, threshold, value, passes):
     assert Metric(name=name, threshold=threshold).passes(value) is passes
 
 
+@settings(deadline=None)
 @given(
     name=st.sampled_from(list(DEFINITIONS)),
     threshold=st.floats(-10, 10),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -414,7 +414,7 @@ def test_v2_refuses_a_malformed_body(servers: dict[str, Server], body: bytes, re
     assert response.json()["error"].startswith(reason)
 
 
-def binary_area(size: int) -> dict[str, Any]:
+def binary_area(size: Any) -> dict[str, Any]:
     return {"name": "area", "shape": [1], "datatype": "FP64", "parameters": {"binary_data_size": size}}
 
 
@@ -670,13 +670,12 @@ def test_the_process_imports_nothing_of_training(bundles: dict[str, Bundle], ser
     assert set(FORBIDDEN).isdisjoint(imported)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="only Linux tells what a process has mapped")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has mapped")
 def test_a_server_that_has_answered_has_loaded_no_library_of_training(
     servers: dict[str, Server], rows: list[Row]
 ) -> None:
     assert post_v1(servers["regression"], {"instances": rows}).status_code == 200
-    with open(f"/proc/{servers['regression'].process.pid}/maps", encoding="utf-8") as maps:
-        loaded = maps.read()
+    loaded = Path(f"/proc/{servers['regression'].process.pid}/maps").read_text(encoding="utf-8")
     assert "/onnxruntime/" in loaded
     assert [name for name in FORBIDDEN if f"/{name}/" in loaded] == []
 

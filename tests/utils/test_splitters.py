@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_name.core.schemas import TableSchema
@@ -76,6 +76,7 @@ def test_rows_of_one_moment_are_judged_in_one_fold_only():
     assert [[hours[row] for row in test] for _, test in folds] == [[144], [168, 168], [192, 192, 192]]
 
 
+@settings(deadline=None)
 @given(hours=HOURS, count=st.integers(1, 5))
 def test_folds_by_time_never_look_ahead(hours, count):
     # given
@@ -96,6 +97,7 @@ def test_folds_by_time_never_look_ahead(hours, count):
     assert len(judged) == len(set(judged))
 
 
+@settings(deadline=None)
 @given(hours=HOURS, test_size=st.floats(0.05, 0.95))
 def test_a_split_by_time_is_disjoint_complete_and_ordered(hours, test_size):
     # given
@@ -110,6 +112,7 @@ def test_a_split_by_time_is_disjoint_complete_and_ordered(hours, test_size):
     assert moments[train].max() < moments[test].min()
 
 
+@settings(deadline=None)
 @given(
     hours=st.lists(st.integers(0, 99), min_size=10, max_size=60),
     test_size=st.floats(0.1, 0.9),

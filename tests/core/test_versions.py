@@ -1,0 +1,103 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from model_name.core import frames
+from model_name.core.models import BoostedTrees, ConstantModel
+from model_name.core.versions import Recipe, Semver, next_semver
+
+NUMBERS = st.integers(0, 10**6)
+SEMVERS = st.builds(Semver, major=NUMBERS, minor=NUMBERS, patch=NUMBERS)
+SAME = Recipe(contract="c", model="m")
+
+
+@given(SEMVERS)
+def test_a_version_survives_its_text(version):
+    assert Semver.parse(str(version)) == version
+
+
+@given(st.text(max_size=12) | st.from_regex(r"\d+\.\d+\.\d+\s?"))
+def test_what_parses_is_written_the_same(text):
+    try:
+        version = Semver.parse(text)
+    except ValueError as err:
+        assert "is not of the form MAJOR.MINOR.PATCH" in str(err)
+    else:
+        assert str(version) == text
+
+
+@pytest.mark.parametrize("text", ["1.2", "v1.2.3", "1.2.3-rc1", "01.2.3", "1.2.3\n", " 1.2.3", "1.2.1٢", ""])
+def test_what_is_no_version_is_refused(text):
+    with pytest.raises(ValueError, match="MAJOR.MINOR.PATCH"):
+        Semver.parse(text)
+
+
+@given(SEMVERS, SEMVERS)
+def test_versions_sort_by_their_numbers(one, other):
+    assert (one.order < other.order) == ((one.major, one.minor, one.patch) < (other.major, other.minor, other.patch))
+
+
+@pytest.mark.parametrize(
+    ("history", "recipe", "expected"),
+    [
+        pytest.param([], SAME, "1.0.0", id="the first"),
+        pytest.param([("1.2.3", SAME)], SAME, "1.2.4", id="the same recipe on new data"),
+        pytest.param([("1.2.3", SAME)], Recipe(contract="c", model="n"), "1.3.0", id="another model"),
+        pytest.param([("1.2.3", SAME)], Recipe(contract="d", model="m"), "2.0.0", id="another contract"),
+        pytest.param([("1.2.3", SAME)], Recipe(contract="d", model="n"), "2.0.0", id="both"),
+        pytest.param([("1.10.0", SAME), ("1.9.0", SAME)], SAME, "1.10.1", id="after the highest, not the last"),
+        pytest.param(
+            [("1.0.0", SAME), ("2.0.0", Recipe(contract="d", model="m"))], SAME, "3.0.0", id="back to an older contract"
+        ),
+    ],
+)
+def test_what_changed_decides_which_number_grows(history, recipe, expected):
+    past = [(Semver.parse(text), made_by) for text, made_by in history]
+    assert str(next_semver(past, recipe)) == expected
+
+
+@given(st.lists(st.tuples(SEMVERS, st.sampled_from("ab"), st.sampled_from("ab")), max_size=5))
+def test_the_next_version_is_above_all(history):
+    past = [(version, Recipe(contract=contract, model=model)) for version, contract, model in history]
+    following = next_semver(past, Recipe(contract="a", model="a"))
+    assert all(following.order > version.order for version, _ in past)
+
+
+@pytest.fixture(scope="module")
+def recipe_of(make_schema, make_table):
+    """The recipe of a model that is fitted on a table."""
+
+    def make(model, task="regression", seed=0, rows=240, schema=None, **columns):
+        schema = schema or make_schema(task)
+        table = frames.check(make_table(task, seed=seed, rows=rows).assign(**columns), schema).frame
+        return Recipe.of(model.fit(schema, table))
+
+    return make
+
+
+def small(**params):
+    return BoostedTrees(**({"max_iter": 2} | params))
+
+
+def test_new_data_keeps_the_recipe(recipe_of):
+    assert recipe_of(small()) == recipe_of(small(), seed=1, group="only one category")
+
+
+def test_another_parameter_or_kind_is_another_model(recipe_of):
+    before = recipe_of(small())
+    for after in (recipe_of(small(max_iter=3)), recipe_of(ConstantModel())):
+        assert after.contract == before.contract
+        assert after.model != before.model
+
+
+def test_another_schema_is_another_contract(recipe_of, make_schema):
+    raw = make_schema("regression").model_dump(mode="json")
+    del raw["columns"]["gap"]
+    schema = type(make_schema("regression")).model_validate(raw | {"extra": "drop"})
+    assert recipe_of(small(), schema=schema).contract != recipe_of(small()).contract
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        SAME.model = "other"
