@@ -43,6 +43,8 @@ $(SETUP): requirements.lock pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	$(BIN)/uv pip install --python $(RUN) --requirements requirements.lock
 	$(BIN)/uv pip install --python $(RUN) --no-deps --editable .
+	# Each step of a pipeline is a process of its own: compiled once, its imports take a third of the time.
+	$(RUN) -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	touch $@
 
 .PHONY: lock

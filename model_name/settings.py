@@ -71,9 +71,11 @@ def build_job(raw: dict[str, Any], *, files: Sequence[str] = ()) -> Job:
         raise ConfigError(f"{place}: job.KIND is missing", hint=f"it is one of {', '.join(JOBS)}")
     try:
         kind = job_kind(str(job["KIND"]))
-        import_plugins(job.get("plugins") or [])
-        mlflow = (job.get("mlflow") or {}) | osvariables.overrides()["mlflow"]
-        return kind.model_validate(job | {"mlflow": mlflow})
+        plugins, mlflow = job.get("plugins") or [], job.get("mlflow") or {}
+        import_plugins([plugins] if isinstance(plugins, str) else plugins)
+        if isinstance(mlflow, dict):  # if it is none, the validation says so
+            job = job | {"mlflow": mlflow | osvariables.overrides()["mlflow"]}
+        return kind.model_validate(job)
     except ConfigError as err:
         raise ConfigError(f"{place}: {err.message}", hint=err.hint) from err
     except ValidationError as err:

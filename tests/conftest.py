@@ -11,6 +11,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, settings
 from loguru import logger
 
 from model_name.core import frames
@@ -18,6 +19,10 @@ from model_name.core.models import Model, model_kinds
 from model_name.core.schemas import TableSchema
 from model_name.io.osvariables import Env, env
 from model_name.io.services import MlflowService
+
+# A shared machine is slow at times; that says nothing about the code.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 TASKS = ("regression", "binary", "multiclass")
 CLASSES: dict[str, Any] = {"regression": None, "binary": [False, True], "multiclass": ["low", "mid", "high"]}

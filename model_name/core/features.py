@@ -107,11 +107,19 @@ def categories(values: NDArray[Any]) -> tuple[str, ...]:
     return tuple(sorted({value for value in values if value is not None}))
 
 
+class Codes(dict[Any, float]):
+    """The codes of categories; anything else has the code NaN."""
+
+    def __missing__(self, value: Any) -> float:
+        """A missing or unseen category."""
+        return float("nan")
+
+
 def read_feature(feature: Feature, values: NDArray[Any]) -> NDArray[Any]:
     """One typed column as numbers."""
     if feature.kind == "category":
-        codes = {value: code for code, value in enumerate(feature.values)}
-        return np.fromiter((codes.get(value, np.nan) for value in values), dtype=np.float32, count=len(values))
+        codes = Codes({value: code for code, value in enumerate(feature.values)})
+        return np.fromiter(map(codes.__getitem__, values.tolist()), dtype=np.float32, count=len(values))
     if feature.part is not None:
         numbers: NDArray[Any] = np.where(np.isnat(values), np.nan, PARTS[feature.part](values))
         return numbers

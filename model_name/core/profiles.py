@@ -403,7 +403,8 @@ def _key(facts: Mapping[str, Facts], given: tuple[str, ...], goal: Facts) -> tup
         found = find_key(facts)
         if found:
             return found, False, [f"key: {', '.join(found)} names each row; rows that share it will be refused"]
-        return (), False, ["key: none was found, nor up to three texts and dates that do together; name it with --key"]
+        words = "key: none of the texts and dates, nor up to three together, names each row"
+        return (), False, [f"{words}; name the key with --key, numbers can be part of it"]
     for name in given:
         if name not in facts:
             raise DataError(f"{name}: cannot be part of the key: its values cannot be read")

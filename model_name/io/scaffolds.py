@@ -91,6 +91,12 @@ class Dumper(yaml.SafeDumper):
     """Quotes every text that plain YAML or `configs.Loader` would take for something else: NO, 1, 1e5, 2013-01-01."""
 
 
+def _represent_text(dumper: Dumper, text: str) -> yaml.ScalarNode:
+    # Double quotes alone keep a text with line breaks or control characters on its line.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+Dumper.add_representer(str, _represent_text)
 Dumper.yaml_implicit_resolvers = {
     first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *Loader.yaml_implicit_resolvers.get(first, [])]
     for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *Loader.yaml_implicit_resolvers}
@@ -259,7 +265,8 @@ def _entry(name: str, value: Any, note: str = "") -> str:
     is_line = len(line) <= WIDTH - 2 and "\n" not in line and not line.startswith("?")
     if is_line and len(f"{line}  {comment}") <= WIDTH - 2:
         return f"{line}  {comment}".rstrip() + "\n"
-    text = f"{line}\n" if is_line else _dumped(entry, width=WIDTH - 10, default_flow_style=None)
+    style = None if isinstance(value, dict | list | tuple) else False
+    text = f"{line}\n" if is_line else _dumped(entry, width=WIDTH - 10, default_flow_style=style)
     return f"{comment}\n{text}" if comment else text
 
 

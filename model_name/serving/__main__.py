@@ -5,6 +5,7 @@ may reach the ports is for the network to say.
 """
 
 import logging
+import socket
 import struct
 import sys
 import warnings
@@ -26,7 +27,7 @@ from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, ModelNameError
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.predictor import Predictor, Unserved
+from model_name.serving.predictor import Predictor, UnservedError
 
 MODELS = Path("/mnt/models")  # where KServe's storage initializer puts what `storageUri` names
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, struct.error, InferenceError)
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         serve(args)
     except ModelNameError as err:
-        print("error:", "; ".join(line.strip() for line in str(err).splitlines()), file=sys.stderr)
+        sys.stderr.write(f"error: {err}\n")
         return err.exit_code
     return 0
 
@@ -62,7 +63,7 @@ def serve(args: Namespace) -> None:
     """Load the bundle, answer its example and serve until SIGTERM.
 
     Raises:
-        ConfigError: An argument asks for what cannot be done.
+        ConfigError: An argument asks for what cannot be done, or a port is taken.
         NotFoundError: A file of the bundle is missing.
         DataError: The bundle is broken.
     """
@@ -72,7 +73,23 @@ def serve(args: Namespace) -> None:
     log(args, bundle.manifest.table)
     predictor = Predictor(args.model_name or bundle.manifest.name, DataPlane(bundle))
     predictor.load()
-    build_server(args).start([predictor])
+    server = build_server(args)
+    check_free("--http_port", server.http_port)
+    if server.enable_grpc:
+        check_free("--grpc_port", server.grpc_port)
+    server.start([predictor])
+
+
+def check_free(flag: str, port: int) -> None:
+    """Find a taken port before the servers do: they exit with a trace, or with the code of a refused gate.
+
+    Raises:
+        ConfigError: It cannot be listened on.
+    """
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as err:
+        raise ConfigError(f"{flag} {port}: {err.strerror}", hint="name another port") from err
 
 
 def build_server(args: Namespace) -> ModelServer:
@@ -97,7 +114,7 @@ def build_server(args: Namespace) -> ModelServer:
     return server
 
 
-class StrictProtocols(Protocols):  # type: ignore[misc]  # kserve is untyped
+class StrictProtocols(Protocols):
     """KServe's decoding, that answers 400 where a malformed binary body would be its 500."""
 
     def decode(self, body: Any, headers: Any, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -121,24 +138,24 @@ class StrictProtocols(Protocols):  # type: ignore[misc]  # kserve is untyped
         return {**super().metadata(), "extensions": []}
 
 
-class FixedModels(ModelRepositoryExtension):  # type: ignore[misc]  # kserve is untyped
+class FixedModels(ModelRepositoryExtension):
     """Refuses to load and unload: KServe would let anyone do it who reaches the port."""
 
     async def load(self, model_name: str) -> None:
         """Refuse.
 
         Raises:
-            Unserved: Always.
+            UnservedError: Always.
         """
-        raise Unserved("models are loaded at the start, and by nobody else")
+        raise UnservedError("models are loaded at the start, and by nobody else")
 
     async def unload(self, model_name: str) -> None:
         """Refuse.
 
         Raises:
-            Unserved: Always.
+            UnservedError: Always.
         """
-        raise Unserved("models are unloaded at the end, and by nobody else")
+        raise UnservedError("models are unloaded at the end, and by nobody else")
 
 
 async def refuse_malformed(_: Request, err: RequestValidationError) -> JSONResponse:
@@ -199,7 +216,7 @@ class Refusals(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the line of a refusal, and let all lines through."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, InvalidInput | Unserved):
+        if isinstance(error, InvalidInput | UnservedError):
             reason = " ".join(str(error).split())[:MAX_REASON] if self.is_quoting else "the client was told why"
             record.msg, record.args, record.exc_info = f"refused: {reason}", (), None
             record.levelno, record.levelname = logging.WARNING, "WARNING"

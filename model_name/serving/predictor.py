@@ -35,7 +35,7 @@ LABEL_DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT64": np.int64}
 Tensors = dict[str, Sequence[Any] | NDArray[Any]]
 
 
-class Unserved(NotImplementedError):
+class UnservedError(NotImplementedError):
     """Something of KServe's API that this server does not do: 501, or UNIMPLEMENTED."""
 
     def __init__(self, reason: str) -> None:
@@ -44,7 +44,7 @@ class Unserved(NotImplementedError):
         self.reason = reason
 
 
-class Predictor(Model):  # type: ignore[misc]  # kserve is untyped
+class Predictor(Model):
     """Answers requests of KServe's protocols from a data plane. A bad one is refused by 400 or INVALID_ARGUMENT.
 
     **V1** takes `{"instances": [ROW, ...]}`; a row is an object, or an array in the order of the inputs. `null` is a
@@ -94,9 +94,9 @@ class Predictor(Model):  # type: ignore[misc]  # kserve is untyped
         """Refuse: explanations come from a server of their own.
 
         Raises:
-            Unserved: Always.
+            UnservedError: Always.
         """
-        raise Unserved(f"{self.name} predicts; its explainer is another server")
+        raise UnservedError(f"{self.name} predicts; its explainer is another server")
 
     def answer_v1(self, payload: Any) -> dict[str, Any]:
         """The body that answers a body of V1.

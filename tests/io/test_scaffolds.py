@@ -14,6 +14,7 @@ from model_name.core.profiles import Inferred, infer
 from model_name.core.schemas import Column, TableSchema, Target
 from model_name.errors import ConfigError, StorageError
 from model_name.io.configs import read_document
+from model_name.io.datasets import reader_for
 from model_name.io.scaffolds import project_name, write_project
 from model_name.settings import load_job
 
@@ -39,7 +40,7 @@ def table(task: str = "regression") -> pd.DataFrame:
         {
             "id": [f"row {row}" for row in range(ROWS)],
             "when": pd.date_range("2024-01-01", periods=ROWS, freq="5h").floor("s"),
-            "country": RNG.choice(["NO", "1", "1e5", "2024-01-01", "null"], ROWS),
+            "country": RNG.choice(["NO", "1", "1e5", "2024-01-01", "no"], ROWS),
             "city": RNG.choice([f"city {number}" for number in range(70)], ROWS),
             "is_new": RNG.random(ROWS) > 0.5,
             "size": RNG.normal(10, 2, size=ROWS),
@@ -68,7 +69,7 @@ def test_the_folder_runs_as_it_is(tmp_path, monkeypatch, task, ending):
     else:
         frame.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
 
-    files = write_project("confs/things", infer(frame, name="things", target="y"), path)
+    files = write_project("confs/things", infer(reader_for(path).read(), name="things", target="y"), path)
 
     assert files[:2] == [Path("confs/things/schema.yaml"), Path("confs/things/project.yaml")]
     assert sorted(Path("confs/things").iterdir()) == sorted(files)
@@ -80,7 +81,7 @@ def test_the_folder_runs_as_it_is(tmp_path, monkeypatch, task, ending):
     assert job.splitter.KIND == "TimeSplitter"
     parts = job.read_parts()
     assert (len(parts.train), len(parts.test)) == (120, 30)
-    assert job.schema_.columns["country"].values == ("1", "1e5", "2024-01-01", "NO", "null")
+    assert job.schema_.columns["country"].values == ("1", "1e5", "2024-01-01", "NO", "no")
 
 
 def test_without_a_time_column_rows_are_held_out_at_random(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -25,7 +26,8 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from kserve.protocol.infer_type import RequestedOutput
 
 from model_name.core.schemas import Outputs
-from model_name.errors import DataError
+from model_name.errors import ConfigError, DataError
+from model_name.serving.__main__ import Refusals, check_free, main
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.predictor import Predictor, label_datatype
@@ -699,32 +701,45 @@ def test_a_server_serves_under_the_name_it_is_given_and_ends_well(
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        pytest.param(
-            ["--bundle", "{tmp}"], 4, "error: {tmp}: is not a bundle, bundle.json is missing; next:", id="no bundle"
-        ),
-        pytest.param(
-            ["--bundle", "{tmp}", "--workers", "2"], 2, "error: --workers: a server is one process", id="two workers"
-        ),
+        pytest.param(["--bundle", "{tmp}"], 4, "error: {tmp}: is not a bundle, bundle.json is missing", id="no bundle"),
+        pytest.param(["--workers", "2"], 2, "error: --workers: a server is one process\n", id="two workers"),
         pytest.param(["--bundel", "x"], 2, "unrecognized arguments: --bundel", id="an unknown argument"),
         pytest.param(["--help"], 0, "--bundle BUNDLE", id="help"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(
-    args: list[str], code: int, words: str, tmp_path: Any, serving_env: dict[str, str]
+    args: list[str], code: int, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    command = [sys.executable, "-m", "model_name.serving", *(arg.format(tmp=tmp_path) for arg in args)]
+    try:
+        returned = main([arg.format(tmp=tmp_path) for arg in args])
+    except SystemExit as exit_:
+        returned = int(exit_.code or 0)
+    assert returned == code
+    assert words.format(tmp=tmp_path) in "".join(capfd.readouterr())
+
+
+def test_a_taken_port_is_told() -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--http_port {port}: "):
+            check_free("--http_port", port)
+    check_free("--http_port", port)
+
+
+def test_a_process_without_a_bundle_exits_with_its_code(tmp_path: Path, serving_env: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "model_name.serving", "--bundle", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=serving_env)
-    assert result.returncode == code
-    assert words.format(tmp=tmp_path) in result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
+    assert result.returncode == 4
+    assert result.stderr.splitlines() == [
+        f"error: {tmp_path}: is not a bundle, bundle.json is missing",
+        "  next: name the folder that holds it",
+    ]
 
 
 @pytest.mark.parametrize(
     ("is_quoting", "line"), [(True, "refused: age: 5 is a secret"), (False, "refused: the client was told why")]
 )
 def test_the_log_quotes_no_reason_where_a_column_is_sensitive(is_quoting: bool, line: str) -> None:
-    from model_name.serving.__main__ import Refusals
-
     error = InvalidInput("age: 5 is\n a secret")
     record = logging.LogRecord("kserve", logging.ERROR, "f", 1, "Exception: %s", (error,), (InvalidInput, error, None))
     assert Refusals(is_quoting=is_quoting).filter(record)

@@ -22,6 +22,19 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 class Encoder(nn.Module):
     """Features to the inputs of a network; knows the training rows by their means, quantiles and gaps."""
 
+    numbers: Tensor
+    codes: Tensor
+    mean: Tensor
+    low: Tensor
+    high: Tensor
+    inverse_deviation: Tensor
+    has_gaps: Tensor
+    edges: Tensor
+    steepness: Tensor
+    missing: Tensor
+    offsets: Tensor
+    embeddings: nn.Embedding
+
     def __init__(self, features: Sequence[Feature], matrix: Matrix, *, bins: int, embedding: int) -> None:
         """Fit the scaling of the numbers and start the embeddings of the categories.
 
@@ -31,8 +44,6 @@ class Encoder(nn.Module):
         super().__init__()
         numbers = [place for place, feature in enumerate(features) if feature.kind == "number"]
         codes = [place for place, feature in enumerate(features) if feature.kind == "category"]
-        self.numbers: Tensor
-        self.codes: Tensor
         self.has_numbers, self.has_codes = bool(numbers), bool(codes)
         self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.long))
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.long))
@@ -70,8 +81,8 @@ class Encoder(nn.Module):
         starts = np.concatenate([[0], np.cumsum([size + 1 for size in sizes])]).astype(np.int64)  # + 1: the missing one
         self.register_buffer("missing", torch.tensor(sizes, dtype=torch.float32))
         self.register_buffer("offsets", torch.from_numpy(starts[:-1]))
-        self.embeddings = nn.Embedding(int(starts[-1]), embedding) if sizes else None
-        if self.embeddings is not None:
+        if sizes:
+            self.embeddings = nn.Embedding(int(starts[-1]), embedding)
             codes = np.where(np.isnan(matrix), sizes, matrix).astype(np.int64) + starts[:-1]
             counts = np.bincount(codes.ravel(), minlength=starts[-1])
             with torch.no_grad():
@@ -97,6 +108,9 @@ class Block(nn.Module):
 class Network(nn.Module):
     """From the feature matrix to scores, all scaling included."""
 
+    target_mean: Tensor
+    target_deviation: Tensor
+
     def __init__(
         self, encoder: Encoder, *, hidden: int, blocks: int, dropout: float, classes: int, targets: NDArray[Any]
     ) -> None:
@@ -111,8 +125,6 @@ class Network(nn.Module):
             nn.SiLU(),
             nn.Linear(hidden, classes or 1),
         )
-        self.target_mean: Tensor
-        self.target_deviation: Tensor
         mean, deviation = (0.0, 1.0) if classes else (float(targets.mean()), float(targets.std()) or 1.0)
         self.register_buffer("target_mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("target_deviation", torch.tensor(deviation, dtype=torch.float32))
@@ -131,14 +143,14 @@ class Network(nn.Module):
     def score(self, matrix: Matrix) -> NDArray[np.float32]:
         """The same for arrays of any length."""
         rows = torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
-        scores: NDArray[np.float32] = torch.cat([self(some) for some in rows.split(SCORING_ROWS)]).numpy()
+        scores: NDArray[np.float32] = torch.cat([self(some) for some in torch.split(rows, SCORING_ROWS)]).numpy()
         return scores
 
 
 def to_onnx(network: Network, features: int) -> onnx.ModelProto:
     """The graph of what is served, weights inside.
 
-    By the exporter of TorchScript: it takes 0.3 s, the one of `torch.export` 10 s at its first call, for the same graph.
+    By the exporter of TorchScript, which takes 0.3 s; that of `torch.export` takes 10 s at its first call.
     """
     graph = io.BytesIO()
     with warnings.catch_warnings():
@@ -146,7 +158,7 @@ def to_onnx(network: Network, features: int) -> onnx.ModelProto:
         torch.onnx.export(
             network,
             (torch.zeros(2, features),),
-            graph,
+            graph,  # type: ignore[arg-type]  # torch's annotation forgets what this exporter also takes
             dynamo=False,
             opset_version=OPSET,
             input_names=[GRAPH_INPUT],

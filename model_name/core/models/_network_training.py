@@ -82,15 +82,18 @@ def tensors(network: Network, matrix: Matrix, targets: NDArray[Any]) -> TensorDa
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Make torch's random numbers and algorithms repeatable inside, and leave both as they were."""
+def repeatable(seed: int, threads: int) -> Iterator[None]:
+    """Fix what weights depend on beside the data (seed, algorithms, threads), and leave torch as it was."""
+    had_threads = torch.get_num_threads()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
+        torch.set_num_threads(threads)
         try:
             yield
         finally:
+            torch.set_num_threads(had_threads)
             torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)
 
 
@@ -241,7 +244,7 @@ class Batches(Sampler[Tensor]):
         else:
             generator = torch.Generator().manual_seed(_epoch_seed(self.seed, self.epoch))
             order = torch.randperm(self.rows, generator=generator)
-        yield from order.split(self.size)
+        yield from torch.split(order, self.size)
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls it before each epoch."""

@@ -39,6 +39,8 @@ class TabularNetwork(Model):
         max_epochs: Passes over the training rows at the most.
         patience: Epochs without a better validation loss after which it stops.
         validation_size: Share of the training rows that it does not learn from but stops by.
+        threads: Processors of the training. A number rather than all there are, since sums in another order make other
+            weights; layers this narrow gain little from more, and lose much where processors are shared.
     """
 
     KIND: Literal["TabularNetwork"] = "TabularNetwork"
@@ -53,6 +55,7 @@ class TabularNetwork(Model):
     max_epochs: int = Field(20, ge=1)
     patience: int = Field(8, ge=1)
     validation_size: float = Field(0.1, gt=0, lt=1)
+    threads: int = Field(1, ge=1, le=256)
 
     _network: Any = PrivateAttr(None)
 
@@ -66,7 +69,7 @@ class TabularNetwork(Model):
         from model_name.core.models import _network_training as training
 
         learning, validating = self._split(len(matrix), has_time_order=context.has_time_order)
-        with training.seeded(self.random_state):
+        with training.repeatable(self.random_state, self.threads):
             network = self._build(matrix[learning], targets[learning])
             self._network = training.train(
                 network,

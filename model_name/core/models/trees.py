@@ -72,7 +72,9 @@ class BoostedTrees(SklearnModel):
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         kind = HistGradientBoostingClassifier if self.classes else HistGradientBoostingRegressor
-        self._estimator = kind(**self.get_params()).fit(matrix, targets)
+        # It cannot bin a column of which nothing is known. As a constant it is never split by.
+        known = np.where(np.isnan(matrix).all(axis=0), np.float32(0), matrix)
+        self._estimator = kind(**self.get_params()).fit(known, targets)
 
     def explain_matrix(self, matrix: Matrix) -> Explanation:
         """Exact contributions by TreeSHAP (Lundberg et al. 2020), on the log-odds where there are classes."""

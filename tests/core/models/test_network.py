@@ -25,7 +25,7 @@ TASKS = {
     "binary": Target(name="y", task="binary", classes=(False, True)),
     "multiclass": Target(name="y", task="multiclass", classes=("low", "middle", "high")),
 }
-EPOCHS = 8
+EPOCHS = 6
 SMALL = {"hidden": 16, "bins": 8, "embedding": 2, "batch_size": 64, "max_epochs": EPOCHS, "patience": EPOCHS}
 
 CHILD = """
@@ -78,7 +78,7 @@ def are_equal(one: TabularNetwork, other: TabularNetwork) -> bool:
 @pytest.fixture(scope="module", params=TASKS)
 def fitted(request: pytest.FixtureRequest) -> tuple[TabularNetwork, pd.DataFrame]:
     table = make_table(request.param)
-    model = TabularNetwork(hidden=32, bins=16, batch_size=32, max_epochs=12)
+    model = TabularNetwork(hidden=32, bins=16, batch_size=32, max_epochs=10)
     return model.fit(make_schema(request.param), table), table
 
 
@@ -167,15 +167,17 @@ def test_equal_seeds_and_rows_give_equal_weights(uninterrupted) -> None:
     # given a model of the same seed and one of another
     again, other = TabularNetwork(**SMALL), TabularNetwork(**SMALL, random_state=7)
     # when they are fitted, with other random numbers drawn before
+    threads = torch.get_num_threads()
     torch.manual_seed(1)
     state = torch.get_rng_state()
     for model in (again, other):
         model.fit(make_schema(), make_table())
-    # then the first is equal, the second is not, and the caller's random numbers are where they were
+    # then the first is equal, the second is not, and torch is left as the caller had it
     assert are_equal(again, uninterrupted)
     assert not are_equal(other, uninterrupted)
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == threads
 
 
 def test_a_feature_without_its_season_is_hidden() -> None:

@@ -1,0 +1,295 @@
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_name.core import frames
+from model_name.core.schemas import TableSchema
+from model_name.errors import ConfigError, DataError, NotFoundError, PreemptedError, StorageError
+from model_name.io.datasets import CsvReader, ParquetReader, ParquetWriter, reader_for, replacing, storage_error
+
+ROWS = 25
+
+
+@pytest.fixture
+def table():
+    return pd.DataFrame({"n": range(ROWS), "x": np.arange(ROWS) / 4, "g": ["a", "b", None, "d", "e"] * 5})
+
+
+@pytest.fixture(params=["here", "memory"])
+def root(request, workplace):
+    """Where files lie: in the working directory, or behind a URL."""
+    if request.param == "here":
+        return f"{workplace}/"
+    return f"memory://{workplace.name}-{os.urandom(4).hex()}/"
+
+
+def write(path, table):
+    if path.endswith(".parquet"):
+        ParquetWriter(path=path).write(table)
+        return path
+    with fsspec.open(path, "wt", compression="infer", newline="") as file:
+        table.to_csv(file, index=False, sep="\t" if path.endswith(".tsv") else ",")
+    return path
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.csv.gz", "t.tsv", "folder/on/the/way/t.parquet"])
+def test_a_table_is_read_as_it_was_written(root, table, name):
+    if name.startswith("folder"):
+        assert not Path("folder").exists()
+    reader = reader_for(write(f"{root}{name}", table))
+    pd.testing.assert_frame_equal(reader.read(), table)
+    assert reader.count() == (ROWS if name.endswith("parquet") else None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 40), limit=st.none() | st.integers(1, 50), size=st.integers(1, 45), group=st.integers(1, 45))
+def test_batches_are_the_table_up_to_the_limit(tmp_path_factory, rows, limit, size, group):
+    # given a table in row groups of some size
+    path = tmp_path_factory.mktemp("t") / "t"
+    table = pa.table({"n": range(rows), "g": [str(row) for row in range(rows)]})
+    pq.write_table(table, f"{path}.parquet", row_group_size=group)
+    table.to_pandas().to_csv(f"{path}.csv", index=False)
+    expected = table.to_pandas().head(limit if limit else rows)
+    for reader in (reader_for(f"{path}.parquet", limit), CsvReader(path=f"{path}.csv", limit=limit)):
+        # when it is read in batches
+        batches = list(reader.batches(rows=size))
+        # then none is empty or too large, and together they are the first rows
+        assert all(0 < batch.num_rows <= size for batch in batches)
+        assert pa.Table.from_batches(batches)["n"].to_pylist() == expected["n"].tolist()
+        # and reading it whole is the same
+        assert reader.read()["n"].tolist() == expected["n"].tolist()
+    assert reader_for(f"{path}.parquet", limit).count() == len(expected)
+
+
+def test_a_limit_leaves_the_rest_of_the_file_alone(workplace):
+    # given a file that is broken behind its first row group
+    table = pa.table({"n": np.zeros(200_000)})
+    pq.write_table(table, "t.parquet", row_group_size=100_000, use_dictionary=False, compression="snappy")
+    second = pq.ParquetFile("t.parquet").metadata.row_group(1).column(0)
+    raw = bytearray(Path("t.parquet").read_bytes())
+    start = second.data_page_offset
+    raw[start : start + second.total_compressed_size] = os.urandom(second.total_compressed_size)
+    Path("t.parquet").write_bytes(raw)
+    # then the first rows can be read, and all of them cannot
+    assert len(ParquetReader(path="t.parquet", limit=10).read()) == 10
+    assert next(ParquetReader(path="t.parquet").batches(rows=10)).num_rows == 10
+    with pytest.raises(DataError, match=r"t.parquet: is not a table that ParquetReader can read"):
+        ParquetReader(path="t.parquet").read()
+    with pytest.raises(DataError, match=r"t.parquet: is not a table that ParquetReader can read"):
+        list(ParquetReader(path="t.parquet").batches())
+
+
+def test_an_index_of_pandas_is_a_column_where_it_has_a_name_and_nothing_otherwise(workplace, table):
+    # given what pandas writes of a filtered table, and of one with a named index
+    table[table["n"] > 3].to_parquet("filtered.parquet")
+    table.set_index("n").to_parquet("named.parquet")
+    # then a table and its batches have the same columns
+    for name in ("filtered.parquet", "named.parquet"):
+        reader = ParquetReader(path=name)
+        assert sorted(reader.read().columns) == sorted(next(reader.batches()).schema.names) == ["g", "n", "x"]
+        assert list(reader.read().index[:2]) == [0, 1]
+
+
+def test_the_schema_tells_a_text_format_its_types(workplace, make_schema, make_table, task):
+    # given the same table as Parquet and as CSV
+    table, schema = make_table(task), make_schema(task)
+    write(f"{workplace}/t.parquet", table)
+    write(f"{workplace}/t.csv", table)
+    # when both are read and checked, then they are the same table
+    read = [frames.check(reader_for(f"t.{end}").read(schema), schema).frame for end in ("parquet", "csv")]
+    pd.testing.assert_frame_equal(*read)
+    # and so they are up to a limit
+    some = [frames.check(reader_for(f"t.{end}", 50).read(schema), schema).frame for end in ("parquet", "csv")]
+    pd.testing.assert_frame_equal(*some)
+
+
+def test_a_number_that_looks_whole_at_first_is_read_in_batches(workplace):
+    # given a CSV whose target has its first fraction far behind the first block
+    text = "x,y\n" + "1,1\n" * 400_000 + "1,1.5\n"
+    Path("t.csv").write_text(text)
+    schema = TableSchema.model_validate(
+        {"name": "t", "target": {"name": "y", "task": "regression"}, "columns": {"x": {"kind": "numeric"}}}
+    )
+    batches = list(CsvReader(path="t.csv").batches(schema))
+    assert sum(batch.num_rows for batch in batches) == 400_001
+    assert batches[-1].column("y")[-1].as_py() == 1.5
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "reason"),
+    [
+        pytest.param("nope.parquet", NotFoundError, "nope.parquet: there is no such file", id="a missing file"),
+        pytest.param("memory://nope.csv", NotFoundError, "there is no such file", id="a missing URL"),
+        pytest.param("nope://a/t.csv", DataError, "cannot be opened: Protocol not known", id="an unknown protocol"),
+        pytest.param("folder.parquet", DataError, "folder.parquet: cannot be opened", id="a folder"),
+        pytest.param("words.parquet", DataError, "is not a table that ParquetReader can read", id="no Parquet"),
+        pytest.param("empty.parquet", DataError, "is not a table that ParquetReader can read", id="an empty Parquet"),
+        pytest.param("empty.csv", DataError, "is not a table that CsvReader can read", id="an empty CSV"),
+        pytest.param("ragged.csv", DataError, "is not a table that CsvReader can read", id="ragged lines"),
+        pytest.param("latin.csv", DataError, "is not a table that CsvReader can read", id="not UTF-8"),
+        pytest.param("words.csv.gz", DataError, "is not a table that CsvReader can read", id="not compressed"),
+        pytest.param("cut.csv.gz", DataError, "is not a table that CsvReader can read", id="half a file"),
+    ],
+)
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_file_that_is_no_table_is_named(workplace, path, error, reason, limit, make_schema):
+    Path("folder.parquet").mkdir()
+    Path("words.parquet").write_text("words " * 100)
+    Path("empty.parquet").touch()
+    Path("empty.csv").touch()
+    Path("ragged.csv").write_text("a,b\n1\n1,2,3\n")
+    Path("latin.csv").write_bytes("group\né\n".encode("latin-1"))
+    Path("words.csv.gz").write_text("a,b\n1,2\n")
+    write(f"{workplace}/whole.csv.gz", noise(5_000).to_pandas())
+    whole = Path("whole.csv.gz").read_bytes()
+    Path("cut.csv.gz").write_bytes(whole[: len(whole) // 2])
+    schema = make_schema("regression") if path == "latin.csv" else None
+    with pytest.raises(error) as caught:
+        reader_for(path, limit).read(schema)
+    assert reason in caught.value.message
+    with pytest.raises(error):
+        list(reader_for(path, limit).batches(schema))
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_header_alone_is_a_table_without_rows(workplace, limit):
+    Path("t.csv").write_text("a,b\n")
+    reader = CsvReader(path="t.csv", limit=limit)
+    assert len(reader.read()) == 0
+    assert list(reader.batches()) == []
+
+
+def test_the_ending_decides_the_reader():
+    assert reader_for("a.pq") == ParquetReader(path="a.pq")
+    assert reader_for("a.tsv", 5) == CsvReader(path="a.tsv", limit=5, delimiter="\t")
+    with pytest.raises(ConfigError, match="a.xlsx: is neither .parquet, .csv nor .tsv"):
+        reader_for("a.xlsx")
+
+
+@pytest.mark.parametrize("path", ["t.parquet", "memory://t.parquet", "s3://bucket/t.parquet"])
+def test_lineage_is_recorded_whatever_the_place(table, path):
+    found = reader_for(path).lineage("train", table.drop(columns="g"), "x")
+    assert (found.name, found.targets) == ("train", "x")
+    assert found.profile == {"num_rows": ROWS, "num_elements": 2 * ROWS}
+
+
+def test_writing_replaces_the_whole_file(root, table):
+    writer = ParquetWriter(path=f"{root}t.parquet")
+    assert writer.write(table) == writer.path
+    writer.write(pa.table({"a": [1]}))
+    assert ParquetReader(path=writer.path).read().to_dict("list") == {"a": [1]}
+    filesystem, place = fsspec.core.url_to_fs(root)
+    assert [Path(name).name for name in filesystem.ls(place, detail=False)] == ["t.parquet"]
+
+
+def test_a_table_that_parquet_cannot_hold_is_refused(workplace):
+    with pytest.raises(DataError, match="t.parquet: the table cannot be written as Parquet"):
+        ParquetWriter(path="t.parquet").write(pd.DataFrame({"a": [1, "x", object()]}))
+    assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param(KeyError("bug"), KeyError, id="a bug"),
+        pytest.param(KeyboardInterrupt(), KeyboardInterrupt, id="an interruption"),
+        pytest.param(PreemptedError("told to stop"), PreemptedError, id="a preemption, which is an OSError too"),
+        pytest.param(OSError(28, "No space left on device"), StorageError, id="a full disk"),
+    ],
+)
+def test_what_fails_half_way_leaves_the_old_file_and_its_own_name(root, error, expected):
+    # given a file that is there
+    filesystem, place = fsspec.core.url_to_fs(f"{root}t.bin")
+    filesystem.makedirs(str(Path(place).parent), exist_ok=True)
+    filesystem.pipe_file(place, b"old")
+
+    def overwrite():
+        with replacing(f"{root}t.bin") as file:
+            file.write(b"half")
+            raise error
+
+    # when writing it anew fails
+    with pytest.raises(expected):
+        overwrite()
+    # then the old one is still there, alone
+    assert filesystem.cat_file(place) == b"old"
+    assert [Path(name).name for name in filesystem.ls(str(Path(place).parent), detail=False)] == ["t.bin"]
+
+
+def test_a_place_that_cannot_be_written_is_named(workplace, table):
+    Path("file").touch()
+    with pytest.raises(StorageError, match=r"file/t.parquet: cannot be written: (Not a directory|File exists)"):
+        ParquetWriter(path="file/t.parquet").write(table)
+
+
+def test_a_storage_error_stays_one():
+    err = StorageError("full")
+    assert storage_error("t", err) is err
+    assert "the disk is full; nothing was left half-written" in storage_error("t", OSError(28, "x")).message
+    assert storage_error("t", OSError(122, "quota")).hint == "free some space and run again"
+
+
+@contextlib.contextmanager
+def small_disk(folder):
+    """A real disk of 1 MiB, where that is allowed."""
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True)
+    if made.returncode:
+        pytest.skip("no mount allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def noise(rows=500_000):
+    return pa.table({"x": np.random.default_rng(0).random(rows)})
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_behind(workplace):
+    with small_disk(workplace / "disk") as disk:
+        # given a table on a disk that has no room for a larger one
+        writer = ParquetWriter(path=f"{disk}/t.parquet")
+        writer.write(pa.table({"x": [1.0]}))
+        # when the larger one is written
+        with pytest.raises(StorageError, match="the disk is full; nothing was left half-written") as caught:
+            writer.write(noise())
+        # then the old one is whole, and alone
+        assert caught.value.exit_code == 5
+        assert [file.name for file in disk.iterdir()] == ["t.parquet"]
+        assert ParquetReader(path=writer.path).read()["x"].tolist() == [1.0]
+
+
+def test_a_limit_on_the_size_of_files_is_told_and_leaves_nothing_behind(workplace):
+    # given a process that may not write files of more than 100 kB
+    code = """
+import numpy as np, pyarrow as pa, signal
+from model_name.errors import StorageError
+from model_name.io.datasets import ParquetWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    ParquetWriter(path="t.parquet").write(pa.table({"x": np.random.default_rng(0).random(500_000)}))
+except StorageError as err:
+    print(err.message)
+"""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True, check=False, env=environment
+    )
+    # then it says so, and nothing is left
+    assert done.stdout == "t.parquet: cannot be written: File too large\n", done.stderr
+    assert list(workplace.iterdir()) == []

@@ -1,0 +1,354 @@
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import mlflow
+import pytest
+from loguru import logger
+from pydantic import PrivateAttr
+
+from model_name.errors import DataError, DependencyError, NotFoundError
+from model_name.io.osvariables import env
+from model_name.io.registries import Registry
+from model_name.io.services import AlertsService, LoggerService, MlflowService, Service, unreachable
+from model_name.jobs.base import Job, Result
+
+
+def closed_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def webhook(workplace, monkeypatch):
+    """A server that keeps what it is sent and answers with `status`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            server.received.append((self.path, dict(self.headers), json.loads(body)))
+            time.sleep(server.delay)
+            self.send_response(server.status)
+            self.end_headers()
+
+        def log_message(self, *args):
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.received, server.status, server.delay = [], 204, 0.0
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("MODEL_NAME_ALERTS_URL", f"http://127.0.0.1:{server.server_port}/hook?token=secret")
+    env.cache_clear()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_an_alert_is_logged_and_posted_as_a_cloud_event(webhook, logs):
+    AlertsService().notify("promoted", "model {1.0.0} is champion")
+    ((path, headers, event),) = webhook.received
+    assert path == "/hook?token=secret"
+    assert headers["content-type"] == "application/cloudevents+json"
+    assert event.pop("id")
+    assert event == {
+        "specversion": "1.0",
+        "source": "model-name",
+        "type": "model-name.alert",
+        "subject": "promoted",
+        "data": {"title": "promoted", "message": "model {1.0.0} is champion"},
+    }
+    assert logs == ["INFO promoted: model {1.0.0} is champion\n"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param({"status": 500}, id="it answers with an error"),
+        pytest.param({"delay": 2.0}, id="it is slow"),
+        pytest.param({"url": "http://127.0.0.1:{closed}/secret"}, id="nobody listens"),
+        pytest.param({"url": "http://no host/secret"}, id="its address is none"),
+        pytest.param({"url": "secret"}, id="its address has no scheme"),
+        pytest.param({"url": "http://[secret"}, id="its address cannot be read"),
+    ],
+)
+def test_a_failing_webhook_fails_nothing_and_its_token_is_not_logged(webhook, monkeypatch, logs, trouble):
+    webhook.status, webhook.delay = trouble.get("status", 204), trouble.get("delay", 0.0)
+    if "url" in trouble:
+        monkeypatch.setenv("MODEL_NAME_ALERTS_URL", trouble["url"].format(closed=closed_port()))
+        env.cache_clear()
+    start = time.monotonic()
+    AlertsService(timeout_seconds=0.3).notify("refused", "words")
+    assert time.monotonic() - start < 1.5
+    assert logs[0] == "INFO refused: words\n"
+    assert logs[1].startswith("WARNING the alert could not be posted: ")
+    assert "secret" not in "".join(logs)
+
+
+@pytest.mark.parametrize("how", ["disabled", "no address", "empty address"])
+def test_nothing_is_posted_where_nothing_is_configured(webhook, monkeypatch, logs, how):
+    if how != "disabled":
+        monkeypatch.setenv("MODEL_NAME_ALERTS_URL", "")
+        env.cache_clear()
+    if how == "no address":
+        monkeypatch.delenv("MODEL_NAME_ALERTS_URL")
+    AlertsService(enable=how != "disabled").notify("trained", "words")
+    assert webhook.received == []
+    assert logs == ["INFO trained: words\n"]
+
+
+def test_the_log_goes_to_stderr_alone(capsys):
+    try:
+        LoggerService(level="WARNING").start()
+        logger.info("too quiet")
+        logger.warning("words {}", 1)
+        out, err = capsys.readouterr()
+        assert (out, "words 1" in err, "too quiet" in err) == ("", True, False)
+        LoggerService(serialize=True).start()
+        logger.info("words")
+        assert json.loads(capsys.readouterr().err)["record"]["message"] == "words"
+    finally:
+        logger.remove()
+
+
+class Noting(Service):
+    """Notes when it starts and stops, and fails where it is told to."""
+
+    title: str
+    fails: bool = False
+    _notes: list[str] = PrivateAttr(default_factory=list)
+
+    def start(self):
+        if self.fails:
+            raise DependencyError(f"{self.title} does not start")
+        self._notes.append(f"{self.title} started")
+
+    def stop(self):
+        self._notes.append(f"{self.title} stopped")
+
+
+def job_with(make_schema, notes, **fails):
+    """A job whose services write into one list of notes."""
+
+    class Quiet(Job):
+        KIND: str = "Quiet"
+        logger: Service
+        alerts: Service
+        mlflow: Service
+
+        def run(self):
+            return Result()
+
+    services = {title: Noting(title=title, fails=fails.get(title, False)) for title in ("logger", "alerts", "mlflow")}
+    for service in services.values():
+        service._notes = notes
+    table = {"KIND": "ParquetReader", "path": "t.parquet"}
+    return Quiet.model_construct(name="m", schema_=make_schema("regression"), table=table, **services)
+
+
+def test_services_start_in_order_and_stop_in_reverse(make_schema):
+    notes = []
+    job = job_with(make_schema, notes)
+    with job as entered:
+        assert entered is job
+        notes.append("work")
+    assert notes == [
+        "logger started",
+        "alerts started",
+        "mlflow started",
+        "work",
+        "mlflow stopped",
+        "alerts stopped",
+        "logger stopped",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failing", "expected"),
+    [
+        ("logger", []),
+        ("alerts", ["logger started", "logger stopped"]),
+        ("mlflow", ["logger started", "alerts started", "alerts stopped", "logger stopped"]),
+    ],
+)
+def test_services_that_started_are_stopped_where_a_later_one_does_not_start(make_schema, failing, expected):
+    notes = []
+    with (
+        pytest.raises(DependencyError, match=f"{failing} does not start"),
+        job_with(make_schema, notes, **{failing: True}),
+    ):
+        notes.append("work")
+    assert notes == expected
+
+
+def test_services_are_stopped_where_the_work_fails_and_the_failure_is_told(make_schema, webhook):
+    notes = []
+    job = job_with(make_schema, notes).model_copy(update={"alerts": AlertsService()})
+    with pytest.raises(DataError, match="bad table"), job:
+        raise DataError("bad table")
+    assert notes == ["logger started", "mlflow started", "mlflow stopped", "logger stopped"]
+    assert webhook.received[0][2]["data"] == {"title": "Quiet of m failed", "message": "DataError: bad table"}
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        pytest.param("http://me:hunter2@127.0.0.1:{port}", id="a server"),
+        pytest.param("postgresql://me:hunter2@127.0.0.1:{port}/db", id="a database"),
+        pytest.param("postgresql+psycopg2://me:hunter2@127.0.0.1:{port}/db", id="a database with its driver"),
+        pytest.param("http://me:hunter2@no-such-host.invalid", id="a host that does not exist"),
+        pytest.param("http://me:hunter2@127.0.0.1:port", id="a port that is no number"),
+    ],
+)
+@pytest.mark.parametrize("field", ["tracking_uri", "registry_uri"])
+def test_a_store_that_cannot_be_reached_is_told_at_once_and_without_its_password(workplace, uri, field):
+    start = time.monotonic()
+    service = MlflowService(**({"tracking_uri": f"sqlite:///{workplace}/a.db"} | {field: uri.format(port=closed_port())}))
+    with pytest.raises(DependencyError, match="cannot be used") as caught:
+        service.start()
+    assert time.monotonic() - start < 10
+    assert caught.value.exit_code == 5
+    assert "hunter2" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value) or "no-such-host.invalid" in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///file/x.db", "sqlite:///words.db", "nodialect+sqlite:///x"])
+def test_a_database_that_is_none_is_told(workplace, uri):
+    Path("file").touch()
+    Path("words.db").write_text("no database " * 200)
+    if uri.startswith("nodialect"):
+        MlflowService(tracking_uri="mysql+nodriver://127.0.0.1").model_dump()  # readable, but nothing to connect with
+        uri = f"mysql+nodriver://127.0.0.1:{closed_port()}/x"
+    with pytest.raises(DependencyError, match="MLflow at .* cannot be used"):
+        MlflowService(tracking_uri=uri).start()
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        pytest.param("http://me:p%40ss@host:5000/x", "failed at http://me:p%40ss@host:5000/x", id="as it is written"),
+        pytest.param("postgresql://me:p%40ss@host/db", "password p@ss is wrong", id="as it is meant"),
+    ],
+)
+def test_a_password_in_the_words_of_others_is_not_repeated(uri, words):
+    message = unreachable(uri, OSError(words)).message
+    assert "host" in message
+    assert "p@ss" not in message
+    assert "p%40ss" not in message
+
+
+def test_a_run_is_recorded_in_the_experiment_and_can_be_added_to(mlflow_service, workplace):
+    # given a run
+    with mlflow_service.run("train", experiment="things", tags={"job": "x"}) as run:
+        mlflow.log_metric("a", 1)
+        mlflow.log_text("words", "words.txt")
+    # when it is opened again
+    with mlflow_service.run("evaluate", experiment="things", run_id=run.info.run_id):
+        mlflow.log_metric("b", 2)
+    # then it holds both, under its first name, with its files where they were asked to be
+    found = mlflow.get_run(run.info.run_id)
+    assert found.data.metrics == {"a": 1, "b": 2}
+    assert (found.info.run_name, found.data.tags["job"], found.info.status) == ("train", "x", "FINISHED")
+    assert mlflow.get_experiment(found.info.experiment_id).name == "things"
+    assert found.info.artifact_uri.startswith(f"file://{workplace}/mlartifacts/things/")
+    assert list(workplace.glob("mlartifacts/things/*/artifacts/words.txt"))
+
+
+def test_the_experiment_that_is_configured_wins(mlflow_service):
+    service = mlflow_service.model_copy(update={"experiment": "mine"})
+    with service.run("x", experiment="theirs") as run:
+        experiment = mlflow.get_experiment(run.info.experiment_id).name
+    assert experiment == "mine"
+
+
+def test_a_run_that_fails_is_marked_and_its_error_goes_on(mlflow_service):
+    with pytest.raises(DataError, match="bad"), mlflow_service.run("x", experiment="things") as run:
+        raise DataError("bad")
+    assert mlflow.get_run(run.info.run_id).info.status == "FAILED"
+    assert mlflow.active_run() is None
+
+
+def test_a_run_that_does_not_exist_is_told(mlflow_service):
+    with (
+        pytest.raises(DependencyError, match="0000 not found"),
+        mlflow_service.run("x", experiment="things", run_id="0" * 32),
+    ):
+        pytest.fail("there is no such run")
+
+
+def test_stopping_ends_a_run_that_was_left_open(mlflow_service):
+    mlflow.set_experiment(experiment_id=mlflow_service.experiment_id("things"))
+    run = mlflow.start_run()
+    mlflow_service.stop()
+    assert mlflow.active_run() is None
+    assert mlflow.get_run(run.info.run_id).info.status == "FINISHED"
+
+
+BINARIES = Path(shutil.which("postgres") or "/nowhere/postgres").resolve().parent
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    """A PostgreSQL server of one's own; the address of its database."""
+    if not (BINARIES / "initdb").exists():
+        pytest.skip("there is no PostgreSQL here")
+    folder = tmp_path_factory.mktemp("postgres")
+    user = {}
+    if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+        shutil.chown(folder, "postgres")
+        for parent in (folder, *folder.parents[:2]):
+            parent.chmod(0o755)
+        user = {"user": "postgres"}
+    port = closed_port()
+    password = folder / "password"
+    password.write_text("hunter2")
+    password.chmod(0o644)
+
+    def run(name, *arguments):
+        subprocess.run([str(BINARIES / name), *arguments], check=True, capture_output=True, cwd=folder, **user)
+
+    data = str(folder / "data")
+    run("initdb", "-D", data, "-U", "me", "-A", "scram-sha-256", "--pwfile", str(password), "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+    run("pg_ctl", "-D", data, "-l", str(folder / "data" / "log"), "-w", "-o", options, "start")
+    yield f"postgresql://me:hunter2@127.0.0.1:{port}/postgres"
+    run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@pytest.mark.postgres
+def test_postgresql_holds_runs_and_versions(workplace, postgres):
+    service = MlflowService(tracking_uri=postgres, artifacts=str(workplace / "artifacts"))
+    service.start()
+    with service.run("x", experiment="things") as run:
+        mlflow.log_metric("a", 1)
+    assert mlflow.get_run(run.info.run_id).data.metrics == {"a": 1}
+    with pytest.raises(NotFoundError, match="holds no version"):
+        Registry("things").resolve("1")
+    service.stop()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        pytest.param({"hunter2": "guess1"}, "password authentication failed", id="a wrong password"),
+        pytest.param({"/postgres": "/nope"}, 'database "nope" does not exist', id="a database that does not exist"),
+    ],
+)
+def test_postgresql_that_refuses_is_told_without_the_password(workplace, postgres, wrong, reason):
+    for old, new in wrong.items():
+        scheme, rest = postgres.split("://")
+        postgres = f"{scheme}://{rest.replace(old, new)}"
+    with pytest.raises(DependencyError, match=reason) as caught:
+        MlflowService(tracking_uri=postgres).start()
+    assert "hunter2" not in str(caught.value)
+    assert "guess1" not in str(caught.value)

@@ -1,0 +1,133 @@
+"""The compiled pipelines: what a Kubeflow backend will read in them."""
+
+import json
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from model_name.errors import ConfigError
+from pipelines.compiling import compile_pipeline
+from tests import factories
+
+
+def compiled(confs, name="training", **options):
+    path = compile_pipeline(name, str(confs), out=str(confs.parent / f"{name}.yaml"), **options)
+    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    return documents[0], documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+@pytest.fixture(scope="module")
+def confs(tmp_path_factory):
+    return factories.project(tmp_path_factory.mktemp("compiling"))
+
+
+def steps(spec):
+    return spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+
+
+@pytest.mark.parametrize("name", ["training", "inference"])
+def test_the_backends_own_proto_takes_it(confs, name):
+    spec, platform = compiled(confs, name)
+    json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    for executor in platform.values():
+        json_format.ParseDict(executor, kubernetes_pb2.KubernetesExecutorConfig())
+
+
+def test_every_job_is_a_step_in_its_order(confs):
+    spec, _ = compiled(confs)
+    found = steps(spec)
+    assert set(found) == {"preparation", "tuning", "training", "evaluations", "explanations", "promotion", "reports"}
+    assert "promotion" in found["reports"]["dependentTasks"]
+    assert set(spec["root"]["dag"]["tasks"]) == {"exit-handler-1", "notification"}
+
+
+def test_without_a_file_tuning_is_left_out(tmp_path):
+    confs = factories.project(tmp_path)
+    (confs / "tuning.yaml").unlink()
+    assert "tuning" not in steps(compiled(confs)[0])
+
+
+def test_nothing_is_installed_when_a_step_starts(confs):
+    spec, _ = compiled(confs)
+    for executor in spec["deploymentSpec"]["executors"].values():
+        assert "pip" not in " ".join(executor["container"]["command"][:3])
+        assert executor["container"]["image"] == "model-name-python:0.1.0"
+
+
+def test_every_step_carries_its_whole_config(confs):
+    spec, _ = compiled(confs, sets=["job.seed=7"])
+    for name, step in steps(spec).items():
+        job = json.loads(step["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])["job"]
+        assert job["schema"]["columns"]["region"]["values"] == ["north", "south", "west"], name
+        assert job["seed"] == 7
+
+
+def test_no_parameter_is_read_as_a_boolean_by_the_backend(confs):
+    for name in ("training", "inference"):
+        spec, _ = compiled(confs, name)
+        assert not {"n", "y"} & set(spec["root"]["inputDefinitions"]["parameters"])
+
+
+def test_nothing_is_cached_unless_asked_for(confs):
+    spec, _ = compiled(confs)
+    assert all(not step["cachingOptions"].get("enableCache") for step in steps(spec).values())
+
+
+def test_a_profile_of_gpus_reaches_the_ir(confs):
+    spec, platform = compiled(confs, profile="4x2gpu")
+    executors = spec["deploymentSpec"]["executors"]
+    for name in ("training", "tuning"):
+        accelerator = executors[f"exec-{name}"]["container"]["resources"]["accelerator"]
+        assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "2")
+        assert platform[f"exec-{name}"]["tolerations"][0]["key"] == "nvidia.com/gpu"
+        assert platform[f"exec-{name}"]["nodeSelector"]["labels"] == {"nvidia.com/gpu.present": "true"}
+        memory = next(mount for mount in platform[f"exec-{name}"]["emptyDirMounts"] if mount["mountPath"] == "/dev/shm")
+        assert memory["medium"] == "Memory"
+    assert "accelerator" not in executors["exec-evaluations"]["container"]["resources"]
+
+
+def test_secrets_come_from_a_kubernetes_secret_by_name(confs):
+    spec, platform = compiled(confs)
+    for name in spec["deploymentSpec"]["executors"]:
+        (secret,) = platform[name]["secretAsEnv"]
+        assert (secret["secretName"], secret["optional"]) == ("model-name", True)
+        assert {"MLFLOW_TRACKING_URI"} <= {key["envVar"] for key in secret["keyToEnv"]}
+
+
+def test_only_steps_that_can_go_on_are_retried(confs):
+    spec, _ = compiled(confs)
+    assert {name for name, step in steps(spec).items() if "retryPolicy" in step} == {"training", "tuning"}
+
+
+def test_a_profile_of_ones_own_comes_from_a_file(confs, tmp_path):
+    factories.write(
+        tmp_path / "big.yaml", {"image": "mine-python:1", "gpus": 1, "gpu_type": "amd.com/gpu", "memory": "64Gi"}
+    )
+    spec, _ = compiled(confs, profile=str(tmp_path / "big.yaml"))
+    training = spec["deploymentSpec"]["executors"]["exec-training"]["container"]
+    assert training["image"] == "mine-python:1"
+    assert training["resources"]["accelerator"]["resourceType"] == "amd.com/gpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        pytest.param("trainin", {}, "trainin is not a pipeline", id="unknown pipeline"),
+        pytest.param("training", {"profile": "4gpu2"}, "--profile 4gpu2", id="unknown profile"),
+        pytest.param(
+            "training", {"sets": ["job.modle=1"]}, "no step of the training pipeline has this key", id="unknown key"
+        ),
+        pytest.param("training", {"sets": ["job.seed=x"]}, "job.seed", id="wrong value"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(confs, name, options, words):
+    with pytest.raises(ConfigError, match=words):
+        compile_pipeline(name, str(confs), out=str(confs.parent / "wrong.yaml"), **options)
+
+
+def test_a_folder_without_a_project_says_how_to_make_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"project\.yaml: there is no such file"):
+        compile_pipeline("training", str(tmp_path))

@@ -1,0 +1,45 @@
+"""What is left of the local runner's output for people."""
+
+import io
+
+from rich.console import Console
+
+from pipelines.steplog import StepLog
+
+RAW = """12:00:00.000 - INFO - Running pipeline: [95m'p'[0m
+--------------------------------------------------------------------------------
+12:00:00.100 - INFO - Executing task [96m'training'[0m
+12:00:00.100 - INFO - Streamed logs:
+
+    [KFP Executor 2026-01-01 INFO]: Looking for component
+    [KFP Executor 2026-01-01 INFO]: Got executor_input:
+    {
+        "inputs": {"secret": "shown to nobody"}
+    }
+    12:00:01 INFO    fitted [bold] on 7 rows
+
+12:00:02.000 - INFO - Task [96m'training'[0m finished with status [92mSUCCESS[0m
+12:00:02.000 - INFO - Task [96m'training'[0m outputs:
+    Output: '1'
+"""
+
+
+def told(text, chunk):
+    out = io.StringIO()
+    log = StepLog(Console(file=out, width=200), steps=3)
+    for start in range(0, len(text), chunk):
+        log.write(text[start : start + chunk])
+    return out.getvalue()
+
+
+def test_steps_and_what_they_say_are_told_and_the_rest_is_not():
+    found = told(RAW, len(RAW))
+    assert [line.split(" in ")[0] for line in found.splitlines()] == [
+        "step 1 of 3 training",
+        "  12:00:01 INFO    fitted [bold] on 7 rows",
+        "  training done",
+    ]
+
+
+def test_it_does_not_matter_how_the_text_is_cut():
+    assert told(RAW, 3).split(" in ")[0] == told(RAW, len(RAW)).split(" in ")[0]

@@ -1,0 +1,298 @@
+"""The command line: what it prints, what it exits with, and how it ends when it is told to."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from model_name.scripts import main
+from tests import factories
+
+SHARED = "job.mlflow.tracking_uri"
+
+
+@pytest.fixture
+def confs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return factories.project(tmp_path)
+
+
+def edit(confs, name, change):
+    """Change a config file as a text."""
+    path = confs / f"{name}.yaml"
+    path.write_text(change(path.read_text()), encoding="utf-8")
+
+
+def damage(confs, change):
+    """Change the table."""
+    change(factories.table()).to_parquet(confs.parent / "orders.parquet", index=False)
+
+
+def appended(frame):
+    return frame._append(frame.iloc[0], ignore_index=True)
+
+
+WRONG_CONFIGS = [
+    pytest.param(
+        ["--set", "job.modle={}"], 2, "modle is not a key of TrainingJob; did you mean model?", id="misspelt key"
+    ),
+    pytest.param(["--set", "job.model.max_itr=3"], 2, "max_itr is not a key of BoostedTrees", id="misspelt parameter"),
+    pytest.param(["--set", "job.seed=abc"], 2, "job.seed: Input should be a valid integer, not 'abc'", id="wrong type"),
+    pytest.param(["--set", "job.model.max_iter=-1"], 2, "max_iter", id="parameter out of range"),
+    pytest.param(["--set", "job.model.KIND=BoostedTree"], 2, "did you mean BoostedTrees?", id="unknown kind of model"),
+    pytest.param(["--set", "job.KIND=Training"], 2, "did you mean TrainingJob?", id="unknown kind of job"),
+    pytest.param(
+        ["--set", "job.metrics=[{name: roc_auc}]"], 2, "does not fit a regression", id="metric of another task"
+    ),
+    pytest.param(["--set", "job.metrics=[{name: rsme}]"], 2, "rsme is not a metric", id="unknown metric"),
+    pytest.param(["--set", "job.schema=nowhere.yaml"], 2, "nowhere.yaml: cannot be read", id="schema not there"),
+    pytest.param(
+        ["--set", "job.table.path=nowhere.parquet"], 4, "nowhere.parquet: there is no such file", id="table not there"
+    ),
+    pytest.param(
+        ["--set", "job.plugins=[no_such_module]"], 2, "no_such_module cannot be imported", id="plugin not there"
+    ),
+    pytest.param(
+        ["--set", "job.mlflow.tracking_uri=http://127.0.0.1:9"], 5, "MLflow at http://127.0.0.1:9", id="no MLflow"
+    ),
+    pytest.param(["--set", "nonsense"], 2, "is not of the form a.b=c", id="--set without a value"),
+]
+
+
+@pytest.mark.parametrize(("flags", "code", "words"), WRONG_CONFIGS)
+def test_a_wrong_config_is_refused_with_its_reason(confs, capfd, flags, code, words):
+    assert main(["run", str(confs / "training.yaml"), *flags]) == code
+    assert words in capfd.readouterr().err
+
+
+def test_a_wrong_key_in_a_file_names_file_and_path(confs, capfd):
+    edit(confs, "training", lambda text: text.replace("max_iter", "max_itre"))
+    assert main(["run", str(confs / "training.yaml")]) == 2
+    words = capfd.readouterr().err
+    assert f"{confs}/training.yaml: job.model" in words
+    assert "did you mean max_iter?" in words
+
+
+def test_a_wrong_schema_names_its_file(confs, capfd):
+    edit(confs, "schema", lambda text: text.replace("nullable", "nulable"))
+    assert main(["run", str(confs / "training.yaml")]) == 2
+    words = capfd.readouterr().err
+    assert f"{confs}/schema.yaml: columns.size: nulable is not a key of Column; did you mean nullable?" in words
+
+
+WRONG_TABLES = [
+    pytest.param(lambda t: t.iloc[:0], "the table is empty", id="no rows"),
+    pytest.param(lambda t: t.drop(columns="amount"), "amount: the target is not a column", id="no target"),
+    pytest.param(lambda t: t.assign(amount=1.0), "the target amount is constant", id="constant target"),
+    pytest.param(lambda t: t.drop(columns="region"), "region: column is missing", id="column missing"),
+    pytest.param(lambda t: t.assign(more=1), "more: is not a column of the schema", id="column extra"),
+    pytest.param(lambda t: t.assign(size="warm"), "size, row 0: not a number", id="text for a number"),
+    pytest.param(lambda t: t.assign(size=900.0), "900.0 is above 100.0", id="above the bound"),
+    pytest.param(lambda t: t.assign(size=np.inf), "inf is not finite", id="infinite"),
+    pytest.param(lambda t: t.assign(region=None), "region, row 0: is missing", id="missing where not nullable"),
+    pytest.param(appended, "have the key of an earlier row, the first is code=r00000", id="key twice"),
+    pytest.param(lambda t: t.head(20), "holds a single day (2024-01-01)", id="a single day"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG_TABLES)
+def test_a_wrong_table_is_refused_with_its_reason(confs, capfd, change, words):
+    # Given a table with a fault
+    damage(confs, change)
+    # When it is prepared
+    code = main(["run", str(confs / "preparation.yaml")])
+    # Then the exit code says data, the words say which fault, and nothing was written
+    assert code == 4
+    assert words in capfd.readouterr().err
+    assert not (confs.parent / "build").exists()
+
+
+def test_a_folder_without_a_config_says_how_to_make_one(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "nowhere.yaml"]) == 2
+    assert "nowhere.yaml: cannot be read" in capfd.readouterr().err
+
+
+def test_run_prints_one_json_document(confs, capfd):
+    assert main(["run", str(confs / "preparation.yaml"), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["kept"] == 600
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    """A folder with one champion."""
+    folder = tmp_path_factory.mktemp("registered")
+    confs = factories.project(folder)
+    for step in ("training", "evaluations", "promotion"):
+        assert main(["run", str(confs / f"{step}.yaml"), "--json"]) == 0
+    return folder
+
+
+def store(folder):
+    return ["--mlflow", f"sqlite:///{folder}/mlflow.db"]
+
+
+def test_models_list_and_show(registered, capfd):
+    assert main(["models", "list", "--json", *store(registered)]) == 0
+    (version,) = json.loads(capfd.readouterr().out)
+    assert (version["semver"], version["aliases"]) == ("1.0.0", ["challenger", "champion"])
+    for ref in ("champion", "1", "1.0.0", "latest"):
+        assert main(["models", "show", ref, "--json", *store(registered)]) == 0
+        assert json.loads(capfd.readouterr().out)["gate"] == "passed"
+
+
+def test_an_unknown_reference_is_not_found(registered, capfd):
+    assert main(["models", "show", "9.9.9", *store(registered)]) == 4
+    assert "no version is called '9.9.9'" in capfd.readouterr().err
+
+
+def test_an_empty_registry_says_how_to_fill_it(tmp_path, capfd):
+    assert main(["models", "list", *store(tmp_path)]) == 4
+    assert "is empty" in capfd.readouterr().err
+
+
+def test_promote_by_hand_is_audited_and_a_refusal_exits_with_3(registered, capfd):
+    confs = str(registered / "confs")
+    asked = ["promote", "1", "--actor", "ann", "--reason", "a check", "--confs", confs, "--json"]
+    assert main(asked) == 0
+    # Given a version that misses a threshold
+    strict = ["--set", "job.metrics=[{name: rmse, threshold: 0.0001}]"]
+    assert main(["run", f"{confs}/evaluations.yaml", "--json", *strict]) == 0
+    assert main(asked) == 3
+    trail = ["--audit", str(registered / "audit")]
+    capfd.readouterr()
+    assert main(["audit", "list", "--json", *trail]) == 0
+    assert [(e["actor"], e["event"]) for e in json.loads(capfd.readouterr().out)][1:] == [
+        ("ann", "promoted"),
+        ("ann", "refused"),
+    ]
+    assert main(["audit", "verify", *trail]) == 0
+
+
+def test_a_tampered_trail_is_found(registered, tmp_path, capfd):
+    import shutil
+
+    shutil.copytree(registered / "audit", tmp_path / "audit")
+    entry = tmp_path / "audit" / "00000001.json"
+    entry.write_text(entry.read_text().replace("promoted", "forced"))
+    assert main(["audit", "verify", "--audit", str(tmp_path / "audit")]) == 1
+    assert "entry 1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["", "TrainingJob", "BoostedTrees", "TableSchema"])
+def test_schema_prints_a_json_schema(kind, capfd):
+    assert main(["schema", kind] if kind else ["schema"]) == 0
+    assert "properties" in json.loads(capfd.readouterr().out)
+
+
+def test_schema_of_an_unknown_kind_names_the_nearest(capfd):
+    assert main(["schema", "TrainigJob"]) == 2
+    assert "did you mean TrainingJob?" in capfd.readouterr().err
+
+
+def test_serve_of_a_bundle_that_is_not_there(capfd):
+    assert main(["serve", "--bundle", "nowhere"]) == 4
+    assert "nowhere: there is no such bundle" in capfd.readouterr().err
+
+
+def test_init_then_run(tmp_path, monkeypatch, capfd):
+    # Given a table of one's own
+    monkeypatch.chdir(tmp_path)
+    factories.table().to_csv("orders.csv", index=False)
+    # When a config is made from it and its table is prepared by it
+    assert main(["init", "orders.csv", "--target", "amount", "--out", "confs/my", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    # Then it runs as it is
+    assert found["next"] == "python -m pipelines run training --confs confs/my"
+    assert main(["run", "confs/my/project.yaml", "--set", "job.KIND=PreparationJob"]) == 0
+
+
+def test_init_without_the_target_names_the_nearest(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    factories.table().to_parquet("orders.parquet")
+    assert main(["init", "orders.parquet", "--target", "amont"]) == 4
+    assert "amount" in capfd.readouterr().err
+    assert not (tmp_path / "confs").exists()
+
+
+@pytest.mark.parametrize("name", ["--help", "--version"])
+def test_help_imports_nothing_heavy(name):
+    probe = (
+        "import sys; from model_name.scripts import main; code = main([sys.argv[1]]);"
+        "heavy = {'pandas', 'mlflow', 'torch', 'sklearn', 'kfp', 'kserve', 'pyarrow', 'omegaconf', 'pydantic'} & set(sys.modules);"
+        "sys.exit(code or (f'imported {heavy}' if heavy else 0))"
+    )
+    found = subprocess.run([sys.executable, "-c", probe, name], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+def start(confs, *flags):
+    command = [sys.executable, "-m", "model_name", "run", str(confs / "training.yaml"), *flags]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=confs.parent, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+
+
+def read_until(process, words, seconds=120):
+    """Read the log up to a line, so that the signal comes in the middle of the work."""
+    until = time.monotonic() + seconds
+    for line in process.stderr:
+        if words in line:
+            return
+        assert time.monotonic() < until
+    raise AssertionError(f"ended without saying {words!r}")
+
+
+LONG = ["--set", "job.model={KIND: BoostedTrees, max_iter: 1000000, max_leaf_nodes: 3}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        pytest.param(signal.SIGINT, 130, "interrupted", id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, "run the same command again", id="SIGTERM"),
+    ],
+)
+def test_a_signal_ends_the_work_with_its_code_and_no_version(tmp_path, number, code, words):
+    # Given a training that takes minutes
+    confs = factories.project(tmp_path)
+    process = start(confs, *LONG)
+    read_until(process, "rows to train on")
+    time.sleep(1)
+    # When the signal comes
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    # Then it ends with the code, says what next, and its run is closed
+    assert (process.returncode, words in rest) == (code, True), rest
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("orders")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status in {"FAILED", "KILLED"}
+
+
+@pytest.mark.slow
+def test_a_preempted_network_goes_on_where_it_was(tmp_path):
+    # Given a network that is stopped after some epochs
+    confs = factories.project(tmp_path)
+    network = ["--set", "job.model={KIND: TabularNetwork, max_epochs: 400, patience: 400}"]
+    process = start(confs, *network)
+    read_until(process, "training TabularNetwork:")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    kept = list((tmp_path / "build" / "checkpoints").rglob("*.ckpt"))
+    assert kept
+    # When the same command runs again, with its work cut short by patience of the same config
+    again = start(confs, *network)
+    # Then it says that it goes on
+    read_until(again, "going on")
+    again.send_signal(signal.SIGTERM)
+    again.communicate(timeout=60)
