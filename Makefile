@@ -19,6 +19,7 @@ TAG ?= 0.1.0
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
+export OMP_WAIT_POLICY := PASSIVE
 
 ##@ The two that matter
 

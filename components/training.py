@@ -6,13 +6,13 @@ from components.base import component
 
 
 @component
-def training(config: str, table: str, params: dict, metrics: Output[Metrics]) -> str:
+def training(config: str, table: str, params: str, metrics: Output[Metrics]) -> str:
     """Fit a model, measure it on held-out rows and register it.
 
     Args:
         config: The job's config in JSON.
         table: The checked table.
-        params: Hyperparameters that a search found.
+        params: Hyperparameters that a search found, in JSON.
         metrics: What it scored.
 
     Returns:

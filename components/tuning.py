@@ -4,7 +4,7 @@ from components.base import component
 
 
 @component
-def tuning(config: str, table: str) -> dict:
+def tuning(config: str, table: str) -> str:
     """Search the hyperparameters on folds of the training part.
 
     Args:
@@ -12,8 +12,8 @@ def tuning(config: str, table: str) -> dict:
         table: The checked table.
 
     Returns:
-        The best hyperparameters.
+        The best hyperparameters in JSON: KFP makes every number of a dict a float.
     """
     from model_name.jobs import run_component
 
-    return run_component(config, overrides={"table": table}).params
+    return run_component(config, overrides={"table": table}).params_json

@@ -11,7 +11,8 @@ RUN python -m venv /opt/model-name \
 FROM ${BASE}
 COPY --from=build /opt/model-name /opt/model-name
 # A numeric user, so that Kubernetes can see that it is not root; everything written goes to volumes and /tmp.
-ENV PATH=/opt/model-name/bin:${PATH} HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MPLCONFIGDIR=/tmp
+ENV PATH=/opt/model-name/bin:${PATH} HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MPLCONFIGDIR=/tmp \
+    OMP_WAIT_POLICY=PASSIVE
 USER 65532:65532
 WORKDIR /tmp
 ENTRYPOINT ["model-name"]

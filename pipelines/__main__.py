@@ -1,13 +1,12 @@
 """The command line of the pipelines: `python -m pipelines compile|run|submit|schedule NAME --confs DIR`."""
 
 import json
-import signal
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from model_name.scripts import REFUSED, AsJson, Sets, guarded, preempted
+from model_name.scripts import REFUSED, AsJson, Sets, guarded, set_process_up
 
 app = typer.Typer(
     name="python -m pipelines",
@@ -21,6 +20,7 @@ Pipeline = Annotated[str, typer.Argument(metavar="NAME", help="training or infer
 Confs = Annotated[str, typer.Option(help="The config folder.")]
 Profile = Annotated[str, typer.Option(help="What it runs on: cpu, 1xgpu, 4x2gpu (nodes x GPUs each) or a YAML file.")]
 Table = Annotated[str, typer.Option(help="A table to read instead of the config's.")]
+Skip = Annotated[list[str], typer.Option(help="A step to leave out: tuning.")]
 Host = Annotated[str, typer.Option(help="The Kubeflow Pipelines API; KF_PIPELINES_ENDPOINT if left out.")]
 Namespace = Annotated[str, typer.Option(help="The Kubeflow namespace.")]
 Experiment = Annotated[str, typer.Option(help="The Kubeflow experiment.")]
@@ -34,12 +34,13 @@ def compile_(
     confs: Confs = CONFS,
     profile: Profile = "cpu",
     sets: Sets = [],  # noqa: B006
+    skip: Skip = [],  # noqa: B006
     out: Annotated[str, typer.Option(help="The file; by default build/pipelines/NAME.yaml.")] = "",
 ) -> None:
     """Write the pipeline as YAML that Kubeflow takes; every step carries its config."""
     from pipelines.compiling import compile_pipeline
 
-    typer.echo(compile_pipeline(name, confs, profile=profile, sets=sets, out=out))
+    typer.echo(compile_pipeline(name, confs, profile=profile, sets=sets, skip=skip, out=out))
 
 
 @app.command()
@@ -48,13 +49,14 @@ def run(
     confs: Confs = CONFS,
     table: Table = "",
     sets: Sets = [],  # noqa: B006
+    skip: Skip = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Compile the pipeline and run it here; exits with 3 if the gate refused the version."""
     from pipelines.compiling import compile_pipeline
     from pipelines.running import run_pipeline
 
-    found = run_pipeline(name, compile_pipeline(name, confs, sets=sets), {"table": table})
+    found = run_pipeline(name, compile_pipeline(name, confs, profile="local", sets=sets, skip=skip), {"table": table})
     accepted = found.pop("accepted")
     tell(name, found, as_json=as_json)
     if not accepted:
@@ -71,13 +73,14 @@ def submit(
     profile: Profile = "cpu",
     table: Table = "",
     sets: Sets = [],  # noqa: B006
+    skip: Skip = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Compile the pipeline and start one run of it on a Kubeflow host."""
     from pipelines.compiling import compile_pipeline
     from pipelines.remote import submit
 
-    package = compile_pipeline(name, confs, profile=profile, sets=sets)
+    package = compile_pipeline(name, confs, profile=profile, sets=sets, skip=skip)
     found = submit(package, {"table": table}, host=host, namespace=namespace, experiment=experiment)
     tell(name, found, as_json=as_json)
 
@@ -93,6 +96,7 @@ def schedule(
     profile: Profile = "cpu",
     table: Table = "",
     sets: Sets = [],  # noqa: B006
+    skip: Skip = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Compile the pipeline and have a Kubeflow host run it again and again."""
@@ -101,7 +105,7 @@ def schedule(
 
     if len(cron.split()) != 6:
         raise typer.BadParameter("a schedule has six fields, seconds first, e.g. '0 0 2 * * *'", param_hint="--cron")
-    package = compile_pipeline(name, confs, profile=profile, sets=sets)
+    package = compile_pipeline(name, confs, profile=profile, sets=sets, skip=skip)
     target = {"host": host, "namespace": namespace, "experiment": experiment}
     tell(name, schedule(package, {"table": table}, **target, name=f"model-name-{name}", cron=cron), as_json=as_json)
 
@@ -115,7 +119,7 @@ def tell(name: str, found: dict[str, Any], *, as_json: bool) -> None:
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    signal.signal(signal.SIGTERM, preempted)
+    set_process_up()
     return guarded(app)
 
 

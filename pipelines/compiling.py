@@ -15,7 +15,9 @@ from pipelines.graphs import GRAPHS, OPTIONAL, STEPS
 PACKAGES = Path("build") / "pipelines"
 
 
-def compile_pipeline(name: str, confs: str, *, profile: str = "cpu", sets: Sequence[str] = (), out: str = "") -> Path:
+def compile_pipeline(
+    name: str, confs: str, *, profile: str = "cpu", sets: Sequence[str] = (), skip: Sequence[str] = (), out: str = ""
+) -> Path:
     """Compile a pipeline into its YAML.
 
     Args:
@@ -23,6 +25,7 @@ def compile_pipeline(name: str, confs: str, *, profile: str = "cpu", sets: Seque
         confs: The config folder.
         profile: What it runs on: `cpu`, `4x2gpu` (nodes x GPUs) or a YAML file.
         sets: `a.b=c` pairs for every step that knows the key.
+        skip: Steps to leave out.
         out: The file; by default `build/pipelines/NAME.yaml`.
 
     Raises:
@@ -33,22 +36,25 @@ def compile_pipeline(name: str, confs: str, *, profile: str = "cpu", sets: Seque
     found = find_profile(profile)
     if found.nodes > 1:
         logger.warning("{}: no step spreads over nodes yet; training uses the {} GPUs of one", profile, found.gpus)
-    pipeline = GRAPHS[name](step_configs(name, confs, sets), found)
+    pipeline = GRAPHS[name](step_configs(name, confs, sets, skip), found)
     path = Path(out) if out else PACKAGES / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(pipeline, str(path))
     return path
 
 
-def step_configs(name: str, confs: str, sets: Sequence[str] = ()) -> dict[str, str]:
+def step_configs(name: str, confs: str, sets: Sequence[str] = (), skip: Sequence[str] = ()) -> dict[str, str]:
     """The config of each step in JSON, each one validated as the step will.
 
     Raises:
-        ConfigError: A config is wrong, or no step knows a key of `sets`.
+        ConfigError: A config is wrong, no step knows a key of `sets`, or a step cannot be left out.
     """
+    for step in skip:
+        if step not in OPTIONAL:
+            raise ConfigError(f"--skip {step}: only {', '.join(OPTIONAL)} can be left out")
     configs = {}
     for step, kind in STEPS[name].items():
-        if step in OPTIONAL and not exists(f"{confs.rstrip('/')}/{step}.yaml"):
+        if step in skip or (step in OPTIONAL and not exists(f"{confs.rstrip('/')}/{step}.yaml")):
             continue
         own = [pair for pair in sets if concerns(pair, kind)]
         raw, files = load_raw(confs, step, [f"job.KIND={kind}", *own])

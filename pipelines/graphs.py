@@ -21,7 +21,7 @@ def training_pipeline(configs: Configs, profile: Profile) -> BaseComponent:
         ending = place(components.notification(config=configs["notification"]), profile)
         with dsl.ExitHandler(ending, name="train-and-promote"):
             prepared = place(components.preparation(config=configs["preparation"], table=table), profile)
-            params = {}
+            params = ""
             if "tuning" in configs:
                 tuned = components.tuning(config=configs["tuning"], table=prepared.output)
                 params = place(tuned, profile, heavy=True, resumable=True).output

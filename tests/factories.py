@@ -82,6 +82,7 @@ def project(folder: Path, task: str = "regression", frame: pd.DataFrame | None =
         "preparation": {"KIND": "PreparationJob"},
         "tuning": {
             "KIND": "TuningJob",
+            "model": {"KIND": "BoostedTrees", "max_iter": 2},
             "searcher": {"KIND": "GridSearcher", "folds": 2, "space": {"max_iter": [10, 30]}},
         },
         "training": {"KIND": "TrainingJob", "model": {"KIND": "BoostedTrees", "max_iter": 30}},

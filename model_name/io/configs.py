@@ -247,7 +247,7 @@ def locate(loc: tuple[int | str, ...], raw: Any) -> tuple[list[str], Any]:
         known = key in value if isinstance(value, dict) else isinstance(value, list) and key in range(len(value))
         if known:
             value = value[key]
-        elif position < len(loc) - 1 or not isinstance(value, dict):
+        elif position < len(loc) - 1 or not isinstance(value, dict) or value.get("KIND") == key:
             continue  # the tag of a union
         else:
             value = None

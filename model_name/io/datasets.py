@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import fsspec
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from pydantic import Field
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.data.pandas_dataset import PandasDataset
 
 BATCH_ROWS = 65_536
+
+Batch = TypeVar("Batch", pa.Table, pa.RecordBatch)
 INDEX = re.compile(r"__index_level_\d+__")  # how pandas names an unnamed index that it writes
 
 # A datetime stays text here and is read by the schema's decoder, which knows zones.
@@ -163,14 +166,15 @@ class CsvReader(Reader):
     def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]:
         left = self.limit
         for batch in pacsv.open_csv(file, **self._options(schema)):
-            yield batch
+            yield without_empty_texts(batch)
             if left is not None and (left := left - batch.num_rows) <= 0:
                 return
 
     def _read(self, file: IO[bytes], schema: TableSchema | None) -> pd.DataFrame:
         if self.limit is not None:
             return super()._read(file, schema)
-        return pacsv.read_csv(file, **self._options(schema)).to_pandas()
+        table = pacsv.read_csv(file, **self._options(schema))
+        return without_empty_texts(table).to_pandas()
 
     def _options(self, schema: TableSchema | None) -> dict[str, Any]:
         types = {name: CSV_TYPES[column.kind] for name, column in schema.columns.items()} if schema else {}
@@ -178,8 +182,18 @@ class CsvReader(Reader):
             types[schema.target.name] = pa.float64()
         return {
             "parse_options": pacsv.ParseOptions(delimiter=self.delimiter),
-            "convert_options": pacsv.ConvertOptions(column_types=types, strings_can_be_null=True),
+            "convert_options": pacsv.ConvertOptions(column_types=types),
         }
+
+
+def without_empty_texts(table: Batch) -> Batch:
+    """An empty text of a CSV file is a missing value; "NA" in a column of texts is a text, e.g. Namibia."""
+    for position, column in enumerate(table.schema):
+        if pa.types.is_string(column.type):
+            texts = table.column(position)
+            present = pc.if_else(pc.equal(texts, ""), pa.scalar(None, column.type), texts)
+            table = table.set_column(position, column.name, present)
+    return table
 
 
 def _columns(source: pq.ParquetFile) -> list[str]:

@@ -186,6 +186,8 @@ def reach(uri: str) -> None:
             socket.create_connection((address.hostname, port), timeout=CONNECT_SECONDS).close()
         if scheme in DATABASES:
             _open_database(uri)
+    except DependencyError:  # an OSError too
+        raise
     except (OSError, ValueError) as err:  # ValueError: its port is not a number
         raise unreachable(uri, err) from err
 

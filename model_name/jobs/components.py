@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,9 @@ def run_component(config: str, *, overrides: dict[str, Any] | None = None, **art
     Raises:
         SystemExit: With the error's exit code, after its message was printed.
     """
-    from model_name.scripts import preempted, tell
+    from model_name.scripts import set_process_up, tell
 
-    signal.signal(signal.SIGTERM, preempted)
+    set_process_up()
     try:
         with configured(config, overrides or {}) as job:
             result = job.run()
@@ -50,11 +49,12 @@ def configured(config: str, overrides: dict[str, Any]) -> Job:
 
     raw = json.loads(config)
     job = raw["job"]
-    for key, value in overrides.items():
-        if value == "":
-            continue
-        job = job | ({"table": table_of(job, value)} if key == "table" else {key: value})
-    return build_job(raw | {"job": job})
+    given = {key: value for key, value in overrides.items() if value != ""}
+    if "table" in given:
+        given["table"] = table_of(job, given["table"])
+    if "params" in given:  # in JSON, because KFP makes every number of a dict a float
+        given["params"] = json.loads(given["params"])
+    return build_job(raw | {"job": job | given})
 
 
 def table_of(job: dict[str, Any], path: str) -> dict[str, Any]:

@@ -1,30 +1,44 @@
 """Predict a table of any size from a bundle: streamed, resumable, in bounded memory."""
 
-import json
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from loguru import logger
+from numpy.typing import NDArray
 from pydantic import Field
 
-from model_name.core.schemas import CheckReport, Columns, Many
+from model_name.core.schemas import CheckReport, Columns, Kind, Label, Many, also, label_text
 from model_name.core.versions import CHAMPION
 from model_name.errors import ConfigError, DataError
-from model_name.io.datasets import BATCH_ROWS, replacing, storage_error
+from model_name.io.datasets import BATCH_ROWS
+from model_name.io.parts import PartsFolder, file_version
 from model_name.io.progress import Report, progress
 from model_name.jobs.base import Job, Result
 from model_name.serving.bundle import MANIFEST, Bundle, file_hash
 from model_name.serving.dataplane import DataPlane
 
-STATE = "_job.json"  # what the parts of a folder were made from
-DONE = "_SUCCESS"
 ROW = "row"
+MAX_THREADS = 8  # beyond which they wait for Python's lock more than they compute
+ARROW: dict[Kind, pa.DataType] = {
+    "numeric": pa.float64(),
+    "boolean": pa.bool_(),
+    "datetime": pa.timestamp("us"),
+    "category": pa.string(),
+    "text-id": pa.string(),
+}
+
+T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 
 class InferenceResult(Result):
@@ -36,7 +50,7 @@ class InferenceResult(Result):
         rows: How many rows were read.
         predicted: How many were predicted.
         resumed: How many of them an earlier, interrupted run had done.
-        findings: What was dropped or clipped, a sentence each; of this run alone.
+        findings: What was dropped or clipped in all of them, a sentence each.
     """
 
     outputs: str
@@ -50,13 +64,20 @@ class InferenceResult(Result):
 class InferenceJob(Job):
     """Predict every row of the table; a killed run goes on behind its last complete part.
 
+    Rows are held against the schema like those of a training table, with one exception: that no two share a key is
+    not checked, since that would need all keys in memory.
+
+    A run goes on only if table, schema, bundle, `keep` and `part_rows` are those of the killed one; otherwise, and
+    after a complete run, it starts anew. `batch_rows` and `threads` may change, such as after a lack of memory.
+
     Attributes:
         ref: Which version: an alias, a number, a semantic version or `latest`.
-        bundle: A bundle's folder, instead of a version of the registry.
-        outputs: The folder to write to; by default `BUILD/predictions/NAME`.
+        bundle: A bundle's folder or URL, instead of a version of the registry.
+        outputs: The folder or URL to write to; by default `BUILD/predictions/NAME`.
         keep: Columns to hand through beside the predictions; by default the key, or else the row's number.
         batch_rows: Rows of one forward pass.
         part_rows: Rows of one file.
+        threads: How many forward passes at once; 0 for one a processor.
     """
 
     KIND: Literal["InferenceJob"] = "InferenceJob"
@@ -66,156 +87,234 @@ class InferenceJob(Job):
     keep: Many[str] = ()
     batch_rows: int = Field(BATCH_ROWS, gt=0)
     part_rows: int = Field(1_000_000, gt=0)
+    threads: int = Field(0, ge=0)
+
+    @property
+    def needs_mlflow(self) -> bool:  # type: ignore[override]
+        """Whether the version is to be found in the registry."""
+        return not self.bundle
 
     def run(self) -> InferenceResult:
         """As of `Job`.
 
         Raises:
-            DataError: A row does not fit the schema; the complete parts stay.
+            ConfigError: The version was trained on other inputs, or the output folder holds foreign files.
+            DataError: The table is empty, or a row does not fit the schema; the complete parts stay.
             NotFoundError: There is no such version or table.
-            StorageError: The disk is full.
+            PreemptedError: SIGTERM; the next run of the same config goes on.
+            StorageError: The disk is full; no part is left half-written.
         """
-        plane = DataPlane(Bundle.load(self._bundle()))
-        folder = Path(self.outputs or f"{self.build}/predictions/{self.name}")
-        resumed = self._resume(folder, plane.bundle)
-        report = CheckReport(rows=resumed)
-        predicted = resumed
-        with progress(f"predicting with {plane.bundle.manifest.semver}") as tell:
-            for part in self._parts(plane, folder, report, tell, resumed):
-                predicted += part
-        (folder / DONE).touch()
+        predictor = self._predictor()
+        folder = PartsFolder(self.outputs or f"{self.build}/predictions/{self.name}")
+        report = folder.resume(self._state(predictor.plane.bundle))
+        resumed = report.kept
+        if report.rows:
+            logger.info("{}: going on behind {:,} rows", folder.url, report.rows)
+        semver = predictor.plane.bundle.manifest.semver
+        with progress(f"predicting with {semver}") as tell:
+            self._write(folder, predictor, report, tell)
+        if not report.rows:
+            raise DataError(f"{self.table.path}: the table is empty: it has no rows", hint="check the path")
+        folder.finish()
         for sentence in report.sentences():
             logger.warning("{}: {}", self.table.path, sentence)
-        self.alerts.notify(
-            "predicted", f"{predicted:,} rows of {self.table.path} by {self.name} {plane.bundle.manifest.semver}"
-        )
+        self.alerts.notify("predicted", f"{report.kept:,} rows of {self.table.path} by {self.name} {semver}")
         return InferenceResult(
-            outputs=str(folder),
-            semver=plane.bundle.manifest.semver,
+            outputs=folder.url,
+            semver=semver,
             rows=report.rows,
-            predicted=predicted,
+            predicted=report.kept,
             resumed=resumed,
             findings=tuple(report.sentences()),
         )
 
-    def _bundle(self) -> Path:
-        return Path(self.bundle) if self.bundle else self.registry.bundle(self.ref)
+    def _predictor(self) -> "Predictor":
+        bundle = Bundle.load(self._bundle(), threads=1)  # its passes run beside each other instead
+        title = f"{self.name} {bundle.manifest.semver}"
+        if bundle.manifest.table.fingerprint != self.schema_.fingerprint:
+            raise ConfigError(
+                f"{title} was trained on other inputs or another target than those of the schema {self.schema_.name}",
+                hint="train again, or set job.ref to a version of this schema",
+            )
+        return Predictor(self, DataPlane(bundle))
 
-    def _resume(self, folder: Path, bundle: Bundle) -> int:
-        """Rows that complete parts of the same work hold already; parts of other work are removed."""
-        state = {
+    def _bundle(self) -> Path:
+        if not self.bundle:
+            return self.registry.bundle(self.ref)
+        from model_name.scripts import fetch
+
+        return Path(fetch(self.bundle))
+
+    def _state(self, bundle: Bundle) -> dict[str, Any]:
+        """All that decides what the parts hold."""
+        return {
             "table": self.table.model_dump(),
+            "file": file_version(self.table.path),
             "rows": self.table.count(),
+            "schema": sha256(self.schema_.model_dump_json().encode()).hexdigest(),
             "bundle": file_hash(bundle.directory / MANIFEST),
             "part_rows": self.part_rows,
-            "keep": list(self._kept()),
+            "keep": list(self.keep),
         }
-        mark = sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-        parts = sorted(folder.glob("part-*.parquet"))
-        if parts and not (folder / STATE).is_file():
-            raise ConfigError(
-                f"{folder}: holds Parquet files that this job did not write", hint="set job.outputs to another folder"
-            )
-        known = json.loads((folder / STATE).read_text(encoding="utf-8")) if (folder / STATE).is_file() else {}
-        if known.get("mark") == mark and not (folder / DONE).exists():
-            rows = len(parts) * self.part_rows
-            logger.info("{}: going on behind {:,} rows", folder, rows) if rows else None
-            return rows
-        for part in [*parts, folder / DONE]:
-            part.unlink(missing_ok=True)
-        with replacing(str(folder / STATE)) as file:
-            file.write(json.dumps({"mark": mark} | state, indent=1).encode())
-        return 0
 
-    def _kept(self) -> tuple[str, ...]:
-        unknown = [name for name in self.keep if name not in self.schema_.columns]
-        if unknown:
-            raise ConfigError(f"job.keep: {unknown[0]} is not a column of the schema {self.schema_.name}")
-        return self.keep or self.schema_.key
-
-    def _parts(self, plane: DataPlane, folder: Path, report: CheckReport, tell: Report, start: int) -> Iterator[int]:
-        """Write the parts one after the other, yielding the rows predicted in each."""
+    def _write(self, folder: PartsFolder, predictor: "Predictor", report: CheckReport, tell: Report) -> None:
+        """Write the parts that are missing, one after the other, counting them into the report."""
         total = self.table.count() or 0
-        batches = skip(self.table.batches(self.schema_, min(self.batch_rows, self.part_rows)), start)
-        row = start
-        pending = next(batches, None)
-        while pending is not None:
-            number = row // self.part_rows
-            end = (number + 1) * self.part_rows
-            written = 0
-            with part_file(folder / f"part-{number:05d}.parquet") as part:
-                while pending is not None and row < end:
-                    batch, pending = cut(pending, end - row)
-                    table = self._predict(plane, batch, row, report)
-                    part.write(table)
-                    written += table.num_rows
-                    row += batch.num_rows
-                    tell(row, total, "")
-                    pending = pending if pending is not None else next(batches, None)
-            yield written
+        batches = self.table.batches(self.schema_, min(self.batch_rows, self.part_rows))
+        pieces = pieces_of(batches, report.rows, self.part_rows)
+        with closing(in_order(predictor.predict, pieces, self.threads or processors())) as predictions:
+            for table, found in predictions:
+                with folder.part(report.rows // self.part_rows, predictor.output) as part:
+                    part.write(table, found)
+                    # Not one piece more is asked for than the part needs: what is wrong with the next is not its own.
+                    while part.report.rows < self.part_rows and (more := next(predictions, None)):
+                        tell(report.rows + part.report.rows, total, "")
+                        part.write(*more)
+                report.add(part.report)
+                tell(report.rows, total, "")
 
-    def _predict(self, plane: DataPlane, batch: pa.RecordBatch, row: int, report: CheckReport) -> pa.Table:
-        columns = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
-        names = [*dict.fromkeys([*plane.schema.inputs, *self._kept()])]
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a table.
+
+    Attributes:
+        row: The number of the first of them.
+        batch: The rows.
+    """
+
+    row: int
+    batch: pa.RecordBatch
+
+
+class Predictor:
+    """Turns rows of a table into rows of the output; called by several threads."""
+
+    def __init__(self, job: InferenceJob, plane: DataPlane) -> None:
+        """Predict for a job.
+
+        Raises:
+            ConfigError: A column that is to be kept is not there, or is called like an output.
+        """
+        self.plane = plane
+        self.schema = job.schema_
+        self.path = job.table.path
+        self.kept = job.keep or job.schema_.key
+        self.names = [*dict.fromkeys([*self.schema.inputs, *self.kept])]
+        for name in self.kept:
+            if name not in self.schema.columns:
+                raise ConfigError(f"job.keep: {name} is not a column of the schema {self.schema.name}")
+            if name in self._answer_types:
+                raise ConfigError(f"job.keep: {name} is also the name of an output", hint="set job.keep without it")
+
+    @cached_property
+    def output(self) -> pa.Schema:
+        """The columns of the output; fixed here, because a part may hold nothing to guess them from."""
+        kept = {name: ARROW[self.schema.columns[name].kind] for name in self.kept} or {ROW: pa.int64()}
+        return pa.schema(kept | self._answer_types)
+
+    @cached_property
+    def _answer_types(self) -> dict[str, pa.DataType]:
+        nothing = np.empty((0, len(self.plane.features.columns)), dtype=np.float32)
+        types = dict.fromkeys(self.plane.run(nothing).columns, pa.float64())
+        return types | ({"prediction": label_type(self.schema.classes)} if self.schema.classes else {})
+
+    def predict(self, piece: Piece) -> tuple[pa.Table, CheckReport]:
+        """The output for some rows, and what the check of them found.
+
+        Raises:
+            DataError: Naming column, row of the table and reason.
+        """
         try:
-            typed = self.schema_.decode(columns, names=names)
-            checked, keep, found = self.schema_.apply(typed, may_drop=True)
+            ignored = self._extra_columns(piece.batch.schema.names)
+            present = [name for name in self.names if name in piece.batch.schema.names]
+            raw = {name: to_numpy(piece.batch.column(name)) for name in present}
+            typed = self.schema.decode(raw, names=self.names, first_row=piece.row)
+            checked, keep, report = self.schema.apply(typed, may_drop=True, first_row=piece.row)
         except DataError as err:
-            raise DataError(f"{self.table.path}, from row {row} on: {err.message}", hint=err.hint) from err
-        report.add(found)
-        rows = np.arange(row, row + batch.num_rows)
+            raise DataError(f"{self.path}: {err.message}", hint=err.hint) from err
+        report.ignored = ignored
+        rows = np.arange(piece.row, piece.row + piece.batch.num_rows)
         if not keep.all():
             checked, rows = {name: values[keep] for name, values in checked.items()}, rows[keep]
-        return self._table(plane, checked, rows)
+        return self._table(checked, rows), report
 
-    def _table(self, plane: DataPlane, columns: Columns, rows: np.ndarray) -> pa.Table:
-        kept = {name: columns[name] for name in self._kept()} or {ROW: rows}
-        outputs = plane.run(plane.features.transform(columns))
-        return pa.table({name: pa.array(values) for name, values in (kept | outputs.columns).items()})
+    def _table(self, columns: Columns, rows: NDArray[np.int_]) -> pa.Table:
+        kept = {name: columns[name] for name in self.kept} or {ROW: rows}
+        answer = self.plane.run(self.plane.features.transform(columns)).columns
+        named = kept | answer
+        return pa.table([to_arrow(named[field.name], field.type) for field in self.output], schema=self.output)
 
-
-class PartFile:
-    """A Parquet file that takes its schema from the first table written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        """Write into an open file."""
-        self.file = file
-        self.writer: pq.ParquetWriter | None = None
-
-    def write(self, table: pa.Table) -> None:
-        """Append the rows of a table."""
-        if self.writer is None:
-            self.writer = pq.ParquetWriter(self.file, table.schema, compression="zstd")
-        self.writer.write_table(table)
+    def _extra_columns(self, names: list[str]) -> tuple[str, ...]:
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise DataError(f"{twice[0]}: the table has this column twice")
+        extra = tuple(name for name in names if name not in self.schema.columns and name != self.schema.target.name)
+        if extra and self.schema.extra == "refuse":
+            raise DataError(
+                f"{extra[0]}: is not a column of the schema {self.schema.name}{also(extra[1:])}",
+                hint="add it to the schema, or set `extra: drop` there",
+            )
+        return extra
 
 
-@contextmanager
-def part_file(path: Path) -> Generator[PartFile]:
-    """A part that is there when it is complete, and not before.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
-    try:
-        with replacing(str(path)) as file:
-            part = PartFile(file)
-            yield part
-            if part.writer is not None:
-                part.writer.close()
-    except OSError as err:
-        raise storage_error(str(path), err) from err
-
-
-def skip(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The batches behind so many rows."""
+def pieces_of(batches: Iterable[pa.RecordBatch], start: int, part_rows: int) -> Iterator[Piece]:
+    """The rows from `start` on, cut where a part ends."""
+    row = 0
     for batch in batches:
-        if rows >= batch.num_rows:
-            rows -= batch.num_rows
-            continue
-        yield batch.slice(rows)
-        rows = 0
+        done = min(batch.num_rows, max(0, start - row))
+        row += done
+        while done < batch.num_rows:
+            piece = batch.slice(done, part_rows - row % part_rows)
+            yield Piece(row, piece)
+            row += piece.num_rows
+            done += piece.num_rows
 
 
-def cut(batch: pa.RecordBatch, rows: int) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
-    """The first rows of a batch, and the rest if there is one."""
-    return batch.slice(0, rows), batch.slice(rows) if batch.num_rows > rows else None
+def in_order(call: Callable[[T], Answer], items: Iterable[T], threads: int) -> Generator[Answer]:
+    """The answers in the order of the items, some threads ahead of whoever asks; memory holds two items more."""
+    pending: deque[Future[Answer]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            pending.append(pool.submit(call, item))
+            if len(pending) > threads + 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def processors() -> int:
+    """How many processors this process may use, to a limit."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, MAX_THREADS)
+
+
+def to_numpy(values: Any) -> NDArray[Any]:
+    """The values of a column of Arrow; equal texts are one object, which is three times as fast as one each."""
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.uint8()) if values.null_count else values  # else they would be objects
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        values = values.dictionary_encode()
+    if not pa.types.is_dictionary(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=False))
+    texts = np.array([*values.dictionary.to_pylist(), None], dtype=object)
+    found: NDArray[Any] = texts[values.indices.fill_null(len(values.dictionary)).to_numpy()]
+    return found
+
+
+def to_arrow(values: NDArray[Any], kind: pa.DataType) -> Any:
+    """A typed column as Arrow has it: what is missing is null."""
+    if pa.types.is_string(kind) and not {*map(type, values)} <= {str, type(None)}:  # labels of several kinds
+        values = np.array([label_text(value) for value in values], dtype=object)
+    return pa.array(values, from_pandas=True).cast(kind)
+
+
+def label_type(classes: tuple[Label, ...]) -> pa.DataType:
+    """What labels are in Parquet; text if they are of several kinds."""
+    kinds = {type(label) for label in classes}
+    if kinds == {bool}:
+        return pa.bool_()
+    return pa.int64() if kinds == {int} else pa.string()

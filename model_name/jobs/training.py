@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import mlflow
+import pandas as pd
 from loguru import logger
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
@@ -146,12 +147,18 @@ class TrainingJob(Job):
         checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(parts.train)}"
         start = time.monotonic()
         with progress(f"training {model.KIND}") as report:
-            context = FitContext(checkpoints=checkpoints, progress=report, has_time_order=self.schema_.time is not None)
+            context = FitContext(
+                checkpoints=checkpoints, progress=report, has_time_order=self._is_in_order(parts.train)
+            )
             model.fit(self.schema_, parts.train, context)
         shutil.rmtree(checkpoints, ignore_errors=True)
         seconds = time.monotonic() - start
         logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(parts.train), seconds)
         return round(seconds, 3)
+
+    def _is_in_order(self, table: pd.DataFrame) -> bool:
+        """Whether the rows come in the order of time."""
+        return self.schema_.time is not None and bool(table[self.schema_.time].is_monotonic_increasing)
 
     def _register(self, model: Model, parts: Parts, scores: Scores, run_id: str) -> tuple[Version, Path]:
         """Export and prove the bundle, then register; a version whose files cannot be stored is withdrawn."""

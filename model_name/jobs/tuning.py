@@ -1,5 +1,6 @@
 """Search the hyperparameters of a model on folds of the training part."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,8 @@ from pydantic import Field
 from model_name.io.progress import progress
 from model_name.jobs.base import Job, Result, loggable
 from model_name.jobs.training import ModelConfig, build_model
-from model_name.utils.searchers import OptunaSearcher, SearcherKind, SearchResult
+from model_name.utils.searchers import OptunaSearcher, SearcherKind
+from model_name.utils.trials import SearchResult
 
 
 class TuningResult(Result):
@@ -34,6 +36,11 @@ class TuningResult(Result):
     default_score: float
     trials: int
     failed: int
+
+    @property
+    def params_json(self) -> str:
+        """The best hyperparameters in JSON."""
+        return json.dumps(self.params)
 
 
 class TuningJob(Job):

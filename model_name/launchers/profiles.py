@@ -9,6 +9,9 @@ from model_name.errors import ConfigError
 from model_name.io.configs import read_document
 
 NAME = re.compile(r"^(?:(?P<nodes>[1-9]\d*)x)?(?P<gpus>[1-9]\d*)?gpu$")
+LOCAL = "local"
+"""This machine: what fails here is looked at, not tried again."""
+
 SECRET_KEYS = (
     "MLFLOW_TRACKING_URI",
     "MLFLOW_TRACKING_TOKEN",
@@ -69,6 +72,8 @@ def find_profile(name: str) -> Profile:
         return read_document(name, Profile)
     if name == "cpu":
         return Profile()
+    if name == LOCAL:
+        return Profile(retries=0)
     found = NAME.match(name)
     if found is None:
         raise ConfigError(

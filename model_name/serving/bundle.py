@@ -16,6 +16,7 @@ from model_name.errors import DataError, NotFoundError, StorageError
 GRAPH = "model.onnx"
 MANIFEST = "bundle.json"
 FORMAT = 1
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 UNREADABLE = (  # they have no base of their own
     ort_errors.Fail,
@@ -107,13 +108,19 @@ class Bundle:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        providers = ort.get_available_providers()
+        # Threads that wait must not spin: the processors are shared with the event loop, and with other pods.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = ort.InferenceSession(str(directory / GRAPH), options, providers=providers)
+            session = ort.InferenceSession(str(directory / GRAPH), options, providers=providers())
         except UNREADABLE as err:  # a graph of a newer ONNX Runtime, as a rule
             hint = f"serve with the ONNX Runtime that it was exported for; this one is {ort.__version__}"
             raise DataError(f"{directory / GRAPH}: cannot be read: {err}", hint=hint) from err
         return cls(directory, manifest, session)
+
+
+def providers() -> list[str]:
+    """Where a forward pass may run: a GPU where there is one; nothing else that happens to be installed."""
+    return [name for name in PROVIDERS if name in ort.get_available_providers()]
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -3,7 +3,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from model_name.core import frames
@@ -55,21 +55,53 @@ def test_a_table_without_its_target_is_checked_where_that_is_asked_for(make_sche
     ("change", "reason"),
     [
         pytest.param(lambda t: t.drop(columns="size"), "size: column is missing", id="a column is missing"),
-        pytest.param(lambda t: t.assign(more=1, most=2), "more: is not a column of the schema things (and most)", id="extra columns"),
-        pytest.param(lambda t: pd.concat([t, t[["size"]]], axis=1), "size: the table has this column twice", id="a column twice"),
+        pytest.param(
+            lambda t: t.assign(more=1, most=2),
+            "more: is not a column of the schema things (and most)",
+            id="extra columns",
+        ),
+        pytest.param(
+            lambda t: pd.concat([t, t[["size"]]], axis=1), "size: the table has this column twice", id="a column twice"
+        ),
         pytest.param(lambda t: t.head(0), "the table is empty: it has no rows", id="no rows"),
-        pytest.param(lambda t: t.drop(columns="outcome"), "outcome: the target is not a column of the table", id="no target"),
+        pytest.param(
+            lambda t: t.drop(columns="outcome"), "outcome: the target is not a column of the table", id="no target"
+        ),
         pytest.param(lambda t: t.assign(outcome=1.0), "the target outcome is constant: 1.0", id="a constant target"),
-        pytest.param(lambda t: t.assign(size=t["size"].astype(str)), "size, row 0: not a number; ", id="numbers in quotes"),
+        pytest.param(
+            lambda t: t.assign(size=t["size"].astype(str)), "size, row 0: not a number; ", id="numbers in quotes"
+        ),
         pytest.param(lambda t: t.assign(flag=None), "flag, row 0: is missing", id="missing where nothing may be"),
-        pytest.param(lambda t: t.assign(code="same"), "239 rows have the key of an earlier row, the first is code='same'", id="keys twice"),
-        pytest.param(lambda t: t.assign(outcome=[None] + [1.0] * 239), "outcome, row 0: the target is missing", id="no outcome"),
-        pytest.param(lambda t: t.assign(outcome=[np.inf] + [1.0] * 239), "outcome, row 0: inf is not finite", id="an infinite outcome"),
-        pytest.param(lambda t: t.assign(outcome=["1"] + [1.0] * 239), "outcome, row 0: '1' is not a number", id="an outcome in quotes"),
-        pytest.param(lambda t: t.assign(outcome=[True] + [1.0] * 239), "outcome, row 0: True is not a number", id="a boolean outcome"),
-        pytest.param(lambda t: t.assign(outcome=pd.Series([10**400] + [1.0] * 239, dtype=object)), "outcome, row 0: 1000", id="an outcome that no float holds"),
+        pytest.param(
+            lambda t: t.assign(code="same"),
+            "239 rows have the key of an earlier row, the first is code='same'",
+            id="keys twice",
+        ),
+        pytest.param(
+            lambda t: t.assign(outcome=[None] + [1.0] * 239), "outcome, row 0: the target is missing", id="no outcome"
+        ),
+        pytest.param(
+            lambda t: t.assign(outcome=[np.inf] + [1.0] * 239),
+            "outcome, row 0: inf is not finite",
+            id="an infinite outcome",
+        ),
+        pytest.param(
+            lambda t: t.assign(outcome=["1"] + [1.0] * 239),
+            "outcome, row 0: '1' is not a number",
+            id="an outcome in quotes",
+        ),
+        pytest.param(
+            lambda t: t.assign(outcome=[True] + [1.0] * 239),
+            "outcome, row 0: True is not a number",
+            id="a boolean outcome",
+        ),
+        pytest.param(
+            lambda t: t.assign(outcome=pd.Series([10**400] + [1.0] * 239, dtype=object)),
+            "outcome, row 0: 1000",
+            id="an outcome that no float holds",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_table_that_does_not_fit_is_refused_with_the_reason(make_schema, make_table, change, reason):
     with pytest.raises(DataError) as caught:
         frames.check(change(make_table("regression")), make_schema("regression"))
@@ -247,9 +279,8 @@ def test_an_accepted_table_obeys_pandera_and_makes_accepted_requests(drawn):
     schema, table = drawn
     try:
         checked = frames.check(table, schema).frame
-    except DataError as err:
-        assert err.message
-        assume(False)
+    except DataError:
+        reject()  # refused ones have tests of their own
     # pandera accepts it
     frames.validate(checked, schema)
     # as do the check of a request of all rows, and that of each row alone, as JSON would bring it

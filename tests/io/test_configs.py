@@ -32,14 +32,28 @@ def write(folder, **files):
         pytest.param('{"a": {"b": null}}', {"a": {"b": None}}, id="JSON"),
         pytest.param("", {}, id="nothing"),
         pytest.param("# words", {}, id="a comment"),
-        pytest.param("a: 1e-3\nb: 2E5\nc: 1.5e+2\nd: .5", {"a": 0.001, "b": 2e5, "c": 150.0, "d": 0.5}, id="numbers with exponents"),
+        pytest.param(
+            "a: 1e-3\nb: 2E5\nc: 1.5e+2\nd: .5",
+            {"a": 0.001, "b": 2e5, "c": 150.0, "d": 0.5},
+            id="numbers with exponents",
+        ),
         pytest.param("a: '1e-3'", {"a": "1e-3"}, id="a number in quotes stays text"),
-        pytest.param("a: 2024-01-01\nb: 2024-01-01T02:03:04", {"a": "2024-01-01", "b": "2024-01-01T02:03:04"}, id="dates stay texts"),
-        pytest.param("base: &b {x: 1, y: 2}\nmore: {<<: *b, y: 3}", {"base": {"x": 1, "y": 2}, "more": {"x": 1, "y": 3}}, id="anchors"),
+        pytest.param(
+            "a: 2024-01-01\nb: 2024-01-01T02:03:04",
+            {"a": "2024-01-01", "b": "2024-01-01T02:03:04"},
+            id="dates stay texts",
+        ),
+        pytest.param(
+            "base: &b {x: 1, y: 2}\nmore: {<<: *b, y: 3}",
+            {"base": {"x": 1, "y": 2}, "more": {"x": 1, "y": 3}},
+            id="anchors",
+        ),
         pytest.param("a: 1\nb: ${a}", {"a": 1, "b": 1}, id="an interpolation"),
-        pytest.param("a: {b: [1, 2]}\nc: x${a.b[1]}", {"a": {"b": [1, 2]}, "c": "x2"}, id="an interpolation into a text"),
+        pytest.param(
+            "a: {b: [1, 2]}\nc: x${a.b[1]}", {"a": {"b": [1, 2]}, "c": "x2"}, id="an interpolation into a text"
+        ),
     ],
-)  # fmt: skip
+)
 def test_yaml_is_read(text, expected):
     assert configs.to_object(configs.parse_string(text)) == expected
 
@@ -105,7 +119,12 @@ def test_later_sources_win(workplace):
     config = configs.load(
         ["one.yaml", "two.yaml"],
         sets=["job.c=3", "job.d=3", "job.e.f=[1, x]"],
-        environment={"MODEL_NAME__JOB__D": "4", "MODEL_NAME__JOB__G": "2024-01-01", "MODEL_NAME_ACTOR": "me", "HOME": "x"},
+        environment={
+            "MODEL_NAME__JOB__D": "4",
+            "MODEL_NAME__JOB__G": "2024-01-01",
+            "MODEL_NAME_ACTOR": "me",
+            "HOME": "x",
+        },
     )
     # then the environment wins over pairs, pairs over files, later files over earlier ones
     assert config == {"job": {"a": 1, "b": 2, "c": 3, "d": 4, "e": {"f": [1, "x"]}, "g": "2024-01-01"}}
@@ -120,14 +139,21 @@ def test_the_process_environment_counts(workplace, monkeypatch):
 
 @pytest.mark.parametrize("root", [pytest.param("", id="here"), pytest.param("memory://confs/", id="behind a URL")])
 def test_the_project_file_beside_a_file_comes_first(workplace, root):
-    for name, text in (("project.yaml", "job: {a: 1, b: 1}"), ("train.yaml", "job: {b: 2}"), ("more.yaml", "job: {a: 3}")):
+    for name, text in (
+        ("project.yaml", "job: {a: 1, b: 1}"),
+        ("train.yaml", "job: {b: 2}"),
+        ("more.yaml", "job: {a: 3}"),
+    ):
         with fsspec.open(f"{root}{name}", "wt") as file:
             file.write(text)
     assert configs.with_shared([f"{root}train.yaml"]) == [f"{root}project.yaml", f"{root}train.yaml"]
     assert configs.load([f"{root}train.yaml"], environment={}) == {"job": {"a": 1, "b": 2}}
     # once, however many files lie beside it, and whether it is named or not
     assert configs.load([f"{root}more.yaml", f"{root}train.yaml"], environment={}) == {"job": {"a": 3, "b": 2}}
-    assert configs.with_shared([f"{root}project.yaml", f"{root}train.yaml"]) == [f"{root}project.yaml", f"{root}train.yaml"]
+    assert configs.with_shared([f"{root}project.yaml", f"{root}train.yaml"]) == [
+        f"{root}project.yaml",
+        f"{root}train.yaml",
+    ]
 
 
 @pytest.mark.parametrize("pair", ["job.seed", "=1", " =1", "a=[", "a=${"])
@@ -143,7 +169,7 @@ def test_a_pair_may_hold_equal_signs_and_nothing():
 
 
 def test_a_variable_that_is_not_yaml_is_named():
-    with pytest.raises(ConfigError, match="^MODEL_NAME__JOB__SEED: the value is not YAML"):
+    with pytest.raises(ConfigError, match=r"^MODEL_NAME__JOB__SEED: the value is not YAML"):
         configs.environment_pairs({"MODEL_NAME__JOB__SEED": "[1"})
 
 
@@ -170,15 +196,18 @@ def test_a_schema_that_a_job_points_to_is_read_into_its_place(workplace):
         ),
         pytest.param(
             SCHEMA.replace("numeric", "number"),
-            "schema.yaml: columns.x.kind: Input should be 'numeric', 'category', 'boolean', 'datetime' or 'text-id', not 'number'",
+            "schema.yaml: columns.x.kind: Input should be 'numeric', 'category', 'boolean', "
+            "'datetime' or 'text-id', not 'number'",
             id="a value that does not exist",
         ),
+        pytest.param(SCHEMA.replace("name: t", ""), "schema.yaml: name: Field required", id="a key that is missing"),
         pytest.param(
-            SCHEMA.replace("name: t", ""), "schema.yaml: name: Field required", id="a key that is missing"
+            SCHEMA + "key: [z]",
+            "schema.yaml: config: key: z is not a column of the schema",
+            id="a whole that does not hang together",
         ),
-        pytest.param(SCHEMA + "key: [z]", "schema.yaml: config: key: z is not a column of the schema", id="a whole that does not hang together"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_schema_is_explained_by_file_path_and_value(workplace, schema, reason):
     write(workplace, schema=schema, job="job: {schema: schema.yaml}")
     with pytest.raises(ConfigError) as caught:
@@ -221,9 +250,13 @@ LEAVES = (
     | st.booleans()
     | st.integers(-(10**9), 10**9)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text().filter(lambda text: "${" not in text and text != "???" and "\\" not in text and not NUMBER.fullmatch(text))
+    | st.text().filter(
+        lambda text: "${" not in text and text != "???" and "\\" not in text and not NUMBER.fullmatch(text)
+    )
 )
-TREES = st.recursive(LEAVES, lambda inner: st.dictionaries(KEYS, inner, max_size=3) | st.lists(inner, max_size=3), max_leaves=8)
+TREES = st.recursive(
+    LEAVES, lambda inner: st.dictionaries(KEYS, inner, max_size=3) | st.lists(inner, max_size=3), max_leaves=8
+)
 MAPPINGS = st.dictionaries(KEYS, TREES, max_size=4)
 
 
@@ -254,23 +287,22 @@ def test_what_yaml_writes_is_read_back(tree):
 
 @given(MAPPINGS, MAPPINGS)
 def test_later_configs_are_laid_over_earlier_ones(below, above):
-    try:
-        merged = configs.merge_configs([configs.OmegaConf.create(below), configs.OmegaConf.create(above)])
-    except ConfigError as err:
-        assert "the configs do not merge" in err.message
-        assert lists_meet_mappings(below, above)
-    else:
-        assert configs.to_object(merged) == laid_over(below, above)
+    both = [configs.OmegaConf.create(below), configs.OmegaConf.create(above)]
+    if lists_meet_mappings(below, above):
+        with pytest.raises(ConfigError, match="the configs do not merge"):
+            configs.merge_configs(both)
+        return
+    assert configs.to_object(configs.merge_configs(both)) == laid_over(below, above)
 
 
 @given(st.text())
 def test_whatever_text_comes_is_read_or_refused(text):
+    refusal, config = "", None
     try:
-        config = configs.parse_string(text)
+        config = configs.to_object(configs.parse_string(text), resolve=False)
     except ConfigError as err:
-        assert err.message.startswith("the config string: ")
-    else:
-        assert isinstance(configs.to_object(config, resolve=False), dict | list)
+        refusal = err.message
+    assert refusal.startswith("the config string: ") or isinstance(config, dict | list)
 
 
 @given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=4), LEAVES)

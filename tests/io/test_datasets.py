@@ -174,7 +174,7 @@ def test_a_header_alone_is_a_table_without_rows(workplace, limit):
 def test_the_ending_decides_the_reader():
     assert reader_for("a.pq") == ParquetReader(path="a.pq")
     assert reader_for("a.tsv", 5) == CsvReader(path="a.tsv", limit=5, delimiter="\t")
-    with pytest.raises(ConfigError, match="a.xlsx: is neither .parquet, .csv nor .tsv"):
+    with pytest.raises(ConfigError, match=r"a.xlsx: is neither .parquet, .csv nor .tsv"):
         reader_for("a.xlsx")
 
 
@@ -195,7 +195,7 @@ def test_writing_replaces_the_whole_file(root, table):
 
 
 def test_a_table_that_parquet_cannot_hold_is_refused(workplace):
-    with pytest.raises(DataError, match="t.parquet: the table cannot be written as Parquet"):
+    with pytest.raises(DataError, match=r"t.parquet: the table cannot be written as Parquet"):
         ParquetWriter(path="t.parquet").write(pd.DataFrame({"a": [1, "x", object()]}))
     assert list(workplace.iterdir()) == []
 
@@ -245,7 +245,9 @@ def test_a_storage_error_stays_one():
 def small_disk(folder):
     """A real disk of 1 MiB, where that is allowed."""
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True
+    )
     if made.returncode:
         pytest.skip("no mount allowed here")
     try:

@@ -108,7 +108,7 @@ def test_schedule_replaces_the_one_of_the_same_name(host, package):
     )
     (body,) = [body for method, path, body in host.calls if (method, path) == ("POST", "/apis/v2beta1/recurringruns")]
     assert body["trigger"]["cron_schedule"]["cron"] == "0 0 2 * * *"
-    assert body["max_concurrency"] == "1"
+    assert int(body["max_concurrency"]) == 1
 
 
 def test_a_wrong_token_is_said_without_the_token(host, package, monkeypatch):

@@ -6,9 +6,9 @@ from rich.console import Console
 
 from pipelines.steplog import StepLog
 
-RAW = """12:00:00.000 - INFO - Running pipeline: [95m'p'[0m
+RAW = """12:00:00.000 - INFO - Running pipeline: \x1b[95m'p'\x1b[0m
 --------------------------------------------------------------------------------
-12:00:00.100 - INFO - Executing task [96m'training'[0m
+12:00:00.100 - INFO - Executing task \x1b[96m'training'\x1b[0m
 12:00:00.100 - INFO - Streamed logs:
 
     [KFP Executor 2026-01-01 INFO]: Looking for component
@@ -18,8 +18,8 @@ RAW = """12:00:00.000 - INFO - Running pipeline: [95m'p'[0m
     }
     12:00:01 INFO    fitted [bold] on 7 rows
 
-12:00:02.000 - INFO - Task [96m'training'[0m finished with status [92mSUCCESS[0m
-12:00:02.000 - INFO - Task [96m'training'[0m outputs:
+12:00:02.000 - INFO - Task \x1b[96m'training'\x1b[0m finished with status \x1b[92mSUCCESS\x1b[0m
+12:00:02.000 - INFO - Task \x1b[96m'training'\x1b[0m outputs:
     Output: '1'
 """
 

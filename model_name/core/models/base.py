@@ -7,6 +7,7 @@ better than the defaults, `explain_matrix` and `get_internal_model`); the rest i
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -276,7 +277,7 @@ def model_kinds() -> dict[str, type[Model]]:
         kind = stack.pop()
         stack += kind.__subclasses__()
         # A subclass that does not name itself must not take the place of its parent.
-        names_itself = "KIND" in kind.__dict__.get("__annotations__", {})
+        names_itself = "KIND" in get_annotations(kind)
         if names_itself and isinstance(default := kind.model_fields["KIND"].default, str):
             found[default] = kind
     return dict(sorted(found.items()))

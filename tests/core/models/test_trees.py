@@ -51,7 +51,9 @@ def test_what_is_unseen_is_answered_like_what_is_missing(fitted, kind, task, che
 def test_a_forest_fills_gaps_with_the_median_and_categories_with_a_code_of_their_own(fitted, make_schema, make_table):
     table = frames.check(make_table("regression"), make_schema("regression")).frame
     pipeline = fitted("RandomForest", "regression").get_internal_model()
-    filled = pipeline["imputer"].transform(np.full((1, len(pipeline["imputer"].statistics_)), np.nan, dtype=np.float32))[0]
+    filled = pipeline["imputer"].transform(
+        np.full((1, len(pipeline["imputer"].statistics_)), np.nan, dtype=np.float32)
+    )[0]
     np.testing.assert_allclose(filled[1], np.median(table["gap"].dropna()), rtol=1e-5)
     assert filled[[2, 3]].tolist() == [3.0, 3.0]  # three categories have the codes 0 to 2
 
@@ -84,7 +86,7 @@ def test_the_seed_decides_a_forest(make_schema, make_table):
     ],
 )
 def test_hyperparameters_have_bounds(kind, wrong):
-    with pytest.raises(ValidationError, match="greater than|less than or equal"):
+    with pytest.raises(ValidationError, match=r"greater than|less than or equal"):
         kind(**wrong)
 
 

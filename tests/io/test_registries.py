@@ -1,0 +1,285 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+import model_name
+from model_name.core import frames
+from model_name.core.models import BoostedTrees, ConstantModel
+from model_name.errors import DataError, NotFoundError
+from model_name.io.registries import Registry, is_semver, names
+from model_name.io.services import MlflowService
+from model_name.utils.signers import InferSigner, SchemaSigner
+
+NAME = "things"
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory, empty_store, make_schema, make_table):
+    """A store with three versions of a model, shared by the tests that only look at it."""
+    folder = tmp_path_factory.mktemp("shelf")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    service = MlflowService(tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts"))
+    service.start()
+    for rows in (120, 150, 180):
+        register(service, fit(make_schema, make_table, "binary", rows=rows))
+    registry = Registry(NAME)
+    registry.set_alias("champion", registry.resolve("2"))
+    registry.set_alias("challenger", registry.resolve("3"))
+    return service
+
+
+@pytest.fixture
+def registry(workplace, shelf):
+    """Its registry."""
+    shelf.start()
+    yield Registry(NAME)
+    shelf.stop()
+
+
+def fit(make_schema, make_table, task, *, kind=BoostedTrees, rows=120, schema=None, **params):
+    schema = schema or make_schema(task)
+    params = params or ({"max_iter": 4, "min_samples_leaf": 5} if kind is BoostedTrees else {})
+    return kind(**params).fit(schema, frames.check(make_table(task, rows=rows), schema).frame)
+
+
+def save(service, model, signer=None, name=NAME):
+    """Save a model in a run of its own, as a training does."""
+    schema = model.schema_
+    raw = {"size": 1, "gap": None, "group": "a", "mark": None, "flag": True, "maybe": None, "moment": "2024-01-01"}
+    raw = {key: [value] * 2 for key, value in raw.items() if key in schema.inputs}
+    sample = frames.from_columns(schema.check_request(raw), schema)
+    with service.run("train", experiment=name) as run:
+        uri = Registry(name).save(model, (signer or SchemaSigner()).sign(schema, sample, model.predict(sample)), sample)
+        mlflow.log_text("words", "bundle/words.txt")
+    return uri, run.info.run_id
+
+
+def register(service, model, name=NAME, **tags):
+    uri, run_id = save(service, model, name=name)
+    return Registry(name).register(model, uri, run_id, tags)
+
+
+@pytest.mark.parametrize(
+    ("ref", "version"),
+    [
+        pytest.param("1", "1", id="a number"),
+        pytest.param("1.0.1", "2", id="a semantic version"),
+        pytest.param("latest", "3", id="the latest"),
+        pytest.param("champion", "2", id="an alias"),
+        pytest.param("challenger", "3", id="another alias"),
+    ],
+)
+def test_a_version_is_found_by_what_it_is_called(registry, ref, version):
+    found = registry.resolve(ref)
+    assert found.version == version
+    assert registry.find(ref) == found
+    assert found.title == f"things 1.0.{int(version) - 1} (version {version})"
+    assert found.kind == "BoostedTrees"
+
+
+@pytest.mark.parametrize("ref", ["4", "1.0.9", "nobody", "", "Latest"])
+def test_a_version_that_does_not_exist_is_told_with_those_that_do(registry, ref):
+    with pytest.raises(NotFoundError, match=f"things: no version is called '{ref}'") as caught:
+        registry.resolve(ref)
+    assert caught.value.hint == "try one of challenger, champion, 1.0.2, or a number"
+    assert registry.find(ref) is None
+
+
+def test_an_empty_registry_says_so(registry):
+    with pytest.raises(NotFoundError, match="nothing: the registry holds no version of it"):
+        Registry("nothing").resolve("latest")
+    assert Registry("nothing").versions() == []
+    assert names() == ["things"]
+
+
+def test_versions_are_listed_with_their_aliases_the_newest_first(registry):
+    assert [(version.version, version.aliases) for version in registry.versions()] == [
+        ("3", ("challenger",)),
+        ("2", ("champion",)),
+        ("1", ()),
+    ]
+
+
+def test_a_loaded_model_answers_like_the_one_that_was_saved(registry, make_schema, make_table):
+    rows = make_table("binary", seed=4)
+    expected = fit(make_schema, make_table, "binary", rows=150).predict(rows)
+    pd.testing.assert_frame_equal(registry.load("champion").predict(rows), expected)
+
+
+def test_the_files_of_a_run_are_fetched(registry, workplace):
+    folder = registry.bundle("champion", workplace / "here")
+    assert (folder / "words.txt").read_text() == "words"
+    assert folder.is_relative_to(workplace / "here")
+    assert (registry.bundle("latest") / "words.txt").read_text() == "words"
+    with pytest.raises(NotFoundError, match=r"things 1.0.1 \(version 2\) has no nope.json"):
+        registry.artifact(registry.resolve("2"), "nope.json")
+
+
+def test_notes_are_kept_with_a_version(registry):
+    version = registry.resolve("1")
+    registry.tag(version, gate="passed", who="me")
+    tags = registry.tags(version)
+    assert (tags["gate"], tags["who"], tags["semver"], tags["kind"]) == ("passed", "me", "1.0.0", "BoostedTrees")
+    assert tags["contract"] == version.recipe.contract
+
+
+def raw_frames(make_table):
+    """Rows as clients hold them, none of which was checked."""
+    table = make_table("binary", rows=30, seed=8).drop(columns=["outcome", "code"])
+    whole = table.assign(size=table["size"].astype(float))
+    return {
+        "as read from a file": whole,
+        "with small integers": table.assign(size=table["size"].astype("int32")),
+        "with moments as texts": whole.assign(moment=[moment.isoformat() for moment in whole["moment"]]),
+        "with gaps": whole.assign(gap=None, mark=None, maybe=None),
+        "with NaN": whole.assign(gap=np.nan),
+        "with an unseen category": whole.assign(group="unseen", mark="unseen"),
+        "with columns too many": whole.assign(code="x", more=1),
+        "one row": whole.head(1),
+        "in another order": whole[sorted(whole.columns)],
+    }
+
+
+def test_the_saved_model_needs_nothing_of_ours_to_predict_raw_frames(registry, make_table):
+    # given the model as anybody loads it
+    version = registry.resolve("champion")
+    anybody = mlflow.pyfunc.load_model("models:/things@champion")
+    ours = registry.load("champion")
+    # then it answers like ours, whatever raw frame comes
+    for title, rows in raw_frames(make_table).items():
+        expected = ours.predict(rows.drop(columns="more", errors="ignore"))
+        pd.testing.assert_frame_equal(anybody.predict(rows), expected, obj=title)
+    # and says of itself what it takes
+    assert anybody.metadata.get_input_schema().input_names() == list(ours.schema_.inputs)
+    assert version.run_id == anybody.metadata.run_id
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "reason"),
+    [
+        pytest.param(
+            {"size": 7}, mlflow.MlflowException, "Can not safely convert int64 to float64", id="long integers"
+        ),
+        pytest.param({"size": "warm"}, mlflow.MlflowException, "Failed to convert column size", id="a text"),
+        pytest.param({"flag": 1}, mlflow.MlflowException, "Can not safely convert int64 to bool", id="1 for true"),
+        pytest.param({"size": np.inf}, DataError, "size, row 0: inf is not finite", id="infinity"),
+        pytest.param({"group": None}, DataError, "group, row 0: is missing", id="missing where nothing may be"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_by_the_saved_model_too(registry, make_table, change, error, reason):
+    anybody = mlflow.pyfunc.load_model("models:/things/2")
+    rows = raw_frames(make_table)["as read from a file"].assign(**change)
+    with pytest.raises(error, match=reason):
+        anybody.predict(rows)
+
+
+def test_the_saved_model_predicts_where_our_package_is_not_installed(registry, workplace, make_table):
+    # given a process that cannot import our package but from the model
+    rows = make_table("binary", rows=3).drop(columns=["outcome", "code"]).assign(size=1.5)
+    rows.to_parquet("rows.parquet")
+    uri = mlflow.artifacts.download_artifacts("models:/things/1", dst_path=str(workplace / "model"))
+    code = f"""
+import sys, json
+sys.path = [place for place in sys.path if place != {str(Path(model_name.__file__).parents[1])!r}]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+import mlflow, pandas as pd
+answer = mlflow.pyfunc.load_model({uri!r}).predict(pd.read_parquet("rows.parquet"))
+import model_name
+print(json.dumps([model_name.__file__, answer["probability_true"].tolist()]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=workplace)
+    # then it predicts, by the package that travelled along
+    assert done.returncode == 0, done.stderr
+    file, probabilities = json.loads(done.stdout.strip().splitlines()[-1])
+    assert file.startswith(str(workplace / "model"))
+    np.testing.assert_allclose(probabilities, registry.load("1").predict(rows)["probability_true"])
+
+
+@pytest.mark.parametrize("signer", [SchemaSigner(), InferSigner()])
+def test_a_model_of_every_task_can_be_saved(mlflow_service, make_schema, make_table, task, signer):
+    model = fit(make_schema, make_table, task, kind=ConstantModel)
+    uri, _ = save(mlflow_service, model, signer)
+    info = mlflow.models.get_model_info(uri)
+    assert info.signature.inputs.input_names() == list(model.schema_.inputs)
+    assert mlflow.pyfunc.load_model(uri).unwrap_python_model().model.KIND == "ConstantModel"
+
+
+def test_what_changed_decides_the_next_version(mlflow_service, make_schema, make_table):
+    # given a registry with one version
+    schema = make_schema("regression")
+    raw = schema.model_dump(mode="json")
+    del raw["columns"]["maybe"]
+    narrow = type(schema).model_validate(raw | {"extra": "drop"})
+    constant = {"kind": ConstantModel}
+    steps = [
+        (constant, "1.0.0"),
+        (constant | {"rows": 200}, "1.0.1"),  # new data
+        (constant | {"random_state": 7}, "1.1.0"),  # another parameter
+        ({}, "1.2.0"),  # another kind
+        (constant | {"schema": narrow}, "2.0.0"),  # another contract
+        (constant | {"schema": narrow, "rows": 130}, "2.0.1"),
+    ]
+    # when models are registered one after the other, then each gets the version that its change calls for
+    for number, (how, semver) in enumerate(steps, start=1):
+        version = register(mlflow_service, fit(make_schema, make_table, "regression", **how), table="t.parquet")
+        assert (version.semver, version.version) == (semver, str(number))
+    assert Registry(NAME).tags(version)["table"] == "t.parquet"
+    # and one that is withdrawn leaves its place to the next
+    Registry(NAME).withdraw(version)
+    assert Registry(NAME).find("2.0.1") is None
+    assert register(mlflow_service, fit(make_schema, make_table, "regression", **steps[-1][0])).semver == "2.0.1"
+    # and an alias moves
+    registry = Registry(NAME)
+    registry.set_alias("champion", registry.resolve("1"))
+    registry.set_alias("champion", registry.resolve("1.1.0"))
+    assert registry.resolve("champion").semver == "1.1.0"
+    assert registry.resolve("1").aliases == ()
+
+
+class Foreign(mlflow.pyfunc.PythonModel):
+    """Somebody else's model."""
+
+    def predict(self, context, model_input):
+        return model_input
+
+
+def test_versions_of_others_are_left_alone(mlflow_service, make_schema, make_table):
+    # given a registered model that this project did not make
+    with mlflow_service.run("x", experiment="foreign") as run:
+        uri = mlflow.pyfunc.log_model(name="model", python_model=Foreign(), pip_requirements=["mlflow"]).model_uri
+    registry = Registry("foreign")
+    registry.client.create_registered_model("foreign")
+    theirs = registry.client.create_model_version("foreign", uri, run_id=run.info.run_id)
+    # then it is none of our versions
+    with pytest.raises(NotFoundError, match="holds no version"):
+        registry.resolve("latest")
+    # and ours stand beside it
+    ours = register(mlflow_service, fit(make_schema, make_table, "regression", kind=ConstantModel), name="foreign")
+    assert (ours.semver, ours.version) == ("1.0.0", "2")
+    # and one that only looks like ours is refused
+    recipe = {"semver": "9.9.9", "kind": "x", "contract": "c", "recipe": "r"}
+    for key, value in recipe.items():
+        registry.client.set_model_version_tag("foreign", theirs.version, key, value)
+    with pytest.raises(DataError, match=r"foreign 9.9.9 .* is not a model of this project but Foreign"):
+        registry.load("9.9.9")
+
+
+def test_a_version_whose_files_are_gone_is_told(mlflow_service, workplace, make_schema, make_table):
+    register(mlflow_service, fit(make_schema, make_table, "regression", kind=ConstantModel))
+    shutil.rmtree(workplace / "mlartifacts")
+    with pytest.raises(NotFoundError, match=r"things 1.0.0 \(version 1\) cannot be loaded from models:/things/1"):
+        Registry(NAME).load("1")
+    with pytest.raises(NotFoundError, match="has no bundle"):
+        Registry(NAME).bundle("1")
+
+
+@pytest.mark.parametrize(("ref", "answer"), [("1.2.3", True), ("12", False), ("champion", False), ("1.2.3\n", False)])
+def test_what_looks_like_a_semantic_version(ref, answer):
+    assert is_semver(ref) == answer
