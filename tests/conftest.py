@@ -21,7 +21,7 @@ from model_name.io.osvariables import Env, env
 from model_name.io.services import MlflowService
 
 # A shared machine is slow at times; that says nothing about the code.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("shared", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
 TASKS = ("regression", "binary", "multiclass")

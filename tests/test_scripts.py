@@ -60,7 +60,7 @@ WRONG_CONFIGS = [
     pytest.param(
         ["--set", "job.mlflow.tracking_uri=http://127.0.0.1:9"], 5, "MLflow at http://127.0.0.1:9", id="no MLflow"
     ),
-    pytest.param(["--set", "nonsense"], 2, "is not of the form a.b=c", id="--set without a value"),
+    pytest.param(["--set", "nonsense"], 2, "is not of the form a.b=value", id="--set without a value"),
 ]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd

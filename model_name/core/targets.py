@@ -1,14 +1,13 @@
 """What the target of a table is: a number to predict, or the classes to tell apart."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from model_name.core.frames import Frame, decode_target
 from model_name.core.kinds import Facts, facts_of
-from model_name.core.schemas import Label, Target
+from model_name.core.schemas import Label, Target, Task
 from model_name.errors import DataError
 
 MAX_CLASSES = 50
@@ -24,16 +23,13 @@ def read_target(frame: Frame, name: str) -> tuple[Target, Facts]:
     Raises:
         DataError: Nothing can learn it.
     """
-    # Labels keep their type, also where pandas holds categories.
     try:
-        goal = facts_of(pd.Series(frame[name].array.to_numpy()))
+        goal = facts_of(pd.Series(frame[name].array.to_numpy()))  # an array, so that categories keep their type
     except DataError as err:
         raise DataError(f"{name}: the target holds values that cannot be read ({err.message})") from err
     _require_learnable(name, goal)
     classes = _classes(name, goal)
-    task: Literal["regression", "binary", "multiclass"] = (
-        "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
-    )
+    task: Task = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
     target = Target(name=name, task=task, classes=classes)
     is_plain = goal.is_text or frame[name].dtype.kind in "biuf"
     first = np.unique(goal.codes, return_index=True)[1]  # a row of each value is enough where like values look alike

@@ -274,7 +274,7 @@ def schema_and_table(draw):
 
 
 @given(schema_and_table())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 def test_an_accepted_table_obeys_pandera_and_makes_accepted_requests(drawn):
     schema, table = drawn
     try:

@@ -281,7 +281,7 @@ def lists_meet_mappings(below, above):
 
 @given(MAPPINGS)
 def test_what_yaml_writes_is_read_back(tree):
-    for text in (yaml.safe_dump(tree), yaml.safe_dump(tree, default_flow_style=True, allow_unicode=True)):
+    for text in (yaml.safe_dump(tree), yaml.safe_dump(tree, default_flow_style=True, explicit_start=True)):
         assert configs.to_object(configs.parse_string(text)) == tree
 
 

@@ -53,7 +53,7 @@ def test_a_table_is_read_as_it_was_written(root, table, name):
     assert reader.count() == (ROWS if name.endswith("parquet") else None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.integers(1, 40), limit=st.none() | st.integers(1, 50), size=st.integers(1, 45), group=st.integers(1, 45))
 def test_batches_are_the_table_up_to_the_limit(tmp_path_factory, rows, limit, size, group):
     # given a table in row groups of some size

@@ -5,18 +5,17 @@ with the very weights of one that was not.
 """
 
 import logging
-import os
 import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import cos, inf, isfinite, pi
+from math import ceil, cos, inf, isfinite, pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import numpy as np
 import torch
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
@@ -42,6 +41,7 @@ def train(
     network: Network,
     learning: TensorDataset,
     validating: TensorDataset,
+    *,
     settings: "TabularNetwork",
     context: FitContext,
     fingerprint: str,
@@ -63,14 +63,14 @@ def train(
     keeper = Keeper(settings, context, fingerprint)
     checkpoint = keeper.resume()
     if not keeper.is_done:
-        _fit(network, learning, validating, settings, keeper, checkpoint)
+        _fit(network, learning, validating, keeper, checkpoint)
     if not keeper.best_weights:
         raise ConfigError(
             f"{settings.KIND}: the validation loss was not finite in any epoch",
             hint=f"lower learning_rate ({settings.learning_rate})",
         )
     network.load_state_dict(keeper.best_weights)
-    return network.cpu().eval().requires_grad_(False)
+    return network.cpu().eval().requires_grad_(requires_grad=False)
 
 
 def tensors(network: Network, matrix: Matrix, targets: NDArray[Any]) -> TensorDataset:
@@ -113,7 +113,7 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class Keeper(L.Callback):
+class Keeper(Callback):
     """At the end of each epoch: keeps the best weights, stops when they get old, saves a checkpoint, tells progress."""
 
     def __init__(self, settings: "TabularNetwork", context: FitContext, fingerprint: str) -> None:
@@ -132,7 +132,7 @@ class Keeper(L.Callback):
         is_stale = self.epochs_done - self.best_epoch >= self.settings.patience
         return is_stale or self.epochs_done >= self.settings.max_epochs
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """As of Lightning; the validation of the epoch has run by now."""
         loss = float(trainer.callback_metrics[LOSS])
         self.epochs_done = trainer.current_epoch + 1
@@ -173,12 +173,12 @@ class Keeper(L.Callback):
             return []
         return sorted(self.context.checkpoints.glob(f"{self.fingerprint}-*.ckpt"))
 
-    def _save(self, trainer: L.Trainer, folder: Path) -> None:
+    def _save(self, trainer: Trainer, folder: Path) -> None:
         path = folder / f"{self.fingerprint}-{self.epochs_done:06d}.ckpt"
         partial = path.with_suffix(".partial")
         # Lightning writes to /tmp and moves, which is a copy, hence not atomic, where the folder is another volume.
         trainer.save_checkpoint(partial)
-        os.replace(partial, path)
+        partial.replace(path)
         for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink(missing_ok=True)
 
@@ -186,7 +186,7 @@ class Keeper(L.Callback):
         self.context.progress(self.epochs_done, self.settings.max_epochs, words)
 
 
-class Training(L.LightningModule):
+class Training(LightningModule):
     """Loss, optimiser and schedule of a network."""
 
     def __init__(self, network: Network, settings: "TabularNetwork", steps: int) -> None:
@@ -218,9 +218,9 @@ class Training(L.LightningModule):
 
     def _loss(self, rows: Tensor, targets: Tensor) -> Tensor:
         raw = self.network.raw(rows)
-        return (
-            functional.cross_entropy(raw, targets) if self.network.classes else functional.mse_loss(raw[:, 0], targets)
-        )
+        if self.network.classes:
+            return functional.cross_entropy(raw, targets)
+        return functional.mse_loss(raw[:, 0], targets)
 
 
 class Batches(Sampler[Tensor]):
@@ -235,7 +235,7 @@ class Batches(Sampler[Tensor]):
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
-        return -(-self.rows // self.size)
+        return ceil(self.rows / self.size)
 
     def __iter__(self) -> Iterator[Tensor]:
         """The batches of the epoch."""
@@ -252,24 +252,16 @@ class Batches(Sampler[Tensor]):
 
 
 def _fit(
-    network: Network,
-    learning: TensorDataset,
-    validating: TensorDataset,
-    settings: "TabularNetwork",
-    keeper: Keeper,
-    checkpoint: Path | None,
+    network: Network, learning: TensorDataset, validating: TensorDataset, keeper: Keeper, checkpoint: Path | None
 ) -> None:
+    settings = keeper.settings
     batches = Batches(len(learning), settings.batch_size, settings.random_state)
     module = Training(network, settings, steps=settings.max_epochs * len(batches))
+    loaders = _loader(learning, batches), _loader(validating, Batches(len(validating), SCORING_ROWS))
     with quiet():
-        trainer = _trainer(settings, keeper)
+        trainer = _trainer(keeper)
         try:
-            trainer.fit(
-                module,
-                _loader(learning, batches),
-                _loader(validating, Batches(len(validating), SCORING_ROWS)),
-                ckpt_path=checkpoint,
-            )
+            trainer.fit(module, *loaders, ckpt_path=checkpoint)
         except SIGTERMException as err:
             raise _preempted(keeper) from err
         except SystemExit as err:
@@ -281,13 +273,13 @@ def _fit(
         raise _preempted(keeper)
 
 
-def _trainer(settings: "TabularNetwork", keeper: Keeper) -> L.Trainer:
-    return L.Trainer(
+def _trainer(keeper: Keeper) -> Trainer:
+    return Trainer(
         accelerator="auto",
         devices=1,
         # One process, whatever the environment variables of a cluster suggest.
         plugins=[LightningEnvironment()],
-        max_epochs=settings.max_epochs,
+        max_epochs=keeper.settings.max_epochs,
         gradient_clip_val=GRADIENT_NORM,
         deterministic="warn",
         callbacks=[keeper],

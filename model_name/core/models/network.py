@@ -75,9 +75,9 @@ class TabularNetwork(Model):
                 network,
                 training.tensors(network, matrix[learning], targets[learning]),
                 training.tensors(network, matrix[validating], targets[validating]),
-                self,
-                context,
-                self._fingerprint(matrix, targets, context),
+                settings=self,
+                context=context,
+                fingerprint=self._fingerprint(matrix, targets, context),
             )
 
     def score_matrix(self, matrix: Matrix) -> NDArray[Any]:
