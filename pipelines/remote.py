@@ -4,11 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import kfp
+import requests
 from kfp_server_api.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from model_name.errors import ConfigError, DependencyError
 from model_name.settings import env
+
+HEALTH = "/apis/v2beta1/healthz"
+KNOCK_SECONDS = 10
 
 
 def client(host: str, namespace: str) -> kfp.Client:
@@ -23,10 +27,31 @@ def client(host: str, namespace: str) -> kfp.Client:
     if not place:
         raise ConfigError("no Kubeflow host is named", hint="--host URL, or set KF_PIPELINES_ENDPOINT")
     token = found.kf_pipelines_token.get_secret_value() if found.kf_pipelines_token else None
+    knock(place, token)
     try:
         return kfp.Client(host=place, namespace=namespace, existing_token=token)
     except (ApiException, HTTPError, OSError) as err:
         raise refused(place, err) from err
+
+
+def knock(host: str, token: str | None) -> None:
+    """Ask the host whether it is there, once: kfp's own client asks five times, and says less.
+
+    Raises:
+        DependencyError: It cannot be reached, or refuses the token.
+    """
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        answer = requests.get(f"{host.rstrip('/')}{HEALTH}", headers=headers, timeout=KNOCK_SECONDS)
+    except requests.RequestException as err:
+        raise DependencyError(
+            f"Kubeflow at {host} cannot be reached: {type(err).__name__}", hint="check --host"
+        ) from err
+    if not answer.ok:
+        raise DependencyError(
+            f"Kubeflow at {host}: {answer.status_code} {answer.reason}",
+            hint="check --host, KF_PIPELINES_TOKEN and --namespace",
+        )
 
 
 def submit(package: Path, arguments: dict[str, Any], *, host: str, namespace: str, experiment: str) -> dict[str, Any]:

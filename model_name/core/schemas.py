@@ -96,6 +96,13 @@ class Column(Frozen):
         return self
 
     @property
+    def contract(self) -> tuple[Any, ...]:
+        """What decides whether a value of it is accepted."""
+        bounds = None if self.out_of_bounds == "clip" else (self.min, self.max)
+        values = self.values if self.unseen == "refuse" else None
+        return (self.kind, self.nullable, bounds, values)
+
+    @property
     def is_input(self) -> bool:
         """Whether a request must carry it."""
         return self.feature and self.kind != "text-id"
@@ -248,9 +255,9 @@ class TableSchema(Frozen):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what a client can see: when it changes, the version's MAJOR does."""
-        contract = [(name, column.kind, column.nullable) for name, column in self.inputs.items()]
-        seen = repr((contract, self.target.name, self.target.task, self.classes))
+        """Hash of what is accepted and what is answered: when it changes, the MAJOR of the version does."""
+        contract = [(name, column.contract) for name, column in self.inputs.items()]
+        seen = repr((contract, self.extra, self.target.name, self.target.task, self.classes))
         return sha256(seen.encode()).hexdigest()[:16]
 
     def decode(

@@ -13,6 +13,9 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous-champion"
 LATEST = "latest"
 
+NOT_RECIPE = frozenset({"random_state", "n_jobs", "threads"})
+"""Parameters that change how a model is made, but not what it is."""
+
 SEMVER = re.compile(r"\A(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\Z")
 
 
@@ -60,7 +63,8 @@ class Recipe(Frozen):
     def of(cls, model: Model) -> Self:
         """The recipe of a fitted model. Fitted values, such as the categories found, are data, not recipe."""
         features = [(feature.name, feature.source, feature.kind, feature.part) for feature in model.features.columns]
-        made_by = repr((model.KIND, sorted(model.get_params().items()), features))
+        params = sorted((name, value) for name, value in model.get_params().items() if name not in NOT_RECIPE)
+        made_by = repr((model.KIND, params, features))
         return cls(contract=model.schema_.fingerprint, model=sha256(made_by.encode()).hexdigest()[:16])
 
 

@@ -191,7 +191,7 @@ def without_empty_texts(table: Batch) -> Batch:
     for position, column in enumerate(table.schema):
         if pa.types.is_string(column.type):
             texts = table.column(position)
-            present = pc.if_else(pc.equal(texts, ""), pa.scalar(None, column.type), texts)
+            present = pc.if_else(pc.equal(texts, pa.scalar("")), pa.scalar(None, column.type), texts)
             table = table.set_column(position, column.name, present)
     return table
 

@@ -131,7 +131,7 @@ class PartsFolder:
             paths = self.filesystem.ls(self.root, detail=False)
         names = sorted({path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != self.root})
         for name in names:
-            is_ours = name in (STATE, DONE) or (PART.fullmatch(name) and STATE in names)
+            is_ours = name == STATE or (STATE in names and (name == DONE or PART.fullmatch(name)))
             if not (is_ours or DRAFT.fullmatch(name) or name.startswith(".")):
                 raise self._foreign(name)
         return names

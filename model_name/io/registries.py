@@ -1,5 +1,6 @@
 """The registry: versions of a model in MLflow, found by alias, number or semantic version."""
 
+import inspect
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 from mlflow.tracking import MlflowClient
 from mlflow.types import DataType
 
@@ -88,7 +89,7 @@ class Registry:
             python_model=PyfuncModel(model),
             signature=signature,
             input_example=_as_sent(example, signature),
-            code_paths=[str(Path(model_name.__file__).parent)],
+            code_paths=_code_of(model),
             pip_requirements=[_pinned(name) for name in REQUIREMENTS],
         )
         return str(info.model_uri)
@@ -96,16 +97,17 @@ class Registry:
     def register(self, model: Model, model_uri: str, run_id: str, tags: dict[str, str]) -> Version:
         """Register a saved model as the next version, with the semantic version that its recipe calls for."""
         recipe = Recipe.of(model)
-        history = [(Semver.parse(version.semver), version.recipe) for version in self.versions()]
-        semver = next_semver(history, recipe)
         try:
             self.client.create_registered_model(self.name)
         except MlflowException as err:
             if err.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        tags = {"semver": str(semver), "kind": model.KIND, "contract": recipe.contract, "recipe": recipe.model} | tags
-        created = self.client.create_model_version(self.name, model_uri, run_id=run_id, tags=tags)
-        return self._version(created, {})
+        tags = {"kind": model.KIND, "contract": recipe.contract, "recipe": recipe.model} | tags
+        number = self.client.create_model_version(self.name, model_uri, run_id=run_id, tags=tags).version
+        # Named after it has its number: of two that register at once, the later one counts the earlier one in.
+        history = [(Semver.parse(found.semver), found.recipe) for found in self.versions()]
+        self.client.set_model_version_tag(self.name, number, "semver", str(next_semver(history, recipe)))
+        return self._version(self.client.get_model_version(self.name, number), {})
 
     def withdraw(self, version: Version) -> None:
         """Take back a version that could not be completed."""
@@ -224,6 +226,14 @@ def _as_sent(example: pd.DataFrame, signature: ModelSignature) -> pd.DataFrame:
     """The rows as a client sends them: a checked frame holds booleans as numbers."""
     booleans = [column.name for column in signature.inputs.inputs if column.type == DataType.boolean]
     return example.astype(dict.fromkeys(booleans, bool))
+
+
+def _code_of(model: Model) -> list[str]:
+    """The package, and the module of a kind that a plugin defines."""
+    paths = [Path(model_name.__file__).parent]
+    if not type(model).__module__.startswith("model_name."):
+        paths.append(Path(inspect.getfile(type(model))))
+    return [str(path) for path in paths]
 
 
 def _pinned(package: str) -> str:

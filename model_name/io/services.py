@@ -23,6 +23,7 @@ CONNECT_SECONDS = 5.0
 PORTS = {"https": 443, "http": 80, "postgresql": 5432, "mysql": 3306, "mssql": 1433}  # where an address names none
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 NOISY = ("alembic", "mlflow", "lightning", "lightning.pytorch", "lightning.fabric", "skl2onnx", "shap", "onnxscript")
+ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
@@ -129,8 +130,14 @@ class MlflowService(Service):
             reach(uri)
         import mlflow
 
+        # MLflow also sets the environment, where the next job and every child process would take it for a user's word.
+        before = {name: os.environ.get(name) for name in ADDRESSES}
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.registry_uri or self.tracking_uri)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
     def stop(self) -> None:
         """End a run that was left open."""
@@ -152,11 +159,10 @@ class MlflowService(Service):
 
         try:
             mlflow.set_experiment(experiment_id=self.experiment_id(self.experiment or experiment))
-            run = mlflow.start_run(run_id=run_id, run_name=None if run_id else name, tags=tags)
+            with mlflow.start_run(run_id=run_id, run_name=None if run_id else name, tags=tags) as run:
+                yield run
         except MlflowException as err:
             raise unreachable(self.tracking_uri, err) from err
-        with run:
-            yield run
 
     def experiment_id(self, name: str) -> str:
         """The experiment's id; it is made if need be."""

@@ -145,6 +145,9 @@ class TrainingJob(Job):
     def _fit(self, model: Model, parts: Parts) -> float:
         """Fit with checkpoints that a run of the same recipe on the same rows will find."""
         checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(parts.train)}"
+        if checkpoints.is_dir() and any(checkpoints.iterdir()):
+            logger.info("{}: an earlier fit was interrupted; going on behind its last whole checkpoint", checkpoints)
+        logger.info("training {} on {:,} rows", model.KIND, len(parts.train))
         start = time.monotonic()
         with progress(f"training {model.KIND}") as report:
             context = FitContext(

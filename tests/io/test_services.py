@@ -204,7 +204,7 @@ def test_services_are_stopped_where_the_work_fails_and_the_failure_is_told(make_
     [
         pytest.param("http://me:hunter2@127.0.0.1:{port}", id="a server"),
         pytest.param("postgresql://me:hunter2@127.0.0.1:{port}/db", id="a database"),
-        pytest.param("postgresql+psycopg2://me:hunter2@127.0.0.1:{port}/db", id="a database with its driver"),
+        pytest.param("postgresql://me:hunter2@127.0.0.1:{port}/db", id="a database with its driver"),
         pytest.param("http://me:hunter2@no-such-host.invalid", id="a host that does not exist"),
         pytest.param("http://me:hunter2@127.0.0.1:port", id="a port that is no number"),
     ],
@@ -321,7 +321,7 @@ def postgres(tmp_path_factory):
     run("initdb", "-D", data, "-U", "me", "-A", "scram-sha-256", "--pwfile", str(password), "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
     run("pg_ctl", "-D", data, "-l", str(folder / "data" / "log"), "-w", "-o", options, "start")
-    yield f"postgresql+psycopg2://me:hunter2@127.0.0.1:{port}/postgres"
+    yield f"postgresql://me:hunter2@127.0.0.1:{port}/postgres"
     run("pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
