@@ -126,7 +126,7 @@ def train(_: argparse.Namespace) -> None:
 
 
 def table(options: argparse.Namespace) -> None:
-    """The example again and again, each time some years of weeks later, so that no two rows share their key."""
+    """The example again and again, each time so many weeks earlier or later that no two rows share their key."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -138,7 +138,8 @@ def table(options: argparse.Namespace) -> None:
     moments = example[time_column].to_numpy().astype("datetime64[us]")
     weeks = int((moments.max() - moments.min()) / np.timedelta64(WEEK_DAYS, "D")) + 1
     plain = pa.Table.from_pandas(example.drop(columns=time_column), preserve_index=False)
-    left, copy = options.rows, 0
+    # To both sides of the example, because MLflow knows no date behind the year 2262.
+    left, copy = options.rows, -(options.rows // len(example) // 2)
     with pq.ParquetWriter(TABLE, plain.append_column(time_column, pa.array(moments)).schema) as writer:
         while left > 0:
             group = [

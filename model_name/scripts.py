@@ -1,18 +1,17 @@
 """The command line: `model-name ...`. Everything heavy is imported by the command that needs it."""
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from model_name import __version__
-from model_name.errors import ConfigError, ModelNameError, PreemptedError, StorageError
+from model_name.errors import ConfigError, ModelNameError, StorageError
+from model_name.io import signals
 
 if TYPE_CHECKING:
     from model_name.io.registries import Registry, Version
@@ -283,21 +282,14 @@ def fetch(place: str) -> str:
     return folder
 
 
-def preempted(_number: int, _frame: FrameType | None) -> NoReturn:
-    """What SIGTERM does: end the work by an error that stops the services on its way."""
-    raise PreemptedError(
-        "told to stop (SIGTERM)", hint="run the same command again; what has checkpoints goes on from them"
-    )
-
-
 def set_process_up() -> None:
-    """What every process of ours does first: SIGTERM ends the work cleanly, and waiting threads do not spin.
+    """What every process of ours does first: signals end the work cleanly, and waiting threads do not spin.
 
     The threads of scikit-learn's trees spin while they wait for each other. Where another process wants the same
     processors, or a pod's quota is used up, a fit of half a second then takes a minute.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, preempted)
+    signals.listen()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -310,7 +302,9 @@ def guarded(call: Callable[[], Any]) -> int:
     """Call something and turn what it raises into an exit code and words for people: the outermost loop."""
     try:
         call()
-    except SystemExit as exit_:  # what Typer ends with, also after a wrong option
+    except SystemExit as exit_:  # what Typer ends with, after a wrong option and after Ctrl-C too
+        if exit_.code == INTERRUPTED:
+            typer.echo("interrupted", err=True)
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except ModelNameError as error:
         return tell(error)
@@ -323,6 +317,8 @@ def guarded(call: Callable[[], Any]) -> int:
     except Exception:  # noqa: BLE001  the outermost loop: a defect is told with its trace, and never exits with 0
         traceback.print_exc()
         return ModelNameError.exit_code
+    finally:
+        signals.heard()
     return 0
 
 

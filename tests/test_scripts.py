@@ -255,7 +255,7 @@ LONG = ["--set", "job.model={KIND: BoostedTrees, max_iter: 1000000, max_leaf_nod
 @pytest.mark.parametrize(
     ("number", "code", "words"),
     [
-        pytest.param(signal.SIGINT, 130, "Aborted", id="Ctrl-C"),
+        pytest.param(signal.SIGINT, 130, "interrupted", id="Ctrl-C"),
         pytest.param(signal.SIGTERM, 143, "run the same command again", id="SIGTERM"),
     ],
 )

@@ -469,7 +469,7 @@ def _read_boolean(value: Any) -> float:
 
 def _read_datetime(value: Any) -> np.datetime64:
     if isinstance(value, np.datetime64):
-        return value.astype("datetime64[us]")
+        return np.datetime64(value, "us")
     if isinstance(value, date) and not isinstance(value, datetime):  # as Parquet's date32 arrives
         return np.datetime64(value, "us")
     if isinstance(value, bytes):

@@ -134,10 +134,10 @@ class MlflowService(Service):
         before = {name: os.environ.get(name) for name in ADDRESSES}
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.registry_uri or self.tracking_uri)
-        for name, value in before.items():
+        for name, word in before.items():
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+            if word is not None:
+                os.environ[name] = word
 
     def stop(self) -> None:
         """End a run that was left open."""

@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr
 from model_name.core import frames
 from model_name.core.metrics import Metric, default_metrics
 from model_name.core.schemas import CheckReport, Frozen, Many, TableSchema
+from model_name.io import signals
 from model_name.io.datasets import ReaderKind
 from model_name.io.services import AlertsService, LoggerService, MlflowService
 from model_name.utils.splitters import RandomSplitter, Splitter, SplitterKind, TimeSplitter
@@ -92,6 +93,7 @@ class Job(Frozen, ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
         """Stop the services in reverse; what went wrong is told and goes on."""
+        signals.heard()
         if isinstance(error, Exception):
             self.alerts.notify(f"{self.KIND} of {self.name} failed", f"{type(error).__name__}: {error}")
         self._services.close()

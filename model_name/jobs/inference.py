@@ -17,7 +17,7 @@ from loguru import logger
 from numpy.typing import NDArray
 from pydantic import Field
 
-from model_name.core.schemas import CheckReport, Columns, Kind, Label, Many, also, label_text
+from model_name.core.schemas import CheckReport, Columns, Kind, Label, Many, TableSchema, also, label_text
 from model_name.core.versions import CHAMPION
 from model_name.errors import ConfigError, DataError
 from model_name.io.datasets import BATCH_ROWS
@@ -131,7 +131,7 @@ class InferenceJob(Job):
     def _predictor(self) -> "Predictor":
         bundle = Bundle.load(self._bundle(), threads=1)  # its passes run beside each other instead
         title = f"{self.name} {bundle.manifest.semver}"
-        if bundle.manifest.table.fingerprint != self.schema_.fingerprint:
+        if shape(bundle.manifest.table) != shape(self.schema_):
             raise ConfigError(
                 f"{title} was trained on other inputs or another target than those of the schema {self.schema_.name}",
                 hint="train again, or set job.ref to a version of this schema",
@@ -256,6 +256,12 @@ class Predictor:
                 hint="add it to the schema, or set `extra: drop` there",
             )
         return extra
+
+
+def shape(schema: TableSchema) -> Any:
+    """What a model depends on; bounds, and what happens beyond them, may have changed since it was trained."""
+    inputs = [(name, column.kind, column.nullable) for name, column in schema.inputs.items()]
+    return inputs, schema.target.name, schema.target.task, schema.classes
 
 
 def pieces_of(batches: Iterable[pa.RecordBatch], start: int, part_rows: int) -> Iterator[Piece]:

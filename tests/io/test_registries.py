@@ -221,8 +221,8 @@ def test_what_changed_decides_the_next_version(mlflow_service, make_schema, make
     steps = [
         (constant, "1.0.0"),
         (constant | {"rows": 200}, "1.0.1"),  # new data
-        (constant | {"random_state": 7}, "1.1.0"),  # another parameter
-        ({}, "1.2.0"),  # another kind
+        (constant | {"random_state": 7}, "1.0.2"),  # another seed is the same recipe
+        ({}, "1.1.0"),  # another kind
         (constant | {"schema": narrow}, "2.0.0"),  # another contract
         (constant | {"schema": narrow, "rows": 130}, "2.0.1"),
     ]

@@ -306,7 +306,7 @@ def postgres(tmp_path_factory):
     user = {}
     if os.geteuid() == 0:  # which PostgreSQL refuses to run as
         shutil.chown(folder, "postgres")
-        for parent in (folder, *folder.parents[:2]):
+        for parent in (folder, *folder.parents[:3]):  # one more where tests run side by side
             parent.chmod(0o755)
         user = {"user": "postgres"}
     port = closed_port()

@@ -12,12 +12,14 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from model_name.core import frames
 from model_name.errors import ConfigError, DataError, DependencyError, NotFoundError, PreemptedError, StorageError
+from model_name.io.parts import Part
 from model_name.jobs import inference
 from model_name.jobs.exports import stamp
 from model_name.jobs.inference import in_order
@@ -304,6 +306,13 @@ def test_an_extra_column_is_dropped_and_told_where_the_schema_says_so(make_job, 
     assert result.findings == ("column odd is not in the schema and was dropped",)
 
 
+def test_a_column_that_comes_twice_is_refused(make_job, table, workplace):
+    job, plain = make_job(table), pa.Table.from_pandas(table, preserve_index=False)
+    pq.write_table(plain.append_column("gap", plain["gap"]), workplace / "table.parquet")
+    with pytest.raises(DataError, match="gap: the table has this column twice"):
+        run(job)
+
+
 def test_a_missing_table_is_not_found(make_job):
     for path in ("nowhere.parquet", "nowhere.csv"):
         kind = "CsvReader" if path.endswith("csv") else "ParquetReader"
@@ -374,6 +383,16 @@ def test_sigkill_leaves_complete_parts_that_the_next_run_goes_on_from(make_job, 
     assert (result.rows, result.predicted) == (expected.rows, expected.predicted)
     assert {path.name for path in out.iterdir()} == {"_job.json", "_SUCCESS", *parts(out)}
     assert parts(out) == parts(workplace / "expected")
+
+
+def test_a_preemption_while_a_part_is_written_is_one(make_job, table, out, monkeypatch):
+    def preempted(*_):
+        raise PreemptedError("told to stop")
+
+    monkeypatch.setattr(Part, "write", preempted)
+    with pytest.raises(PreemptedError):
+        run(make_job(table))
+    assert [path.name for path in out.iterdir()] == ["_job.json"]
 
 
 def test_a_killed_writer_leaves_a_draft_that_the_next_run_removes(make_job, table, out, interrupt):
