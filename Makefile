@@ -77,6 +77,7 @@ check-security: $(SETUP)  ## Patterns that open doors
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml model_name components pipelines
 check-tests: $(SETUP)  ## All tests
 	$(BIN)/pytest
+check-coverage: export OMP_NUM_THREADS := 1
 check-coverage: $(SETUP)  ## All tests, two at a time, with the branch coverage of model_name
 	$(BIN)/coverage erase
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report term

@@ -178,6 +178,7 @@ def metric_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": metric.name,
+                "arrow": "↑" if metric.greater_is_better else "↓",
                 "direction": "higher is better" if metric.greater_is_better else "lower is better",
                 "value": value,
                 "threshold": metric.threshold,
