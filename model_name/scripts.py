@@ -2,23 +2,20 @@
 
 import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from model_name import __version__
-from model_name.errors import ConfigError, ModelNameError, StorageError
-from model_name.io import signals
+from model_name.errors import ConfigError
+from model_name.io.processes import REFUSED, guarded, set_up
 
 if TYPE_CHECKING:
     from model_name.io.registries import Registry, Version
     from model_name.jobs.base import Job
 
-INTERRUPTED = 130
-REFUSED = 3
 
 app = typer.Typer(
     name="model-name",
@@ -194,6 +191,8 @@ def serve(
     mlflow: Tracking = DEFAULT_MLFLOW,
 ) -> None:
     """Serve a version over REST and gRPC; further options go to the KServe server."""
+    from model_name.io.folders import fetch
+
     folder = fetch(bundle) if bundle else str(registry(name, mlflow).bundle(ref).resolve())
     server = [sys.executable, "-m", "model_name.serving", "--bundle", folder]
     ports = ["--http_port", str(http_port), "--grpc_port", str(grpc_port)]
@@ -260,74 +259,10 @@ def describe(found: "Registry", version: "Version") -> dict[str, Any]:
     }
 
 
-def fetch(place: str) -> str:
-    """A bundle's local folder; one behind a URL is copied.
-
-    Raises:
-        NotFoundError: It is not there.
-    """
-    import tempfile
-
-    import fsspec
-
-    from model_name.errors import NotFoundError
-
-    filesystem, path = fsspec.core.url_to_fs(place)
-    if not filesystem.exists(path):
-        raise NotFoundError(f"{place}: there is no such bundle", hint="name the folder that holds bundle.json")
-    if "file" in filesystem.protocol:
-        return str(path)
-    folder = tempfile.mkdtemp(prefix="model-name-bundle-")
-    filesystem.get(path.rstrip("/") + "/", folder + "/", recursive=True)
-    return folder
-
-
-def set_process_up() -> None:
-    """What every process of ours does first: signals end the work cleanly, and waiting threads do not spin.
-
-    The threads of scikit-learn's trees spin while they wait for each other. Where another process wants the same
-    processors, or a pod's quota is used up, a fit of half a second then takes a minute.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signals.listen()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    set_process_up()
+    set_up()
     return guarded(lambda: app(args=list(argv) if argv is not None else None))
-
-
-def guarded(call: Callable[[], Any]) -> int:
-    """Call something and turn what it raises into an exit code and words for people: the outermost loop."""
-    try:
-        call()
-    except SystemExit as exit_:  # what Typer ends with, after a wrong option and after Ctrl-C too
-        if exit_.code == INTERRUPTED:
-            typer.echo("interrupted", err=True)
-        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-    except ModelNameError as error:
-        return tell(error)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        return INTERRUPTED
-    except OSError as error:
-        place = error.filename or "the disk"
-        return tell(StorageError(f"{place}: {error.strerror or error}", hint="check space and permissions"))
-    except Exception:  # noqa: BLE001  the outermost loop: a defect is told with its trace, and never exits with 0
-        traceback.print_exc()
-        return ModelNameError.exit_code
-    finally:
-        signals.heard()
-    return 0
-
-
-def tell(error: ModelNameError) -> int:
-    """Say what went wrong and return the exit code that goes with it."""
-    from model_name.io.console import show_error
-
-    show_error(error)
-    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from model_name.scripts import REFUSED, AsJson, Sets, guarded, set_process_up
+from model_name.io.processes import REFUSED, guarded, set_up
 
 app = typer.Typer(
     name="python -m pipelines",
@@ -16,6 +16,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
+Sets = Annotated[list[str], typer.Option("--set", metavar="a.b=c", help="Set a key over the files; may be repeated.")]
 Pipeline = Annotated[str, typer.Argument(metavar="NAME", help="training or inference.")]
 Confs = Annotated[str, typer.Option(help="The config folder.")]
 Profile = Annotated[str, typer.Option(help="What it runs on: cpu, 1xgpu, 4x2gpu (nodes x GPUs each) or a YAML file.")]
@@ -119,7 +121,7 @@ def tell(name: str, found: dict[str, Any], *, as_json: bool) -> None:
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    set_process_up()
+    set_up()
     return guarded(app)
 
 

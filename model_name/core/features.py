@@ -8,7 +8,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.schemas import Columns, Frozen, Many, TableSchema
+from model_name.core.columns import Columns
+from model_name.core.documents import Frozen, Many
+from model_name.core.schemas import TableSchema
 from model_name.errors import DataError
 
 Matrix = NDArray[np.float32]

@@ -6,22 +6,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from model_name.core.schemas import (
+from model_name.core.columns import (
     LARGEST,
     CheckReport,
     Column,
     Columns,
-    Label,
-    Outputs,
     Problems,
-    TableSchema,
-    Target,
     also,
     is_missing,
     label_text,
     read_number,
     shown,
 )
+from model_name.core.schemas import Label, Outputs, TableSchema, Target
 from model_name.errors import DataError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 
+from model_name.core.columns import Column, Kind, Problems, decode_column
 from model_name.core.frames import Frame
-from model_name.core.schemas import Column, Kind, Problems, decode_column
 from model_name.errors import DataError
 
 TRIED: tuple[Kind, ...] = ("numeric", "boolean", "datetime", "category")  # the stricter decoder first

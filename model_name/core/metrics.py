@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import field_validator
 
-from model_name.core.schemas import Frozen, Outputs, Task
+from model_name.core.documents import Frozen
+from model_name.core.schemas import Outputs, Task
 from model_name.errors import ConfigError
 
 Scores = dict[str, float]

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from model_name.core.columns import LARGEST, Column, Kind, also
+from model_name.core.documents import did_you_mean
 from model_name.core.frames import Frame
 from model_name.core.kinds import Facts, readable
 from model_name.core.leaks import leaks
 from model_name.core.roles import find_key, find_time
-from model_name.core.schemas import LARGEST, Column, Kind, TableSchema, Target, also, did_you_mean
+from model_name.core.schemas import TableSchema, Target
 from model_name.core.targets import read_target, said_of_target
 from model_name.errors import DataError
 

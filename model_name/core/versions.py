@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Self
 
+from model_name.core.documents import Frozen
 from model_name.core.models.base import Model
-from model_name.core.schemas import Frozen
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"

@@ -13,7 +13,7 @@ from uuid import uuid4
 import fsspec
 from pydantic import ValidationError
 
-from model_name.core.schemas import Frozen
+from model_name.core.documents import Frozen
 from model_name.errors import AuditError
 from model_name.io.datasets import storage_error
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from loguru import logger
 
-from model_name.core.schemas import CheckReport
+from model_name.core.columns import CheckReport
 from model_name.errors import ConfigError, DependencyError, ModelNameError, NotFoundError
 from model_name.io.datasets import replacing, storage_error
 

@@ -16,8 +16,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import DataType
 
 import model_name
+from model_name.core.documents import Frozen, Many
 from model_name.core.models.base import Model
-from model_name.core.schemas import Frozen, Many
 from model_name.core.versions import LATEST, SEMVER, Recipe, Semver, next_semver
 from model_name.errors import DataError, NotFoundError
 

@@ -13,8 +13,10 @@ from loguru import logger
 from pydantic import Field, PrivateAttr
 
 from model_name.core import frames
+from model_name.core.columns import CheckReport
+from model_name.core.documents import Frozen, Many
 from model_name.core.metrics import Metric, default_metrics
-from model_name.core.schemas import CheckReport, Frozen, Many, TableSchema
+from model_name.core.schemas import TableSchema
 from model_name.io import signals
 from model_name.io.datasets import ReaderKind
 from model_name.io.services import AlertsService, LoggerService, MlflowService

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model_name.errors import ModelNameError
+from model_name.io.processes import set_up, tell
 from model_name.jobs.base import Job, Result
 
 OUTBOX = "MODEL_NAME_OUTBOX"
@@ -29,9 +30,7 @@ def run_component(config: str, *, overrides: dict[str, Any] | None = None, **art
     Raises:
         SystemExit: With the error's exit code, after its message was printed.
     """
-    from model_name.scripts import set_process_up, tell
-
-    set_process_up()
+    set_up()
     try:
         with configured(config, overrides or {}) as job:
             result = job.run()

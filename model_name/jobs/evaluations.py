@@ -8,9 +8,11 @@ import pandas as pd
 from loguru import logger
 from pydantic import Field
 
+from model_name.core.columns import label_text
+from model_name.core.documents import Frozen, Many
 from model_name.core.metrics import Metric, Scores, score_all
 from model_name.core.models import BoostedTrees, ConstantModel, Model
-from model_name.core.schemas import Frozen, Many, Outputs, label_text
+from model_name.core.schemas import Outputs
 from model_name.core.versions import CHAMPION, LATEST
 from model_name.errors import ConfigError, DataError, NotFoundError
 from model_name.io.registries import Version

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from model_name.core import frames
+from model_name.core.columns import Column
 from model_name.core.models import Model
-from model_name.core.schemas import Column, Outputs, TableSchema
+from model_name.core.schemas import Outputs, TableSchema
 from model_name.errors import ExportError
 from model_name.serving.bundle import GRAPH, Bundle, ColumnProfile, Manifest, file_hash, write_manifest
 from model_name.serving.dataplane import DataPlane

@@ -17,7 +17,9 @@ from loguru import logger
 from numpy.typing import NDArray
 from pydantic import Field
 
-from model_name.core.schemas import CheckReport, Columns, Kind, Label, Many, TableSchema, also, label_text
+from model_name.core.columns import CheckReport, Columns, Kind, also, label_text
+from model_name.core.documents import Many
+from model_name.core.schemas import Label, TableSchema
 from model_name.core.versions import CHAMPION
 from model_name.errors import ConfigError, DataError
 from model_name.io.datasets import BATCH_ROWS
@@ -141,7 +143,7 @@ class InferenceJob(Job):
     def _bundle(self) -> Path:
         if not self.bundle:
             return self.registry.bundle(self.ref)
-        from model_name.scripts import fetch
+        from model_name.io.folders import fetch
 
         return Path(fetch(self.bundle))
 

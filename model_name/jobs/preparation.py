@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from model_name.core.schemas import Many
+from model_name.core.documents import Many
 from model_name.io.datasets import ParquetWriter, replacing
 from model_name.jobs.base import Job, Result, table_hash
 

@@ -7,8 +7,8 @@ import mlflow
 from loguru import logger
 from pydantic import Field
 
+from model_name.core.documents import Frozen, Many
 from model_name.core.metrics import Metric
-from model_name.core.schemas import Frozen, Many
 from model_name.core.versions import CHALLENGER, CHAMPION, LATEST, PREVIOUS
 from model_name.errors import ConfigError, NotFoundError
 from model_name.io.audits import AuditTrail

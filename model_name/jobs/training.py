@@ -12,9 +12,9 @@ import pandas as pd
 from loguru import logger
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
+from model_name.core.documents import did_you_mean
 from model_name.core.metrics import Scores, score_all
 from model_name.core.models import FitContext, Model, model_kinds
-from model_name.core.schemas import did_you_mean
 from model_name.errors import ConfigError
 from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version

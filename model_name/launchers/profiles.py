@@ -4,7 +4,7 @@ import re
 
 from pydantic import Field
 
-from model_name.core.schemas import Frozen, Many
+from model_name.core.documents import Frozen, Many
 from model_name.errors import ConfigError
 from model_name.io.configs import read_document
 

@@ -9,8 +9,9 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pydantic import ValidationError
 
+from model_name.core.documents import Frozen, Many
 from model_name.core.features import Features
-from model_name.core.schemas import Frozen, Many, TableSchema
+from model_name.core.schemas import TableSchema
 from model_name.errors import DataError, NotFoundError, StorageError
 
 GRAPH = "model.onnx"

@@ -13,7 +13,8 @@ from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
 from kserve.errors import InvalidInput
 from numpy.typing import NDArray
 
-from model_name.core.schemas import Kind, Label, Outputs, label_text
+from model_name.core.columns import Kind, label_text
+from model_name.core.schemas import Label, Outputs
 from model_name.errors import DataError
 from model_name.serving.dataplane import DataPlane
 

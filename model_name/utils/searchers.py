@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pandas as pd
 from pydantic import Field
 
+from model_name.core.documents import Frozen
 from model_name.core.metrics import Metric
 from model_name.core.models import Model
-from model_name.core.schemas import Frozen, TableSchema
+from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, DataError
 from model_name.utils.journals import JOURNAL_FORMAT, Journal
 from model_name.utils.spaces import Choice, Params, Range, Space, own_params, require_fit

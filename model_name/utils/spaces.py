@@ -18,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from model_name.core.documents import Frozen, Many, did_you_mean
 from model_name.core.models import Model
-from model_name.core.schemas import Frozen, Many, did_you_mean
 from model_name.errors import ConfigError
 
 Params = dict[str, Any]

@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from model_name.core.schemas import (
-    CheckReport,
-    Column,
-    Outputs,
-    Problems,
-    TableSchema,
-    did_you_mean,
-    label_text,
-)
+from model_name.core.columns import CheckReport, Column, Problems, label_text
+from model_name.core.documents import did_you_mean
+from model_name.core.schemas import Outputs, TableSchema
 from model_name.errors import DataError
 
 NAN, NAT = float("nan"), np.datetime64("NaT")

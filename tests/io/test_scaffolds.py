@@ -10,8 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_name.core.columns import Column
 from model_name.core.profiles import Inferred, infer
-from model_name.core.schemas import Column, TableSchema, Target
+from model_name.core.schemas import TableSchema, Target
 from model_name.errors import ConfigError, StorageError
 from model_name.io.configs import read_document
 from model_name.io.datasets import reader_for

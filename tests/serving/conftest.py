@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 
 from model_name.core import frames
+from model_name.core.columns import Column
 from model_name.core.models import BoostedTrees
-from model_name.core.schemas import Column, TableSchema, Target
+from model_name.core.schemas import TableSchema, Target
 from model_name.jobs.exports import export_bundle, stamp
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane

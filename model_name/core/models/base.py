@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, PrivateAttr
 
 from model_name.core import frames
+from model_name.core.documents import Closed
 from model_name.core.features import Features, Matrix
-from model_name.core.schemas import Closed, Label, Outputs, TableSchema
+from model_name.core.schemas import Label, Outputs, TableSchema
 from model_name.errors import DataError, NotFittedError
 
 T = TypeVar("T")

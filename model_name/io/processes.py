@@ -1,0 +1,55 @@
+"""How a process of ours begins and ends: signals, and what becomes an exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from model_name.errors import ModelNameError, StorageError
+from model_name.io import signals
+
+REFUSED = 3  # the gate said no, which was recorded
+INTERRUPTED = 130
+
+
+def set_up() -> None:
+    """What every process of ours does first: signals end the work cleanly, and waiting threads do not spin.
+
+    The threads of scikit-learn's trees spin while they wait for each other. Where another process wants the same
+    processors, or a pod's quota is used up, a fit of half a second then takes a minute.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signals.listen()
+
+
+def guarded(call: Callable[[], Any]) -> int:
+    """Call something and turn what it raises into an exit code and words for people: the outermost loop."""
+    try:
+        call()
+    except SystemExit as exit_:  # what Typer ends with, after a wrong option and after Ctrl-C too
+        if exit_.code == INTERRUPTED:
+            print("interrupted", file=sys.stderr)  # noqa: T201
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except ModelNameError as error:
+        return tell(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    except OSError as error:
+        place = error.filename or "the disk"
+        return tell(StorageError(f"{place}: {error.strerror or error}", hint="check space and permissions"))
+    except Exception:  # noqa: BLE001  the outermost loop: a defect is told with its trace, and never exits with 0
+        traceback.print_exc()
+        return ModelNameError.exit_code
+    finally:
+        signals.heard()
+    return 0
+
+
+def tell(error: ModelNameError) -> int:
+    """Say what went wrong and return the exit code that goes with it."""
+    from model_name.io.console import show_error
+
+    show_error(error)
+    return error.exit_code
