@@ -108,6 +108,8 @@ class Reader(Frozen, ABC):
     def _opened(self) -> Generator[IO[bytes]]:
         try:
             file = fsspec.open(self.path, "rb", compression="infer").open()
+        except ModelNameError:  # a preemption is an OSError as well
+            raise
         except FileNotFoundError as err:
             raise NotFoundError(f"{self.path}: there is no such file", hint="check `job.table.path`") from err
         except (OSError, ImportError, ValueError) as err:
@@ -119,6 +121,8 @@ class Reader(Frozen, ABC):
     def _decoded(self) -> Generator[None]:
         try:
             yield
+        except ModelNameError:
+            raise
         except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError) as err:
             raise DataError(f"{self.path}: is not a table that {self.KIND} can read: {err}") from err
 
