@@ -25,8 +25,8 @@ ANSWERS = FOLDER / "pyfunc.parquet"
 WEEK_DAYS = 7
 COPIES = 50  # of the example in a row group, some million rows
 
-# The pyfunc runs the same decoder and features as the stream, so that most of its time is scikit-learn's own pass, which
-# ONNX Runtime does in half the time. A pyfunc that goes through pandas row checks is several times slower than ours.
+# The pyfunc runs the same decoder and features as the stream, so that most of its time is scikit-learn's own pass,
+# which ONNX Runtime does in half the time.
 MIN_RATIO = 1.5
 MAX_PEAK_MB = 1500.0
 TOLERANCE = 1e-4  # of the prediction, or of their spread where that is larger: as an export is checked

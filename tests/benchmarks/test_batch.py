@@ -41,7 +41,7 @@ def test_the_benchmark_fails_when_a_limit_is_missed(workplace):
     assert batch.judge(fast, pyfunc, 1e-6) == 0
     assert batch.judge(fast, pyfunc, 1e-3) == 1
     assert batch.judge([step(1000, 1.0, 1600.0)] * 3, pyfunc, 1e-6) == 1
-    assert batch.judge([step(400, 1.0, 400.0)] * 3, pyfunc, 1e-6) == 1
+    assert batch.judge([step(120, 1.0, 400.0)] * 3, pyfunc, 1e-6) == 1
 
 
 def test_a_step_that_fails_ends_the_benchmark():
