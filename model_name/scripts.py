@@ -86,6 +86,7 @@ def init(
         "files": [str(file) for file in files],
         "findings": list(found.findings),
         "next": f"python -m pipelines run training --confs {folder}",
+        "then": f"model-name serve champion --name {name}",
     }
     show(f"{name}: {len(found.schema.columns)} columns, {found.schema.target.task}", document, as_json=as_json)
 
@@ -115,10 +116,10 @@ def schema(
 
 @models.command("list")
 def models_list(name: Name = "", mlflow: Tracking = DEFAULT_MLFLOW, as_json: AsJson = False) -> None:
-    """List the versions, the newest first."""
+    """List the versions of all models, or of one, the newest first."""
     from model_name.io.console import show_json, show_rows
 
-    versions = registry(name, mlflow).versions()
+    versions = [version for one in registries(name, mlflow) for version in one.versions()]
     if as_json:
         show_json([version.model_dump(mode="json") for version in versions])
         return
@@ -218,6 +219,20 @@ def registry(name: str, mlflow_uri: str) -> "Registry":
         ConfigError: There are several and none is named.
         NotFoundError: There is none.
     """
+    found = registries(name, mlflow_uri)
+    if len(found) > 1:
+        known = ", ".join(one.name for one in found)
+        raise ConfigError(f"there are several models: {known}", hint=f"name one, e.g. --name {found[0].name}")
+    return found[0]
+
+
+def registries(name: str, mlflow_uri: str) -> "list[Registry]":
+    """The registry of the named model, or of each that there is.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    from model_name.core.documents import did_you_mean
     from model_name.errors import NotFoundError
     from model_name.io.osvariables import env
     from model_name.io.registries import Registry, names
@@ -226,16 +241,13 @@ def registry(name: str, mlflow_uri: str) -> "Registry":
     LoggerService().start()
     uri = env().mlflow_tracking_uri or mlflow_uri
     MlflowService(tracking_uri=uri, registry_uri=env().mlflow_registry_uri).start()
-    if name:
-        return Registry(name)
     known = names()
     if not known:
-        raise NotFoundError(
-            f"the registry at {uri} is empty", hint="train a model: python -m pipelines run training --confs DIR"
-        )
-    if len(known) > 1:
-        raise ConfigError(f"there are several models: {', '.join(known)}", hint=f"name one, e.g. --name {known[0]}")
-    return Registry(known[0])
+        hint = "train a model: python -m pipelines run training --confs DIR"
+        raise NotFoundError(f"the registry at {uri} is empty", hint=hint)
+    if name and name not in known:
+        raise NotFoundError(f"no model is called {name!r}{did_you_mean(name, known)}")
+    return [Registry(one) for one in ([name] if name else known)]
 
 
 def describe(found: "Registry", version: "Version") -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The command line of the pipelines: `python -m pipelines compile|run|submit|schedule NAME --confs DIR`."""
 
-import json
 import sys
 from typing import Annotated, Any
 
@@ -116,7 +115,11 @@ def tell(name: str, found: dict[str, Any], *, as_json: bool) -> None:
     """Print what a pipeline found."""
     from model_name.io.console import show
 
-    show(f"The {name} pipeline", json.loads(json.dumps(found)), as_json=as_json)
+    gate = found.get("gate")
+    if gate and not as_json:  # people read the sentences, not the numbers twice
+        checks = [f"{'✓' if check['passed'] else '✗'} {check['words']}" for check in gate["checks"]]
+        found = found | {"gate": ["passed" if gate["accepted"] else "REFUSED, the champion stays", *checks]}
+    show(f"The {name} pipeline", found, as_json=as_json)
 
 
 def main() -> int:

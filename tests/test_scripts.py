@@ -78,6 +78,21 @@ def test_a_wrong_key_in_a_file_names_file_and_path(confs, capfd):
     assert "did you mean max_iter?" in words
 
 
+@pytest.mark.parametrize(
+    ("flags", "variables"),
+    [
+        pytest.param(["--set", "job.seed=abc"], {}, id="a value of --set"),
+        pytest.param(["--set", "job.seeed=1"], {}, id="a key of --set"),
+        pytest.param([], {"MODEL_NAME__JOB__SEEED": "7"}, id="a key of the environment"),
+    ],
+)
+def test_what_was_laid_over_the_files_is_not_blamed_on_them(confs, capfd, monkeypatch, flags, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["run", str(confs / "training.yaml"), *flags]) == 2
+    assert "error: --set or the environment: job" in capfd.readouterr().err
+
+
 def test_a_wrong_schema_names_its_file(confs, capfd):
     edit(confs, "schema", lambda text: text.replace("nullable", "nulable"))
     assert main(["run", str(confs / "training.yaml")]) == 2

@@ -166,7 +166,8 @@ def _copies(facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
 
 
 def _column(found: Facts, *, is_feature: bool) -> Column:
-    low, high = bounds(found.values) if found.kind == "numeric" else (None, None)
+    # What no model looks at, such as a counter of rows, may grow: a bound would only refuse the next batch.
+    low, high = bounds(found.values) if found.kind == "numeric" and is_feature else (None, None)
     is_listed = found.kind == "category" and 0 < len(found.distinct) <= LISTED_CATEGORIES
     return Column(
         kind=found.kind,

@@ -21,6 +21,9 @@ M = TypeVar("M", bound=BaseModel)
 SHARED = "project.yaml"
 """A folder's file of this name holds what its jobs share; it is merged before the files beside it."""
 
+OVERLAID = "--set or the environment"
+ABSENT = object()
+
 ENVIRONMENT_PREFIX = "MODEL_NAME__"
 
 
@@ -232,10 +235,16 @@ def explain(error: ValidationError, raw: Any, files: Sequence[str], *, within: s
     sentences = []
     for found in error.errors():
         path, value = locate((*outer, *found["loc"]), raw)
-        place = f"{file_of(path, files)}: {'.'.join(path) or 'config'}"
         words = found["msg"].removeprefix("Value error, ")
         is_leaf = found["type"] != "missing" and not isinstance(value, dict | list)
-        sentences.append(f"{place}: {words}" + (f", not {value!r}" if is_leaf and repr(value) not in words else ""))
+        wrong_key, _, is_key = words.partition(" is not a key of ")
+        if is_key:
+            place = file_of([*path, wrong_key], files, is_written=True)
+        else:
+            place = file_of(path, files, value if is_leaf else None, is_written=is_leaf)
+        said = repr(value) in words or str(value) in words.split()
+        where = f"{place}: {'.'.join(path) or 'config'}"
+        sentences.append(f"{where}: {words}" + (f", not {value!r}" if is_leaf and not said else ""))
     return ConfigError("\n".join(dict.fromkeys(sentences)), hint="`model-name schema KIND` lists the keys of a KIND")
 
 
@@ -255,21 +264,35 @@ def locate(loc: tuple[int | str, ...], raw: Any) -> tuple[list[str], Any]:
     return path, value
 
 
-def file_of(path: Sequence[str], files: Sequence[str]) -> str:
-    """The last file that holds the path, or its nearest parent."""
-    for length in range(len(path), 0, -1):
+def file_of(path: Sequence[str], files: Sequence[str], value: Any = None, *, is_written: bool = False) -> str:
+    """Where a key comes from.
+
+    Args:
+        path: The key.
+        files: In the order in which later ones win.
+        value: What it is in the end, if that is one value.
+        is_written: Whether someone wrote it. One that no file holds like that was laid over the files; one that is
+            missing belongs to the file with the nearest parent of it.
+    """
+    read = {file: to_object(parse_file(file), resolve=False) for file in files}
+    holding = [file for file in files if _found(read[file], path) is not ABSENT]
+    if holding and (value is None or _found(read[holding[-1]], path) == value):
+        return holding[-1]
+    if is_written and files:
+        return OVERLAID
+    for length in range(len(path) - 1, 0, -1):
         for file in reversed(files):
-            if _holds(to_object(parse_file(file), resolve=False), path[:length]):
+            if _found(read[file], path[:length]) is not ABSENT:
                 return file
     return ", ".join(files) or "the config"
 
 
-def _holds(raw: Any, path: Sequence[str]) -> bool:
+def _found(raw: Any, path: Sequence[str]) -> Any:
     for key in path:
         if isinstance(raw, list) and key.isdecimal() and int(key) < len(raw):
             raw = raw[int(key)]
         elif isinstance(raw, dict) and key in raw:
             raw = raw[key]
         else:
-            return False
-    return True
+            return ABSENT
+    return raw

@@ -111,7 +111,7 @@ class Reader(Frozen, ABC):
         except ModelNameError:  # a preemption is an OSError as well
             raise
         except FileNotFoundError as err:
-            raise NotFoundError(f"{self.path}: there is no such file", hint="check `job.table.path`") from err
+            raise NotFoundError(f"{self.path}: there is no such file", hint="check the path of the table") from err
         except (OSError, ImportError, ValueError) as err:
             raise DataError(f"{self.path}: cannot be opened: {err}") from err
         with file:
@@ -218,7 +218,10 @@ def reader_for(path: str, limit: int | None = None) -> Reader:
         return ParquetReader(path=path, limit=limit)
     if path.endswith((".csv", ".csv.gz", ".tsv")):
         return CsvReader(path=path, limit=limit, delimiter="\t" if path.endswith(".tsv") else ",")
-    raise ConfigError(f"{path}: is neither .parquet, .csv nor .tsv", hint="convert it, or set job.table.KIND")
+    raise ConfigError(
+        f"{path}: is neither .parquet, .csv nor .tsv",
+        hint="a table is one Parquet, CSV or TSV file: convert it, or give it its ending",
+    )
 
 
 class ParquetWriter(Frozen):

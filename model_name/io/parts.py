@@ -195,7 +195,7 @@ def file_version(path: str) -> dict[str, str]:
             filesystem, place = fsspec.core.url_to_fs(path)
             info = filesystem.info(place)
     except FileNotFoundError as err:
-        raise NotFoundError(f"{path}: there is no such file", hint="check `job.table.path`") from err
+        raise NotFoundError(f"{path}: there is no such file", hint="check the path of the table") from err
     return {key: str(info[key]) for key in VERSION if info.get(key) is not None}
 
 

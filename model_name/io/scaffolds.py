@@ -169,7 +169,9 @@ def _refuse_to_lose(directory: Path, names: Iterable[str], *, overwrite: bool) -
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory}: is a file, not a folder", hint="name another folder with --out")
     if directory.is_dir() and not overwrite and any(directory.iterdir()):
-        raise ConfigError(f"{directory}: is not empty", hint="name another folder with --out, or allow to overwrite")
+        raise ConfigError(
+            f"{directory}: is not empty", hint="name another folder with --out, or replace it with --overwrite"
+        )
     for name in names:
         if (directory / name).is_dir():
             raise ConfigError(f"{directory / name}: is a folder where a file is to be written")

@@ -19,6 +19,7 @@ from model_name.io.registries import Version
 from model_name.jobs.base import Job, Parts, Result
 
 EVALUATION = "evaluation.json"
+CONSTANT = "constant"
 
 
 class Slice(Frozen):
@@ -137,7 +138,7 @@ class EvaluationsJob(Job):
 
     def _references(self, parts: Parts) -> dict[str, dict[str, float | None]]:
         references: dict[str, Model] = {
-            "constant": ConstantModel(),
+            CONSTANT: ConstantModel(),
             "default trees": BoostedTrees(random_state=self.seed),
         }
         return {
@@ -179,7 +180,9 @@ class EvaluationsJob(Job):
     def _tell(self, version: Version, result: EvaluationResult) -> None:
         failed = [metric.name for metric in result.measures if not passes(metric, result.metrics[metric.name])]
         words = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items() if value is not None)
-        verdict = f"below the threshold in {', '.join(failed)}" if failed else "every threshold reached"
+        has_thresholds = any(metric.threshold is not None for metric in result.measures)
+        reached = "every threshold reached" if has_thresholds else "no threshold is configured"
+        verdict = f"below the threshold in {', '.join(failed)}" if failed else reached
         self.alerts.notify("evaluated", f"{version.title}: {words}; {verdict}")
 
 

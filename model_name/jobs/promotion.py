@@ -15,7 +15,7 @@ from model_name.io.audits import AuditTrail
 from model_name.io.osvariables import env
 from model_name.io.registries import Version
 from model_name.jobs.base import Job, Result
-from model_name.jobs.evaluations import EVALUATION, Champion, EvaluationResult, passes
+from model_name.jobs.evaluations import CONSTANT, EVALUATION, Champion, EvaluationResult, passes
 
 GATE = "gate.json"
 
@@ -44,14 +44,18 @@ class Gate(Frozen):
     Attributes:
         margin: How much worse than the champion it may be, as a share of the champion's value.
         slice_margin: The same on each slice, which is smaller and so noisier.
+        beats_constant: Whether it must be better than a constant, that is, have learnt something.
     """
 
     margin: float = Field(0.01, ge=0)
     slice_margin: float = Field(0.05, ge=0)
+    beats_constant: bool = True
 
     def decide(self, evaluation: EvaluationResult) -> tuple[Check, ...]:
         """Every check of a version; it may be promoted if all pass."""
         checks = [self._threshold(metric, evaluation) for metric in evaluation.measures if metric.threshold is not None]
+        if self.beats_constant:
+            checks.append(self._against_constant(evaluation))
         if evaluation.champion is not None:
             checks += self._against_champion(evaluation, evaluation.champion)
         return tuple(checks)
@@ -66,6 +70,13 @@ class Gate(Frozen):
             limit=metric.threshold,
             words=f"{metric.name} {_number(value)} must be {word} {_number(metric.threshold)}",
         )
+
+    def _against_constant(self, evaluation: EvaluationResult) -> Check:
+        metric = evaluation.measures[0]
+        value, theirs = evaluation.metrics[metric.name], evaluation.references[CONSTANT][metric.name]
+        passed = theirs is None or (value is not None and metric.is_better(value, theirs))
+        words = f"{metric.name} {_number(value)} must be better than that of a constant, {_number(theirs)}"
+        return Check(name=f"{metric.name} against a constant", passed=passed, value=value, limit=theirs, words=words)
 
     def _against_champion(self, evaluation: EvaluationResult, champion: Champion) -> list[Check]:
         if champion.problem:

@@ -16,7 +16,7 @@ from model_name.io.configs import exists
 from model_name.io.datasets import replacing
 from model_name.io.registries import Version
 from model_name.jobs.base import Job, Result
-from model_name.jobs.evaluations import EVALUATION, EvaluationResult, passes
+from model_name.jobs.evaluations import CONSTANT, EVALUATION, EvaluationResult, passes
 from model_name.jobs.explanations import EXPLANATION, ExplanationResult
 from model_name.jobs.preparation import PreparationResult, findings_place
 from model_name.jobs.promotion import GATE, PromotionResult
@@ -149,7 +149,7 @@ def verdict(name: str, evaluation: EvaluationResult, gate: PromotionResult | Non
         f"{name} {evaluation.semver} {decided}: {metric.name} {number(value)} on {evaluation.rows:,} held-out rows"
     )
     compared = [
-        compared_with(metric, value, scores[metric.name], f"{'a constant' if who == 'constant' else who}")
+        compared_with(metric, value, scores[metric.name], f"{'a constant' if who == CONSTANT else who}")
         for who, scores in evaluation.references.items()
     ]
     champion = evaluation.champion

@@ -268,7 +268,7 @@ def test_what_no_kind_can_read_is_left_out_and_told():
 
 @pytest.mark.parametrize("value", [pytest.param(np.inf, id="infinite"), pytest.param(1e300, id="beyond float32")])
 def test_a_value_that_no_model_can_take_is_told_before_the_check_refuses_it(value):
-    found = inferred(table(c=[value, *NOISE[1:]]))
+    found = inferred(table(c=[value, *NOISE[:0:-1]]))
     assert "in 1 rows; every job REFUSES the table" in said(found, "c")
     assert found.schema.columns["c"].max < 100
 

@@ -207,3 +207,16 @@ def test_a_champion_of_another_schema_is_told_and_does_not_stop_the_evaluation(t
     # Then it is a major version, and the champion's problem is told
     assert trained.semver == "2.0.0"
     assert "size" in found.champion.problem
+
+
+def test_a_version_that_learnt_nothing_is_refused_without_any_threshold(tmp_path):
+    # Given a target that no column says anything about
+    noise = factories.table().assign(amount=np.random.default_rng(1).normal(0, 1, 600))
+    confs = factories.project(tmp_path, frame=noise, metrics=[{"name": "rmse"}])
+    for step in ("training", "evaluations"):
+        run(confs, step)
+    # When it is put through the gate
+    refused = run(confs, "promotion")
+    # Then a constant beats it
+    assert not refused.accepted
+    assert [check.name for check in refused.checks if not check.passed] == ["rmse against a constant"]
