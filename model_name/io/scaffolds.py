@@ -33,6 +33,12 @@ HEADER = """\
 # feature: false hides a column from the model. sensitive: true keeps its values out of logs.
 """
 
+PREPARATION = """\
+# Hold the table against its schema, before anything costly looks at it.
+job:
+  KIND: PreparationJob
+"""
+
 TUNING = """\
 # Search hyperparameters on folds of the training part; the held-out rows are never looked at.
 job:
@@ -69,6 +75,13 @@ job:
   KIND: ExplanationsJob
   ref: latest
   rows: 200
+"""
+
+REPORTS = """\
+# Write the page about a version: verdict, metrics, gate, explanations, data, lineage.
+job:
+  KIND: ReportJob
+  ref: latest
 """
 
 PROMOTION = """\
@@ -125,11 +138,13 @@ def write_project(directory: str | Path, inferred: Inferred, table_path: str, *,
     texts = {
         SCHEMA: _schema_text(inferred, schema, table_path),
         SHARED: _project_text(schema, table_path, directory),
+        "preparation.yaml": PREPARATION,
         "tuning.yaml": TUNING,
         "training.yaml": TRAINING,
         "evaluations.yaml": EVALUATIONS + _slices_text(schema),
         "explanations.yaml": EXPLANATIONS,
         "promotion.yaml": PROMOTION,
+        "reports.yaml": REPORTS,
         "inference.yaml": INFERENCE,
     }
     try:

@@ -22,11 +22,13 @@ from model_name.settings import load_job
 ROWS = 150
 RNG = np.random.default_rng(3)
 JOBS = {
+    "preparation": "PreparationJob",
     "tuning": "TuningJob",
     "training": "TrainingJob",
     "evaluations": "EvaluationsJob",
     "explanations": "ExplanationsJob",
     "promotion": "PromotionJob",
+    "reports": "ReportJob",
     "inference": "InferenceJob",
 }
 TARGETS = {
