@@ -1,5 +1,5 @@
 # The server alone: KServe, ONNX Runtime and the light half of the package; no torch, mlflow or scikit-learn.
-ARG BASE=docker.io/library/python:3.11-slim
+ARG BASE=python:3.11-slim
 FROM ${BASE} AS build
 WORKDIR /build
 COPY requirements.lock ./

@@ -1,5 +1,5 @@
 # What every step of a pipeline runs in; PyTorch's wheels bring CUDA, and run without a GPU as well.
-ARG BASE=docker.io/library/python:3.11-slim
+ARG BASE=python:3.11-slim
 FROM ${BASE} AS build
 WORKDIR /build
 COPY requirements.lock ./

@@ -198,7 +198,7 @@ def serve(
     server = [sys.executable, "-m", "model_name.serving", "--bundle", folder]
     ports = ["--http_port", str(http_port), "--grpc_port", str(grpc_port)]
     # A process of its own, which never imports what training needs; it takes this one's place and signals.
-    os.execv(sys.executable, [*server, *ports, *context.args])  # noqa: S606  # nosec B606  our own
+    os.execv(sys.executable, [*server, *ports, *context.args])  # noqa: S606  our own  # nosec B606
 
 
 def run_job(job: "Job", *, as_json: bool) -> None:

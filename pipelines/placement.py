@@ -23,7 +23,7 @@ def place(
         task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2)
     keys = {key: key for key in profile.secret_keys}
     kubernetes.use_secret_as_env(task, secret_name=profile.secret, secret_key_to_env=keys, optional=True)
-    kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108  # nosec B108  the root is read-only
+    kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108  the root is read-only  # nosec B108
     if heavy and profile.gpus:
         _give_gpus(task, profile)
     return task
@@ -38,7 +38,7 @@ def _give_gpus(task: dsl.PipelineTask, profile: Profile) -> None:
     kubernetes.empty_dir_mount(
         task,
         volume_name="dshm",
-        mount_path="/dev/shm",  # noqa: S108  # nosec B108  what PyTorch's workers share
+        mount_path="/dev/shm",  # noqa: S108  what PyTorch's workers share  # nosec B108
         medium="Memory",
         size_limit=profile.shared_memory,
     )

@@ -71,7 +71,7 @@ def parse_string(text: str, *, origin: str = "the config string") -> Config:
         ConfigError: It is not YAML, or neither a mapping nor a list.
     """
     try:
-        raw = yaml.load(text, Loader=Loader)  # noqa: S506  # nosec B506  a SafeLoader
+        raw = yaml.load(text, Loader=Loader)  # noqa: S506  a SafeLoader  # nosec B506
         if raw is not None and not isinstance(raw, dict | list):
             raise ConfigError(f"{origin}: is neither a mapping nor a list")
         config: Config = OmegaConf.create({} if raw is None else raw)
@@ -214,7 +214,7 @@ def environment_pairs(environment: Mapping[str, str]) -> list[Config]:
 def nest(keys: Sequence[str], text: str, *, origin: str) -> Config:
     """A value in YAML, wrapped into the mappings of its path."""
     try:
-        value = yaml.load(text, Loader=Loader)  # noqa: S506  # nosec B506  a SafeLoader
+        value = yaml.load(text, Loader=Loader)  # noqa: S506  a SafeLoader  # nosec B506
         for key in reversed(keys):
             value = {key: value}
         return OmegaConf.create(value)

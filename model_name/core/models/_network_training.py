@@ -5,7 +5,7 @@ with the very weights of one that was not.
 """
 
 import logging
-import pickle  # nosec B403  its error alone is named
+import pickle  # its error alone is named  # nosec B403
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
