@@ -10,6 +10,7 @@ import typer
 
 from model_name import __version__
 from model_name.errors import ConfigError
+from model_name.io.options import AsJson, Sets
 from model_name.io.processes import REFUSED, guarded, set_up
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ audit = typer.Typer(
 app.add_typer(models)
 app.add_typer(audit)
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
-Sets = Annotated[list[str], typer.Option("--set", metavar="a.b=c", help="Set a key over the files; may be repeated.")]
 Ref = Annotated[str, typer.Argument(metavar="REF", help="An alias, a version number, a semantic version or `latest`.")]
 Name = Annotated[str, typer.Option("--name", help="The registered model; may be left out if there is only one.")]
 Trail = Annotated[str, typer.Option("--audit", help="Where the audit trail lies.")]

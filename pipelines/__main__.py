@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from model_name.io.options import AsJson, Sets
 from model_name.io.processes import REFUSED, guarded, set_up
 
 app = typer.Typer(
@@ -15,8 +16,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
-Sets = Annotated[list[str], typer.Option("--set", metavar="a.b=c", help="Set a key over the files; may be repeated.")]
 Pipeline = Annotated[str, typer.Argument(metavar="NAME", help="training or inference.")]
 Confs = Annotated[str, typer.Option(help="The config folder.")]
 Profile = Annotated[str, typer.Option(help="What it runs on: cpu, 1xgpu, 4x2gpu (nodes x GPUs each) or a YAML file.")]

@@ -28,14 +28,12 @@ def guarded(call: Callable[[], Any]) -> int:
     try:
         call()
     except SystemExit as exit_:  # what Typer ends with, after a wrong option and after Ctrl-C too
-        if exit_.code == INTERRUPTED:
-            print("interrupted", file=sys.stderr)  # noqa: T201
-        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        return interrupted() if code == INTERRUPTED else code
     except ModelNameError as error:
         return tell(error)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
+        return interrupted()
     except OSError as error:
         place = error.filename or "the disk"
         return tell(StorageError(f"{place}: {error.strerror or error}", hint="check space and permissions"))
@@ -45,6 +43,12 @@ def guarded(call: Callable[[], Any]) -> int:
     finally:
         signals.heard()
     return 0
+
+
+def interrupted() -> int:
+    """Say that it was Ctrl-C and return the exit code that goes with it."""
+    sys.stderr.write("interrupted\n")
+    return INTERRUPTED
 
 
 def tell(error: ModelNameError) -> int:

@@ -18,7 +18,7 @@ from mlflow.types import DataType
 import model_name
 from model_name.core.documents import Frozen, Many
 from model_name.core.models.base import Model
-from model_name.core.versions import LATEST, SEMVER, Recipe, Semver, next_semver
+from model_name.core.versions import LATEST, Recipe, Semver, next_semver
 from model_name.errors import DataError, NotFoundError
 
 BUNDLE = "bundle"
@@ -215,11 +215,6 @@ class Registry:
 def names() -> list[str]:
     """The names of all registered models."""
     return sorted(model.name for model in MlflowClient().search_registered_models())
-
-
-def is_semver(ref: str) -> bool:
-    """Whether a reference is a semantic version."""
-    return SEMVER.match(ref) is not None
 
 
 def _as_sent(example: pd.DataFrame, signature: ModelSignature) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -77,8 +77,6 @@ class Job(Frozen, ABC):
     alerts: AlertsService = AlertsService()
     mlflow: MlflowService = MlflowService()
 
-    needs_mlflow: ClassVar[bool] = True
-
     _services: ExitStack = PrivateAttr(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
@@ -104,6 +102,11 @@ class Job(Frozen, ABC):
     @abstractmethod
     def run(self) -> Result:
         """Do it. The services must be up."""
+
+    @property
+    def needs_mlflow(self) -> bool:
+        """Whether the store of runs must be up; importing and reaching it costs seconds."""
+        return True
 
     @property
     def measures(self) -> tuple[Metric, ...]:

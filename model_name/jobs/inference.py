@@ -92,7 +92,7 @@ class InferenceJob(Job):
     threads: int = Field(0, ge=0)
 
     @property
-    def needs_mlflow(self) -> bool:  # type: ignore[override]
+    def needs_mlflow(self) -> bool:
         """Whether the version is to be found in the registry."""
         return not self.bundle
 

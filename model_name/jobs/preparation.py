@@ -1,6 +1,6 @@
 """Check a table once, before anything costly looks at it, and write what is left."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from model_name.core.documents import Many
 from model_name.io.datasets import ParquetWriter, replacing
@@ -31,7 +31,11 @@ class PreparationJob(Job):
     """Hold the table against its schema and write it where the next steps find it."""
 
     KIND: Literal["PreparationJob"] = "PreparationJob"
-    needs_mlflow: ClassVar[bool] = False
+
+    @property
+    def needs_mlflow(self) -> bool:
+        """It looks at no version."""
+        return False
 
     def run(self) -> PreparationResult:
         """As of `Job`.
