@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, model_validator
 
 from model_name.core.documents import Frozen, Many
+from model_name.core.encodings import Encoding
+from model_name.core.histories import History
 from model_name.errors import DataError
 
 Kind = Literal["numeric", "category", "boolean", "datetime", "text-id"]
@@ -36,6 +38,8 @@ class Column(Frozen):
         unseen: What happens to a category that is not in `values`: `other` treats it as missing.
         feature: Whether the model may look at it. A `text-id` never is a feature.
         sensitive: Whether its values must not appear in logs.
+        encode: How it becomes features.
+        history: What it tells of earlier rows, where the preparation makes it from the table; a request must bring it.
         description: For people.
     """
 
@@ -50,6 +54,8 @@ class Column(Frozen):
     unseen: Literal["refuse", "other"] = "other"
     feature: bool = True
     sensitive: bool = False
+    encode: Encoding = Encoding()
+    history: History | None = None
     description: str = ""
 
     @model_validator(mode="after")
@@ -62,6 +68,11 @@ class Column(Frozen):
             raise ValueError(f"values belong to category columns, this one is {self.kind}")
         if self.values is not None and len(set(self.values)) < len(self.values):
             raise ValueError("values names a category twice")
+        foreign = self.encode.foreign_to(self.kind)
+        if foreign:
+            raise ValueError(f"encode.{foreign[0]} does not belong to a {self.kind} column")
+        if self.history is not None and (self.kind != "numeric" or not self.nullable):
+            raise ValueError("a history is `kind: numeric, nullable: true`: the first rows have none")
         return self
 
     @property

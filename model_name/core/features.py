@@ -1,128 +1,344 @@
 """From typed columns to the numbers that a model looks at: fitted once, then the same code in training and serving.
 
-Needs pydantic and numpy alone, because servers import it.
+Needs pydantic and numpy alone, because servers import it. `core.fitting` is where features are learnt.
 """
 
-from typing import Any, Literal, Self
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from model_name.core.columns import Columns
+from model_name.core.columns import Columns, missing
 from model_name.core.documents import Frozen, Many
-from model_name.core.schemas import TableSchema
-from model_name.errors import DataError
+from model_name.core.encodings import Part
 
 Matrix = NDArray[np.float32]
 """n x d features, NaN where a value is missing. float32, because that is what every served graph computes with."""
 
-Part = Literal["hour", "weekday", "month"]
+OTHER = "(other)"  # the category that rare ones become
 
-PARTS: dict[Part, Any] = {
-    "hour": lambda moments: (moments - moments.astype("datetime64[D]")) / np.timedelta64(1, "h"),
+
+def _days(moments: NDArray[Any]) -> NDArray[Any]:
+    return moments.astype("datetime64[D]")
+
+
+PARTS: dict[Part, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "hour": lambda moments: (moments - _days(moments)) / np.timedelta64(1, "h"),
     # 1970-01-01 was a Thursday, the third day after Monday.
-    "weekday": lambda moments: (moments.astype("datetime64[D]").astype(np.int64) + 3) % 7,
+    "weekday": lambda moments: (_days(moments).astype(np.int64) + 3) % 7,
+    "day": lambda moments: (_days(moments) - moments.astype("datetime64[M]")).astype(np.int64) + 1,
+    "yearday": lambda moments: (_days(moments) - moments.astype("datetime64[Y]")).astype(np.int64) + 1,
     "month": lambda moments: moments.astype("datetime64[M]").astype(np.int64) % 12 + 1,
+    "elapsed": lambda moments: (moments - np.datetime64(0, "s")) / np.timedelta64(1, "D"),
 }
-CYCLE_DAYS: dict[Part, int] = {"hour": 1, "weekday": 7, "month": 365}
+CYCLES: dict[Part, float] = {"hour": 24, "weekday": 7, "day": 31, "yearday": 366, "month": 12}
+"""After how much a part comes round; `elapsed` never does."""
 
 
-class Feature(Frozen):
+class Feature(Frozen, ABC):
     """One column of the matrix.
 
     Attributes:
         name: Its name in explanations.
         source: The column of the table that it comes from.
-        kind: `number`, or `category` for a code: the position in `values`; unseen and missing ones are NaN.
-        values: The categories in the order of their codes.
-        part: Which part of a datetime it is.
-        is_seasonal: False for a part of a datetime that has not completed two cycles in the training part, such as
-            the month with less than two years: it grows with time there, so a smooth model would extrapolate it.
+        values: The categories that it knows, in the order of their codes where it has such; none of a number.
     """
 
+    KIND: str
     name: str
     source: str
-    kind: Literal["number", "category"] = "number"
     values: Many[str] = ()
-    part: Part | None = None
-    is_seasonal: bool = True
+
+    @property
+    def kind(self) -> Literal["number", "category"]:
+        """Whether its numbers have an order, or are codes: positions in `values`."""
+        return "number"
+
+    @property
+    def is_seasonal(self) -> bool:
+        """False where it grows with time in the training part, so that a smooth model would extrapolate it."""
+        return True
+
+    @property
+    def recipe(self) -> tuple[Any, ...]:
+        """What makes it this feature, whatever the data: a change of it is another recipe of the model."""
+        return (self.KIND, self.name, self.source)
+
+    @abstractmethod
+    def read(self, columns: Columns) -> NDArray[Any]:
+        """The n numbers of typed columns."""
+
+
+class Number(Feature):
+    """A number or a boolean.
+
+    Attributes:
+        scale: As of `Encoding`.
+        center: What is taken off, for `standard`.
+        spread: What is divided by then.
+        knots: Quantiles of the training part, for `quantile`.
+        ranks: What they become.
+        fill: What a missing value becomes before anything else; NaN where None.
+    """
+
+    KIND: Literal["number"] = "number"
+    scale: Literal["none", "standard", "quantile", "log"] = "none"
+    center: float = 0.0
+    spread: float = 1.0
+    knots: Many[float] = ()
+    ranks: Many[float] = ()
+    fill: float | None = None
+
+    @property
+    def recipe(self) -> tuple[Any, ...]:
+        """As of `Feature`."""
+        return (*super().recipe, self.scale, self.fill is not None)
+
+    def read(self, columns: Columns) -> NDArray[Any]:
+        """As of `Feature`."""
+        values = columns[self.source]
+        if self.fill is not None:
+            values = np.where(np.isnan(values), self.fill, values)
+        if self.scale == "log":
+            values = np.copysign(np.log1p(np.abs(values)), values)
+        elif self.scale == "standard":
+            values = (values - self.center) / self.spread
+        elif self.scale == "quantile":
+            values = np.interp(values, self.knots, self.ranks)  # a missing value stays one
+        return values
+
+
+class Gap(Feature):
+    """Whether a value is missing: 1 or 0."""
+
+    KIND: Literal["gap"] = "gap"
+
+    def read(self, columns: Columns) -> NDArray[Any]:
+        """As of `Feature`."""
+        return missing(columns[self.source])
+
+
+class Code(Feature):
+    """The position of a category; NaN for a missing or unseen one.
+
+    Attributes:
+        rare: The categories that count as the last one, `OTHER`.
+    """
+
+    KIND: Literal["code"] = "code"
+    rare: Many[str] = ()
+
+    @property
+    def kind(self) -> Literal["number", "category"]:
+        """As of `Feature`."""
+        return "category"
+
+    @property
+    def recipe(self) -> tuple[Any, ...]:
+        """As of `Feature`."""
+        return (*super().recipe, bool(self.rare))
+
+    @cached_property
+    def codes(self) -> "Lookup":
+        """The code of each category."""
+        return Lookup(np.nan, positions(self.values) | dict.fromkeys(self.rare, float(len(self.values) - 1)))
+
+    def read(self, columns: Columns) -> NDArray[Any]:
+        """As of `Feature`."""
+        return self.codes.read(columns[self.source])
+
+
+class OneHot(Feature):
+    """Whether a value is one of some categories: 1 or 0. There are several where rare ones are one feature."""
+
+    KIND: Literal["one-hot"] = "one-hot"
+
+    @cached_property
+    def flags(self) -> "Lookup":
+        """1 for each of them."""
+        return Lookup(0.0, dict.fromkeys(self.values, 1.0))
+
+    def read(self, columns: Columns) -> NDArray[Any]:
+        """As of `Feature`."""
+        return self.flags.read(columns[self.source])
+
+
+class Rate(Feature):
+    """The mean of the target, or the share of a class, where a category occurs.
+
+    Attributes:
+        rates: The means of the categories, shrunk towards the prior.
+        rare: Categories that were counted as one.
+        prior: The mean of all rows, for a missing or unseen category.
+    """
+
+    KIND: Literal["rate"] = "rate"
+    rates: Many[float]
+    rare: Many[str] = ()
+    prior: float
+
+    @cached_property
+    def means(self) -> "Lookup":
+        """The rate of each category."""
+        return Lookup(self.prior, dict(zip(self.values, self.rates, strict=True)))
+
+    def read(self, columns: Columns) -> NDArray[Any]:
+        """As of `Feature`."""
+        return self.means.read(columns[self.source])
+
+
+class DatePart(Feature):
+    """A part of a datetime, or a wave that comes round with it.
+
+    Attributes:
+        part: Which part.
+        wave: Its sine or cosine instead.
+        origin: What `elapsed` counts from, in days since 1970.
+        completed: How often the part came round in the training part.
+    """
+
+    KIND: Literal["part"] = "part"
+    part: Part
+    wave: Literal["sin", "cos"] | None = None
+    origin: float = 0.0
+    completed: float = 0.0
+
+    @property
+    def is_seasonal(self) -> bool:
+        """As of `Feature`: the month, with less than two years, is not."""
+        return self.completed >= 2
+
+    def read(self, columns: Columns) -> NDArray[Any]:
+        """As of `Feature`."""
+        moments = columns[self.source]
+        numbers = np.where(np.isnat(moments), np.nan, PARTS[self.part](moments) - self.origin)
+        if self.wave is None:
+            return numbers
+        turns = numbers * (2 * np.pi / CYCLES[self.part])
+        return np.sin(turns) if self.wave == "sin" else np.cos(turns)
+
+
+class Holiday(Feature):
+    """Whether a datetime is on a public holiday: 1 or 0; NaN where it is missing.
+
+    Attributes:
+        days: The holidays, in ISO 8601: those of the years of the training part and of some to come.
+    """
+
+    KIND: Literal["holiday"] = "holiday"
+    days: Many[str]
+
+    @cached_property
+    def calendar(self) -> NDArray[Any]:
+        """The days as numpy has them."""
+        return np.array(self.days, dtype="datetime64[D]")
+
+    def read(self, columns: Columns) -> NDArray[Any]:
+        """As of `Feature`."""
+        moments = columns[self.source]
+        return np.where(np.isnat(moments), np.nan, np.isin(_days(moments), self.calendar))
+
+
+class Product(Feature):
+    """Two numbers multiplied.
+
+    Attributes:
+        other: The second column.
+    """
+
+    KIND: Literal["product"] = "product"
+    other: str
+
+    def read(self, columns: Columns) -> NDArray[Any]:
+        """As of `Feature`."""
+        product: NDArray[Any] = columns[self.source] * columns[self.other]
+        return product
+
+
+class Cross(Feature):
+    """The position of a pair of categories; NaN where the pair is unseen or one of them is missing.
+
+    Attributes:
+        other: The second column.
+    """
+
+    KIND: Literal["cross"] = "cross"
+    other: str
+
+    @property
+    def kind(self) -> Literal["number", "category"]:
+        """As of `Feature`."""
+        return "category"
+
+    @cached_property
+    def codes(self) -> "Lookup":
+        """The code of each pair."""
+        return Lookup(np.nan, positions(self.values))
+
+    def read(self, columns: Columns) -> NDArray[Any]:
+        """As of `Feature`."""
+        return self.codes.read(pairs(columns[self.source], columns[self.other]))
+
+
+AnyFeature = Annotated[
+    Number | Gap | Code | OneHot | Rate | DatePart | Holiday | Product | Cross, Field(discriminator="KIND")
+]
 
 
 class Features(Frozen):
     """The fitted features: all that a server needs to know to turn a request into the matrix."""
 
-    columns: Many[Feature]
-
-    @classmethod
-    def fit(cls, schema: TableSchema, columns: Columns) -> Self:
-        """Learn from the training part what the features are.
-
-        A datetime becomes the parts of it that vary there; a category without given `values` takes those it has.
-
-        Raises:
-            DataError: There is none: the only inputs are datetimes that do not vary.
-        """
-        features: list[Feature] = []
-        for name, column in schema.inputs.items():
-            if column.kind == "category":
-                values = column.values if column.values is not None else categories(columns[name])
-                features.append(Feature(name=name, source=name, kind="category", values=values))
-            elif column.kind == "datetime":
-                features += datetime_features(name, columns[name])
-            else:
-                features.append(Feature(name=name, source=name))
-        if not features:
-            raise DataError(
-                f"there is nothing to learn from: {', '.join(schema.inputs)} does not vary in the training part"
-            )
-        return cls(columns=tuple(features))
+    columns: Many[AnyFeature]
 
     @property
     def names(self) -> list[str]:
         """The d names, in the order of the matrix."""
         return [feature.name for feature in self.columns]
 
+    def categories(self, source: str) -> tuple[str, ...]:
+        """The categories that are known of a column; none where it is of another kind."""
+        known = [feature for feature in self.columns if feature.source == source]
+        return tuple(value for feature in known if not isinstance(feature, Cross) for value in feature.values)
+
     def transform(self, columns: Columns) -> Matrix:
         """The matrix of typed columns, n x d."""
         rows = len(next(iter(columns.values())))
         matrix = np.empty((rows, len(self.columns)), dtype=np.float32)
         for position, feature in enumerate(self.columns):
-            matrix[:, position] = read_feature(feature, columns[feature.source])
+            matrix[:, position] = feature.read(columns)
         return matrix
 
 
-def datetime_features(name: str, moments: NDArray[Any]) -> list[Feature]:
-    """The parts of a datetime column that vary in it."""
-    known = moments[~np.isnat(moments)]
-    if not len(known):
-        return []
-    days = (known.max() - known.min()) / np.timedelta64(1, "D")
-    return [
-        Feature(name=f"{name}.{part}", source=name, part=part, is_seasonal=bool(days >= 2 * CYCLE_DAYS[part]))
-        for part, read in PARTS.items()
-        if len(np.unique(read(known))) > 1
-    ]
+class Lookup(dict[Any, float]):
+    """What stands for each category, and a default for all others."""
 
-
-def categories(values: NDArray[Any]) -> tuple[str, ...]:
-    """The distinct categories of a typed column, sorted."""
-    return tuple(sorted({value for value in values if value is not None}))
-
-
-class Codes(dict[Any, float]):
-    """The codes of categories; anything else has the code NaN."""
+    def __init__(self, default: float, known: Mapping[Any, float]) -> None:
+        """Name the default and what is known."""
+        super().__init__(known)
+        self.default = default
 
     def __missing__(self, value: Any) -> float:
         """A missing or unseen category."""
-        return float("nan")
+        return self.default
+
+    def read(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """What stands for each of n values."""
+        return np.fromiter(map(self.__getitem__, values.tolist()), dtype=np.float64, count=len(values))
 
 
-def read_feature(feature: Feature, values: NDArray[Any]) -> NDArray[Any]:
-    """One typed column as numbers."""
-    if feature.kind == "category":
-        codes = Codes({value: code for code, value in enumerate(feature.values)})
-        return np.fromiter(map(codes.__getitem__, values.tolist()), dtype=np.float32, count=len(values))
-    if feature.part is not None:
-        numbers: NDArray[Any] = np.where(np.isnat(values), np.nan, PARTS[feature.part](values))
-        return numbers
-    return values
+def positions(values: Many[str]) -> dict[str, float]:
+    """The code of each category."""
+    return {value: float(code) for code, value in enumerate(values)}
+
+
+def pairs(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """Two columns of categories as one; None where one of them is missing."""
+    joined = np.empty(len(first), dtype=object)
+    joined[:] = [
+        None if one is None or other is None else f"{one} & {other}" for one, other in zip(first, second, strict=True)
+    ]
+    return joined

@@ -13,11 +13,13 @@ from model_name.core.columns import (
     Columns,
     Problems,
     also,
+    decode_column,
     is_missing,
     label_text,
     read_number,
     shown,
 )
+from model_name.core.histories import look_back
 from model_name.core.schemas import Label, Outputs, TableSchema, Target
 from model_name.errors import DataError
 
@@ -78,6 +80,49 @@ def check(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> Che
     report.kept = len(typed)
     validate(typed, schema, with_target=with_target)
     return Checked(typed, report)
+
+
+def with_histories(frame: Frame, schema: TableSchema) -> Frame:
+    """A raw table with the columns that tell of earlier rows; those that it has already are taken as they are.
+
+    Raises:
+        DataError: What a history looks at is not there or cannot be read.
+    """
+    lacking = {name: column.history for name, column in schema.histories.items() if name not in frame.columns}
+    if not lacking:
+        return frame
+    _no_name_twice(frame)
+    made = {}
+    for name, history in lacking.items():
+        if history is None:  # as `histories` promises, it is not
+            continue
+        needed = [history.of, str(schema.time), *history.by]
+        absent = [column for column in needed if column not in frame.columns]
+        if absent:
+            hint = f"bring it, or bring {name} itself"
+            raise DataError(f"{name}: is a history of {absent[0]}, which is not a column of the table", hint=hint)
+        entities = frame.groupby(list(history.by), dropna=False, sort=False).ngroup() if history.by else None
+        made[name] = look_back(
+            history,
+            _numbers_of(frame, schema, str(schema.time)),
+            np.zeros(len(frame), dtype=np.int64) if entities is None else entities.to_numpy(),
+            _numbers_of(frame, schema, history.of),
+        )
+    return frame.assign(**made)
+
+
+def _numbers_of(frame: Frame, schema: TableSchema, name: str) -> np.ndarray:
+    """A raw column as moments or numbers; of a binary target, 1 for the positive class; rows to predict may lack it."""
+    values = frame[name].array.to_numpy()
+    if name != schema.target.name:
+        return schema.decode({name: values}, names=[name])[name]
+    if schema.classes:
+        positive = label_text(schema.classes[1])
+        return np.array([np.nan if is_missing(value) else float(label_text(value) == positive) for value in values])
+    problems = Problems()
+    decoded = decode_column(name, Column(kind="numeric", nullable=True), values, problems)
+    problems.raise_if_any()
+    return decoded
 
 
 def pandera_schema(schema: TableSchema, *, with_target: bool = True) -> "pa.DataFrameSchema":
@@ -148,6 +193,26 @@ def decode_target(frame: Frame, target: Target) -> np.ndarray:
     return decoded
 
 
+def target_codes(frame: Frame, schema: TableSchema) -> np.ndarray:
+    """The target of a checked frame as models learn it: numbers of a regression, else positions in the classes.
+
+    Raises:
+        DataError: A class is not in the frame.
+    """
+    targets = frame[schema.target.name]
+    if not schema.classes:
+        return targets.to_numpy(dtype=np.float64)
+    position = {label: code for code, label in enumerate(schema.classes)}
+    codes = np.array([position[label] for label in targets])
+    absent = [label for code, label in enumerate(schema.classes) if not (codes == code).any()]
+    if absent:
+        raise DataError(
+            f"the training part has no row of class {absent[0]!r}",
+            hint="take it out of the schema's classes, bring rows of it, or split otherwise",
+        )
+    return codes
+
+
 def outputs_frame(outputs: Outputs, index: pd.Index | None = None) -> Frame:
     """What a model answered, as a frame with the index of its rows."""
     return Frame(outputs.columns, index=index)
@@ -191,9 +256,9 @@ def _failure(case: Any, schema: TableSchema) -> str:
 
 
 def _without_duplicates(frame: Frame, schema: TableSchema, report: CheckReport) -> Frame:
-    if not schema.key:
+    if not schema.key and schema.duplicates == "refuse":  # without a key, two equal rows may be two cases
         return frame
-    again = frame.duplicated(subset=list(schema.key))
+    again = frame.duplicated(subset=list(schema.key) or None)
     if not again.any():
         return frame
     if schema.duplicates == "refuse":
@@ -203,7 +268,7 @@ def _without_duplicates(frame: Frame, schema: TableSchema, report: CheckReport) 
             f"{int(again.sum())} rows have the key of an earlier row, the first is {key}",
             hint="mend the table, or set `duplicates: drop` in the schema",
         )
-    report.dropped["key of an earlier row"] = int(again.sum())
+    report.dropped["key of an earlier row" if schema.key else "equal to an earlier row"] = int(again.sum())
     return frame.loc[~again]
 
 

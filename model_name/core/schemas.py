@@ -6,11 +6,11 @@ Needs pydantic and numpy alone, because servers import it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from model_name.core.columns import (
     CheckReport,
@@ -23,6 +23,7 @@ from model_name.core.columns import (
     label_text,
 )
 from model_name.core.documents import Frozen, Many
+from model_name.core.rules import Rule
 from model_name.errors import DataError
 
 Task = Literal["regression", "binary", "multiclass"]
@@ -106,7 +107,11 @@ class TableSchema(Frozen):
         time: The datetime column that orders the rows, if there is one.
         key: The columns that name a row; no two rows may share them.
         extra: What happens to a column that is not named here.
-        duplicates: What happens to rows with the key of an earlier row.
+        duplicates: What happens to rows with the key of an earlier row; without a key, to rows equal to an earlier one
+            in every column, which are kept unless it says `drop`.
+        rules: What must hold between columns; rows of which it does not are impossible.
+        interactions: Pairs of columns that are also looked at together: the product of two numbers, the pair of two
+            categories.
     """
 
     name: str
@@ -116,6 +121,8 @@ class TableSchema(Frozen):
     key: Many[str] = ()
     extra: Literal["refuse", "drop"] = "refuse"
     duplicates: Literal["refuse", "drop"] = "refuse"
+    rules: Many[Rule] = ()
+    interactions: Many[Annotated[tuple[str, str], Field(strict=False)]] = ()
     description: str = ""
 
     @model_validator(mode="after")
@@ -129,7 +136,46 @@ class TableSchema(Frozen):
                 raise ValueError(f"key: {name} is not a column of the schema")
         if not self.inputs:
             raise ValueError("no column is a feature: a model would have nothing to look at")
+        self._require_related()
         return self
+
+    def _require_related(self) -> None:
+        """What names other columns must name such as there are."""
+        for name, column in self.histories.items():
+            if self.time is None:
+                raise ValueError(f"columns.{name}.history needs a time column; name it with `time:`")
+            told, by = column.history.of, column.history.by  # type: ignore[union-attr]  # as `histories` promises
+            if told in self.histories or (told != self.target.name and not self._is_number(told)):
+                raise ValueError(
+                    f"columns.{name}.history.of: {told} is not the target or a numeric column of the table"
+                )
+            if told == self.target.name and self.target.task == "multiclass":
+                raise ValueError(f"columns.{name}.history.of: {told} has classes, of which there is no mean")
+            for entity in by:
+                if entity not in self.columns or entity in self.histories:
+                    raise ValueError(f"columns.{name}.history.by: {entity} is not a column of the table")
+        for place, rule in enumerate(self.rules):
+            for name in rule.columns:
+                if not self._is_number(name) and not self._is_kind(name, "datetime"):
+                    raise ValueError(f"rules.{place}: {name} is not a numeric or datetime column")
+        for place, (first, second) in enumerate(self.interactions):
+            are_categories = self._is_kind(first, "category") and self._is_kind(second, "category")
+            are_numbers = self._is_number(first) and self._is_number(second)
+            if first == second or not (are_categories or are_numbers) or not {first, second} <= self.inputs.keys():
+                raise ValueError(
+                    f"interactions.{place}: {first} and {second} are not two numeric or two category inputs"
+                )
+
+    def _is_kind(self, name: str, kind: str) -> bool:
+        return name in self.columns and self.columns[name].kind == kind
+
+    def _is_number(self, name: str) -> bool:
+        return self._is_kind(name, "numeric") or self._is_kind(name, "boolean")
+
+    @property
+    def histories(self) -> dict[str, Column]:
+        """The columns that the preparation makes of earlier rows."""
+        return {name: column for name, column in self.columns.items() if column.history is not None}
 
     @property
     def inputs(self) -> dict[str, Column]:
@@ -145,7 +191,8 @@ class TableSchema(Frozen):
     def fingerprint(self) -> str:
         """Hash of what is accepted and what is answered: when it changes, the MAJOR of the version does."""
         contract = [(name, column.contract) for name, column in self.inputs.items()]
-        seen = repr((contract, self.extra, self.target.name, self.target.task, self.classes))
+        rules = [rule.holds for rule in self.rules if self.inputs.keys() >= {*rule.columns}]
+        seen = repr((contract, self.extra, self.target.name, self.target.task, self.classes, *rules))
         return sha256(seen.encode()).hexdigest()[:16]
 
     def decode(
@@ -199,6 +246,8 @@ class TableSchema(Frozen):
             )
             for name, values in columns.items()
         }
+        for rule in self.rules:
+            rule.apply(checked, keep if may_drop else None, report, problems)
         problems.raise_if_any()
         report.kept = int(keep.sum())
         return checked, keep, report

@@ -62,7 +62,7 @@ class Recipe(Frozen):
     @classmethod
     def of(cls, model: Model) -> Self:
         """The recipe of a fitted model. Fitted values, such as the categories found, are data, not recipe."""
-        features = [(feature.name, feature.source, feature.kind, feature.part) for feature in model.features.columns]
+        features = [feature.recipe for feature in model.features.columns]
         params = sorted((name, value) for name, value in model.get_params().items() if name not in NOT_RECIPE)
         made_by = repr((model.KIND, params, features))
         return cls(contract=model.schema_.fingerprint, model=sha256(made_by.encode()).hexdigest()[:16])

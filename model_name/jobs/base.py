@@ -139,7 +139,8 @@ class Job(Frozen, ABC):
         Raises:
             DataError: It does not fit the schema.
         """
-        checked = frames.check(self.table.read(self.schema_), self.schema_)
+        table = frames.with_histories(self.table.read(self.schema_), self.schema_)
+        checked = frames.check(table, self.schema_)
         for sentence in checked.report.sentences():
             logger.warning("{}: {}", self.table.path, sentence)
         logger.info("{}: {:,} rows fit the schema {}", self.table.path, len(checked.frame), self.schema_.name)

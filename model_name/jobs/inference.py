@@ -17,12 +17,14 @@ from loguru import logger
 from numpy.typing import NDArray
 from pydantic import Field
 
+from model_name.core import frames
 from model_name.core.columns import CheckReport, Columns, Kind, also, label_text
 from model_name.core.documents import Many
 from model_name.core.schemas import Label, TableSchema
 from model_name.core.versions import CHAMPION
 from model_name.errors import ConfigError, DataError
-from model_name.io.datasets import BATCH_ROWS
+from model_name.io.configs import exists
+from model_name.io.datasets import BATCH_ROWS, ParquetReader, ParquetWriter
 from model_name.io.parts import PartsFolder, file_version
 from model_name.io.progress import Report, progress
 from model_name.jobs.base import Job, Result
@@ -106,6 +108,8 @@ class InferenceJob(Job):
             PreemptedError: SIGTERM; the next run of the same config goes on.
             StorageError: The disk is full; no part is left half-written.
         """
+        if self._lacks_histories():
+            return self.model_copy(update={"table": ParquetReader(path=self._with_histories())}).run()
         predictor = self._predictor()
         folder = PartsFolder(self.outputs or f"{self.build}/predictions/{self.name}")
         report = folder.resume(self._state(predictor.plane.bundle))
@@ -129,6 +133,22 @@ class InferenceJob(Job):
             resumed=resumed,
             findings=tuple(report.sentences()),
         )
+
+    def _lacks_histories(self) -> bool:
+        """Whether the table lacks columns that tell of earlier rows, which a stream cannot make."""
+        if not self.schema_.histories:
+            return False
+        first = next(self.table.batches(self.schema_, 1), None)
+        return first is not None and not self.schema_.histories.keys() <= set(first.schema.names)
+
+    def _with_histories(self) -> str:
+        """The table with these columns, written below `build`, and where; a resumed run finds it there."""
+        state = repr((self.table.model_dump(), file_version(self.table.path), self.schema_.model_dump_json()))
+        path = f"{self.build.rstrip('/')}/prepared/{self.name}-{sha256(state.encode()).hexdigest()[:16]}.parquet"
+        if not exists(path):
+            logger.info("{}: making {}, as the schema says", self.table.path, ", ".join(self.schema_.histories))
+            ParquetWriter(path=path).write(frames.with_histories(self.table.read(self.schema_), self.schema_))
+        return path
 
     def _predictor(self) -> "Predictor":
         bundle = Bundle.load(self._bundle(), threads=1)  # its passes run beside each other instead

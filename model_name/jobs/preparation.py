@@ -2,7 +2,11 @@
 
 from typing import Literal
 
+import pandas as pd
+
+from model_name.core import frames
 from model_name.core.documents import Many
+from model_name.core.fitting import Goal, fit_features
 from model_name.io.datasets import ParquetWriter, replacing
 from model_name.jobs.base import Job, Result, table_hash
 
@@ -42,11 +46,12 @@ class PreparationJob(Job):
 
         Raises:
             DataError: The table does not fit its schema or cannot be split.
-            ConfigError: A metric does not fit the task.
+            ConfigError: A metric does not fit the task, or the schema asks for features that there are not.
         """
         _ = self.measures  # a metric that does not fit is cheaper to learn of before a table is read
         checked = self.read()
-        self.split_by.split(checked.frame, self.schema_)
+        train, _ = self.split_by.split(checked.frame, self.schema_)
+        self._require_features(checked.frame.iloc[train])
         fingerprint = table_hash(checked.frame)
         path = f"{self.build.rstrip('/')}/prepared/{self.name}-{fingerprint}.parquet"
         result = PreparationResult(
@@ -60,6 +65,12 @@ class PreparationJob(Job):
         with replacing(findings_place(path)) as file:
             file.write(result.model_dump_json(indent=1).encode())
         return result
+
+    def _require_features(self, train: pd.DataFrame) -> None:
+        """What the schema asks for must be there, such as the holidays of a country: cheaper to learn now."""
+        schema = self.schema_
+        columns = frames.to_columns(train, schema)
+        fit_features(schema, columns, Goal.of(schema, frames.target_codes(train, schema)))
 
 
 def findings_place(table: str) -> str:

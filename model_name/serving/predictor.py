@@ -232,7 +232,7 @@ def binary_values(name: str, tensor: InferInput) -> NDArray[Any]:
 
 def categories(name: str, dataplane: DataPlane) -> tuple[str, ...]:
     """The categories of a column; none where it is of another kind."""
-    return next((feature.values for feature in dataplane.features.columns if feature.source == name), ())
+    return dataplane.features.categories(name)
 
 
 def write_tensors(outputs: Outputs, request: InferRequest) -> list[InferOutput]:

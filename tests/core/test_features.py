@@ -5,9 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.core import frames
-from model_name.core.features import Feature, Features, categories, datetime_features, read_feature
+from model_name.core.columns import Column
+from model_name.core.features import Code, DatePart, Features
+from model_name.core.fitting import Goal, categories, fit_features
 from model_name.core.schemas import TableSchema
 from model_name.errors import DataError
+
+NO_GOAL = Goal(np.empty(0))  # for features that do not look at it
+
+
+def fitted(columns, values):
+    """The features of the columns named, beside a number that is always there."""
+    columns = columns | {"n": Column(kind="numeric")}
+    raw = {"name": "t", "target": {"name": "y", "task": "regression"}, "columns": columns}
+    found = fit_features(TableSchema.model_validate(raw), values, NO_GOAL)
+    return [feature for feature in found.columns if feature.source != "n"]
 
 
 def hours(start: str, count: int, step: int = 1) -> np.ndarray:
@@ -33,15 +45,15 @@ def typed(make_schema, make_table, task="regression", rows=60):
     ],
 )
 def test_the_parts_of_a_moment(part, moment, number):
-    feature = Feature(name="m", source="m", part=part)
-    np.testing.assert_array_equal(read_feature(feature, np.array([moment], dtype="datetime64[us]")), [number])
+    feature = DatePart(name="m", source="m", part=part)
+    np.testing.assert_array_equal(feature.read({"m": np.array([moment], dtype="datetime64[us]")}), [number])
 
 
 @given(st.datetimes())
 def test_the_parts_agree_with_python(moment):
     values = np.array([moment], dtype="datetime64[us]")
     part = {
-        name: read_feature(Feature(name="m", source="m", part=name), values)[0] for name in ("hour", "weekday", "month")
+        name: DatePart(name="m", source="m", part=name).read({"m": values})[0] for name in ("hour", "weekday", "month")
     }
     assert (part["weekday"], part["month"]) == (moment.weekday(), moment.month)
     assert int(part["hour"]) == moment.hour
@@ -61,14 +73,14 @@ def test_the_parts_agree_with_python(moment):
     ],
 )
 def test_parts_that_vary_are_features_and_know_their_season(moments, seasonal):
-    found = datetime_features("m", moments)
+    found = fitted({"m": Column(kind="datetime", nullable=True)}, {"m": moments, "n": np.arange(len(moments))})
     assert {feature.part: feature.is_seasonal for feature in found} == seasonal
     assert [feature.name for feature in found] == [f"m.{part}" for part in seasonal]
 
 
 def test_categories_are_codes_and_what_is_unseen_or_missing_is_not_a_number():
-    feature = Feature(name="g", source="g", kind="category", values=("a", "b"))
-    codes = read_feature(feature, np.array(["b", "a", "z", None], dtype=object))
+    feature = Code(name="g", source="g", values=("a", "b"))
+    codes = feature.read({"g": np.array(["b", "a", "z", None], dtype=object)})
     np.testing.assert_array_equal(codes, np.array([1, 0, np.nan, np.nan], dtype=np.float32))
 
 
@@ -76,7 +88,7 @@ def test_the_features_of_a_table_are_its_inputs_in_their_order(make_schema, make
     # given a schema with given and with unknown categories
     schema, columns = typed(make_schema, make_table)
     # when they are fitted
-    features = Features.fit(schema, columns)
+    features = fit_features(schema, columns, NO_GOAL)
     # then ids are none of them, and categories are as given, or as found and sorted
     assert features.names == ["size", "gap", "group", "mark", "flag", "maybe", "moment.hour", "moment.weekday"]
     values = {feature.name: feature.values for feature in features.columns if feature.kind == "category"}
@@ -85,7 +97,7 @@ def test_the_features_of_a_table_are_its_inputs_in_their_order(make_schema, make
 
 def test_the_matrix_is_float32_with_nan_where_nothing_is_known(make_schema, make_table):
     schema, columns = typed(make_schema, make_table)
-    matrix = Features.fit(schema, columns).transform(columns)
+    matrix = fit_features(schema, columns, NO_GOAL).transform(columns)
     assert (matrix.shape, matrix.dtype) == ((60, 8), np.float32)
     np.testing.assert_array_equal(np.isnan(matrix[:, 1]), np.isnan(columns["gap"]))
     np.testing.assert_array_equal(np.isnan(matrix[:, 3]), [value is None for value in columns["mark"]])
@@ -94,7 +106,7 @@ def test_the_matrix_is_float32_with_nan_where_nothing_is_known(make_schema, make
 
 def test_features_survive_json_with_the_identical_matrix(make_schema, make_table, task):
     schema, columns = typed(make_schema, make_table, task)
-    features = Features.fit(schema, columns)
+    features = fit_features(schema, columns, NO_GOAL)
     again = Features.model_validate_json(features.model_dump_json())
     assert again == features
     other = frames.to_columns(make_table(task, seed=9).assign(group="unseen"), schema)
@@ -103,7 +115,7 @@ def test_features_survive_json_with_the_identical_matrix(make_schema, make_table
 
 def test_no_rows_make_no_matrix_rows(make_schema, make_table):
     schema, columns = typed(make_schema, make_table)
-    features = Features.fit(schema, columns)
+    features = fit_features(schema, columns, NO_GOAL)
     assert features.transform({name: values[:0] for name, values in columns.items()}).shape == (0, 8)
 
 
@@ -116,4 +128,4 @@ def test_nothing_to_learn_from_is_an_error():
     schema = TableSchema.model_validate(raw)
     columns = {"when": np.array(["2024-01-01"] * 3, dtype="datetime64[us]")}
     with pytest.raises(DataError, match="nothing to learn from: when does not vary"):
-        Features.fit(schema, columns)
+        fit_features(schema, columns, NO_GOAL)

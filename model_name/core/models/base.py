@@ -20,6 +20,7 @@ from pydantic import ConfigDict, PrivateAttr
 from model_name.core import frames
 from model_name.core.documents import Closed
 from model_name.core.features import Features, Matrix
+from model_name.core.fitting import Goal, fit_features, learning_matrix
 from model_name.core.schemas import Label, Outputs, TableSchema
 from model_name.errors import DataError, NotFittedError
 
@@ -139,11 +140,11 @@ class Model(Closed, ABC):
         targets = table[schema.target.name]
         if targets.nunique() < 2:
             raise DataError(f"the training part has one value of {schema.target.name} only: {targets.iloc[0]}")
-        columns = frames.to_columns(table, schema)
-        features = Features.fit(schema, columns)
-        matrix = features.transform(columns)
-        self._schema, self._features = schema, features
-        self.fit_matrix(matrix, self._encode(targets), context or FitContext())
+        self._schema = schema
+        columns, goal = frames.to_columns(table, schema), Goal.of(schema, frames.target_codes(table, schema))
+        self._features = fit_features(schema, columns, goal)
+        matrix = learning_matrix(self._features, columns, goal, seed=self.random_state)
+        self.fit_matrix(matrix, goal.targets, context or FitContext())
         rows = np.random.default_rng(self.random_state).permutation(len(matrix))[:BACKGROUND_ROWS]
         self._background = matrix[np.sort(rows)]
         return self
@@ -250,19 +251,6 @@ class Model(Closed, ABC):
             scale=scale if self.classes else "prediction",
             features=self.features.names,
         )
-
-    def _encode(self, targets: pd.Series) -> NDArray[Any]:
-        if not self.classes:
-            return targets.to_numpy(dtype=np.float64)
-        position = {label: code for code, label in enumerate(self.classes)}
-        codes = np.array([position[label] for label in targets])
-        absent = [label for code, label in enumerate(self.classes) if not (codes == code).any()]
-        if absent:
-            raise DataError(
-                f"the training part has no row of class {absent[0]!r}",
-                hint="take it out of the schema's classes, bring rows of it, or split otherwise",
-            )
-        return codes
 
     def _fitted(self, state: T | None) -> T:
         if state is None:
