@@ -1,6 +1,7 @@
 """The model kinds. A new kind subclasses `Model` in a module of its own and names itself by its `KIND`."""
 
 from model_name.core.models.base import Explanation, FitContext, Model, model_kinds
+from model_name.core.models.linear import LinearModel
 from model_name.core.models.network import TabularNetwork
 from model_name.core.models.references import ConstantModel
 from model_name.core.models.trees import BoostedTrees, RandomForest
@@ -10,6 +11,7 @@ __all__ = [
     "ConstantModel",
     "Explanation",
     "FitContext",
+    "LinearModel",
     "Model",
     "RandomForest",
     "TabularNetwork",

@@ -6,7 +6,7 @@ better than the defaults, `explain_matrix` and `get_internal_model`); the rest i
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -30,6 +30,7 @@ GRAPH_INPUT = "features"
 GRAPH_OUTPUT = "scores"
 OPSET = 18  # of the default domain; what ONNX Runtime 1.22 and both exporters agree on
 BACKGROUND_ROWS = 100
+PATH_STEPS = 64  # from the background's log-odds to a row's
 ADDITIVITY_TOLERANCE = 0.01  # of the spread of the explained scores
 
 
@@ -144,9 +145,14 @@ class Model(Closed, ABC):
         columns, goal = frames.to_columns(table, schema), Goal.of(schema, frames.target_codes(table, schema))
         self._features = fit_features(schema, columns, goal)
         matrix = learning_matrix(self._features, columns, goal, seed=self.random_state)
-        self.fit_matrix(matrix, goal.targets, context or FitContext())
         rows = np.random.default_rng(self.random_state).permutation(len(matrix))[:BACKGROUND_ROWS]
         self._background = matrix[np.sort(rows)]
+        self.fit_matrix(matrix, goal.targets, context or FitContext())
+        return self
+
+    def join(self, schema: TableSchema, features: Features, background: Matrix) -> Self:
+        """Take part in a model that is made of several, whose schema, features and background these are."""
+        self._schema, self._features, self._background = schema, features, background
         return self
 
     def predict(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -236,6 +242,15 @@ class Model(Closed, ABC):
         found = explainer(matrix, max_evals=2 * matrix.shape[1] + 1, silent=True)
         return self.explanation(found.values, found.base_values[0], scores(matrix), "probability")
 
+    def explain_answers(self, matrix: Matrix) -> Explanation:
+        """Contributions to what is answered, the prediction or the probabilities, on whatever scale the kind explains.
+
+        Log-odds are carried over along the straight line from the background's to the row's, which for two classes is
+        the rescale rule (Chen, Lundberg and Lee 2022, "Explaining a series of models by propagating Shapley values").
+        """
+        found = self.explain_matrix(matrix)
+        return found if found.scale != "log-odds" else to_probabilities(found)
+
     def explanation(
         self,
         values: Any,
@@ -256,6 +271,32 @@ class Model(Closed, ABC):
         if state is None:
             raise NotFittedError(f"{self.KIND} is not fitted", hint="call fit first, or load a registered version")
         return state
+
+
+def to_probabilities(found: Explanation) -> Explanation:
+    """An explanation of log-odds as one of probabilities; see `Model.explain_answers`."""
+    is_binary = found.values.ndim == 2
+    values, base, scores = found.values, found.base, found.scores
+    if is_binary:  # as two classes, of which the first has log-odds 0
+        values = np.stack([np.zeros_like(values), values], axis=2)
+        base, scores = np.array([0.0, base.item()]), np.stack([np.zeros_like(scores), scores], axis=1)
+    steps = (np.arange(PATH_STEPS) + 0.5) / PATH_STEPS
+    slopes = np.zeros((*scores.shape, scores.shape[1]))  # the mean Jacobian of the softmax along the line
+    for step in steps:
+        shares = softmax(base + step * (scores - base))
+        slopes += (shares[:, :, None] * (np.eye(scores.shape[1]) - shares[:, None, :])) / PATH_STEPS
+    carried = np.einsum("rdj,rkj->rdk", values, slopes)
+    answers, start = softmax(scores), softmax(np.atleast_2d(base))[0]
+    if is_binary:
+        carried, answers, start = carried[:, :, 1], answers[:, 1], start[1]
+    return replace(found, values=carried, base=np.asarray(start), scores=answers, scale="probability")
+
+
+def softmax(raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities of log-odds; n x k."""
+    powers = np.exp(raw - raw.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
 
 
 def model_kinds() -> dict[str, type[Model]]:

@@ -14,6 +14,8 @@ from pydantic import Field, PrivateAttr
 from model_name.core.features import Matrix
 from model_name.core.models.base import GRAPH_INPUT, GRAPH_OUTPUT, OPSET, Explanation, FitContext, Model
 
+OURS = {"class_weight", "randomized"}  # that scikit-learn has not, or not for every task
+
 
 class SklearnModel(Model):
     """What the scikit-learn kinds share."""
@@ -29,6 +31,15 @@ class SklearnModel(Model):
     def get_internal_model(self) -> Any:
         """The fitted estimator of scikit-learn."""
         return self._fitted(self._estimator)
+
+    def _options(self) -> dict[str, Any]:
+        """The hyperparameters as scikit-learn takes them."""
+        options = self.get_params()
+        for ours in OURS & options.keys():
+            del options[ours]
+        if self.classes and self.get_params()["class_weight"] == "balanced":
+            options["class_weight"] = "balanced"
+        return options
 
     def to_onnx(self) -> onnx.ModelProto:
         """As of `Model`, by skl2onnx."""
@@ -56,6 +67,7 @@ class BoostedTrees(SklearnModel):
         min_samples_leaf: Rows that a leaf needs.
         l2_regularization: Shrinkage of the leaves.
         max_features: Share of the features that a split looks at.
+        class_weight: `balanced` gives each class the same weight in all.
     """
 
     KIND: Literal["BoostedTrees"] = "BoostedTrees"
@@ -66,6 +78,7 @@ class BoostedTrees(SklearnModel):
     min_samples_leaf: int = Field(20, gt=0)
     l2_regularization: float = Field(0.0, ge=0)
     max_features: float = Field(1.0, gt=0, le=1)
+    class_weight: Literal["none", "balanced"] = "none"
 
     def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:
         """As of `Model`."""
@@ -74,7 +87,7 @@ class BoostedTrees(SklearnModel):
         kind = HistGradientBoostingClassifier if self.classes else HistGradientBoostingRegressor
         # It cannot bin a column of which nothing is known. As a constant it is never split by.
         known = np.where(np.isnan(matrix).all(axis=0), np.float32(0), matrix)
-        self._estimator = kind(**self.get_params()).fit(known, targets)
+        self._estimator = kind(**self._options()).fit(known, targets)
 
     def explain_matrix(self, matrix: Matrix) -> Explanation:
         """Exact contributions by TreeSHAP (Lundberg et al. 2020), on the log-odds where there are classes."""
@@ -91,6 +104,8 @@ class RandomForest(SklearnModel):
         max_depth: Depth of a tree; unbounded where None.
         min_samples_leaf: Rows that a leaf needs.
         max_features: Share of the features that a split looks at.
+        randomized: Whether thresholds are drawn rather than searched (extra trees, Geurts et al. 2006): smoother.
+        class_weight: `balanced` gives each class the same weight in all.
         n_jobs: Processors; -1 for all.
     """
 
@@ -99,18 +114,21 @@ class RandomForest(SklearnModel):
     max_depth: int | None = Field(12, gt=0)
     min_samples_leaf: int = Field(5, gt=0)
     max_features: float = Field(0.5, gt=0, le=1)
+    randomized: bool = False
+    class_weight: Literal["none", "balanced"] = "none"
     n_jobs: int = -1
 
     def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:
         """As of `Model`."""
-        from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+        from sklearn import ensemble
         from sklearn.impute import SimpleImputer
         from sklearn.pipeline import Pipeline
 
-        kind = RandomForestClassifier if self.classes else RandomForestRegressor
+        name = "ExtraTrees" if self.randomized else "RandomForest"
+        kind = getattr(ensemble, f"{name}{'Classifier' if self.classes else 'Regressor'}")
         # The mean over one row is that row: the documented way to tell the imputer what to fill in.
         imputer = SimpleImputer(strategy="mean").fit(self._fill(matrix)[None, :])
-        forest = kind(**self.get_params()).fit(imputer.transform(matrix), targets)
+        forest = kind(**self._options()).fit(imputer.transform(matrix), targets)
         self._estimator = Pipeline([("imputer", imputer), ("forest", forest)])
 
     def explain_matrix(self, matrix: Matrix) -> Explanation:
