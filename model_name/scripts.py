@@ -10,7 +10,7 @@ import typer
 
 from model_name import __version__
 from model_name.errors import ConfigError
-from model_name.io.options import AsJson, Sets
+from model_name.io.options import AsJson, Budget, Sets, with_budget
 from model_name.io.processes import REFUSED, guarded, set_up
 
 if TYPE_CHECKING:
@@ -93,13 +93,14 @@ def init(
 @app.command()
 def run(
     confs: Annotated[list[str], typer.Argument(metavar="CONF...", help="Config files, later ones winning.")],
+    budget: Budget = "",
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Run one job. The `project.yaml` beside a file is merged before it."""
     from model_name.settings import load_job
 
-    run_job(load_job(confs, sets), as_json=as_json)
+    run_job(load_job(confs, with_budget(sets, budget)), as_json=as_json)
 
 
 @app.command()

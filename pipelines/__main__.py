@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from model_name.io.options import AsJson, Sets
+from model_name.io.options import AsJson, Budget, Sets, with_budget
 from model_name.io.processes import REFUSED, guarded, set_up
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ def run(
     name: Pipeline,
     confs: Confs = CONFS,
     table: Table = "",
+    budget: Budget = "",
     sets: Sets = [],  # noqa: B006
     skip: Skip = [],  # noqa: B006
     as_json: AsJson = False,
@@ -56,7 +57,8 @@ def run(
     from pipelines.compiling import compile_pipeline
     from pipelines.running import run_pipeline
 
-    found = run_pipeline(name, compile_pipeline(name, confs, profile="local", sets=sets, skip=skip), {"table": table})
+    package = compile_pipeline(name, confs, profile="local", sets=with_budget(sets, budget), skip=skip)
+    found = run_pipeline(name, package, {"table": table})
     accepted = found.pop("accepted")
     tell(name, found, as_json=as_json)
     if not accepted:

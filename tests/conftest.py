@@ -40,6 +40,15 @@ SPEED: dict[str, dict[str, Any]] = {
     "BoostedTrees": {"max_iter": 8, "min_samples_leaf": 5},
     "RandomForest": {"n_estimators": 8, "max_depth": 5, "n_jobs": 1},
     "ConstantModel": {},
+    "LinearModel": {"pieces": 4},
+    "AutoModel": {
+        "members": [
+            {"KIND": "BoostedTrees", "max_iter": 8, "min_samples_leaf": 5},
+            {"KIND": "LinearModel"},
+            {"KIND": "RandomForest", "n_estimators": 5, "max_depth": 4, "n_jobs": 1, "randomized": True},
+        ],
+        "weights": [0.5, 0.25, 0.25],
+    },
 }
 
 

@@ -1,14 +1,34 @@
 """The base of every config and record: strict, closed, and helpful about a wrong key."""
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from math import inf
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Field(strict=False)]
 """A tuple that YAML and JSON may give as a list."""
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+SPELLING = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smh])")
+
+
+def _read_duration(raw: Any) -> Any:
+    found = SPELLING.fullmatch(raw) if isinstance(raw, str) else None
+    if isinstance(raw, str) and found is None:
+        raise ValueError(f"{raw!r} is not a duration such as 30s, 10m or 1h")
+    seconds = float(found[1]) * UNITS[found[2]] if found else raw
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and not 0 < seconds < inf:
+        raise ValueError(f"{raw} is no time to do anything in; give it some, such as 30s or 10m")
+    return seconds
+
+
+Duration = Annotated[float, BeforeValidator(_read_duration)]
+"""Seconds; a config may also say `30s`, `10m` or `1h`."""
 
 
 class Closed(BaseModel):

@@ -3,48 +3,25 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import mlflow
 import pandas as pd
 from loguru import logger
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+from pydantic import Field, ValidationError
 
-from model_name.core.documents import did_you_mean
 from model_name.core.metrics import Scores, score_all
-from model_name.core.models import FitContext, Model, model_kinds
+from model_name.core.models import AutoModel, FitContext, Model, ModelConfig
+from model_name.core.models.kinds import sentence
 from model_name.errors import ConfigError
 from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
 from model_name.jobs.base import Job, Parts, Result, loggable, table_hash
 from model_name.jobs.exports import export_bundle, stamp
 from model_name.serving.bundle import Bundle
+from model_name.utils.automl import AutoSearcher
 from model_name.utils.signers import SchemaSigner, SignerKind
-
-
-def build_model(raw: Any) -> Any:
-    """Turn the config of a model into one, by its KIND; kinds of plugins count."""
-    if not isinstance(raw, dict):
-        return raw
-    kinds = model_kinds()
-    kind = kinds.get(str(raw.get("KIND")))
-    if kind is None:
-        raise ValueError(f"{raw.get('KIND')} is not a kind of model{did_you_mean(str(raw.get('KIND')), list(kinds))}")
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as err:  # a validator inside a validator would print its whole report
-        raise ValueError("; ".join(sentence(found) for found in err.errors())) from err
-
-
-def sentence(found: Mapping[str, Any]) -> str:
-    """One finding of pydantic in a line."""
-    place = ".".join(str(key) for key in found["loc"])
-    return f"{place}: {found['msg']}".removeprefix(": ").replace("Value error, ", "")
-
-
-ModelConfig = SerializeAsAny[Annotated[Model, BeforeValidator(build_model)]]
 
 
 class TrainingResult(Result):
@@ -81,12 +58,14 @@ class TrainingJob(Job):
     Attributes:
         model: The kind and its hyperparameters.
         params: Hyperparameters that a search found; they win over those of `model`.
+        searcher: Chooses the members of an `AutoModel` for which no search has done so yet.
         signer: Where the signature comes from.
     """
 
     KIND: Literal["TrainingJob"] = "TrainingJob"
-    model: ModelConfig = Field(default_factory=lambda: build_model({"KIND": "BoostedTrees"}))
+    model: ModelConfig = Field(default_factory=AutoModel)
     params: dict[str, Any] = {}
+    searcher: AutoSearcher = AutoSearcher()
     signer: Annotated[SignerKind, Field(discriminator="KIND")] = SchemaSigner()
 
     def run(self) -> TrainingResult:
@@ -100,7 +79,7 @@ class TrainingJob(Job):
         """
         metrics = self.measures
         parts = self.read_parts()
-        model = self.configured()
+        model = self._chosen(self.configured(), parts)
         with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
             self._log_inputs(parts, model)
             seconds = self._fit(model, parts)
@@ -134,6 +113,22 @@ class TrainingJob(Job):
             return self.model.with_params(**seed, **self.params)
         except ValidationError as err:
             raise ConfigError(f"job.params do not fit {self.model.KIND}: {sentence(err.errors()[0])}") from err
+
+    def _chosen(self, model: Model, parts: Parts) -> Model:
+        """The model; the members of an `AutoModel` are searched, if that was not done before."""
+        if not isinstance(model, AutoModel) or model.members:
+            return model
+        with progress("choosing the members") as report:
+            found = self.searcher.search(
+                model,
+                self.schema_,
+                parts.train,
+                metric=self.measures[0],
+                splitter=self.split_by,
+                journal=Path(self.build) / "searches" / f"{self.name}.jsonl",
+                progress=report,
+            )
+        return model.with_params(**found.best_params)
 
     def _log_inputs(self, parts: Parts, model: Model) -> None:
         target = self.schema_.target.name

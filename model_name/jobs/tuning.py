@@ -5,13 +5,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import mlflow
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from model_name.core.models import AutoModel, ModelConfig
 from model_name.io.progress import progress
 from model_name.jobs.base import Job, Result, loggable
-from model_name.jobs.training import ModelConfig, build_model
-from model_name.utils.searchers import OptunaSearcher, SearcherKind
+from model_name.utils.automl import AutoSearcher
+from model_name.utils.searchers import GridSearcher, OptunaSearcher
 from model_name.utils.trials import SearchResult
+
+
+def _with_kind(raw: Any) -> Any:
+    """A searcher that does not say its kind is the one that needs no space."""
+    return {"KIND": "AutoSearcher"} | raw if isinstance(raw, dict) else raw
+
+
+AnySearcher = Annotated[
+    Annotated[AutoSearcher | GridSearcher | OptunaSearcher, Field(discriminator="KIND")], BeforeValidator(_with_kind)
+]
 
 
 class TuningResult(Result):
@@ -48,14 +59,13 @@ class TuningJob(Job):
 
     Attributes:
         model: The kind, and the hyperparameters that are not searched.
-        searcher: How to search, and where.
+        searcher: How to search, and where: an `AutoSearcher` chooses the members of an `AutoModel`, the others search a
+            space of one kind.
     """
 
     KIND: Literal["TuningJob"] = "TuningJob"
-    model: ModelConfig = Field(default_factory=lambda: build_model({"KIND": "BoostedTrees"}))
-    searcher: Annotated[SearcherKind, Field(discriminator="KIND")] = Field(
-        default_factory=lambda: OptunaSearcher(space={})
-    )
+    model: ModelConfig = Field(default_factory=AutoModel)
+    searcher: AnySearcher = AutoSearcher()
 
     def run(self) -> TuningResult:
         """As of `Job`.

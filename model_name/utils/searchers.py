@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pandas as pd
 from pydantic import Field
 
-from model_name.core.documents import Frozen
+from model_name.core.documents import Duration, Frozen
 from model_name.core.metrics import Metric
 from model_name.core.models import Model
 from model_name.core.schemas import TableSchema
@@ -48,7 +48,7 @@ class Searcher(Frozen, ABC):
     KIND: str
     space: Space
     folds: int = Field(3, ge=1)
-    budget_seconds: float | None = Field(None, gt=0)
+    budget_seconds: Duration | None = None
 
     @abstractmethod
     def count(self) -> int:
@@ -102,7 +102,7 @@ class Searcher(Frozen, ABC):
             trials.append(bench.judge(number, params))
             book.append(trials[-1])
             if progress is not None:
-                progress(number + 1, total, _words(trials, metric))
+                progress(number + 1, total, words_of(trials, metric))
         best = best_of(trials, metric)
         if best is None:
             raise DataError(f"all {len(trials)} trials failed; the first one: {trials[0].reason}")
@@ -117,7 +117,7 @@ class Searcher(Frozen, ABC):
             bench.model.model_dump_json(),
             bench.schema.model_dump_json(),
             bench.metric.name,
-            _hash_of(bench.table),
+            table_hash(bench.table),
             splitter.model_dump_json(),
         )
         return sha256("\n".join(parts).encode()).hexdigest()
@@ -212,17 +212,15 @@ class OptunaSearcher(Searcher):
         return {name: _distribution(dimension) for name, dimension in self.space.items()}
 
 
-SearcherKind = GridSearcher | OptunaSearcher
-
-
-def _words(trials: Sequence[Trial], metric: Metric) -> str:
+def words_of(trials: Sequence[Trial], metric: Metric) -> str:
+    """What the last trial found, and the best so far."""
     last, best = trials[-1], best_of(trials, metric)
     found = f"failed ({last.reason})" if last.reason else f"{metric.name} {last.score:.4g}"
     return f"{found}, best {best.score:.4g}" if best else f"{found}, best none"
 
 
-def _hash_of(table: pd.DataFrame) -> str:
-    """Of the names, values and order of a table."""
+def table_hash(table: pd.DataFrame) -> str:
+    """Hash of the names, values and order of a table."""
     digest = sha256(repr(list(table.columns)).encode())
     digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
     return digest.hexdigest()

@@ -48,7 +48,7 @@ class SearchResult:
 
     Attributes:
         trials: All of them, in their order; the first is the model with its own hyperparameters.
-        best: The first of those with the best score.
+        best: The first of those with the best score, or what was made of several.
         metric: The name of what was scored.
     """
 

@@ -15,7 +15,7 @@ from model_name.core.models.trees import SklearnModel
 from model_name.errors import DataError, ExportError, NotFittedError
 from model_name.jobs.exports import check_parity, export_bundle, parity_rows
 
-KINDS = ("BoostedTrees", "RandomForest", "ConstantModel")
+KINDS = ("BoostedTrees", "RandomForest", "ConstantModel", "LinearModel", "AutoModel")
 
 
 @pytest.fixture(params=KINDS)
@@ -153,11 +153,26 @@ def test_contributions_add_up_and_name_the_features(fitted, kind, task, checked)
     shape = (6, len(model.features.names)) + ((3,) if task == "multiclass" else ())
     assert explanation.values.shape == shape
     assert explanation.scale == (
-        "prediction" if task == "regression" else "log-odds" if kind == "BoostedTrees" else "probability"
+        "prediction"
+        if task == "regression"
+        else "log-odds"
+        if kind in {"BoostedTrees", "LinearModel"}
+        else "probability"
     )
     # and each row has its contributions, under its index
     samples = model.explain_samples(rows)
     assert (list(samples.columns), list(samples.index)) == (model.features.names, list(rows.index))
+
+
+def test_contributions_to_the_answer_add_up_to_the_answer(fitted, kind, task, checked):
+    model, rows = fitted(kind, task), checked.head(6)
+    # when the answer itself is explained, on whatever scale the kind explains
+    found = model.explain_answers(model.matrix(rows))
+    # then base and contributions are what is answered
+    answers = model.score_matrix(model.matrix(rows))
+    wanted = answers[:, 1] if task == "binary" else answers
+    assert found.scale == ("prediction" if task == "regression" else "probability")
+    np.testing.assert_allclose(found.base + found.values.sum(axis=1), wanted, atol=1e-3)
 
 
 def test_importances_are_sorted_and_find_what_matters(fitted, task, checked):
@@ -240,6 +255,8 @@ def test_hyperparameters_are_read_and_set_and_checked():
         "max_depth": 12,
         "min_samples_leaf": 5,
         "max_features": 0.5,
+        "randomized": False,
+        "class_weight": "none",
         "n_jobs": -1,
     }
     assert model.set_params(n_estimators=5) is model
