@@ -2,30 +2,26 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import Field
 
-from model_name.core import frames
 from model_name.core.documents import Duration, Frozen, Many
-from model_name.core.features import Features, Matrix
-from model_name.core.fitting import Goal, fit_features, learning_matrix
 from model_name.core.metrics import Metric
-from model_name.core.models import FitContext, Model, build_model, model_kinds
-from model_name.core.models.base import BACKGROUND_ROWS
+from model_name.core.models import Model, build_model, model_kinds
 from model_name.core.schemas import TableSchema
-from model_name.errors import ConfigError, DataError, StorageError
+from model_name.errors import ConfigError, DataError
+from model_name.utils.answers import Answers
+from model_name.utils.benches import AutoBench
 from model_name.utils.blending import HeldOut, choose, mix
-from model_name.utils.journals import JOURNAL_FORMAT, Journal
+from model_name.utils.journals import JOURNAL_FORMAT
 from model_name.utils.portfolio import DEFAULT_TREES, SPACES, Candidate, portfolio, trees_cost
 from model_name.utils.searchers import OptunaSearcher, Report, table_hash, words_of
 from model_name.utils.splitters import Splitter
@@ -34,10 +30,6 @@ from model_name.utils.trials import SearchResult, Trial
 SMALL_ROWS = 5000  # below which more folds are worth their time
 MANY_FOLDS, FEW_FOLDS = 5, 3
 LEAST_SECONDS = 0.5  # left, below which no trial begins
-
-
-class OutOfTime(Exception):  # noqa: N818  it is no error: it ends a trial
-    """A fit would not end within the budget."""
 
 
 class AutoSearcher(Frozen):
@@ -97,7 +89,7 @@ class AutoSearcher(Frozen):
         while len(trials) < self.max_trials:
             left = self.budget_seconds - spent - (time.monotonic() - start)
             candidate = self._next(trials, metric, left)
-            if candidate is None or (trials and left < LEAST_SECONDS):
+            if candidate is None or (trials and left < LEAST_SECONDS):  # the default trees are tried in any case
                 break
             trial, answers = bench.judge(len(trials), candidate.params, left if trials else math.inf)
             trials.append(trial)
@@ -141,7 +133,7 @@ class AutoSearcher(Frozen):
         tried = [trial.params for trial in trials]
         unit = trials[0].seconds if trials else 0.0
         for candidate in self._beginning():
-            if candidate.params not in tried and candidate.cost * unit <= left:
+            if not trials or (candidate.params not in tried and candidate.cost * unit <= left):
                 return candidate
         return self._proposal(trials, metric, unit, left)
 
@@ -182,161 +174,6 @@ class AutoSearcher(Frozen):
         params = {"members": [good[number].params for number in weights], "weights": list(weights.values())}
         best = Trial(len(trials), params, fmean(scores), tuple(scores), 0.0)
         return SearchResult(tuple(trials), best, held.metric.name)
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One fold, its features fitted once for all that is tried on it.
-
-    Attributes:
-        features: Of the training rows.
-        matrix: The training rows, to learn from.
-        targets: Their targets, as models learn them.
-        test: The held-out rows.
-    """
-
-    features: Features
-    matrix: Matrix
-    targets: NDArray[Any]
-    test: Matrix
-
-
-@dataclass(frozen=True)
-class AutoBench:
-    """What all configs are judged on.
-
-    Attributes:
-        schema: What the table is.
-        table: The checked rows.
-        metric: What decides.
-        count: How many folds.
-        splitter: Makes them.
-        seed: Of the configs that set none.
-    """
-
-    schema: TableSchema
-    table: pd.DataFrame
-    metric: Metric
-    count: int
-    splitter: Splitter
-    seed: int
-
-    def judge(self, number: int, params: dict[str, Any], seconds: float) -> tuple[Trial, list[NDArray[Any]]]:
-        """Fit and score a config on every fold, unless it takes too long; and what it answered."""
-        start = time.monotonic()
-        answers: list[NDArray[Any]] = []
-        reason = ""
-        try:
-            for fold in range(len(self.folds)):
-                share = (seconds - (time.monotonic() - start)) / (len(self.folds) - fold)
-                answers.append(self._answer(params, self.folds[fold], share))
-        except OutOfTime:
-            reason = "it would take longer than the budget allows"
-        except (DataError, ConfigError, NotImplementedError) as err:
-            reason = f"fold {len(answers) + 1}: {err}"
-        scores = self.held.fold_scores(answers) if not reason else []
-        if not reason and not all(map(math.isfinite, scores)):
-            reason = f"{self.metric.name} is not defined on its held-out rows"
-        score = math.nan if reason else fmean(scores)
-        return Trial(number, params, score, tuple(scores), round(time.monotonic() - start, 3), reason), answers
-
-    @cached_property
-    def folds(self) -> list[Fold]:
-        """The folds."""
-        return [self._prepared(train, test) for train, test in self._splits]
-
-    @cached_property
-    def held(self) -> HeldOut:
-        """The targets of the held-out rows."""
-        targets = self.table[self.schema.target.name].to_numpy()
-        return HeldOut([targets[test] for _, test in self._splits], self.schema.classes, self.metric)
-
-    @cached_property
-    def _splits(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        return list(self.splitter.folds(self.table, self.schema, self.count))
-
-    def _prepared(self, train: NDArray[Any], test: NDArray[Any]) -> Fold:
-        rows = self.table.iloc[train]
-        columns = frames.to_columns(rows, self.schema)
-        goal = Goal.of(self.schema, frames.target_codes(rows, self.schema))
-        features = fit_features(self.schema, columns, goal)
-        matrix = learning_matrix(features, columns, goal, seed=self.seed)
-        held_out = features.transform(frames.to_columns(self.table.iloc[test], self.schema))
-        return Fold(features, matrix, goal.targets, held_out)
-
-    def _answer(self, params: dict[str, Any], fold: Fold, seconds: float) -> NDArray[Any]:
-        model: Model = build_model({"random_state": self.seed} | params)
-        context = FitContext(progress=_deadline(seconds), has_time_order=self._has_time_order)
-        model.join(self.schema, fold.features, fold.matrix[:BACKGROUND_ROWS])
-        model.fit_matrix(fold.matrix, fold.targets, context)
-        return np.asarray(model.score_matrix(fold.test), dtype=np.float64)
-
-    @cached_property
-    def _has_time_order(self) -> bool:
-        moment = self.schema.time
-        return moment is not None and bool(self.table[moment].is_monotonic_increasing)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The journal of a search, and beside it what each trial answered, so that a killed search can still blend."""
-
-    journal: Path | None
-    fingerprint: str
-
-    def take_over(self) -> list[Trial]:
-        """The trials of the same search whose answers can be read."""
-        trials = self._book.take_over()
-        whole = [trial for trial in trials if trial.reason or self._path(trial.number).exists()]
-        return trials if len(whole) == len(trials) else []
-
-    def append(self, trial: Trial, answers: Sequence[NDArray[Any]]) -> None:
-        """Keep a trial, its answers first."""
-        if not trial.reason:
-            self._kept[trial.number] = list(answers)
-            if self.journal is not None:
-                self._write(trial.number, answers)
-        self._book.append(trial)
-
-    def read(self, number: int) -> list[NDArray[Any]]:
-        """What a trial answered for each fold."""
-        if number not in self._kept:
-            with np.load(self._path(number)) as found:
-                self._kept[number] = [found[name] for name in found.files]
-        return self._kept[number]
-
-    @cached_property
-    def _book(self) -> Journal:
-        return Journal(self.journal, self.fingerprint)
-
-    @cached_property
-    def _kept(self) -> dict[int, list[NDArray[Any]]]:
-        return {}
-
-    def _path(self, number: int) -> Path:
-        journal = self.journal or Path()
-        return journal.with_suffix("") / self.fingerprint[:16] / f"{number:04d}.npz"
-
-    def _write(self, number: int, answers: Sequence[NDArray[Any]]) -> None:
-        path = self._path(number)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial.npz")
-            np.savez(partial, *answers)
-            partial.replace(path)
-        except OSError as err:
-            raise StorageError(f"{path}: the answers of a trial cannot be kept: {err.strerror}") from err
-
-
-def _deadline(seconds: float) -> Callable[[int, int, str], None]:
-    """Progress that ends a fit once it is clear that it would take longer."""
-    start = time.monotonic()
-
-    def progress(done: int, total: int, _: str) -> None:
-        if done and (time.monotonic() - start) / done * total > seconds:
-            raise OutOfTime
-
-    return progress
 
 
 def _in_space(trial: Trial) -> Trial:
