@@ -11,6 +11,7 @@ from model_name.core.models import AutoModel, ModelConfig
 from model_name.io.progress import progress
 from model_name.jobs.base import Job, Result, loggable
 from model_name.utils.automl import AutoSearcher
+from model_name.utils.ray_search import RaySearcher
 from model_name.utils.searchers import GridSearcher, OptunaSearcher
 from model_name.utils.trials import SearchResult
 
@@ -21,7 +22,8 @@ def _with_kind(raw: Any) -> Any:
 
 
 AnySearcher = Annotated[
-    Annotated[AutoSearcher | GridSearcher | OptunaSearcher, Field(discriminator="KIND")], BeforeValidator(_with_kind)
+    Annotated[AutoSearcher | GridSearcher | OptunaSearcher | RaySearcher, Field(discriminator="KIND")],
+    BeforeValidator(_with_kind),
 ]
 
 

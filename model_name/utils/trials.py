@@ -103,6 +103,17 @@ class Bench:
         score = math.nan if reason else fmean(scores)
         return Trial(number, params, score, tuple(scores), round(time.monotonic() - start, 3), reason)
 
+    def score(self, params: Params, fold: int) -> float:
+        """Fit and score on one fold, counted from 0.
+
+        Raises:
+            DataError: The fit is not possible with these rows, or the metric is not defined on them.
+        """
+        score = self._score(self.model.with_params(**params), *self.splits[fold])
+        if not math.isfinite(score):
+            raise DataError(f"{self.metric.name} is {score} on the held-out rows")
+        return score
+
     def _try(self, params: Params) -> tuple[list[float], str]:
         scores: list[float] = []
         try:

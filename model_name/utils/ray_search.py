@@ -1,0 +1,235 @@
+"""Search by Ray Tune: many trials at once, on as many machines as Ray has, the hopeless ones stopped early.
+
+Costs about two seconds a trial on a small machine, so that it is worth it where a trial takes minutes or GPUs are many.
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, Literal
+
+import pandas as pd
+from pydantic import Field
+
+from model_name.core.metrics import Metric
+from model_name.core.models import Model
+from model_name.core.schemas import TableSchema
+from model_name.errors import ConfigError, DataError
+from model_name.utils.searchers import OptunaSearcher, Report, words_of
+from model_name.utils.spaces import Params, Space, own_params, require_fit
+from model_name.utils.splitters import Splitter
+from model_name.utils.trials import Bench, SearchResult, Trial, best_of
+
+SCORE = "score"
+STATE = "folds.json"
+STORAGE = "ray"
+ADDRESS = "RAY_ADDRESS"  # of a cluster; without it Ray starts on this machine, on loopback alone
+
+
+class RaySearcher(OptunaSearcher):
+    """Proposals by Optuna, in parallel; ASHA (Li et al. 2020) stops after each fold the trials that are not promising.
+
+    The first trial is the model's own hyperparameters, judged in this process. A killed search goes on with the trials
+    that were done, and its unfinished ones behind their last fold.
+
+    Attributes:
+        concurrent: Trials at once; as many as there is room for by default.
+        cpus_per_trial: Processors of a trial.
+        gpus_per_trial: GPUs of a trial; a fraction shares one. Where it is not set, a pipeline sets it by its profile.
+        storage: Where Ray keeps its state, a folder or a URL that all machines reach; beside the journal by default.
+    """
+
+    EXTENT: ClassVar[frozenset[str]] = OptunaSearcher.EXTENT | {
+        "concurrent",
+        "cpus_per_trial",
+        "gpus_per_trial",
+        "storage",
+    }
+
+    KIND: Literal["RaySearcher"] = "RaySearcher"  # type: ignore[assignment]  # it is another kind of the same strategy
+    concurrent: int | None = Field(None, ge=1)
+    cpus_per_trial: float = Field(1.0, gt=0)
+    gpus_per_trial: float = Field(0.0, ge=0)
+    storage: str = ""
+
+    def search(
+        self,
+        model: Model,
+        schema: TableSchema,
+        table: pd.DataFrame,
+        *,
+        metric: Metric,
+        splitter: Splitter,
+        journal: Path | None = None,
+        progress: Report | None = None,
+    ) -> SearchResult:
+        """As of `Searcher`; what the journal is to the others, Ray's own storage is to it."""
+        require_fit(self.space, model)
+        metric.require(schema.target.task)
+        require_ray()
+        bench = Bench(model, schema, table, metric, tuple(splitter.folds(table, schema, self.folds)))
+        first = bench.judge(0, own_params(self.space, model))
+
+        def told(trials: list[Trial]) -> None:
+            if progress is not None:
+                progress(1 + len(trials), self.trials, words_of([first, *trials], metric))
+
+        told([])
+        with _ray():
+            trials = [first, *self._run(bench, self._place(journal), self.fingerprint(bench, splitter), told)]
+        best = best_of(trials, metric)
+        if best is None:
+            raise DataError(f"all {len(trials)} trials failed; the first one: {trials[0].reason}")
+        return SearchResult(tuple(trials), best, metric.name)
+
+    def _place(self, journal: Path | None) -> str:
+        if self.storage:
+            return self.storage
+        if journal is None:
+            return tempfile.mkdtemp(prefix="model-name-ray-")
+        return str((journal.parent / STORAGE).resolve())
+
+    def _run(self, bench: Bench, storage: str, fingerprint: str, told: Callable[[list[Trial]], None]) -> list[Trial]:
+        """The trials from 1 on."""
+        from ray import tune
+
+        name = f"search-{fingerprint[:16]}"
+        trainable = tune.with_resources(
+            tune.with_parameters(judge_by_folds, bench=bench, space=self.space),
+            {"cpu": self.cpus_per_trial, "gpu": self.gpus_per_trial},
+        )
+        path = f"{storage.rstrip('/')}/{name}"
+        if tune.Tuner.can_restore(path):
+            tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True)
+        else:
+            tuner = tune.Tuner(
+                trainable,
+                tune_config=self._tune_config(bench.metric, len(bench.splits)),
+                run_config=tune.RunConfig(
+                    name=name, storage_path=storage, verbose=0, callbacks=[_teller(self.space, told)]
+                ),
+            )
+        return [
+            _as_trial(
+                number,
+                self.space,
+                result.config or {},
+                result.metrics or {},
+                error=result.error,
+                folds=len(bench.splits),
+            )
+            for number, result in enumerate(tuner.fit(), start=1)
+        ]
+
+    def _tune_config(self, metric: Metric, folds: int) -> Any:
+        from optuna.samplers import TPESampler
+        from ray import tune
+        from ray.tune.schedulers import ASHAScheduler
+        from ray.tune.search.optuna import OptunaSearch
+
+        mode = "max" if metric.greater_is_better else "min"
+        sampler = TPESampler(seed=self.seed)
+        return tune.TuneConfig(
+            search_alg=OptunaSearch(self._distributions, metric=SCORE, mode=mode, sampler=sampler),
+            scheduler=ASHAScheduler(metric=SCORE, mode=mode, max_t=folds, grace_period=1, reduction_factor=2)
+            if folds > 1
+            else None,
+            num_samples=self.trials - 1,
+            max_concurrent_trials=self.concurrent,
+            time_budget_s=self.budget_seconds,
+        )
+
+
+def require_ray() -> None:
+    """Say how to get Ray where it is not.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("ray") is None:
+        raise ConfigError("KIND: RaySearcher needs Ray", hint="pip install 'model-name[tuning]'")
+
+
+def judge_by_folds(config: Params, bench: Bench, space: Space) -> None:
+    """One trial, in a process of Ray's: fold after fold, each one reported and kept."""
+    from ray import tune
+
+    params = decoded(config, space)
+    scores = _scores_so_far(tune.get_checkpoint())
+    for fold in range(len(scores), len(bench.splits)):
+        scores.append(bench.score(params, fold))
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / STATE).write_text(json.dumps(scores), encoding="utf-8")
+            report = {SCORE: fmean(scores), "folds": list(scores)}
+            tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def decoded(config: Mapping[str, Any], space: Space) -> Params:
+    """What a sampler proposed, as the model gets it."""
+    return {name: dimension.decode(config[name]) for name, dimension in space.items()}
+
+
+def _scores_so_far(checkpoint: Any) -> list[float]:
+    if checkpoint is None:
+        return []
+    with checkpoint.as_directory() as folder:
+        scores: list[float] = json.loads((Path(folder) / STATE).read_text(encoding="utf-8"))
+        return scores
+
+
+def _as_trial(
+    number: int, space: Space, config: Mapping[str, Any], metrics: Mapping[str, Any], *, error: Any, folds: int
+) -> Trial:
+    """What Ray tells of a trial."""
+    scores = tuple(metrics.get("folds", ()))
+    reason = ""
+    if error is not None:
+        reason = f"fold {len(scores) + 1}: {str(error).strip().splitlines()[-1]}"
+    elif len(scores) < folds:
+        reason = f"not promising after fold {len(scores)}" if scores else "it was not begun within the budget"
+    seconds = round(float(metrics.get("time_total_s", 0.0)), 3)
+    return Trial(number, decoded(config, space), math.nan if reason else fmean(scores), scores, seconds, reason)
+
+
+def _teller(space: Space, told: Callable[[list[Trial]], None]) -> Any:
+    """Tells of each trial that ended."""
+    from ray import tune
+
+    class Teller(tune.Callback):  # type: ignore[misc]  # Ray has no types
+        def __init__(self) -> None:
+            self.trials: list[Trial] = []
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            found = trial.last_result
+            folds = len(found.get("folds", ()))
+            self.trials.append(_as_trial(len(self.trials) + 1, space, trial.config, found, error=None, folds=folds))
+            told(self.trials)
+
+    return Teller()
+
+
+@contextmanager
+def _ray() -> Generator[None]:
+    """Ray, started here unless an address says where it is, and stopped again."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(
+        "RAY_AIR_NEW_OUTPUT", "0"
+    )  # the newer one draws boxes on stdout, which holds the result alone
+    was_up = ray.is_initialized()
+    if not was_up:
+        options = {} if ADDRESS in os.environ else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        ray.init(logging_level="ERROR", log_to_driver=False, configure_logging=False, **options)
+    try:
+        yield
+    finally:
+        if not was_up:
+            ray.shutdown()
