@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from model_name.io.registries import Registry
 
 
+FIT_SECONDS = "fit_seconds"
+"""The metric of a training run that says how long the fit took."""
+
+
 class Result(Frozen):
     """What a job found; printed by the command line, handed on by a pipeline.
 

@@ -18,7 +18,7 @@ from model_name.core.models import FitContext, Model, model_kinds
 from model_name.errors import ConfigError
 from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
-from model_name.jobs.base import Job, Parts, Result, loggable, table_hash
+from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result, loggable, table_hash
 from model_name.jobs.exports import export_bundle, stamp
 from model_name.serving.bundle import Bundle
 from model_name.utils.signers import SchemaSigner, SignerKind
@@ -105,7 +105,7 @@ class TrainingJob(Job):
             self._log_inputs(parts, model)
             seconds = self._fit(model, parts)
             scores = score_all(metrics, parts.test[self.schema_.target.name].to_numpy(), model.outputs(parts.test))
-            mlflow.log_metrics(loggable(scores))
+            mlflow.log_metrics(loggable(scores) | {FIT_SECONDS: seconds})
             version, bundle = self._register(model, parts, scores, run.info.run_id)
         words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.alerts.notify("trained", f"{version.title}, a {model.KIND}: {words}")
