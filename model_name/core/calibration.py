@@ -1,13 +1,15 @@
-"""Fitting of what `decisions` applies to probabilities: calibration, and the threshold that costs least."""
+"""Fitting of what `decisions` applies: calibration, and the threshold that costs least."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.decisions import SMALLEST, Calibrator, Costs, Isotonic, Sigmoid, Temperature, log_odds
-from model_name.core.schemas import Task
-from model_name.errors import ConfigError
+from model_name.core.conformal import Conformal
+from model_name.core.decisions import SMALLEST, Calibrator, Costs, Decision, Isotonic, Sigmoid, Temperature, log_odds
+from model_name.core.metrics import codes
+from model_name.core.schemas import Outputs, Task
+from model_name.errors import ConfigError, DataError
 
 Calibration = Literal["none", "sigmoid", "isotonic", "temperature"]
 
@@ -29,6 +31,39 @@ def require(calibration: Calibration, task: Task) -> None:
             f"job.calibration: {calibration} does not fit a {task} target",
             hint=f"use one of {', '.join(FITTING[task])}",
         )
+
+
+def decision(
+    targets: NDArray[Any],
+    outputs: Outputs,
+    *,
+    interval: Conformal | None,
+    costs: Costs | None,
+    calibration: Calibration,
+) -> Decision:
+    """All that is decided on the scores of a model.
+
+    Args:
+        targets: n numbers or labels of rows that the model has not seen.
+        outputs: What it answers for them.
+        interval: The prediction intervals of a regression, if there are to be some.
+        costs: What wrong answers of a binary target cost, if the threshold is to be chosen.
+        calibration: How probabilities are calibrated; before the threshold is chosen.
+
+    Raises:
+        DataError: A probability is NaN.
+    """
+    if outputs.probabilities is None:
+        return Decision(intervals=interval.fit(outputs.prediction, targets) if interval else None)
+    if np.isnan(outputs.probabilities).any():
+        raise DataError("the model answers NaN for rows that it has not seen: neither costs nor calibration can be met")
+    truth = codes(targets, outputs.classes)
+    calibrator = fit_calibrator(calibration, outputs.probabilities, truth)
+    if costs is None:
+        return Decision(calibrator=calibrator)
+    scores = calibrator.apply(outputs.probabilities) if calibrator else outputs.probabilities
+    threshold = cheapest_threshold(scores[:, 1], truth == 1, costs)
+    return Decision(calibrator=calibrator, threshold=threshold, costs=costs)
 
 
 def fit_calibrator(

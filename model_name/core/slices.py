@@ -24,7 +24,7 @@ MAX_CATEGORIES = 30  # a column: its most frequent ones
 NUMBER_BINS = 5
 HOURS = 2  # a band of hours
 SIGNIFICANCE = 0.05  # of all tests together
-MAX_OVERLAP = 0.5  # of two slices, as the share of their union that both hold
+MAX_OVERLAP = 0.5  # of two slices, as the share of the smaller one's rows that both hold
 PAIR_GAIN = 1.25  # how much larger than that of each of its columns the excess of a pair must be
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -166,7 +166,7 @@ def _distinct(found: list[Candidate], rows: int) -> list[Candidate]:
     for candidate in found:
         mask = np.zeros(rows, dtype=bool)
         mask[candidate.rows] = True
-        if all((mask & other).sum() <= MAX_OVERLAP * (mask | other).sum() for _, other in kept):
+        if all((mask & other).sum() <= MAX_OVERLAP * min(mask.sum(), other.sum()) for _, other in kept):
             kept.append((candidate, mask))
         if len(kept) == MAX_FOUND:
             break
