@@ -113,8 +113,10 @@ class TrainingJob(Job):
         model = self.configured()
         with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
             self._log_inputs(parts, model)
-            seconds = self._fit(model, parts.train)
-            model.decide_by(self._decision(model, parts.train))
+            checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(parts.train)}"
+            seconds = self._fit(model, parts.train, checkpoints)
+            model.decide_by(self._decision(model, parts.train, checkpoints / "copy"))
+            shutil.rmtree(checkpoints, ignore_errors=True)
             scores = score_all(metrics, parts.test[self.schema_.target.name].to_numpy(), model.outputs(parts.test))
             mlflow.log_metrics(loggable(scores) | {FIT_SECONDS: seconds})
             version, bundle = self._register(model, parts, scores, run.info.run_id)
@@ -159,22 +161,20 @@ class TrainingJob(Job):
         mlflow.log_input(self.table.lineage("test", parts.test, target), context="testing")
         mlflow.log_dict(self.model_dump(mode="json", by_alias=True), "config.json")
 
-    def _fit(self, model: Model, train: pd.DataFrame) -> float:
+    def _fit(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> float:
         """Fit with checkpoints that a run of the same recipe on the same rows will find."""
-        checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(train)}"
-        if checkpoints.is_dir() and any(checkpoints.iterdir()):
+        if checkpoints.is_dir() and any(entry.is_file() for entry in checkpoints.iterdir()):
             logger.info("{}: an earlier fit was interrupted; going on behind its last whole checkpoint", checkpoints)
         logger.info("training {} on {:,} rows", model.KIND, len(train))
         start = time.monotonic()
         with progress(f"training {model.KIND}") as report:
             context = FitContext(checkpoints=checkpoints, progress=report, has_time_order=self._is_in_order(train))
             model.fit(self.schema_, train, context)
-        shutil.rmtree(checkpoints, ignore_errors=True)
         seconds = time.monotonic() - start
         logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(train), seconds)
         return round(seconds, 3)
 
-    def _decision(self, model: Model, train: pd.DataFrame) -> Decision:
+    def _decision(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> Decision:
         """What the scores of a model are decided by, from a copy of it and rows that the copy has not seen.
 
         Raises:
@@ -188,7 +188,7 @@ class TrainingJob(Job):
             older, newer = self.split_by.split(train, self.schema_)
             copy = model.with_params()
             logger.info("fitting a copy on {:,} rows, to see how it errs on the other {:,}", len(older), len(newer))
-            self._fit(copy, train.iloc[older])
+            self._fit(copy, train.iloc[older], checkpoints)
         except DataError as err:
             if is_asked:
                 raise DataError(f"costs and calibration need a training part to split: {err.message}") from err
