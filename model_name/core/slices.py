@@ -93,14 +93,14 @@ def worst_slices(
         for one, other in combinations(range(len(cuts)), 2)
         if cuts[one].source != cuts[other].source
     }
-    tests = sum(cells.tested for cells in [*singles, *pairs.values()])
+    level = SIGNIFICANCE / max(1, sum(cells.tested for cells in [*singles, *pairs.values()]))
     found = [
         Candidate(single.excess[group], cut.words[group], np.flatnonzero(cut.groups == group))
         for cut, single in zip(cuts, singles, strict=True)
-        for group in single.significant(SIGNIFICANCE / max(tests, 1))
+        for group in single.significant(level)
     ]
     for (one, other), cells in pairs.items():
-        for cell in cells.significant(SIGNIFICANCE / tests):
+        for cell in cells.significant(level):
             left, right = divmod(int(cell), len(cuts[other].words))
             alone = max(singles[one].excess[left], singles[other].excess[right], 0)
             if cells.excess[cell] >= PAIR_GAIN * alone:
@@ -221,6 +221,7 @@ def _with_missing(name: str, groups: NDArray[np.int64], words: list[str], missin
 
 def _cuts_of_moments(name: str, moments: NDArray[np.datetime64]) -> Iterator[Cut]:
     missing = np.isnat(moments)
+    known = np.where(missing, np.datetime64(0, "s"), moments)
     parts: dict[Part, list[str]] = {
         "hour": [f"{name} hour {hour} to {hour + HOURS - 1}" for hour in range(0, 24, HOURS)],
         "weekday": [f"{name} weekday is {day}" for day in WEEKDAYS],
@@ -228,7 +229,7 @@ def _cuts_of_moments(name: str, moments: NDArray[np.datetime64]) -> Iterator[Cut
     }
     first: dict[Part, int] = {"hour": 0, "weekday": 0, "month": 1}
     for part, words in parts.items():
-        numbers = np.floor(PARTS[part](moments)).astype(np.int64) - first[part]
+        numbers = np.floor(PARTS[part](known)).astype(np.int64) - first[part]
         groups = numbers // HOURS if part == "hour" else numbers
         if len(np.unique(groups[~missing])) > 1:
             yield Cut(name, np.where(missing, -1, groups), words)
