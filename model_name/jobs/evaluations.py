@@ -237,8 +237,7 @@ class EvaluationsJob(Job):
         self, table: pd.DataFrame, outputs: Outputs, others: dict[str, Outputs]
     ) -> tuple[dict[str, Interval], tuple[Difference, ...], str]:
         """How far the metrics could be off, and the deciding one's distance to the other models; all in one draw."""
-        targets, deciding = self._targets(table), self.measures[0]
-        resampler = Resampler.of(len(table), self._moments(table), resamples=self.resamples, seed=self.seed)
+        targets, deciding, resampler = self._targets(table), self.measures[0], self._resampler(table)
         mine = [statistic(metric, targets, outputs) for metric in self.measures]
         drawn = resampler.distribution([*mine, *(statistic(deciding, targets, other) for other in others.values())])
         value = self._scores(table, outputs)[deciding.name]
@@ -250,7 +249,8 @@ class EvaluationsJob(Job):
         return intervals, tuple(differences), resampler.words
 
     def _worst_slices(self, table: pd.DataFrame, outputs: Outputs) -> tuple[FoundSlice, ...]:
-        losses = row_losses(self._targets(table), outputs)
+        losses, resampler = row_losses(self._targets(table), outputs), self._resampler(table)
+        blocks = resampler.block_of if resampler.unit == "days" else None
         return tuple(
             FoundSlice(
                 words=found.words,
@@ -259,7 +259,7 @@ class EvaluationsJob(Job):
                 share=float(losses[found.rows].sum() / losses.sum()),
                 ratio=float(losses[found.rows].mean() / losses.mean()),
             )
-            for found in worst_slices(table, self.schema_, losses, min_rows=self.min_slice_rows)
+            for found in worst_slices(table, self.schema_, losses, min_rows=self.min_slice_rows, blocks=blocks)
         )
 
     def _appearance(self, model: Model, table: pd.DataFrame, outputs: Outputs) -> dict[str, Any]:
@@ -297,6 +297,9 @@ class EvaluationsJob(Job):
             return self._scores(parts.test, outputs)[deciding]
 
         return learning_curve(model, self.schema_, parts.train, parts.test, score), ""
+
+    def _resampler(self, table: pd.DataFrame) -> Resampler:
+        return Resampler.of(len(table), self._moments(table), resamples=self.resamples, seed=self.seed)
 
     def _targets(self, table: pd.DataFrame) -> np.ndarray:
         return table[self.schema_.target.name].to_numpy()

@@ -67,6 +67,19 @@ def test_rows_that_are_worse_are_found_and_named(is_bad, words):
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_days_that_are_hard_by_chance_are_no_slice(seed):
+    # given: days that share their weather and their loss, which have nothing to do with one another
+    random = np.random.default_rng(seed)
+    table, losses = make()
+    day = np.arange(ROWS) // 24
+    table = table.assign(group="a", size=random.normal(0, 1, 200)[day])
+    losses = losses / 10 + random.exponential(1, 200)[day]
+    # then: counted by rows the weather would be to blame
+    assert worst_slices(table, SCHEMA, losses, min_rows=30)
+    assert worst_slices(table, SCHEMA, losses, min_rows=30, blocks=day) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_noise_holds_no_slice(seed):
     table, losses = make(seed=seed)
     assert worst_slices(table, SCHEMA, losses, min_rows=30) == []
