@@ -102,6 +102,8 @@ class EvaluationResult(Result):
         learning_skipped: Why that was not tried; empty where it was.
     """
 
+    DETAILS = frozenset({"curves"})
+
     version: str
     semver: str
     rows: int
