@@ -126,7 +126,9 @@ def curves(
 def coverages(
     intervals: PredictionIntervals, predicted: NDArray[np.float64], actual: NDArray[np.float64]
 ) -> tuple[Coverage, ...]:
-    """What each level of prediction intervals holds on n rows."""
+    """What each level of prediction intervals holds on n rows; none where a prediction is NaN."""
+    if not np.isfinite(predicted).all():
+        return ()
     found = []
     for level in intervals.levels:
         lower, upper = intervals.around(predicted, level)

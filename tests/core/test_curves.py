@@ -99,6 +99,11 @@ def test_coverage_is_the_share_inside_and_the_mean_width():
     assert [(each.level, each.observed, each.width) for each in found] == [(0.5, 0.5, 2.0), (0.9, 0.75, 6.0)]
 
 
+def test_predictions_of_nan_cover_nothing():
+    intervals = PredictionIntervals(levels=(0.5,), edges=(), halves=((1,),), rows=10)
+    assert coverages(intervals, np.array([0.0, np.nan]), np.zeros(2)) == ()
+
+
 @pytest.mark.parametrize(
     ("targets", "outputs", "drawn"),
     [

@@ -13,6 +13,7 @@ from model_name.core.decisions import Decision
 from model_name.errors import ConfigError, DataError
 from model_name.jobs.evaluations import EvaluationResult
 from model_name.jobs.exports import check_parity, parity_rows
+from model_name.scripts import run_job
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.settings import load_job
@@ -225,6 +226,18 @@ def test_sixty_rows_of_which_twelve_are_held_out_are_evaluated(tmp_path):
     assert result.resampled == "12 rows, drawn 500 times"
     assert result.worst_slices == ()
     assert len(result.curves.residuals) == 1
+
+
+def test_people_are_not_shown_the_points_of_curves_and_programs_are(tmp_path, capsys):
+    confs = factories.project(tmp_path, frame=factories.table(rows=60))
+    run(confs, "training")
+    shown = {}
+    for as_json in (False, True):
+        capsys.readouterr()
+        run_job(load_job([confs / "evaluations.yaml"]), as_json=as_json)
+        shown[as_json] = capsys.readouterr().out
+    assert "curves" not in shown[False]
+    assert len(json.loads(shown[True])["curves"]["predicted"]) == 12
 
 
 def test_a_training_part_of_one_day_has_no_intervals_and_is_trained_nevertheless(tmp_path, capsys):
