@@ -207,7 +207,8 @@ def run_job(job: "Job", *, as_json: bool) -> None:
 
     with job:
         result = job.run()
-    show(f"{job.KIND} of {job.name}", result.model_dump(mode="json"), as_json=as_json)
+    found = result.model_dump(mode="json", exclude=set() if as_json else set(result.DETAILS))
+    show(f"{job.KIND} of {job.name}", found, as_json=as_json)
     if not result.accepted:
         raise typer.Exit(REFUSED)
 

@@ -1,14 +1,15 @@
 """What a prediction is worth: named metrics with their thresholds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import field_validator
 
 from model_name.core.documents import Frozen
-from model_name.core.schemas import Outputs, Task
+from model_name.core.schemas import Label, Outputs, Task
 from model_name.errors import ConfigError
 
 Scores = dict[str, float]
@@ -137,16 +138,14 @@ class Metric(Frozen):
         if np.isnan(outputs.probabilities).any():
             # The largest of nothing but NaN is the first class: a model that diverged would still look half right.
             return float("nan")
-        position = {label: code for code, label in enumerate(outputs.classes)}
-        truth = np.array([position[label] for label in targets])
+        truth = codes(targets, outputs.classes)
         if definition.sees == "prediction":
-            return definition.score(truth, np.array([position[label] for label in outputs.prediction]))
+            return definition.score(truth, codes(outputs.prediction, outputs.classes))
         if definition.sees == "positive":
             if len(np.unique(truth)) < 2 and self.name != "brier":
                 return float("nan")
             return definition.score(truth, outputs.probabilities[:, 1])
-        shares = outputs.probabilities / outputs.probabilities.sum(axis=1, keepdims=True)
-        return definition.score(truth, shares, labels=list(range(len(outputs.classes))))
+        return definition.score(truth, shares(outputs.probabilities), labels=list(range(len(outputs.classes))))
 
 
 def default_metrics(task: Task) -> tuple[Metric, ...]:
@@ -157,3 +156,30 @@ def default_metrics(task: Task) -> tuple[Metric, ...]:
 def score_all(metrics: Sequence[Metric], targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> Scores:
     """Every metric by name."""
     return {metric.name: metric.score(targets, outputs) for metric in metrics}
+
+
+def codes(labels: Iterable[Any], classes: Sequence[Label]) -> NDArray[np.int64]:
+    """The position of each label in the classes."""
+    position = {label: code for code, label in enumerate(classes)}
+    return np.array([position[label] for label in labels], dtype=np.int64)
+
+
+def shares(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same with rows that add up to 1, which float32 does not keep."""
+    scaled: NDArray[np.float64] = probabilities / probabilities.sum(axis=1, keepdims=True)
+    return scaled
+
+
+def row_losses(targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> NDArray[np.float64]:
+    """What each row costs by a proper score: its squared error, or its log loss where there are classes."""
+    if outputs.probabilities is None:
+        errors: NDArray[np.float64] = np.square(np.asarray(targets, dtype=np.float64) - outputs.prediction)
+        return errors
+    return log_losses(codes(targets, outputs.classes), shares(outputs.probabilities))
+
+
+def log_losses(truth: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The log loss of each row, from the position of its class and the n x k shares of the classes."""
+    given = scores[np.arange(len(truth)), truth]
+    losses: NDArray[np.float64] = -np.log(np.clip(given, np.finfo(np.float64).eps, 1))  # as scikit-learn clips
+    return losses

@@ -4,7 +4,7 @@ Needs pydantic and numpy alone, because servers import it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
@@ -71,11 +71,15 @@ class Outputs:
         prediction: n numbers of a regression, or n labels of a classification.
         probabilities: n x k of a classification, columns in the order of `classes`.
         classes: The k labels.
+        lower: The n lower ends of the prediction intervals of a regression, where they were asked for.
+        upper: The n upper ends.
     """
 
     prediction: NDArray[Any]
     probabilities: NDArray[np.float64] | None = None
     classes: tuple[Label, ...] = ()
+    lower: NDArray[np.float64] | None = None
+    upper: NDArray[np.float64] | None = None
 
     @classmethod
     def from_scores(cls, scores: NDArray[Any], classes: tuple[Label, ...]) -> Self:
@@ -87,10 +91,18 @@ class Outputs:
         labels[:] = classes
         return cls(prediction=labels[scores.argmax(axis=1)], probabilities=scores, classes=classes)
 
+    def take(self, rows: NDArray[Any]) -> Self:
+        """The same for some rows, given by position."""
+        parts = (self.probabilities, self.lower, self.upper)
+        probabilities, lower, upper = (None if part is None else part[rows] for part in parts)
+        return replace(self, prediction=self.prediction[rows], probabilities=probabilities, lower=lower, upper=upper)
+
     @property
     def columns(self) -> Columns:
-        """The same as named columns: `prediction`, and `probability_LABEL` for each class."""
+        """The same as named columns: `prediction`, `probability_LABEL` for each class, and the ends of intervals."""
         columns: Columns = {"prediction": self.prediction}
+        if self.lower is not None and self.upper is not None:
+            columns |= {"lower": self.lower, "upper": self.upper}
         if self.probabilities is not None:
             for position, label in enumerate(self.classes):
                 columns[f"probability_{label_text(label)}"] = self.probabilities[:, position]

@@ -53,7 +53,7 @@ class Recipe(Frozen):
 
     Attributes:
         contract: Hash of the input and output schema that clients see.
-        model: Hash of the kind of model, its hyperparameters and its features.
+        model: Hash of the kind of model, its hyperparameters, its features, its costs and its calibration.
     """
 
     contract: str
@@ -64,7 +64,9 @@ class Recipe(Frozen):
         """The recipe of a fitted model. Fitted values, such as the categories found, are data, not recipe."""
         features = [feature.recipe for feature in model.features.columns]
         params = sorted((name, value) for name, value in model.get_params().items() if name not in NOT_RECIPE)
-        made_by = repr((model.KIND, params, features))
+        decided = model.decision.recipe
+        # What is as it is by default is left out, so that recipes from before there were decisions stay the same.
+        made_by = repr((model.KIND, params, features, *([decided] if any(decided) else [])))
         return cls(contract=model.schema_.fingerprint, model=sha256(made_by.encode()).hexdigest()[:16])
 
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -26,12 +26,19 @@ if TYPE_CHECKING:
     from model_name.io.registries import Registry
 
 
+FIT_SECONDS = "fit_seconds"
+"""The metric of a training run that says how long the fit took."""
+
+
 class Result(Frozen):
     """What a job found; printed by the command line, handed on by a pipeline.
 
     Attributes:
+        DETAILS: Fields that are for programs: the command line leaves them out of what it prints for people.
         accepted: False for a refusal that was recorded: the work was done, the answer is no.
     """
+
+    DETAILS: ClassVar[frozenset[str]] = frozenset()
 
     accepted: bool = True
 

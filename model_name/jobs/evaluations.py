@@ -1,6 +1,6 @@
 """Measure a version on held-out rows: against thresholds, slice by slice, the champion and two references."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import mlflow
 import numpy as np
@@ -8,15 +8,21 @@ import pandas as pd
 from loguru import logger
 from pydantic import Field
 
+from model_name.core.bootstrap import MIN_RESAMPLES, Difference, Interval, Resampler, difference, interval
 from model_name.core.columns import label_text
+from model_name.core.curves import Curves, calibration_error, coverages, curves
+from model_name.core.decisions import Costs
 from model_name.core.documents import Frozen, Many
-from model_name.core.metrics import Metric, Scores, score_all
+from model_name.core.learning import COST, LearningPoint, learning_curve
+from model_name.core.metrics import Metric, Scores, row_losses, score_all
 from model_name.core.models import BoostedTrees, ConstantModel, Model
 from model_name.core.schemas import Outputs
+from model_name.core.slices import FoundSlice, worst_slices
 from model_name.core.versions import CHAMPION, LATEST
+from model_name.core.weighted import statistic
 from model_name.errors import ConfigError, DataError, NotFoundError
 from model_name.io.registries import Version
-from model_name.jobs.base import Job, Parts, Result
+from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result
 
 EVALUATION = "evaluation.json"
 CONSTANT = "constant"
@@ -56,28 +62,66 @@ class Champion(Frozen):
     problem: str = ""
 
 
+class Threshold(Frozen):
+    """From which probability on a binary target is called positive, and what that costs on the held-out rows.
+
+    Attributes:
+        value: The threshold, chosen on rows of the training part.
+        cost: The mean cost of a held-out row.
+        cost_at_half: The same with a threshold of 0.5.
+        costs: What a wrong answer costs.
+    """
+
+    value: float
+    cost: float
+    cost_at_half: float
+    costs: Costs
+
+
 class EvaluationResult(Result):
-    """What a version is worth.
+    """What a version is worth. Nothing in it is NaN: what is not defined is None, what does not fit the task is empty.
 
     Attributes:
         version: Its number.
         semver: Its semantic version.
         rows: How many held-out rows it was measured on.
-        measures: What was measured, with thresholds.
+        measures: What was measured, with thresholds; the first one decides.
         metrics: What it scores; None where a metric is not defined on the rows.
+        intervals: Where each metric lies with 95 %, by resampling the held-out rows.
+        resampled: What was drawn for that, for people.
         references: What a constant and default boosted trees score, fitted on the same training part.
         champion: The version in charge; None where there is none, or this is it.
+        differences: The deciding metric of this version less that of the champion and of each reference.
         slices: The configured slices.
+        worst_slices: Slices that a search found to be worst, beyond chance.
+        curves: What is drawn, and the coverage of the prediction intervals.
+        calibration_error: How far probabilities and frequencies are apart (ECE), as served.
+        calibration_error_before: The same without the calibration; None where there is none.
+        threshold: From where on a row is called positive; None where the more probable class is answered.
+        learning: What the model scores when it is fitted on fewer rows.
+        learning_skipped: Why that was not tried; empty where it was.
     """
+
+    DETAILS = frozenset({"curves"})
 
     version: str
     semver: str
     rows: int
     measures: Many[Metric]
     metrics: dict[str, float | None]
+    intervals: dict[str, Interval] = {}
+    resampled: str = ""
     references: dict[str, dict[str, float | None]]
     champion: Champion | None
+    differences: Many[Difference] = ()
     slices: Many[Slice]
+    worst_slices: Many[FoundSlice] = ()
+    curves: Curves = Curves()
+    calibration_error: float | None = None
+    calibration_error_before: float | None = None
+    threshold: Threshold | None = None
+    learning: Many[LearningPoint] = ()
+    learning_skipped: str = ""
 
 
 class EvaluationsJob(Job):
@@ -86,8 +130,11 @@ class EvaluationsJob(Job):
     Attributes:
         ref: Which version: an alias, a number, a semantic version or `latest`.
         slices: Columns whose values are measured one by one.
-        min_slice_rows: Rows that a slice needs to be measured.
+        min_slice_rows: Rows that a slice needs to be measured, or to be found.
         max_slices: The most values of a column, the most frequent first.
+        resamples: How often the held-out rows are drawn anew for the intervals; less often where they are many.
+        learning_curve_seconds: How long the fits of the learning curve may take, judged by the version's own; 0
+            switches it off.
     """
 
     KIND: Literal["EvaluationsJob"] = "EvaluationsJob"
@@ -95,6 +142,8 @@ class EvaluationsJob(Job):
     slices: Many[str] = ()
     min_slice_rows: int = Field(30, gt=0)
     max_slices: int = Field(20, gt=0)
+    resamples: int = Field(500, ge=MIN_RESAMPLES)
+    learning_curve_seconds: float = Field(60, ge=0)
 
     def run(self) -> EvaluationResult:
         """As of `Job`.
@@ -108,17 +157,29 @@ class EvaluationsJob(Job):
         self._check_slices()
         version = self.registry.resolve(self.ref)
         parts = self.read_parts()
-        outputs = self.registry.load(version.version).outputs(parts.test)
+        model = self.registry.load(version.version)
+        outputs = model.outputs(parts.test)
         champion, champion_outputs = self._champion(version, parts)
+        references = self._references(parts)
+        others = ({CHAMPION: champion_outputs} if champion_outputs else {}) | references
+        intervals, differences, resampled = self._uncertainty(parts.test, outputs, others)
+        learning, skipped = self._learning(version, model, parts)
         result = EvaluationResult(
             version=version.version,
             semver=version.semver,
             rows=len(parts.test),
             measures=metrics,
             metrics=self._scores(parts.test, outputs),
-            references=self._references(parts),
+            intervals=intervals,
+            resampled=resampled,
+            references={who: self._scores(parts.test, theirs) for who, theirs in references.items()},
             champion=champion,
+            differences=differences,
             slices=tuple(self._slices(parts.test, outputs, champion_outputs)),
+            worst_slices=self._worst_slices(parts.test, outputs),
+            learning=learning,
+            learning_skipped=skipped,
+            **self._appearance(model, parts.test, outputs),
         )
         with self.mlflow.run("evaluate", experiment=self.name, run_id=version.run_id):
             mlflow.log_metrics({f"eval_{name}": value for name, value in result.metrics.items() if value is not None})
@@ -133,18 +194,15 @@ class EvaluationsJob(Job):
                 raise ConfigError(f"job.slices: {name} is not a category or boolean column of {self.schema_.name}")
 
     def _scores(self, table: pd.DataFrame, outputs: Outputs) -> dict[str, float | None]:
-        scores: Scores = score_all(self.measures, table[self.schema_.target.name].to_numpy(), outputs)
+        scores: Scores = score_all(self.measures, self._targets(table), outputs)
         return {name: value if np.isfinite(value) else None for name, value in scores.items()}
 
-    def _references(self, parts: Parts) -> dict[str, dict[str, float | None]]:
+    def _references(self, parts: Parts) -> dict[str, Outputs]:
         references: dict[str, Model] = {
             CONSTANT: ConstantModel(),
             "default trees": BoostedTrees(random_state=self.seed),
         }
-        return {
-            name: self._scores(parts.test, model.fit(self.schema_, parts.train).outputs(parts.test))
-            for name, model in references.items()
-        }
+        return {name: model.fit(self.schema_, parts.train).outputs(parts.test) for name, model in references.items()}
 
     def _champion(self, version: Version, parts: Parts) -> tuple[Champion | None, Outputs | None]:
         found = self.registry.find(CHAMPION)
@@ -171,11 +229,85 @@ class EvaluationsJob(Job):
                         column=column,
                         value=label_text(value),
                         rows=len(rows),
-                        metrics=self._scores(part, take(outputs, rows)),
-                        champion=self._scores(part, take(champion, rows)) if champion else {},
+                        metrics=self._scores(part, outputs.take(rows)),
+                        champion=self._scores(part, champion.take(rows)) if champion else {},
                     )
                 )
         return found
+
+    def _uncertainty(
+        self, table: pd.DataFrame, outputs: Outputs, others: dict[str, Outputs]
+    ) -> tuple[dict[str, Interval], tuple[Difference, ...], str]:
+        """How far the metrics could be off, and the deciding one's distance to the other models; all in one draw."""
+        targets, deciding, resampler = self._targets(table), self.measures[0], self._resampler(table)
+        mine = [statistic(metric, targets, outputs) for metric in self.measures]
+        drawn = resampler.distribution([*mine, *(statistic(deciding, targets, other) for other in others.values())])
+        value = self._scores(table, outputs)[deciding.name]
+        differences = (
+            difference(who, deciding.name, (value, self._scores(table, other)[deciding.name]), drawn[:, 0] - resampled)
+            for (who, other), resampled in zip(others.items(), drawn[:, len(mine) :].T, strict=True)
+        )
+        intervals = {metric.name: interval(drawn[:, place]) for place, metric in enumerate(self.measures)}
+        return intervals, tuple(differences), resampler.words
+
+    def _worst_slices(self, table: pd.DataFrame, outputs: Outputs) -> tuple[FoundSlice, ...]:
+        losses, resampler = row_losses(self._targets(table), outputs), self._resampler(table)
+        blocks = resampler.block_of if resampler.unit == "days" else None
+        return tuple(
+            FoundSlice(
+                words=found.words,
+                rows=len(found.rows),
+                metrics=self._scores(table.iloc[found.rows], outputs.take(found.rows)),
+                share=float(losses[found.rows].sum() / losses.sum()),
+                ratio=float(losses[found.rows].mean() / losses.mean()),
+            )
+            for found in worst_slices(table, self.schema_, losses, min_rows=self.min_slice_rows, blocks=blocks)
+        )
+
+    def _appearance(self, model: Model, table: pd.DataFrame, outputs: Outputs) -> dict[str, Any]:
+        """The curves, the calibration and the threshold, as fields of the result."""
+        targets, decision = self._targets(table), model.decision
+        covered = coverages(decision.intervals, outputs.prediction, targets) if decision.intervals else ()
+        drawn = curves(targets, outputs, moments=self._moments(table), coverage=covered, seed=self.seed)
+        found: dict[str, Any] = {"curves": drawn, "calibration_error": calibration_error(drawn.calibration)}
+        if decision.calibrator is not None:
+            before = curves(targets, model.undecided(table)).calibration
+            found["calibration_error_before"] = calibration_error(before)
+        if decision.threshold is not None and decision.costs is not None and outputs.probabilities is not None:
+            is_positive, positive = targets == outputs.classes[1], outputs.probabilities[:, 1]
+            at = [decision.costs.mean(is_positive, positive >= place) for place in (decision.threshold, 0.5)]
+            found["threshold"] = Threshold(
+                value=decision.threshold, cost=at[0], cost_at_half=at[1], costs=decision.costs
+            )
+        return found
+
+    def _learning(self, version: Version, model: Model, parts: Parts) -> tuple[tuple[LearningPoint, ...], str]:
+        """The learning curve, or why there is none."""
+        if not self.learning_curve_seconds:
+            return (), "job.learning_curve_seconds is 0"
+        took = mlflow.get_run(version.run_id).data.metrics.get(FIT_SECONDS)
+        if took is None:
+            return (), "the version's run does not say how long its fit took"
+        if took * COST > self.learning_curve_seconds:
+            return (), (
+                f"it would take about {took * COST:.0f} s, "
+                f"more than job.learning_curve_seconds ({self.learning_curve_seconds:g})"
+            )
+        deciding = self.measures[0].name
+
+        def score(outputs: Outputs) -> float | None:
+            return self._scores(parts.test, outputs)[deciding]
+
+        return learning_curve(model, self.schema_, parts.train, parts.test, score), ""
+
+    def _resampler(self, table: pd.DataFrame) -> Resampler:
+        return Resampler.of(len(table), self._moments(table), resamples=self.resamples, seed=self.seed)
+
+    def _targets(self, table: pd.DataFrame) -> np.ndarray:
+        return table[self.schema_.target.name].to_numpy()
+
+    def _moments(self, table: pd.DataFrame) -> np.ndarray | None:
+        return None if self.schema_.time is None else table[self.schema_.time].to_numpy()
 
     def _tell(self, version: Version, result: EvaluationResult) -> None:
         failed = [metric.name for metric in result.measures if not passes(metric, result.metrics[metric.name])]
@@ -189,9 +321,3 @@ class EvaluationsJob(Job):
 def passes(metric: Metric, value: float | None) -> bool:
     """Whether a value reaches the threshold; one that is not defined does not, where there is a threshold."""
     return metric.threshold is None or (value is not None and metric.passes(value))
-
-
-def take(outputs: Outputs, rows: np.ndarray) -> Outputs:
-    """Some rows of an answer."""
-    probabilities = None if outputs.probabilities is None else outputs.probabilities[rows]
-    return Outputs(outputs.prediction[rows], probabilities, outputs.classes)

@@ -82,6 +82,7 @@ class InferenceJob(Job):
         batch_rows: Rows of one forward pass.
         part_rows: Rows of one file.
         threads: How many forward passes at once; 0 for one a processor.
+        interval: The level of the prediction intervals of a regression, for columns `lower` and `upper`.
     """
 
     KIND: Literal["InferenceJob"] = "InferenceJob"
@@ -92,6 +93,7 @@ class InferenceJob(Job):
     batch_rows: int = Field(BATCH_ROWS, gt=0)
     part_rows: int = Field(1_000_000, gt=0)
     threads: int = Field(0, ge=0)
+    interval: float | None = Field(None, gt=0, lt=1)
 
     @property
     def needs_mlflow(self) -> bool:
@@ -177,6 +179,7 @@ class InferenceJob(Job):
             "bundle": file_hash(bundle.directory / MANIFEST),
             "part_rows": self.part_rows,
             "keep": list(self.keep),
+            "interval": self.interval,
         }
 
     def _write(self, folder: PartsFolder, predictor: "Predictor", report: CheckReport, tell: Report) -> None:
@@ -216,17 +219,20 @@ class Predictor:
         """Predict for a job.
 
         Raises:
-            ConfigError: A column that is to be kept is not there, or is called like an output.
+            ConfigError: A column that is to be kept is not there, or is called like an output; or there are no
+                prediction intervals of the level that is asked for.
         """
         self.plane = plane
+        self.interval = job.interval
         self.schema = job.schema_
         self.path = job.table.path
         self.kept = job.keep or job.schema_.key
         self.names = [*dict.fromkeys([*self.schema.inputs, *self.kept])]
+        answered = self._answer_types
         for name in self.kept:
             if name not in self.schema.columns:
                 raise ConfigError(f"job.keep: {name} is not a column of the schema {self.schema.name}")
-            if name in self._answer_types:
+            if name in answered:
                 raise ConfigError(f"job.keep: {name} is also the name of an output", hint="set job.keep without it")
 
     @cached_property
@@ -238,7 +244,11 @@ class Predictor:
     @cached_property
     def _answer_types(self) -> dict[str, pa.DataType]:
         nothing = np.empty((0, len(self.plane.features.columns)), dtype=np.float32)
-        types = dict.fromkeys(self.plane.run(nothing).columns, pa.float64())
+        try:
+            names = self.plane.run(nothing, interval=self.interval).columns
+        except DataError as err:
+            raise ConfigError(f"job.interval: {err.message}", hint=err.hint) from err
+        types = dict.fromkeys(names, pa.float64())
         return types | ({"prediction": label_type(self.schema.classes)} if self.schema.classes else {})
 
     def predict(self, piece: Piece) -> tuple[pa.Table, CheckReport]:
@@ -263,7 +273,7 @@ class Predictor:
 
     def _table(self, columns: Columns, rows: NDArray[np.int_]) -> pa.Table:
         kept = {name: columns[name] for name in self.kept} or {ROW: rows}
-        answer = self.plane.run(self.plane.features.transform(columns)).columns
+        answer = self.plane.run(self.plane.features.transform(columns), interval=self.interval).columns
         named = kept | answer
         return pa.table([to_arrow(named[field.name], field.type) for field in self.output], schema=self.output)
 

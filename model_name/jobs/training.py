@@ -11,13 +11,16 @@ import pandas as pd
 from loguru import logger
 from pydantic import Field, ValidationError
 
+from model_name.core.calibration import Calibration, decision, require
+from model_name.core.conformal import Conformal
+from model_name.core.decisions import Costs, Decision
 from model_name.core.metrics import Scores, score_all
 from model_name.core.models import AutoModel, FitContext, Model, ModelConfig
 from model_name.core.models.kinds import sentence
-from model_name.errors import ConfigError
+from model_name.errors import ConfigError, DataError
 from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
-from model_name.jobs.base import Job, Parts, Result, loggable, table_hash
+from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result, loggable, table_hash
 from model_name.jobs.exports import export_bundle, stamp
 from model_name.serving.bundle import Bundle
 from model_name.utils.automl import AutoSearcher
@@ -60,6 +63,9 @@ class TrainingJob(Job):
         params: Hyperparameters that a search found; they win over those of `model`.
         searcher: Chooses the members of an `AutoModel` for which no search has done so yet.
         signer: Where the signature comes from.
+        interval: Which prediction intervals a regression is given; null for none. Ignored where there are classes.
+        costs: What wrong answers of a binary target cost; it is answered so that they cost least.
+        calibration: How probabilities are made to mean what they say.
     """
 
     KIND: Literal["TrainingJob"] = "TrainingJob"
@@ -67,6 +73,9 @@ class TrainingJob(Job):
     params: dict[str, Any] = {}
     searcher: AutoSearcher = AutoSearcher()
     signer: Annotated[SignerKind, Field(discriminator="KIND")] = SchemaSigner()
+    interval: Conformal | None = Conformal()
+    costs: Costs | None = None
+    calibration: Calibration = "none"
 
     def run(self) -> TrainingResult:
         """As of `Job`.
@@ -78,13 +87,17 @@ class TrainingJob(Job):
             PreemptedError: SIGTERM; the next run of the same config goes on.
         """
         metrics = self.measures
+        self._check_decision()
         parts = self.read_parts()
         model = self._chosen(self.configured(), parts)
         with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
             self._log_inputs(parts, model)
-            seconds = self._fit(model, parts)
+            checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(parts.train)}"
+            seconds = self._fit(model, parts.train, checkpoints)
+            model.decide_by(self._decision(model, parts.train, checkpoints / "copy"))
+            shutil.rmtree(checkpoints, ignore_errors=True)
             scores = score_all(metrics, parts.test[self.schema_.target.name].to_numpy(), model.outputs(parts.test))
-            mlflow.log_metrics(loggable(scores))
+            mlflow.log_metrics(loggable(scores) | {FIT_SECONDS: seconds})
             version, bundle = self._register(model, parts, scores, run.info.run_id)
         words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.alerts.notify("trained", f"{version.title}, a {model.KIND}: {words}")
@@ -130,6 +143,12 @@ class TrainingJob(Job):
             )
         return model.with_params(**found.best_params)
 
+    def _check_decision(self) -> None:
+        task = self.schema_.target.task
+        require(self.calibration, task)
+        if self.costs is not None and task != "binary":
+            raise ConfigError(f"job.costs choose the threshold of a binary target, this one is a {task}")
+
     def _log_inputs(self, parts: Parts, model: Model) -> None:
         target = self.schema_.target.name
         mlflow.log_params({"kind": model.KIND} | model.get_params())
@@ -137,22 +156,42 @@ class TrainingJob(Job):
         mlflow.log_input(self.table.lineage("test", parts.test, target), context="testing")
         mlflow.log_dict(self.model_dump(mode="json", by_alias=True), "config.json")
 
-    def _fit(self, model: Model, parts: Parts) -> float:
+    def _fit(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> float:
         """Fit with checkpoints that a run of the same recipe on the same rows will find."""
-        checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(parts.train)}"
-        if checkpoints.is_dir() and any(checkpoints.iterdir()):
+        if checkpoints.is_dir() and any(entry.is_file() for entry in checkpoints.iterdir()):
             logger.info("{}: an earlier fit was interrupted; going on behind its last whole checkpoint", checkpoints)
-        logger.info("training {} on {:,} rows", model.KIND, len(parts.train))
+        logger.info("training {} on {:,} rows", model.KIND, len(train))
         start = time.monotonic()
         with progress(f"training {model.KIND}") as report:
-            context = FitContext(
-                checkpoints=checkpoints, progress=report, has_time_order=self._is_in_order(parts.train)
-            )
-            model.fit(self.schema_, parts.train, context)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+            context = FitContext(checkpoints=checkpoints, progress=report, has_time_order=self._is_in_order(train))
+            model.fit(self.schema_, train, context)
         seconds = time.monotonic() - start
-        logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(parts.train), seconds)
+        logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(train), seconds)
         return round(seconds, 3)
+
+    def _decision(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> Decision:
+        """What the scores of a model are decided by, from a copy of it and rows that the copy has not seen.
+
+        Raises:
+            DataError: Costs or a calibration are configured, and the training part is too small for that.
+        """
+        wants_intervals = self.schema_.target.task == "regression" and self.interval is not None
+        is_asked = self.costs is not None or self.calibration != "none"
+        if not wants_intervals and not is_asked:
+            return Decision()
+        try:
+            older, newer = self.split_by.split(train, self.schema_)
+            copy = model.with_params()
+            logger.info("fitting a copy on {:,} rows, to see how it errs on the other {:,}", len(older), len(newer))
+            self._fit(copy, train.iloc[older], checkpoints)
+        except DataError as err:
+            if is_asked:
+                raise DataError(f"costs and calibration need a training part to split: {err.message}") from err
+            logger.warning("no prediction intervals: {}", err.message)
+            return Decision()
+        unseen = train.iloc[newer]
+        targets, outputs = unseen[self.schema_.target.name].to_numpy(), copy.outputs(unseen)
+        return decision(targets, outputs, interval=self.interval, costs=self.costs, calibration=self.calibration)
 
     def _is_in_order(self, table: pd.DataFrame) -> bool:
         """Whether the rows come in the order of time."""

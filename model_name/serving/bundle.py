@@ -9,6 +9,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pydantic import ValidationError
 
+from model_name.core.decisions import Decision
 from model_name.core.documents import Frozen, Many
 from model_name.core.features import Features
 from model_name.core.schemas import TableSchema
@@ -54,6 +55,7 @@ class Manifest(Frozen):
         kind: The kind of model.
         table: The schema of requests, target included.
         features: The fitted features.
+        decision: What turns scores into answers; a bundle from before there was one takes them as they are.
         profile: The training part, by column.
         metrics: What the version scored on the held-out rows.
         example: One row that a client may send.
@@ -69,6 +71,7 @@ class Manifest(Frozen):
     kind: str
     table: TableSchema
     features: Features
+    decision: Decision = Decision()
     profile: dict[str, ColumnProfile]
     metrics: dict[str, float]
     example: dict[str, Any]

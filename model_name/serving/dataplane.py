@@ -25,22 +25,27 @@ class DataPlane:
         self.bundle = bundle
         self.schema: TableSchema = bundle.manifest.table
         self.features = bundle.manifest.features
+        self.decision = bundle.manifest.decision
 
-    def predict(self, table: Mapping[str, Sequence[Any] | NDArray[Any]]) -> Outputs:
+    def predict(self, table: Mapping[str, Sequence[Any] | NDArray[Any]], *, interval: float | None = None) -> Outputs:
         """Answer a request that came by column.
 
-        Raises:
-            DataError: Naming column, row and reason.
-        """
-        return self.run(self.matrix(table))
+        Args:
+            table: The values by column.
+            interval: The level of the prediction intervals, if they are asked for.
 
-    def predict_rows(self, rows: Rows) -> Outputs:
+        Raises:
+            DataError: Naming column, row and reason; or there are no intervals of this level.
+        """
+        return self.run(self.matrix(table), interval=interval)
+
+    def predict_rows(self, rows: Rows, *, interval: float | None = None) -> Outputs:
         """Answer a request that came by row, as objects or as arrays in the order of the inputs.
 
         Raises:
-            DataError: Naming column, row and reason.
+            DataError: As of `predict`.
         """
-        return self.predict(by_column(rows, list(self.schema.inputs)))
+        return self.predict(by_column(rows, list(self.schema.inputs)), interval=interval)
 
     def matrix(self, table: Mapping[str, Sequence[Any] | NDArray[Any]]) -> Matrix:
         """The features of a request.
@@ -60,12 +65,20 @@ class DataPlane:
             raise DataError(f"{place}: {columns[name][row]} is too large for float32")
         return matrix
 
-    def run(self, matrix: Matrix) -> Outputs:
-        """The forward pass."""
+    def run(self, matrix: Matrix, *, interval: float | None = None) -> Outputs:
+        """The forward pass, and what is decided on its scores.
+
+        Raises:
+            DataError: There are no prediction intervals of this level.
+        """
+        return self.decision.outputs(self.scores(matrix), self.schema.classes, interval)
+
+    def scores(self, matrix: Matrix) -> NDArray[Any]:
+        """What the graph answers: n x 1 predictions of a regression, n x k probabilities otherwise."""
         if not len(matrix):  # a batch of which every row was dropped
-            return Outputs.from_scores(np.empty((0, max(1, len(self.schema.classes)))), self.schema.classes)
+            return np.empty((0, max(1, len(self.schema.classes))))
         (scores,) = self.bundle.session.run([SCORES], {FEATURES: np.ascontiguousarray(matrix, dtype=np.float32)})
-        return Outputs.from_scores(scores, self.schema.classes)
+        return np.asarray(scores)
 
     def warm_up(self) -> Outputs:
         """Answer the bundle's own example, so that the first client does not wait for it."""

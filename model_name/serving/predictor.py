@@ -18,6 +18,9 @@ from model_name.core.schemas import Label, Outputs
 from model_name.errors import DataError
 from model_name.serving.dataplane import DataPlane
 
+INTERVAL = "interval"
+"""The parameter of a request that asks for prediction intervals, by their level."""
+
 FORWARD_THREADS = 4  # more would wait for the same cores
 
 INTEGERS = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
@@ -51,14 +54,17 @@ class Predictor(Model):
     **V1** takes `{"instances": [ROW, ...]}`; a row is an object, or an array in the order of the inputs. `null` is a
     missing value. It answers `{"predictions": [...]}`: one plain number or label an instance, as the V1 servers of
     scikit-learn and XGBoost do. A classification adds `"probabilities": [{LABEL: p, ...}, ...]` in parallel, for
-    clients that know of it.
+    clients that know of it. With `"parameters": {"interval": 0.9}` each prediction of a regression is an object
+    `{"prediction": x, "lower": l, "upper": u}` instead.
 
     **V2** takes one tensor a column, of shape [n] or [n, 1] and one of the `DATATYPES` of its kind; a datetime is text
     in ISO 8601. It answers `prediction` (FP64, or BOOL, INT64 or BYTES labels, of shape [n]) and, for classes,
     `probabilities` (FP64, [n, k]) whose parameter `classes` is the JSON array of the labels in the order of its
     columns. A missing value is `null` in JSON, and where tensors are binary what they have for it: NaN in FP64, FP32
     and FP16 (also for booleans, as 0, 1 and NaN), the empty text in BYTES, unless the empty text is one of the
-    column's categories. BOOL and integers have nothing for it in gRPC: send another datatype.
+    column's categories. BOOL and integers have nothing for it in gRPC: send another datatype. With the parameter
+    `interval` (a number, or a text in gRPC, which has no fractions) a regression also answers `lower` and `upper`
+    (FP64, [n]).
     """
 
     def __init__(self, name: str, dataplane: DataPlane) -> None:
@@ -105,7 +111,9 @@ class Predictor(Model):
         Raises:
             DataError: Naming column, row and reason.
         """
-        return write_predictions(self.dataplane.predict_rows(read_instances(payload)))
+        body = read_body(payload)
+        level = read_level(body.get("parameters"))
+        return write_predictions(self.dataplane.predict_rows(read_instances(body), interval=level))
 
     def answer_v2(self, request: InferRequest) -> InferResponse:
         """The tensors that answer tensors.
@@ -116,7 +124,8 @@ class Predictor(Model):
         version = self.dataplane.bundle.manifest.version
         if request.model_version not in (None, "", version):
             raise DataError(f"version {request.model_version} was asked for, {self.name} is at {version}")
-        outputs = self.dataplane.predict(read_tensors(request.inputs, self.dataplane))
+        level = read_level(request.parameters)
+        outputs = self.dataplane.predict(read_tensors(request.inputs, self.dataplane), interval=level)
         return InferResponse(
             response_id=request.id or str(uuid4()),
             model_name=self.name,
@@ -139,11 +148,11 @@ class Predictor(Model):
         return [prediction, probabilities] if classes else [prediction]
 
 
-def read_instances(body: Any) -> list[Any]:
-    """The rows of a body of V1.
+def read_body(body: Any) -> Mapping[str, Any]:
+    """A body of V1.
 
     Raises:
-        DataError: There are none.
+        DataError: It is not JSON, or no object with instances.
     """
     if isinstance(body, bytes):  # KServe does not decode a content type such as `application/json; charset=utf-8`
         try:
@@ -152,14 +161,50 @@ def read_instances(body: Any) -> list[Any]:
             raise DataError(f"the body is not JSON: {err}") from err
     if not isinstance(body, Mapping) or "instances" not in body:
         raise DataError('the body is not an object with "instances"')
+    return body
+
+
+def read_instances(body: Mapping[str, Any]) -> list[Any]:
+    """The rows of a body of V1.
+
+    Raises:
+        DataError: There are none.
+    """
     instances = body["instances"]
     if not isinstance(instances, list):
         raise DataError('"instances" is not a list of rows')
     return instances
 
 
+def read_level(parameters: Any) -> float | None:
+    """The level of the prediction intervals that the parameters of a request ask for, if they do.
+
+    Args:
+        parameters: An object of JSON, or gRPC's map, whose values say which of their fields is set.
+
+    Raises:
+        DataError: The parameters are no object, or the level is no number.
+    """
+    if parameters is None:
+        return None
+    if not isinstance(parameters, Mapping):
+        raise DataError('"parameters" is not an object')
+    if INTERVAL not in parameters:
+        return None
+    level = parameters[INTERVAL]
+    if hasattr(level, "WhichOneof"):
+        level = getattr(level, level.WhichOneof("parameter_choice") or "string_param")
+    try:
+        return None if level is None else float(level)
+    except (TypeError, ValueError) as err:
+        raise DataError(f"{INTERVAL}: {level!r} is not a number between 0 and 1") from err
+
+
 def write_predictions(outputs: Outputs) -> dict[str, Any]:
     """The body of V1 that holds the outputs."""
+    if outputs.lower is not None:
+        columns = {name: values.tolist() for name, values in outputs.columns.items()}
+        return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
     body: dict[str, Any] = {"predictions": outputs.prediction.tolist()}
     if outputs.probabilities is not None:
         labels = [label_text(label) for label in outputs.classes]
@@ -246,6 +291,9 @@ def write_tensors(outputs: Outputs, request: InferRequest) -> list[InferOutput]:
     if outputs.probabilities is not None:
         parameters = {"classes": labels}
         tensors["probabilities"] = tensor_of("probabilities", "FP64", outputs.probabilities, request, parameters)
+    for name, ends in (("lower", outputs.lower), ("upper", outputs.upper)):
+        if ends is not None:
+            tensors[name] = tensor_of(name, "FP64", ends, request)
     wanted = [str(output.name) for output in request.request_outputs or ()] or list(tensors)
     for name in wanted:
         if name not in tensors:

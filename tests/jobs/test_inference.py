@@ -18,12 +18,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from model_name.core import frames
+from model_name.core.decisions import Decision, PredictionIntervals
 from model_name.errors import ConfigError, DataError, DependencyError, NotFoundError, PreemptedError, StorageError
 from model_name.io.parts import Part
 from model_name.jobs import inference
 from model_name.jobs.exports import stamp
 from model_name.jobs.inference import in_order
-from model_name.serving.bundle import Bundle
+from model_name.serving.bundle import Bundle, read_manifest, write_manifest
 
 ROWS = 250  # in parts of 100, 100 and 50
 DEADLINE_SECONDS = 60.0
@@ -620,3 +621,45 @@ def test_memory_holds_two_items_more_than_threads():
     next(answers)
     assert len(taken) == 5
     answers.close()
+
+
+# Prediction intervals
+
+INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(), halves=((1.0,), (2.0,)), rows=100)
+
+
+@pytest.fixture
+def with_intervals(tmp_path, bundle_of):
+    """The folder of a bundle that has prediction intervals."""
+    folder = shutil.copytree(bundle_of("regression"), tmp_path / "bundle")
+    write_manifest(folder, read_manifest(folder).model_copy(update={"decision": Decision(intervals=INTERVALS)}))
+    return str(folder)
+
+
+def test_a_level_adds_the_ends_of_the_intervals(make_job, make_table, with_intervals):
+    plain = pd.read_parquet(make_job(make_table("regression"), bundle=with_intervals).run().outputs)
+    asked = pd.read_parquet(make_job(bundle=with_intervals, interval=0.9).run().outputs)
+    assert list(plain.columns) == ["code", "prediction"]
+    assert list(asked.columns) == ["code", "prediction", "lower", "upper"]
+    assert asked["prediction"].tolist() == plain["prediction"].tolist()
+    assert asked["lower"].tolist() == (plain["prediction"] - 2).tolist()
+    assert asked["upper"].tolist() == (plain["prediction"] + 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("task", "level", "reason"),
+    [
+        pytest.param(
+            "regression", 0.5, "job.interval: there is no prediction interval of level 0.5", id="no such level"
+        ),
+        pytest.param("binary", 0.9, "job.interval: .* this is a classification", id="a classification"),
+    ],
+)
+def test_a_level_that_there_is_not_is_refused_before_a_row_is_read(
+    make_job, make_table, with_intervals, task, level, reason
+):
+    bundle = {"bundle": with_intervals} if task == "regression" else {}
+    job = make_job(make_table(task), task, interval=level, **bundle)
+    with pytest.raises(ConfigError, match=reason):
+        job.run()
+    assert not Path(job.outputs).exists()

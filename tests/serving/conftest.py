@@ -18,6 +18,7 @@ import pytest
 
 from model_name.core import frames
 from model_name.core.columns import Column
+from model_name.core.decisions import Decision, PredictionIntervals
 from model_name.core.models import BoostedTrees
 from model_name.core.schemas import TableSchema, Target
 from model_name.jobs.exports import export_bundle, stamp
@@ -31,6 +32,9 @@ STOP_SECONDS = 60.0
 LOG_LINES = 60  # that a failure shows
 
 Row = dict[str, Any]
+
+INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(300.0,), halves=((10.0, 20.0), (15.0, 30.0)), rows=300)
+"""Of the bundle of a regression."""
 
 ROWS: list[Row] = [
     {"area": 61.5, "age": 12.0, "district": "east", "heating": "gas", "is_let": False, "sold": "2025-03-07T09:30:00"},
@@ -111,6 +115,8 @@ def make_bundle(task: str, directory: Path) -> Bundle:
     table = frames.check(make_table(task), schema).frame
     train, test = table[:300], table[300:]
     model = BoostedTrees(max_iter=10).fit(schema, train)
+    if task == "regression":
+        model.decide_by(Decision(intervals=INTERVALS))
     bundle = export_bundle(model, directory, train, test, name=task, run_id="0" * 32, metrics={})
     stamp(bundle, semver="1.2.3", version=VERSION)
     return Bundle.load(directory)

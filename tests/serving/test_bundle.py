@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from model_name.core.decisions import Decision
 from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.bundle import GRAPH, MANIFEST, Bundle, file_hash
 
@@ -87,3 +88,11 @@ def test_a_file_is_no_bundle(directory: Path) -> None:
 
 def test_a_bundle_comes_back_as_it_was_written(bundles: dict[str, Bundle], directory: Path) -> None:
     assert Bundle.load(directory).manifest == bundles["regression"].manifest
+
+
+def test_a_bundle_from_before_there_were_decisions_answers_as_ever(directory: Path) -> None:
+    path = directory / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["decision"]
+    path.write_text(json.dumps(manifest))
+    assert Bundle.load(directory).manifest.decision == Decision()

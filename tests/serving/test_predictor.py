@@ -120,6 +120,109 @@ def assert_same(response: InferResponse, expected: Outputs, task: str) -> None:
         np.testing.assert_array_equal(outputs["probabilities"].as_numpy(), expected.probabilities)
 
 
+# Prediction intervals
+
+
+def test_v1_answers_an_interval_of_the_level_that_is_asked_for(
+    servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row]
+) -> None:
+    # given
+    plain = planes["regression"].predict_rows(rows).prediction
+    half = np.where(plain <= 300, 15.0, 30.0)
+    # when
+    body = post_v1(servers["regression"], {"instances": rows, "parameters": {"interval": 0.9}}).json()
+    # then
+    assert body == {
+        "predictions": [
+            {"prediction": x, "lower": low, "upper": high}
+            for x, low, high in zip(plain, plain - half, plain + half, strict=True)
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "parameters", "reason"),
+    [
+        pytest.param(
+            "regression",
+            {"interval": 0.5},
+            "there is no prediction interval of level 0.5; the levels are 0.8, 0.9",
+            id="a level that there is not",
+        ),
+        pytest.param("regression", {"interval": "wide"}, "interval: 'wide' is not a number", id="no number"),
+        pytest.param("regression", {"interval": "nan"}, "there is no prediction interval of level nan", id="NaN"),
+        pytest.param("regression", {"interval": [0.9]}, "is not a number", id="a list"),
+        pytest.param("regression", [0.9], '"parameters" is not an object', id="parameters that are none"),
+        pytest.param("binary", {"interval": 0.9}, "this is a classification", id="a classification"),
+        pytest.param("multiclass", {"interval": 0.9}, "this is a classification", id="more than two classes"),
+    ],
+)
+def test_v1_refuses_an_interval_that_there_is_not(
+    servers: dict[str, Server], rows: list[Row], task: str, parameters: Any, reason: str
+) -> None:
+    response = post_v1(servers[task], {"instances": rows, "parameters": parameters})
+    assert response.status_code == httpx.codes.BAD_REQUEST
+    assert reason in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        pytest.param({}, id="no parameter"),
+        pytest.param({"interval": None}, id="a null"),
+        pytest.param({"colour": "red"}, id="another parameter"),
+    ],
+)
+def test_v1_answers_as_ever_without_a_level(
+    servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row], parameters: Any
+) -> None:
+    body = post_v1(servers["regression"], {"instances": rows, "parameters": parameters}).json()
+    assert body == {"predictions": planes["regression"].predict_rows(rows).prediction.tolist()}
+
+
+@pytest.mark.parametrize("level", [pytest.param(0.8, id="a number"), pytest.param("0.8", id="a text")])
+def test_v2_answers_the_ends_of_the_interval(
+    servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row], level: Any
+) -> None:
+    expected = planes["regression"].predict_rows(rows, interval=0.8).columns
+    body = post_v2(servers["regression"], {"inputs": tensors(rows), "parameters": {"interval": level}}).json()
+    assert {output["name"]: output["data"] for output in body["outputs"]} == {
+        name: values.tolist() for name, values in expected.items()
+    }
+    assert list(expected) == ["prediction", "lower", "upper"]
+
+
+def test_v2_refuses_a_level_that_there_is_not_and_ends_without_a_level(
+    servers: dict[str, Server], rows: list[Row]
+) -> None:
+    server = servers["regression"]
+    unknown = post_v2(server, {"inputs": tensors(rows), "parameters": {"interval": 0.5}})
+    unasked = post_v2(server, {"inputs": tensors(rows), "outputs": [{"name": "lower"}]})
+    assert (unknown.status_code, unasked.status_code) == (400, 400)
+    assert "the levels are 0.8, 0.9" in unknown.json()["error"]
+    assert "lower: is not an output; these are: prediction" in unasked.json()["error"]
+
+
+@pytest.mark.parametrize("binary", [pytest.param(True, id="binary"), pytest.param(False, id="typed")])
+def test_grpc_answers_the_ends_of_the_interval(
+    servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row], binary: bool
+) -> None:
+    expected = planes["regression"].predict_rows(rows, interval=0.9).columns
+    request = request_of(servers["regression"], arrays(rows), binary=binary, parameters={"interval": "0.9"})
+    response = run(infer_by_grpc(servers["regression"], request))
+    assert {output.name: output.as_numpy().tolist() for output in response.outputs} == {
+        name: values.tolist() for name, values in expected.items()
+    }
+
+
+def test_grpc_refuses_a_level_that_there_is_not(servers: dict[str, Server], rows: list[Row]) -> None:
+    request = request_of(servers["regression"], arrays(rows), binary=True, parameters={"interval": "0.5"})
+    with pytest.raises(grpc.RpcError) as caught:
+        run(infer_by_grpc(servers["regression"], request))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "the levels are 0.8, 0.9" in caught.value.details()
+
+
 # V1
 
 
@@ -612,9 +715,9 @@ def test_the_event_loop_is_free_during_a_forward_pass(planes: dict[str, DataPlan
     class Blocked(DataPlane):
         may_answer = threading.Event()
 
-        def predict_rows(self, rows: Any) -> Outputs:
+        def predict_rows(self, rows: Any, **more: Any) -> Outputs:
             assert self.may_answer.wait(30)
-            return super().predict_rows(rows)
+            return super().predict_rows(rows, **more)
 
     async def scenario() -> dict[str, Any]:
         predictor = Predictor("blocked", Blocked(planes["regression"].bundle))

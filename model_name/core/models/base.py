@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, PrivateAttr
 
 from model_name.core import frames
+from model_name.core.decisions import Decision
 from model_name.core.documents import Closed
 from model_name.core.features import Features, Matrix
 from model_name.core.fitting import Goal, fit_features, learning_matrix
@@ -97,6 +98,7 @@ class Model(Closed, ABC):
     _schema: TableSchema | None = PrivateAttr(None)
     _features: Features | None = PrivateAttr(None)
     _background: Matrix | None = PrivateAttr(None)
+    _decision: Decision | None = PrivateAttr(None)
 
     def get_params(self) -> dict[str, Any]:
         """The hyperparameters by name."""
@@ -127,6 +129,16 @@ class Model(Closed, ABC):
         """The labels of a classification; none for a regression."""
         return self.schema_.classes
 
+    @property
+    def decision(self) -> Decision:
+        """What turns its scores into answers."""
+        # A version that was stored before there were decisions has no such attribute.
+        return getattr(self, "_decision", None) or Decision()
+
+    def decide_by(self, decision: Decision) -> None:
+        """Answer so from now on, until the next fit."""
+        self._decision = decision
+
     def fit(self, schema: TableSchema, table: pd.DataFrame, context: FitContext | None = None) -> Self:
         """Learn from a checked table.
 
@@ -141,7 +153,7 @@ class Model(Closed, ABC):
         targets = table[schema.target.name]
         if targets.nunique() < 2:
             raise DataError(f"the training part has one value of {schema.target.name} only: {targets.iloc[0]}")
-        self._schema = schema
+        self._schema, self._decision = schema, None
         columns, goal = frames.to_columns(table, schema), Goal.of(schema, frames.target_codes(table, schema))
         self._features = fit_features(schema, columns, goal)
         matrix = learning_matrix(self._features, columns, goal, seed=self.random_state)
@@ -159,12 +171,24 @@ class Model(Closed, ABC):
         """The `prediction` of each row, and `probability_CLASS` where the task has classes; the index is kept."""
         return frames.outputs_frame(self.outputs(table), table.index)
 
-    def outputs(self, table: pd.DataFrame) -> Outputs:
-        """The same as arrays."""
+    def outputs(self, table: pd.DataFrame, *, interval: float | None = None) -> Outputs:
+        """The same as arrays, with prediction intervals of a level where one is asked for.
+
+        Raises:
+            DataError: The table does not fit the schema, or there are no intervals of this level.
+        """
+        return self.decision.outputs(self.scores(table), self.classes, interval)
+
+    def undecided(self, table: pd.DataFrame) -> Outputs:
+        """What it would answer without its decision: probabilities as they are, the most probable class."""
+        return Outputs.from_scores(self.scores(table), self.classes)
+
+    def scores(self, table: pd.DataFrame) -> NDArray[Any]:
+        """The raw scores: n (x 1) predictions of a regression, n x k probabilities otherwise."""
         matrix = self.matrix(table)
         if not len(matrix):  # which no estimator takes
-            return Outputs.from_scores(np.empty((0, max(1, len(self.classes)))), self.classes)
-        return Outputs.from_scores(self.score_matrix(matrix), self.classes)
+            return np.empty((0, max(1, len(self.classes))))
+        return self.score_matrix(matrix)
 
     def matrix(self, table: pd.DataFrame) -> Matrix:
         """The features of a table, n x d.

@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 
 from model_name.core import frames
+from model_name.core.decisions import Decision
 from model_name.core.models import BoostedTrees, ConstantModel, Explanation, Model, RandomForest, model_kinds
 from model_name.core.models.trees import SklearnModel
 from model_name.errors import DataError, ExportError, NotFittedError
@@ -45,6 +46,26 @@ def test_a_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, m
     else:
         assert answer["prediction"].dtype == np.float64
         assert np.isfinite(answer["prediction"]).all()
+
+
+def test_a_model_decides_as_it_is_told_until_it_is_fitted_again(fitted, make_schema, make_table):
+    # given a model that calls everything positive
+    schema, table = make_schema("binary"), frames.check(make_table("binary"), make_schema("binary")).frame
+    model = fitted("BoostedTrees", "binary").with_params().fit(schema, table)
+    plain = model.outputs(table)
+    model.decide_by(Decision(threshold=0.0))
+    # then it does, its raw answers apart
+    assert model.predict(table)["prediction"].all()
+    assert model.undecided(table).prediction.tolist() == plain.prediction.tolist()
+    # and a copy, or another fit, knows nothing of it
+    assert model.with_params().decision == model.fit(schema, table).decision == Decision()
+
+
+def test_a_model_that_was_stored_before_there_were_decisions_answers_as_it_did(fitted, make_table):
+    model = fitted("BoostedTrees", "regression").model_copy(deep=True)
+    expected = model.predict(make_table("regression"))
+    del model.__pydantic_private__["_decision"]
+    pd.testing.assert_frame_equal(model.predict(make_table("regression")), expected)
 
 
 def test_no_rows_have_no_answers(fitted, kind, task, checked):

@@ -1,0 +1,167 @@
+"""The metrics of rows that count more than once, made ready so that hundreds of resamples are cheap.
+
+A resample draws rows with replacement: it is the same rows with whole numbers as weights. What does not depend on the
+weights (losses, the order of the scores) is computed once; `tests` hold every metric against scikit-learn's.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_name.core.metrics import DEFINITIONS, Metric, codes, log_losses, shares
+from model_name.core.schemas import Outputs
+
+Weights = NDArray[np.float64]
+Statistic = Callable[[Weights], float]
+"""The value of a metric for n rows of given weights; NaN where it is not defined for them."""
+
+FROM_CONFUSION: dict[str, Callable[..., float]] = {
+    "balanced_accuracy": lambda right, predicted, actual: _mean(right[actual > 0] / actual[actual > 0]),
+    "f1": lambda right, predicted, actual: _ratio(2 * right[1], predicted[1] + actual[1]),
+    "precision": lambda right, predicted, actual: _ratio(right[1], predicted[1]) if predicted[1] else 0.0,
+    "recall": lambda right, predicted, actual: _ratio(right[1], actual[1]),
+    "f1_macro": lambda right, predicted, actual: _mean(
+        2 * right[predicted + actual > 0] / (predicted + actual)[predicted + actual > 0]
+    ),
+}
+
+
+def statistic(metric: Metric, targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> Statistic:
+    """A metric of these rows as a function of their weights.
+
+    Args:
+        metric: What is measured.
+        targets: n numbers of a regression, or labels.
+        outputs: What a model answers for the n rows.
+    """
+    if outputs.probabilities is None:
+        return _of_numbers(metric, np.asarray(targets, dtype=np.float64), outputs.prediction)
+    if np.isnan(outputs.probabilities).any():
+        return lambda weights: float("nan")
+    truth, sees = codes(targets, outputs.classes), DEFINITIONS[metric.name].sees
+    if sees == "probabilities":
+        return _of_probabilities(metric, truth, outputs)
+    if sees == "positive":
+        return _of_positives(metric, truth == 1, outputs.probabilities[:, 1])
+    return _of_labels(metric, truth, codes(outputs.prediction, outputs.classes), len(outputs.classes))
+
+
+def _of_numbers(metric: Metric, truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> Statistic:
+    errors = truth - predicted
+    mean_square = _mean_of(errors**2)
+    if metric.name == "mse":
+        return mean_square
+    if metric.name == "rmse":
+        return lambda weights: float(np.sqrt(mean_square(weights)))
+    if metric.name == "mae":
+        return _mean_of(np.abs(errors))
+    if metric.name == "r2":
+        return _r2(truth, errors)
+    return _by_scikit_learn(metric, truth, predicted)
+
+
+def _of_probabilities(metric: Metric, truth: NDArray[np.int64], outputs: Outputs) -> Statistic:
+    scores = shares(np.asarray(outputs.probabilities))
+    if metric.name == "log_loss":
+        return _mean_of(log_losses(truth, scores))
+    if metric.name == "roc_auc_ovr":
+        each = [_roc_auc(truth == code, scores[:, code]) for code in range(scores.shape[1])]
+        return lambda weights: float(np.mean([auc(weights) for auc in each]))
+    return _by_scikit_learn(metric, truth, scores)
+
+
+def _of_positives(metric: Metric, truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> Statistic:
+    if metric.name == "brier":
+        return _mean_of((scores - truth) ** 2)
+    if metric.name == "roc_auc":
+        return _roc_auc(truth, scores)
+    if metric.name == "average_precision":
+        return _average_precision(truth, scores)
+    return _by_scikit_learn(metric, truth.astype(np.int64), scores)
+
+
+def _of_labels(metric: Metric, truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Statistic:
+    if metric.name == "accuracy":
+        return _mean_of((truth == predicted).astype(np.float64))
+    if metric.name in FROM_CONFUSION:
+        return _from_confusion(metric, truth, predicted, classes)
+    return _by_scikit_learn(metric, truth, predicted)
+
+
+def _mean_of(losses: NDArray[np.float64]) -> Statistic:
+    return lambda weights: float(weights @ losses / weights.sum())
+
+
+def _r2(truth: NDArray[np.float64], errors: NDArray[np.float64]) -> Statistic:
+    centred = truth - truth.mean()  # or the difference of two large sums would be lost in rounding
+    parts = np.column_stack([errors**2, centred**2, centred])
+
+    def r2(weights: Weights) -> float:
+        residual, square, total = weights @ parts
+        spread = square - total**2 / weights.sum()
+        return _ratio(spread - residual, spread)
+
+    return r2
+
+
+def _roc_auc(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> Statistic:
+    """The share of pairs that are in the right order, ties counting half (Mann and Whitney 1947)."""
+    order, starts = _groups(scores)
+    positive = truth[order].astype(np.float64)
+
+    def roc_auc(weights: Weights) -> float:
+        ordered = weights[order]
+        positives = np.add.reduceat(ordered * positive, starts)
+        negatives = np.add.reduceat(ordered, starts) - positives
+        below = np.cumsum(negatives) - negatives / 2
+        return _ratio(positives @ below, positives.sum() * negatives.sum())
+
+    return roc_auc
+
+
+def _average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> Statistic:
+    order, starts = _groups(-scores)
+    positive = truth[order].astype(np.float64)
+
+    def average_precision(weights: Weights) -> float:
+        ordered = weights[order]
+        found = np.add.reduceat(ordered * positive, starts)
+        taken = np.cumsum(np.add.reduceat(ordered, starts))
+        precision = np.divide(np.cumsum(found), taken, out=np.zeros_like(taken), where=taken > 0)
+        return _ratio(found @ precision, found.sum())
+
+    return average_precision
+
+
+def _groups(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The order of ascending scores, and where each distinct score begins in it."""
+    order = np.argsort(scores, kind="stable")
+    ascending = scores[order]
+    return order, np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]])
+
+
+def _from_confusion(metric: Metric, truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Statistic:
+    cells = truth * classes + predicted
+    formula = FROM_CONFUSION[metric.name]
+
+    def from_confusion(weights: Weights) -> float:
+        matrix = np.bincount(cells, weights=weights, minlength=classes**2).reshape(classes, classes)
+        return float(formula(np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)))
+
+    return from_confusion
+
+
+def _by_scikit_learn(metric: Metric, truth: NDArray[Any], predicted: NDArray[Any]) -> Statistic:
+    """What is not made ready above; correct, and as slow as the function is."""
+    definition = DEFINITIONS[metric.name]
+    return lambda weights: definition.score(truth, predicted, sample_weight=weights)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _ratio(part: Any, whole: Any) -> float:
+    return float(part / whole) if whole > 0 else float("nan")

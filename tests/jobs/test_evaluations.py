@@ -1,0 +1,275 @@
+"""What the evaluation finds about a version, and what training makes it decide by."""
+
+import json
+import math
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from model_name.core.conformal import Conformal
+from model_name.core.decisions import Decision
+from model_name.errors import ConfigError, DataError
+from model_name.jobs.evaluations import EvaluationResult
+from model_name.jobs.exports import check_parity, parity_rows
+from model_name.scripts import run_job
+from model_name.serving.bundle import Bundle
+from model_name.serving.dataplane import DataPlane
+from model_name.settings import load_job
+from tests import factories
+
+COSTLY = "job.costs={false_positive: 1, false_negative: 5}"
+OPTIONS = [
+    pytest.param("regression", [], id="intervals"),
+    pytest.param("binary", ["job.calibration=sigmoid"], id="sigmoid"),
+    pytest.param("binary", ["job.calibration=isotonic"], id="isotonic"),
+    pytest.param("binary", [COSTLY], id="costs"),
+    pytest.param("binary", [COSTLY, "job.calibration=isotonic"], id="costs and isotonic"),
+    pytest.param("multiclass", ["job.calibration=temperature"], id="temperature"),
+]
+
+
+def run(confs, step, *sets):
+    job = load_job([confs / f"{step}.yaml"], sets)
+    with job:
+        return job.run()
+
+
+def loaded(confs, version="1"):
+    job = load_job([confs / "training.yaml"])
+    with job:
+        return job.registry.load(version)
+
+
+def numbers(document):
+    if isinstance(document, dict):
+        document = list(document.values())
+    if isinstance(document, list):
+        return [number for part in document for number in numbers(part)]
+    return [document] if isinstance(document, float) else []
+
+
+@pytest.mark.parametrize(("task", "sets"), OPTIONS)
+def test_pyfunc_bundle_and_batch_decide_alike(tmp_path, task, sets):
+    # given a version with the option
+    confs = factories.project(tmp_path, task)
+    run(confs, "training", *sets)
+    rows = factories.table(task, seed=9).drop(columns="amount")
+    bundle = Bundle.load(tmp_path / "build/bundles/orders/1")
+    # when all three are asked
+    job = load_job([confs / "training.yaml"])
+    with job:
+        expected = mlflow.pyfunc.load_model("models:/orders/1").predict(rows)
+        model = job.registry.load("1")
+    served = DataPlane(bundle).predict({name: rows[name].to_numpy() for name in rows})
+    rows.to_parquet(tmp_path / "new.parquet")
+    table = f"job.table={{KIND: ParquetReader, path: {tmp_path}/new.parquet}}"
+    folder = run(confs, "inference", "job.ref=latest", table).outputs
+    batch = pd.read_parquet(folder)
+    # then they answer the same, by the same document
+    assert bundle.manifest.decision == model.decision != Decision()
+    assert check_parity(model, bundle, parity_rows(model.schema_, rows)) <= 1e-4
+    if task == "regression":
+        np.testing.assert_allclose(served.prediction, expected["prediction"], rtol=1e-4)
+        np.testing.assert_allclose(batch["prediction"], served.prediction, rtol=1e-6)
+    else:
+        assert np.mean(served.prediction == expected["prediction"]) > 0.99
+        np.testing.assert_allclose(served.probabilities, expected.iloc[:, 1:], atol=1e-3)
+        assert batch["prediction"].tolist() == served.prediction.tolist()
+
+
+@pytest.fixture(scope="module", params=["regression", "binary", "multiclass"])
+def found(request, tmp_path_factory):
+    """The evaluation of a second version, beside a champion; all options of its task are on."""
+    task = request.param
+    confs = factories.project(tmp_path_factory.mktemp(task), task, factories.table(task, rows=2400))
+    sets = {"regression": [], "binary": [COSTLY, "job.calibration=isotonic"], "multiclass": []}[task]
+    for step in ("training", "evaluations", "promotion"):
+        run(confs, step)
+    run(confs, "training", "job.model={KIND: BoostedTrees, max_iter: 5}", *sets)
+    return task, run(confs, "evaluations")
+
+
+def test_a_result_is_json_without_nan(found):
+    _, result = found
+    document = result.model_dump_json()
+    assert EvaluationResult.model_validate_json(document) == result
+    assert all(map(math.isfinite, numbers(json.loads(document))))
+
+
+def test_every_metric_lies_in_its_interval(found):
+    _, result = found
+    assert list(result.intervals) == list(result.metrics)
+    for name, value in result.metrics.items():
+        assert result.intervals[name].low < value < result.intervals[name].high
+    assert result.resampled == "20 days, drawn 500 times"
+
+
+def test_the_version_is_compared_with_champion_and_references(found):
+    _, result = found
+    first = result.measures[0]
+    theirs = {"champion": result.champion.metrics} | result.references
+    assert [each.against for each in result.differences] == ["champion", "constant", "default trees"]
+    for each in result.differences:
+        assert each.metric == first.name
+        assert each.value == pytest.approx(result.metrics[first.name] - theirs[each.against][first.name])
+        assert each.low <= each.value <= each.high
+    # Five trees are beyond chance better than a constant, and worse than thirty.
+    champion, constant, _ = (
+        each if first.greater_is_better else each.model_copy(update={"low": -each.high, "high": -each.low})
+        for each in result.differences
+    )
+    assert champion.high < 0 < constant.low
+
+
+def test_the_curves_are_those_of_the_task(found):
+    task, result = found
+    drawn = {name for name, value in result.curves if value}
+    assert (
+        drawn
+        == {
+            "regression": {"predicted", "residuals", "coverage"},
+            "binary": {"roc", "precision_recall", "calibration", "confusion"},
+            "multiclass": {"calibration", "confusion"},
+        }[task]
+    )
+    assert (result.calibration_error is None) == (task == "regression")
+    assert sum(map(sum, result.curves.confusion)) == (0 if task == "regression" else result.rows)
+
+
+def test_the_learning_curve_ends_with_all_rows(found):
+    _, result = found
+    assert [point.rows for point in result.learning] == [192, 480, 960, 1920]
+    assert result.learning_skipped == ""
+
+
+def test_the_cost_at_the_threshold_is_told_beside_that_at_one_half(found):
+    task, result = found
+    if task != "binary":
+        assert result.threshold is None
+        return
+    assert result.threshold.cost <= result.threshold.cost_at_half
+    assert result.threshold.costs.false_negative == 5
+    assert result.calibration_error_before is not None
+
+
+def test_intervals_cover_what_they_promise(tmp_path):
+    # given noise that grows with the prediction, on rows in no order of time
+    random = np.random.default_rng(0)
+    frame = factories.table(rows=9000)
+    frame["amount"] = frame["size"].fillna(10) + random.normal(0, 1, 9000) * frame["size"].fillna(10).clip(0) / 5
+    confs = factories.project(tmp_path, frame=frame, splitter={"KIND": "RandomSplitter"})
+    # when
+    run(confs, "training")
+    result = run(confs, "evaluations")
+    # then
+    assert [each.level for each in result.curves.coverage] == [0.8, 0.9, 0.95]
+    for each in result.curves.coverage:
+        assert each.observed == pytest.approx(each.level, abs=0.03)
+    halves = np.array(loaded(confs).decision.intervals.halves)
+    assert (halves[:, -1] > 2 * halves[:, 0]).all()
+
+
+def test_rows_that_are_worse_are_found(tmp_path):
+    frame = factories.table(rows=3000)
+    is_bad = (frame["region"] == "south") & frame["moment"].dt.hour.isin([22, 23])
+    frame["amount"] += np.where(is_bad, np.random.default_rng(0).choice([-20, 20], 3000), 0)
+    confs = factories.project(tmp_path, frame=frame)
+    run(confs, "training")
+    worst = run(confs, "evaluations").worst_slices[0]
+    assert {"region is south", "moment hour 22 to 23"} == set(worst.words.split(" and "))
+    assert worst.share > 0.5
+    assert worst.ratio > 10
+    assert worst.metrics["rmse"] > 10
+
+
+@pytest.mark.parametrize(
+    ("task", "sets", "reason"),
+    [
+        pytest.param(
+            "regression", [COSTLY], "job.costs choose the threshold of a binary target", id="costs of numbers"
+        ),
+        pytest.param("multiclass", [COSTLY], "this one is a multiclass", id="costs of many classes"),
+        pytest.param("multiclass", ["job.calibration=isotonic"], "does not fit a multiclass target", id="isotonic"),
+        pytest.param("regression", ["job.calibration=sigmoid"], "does not fit a regression target", id="sigmoid"),
+    ],
+)
+def test_an_option_that_does_not_fit_the_task_is_refused_before_anything_is_fitted(tmp_path, task, sets, reason):
+    confs = factories.project(tmp_path, task)
+    with pytest.raises(ConfigError, match=reason):
+        run(confs, "training", *sets)
+
+
+def test_intervals_can_be_switched_off(tmp_path):
+    confs = factories.project(tmp_path)
+    run(confs, "training", "job.interval=null")
+    result = run(confs, "evaluations", "job.learning_curve_seconds=0")
+    assert loaded(confs).decision == Decision()
+    assert (result.curves.coverage, result.learning) == ((), ())
+    assert result.learning_skipped == "job.learning_curve_seconds is 0"
+
+
+def test_a_learning_curve_that_would_take_too_long_is_skipped_with_the_reason(tmp_path):
+    confs = factories.project(tmp_path)
+    run(confs, "training")
+    result = run(confs, "evaluations", "job.learning_curve_seconds=0.000001")
+    assert result.learning == ()
+    assert "more than job.learning_curve_seconds (1e-06)" in result.learning_skipped
+
+
+def test_sixty_rows_of_which_twelve_are_held_out_are_evaluated(tmp_path):
+    confs = factories.project(tmp_path, frame=factories.table(rows=60), metrics=[{"name": "rmse"}])
+    run(confs, "training")
+    result = run(confs, "evaluations")
+    assert result.rows == 12
+    assert result.resampled == "12 rows, drawn 500 times"
+    assert result.worst_slices == ()
+    assert len(result.curves.residuals) == 1
+
+
+def test_people_are_not_shown_the_points_of_curves_and_programs_are(tmp_path, capsys):
+    confs = factories.project(tmp_path, frame=factories.table(rows=60))
+    run(confs, "training")
+    shown = {}
+    for as_json in (False, True):
+        capsys.readouterr()
+        run_job(load_job([confs / "evaluations.yaml"]), as_json=as_json)
+        shown[as_json] = capsys.readouterr().out
+    assert "curves" not in shown[False]
+    assert len(json.loads(shown[True])["curves"]["predicted"]) == 12
+
+
+def test_a_training_part_of_one_day_has_no_intervals_and_is_trained_nevertheless(tmp_path, capsys):
+    frame = factories.table(rows=30)  # the first of two days is all there is to train on
+    confs = factories.project(tmp_path, frame=frame, metrics=[{"name": "rmse"}])
+    run(confs, "training")
+    assert loaded(confs).decision == Decision()
+    assert "no prediction intervals: moment: the table holds a single day" in capsys.readouterr().err
+
+
+def test_a_calibration_that_cannot_be_fitted_stops_the_training(tmp_path):
+    # given a class that is only seen on the last day of the training part
+    frame = factories.table("binary", rows=600)
+    frame["amount"] = np.where(frame.index < 470, "low", frame["amount"])
+    confs = factories.project(tmp_path, "binary", frame)
+    with pytest.raises(DataError, match="costs and calibration need a training part to split"):
+        run(confs, "training", "job.calibration=sigmoid")
+
+
+def test_costs_and_calibration_are_part_of_the_recipe(tmp_path):
+    confs = factories.project(tmp_path, "binary")
+    versions = [run(confs, "training", *sets).semver for sets in ([], [COSTLY], [COSTLY], ["job.calibration=sigmoid"])]
+    assert versions == ["1.0.0", "1.1.0", "1.1.1", "1.2.0"]
+
+
+def test_an_evaluation_from_before_these_figures_can_still_be_read():
+    old = {
+        "accepted": True, "version": "1", "semver": "1.0.0", "rows": 5, "measures": [], "metrics": {},
+        "references": {}, "champion": None, "slices": [],
+    }  # fmt: skip
+    assert EvaluationResult.model_validate_json(json.dumps(old)).intervals == {}
+
+
+def test_the_intervals_of_a_training_job_are_configured_by_level():
+    assert Conformal.model_validate({"levels": [0.5]}).levels == (0.5,)
