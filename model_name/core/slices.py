@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from model_name.core.columns import Column
 from model_name.core.documents import Frozen
-from model_name.core.features import PARTS, Part
+from model_name.core.encodings import Part
+from model_name.core.features import PARTS
 from model_name.core.schemas import TableSchema
 
 MAX_FOUND = 5
