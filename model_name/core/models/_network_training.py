@@ -9,7 +9,7 @@ import pickle  # its error alone is named  # nosec B403
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import ceil, cos, inf, isfinite, pi
+from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +20,17 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from model_name.core.features import Matrix
 from model_name.core.models._network_modules import SCORING_ROWS, Network
+from model_name.core.models._network_steps import LOSS, Batches, Training, class_weights
 from model_name.core.models.base import FitContext
 from model_name.errors import ConfigError, PreemptedError
 
 if TYPE_CHECKING:
     from model_name.core.models.network import TabularNetwork
 
-LOSS = "validation_loss"
-GRADIENT_NORM = 1.0  # that steps are clipped to
 KEPT_CHECKPOINTS = 2  # the last, and the one before it in case that a crash of the machine left the last unreadable
 UNREADABLE = (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError)  # of torch.load
 
@@ -186,77 +184,12 @@ class Keeper(Callback):
         self.context.progress(self.epochs_done, self.settings.max_epochs, words)
 
 
-class Training(LightningModule):
-    """Loss, optimiser and schedule of a network."""
-
-    def __init__(self, network: Network, settings: "TabularNetwork", steps: int) -> None:
-        """Name the network, its hyperparameters and how many steps the longest run takes."""
-        super().__init__()
-        self.network = network
-        self.settings = settings
-        self.steps = steps
-
-    def on_train_epoch_start(self) -> None:
-        """As of Lightning: dropout depends on the seed and the epoch alone."""
-        torch.manual_seed(_epoch_seed(self.settings.random_state, self.current_epoch))
-
-    def training_step(self, batch: list[Tensor]) -> Tensor:
-        """As of Lightning."""
-        return self._loss(*batch)
-
-    def validation_step(self, batch: list[Tensor]) -> None:
-        """As of Lightning."""
-        self.log(LOSS, self._loss(*batch), batch_size=len(batch[0]))
-
-    def configure_optimizers(self) -> Any:
-        """As of Lightning."""
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + cos(pi * step / self.steps)) / 2)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _loss(self, rows: Tensor, targets: Tensor) -> Tensor:
-        raw = self.network.raw(rows)
-        if self.network.classes:
-            return functional.cross_entropy(raw, targets)
-        return functional.mse_loss(raw[:, 0], targets)
-
-
-class Batches(Sampler[Tensor]):
-    """Indices of whole batches, so that a batch is one slice of each tensor; shuffled by (seed, epoch) if seeded."""
-
-    def __init__(self, rows: int, size: int, seed: int | None = None) -> None:
-        """Start at epoch 0."""
-        self.rows = rows
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        """How many batches an epoch has."""
-        return ceil(self.rows / self.size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """The batches of the epoch."""
-        if self.seed is None:
-            order = torch.arange(self.rows)
-        else:
-            generator = torch.Generator().manual_seed(_epoch_seed(self.seed, self.epoch))
-            order = torch.randperm(self.rows, generator=generator)
-        yield from torch.split(order, self.size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls it before each epoch."""
-        self.epoch = epoch
-
-
 def _fit(
     network: Network, learning: TensorDataset, validating: TensorDataset, keeper: Keeper, checkpoint: Path | None
 ) -> None:
     settings = keeper.settings
     batches = Batches(len(learning), settings.batch_size, settings.random_state)
-    module = Training(network, settings, steps=settings.max_epochs * len(batches))
+    module = Training(network, settings, batches, class_weights(settings, network, learning.tensors[1]))
     loaders = _loader(learning, batches), _loader(validating, Batches(len(validating), SCORING_ROWS))
     with quiet():
         trainer = _trainer(keeper)
@@ -280,7 +213,7 @@ def _trainer(keeper: Keeper) -> Trainer:
         # One process, whatever the environment variables of a cluster suggest.
         plugins=[LightningEnvironment()],
         max_epochs=keeper.settings.max_epochs,
-        gradient_clip_val=GRADIENT_NORM,
+        precision="bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true",
         deterministic="warn",
         callbacks=[keeper],
         logger=False,
@@ -302,7 +235,3 @@ def _preempted(keeper: Keeper) -> PreemptedError:
     else:
         hint = f"run it again with the same config: it goes on after epoch {keeper.epochs_done}"
     return PreemptedError(f"{keeper.settings.KIND}: told to stop after epoch {keeper.epochs_done}", hint=hint)
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
