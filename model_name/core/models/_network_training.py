@@ -7,7 +7,7 @@ with the very weights of one that was not.
 import logging
 import pickle  # its error alone is named  # nosec B403
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import inf, isfinite
 from pathlib import Path
@@ -61,7 +61,7 @@ def train(
     keeper = Keeper(settings, context, fingerprint)
     checkpoint = keeper.resume()
     if not keeper.is_done:
-        _fit(network, learning, validating, keeper, checkpoint)
+        fit(network, learning, validating, keeper, checkpoint=checkpoint)
     if not keeper.best_weights:
         raise ConfigError(
             f"{settings.KIND}: the validation loss was not finite in any epoch",
@@ -184,15 +184,26 @@ class Keeper(Callback):
         self.context.progress(self.epochs_done, self.settings.max_epochs, words)
 
 
-def _fit(
-    network: Network, learning: TensorDataset, validating: TensorDataset, keeper: Keeper, checkpoint: Path | None
+def fit(
+    network: Network,
+    learning: TensorDataset,
+    validating: TensorDataset,
+    keeper: Keeper,
+    *,
+    checkpoint: Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
+    """Train until the keeper says that it is done.
+
+    Raises:
+        PreemptedError: A SIGTERM came.
+    """
     settings = keeper.settings
     batches = Batches(len(learning), settings.batch_size, settings.random_state)
     module = Training(network, settings, batches, class_weights(settings, network, learning.tensors[1]))
     loaders = _loader(learning, batches), _loader(validating, Batches(len(validating), SCORING_ROWS))
     with quiet():
-        trainer = _trainer(keeper)
+        trainer = _trainer(keeper, callbacks)
         try:
             trainer.fit(module, *loaders, ckpt_path=checkpoint)
         except SIGTERMException as err:
@@ -206,7 +217,7 @@ def _fit(
         raise _preempted(keeper)
 
 
-def _trainer(keeper: Keeper) -> Trainer:
+def _trainer(keeper: Keeper, callbacks: Sequence[Callback]) -> Trainer:
     return Trainer(
         accelerator="auto",
         devices=1,
@@ -215,7 +226,7 @@ def _trainer(keeper: Keeper) -> Trainer:
         max_epochs=keeper.settings.max_epochs,
         precision="bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true",
         deterministic="warn",
-        callbacks=[keeper],
+        callbacks=[*callbacks, keeper],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
