@@ -82,28 +82,32 @@ class TrainingJob(Job):
         model: The kind and its hyperparameters.
         params: Hyperparameters that a search found; they win over those of `model`.
         signer: Where the signature comes from.
+        warm_start: The version whose weights the fit begins from: an alias, a number, a semantic version or `latest`.
     """
 
     KIND: Literal["TrainingJob"] = "TrainingJob"
     model: ModelConfig = Field(default_factory=lambda: build_model({"KIND": "BoostedTrees"}))
     params: dict[str, Any] = {}
     signer: Annotated[SignerKind, Field(discriminator="KIND")] = SchemaSigner()
+    warm_start: str | None = None
 
     def run(self) -> TrainingResult:
         """As of `Job`.
 
         Raises:
-            ConfigError: A metric or a hyperparameter does not fit.
+            ConfigError: A metric or a hyperparameter does not fit, or the version to begin from.
+            NotFoundError: There is no version to begin from.
             DataError: The table does not fit its schema or cannot be split.
             ExportError: The exported graph does not answer like the model; nothing is registered then.
             PreemptedError: SIGTERM; the next run of the same config goes on.
         """
         metrics = self.measures
+        earlier = self.registry.resolve(self.warm_start) if self.warm_start else None
         parts = self.read_parts()
         model = self.configured()
         with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
-            self._log_inputs(parts, model)
-            seconds = self._fit(model, parts)
+            self._log_inputs(parts, model, earlier)
+            seconds = self._fit(model, parts, earlier)
             scores = score_all(metrics, parts.test[self.schema_.target.name].to_numpy(), model.outputs(parts.test))
             mlflow.log_metrics(loggable(scores))
             version, bundle = self._register(model, parts, scores, run.info.run_id)
@@ -135,14 +139,17 @@ class TrainingJob(Job):
         except ValidationError as err:
             raise ConfigError(f"job.params do not fit {self.model.KIND}: {sentence(err.errors()[0])}") from err
 
-    def _log_inputs(self, parts: Parts, model: Model) -> None:
+    def _log_inputs(self, parts: Parts, model: Model, earlier: Version | None) -> None:
         target = self.schema_.target.name
         mlflow.log_params({"kind": model.KIND} | model.get_params())
+        if earlier is not None:
+            mlflow.log_param("warm_start", earlier.semver)
+            mlflow.set_tag("warm_start", earlier.title)
         mlflow.log_input(self.table.lineage("train", parts.train, target), context="training")
         mlflow.log_input(self.table.lineage("test", parts.test, target), context="testing")
         mlflow.log_dict(self.model_dump(mode="json", by_alias=True), "config.json")
 
-    def _fit(self, model: Model, parts: Parts) -> float:
+    def _fit(self, model: Model, parts: Parts, earlier: Version | None) -> float:
         """Fit with checkpoints that a run of the same recipe on the same rows will find."""
         checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(parts.train)}"
         if checkpoints.is_dir() and any(checkpoints.iterdir()):
@@ -151,7 +158,10 @@ class TrainingJob(Job):
         start = time.monotonic()
         with progress(f"training {model.KIND}") as report:
             context = FitContext(
-                checkpoints=checkpoints, progress=report, has_time_order=self._is_in_order(parts.train)
+                checkpoints=checkpoints,
+                progress=report,
+                has_time_order=self._is_in_order(parts.train),
+                warm_start=self.registry.load(earlier.version) if earlier else None,
             )
             model.fit(self.schema_, parts.train, context)
         shutil.rmtree(checkpoints, ignore_errors=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import get_annotations
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from pydantic import ConfigDict, PrivateAttr
 from model_name.core import frames
 from model_name.core.documents import Closed
 from model_name.core.features import Features, Matrix
+from model_name.core.models.transfers import require_transferable
 from model_name.core.schemas import Label, Outputs, TableSchema
 from model_name.errors import DataError, NotFittedError
 
@@ -40,11 +41,13 @@ class FitContext:
         checkpoints: A folder that survives a kill; a fit that finds its own checkpoint there goes on from it.
         progress: Called with (done, total, words) as the fit advances.
         has_time_order: Whether the rows come in the order of time, so that the last ones are the newest.
+        warm_start: A fitted model of the same kind, to begin from what it has learnt.
     """
 
     checkpoints: Path | None = None
     progress: Callable[[int, int, str], None] = lambda done, total, words: None
     has_time_order: bool = False
+    warm_start: "Model | None" = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,14 @@ class Model(Closed, ABC):
 
     Attributes:
         random_state: The seed of everything random in it; equal seeds and rows give equal models.
+        can_warm_start: Whether a fit can begin from an earlier model.
+        architecture: The hyperparameters that such an earlier model must share.
     """
 
     model_config = ConfigDict(validate_assignment=True)
+
+    can_warm_start: ClassVar[bool] = False
+    architecture: ClassVar[tuple[str, ...]] = ()
 
     KIND: str
     random_state: int = 42
@@ -131,19 +139,23 @@ class Model(Closed, ABC):
         Args:
             schema: What the table is.
             table: n rows that `frames.check` has passed, target included.
-            context: Checkpoints and progress.
+            context: Checkpoints, progress and what to begin from.
 
         Raises:
             DataError: The target is constant, or a class is not in the table.
+            ConfigError: It cannot begin from the model that the context names.
         """
+        context = context or FitContext()
         targets = table[schema.target.name]
         if targets.nunique() < 2:
             raise DataError(f"the training part has one value of {schema.target.name} only: {targets.iloc[0]}")
         columns = frames.to_columns(table, schema)
         features = Features.fit(schema, columns)
+        if context.warm_start is not None:
+            require_transferable(self, context.warm_start, schema, features)
         matrix = features.transform(columns)
         self._schema, self._features = schema, features
-        self.fit_matrix(matrix, self._encode(targets), context or FitContext())
+        self.fit_matrix(matrix, self._encode(targets), context)
         rows = np.random.default_rng(self.random_state).permutation(len(matrix))[:BACKGROUND_ROWS]
         self._background = matrix[np.sort(rows)]
         return self

@@ -5,7 +5,7 @@ Torch takes seconds to import, so that what needs it lives in modules of its own
 """
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import onnx
@@ -27,6 +27,9 @@ class TabularNetwork(Model):
 
     The validation part are the last rows where rows come in the order of time, random ones otherwise. Features that
     have not completed their season in the training part are hidden from it, since it could only extrapolate them.
+
+    A fit can begin from an earlier version. It then keeps that version's encoder (means, quantiles, what was hidden)
+    and scale of the target, since weights mean something only with them.
 
     Attributes:
         hidden: Width of the layers.
@@ -53,6 +56,12 @@ class TabularNetwork(Model):
         threads: Processors of the training. A number rather than all there are, since sums in another order make other
             weights; layers this narrow gain little from more, and lose much where processors are shared.
     """
+
+    can_warm_start: ClassVar[bool] = True
+    architecture: ClassVar[tuple[str, ...]] = (
+        *("hidden", "layers", "members"),
+        *("numbers", "bins", "frequencies", "embedding"),
+    )
 
     KIND: Literal["TabularNetwork"] = "TabularNetwork"
     hidden: int = Field(192, ge=1, le=4096)
@@ -91,6 +100,9 @@ class TabularNetwork(Model):
         learning, validating = self._split(len(matrix), has_time_order=context.has_time_order)
         with training.repeatable(self.random_state, self.threads):
             network = self._build(matrix[learning], targets[learning])
+            if context.warm_start is not None:
+                # The earlier encoder and the earlier scale of the target with them: weights mean nothing without.
+                network.load_state_dict(context.warm_start.get_internal_model().state_dict())
             self._network = training.train(
                 network,
                 training.tensors(network, matrix[learning], targets[learning]),
@@ -141,6 +153,7 @@ class TabularNetwork(Model):
         settings = (CHECKPOINT_FORMAT, self.model_dump(), self.classes, context.has_time_order, matrix.shape)
         digest = sha256(repr(settings).encode())
         digest.update(self.features.model_dump_json().encode())
-        for array in (matrix, targets):
+        earlier = [] if context.warm_start is None else context.warm_start.get_internal_model().state_dict().values()
+        for array in (matrix, targets, *(weight.numpy() for weight in earlier)):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
