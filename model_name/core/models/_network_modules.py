@@ -52,16 +52,15 @@ class Network(nn.Module):
         answer: Tensor = self.body(encoded.unsqueeze(1)) if self.members > 1 else self.body(encoded).unsqueeze(1)
         return answer
 
-    def answer(self, encoded: Tensor) -> Tensor:
-        """What is served, for n encoded rows: probabilities, n x k, or predictions in the target's units, n x 1."""
-        raw = self.raw(encoded)
+    def served(self, raw: Tensor) -> Tensor:
+        """What is served, of n raw answers: probabilities, n x k, or predictions in the target's units, n x 1."""
         if self.classes:
             return torch.softmax(raw, dim=2).mean(dim=1)
         return raw.mean(dim=1) * self.target_deviation + self.target_mean
 
     def forward(self, matrix: Tensor) -> Tensor:
         """What is served, for n rows of features."""
-        return self.answer(self.encoder(matrix))
+        return self.served(self.raw(self.encoder(matrix)))
 
     @torch.inference_mode()
     def score(self, matrix: Matrix) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from model_name.core.features import Matrix
-from model_name.core.models.base import FitContext, Model
+from model_name.core.models.base import Explanation, FitContext, Model
 from model_name.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,6 +122,26 @@ class TabularNetwork(Model):
         from model_name.core.models._network_modules import to_onnx
 
         return to_onnx(self.get_internal_model(), len(self.features.columns))
+
+    def explain_matrix(self, matrix: Matrix) -> Explanation:
+        """Contributions to the prediction or the probability by expected gradients (Erion et al. 2021).
+
+        Lines between encoded rows are sampled. What the points miss of a score, some percent of the scores' spread, is
+        spread over the features by the size of their contributions, so that these add up exactly.
+        """
+        import torch
+
+        from model_name.core.models._network_explaining import completed, contributions
+
+        network = self.get_internal_model()
+        rows, background = (
+            torch.from_numpy(np.ascontiguousarray(part)) for part in (matrix, self._fitted(self._background))
+        )
+        outputs = [1] if len(self.classes) == 2 else list(range(network.classes or 1))
+        scores, base = network(rows)[:, outputs], network(background)[:, outputs].mean(dim=0)
+        found = contributions(network, rows, background, outputs=outputs, seed=self.random_state)
+        values, place = completed(found, scores - base), 0 if len(outputs) == 1 else slice(None)
+        return self.explanation(values[..., place], base[place], scores[..., place], "probability")
 
     def get_internal_model(self) -> "Network":
         """The fitted module of torch, on the CPU and in evaluation mode."""
