@@ -221,6 +221,17 @@ class Model(Closed, ABC):
         """What does the work inside: an estimator, a network."""
         raise NotImplementedError(f"{self.KIND} has no internal model to show")
 
+    def pruned(self, share: float) -> "Model":
+        """A fitted copy without the least important `share` of what it computes with; it stays as it is itself.
+
+        Args:
+            share: More than 0, less than 1.
+
+        Raises:
+            NotImplementedError: This kind has no way to become smaller.
+        """
+        raise NotImplementedError(f"{self.KIND} has no units to take out; fit a smaller one instead")
+
     @abstractmethod
     def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:
         """Learn from n x d features and n targets: numbers of a regression, positions in `classes` otherwise."""

@@ -5,7 +5,7 @@ Torch takes seconds to import, so that what needs it lives in modules of its own
 """
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import onnx
@@ -142,6 +142,27 @@ class TabularNetwork(Model):
         found = contributions(network, rows, background, outputs=outputs, seed=self.random_state)
         values, place = completed(found, scores - base), 0 if len(outputs) == 1 else slice(None)
         return self.explanation(values[..., place], base[place], scores[..., place], "probability")
+
+    def pruned(self, share: float) -> Self:
+        """As of `Model`: of each layer, the units of the smallest L1 norm are taken out; `hidden` says how many stay.
+
+        Args:
+            share: Of the units of a layer; at least one stays.
+
+        Raises:
+            ConfigError: The share is not between 0 and 1, or there is no layer.
+        """
+        from model_name.core.models._network_pruning import pruned
+
+        if not 0 < share < 1 or not self.layers:
+            raise ConfigError(
+                f"{self.KIND}: {share:g} of the units of {self.layers} layers cannot be taken out",
+                hint="a share is more than 0 and less than 1, and layers at least 1",
+            )
+        copy = self.model_copy(deep=True)
+        copy.hidden = max(1, self.hidden - round(share * self.hidden))
+        copy._network = pruned(self.get_internal_model(), copy.hidden)  # noqa: SLF001  of its own kind
+        return copy
 
     def get_internal_model(self) -> "Network":
         """The fitted module of torch, on the CPU and in evaluation mode."""
