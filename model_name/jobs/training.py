@@ -4,14 +4,16 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import mlflow
 import pandas as pd
 from loguru import logger
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
+from model_name.core import ranks
 from model_name.core.documents import did_you_mean
 from model_name.core.metrics import Scores, score_all
 from model_name.core.models import FitContext, Model, model_kinds
@@ -78,6 +80,8 @@ class TrainingResult(Result):
 class TrainingJob(Job):
     """Fit a model on the training part of a table, measure it on the rest and register what was measured.
 
+    Started by torchrun, all processes fit together, and the first one does the rest.
+
     Attributes:
         model: The kind and its hyperparameters.
         params: Hyperparameters that a search found; they win over those of `model`.
@@ -101,8 +105,10 @@ class TrainingJob(Job):
             ExportError: The exported graph does not answer like the model; nothing is registered then.
             PreemptedError: SIGTERM; the next run of the same config goes on.
         """
+        if not ranks.is_first():
+            self._follow()
         metrics = self.measures
-        earlier = self.registry.resolve(self.warm_start) if self.warm_start else None
+        earlier = self._earlier()
         parts = self.read_parts()
         model = self.configured()
         with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
@@ -126,6 +132,11 @@ class TrainingJob(Job):
             fit_seconds=seconds,
         )
 
+    @property
+    def needs_mlflow(self) -> bool:
+        """As of `Job`; of processes that fit together only the first one records."""
+        return ranks.is_first() or self.warm_start is not None
+
     def configured(self) -> Model:
         """The unfitted model, with the parameters of the search and the job's seed.
 
@@ -139,6 +150,17 @@ class TrainingJob(Job):
         except ValidationError as err:
             raise ConfigError(f"job.params do not fit {self.model.KIND}: {sentence(err.errors()[0])}") from err
 
+    def _follow(self) -> NoReturn:
+        """Take part in the fit of the first process and leave quietly: it tells what came of it."""
+        logger.disable("model_name")
+        earlier = self._earlier()
+        parts = self.read_parts()
+        self.configured().fit(self.schema_, parts.train, self._context(parts, earlier))
+        raise SystemExit(0)
+
+    def _earlier(self) -> Version | None:
+        return self.registry.resolve(self.warm_start) if self.warm_start else None
+
     def _log_inputs(self, parts: Parts, model: Model, earlier: Version | None) -> None:
         target = self.schema_.target.name
         mlflow.log_params({"kind": model.KIND} | model.get_params())
@@ -151,23 +173,26 @@ class TrainingJob(Job):
 
     def _fit(self, model: Model, parts: Parts, earlier: Version | None) -> float:
         """Fit with checkpoints that a run of the same recipe on the same rows will find."""
-        checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(parts.train)}"
-        if checkpoints.is_dir() and any(checkpoints.iterdir()):
-            logger.info("{}: an earlier fit was interrupted; going on behind its last whole checkpoint", checkpoints)
+        context = self._context(parts, earlier)
+        if context.checkpoints and context.checkpoints.is_dir() and any(context.checkpoints.iterdir()):
+            words = "an earlier fit was interrupted; going on behind its last whole checkpoint"
+            logger.info("{}: {}", context.checkpoints, words)
         logger.info("training {} on {:,} rows", model.KIND, len(parts.train))
         start = time.monotonic()
         with progress(f"training {model.KIND}") as report:
-            context = FitContext(
-                checkpoints=checkpoints,
-                progress=report,
-                has_time_order=self._is_in_order(parts.train),
-                warm_start=self.registry.load(earlier.version) if earlier else None,
-            )
-            model.fit(self.schema_, parts.train, context)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+            model.fit(self.schema_, parts.train, replace(context, progress=report))
+        if context.checkpoints:
+            shutil.rmtree(context.checkpoints, ignore_errors=True)
         seconds = time.monotonic() - start
         logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(parts.train), seconds)
         return round(seconds, 3)
+
+    def _context(self, parts: Parts, earlier: Version | None) -> FitContext:
+        return FitContext(
+            checkpoints=Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(parts.train)}",
+            has_time_order=self._is_in_order(parts.train),
+            warm_start=self.registry.load(earlier.version) if earlier else None,
+        )
 
     def _is_in_order(self, table: pd.DataFrame) -> bool:
         """Whether the rows come in the order of time."""

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import Sampler
 
+from model_name.core import ranks
 from model_name.core.models._network_modules import Network
 
 if TYPE_CHECKING:
@@ -22,13 +23,18 @@ GRADIENT_NORM = 1.0  # that steps are clipped to
 
 
 class Batches(Sampler[Tensor]):
-    """Indices of whole batches, so that a batch is one slice of each tensor; shuffled by (seed, epoch) if seeded."""
+    """Indices of whole batches, so that a batch is one slice of each tensor; shuffled by (seed, epoch) if seeded.
 
-    def __init__(self, rows: int, size: int, seed: int | None = None) -> None:
+    Of several processes each takes its share of every batch, so that all together see each row once an epoch, in the
+    batches that one alone would see. In a last batch of few rows a share may be empty.
+    """
+
+    def __init__(self, rows: int, size: int, seed: int | None = None, *, rank: int = 0, world: int = 1) -> None:
         """Start at epoch 0."""
         self.rows = rows
         self.size = size
         self.seed = seed
+        self.share = slice(rank, None, world)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -40,11 +46,16 @@ class Batches(Sampler[Tensor]):
         else:
             generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
             order = torch.randperm(self.rows, generator=generator)
-        yield from torch.split(order, self.size)
+        for batch in torch.split(order, self.size):
+            yield batch[self.share]
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls it before each epoch."""
         self.epoch = epoch
+
+    def rows_of(self, place: int) -> int:
+        """How many rows a batch of the epoch has, over all processes."""
+        return min(self.size, self.rows - place * self.size)
 
 
 class Training(LightningModule):
@@ -74,7 +85,7 @@ class Training(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """As of Lightning: what is random in training depends on the seed and the epoch alone."""
-        torch.manual_seed(epoch_seed(self.settings.random_state, self.current_epoch))
+        torch.manual_seed(epoch_seed(self.settings.random_state, self.current_epoch, ranks.rank()))
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         """As of Lightning."""
@@ -83,7 +94,8 @@ class Training(LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * pace(step, steps, self.settings.warmup)
         optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(self._mixed_losses(*batch).mean())
+        # Their mean over the rows of all processes, whose gradients are averaged whatever their shares.
+        self.manual_backward(self._mixed_losses(*batch).sum() * (ranks.world() / self.batches.rows_of(batch_idx)))
         clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
         optimizer.step()
 
@@ -91,9 +103,9 @@ class Training(LightningModule):
         """As of Lightning: the loss of what is served, which of many members is their mean."""
         rows, targets = batch
         raw = self._raw(self.network.encoder(rows))
-        self.log(
-            LOSS, served_losses(raw, targets, self.network.classes, self.class_weights).mean(), batch_size=len(rows)
-        )
+        losses = served_losses(raw, targets, self.network.classes, self.class_weights)
+        # Every process validates all rows. That they agree to the last digit decides whether they stop together.
+        self.log(LOSS, losses.mean(), batch_size=len(rows), sync_dist=ranks.world() > 1)
 
     def _mixed_losses(self, rows: Tensor, targets: Tensor) -> Tensor:
         """The loss of each row, or of each mixture of two (Zhang et al. 2018, mixup).
@@ -160,6 +172,6 @@ def pace(step: int, steps: int, warmup: float) -> float:
     return (1 + cos(pi * (step - rising) / (steps - rising))) / 2
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of an epoch."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """The seed of an epoch in a process; that of the first is the one of a process alone."""
+    return int(np.random.SeedSequence([seed, epoch, rank] if rank else [seed, epoch]).generate_state(1)[0])

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, TensorDataset
 
+from model_name.core import ranks
 from model_name.core.features import Matrix
 from model_name.core.models._network_modules import SCORING_ROWS, Network
 from model_name.core.models._network_steps import LOSS, Batches, Training, class_weights
@@ -59,9 +61,10 @@ def train(
         ConfigError: No epoch had a finite loss.
     """
     keeper = Keeper(settings, context, fingerprint)
-    checkpoint = keeper.resume()
-    if not keeper.is_done:
-        fit(network, learning, validating, keeper, checkpoint=checkpoint)
+    with together():
+        checkpoint = keeper.resume()
+        if not keeper.is_done:
+            fit(network, learning, validating, keeper, checkpoint=checkpoint)
     if not keeper.best_weights:
         raise ConfigError(
             f"{settings.KIND}: the validation loss was not finite in any epoch",
@@ -93,6 +96,19 @@ def repeatable(seed: int, threads: int) -> Iterator[None]:
         finally:
             torch.set_num_threads(had_threads)
             torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Join the other processes that train, if there are any, and leave them."""
+    if ranks.world() == 1:
+        yield
+        return
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 @contextmanager
@@ -153,17 +169,33 @@ class Keeper(Callback):
             setattr(self, name, value)
 
     def resume(self) -> Path | None:
-        """The newest checkpoint of this very fit that can be read, its state taken over; None to start afresh."""
+        """The newest checkpoint of this very fit that can be read, its state taken over; None to start afresh.
+
+        Of several processes the first one chooses.
+        """
+        path = self._newest() if ranks.is_first() else None
+        if ranks.world() > 1:
+            chosen = [path]
+            distributed.broadcast_object_list(chosen, src=0, device=torch.device("cpu"))
+            path = chosen[0]
+            if path is not None and not ranks.is_first():
+                self._take_over(path)
+        return path
+
+    def _newest(self) -> Path | None:
         for path in reversed(self._checkpoints()):
             try:
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-                self.load_state_dict(checkpoint["callbacks"][self.state_key])
+                self._take_over(path)
             except UNREADABLE as err:
                 self._tell(f"{path.name} cannot be read ({type(err).__name__}), looking for an earlier one")
                 continue
             self._tell(f"resumed from {path.name}")
             return path
         return None
+
+    def _take_over(self, path: Path) -> None:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        self.load_state_dict(checkpoint["callbacks"][self.state_key])
 
     def _checkpoints(self) -> list[Path]:
         """Those of this very fit, the newest last."""
@@ -175,7 +207,9 @@ class Keeper(Callback):
         path = folder / f"{self.fingerprint}-{self.epochs_done:06d}.ckpt"
         partial = path.with_suffix(".partial")
         # Lightning writes to /tmp and moves, which is a copy, hence not atomic, where the folder is another volume.
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(partial)  # all processes call it, the first one writes
+        if not ranks.is_first():
+            return
         partial.replace(path)
         for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink(missing_ok=True)
@@ -199,7 +233,8 @@ def fit(
         PreemptedError: A SIGTERM came.
     """
     settings = keeper.settings
-    batches = Batches(len(learning), settings.batch_size, settings.random_state)
+    rank, world = ranks.rank(), ranks.world()
+    batches = Batches(len(learning), settings.batch_size, settings.random_state, rank=rank, world=world)
     module = Training(network, settings, batches, class_weights(settings, network, learning.tensors[1]))
     loaders = _loader(learning, batches), _loader(validating, Batches(len(validating), SCORING_ROWS))
     with quiet():
@@ -218,11 +253,15 @@ def fit(
 
 
 def _trainer(keeper: Keeper, callbacks: Sequence[Callback]) -> Trainer:
+    is_alone = ranks.world() == 1
     return Trainer(
         accelerator="auto",
-        devices=1,
-        # One process, whatever the environment variables of a cluster suggest.
-        plugins=[LightningEnvironment()],
+        devices=ranks.on_this_machine(),
+        num_nodes=ranks.world() // ranks.on_this_machine(),
+        strategy="auto" if is_alone else DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True),
+        # One process without torchrun, whatever the environment variables of a cluster suggest.
+        plugins=[LightningEnvironment() if is_alone else TorchElasticEnvironment()],
+        use_distributed_sampler=False,
         max_epochs=keeper.settings.max_epochs,
         precision="bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true",
         deterministic="warn",

@@ -19,7 +19,6 @@ from model_name.core.columns import Column
 from model_name.core.metrics import default_metrics
 from model_name.core.models import ConstantModel, FitContext, TabularNetwork
 from model_name.core.models._network_modules import Dropout
-from model_name.core.models._network_steps import member_losses, pace, served_losses
 from model_name.core.schemas import TableSchema, Target
 from model_name.errors import ConfigError, NotFittedError, PreemptedError
 
@@ -504,30 +503,6 @@ def test_balanced_classes_find_the_rare_one() -> None:
 def test_a_regression_has_no_classes_to_balance() -> None:
     with pytest.raises(ConfigError, match="y has no classes"):
         TabularNetwork(**SMALL, class_weight="balanced").fit(make_schema(), make_table())
-
-
-def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine() -> None:
-    rates = [pace(step, 100, 0.1) for step in range(100)]
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[10] == 1
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert 0 < rates[-1] < 0.001 < rates[0] < 0.1
-
-
-@pytest.mark.parametrize(("classes", "width"), [pytest.param(0, 1, id="regression"), pytest.param(3, 3, id="classes")])
-def test_members_learn_by_themselves_and_answer_together(classes: int, width: int) -> None:
-    # given raw answers of two members
-    raw = torch.randn(5, 2, width, generator=torch.Generator().manual_seed(0))
-    targets = torch.arange(5) % 3 if classes else torch.arange(5.0)
-    apart = torch.stack([member_losses(raw[:, [m]], targets, classes, None) for m in range(2)]).mean(dim=0)
-    # then what they learn from is the mean of their losses, and what they are judged by the loss of their mean
-    torch.testing.assert_close(member_losses(raw, targets, classes, None), apart)
-    if classes:
-        mean = torch.softmax(raw, dim=2).mean(dim=1)
-        expected = -mean[torch.arange(5), targets].log()
-    else:
-        expected = (raw.mean(dim=1)[:, 0] - targets) ** 2
-    torch.testing.assert_close(served_losses(raw, targets, classes, None), expected)
 
 
 def test_wide_tables_and_many_categories_are_fitted() -> None:
