@@ -59,8 +59,13 @@ class TabularNetwork(Model):
 
     can_warm_start: ClassVar[bool] = True
     architecture: ClassVar[tuple[str, ...]] = (
-        *("hidden", "layers", "members"),
-        *("numbers", "bins", "frequencies", "embedding"),
+        "hidden",
+        "layers",
+        "members",
+        "numbers",
+        "bins",
+        "frequencies",
+        "embedding",
     )
 
     KIND: Literal["TabularNetwork"] = "TabularNetwork"
