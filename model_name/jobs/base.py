@@ -12,7 +12,7 @@ import pandas as pd
 from loguru import logger
 from pydantic import Field, PrivateAttr
 
-from model_name.core import frames
+from model_name.core import frames, ranks
 from model_name.core.columns import CheckReport
 from model_name.core.documents import Frozen, Many
 from model_name.core.metrics import Metric, default_metrics
@@ -101,7 +101,7 @@ class Job(Frozen, ABC):
     ) -> Literal[False]:
         """Stop the services in reverse; what went wrong is told and goes on."""
         signals.heard()
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and ranks.is_first():  # one message a failure
             self.alerts.notify(f"{self.KIND} of {self.name} failed", f"{type(error).__name__}: {error}")
         self._services.close()
         return False

@@ -3,14 +3,17 @@
 import shutil
 import tempfile
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import mlflow
 import pandas as pd
 from loguru import logger
 from pydantic import Field, ValidationError
 
+from model_name.core import ranks
 from model_name.core.calibration import Calibration, decision, require
 from model_name.core.conformal import Conformal
 from model_name.core.decisions import Costs, Decision
@@ -58,6 +61,8 @@ class TrainingResult(Result):
 class TrainingJob(Job):
     """Fit a model on the training part of a table, measure it on the rest and register what was measured.
 
+    Started by torchrun, all processes fit together, and the first one does the rest.
+
     Attributes:
         model: The kind and its hyperparameters.
         params: Hyperparameters that a search found; they win over those of `model`.
@@ -66,6 +71,7 @@ class TrainingJob(Job):
         interval: Which prediction intervals a regression is given; null for none. Ignored where there are classes.
         costs: What wrong answers of a binary target cost; it is answered so that they cost least.
         calibration: How probabilities are made to mean what they say.
+        warm_start: The version whose weights the fit begins from: an alias, a number, a semantic version or `latest`.
     """
 
     KIND: Literal["TrainingJob"] = "TrainingJob"
@@ -76,26 +82,28 @@ class TrainingJob(Job):
     interval: Conformal | None = Conformal()
     costs: Costs | None = None
     calibration: Calibration = "none"
+    warm_start: str | None = None
 
     def run(self) -> TrainingResult:
         """As of `Job`.
 
         Raises:
-            ConfigError: A metric or a hyperparameter does not fit.
+            ConfigError: A metric or a hyperparameter does not fit, or the version to begin from.
+            NotFoundError: There is no version to begin from.
             DataError: The table does not fit its schema or cannot be split.
             ExportError: The exported graph does not answer like the model; nothing is registered then.
             PreemptedError: SIGTERM; the next run of the same config goes on.
         """
+        if not ranks.is_first():
+            self._follow()
         metrics = self.measures
         self._check_decision()
+        earlier = self._earlier()
         parts = self.read_parts()
         model = self._chosen(self.configured(), parts)
         with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
-            self._log_inputs(parts, model)
-            checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(parts.train)}"
-            seconds = self._fit(model, parts.train, checkpoints)
-            model.decide_by(self._decision(model, parts.train, checkpoints / "copy"))
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            self._log_inputs(parts, model, earlier)
+            seconds = self._learn(model, parts.train, earlier)
             scores = score_all(metrics, parts.test[self.schema_.target.name].to_numpy(), model.outputs(parts.test))
             mlflow.log_metrics(loggable(scores) | {FIT_SECONDS: seconds})
             version, bundle = self._register(model, parts, scores, run.info.run_id)
@@ -114,6 +122,11 @@ class TrainingJob(Job):
             fit_seconds=seconds,
         )
 
+    @property
+    def needs_mlflow(self) -> bool:
+        """As of `Job`; of processes that fit together only the first one records."""
+        return ranks.is_first() or self.warm_start is not None
+
     def configured(self) -> Model:
         """The unfitted model, with the parameters of the search and the job's seed.
 
@@ -131,6 +144,9 @@ class TrainingJob(Job):
         """The model; the members of an `AutoModel` are searched, if that was not done before."""
         if not isinstance(model, AutoModel) or model.members:
             return model
+        if ranks.world() > 1:
+            hint = "search in one process (a TuningJob), then train with its params; or name one kind of model"
+            raise ConfigError("the members of an AutoModel cannot be searched by several processes", hint=hint)
         with progress("choosing the members") as report:
             found = self.searcher.search(
                 model,
@@ -149,22 +165,48 @@ class TrainingJob(Job):
         if self.costs is not None and task != "binary":
             raise ConfigError(f"job.costs choose the threshold of a binary target, this one is a {task}")
 
-    def _log_inputs(self, parts: Parts, model: Model) -> None:
+    def _follow(self) -> NoReturn:
+        """Take part in the fits of the first process and leave quietly: it tells what came of them."""
+        logger.disable("model_name")
+        earlier = self._earlier()
+        parts = self.read_parts()
+        self._learn(self._chosen(self.configured(), parts), parts.train, earlier)
+        raise SystemExit(0)
+
+    def _earlier(self) -> Version | None:
+        return self.registry.resolve(self.warm_start) if self.warm_start else None
+
+    def _log_inputs(self, parts: Parts, model: Model, earlier: Version | None) -> None:
         target = self.schema_.target.name
         mlflow.log_params({"kind": model.KIND} | model.get_params())
+        if earlier is not None:
+            mlflow.log_param("warm_start", earlier.semver)
+            mlflow.set_tag("warm_start", earlier.title)
         mlflow.log_input(self.table.lineage("train", parts.train, target), context="training")
         mlflow.log_input(self.table.lineage("test", parts.test, target), context="testing")
         mlflow.log_dict(self.model_dump(mode="json", by_alias=True), "config.json")
 
-    def _fit(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> float:
-        """Fit with checkpoints that a run of the same recipe on the same rows will find."""
-        if checkpoints.is_dir() and any(entry.is_file() for entry in checkpoints.iterdir()):
+    def _learn(self, model: Model, train: pd.DataFrame, earlier: Version | None) -> float:
+        """Fit the model and what its scores are decided by, and say how long the fit took.
+
+        Checkpoints lie where a run of the same recipe on the same rows finds them.
+        """
+        checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(train)}"
+        known = self.registry.load(earlier.version) if earlier else None
+        seconds = self._fit(model, train, FitContext(checkpoints=checkpoints, warm_start=known))
+        model.decide_by(self._decision(model, train, checkpoints / "copy"))
+        if ranks.is_first():
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        return seconds
+
+    def _fit(self, model: Model, train: pd.DataFrame, context: FitContext) -> float:
+        checkpoints = context.checkpoints
+        if checkpoints and checkpoints.is_dir() and any(entry.is_file() for entry in checkpoints.iterdir()):
             logger.info("{}: an earlier fit was interrupted; going on behind its last whole checkpoint", checkpoints)
         logger.info("training {} on {:,} rows", model.KIND, len(train))
         start = time.monotonic()
-        with progress(f"training {model.KIND}") as report:
-            context = FitContext(checkpoints=checkpoints, progress=report, has_time_order=self._is_in_order(train))
-            model.fit(self.schema_, train, context)
+        with progress(f"training {model.KIND}") if ranks.is_first() else nullcontext(context.progress) as report:
+            model.fit(self.schema_, train, replace(context, progress=report, has_time_order=self._is_in_order(train)))
         seconds = time.monotonic() - start
         logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(train), seconds)
         return round(seconds, 3)
@@ -183,7 +225,8 @@ class TrainingJob(Job):
             older, newer = self.split_by.split(train, self.schema_)
             copy = model.with_params()
             logger.info("fitting a copy on {:,} rows, to see how it errs on the other {:,}", len(older), len(newer))
-            self._fit(copy, train.iloc[older], checkpoints)
+            # Not from an earlier version's weights: it may have seen the other rows.
+            self._fit(copy, train.iloc[older], FitContext(checkpoints=checkpoints))
         except DataError as err:
             if is_asked:
                 raise DataError(f"costs and calibration need a training part to split: {err.message}") from err

@@ -78,7 +78,7 @@ SPACES: dict[str, Space] = TypeAdapter(dict[str, Space]).validate_python(
         "TabularNetwork": {
             "learning_rate": {"low": 5e-4, "high": 4e-3, "log": True},
             "hidden": [96, 128, 192, 256],
-            "blocks": {"low": 1, "high": 3},
+            "layers": {"low": 1, "high": 3},
             "dropout": {"low": 0.0, "high": 0.4},
             "bins": [16, 32, 64],
             "weight_decay": {"low": 1e-3, "high": 0.1, "log": True},

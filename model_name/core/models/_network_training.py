@@ -7,32 +7,32 @@ with the very weights of one that was not.
 import logging
 import pickle  # its error alone is named  # nosec B403
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import ceil, cos, inf, isfinite, pi
+from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, TensorDataset
 
+from model_name.core import ranks
 from model_name.core.features import Matrix
 from model_name.core.models._network_modules import SCORING_ROWS, Network
+from model_name.core.models._network_steps import LOSS, Batches, Training, class_weights
 from model_name.core.models.base import FitContext
 from model_name.errors import ConfigError, PreemptedError
 
 if TYPE_CHECKING:
     from model_name.core.models.network import TabularNetwork
 
-LOSS = "validation_loss"
-GRADIENT_NORM = 1.0  # that steps are clipped to
 KEPT_CHECKPOINTS = 2  # the last, and the one before it in case that a crash of the machine left the last unreadable
 UNREADABLE = (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError)  # of torch.load
 
@@ -61,9 +61,10 @@ def train(
         ConfigError: No epoch had a finite loss.
     """
     keeper = Keeper(settings, context, fingerprint)
-    checkpoint = keeper.resume()
-    if not keeper.is_done:
-        _fit(network, learning, validating, keeper, checkpoint)
+    with together():
+        checkpoint = keeper.resume()
+        if not keeper.is_done:
+            fit(network, learning, validating, keeper, checkpoint=checkpoint)
     if not keeper.best_weights:
         raise ConfigError(
             f"{settings.KIND}: the validation loss was not finite in any epoch",
@@ -95,6 +96,19 @@ def repeatable(seed: int, threads: int) -> Iterator[None]:
         finally:
             torch.set_num_threads(had_threads)
             torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Join the other processes that train, if there are any, and leave them."""
+    if ranks.world() == 1:
+        yield
+        return
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 @contextmanager
@@ -155,17 +169,33 @@ class Keeper(Callback):
             setattr(self, name, value)
 
     def resume(self) -> Path | None:
-        """The newest checkpoint of this very fit that can be read, its state taken over; None to start afresh."""
+        """The newest checkpoint of this very fit that can be read, its state taken over; None to start afresh.
+
+        Of several processes the first one chooses.
+        """
+        path = self._newest() if ranks.is_first() else None
+        if ranks.world() > 1:
+            chosen = [path]
+            distributed.broadcast_object_list(chosen, src=0, device=torch.device("cpu"))
+            path = chosen[0]
+            if path is not None and not ranks.is_first():
+                self._take_over(path)
+        return path
+
+    def _newest(self) -> Path | None:
         for path in reversed(self._checkpoints()):
             try:
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-                self.load_state_dict(checkpoint["callbacks"][self.state_key])
+                self._take_over(path)
             except UNREADABLE as err:
                 self._tell(f"{path.name} cannot be read ({type(err).__name__}), looking for an earlier one")
                 continue
             self._tell(f"resumed from {path.name}")
             return path
         return None
+
+    def _take_over(self, path: Path) -> None:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        self.load_state_dict(checkpoint["callbacks"][self.state_key])
 
     def _checkpoints(self) -> list[Path]:
         """Those of this very fit, the newest last."""
@@ -177,7 +207,9 @@ class Keeper(Callback):
         path = folder / f"{self.fingerprint}-{self.epochs_done:06d}.ckpt"
         partial = path.with_suffix(".partial")
         # Lightning writes to /tmp and moves, which is a copy, hence not atomic, where the folder is another volume.
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(partial)  # all processes call it, the first one writes
+        if not ranks.is_first():
+            return
         partial.replace(path)
         for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink(missing_ok=True)
@@ -186,80 +218,27 @@ class Keeper(Callback):
         self.context.progress(self.epochs_done, self.settings.max_epochs, words)
 
 
-class Training(LightningModule):
-    """Loss, optimiser and schedule of a network."""
-
-    def __init__(self, network: Network, settings: "TabularNetwork", steps: int) -> None:
-        """Name the network, its hyperparameters and how many steps the longest run takes."""
-        super().__init__()
-        self.network = network
-        self.settings = settings
-        self.steps = steps
-
-    def on_train_epoch_start(self) -> None:
-        """As of Lightning: dropout depends on the seed and the epoch alone."""
-        torch.manual_seed(_epoch_seed(self.settings.random_state, self.current_epoch))
-
-    def training_step(self, batch: list[Tensor]) -> Tensor:
-        """As of Lightning."""
-        return self._loss(*batch)
-
-    def validation_step(self, batch: list[Tensor]) -> None:
-        """As of Lightning."""
-        self.log(LOSS, self._loss(*batch), batch_size=len(batch[0]))
-
-    def configure_optimizers(self) -> Any:
-        """As of Lightning."""
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + cos(pi * step / self.steps)) / 2)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _loss(self, rows: Tensor, targets: Tensor) -> Tensor:
-        raw = self.network.raw(rows)
-        if self.network.classes:
-            return functional.cross_entropy(raw, targets)
-        return functional.mse_loss(raw[:, 0], targets)
-
-
-class Batches(Sampler[Tensor]):
-    """Indices of whole batches, so that a batch is one slice of each tensor; shuffled by (seed, epoch) if seeded."""
-
-    def __init__(self, rows: int, size: int, seed: int | None = None) -> None:
-        """Start at epoch 0."""
-        self.rows = rows
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        """How many batches an epoch has."""
-        return ceil(self.rows / self.size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """The batches of the epoch."""
-        if self.seed is None:
-            order = torch.arange(self.rows)
-        else:
-            generator = torch.Generator().manual_seed(_epoch_seed(self.seed, self.epoch))
-            order = torch.randperm(self.rows, generator=generator)
-        yield from torch.split(order, self.size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls it before each epoch."""
-        self.epoch = epoch
-
-
-def _fit(
-    network: Network, learning: TensorDataset, validating: TensorDataset, keeper: Keeper, checkpoint: Path | None
+def fit(
+    network: Network,
+    learning: TensorDataset,
+    validating: TensorDataset,
+    keeper: Keeper,
+    *,
+    checkpoint: Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
+    """Train until the keeper says that it is done.
+
+    Raises:
+        PreemptedError: A SIGTERM came.
+    """
     settings = keeper.settings
-    batches = Batches(len(learning), settings.batch_size, settings.random_state)
-    module = Training(network, settings, steps=settings.max_epochs * len(batches))
+    rank, world = ranks.rank(), ranks.world()
+    batches = Batches(len(learning), settings.batch_size, settings.random_state, rank=rank, world=world)
+    module = Training(network, settings, batches, class_weights(settings, network, learning.tensors[1]))
     loaders = _loader(learning, batches), _loader(validating, Batches(len(validating), SCORING_ROWS))
     with quiet():
-        trainer = _trainer(keeper)
+        trainer = _trainer(keeper, callbacks)
         try:
             trainer.fit(module, *loaders, ckpt_path=checkpoint)
         except SIGTERMException as err:
@@ -273,16 +252,20 @@ def _fit(
         raise _preempted(keeper)
 
 
-def _trainer(keeper: Keeper) -> Trainer:
+def _trainer(keeper: Keeper, callbacks: Sequence[Callback]) -> Trainer:
+    is_alone = ranks.world() == 1
     return Trainer(
         accelerator="auto",
-        devices=1,
-        # One process, whatever the environment variables of a cluster suggest.
-        plugins=[LightningEnvironment()],
+        devices=ranks.on_this_machine(),
+        num_nodes=ranks.world() // ranks.on_this_machine(),
+        strategy="auto" if is_alone else DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True),
+        # One process without torchrun, whatever the environment variables of a cluster suggest.
+        plugins=[LightningEnvironment() if is_alone else TorchElasticEnvironment()],
+        use_distributed_sampler=False,
         max_epochs=keeper.settings.max_epochs,
-        gradient_clip_val=GRADIENT_NORM,
+        precision="bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true",
         deterministic="warn",
-        callbacks=[keeper],
+        callbacks=[*callbacks, keeper],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -302,7 +285,3 @@ def _preempted(keeper: Keeper) -> PreemptedError:
     else:
         hint = f"run it again with the same config: it goes on after epoch {keeper.epochs_done}"
     return PreemptedError(f"{keeper.settings.KIND}: told to stop after epoch {keeper.epochs_done}", hint=hint)
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import get_annotations
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import onnx
@@ -22,6 +22,7 @@ from model_name.core.decisions import Decision
 from model_name.core.documents import Closed
 from model_name.core.features import Features, Matrix
 from model_name.core.fitting import Goal, fit_features, learning_matrix
+from model_name.core.models.transfers import require_transferable
 from model_name.core.schemas import Label, Outputs, TableSchema
 from model_name.errors import DataError, NotFittedError
 
@@ -43,11 +44,13 @@ class FitContext:
         checkpoints: A folder that survives a kill; a fit that finds its own checkpoint there goes on from it.
         progress: Called with (done, total, words) as the fit advances.
         has_time_order: Whether the rows come in the order of time, so that the last ones are the newest.
+        warm_start: A fitted model of the same kind, to begin from what it has learnt.
     """
 
     checkpoints: Path | None = None
     progress: Callable[[int, int, str], None] = lambda done, total, words: None
     has_time_order: bool = False
+    warm_start: "Model | None" = None
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,14 @@ class Model(Closed, ABC):
 
     Attributes:
         random_state: The seed of everything random in it; equal seeds and rows give equal models.
+        can_warm_start: Whether a fit can begin from an earlier model.
+        architecture: The hyperparameters that such an earlier model must share.
     """
 
     model_config = ConfigDict(validate_assignment=True)
+
+    can_warm_start: ClassVar[bool] = False
+    architecture: ClassVar[tuple[str, ...]] = ()
 
     KIND: str
     random_state: int = 42
@@ -145,18 +153,22 @@ class Model(Closed, ABC):
         Args:
             schema: What the table is.
             table: n rows that `frames.check` has passed, target included.
-            context: Checkpoints and progress.
+            context: Checkpoints, progress and what to begin from.
 
         Raises:
             DataError: The target is constant, or a class is not in the table.
+            ConfigError: It cannot begin from the model that the context names.
         """
+        context = context or FitContext()
         targets = table[schema.target.name]
         if targets.nunique() < 2:
             raise DataError(f"the training part has one value of {schema.target.name} only: {targets.iloc[0]}")
-        self._schema, self._decision = schema, None
         columns, goal = frames.to_columns(table, schema), Goal.of(schema, frames.target_codes(table, schema))
-        self._features = fit_features(schema, columns, goal)
-        matrix = learning_matrix(self._features, columns, goal, seed=self.random_state)
+        features = fit_features(schema, columns, goal)
+        if context.warm_start is not None:
+            require_transferable(self, context.warm_start, schema, features)
+        self._schema, self._features, self._decision = schema, features, None
+        matrix = learning_matrix(features, columns, goal, seed=self.random_state)
         rows = np.random.default_rng(self.random_state).permutation(len(matrix))[:BACKGROUND_ROWS]
         self._background = matrix[np.sort(rows)]
         self.fit_matrix(matrix, goal.targets, context or FitContext())
@@ -239,6 +251,17 @@ class Model(Closed, ABC):
     def get_internal_model(self) -> Any:
         """What does the work inside: an estimator, a network."""
         raise NotImplementedError(f"{self.KIND} has no internal model to show")
+
+    def pruned(self, share: float) -> "Model":
+        """A fitted copy without the least important `share` of what it computes with; it stays as it is itself.
+
+        Args:
+            share: More than 0, less than 1.
+
+        Raises:
+            NotImplementedError: This kind has no way to become smaller.
+        """
+        raise NotImplementedError(f"{self.KIND} has no units to take out; fit a smaller one instead")
 
     @abstractmethod
     def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:

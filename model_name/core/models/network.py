@@ -1,11 +1,11 @@
-"""The tabular network: embeddings of categories and of numbers, then a residual MLP, trained by Lightning.
+"""The tabular network: embeddings of categories and of numbers, then an MLP or many, trained by Lightning.
 
-Torch takes seconds to import, so that what needs it lives in `_network_modules` (what is learnt) and
-`_network_training` (how), and both are imported when they are called for.
+Torch takes seconds to import, so that what needs it lives in modules of its own, imported when they are called for:
+`_network_encoder` and `_network_modules` (what is learnt), `_network_steps` and `_network_training` (how).
 """
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import onnx
@@ -13,27 +13,41 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from model_name.core.features import Matrix
-from model_name.core.models.base import FitContext, Model
+from model_name.core.models.base import Explanation, FitContext, Model
+from model_name.errors import ConfigError
 
 if TYPE_CHECKING:
     from model_name.core.models._network_modules import Network
 
-CHECKPOINT_FORMAT = 1  # to be raised when a change here or in the modules makes older checkpoints mean something else
+CHECKPOINT_FORMAT = 2  # to be raised when a change here or in the modules makes older checkpoints mean something else
 
 
 class TabularNetwork(Model):
-    """A residual MLP over embedded features, stopped early on a validation part that is taken from the training rows.
+    """An MLP over embedded features, stopped early on a validation part that is taken from the training rows.
 
     The validation part are the last rows where rows come in the order of time, random ones otherwise. Features that
     have not completed their season in the training part are hidden from it, since it could only extrapolate them.
 
+    A fit can begin from an earlier version. It then keeps that version's encoder (means, quantiles, what was hidden)
+    and scale of the target, since weights mean something only with them.
+
     Attributes:
         hidden: Width of the layers.
-        blocks: How many residual blocks.
-        dropout: Share of a block's answer that is dropped in training.
-        bins: Linear pieces, at the quantiles, that a number is encoded in beside its standardised value.
-        embedding: Width of the embedding of a category.
+        layers: How many of them.
+        members: Networks that share their weights but for scales and biases (TabM); they answer by their mean.
+        dropout: Share of a layer's answer that is dropped in training, in steps of 1/256.
+        numbers: What a number becomes beside its standardised value: `piecewise`, how far it has come between
+            quantiles, for targets that jump; or `periodic`, waves of learnt frequencies, for targets that swing.
+        bins: Linear pieces of a number.
+        frequencies: Waves of a number.
+        frequency_scale: How fast they are at the start: the deviation of their turns within a deviation of the number.
+        embedding: Width of the embedding of a category, and of the waves of a number.
+        mixup: Mixes pairs of rows, by a share of Beta(mixup, mixup); 0 mixes none.
+        noise: Gaussian noise on the numbers in training, in deviations of each.
+        class_weight: `balanced` lets each class count the same, however rare it is; probabilities are then no longer
+            those of the table.
         learning_rate: Its peak; it decays to zero over `max_epochs` along a cosine.
+        warmup: Share of the steps in which the learning rate rises to its peak.
         weight_decay: Shrinkage of the weights (AdamW).
         batch_size: Rows of a step.
         max_epochs: Passes over the training rows at the most.
@@ -43,13 +57,32 @@ class TabularNetwork(Model):
             weights; layers this narrow gain little from more, and lose much where processors are shared.
     """
 
+    can_warm_start: ClassVar[bool] = True
+    architecture: ClassVar[tuple[str, ...]] = (
+        "hidden",
+        "layers",
+        "members",
+        "numbers",
+        "bins",
+        "frequencies",
+        "embedding",
+    )
+
     KIND: Literal["TabularNetwork"] = "TabularNetwork"
-    hidden: int = Field(128, ge=1, le=4096)
-    blocks: int = Field(1, ge=0, le=32)
+    hidden: int = Field(192, ge=1, le=4096)
+    layers: int = Field(2, ge=0, le=32)
+    members: int = Field(1, ge=1, le=64)
     dropout: float = Field(0.1, ge=0, lt=1)
+    numbers: Literal["piecewise", "periodic"] = "piecewise"
     bins: int = Field(32, ge=1, le=256)
+    frequencies: int = Field(16, ge=1, le=256)
+    frequency_scale: float = Field(0.1, gt=0, le=100)
     embedding: int = Field(8, ge=1, le=256)
+    mixup: float = Field(0.0, ge=0, le=10)
+    noise: float = Field(0.0, ge=0, le=1)
+    class_weight: Literal["none", "balanced"] = "none"
     learning_rate: float = Field(2e-3, gt=0, le=1)
+    warmup: float = Field(0.02, ge=0, lt=1)
     weight_decay: float = Field(1e-2, ge=0)
     batch_size: int = Field(256, ge=1)
     max_epochs: int = Field(20, ge=1)
@@ -64,13 +97,17 @@ class TabularNetwork(Model):
 
         Raises:
             PreemptedError: A SIGTERM came; the next fit with the same checkpoints goes on.
-            ConfigError: The hyperparameters make it diverge.
+            ConfigError: The hyperparameters make it diverge, or do not fit the task.
         """
         from model_name.core.models import _network_training as training
 
+        self._require_classes()
         learning, validating = self._split(len(matrix), has_time_order=context.has_time_order)
         with training.repeatable(self.random_state, self.threads):
             network = self._build(matrix[learning], targets[learning])
+            if context.warm_start is not None:
+                # The earlier encoder and the earlier scale of the target with them: weights mean nothing without.
+                network.load_state_dict(context.warm_start.get_internal_model().state_dict())
             self._network = training.train(
                 network,
                 training.tensors(network, matrix[learning], targets[learning]),
@@ -91,10 +128,58 @@ class TabularNetwork(Model):
 
         return to_onnx(self.get_internal_model(), len(self.features.columns))
 
+    def explain_matrix(self, matrix: Matrix) -> Explanation:
+        """Contributions to the prediction or the probability by expected gradients (Erion et al. 2021).
+
+        Lines between encoded rows are sampled. What the points miss of a score, some percent of the scores' spread, is
+        spread over the features by the size of their contributions, so that these add up exactly.
+        """
+        import torch
+
+        from model_name.core.models._network_explaining import completed, contributions
+
+        network = self.get_internal_model()
+        rows, background = (
+            torch.from_numpy(np.ascontiguousarray(part)) for part in (matrix, self._fitted(self._background))
+        )
+        outputs = [1] if len(self.classes) == 2 else list(range(network.classes or 1))
+        scores, base = network(rows)[:, outputs], network(background)[:, outputs].mean(dim=0)
+        found = contributions(network, rows, background, outputs=outputs, seed=self.random_state)
+        values, place = completed(found, scores - base), 0 if len(outputs) == 1 else slice(None)
+        return self.explanation(values[..., place], base[place], scores[..., place], "probability")
+
+    def pruned(self, share: float) -> Self:
+        """As of `Model`: of each layer, the units of the smallest L1 norm are taken out; `hidden` says how many stay.
+
+        Args:
+            share: Of the units of a layer; at least one stays.
+
+        Raises:
+            ConfigError: The share is not between 0 and 1, or there is no layer.
+        """
+        from model_name.core.models._network_pruning import pruned
+
+        if not 0 < share < 1 or not self.layers:
+            raise ConfigError(
+                f"{self.KIND}: {share:g} of the units of {self.layers} layers cannot be taken out",
+                hint="a share is more than 0 and less than 1, and layers at least 1",
+            )
+        copy = self.model_copy(deep=True)
+        copy.hidden = max(1, self.hidden - round(share * self.hidden))
+        copy._network = pruned(self.get_internal_model(), copy.hidden)  # noqa: SLF001  of its own kind
+        return copy
+
     def get_internal_model(self) -> "Network":
         """The fitted module of torch, on the CPU and in evaluation mode."""
         network: Network = self._fitted(self._network)
         return network
+
+    def _require_classes(self) -> None:
+        if self.class_weight != "none" and not self.classes:
+            raise ConfigError(
+                f"{self.KIND}: class_weight is {self.class_weight}, but {self.schema_.target.name} has no classes",
+                hint="leave class_weight out: a regression counts every row alike",
+            )
 
     def _split(self, rows: int, *, has_time_order: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The rows to learn from and those to stop by; at least one of each."""
@@ -103,23 +188,18 @@ class TabularNetwork(Model):
         return np.sort(order[:-held]), np.sort(order[-held:])
 
     def _build(self, matrix: Matrix, targets: NDArray[Any]) -> "Network":
-        from model_name.core.models._network_modules import Encoder, Network
+        from model_name.core.models._network_encoder import Encoder
+        from model_name.core.models._network_modules import Network
 
-        encoder = Encoder(self.features.columns, matrix, bins=self.bins, embedding=self.embedding)
-        return Network(
-            encoder,
-            hidden=self.hidden,
-            blocks=self.blocks,
-            dropout=self.dropout,
-            classes=len(self.classes),
-            targets=targets,
-        )
+        encoder = Encoder(self.features.columns, matrix, self)
+        return Network(encoder, self, classes=len(self.classes), targets=targets)
 
     def _fingerprint(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> str:
         """Hash of all that decides the weights: a checkpoint of anything else must not be gone on from."""
         settings = (CHECKPOINT_FORMAT, self.model_dump(), self.classes, context.has_time_order, matrix.shape)
         digest = sha256(repr(settings).encode())
         digest.update(self.features.model_dump_json().encode())
-        for array in (matrix, targets):
+        earlier = [] if context.warm_start is None else context.warm_start.get_internal_model().state_dict().values()
+        for array in (matrix, targets, *(weight.numpy() for weight in earlier)):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from model_name.core.columns import Column
 from model_name.core.metrics import default_metrics
 from model_name.core.models import ConstantModel, FitContext, TabularNetwork
+from model_name.core.models._network_modules import Dropout
 from model_name.core.schemas import TableSchema, Target
 from model_name.errors import ConfigError, NotFittedError, PreemptedError
 
@@ -409,6 +410,118 @@ def test_one_kind_of_features_is_enough(kinds: dict[str, Column]) -> None:
     )
 
 
+OPTIONS = [
+    pytest.param({"numbers": "periodic"}, id="waves"),
+    pytest.param({"numbers": "periodic", "frequency_scale": 10.0}, id="fast waves"),
+    pytest.param({"members": 4}, id="members"),
+    pytest.param({"members": 64, "layers": 1, "numbers": "periodic"}, id="many members with waves"),
+    pytest.param({"layers": 0}, id="a linear model"),
+    pytest.param({"layers": 0, "members": 3}, id="linear members"),
+    pytest.param({"layers": 5}, id="deep"),
+    pytest.param({"mixup": 0.4, "noise": 0.1, "members": 2}, id="augmented members"),
+]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_graph_of_every_option_answers_like_the_model(options: dict, task: str) -> None:
+    # given a network of another shape
+    table = make_table(task)
+    model = TabularNetwork(**SMALL | options | {"max_epochs": 2}).fit(make_schema(task), table)
+    session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
+    # when both are asked about rows with gaps, unseen categories and values far out
+    matrix = model.matrix(make_table(task, seed=2))
+    matrix[0] = np.nan
+    matrix[1, 1:] = 1e30
+    matrix[2, :] = np.nan_to_num(matrix[2])
+    scores = model.score_matrix(matrix).reshape(len(matrix), -1)
+    # then they agree
+    for rows in (1, len(matrix)):
+        found = session.run(None, {"features": matrix[:rows]})[0]
+        np.testing.assert_allclose(found, scores[:rows], rtol=0 if model.classes else 1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "has_another_end"),
+    [
+        pytest.param({"mixup": 0.4}, True, id="mixup"),
+        pytest.param({"noise": 0.2}, True, id="noise"),
+        pytest.param({"warmup": 0.5}, True, id="warm-up"),
+        pytest.param({"members": 3}, True, id="members"),
+        pytest.param({"mixup": 0.4, "noise": 0.2, "members": 2, "numbers": "periodic"}, True, id="all of them"),
+        pytest.param({}, False, id="none"),
+    ],
+)
+def test_every_option_is_gone_on_with_to_the_same_weights(
+    tmp_path, uninterrupted, options: dict, has_another_end: bool
+) -> None:
+    # given a fit with an option, and the same fit stopped after its third epoch
+    def stop(done: int, total: int, words: str) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    whole = TabularNetwork(**SMALL | options).fit(make_schema(), make_table())
+    stopped = FitContext(checkpoints=tmp_path, progress=stop)
+    with pytest.raises(KeyboardInterrupt):
+        TabularNetwork(**SMALL | options).fit(make_schema(), make_table(), stopped)
+    # when it goes on, then its weights are the same, and not those of a fit without the option
+    resumed = TabularNetwork(**SMALL | options).fit(make_schema(), make_table(), FitContext(checkpoints=tmp_path))
+    assert are_equal(resumed, whole)
+    assert are_equal(whole, uninterrupted) is not has_another_end
+
+
+def test_noise_and_dropout_are_of_the_training_alone() -> None:
+    table = make_table()
+    model = TabularNetwork(**SMALL | {"noise": 1.0, "dropout": 0.9}).fit(make_schema(), table)
+    pd.testing.assert_frame_equal(model.predict(table), model.predict(table))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
+def test_dropout_drops_its_share_and_keeps_the_sum(share: float) -> None:
+    values = torch.ones(3, 100_001)
+    left = Dropout(share).train()(values)
+    assert (left == 0).float().mean().item() == pytest.approx(share, abs=0.01)
+    assert left.mean().item() == pytest.approx(1, abs=0.05)
+
+
+def test_balanced_classes_find_the_rare_one() -> None:
+    # given a table whose positives are rare
+    table = make_table("binary", rows=2000)
+    rare = table[~table["y"].astype(bool) | (table.index % 12 == 0)]
+    fresh = make_table("binary", rows=1000, seed=1)
+    positives = fresh["y"].astype(bool)
+    # when one network weighs the classes and one does not
+    found = {
+        weight: TabularNetwork(**SMALL, class_weight=weight).fit(make_schema("binary"), rare).predict(fresh)
+        for weight in ("none", "balanced")
+    }
+    # then the first finds more of them
+    recalls = {weight: (answer["prediction"][positives] == True).mean() for weight, answer in found.items()}  # noqa: E712
+    assert recalls["balanced"] > recalls["none"] + 0.1
+
+
+def test_a_regression_has_no_classes_to_balance() -> None:
+    with pytest.raises(ConfigError, match="y has no classes"):
+        TabularNetwork(**SMALL, class_weight="balanced").fit(make_schema(), make_table())
+
+
+def test_wide_tables_and_many_categories_are_fitted() -> None:
+    # given 500 columns and 10 000 categories
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.normal(size=(300, 500)), columns=[f"n{place}" for place in range(500)])
+    table["many"] = [f"c{code}" for code in random.integers(0, 10_000, 300)]
+    table["y"] = table["n0"]
+    columns = {name: Column(kind="numeric") for name in table.columns[:500]}
+    columns["many"] = Column(kind="category", values=tuple(f"c{code}" for code in range(10_000)))
+    schema = TableSchema(name="wide", target=TASKS["regression"], columns=columns)
+    # when it is fitted, then its graph answers
+    model = TabularNetwork(**SMALL | {"max_epochs": 2}).fit(schema, table)
+    session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
+    matrix = model.matrix(table)
+    found = session.run(None, {"features": matrix})[0][:, 0]
+    np.testing.assert_allclose(found, model.score_matrix(matrix), rtol=1e-4, atol=1e-4)
+
+
 def test_a_loss_that_is_not_finite_is_told() -> None:
     with pytest.raises(ConfigError, match="not finite"):
         TabularNetwork(**SMALL).fit(make_schema(), make_table().assign(y=np.linspace(0, 1e100, 600)))
@@ -422,6 +535,11 @@ def test_a_loss_that_is_not_finite_is_told() -> None:
         {"learning_rate": 0.0},
         {"validation_size": 1.0},
         {"max_epochs": 0},
+        {"members": 65},
+        {"numbers": "wavelets"},
+        {"warmup": 1.0},
+        {"mixup": -0.1},
+        {"class_weight": "auto"},
         {"width": 3},
     ],
     ids=str,

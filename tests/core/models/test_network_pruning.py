@@ -1,0 +1,102 @@
+"""Networks that were made smaller."""
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from model_name.core.columns import Column
+from model_name.core.models import BoostedTrees, TabularNetwork
+from model_name.core.models._network_pruning import norm_in, norm_out
+from model_name.core.schemas import TableSchema, Target
+from model_name.errors import ConfigError, NotFittedError
+
+SCHEMA = TableSchema(
+    name="things",
+    target=Target(name="y", task="regression"),
+    columns={"size": Column(kind="numeric", nullable=True), "colour": Column(kind="category")},
+)
+
+
+def make_table(rows: int = 1500, seed: int = 0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    colour = random.choice(np.array(["red", "green"], dtype=object), rows)
+    size = random.normal(size=rows)
+    return pd.DataFrame({"size": size, "colour": colour, "y": np.abs(size) + (colour == "red")})
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["one member", "three members"])
+def fitted(request: pytest.FixtureRequest) -> TabularNetwork:
+    return TabularNetwork(hidden=32, bins=8, max_epochs=8, members=request.param).fit(SCHEMA, make_table())
+
+
+@pytest.mark.parametrize(("share", "hidden"), [(0.5, 16), (0.25, 24), (0.999, 1), (0.001, 32)])
+def test_the_served_graph_shrinks_and_answers_like_the_model(fitted, share: float, hidden: int) -> None:
+    # when a share of the units is taken out
+    smaller = fitted.pruned(share)
+    # then its graph holds fewer numbers, and answers like it
+    graphs = [model.to_onnx().SerializeToString() for model in (fitted, smaller)]
+    assert smaller.hidden == hidden
+    assert (len(graphs[1]) < len(graphs[0])) is (hidden < 32)
+    matrix = smaller.matrix(make_table(seed=1))
+    matrix[0] = np.nan
+    found = onnxruntime.InferenceSession(graphs[1]).run(None, {"features": matrix})[0][:, 0]
+    np.testing.assert_allclose(found, smaller.score_matrix(matrix), rtol=1e-4, atol=1e-4)
+
+
+def test_a_pruned_copy_is_whole_and_leaves_the_first_as_it_was(fitted) -> None:
+    # given what a network answers
+    table = make_table(seed=2)
+    before = fitted.predict(table)
+    # when a part of it is taken out
+    smaller = fitted.pruned(0.2)
+    # then the copy knows the table, can be explained, and is not far off; the first is as it was
+    pd.testing.assert_frame_equal(fitted.predict(table), before)
+    assert fitted.hidden == 32
+    assert smaller.schema_ == fitted.schema_
+    assert smaller.explain(table[:20]).features == ["size", "colour"]
+    assert smaller.predict(table)["prediction"].corr(table["y"]) > 0.5
+
+
+def test_the_least_units_are_those_that_go() -> None:
+    # given a network with units that nobody reads, and some that hear nothing
+    model = TabularNetwork(hidden=8, bins=4, layers=1, max_epochs=2).fit(SCHEMA, make_table(300))
+    first, last = model.get_internal_model().body[0], model.get_internal_model().body[-1]
+    last.weight[:, [1, 4]] = 0.0
+    first.weight[[2, 7]] = 0.0
+    first.bias[[2, 7]] = 0.0
+    # when as many are taken out, then it answers as before
+    smaller = model.pruned(0.5)
+    np.testing.assert_allclose(
+        smaller.predict(make_table())["prediction"], model.predict(make_table())["prediction"], atol=1e-5
+    )
+    assert torch.equal(smaller.get_internal_model().body[0].bias, first.bias[[0, 3, 5, 6]])
+
+
+def test_members_count_together() -> None:
+    # given three members of one layer that share nothing but its weights
+    model = TabularNetwork(hidden=4, bins=4, layers=2, members=3, max_epochs=1).fit(SCHEMA, make_table(300))
+    one, two, _ = (layer for layer in model.get_internal_model().body if hasattr(layer, "weight"))
+    # then a unit weighs what it weighs in all of them
+    into = [
+        nn.functional.linear(one.scale_in[m].abs(), one.weight.abs()) * one.scale_out[m].abs() + one.bias[m].abs()
+        for m in range(3)
+    ]
+    torch.testing.assert_close(norm_in(one), sum(into))
+    out = [(two.scale_out[m, :, None] * two.weight * two.scale_in[m]).abs().sum(dim=0) for m in range(3)]
+    torch.testing.assert_close(norm_out(two), sum(out))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5])
+def test_a_share_has_bounds(fitted, share: float) -> None:
+    with pytest.raises(ConfigError, match="cannot be taken out"):
+        fitted.pruned(share)
+
+
+def test_what_cannot_be_pruned_says_so() -> None:
+    with pytest.raises(NotImplementedError, match="BoostedTrees has no units"):
+        BoostedTrees().pruned(0.5)
+    with pytest.raises(NotFittedError):
+        TabularNetwork().pruned(0.5)

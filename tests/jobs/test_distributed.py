@@ -1,0 +1,74 @@
+"""Training by several processes that torchrun starts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import factories
+
+ROOT = Path(__file__).parents[2]
+# Without dropout, whose draws differ between processes, several processes take the very steps of one.
+NETWORK = {"KIND": "TabularNetwork", "hidden": 16, "bins": 8, "max_epochs": 4, "batch_size": 50, "dropout": 0.0}
+BROKEN = """
+import os
+from typing import Literal
+from model_name.core.models import TabularNetwork
+from model_name.errors import DataError
+
+class Broken(TabularNetwork):
+    KIND: Literal["Broken"] = "Broken"
+
+    def fit_matrix(self, *given):
+        if os.environ["RANK"] == "1":
+            raise DataError("the second process has no luck")
+        super().fit_matrix(*given)
+"""
+
+
+def start(folder: Path, *command: str) -> subprocess.CompletedProcess:
+    # So that the first process can wait for the second, and a broken test ends all the same.
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MODEL_NAME", "MLFLOW_"))}
+    env |= {"PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def write_training(folder: Path, **model: object) -> str:
+    confs = factories.project(folder)
+    plugins = {"plugins": ["broken"]} if model else {}
+    factories.write(confs / "training.yaml", {"job": {"KIND": "TrainingJob", "model": NETWORK | model} | plugins})
+    return str(confs / "training.yaml")
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does_and_one_of_them_registers_it(tmp_path):
+    # given a project, when two processes train together, and then one alone
+    conf = write_training(tmp_path)
+    together = start(tmp_path, *TORCHRUN, "-m", "model_name", "run", conf, "--json")
+    alone = start(tmp_path, "-m", "model_name", "run", conf, "--json")
+    # then both end well, and of the two one speaks
+    assert (together.returncode, alone.returncode) == (0, 0), together.stderr + alone.stderr
+    results = [json.loads(finished.stdout) for finished in (together, alone)]
+    assert together.stderr.count("registered orders") == together.stderr.count("to train on") == 1
+    # and registers the same model, but for the order of sums
+    assert [result["version"] for result in results] == ["1", "2"]
+    assert results[0]["metrics"] == pytest.approx(results[1]["metrics"], rel=1e-3)
+    assert not list((tmp_path / "build/checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_others(tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    conf = write_training(tmp_path, KIND="Broken")
+    finished = start(tmp_path, *TORCHRUN, "-m", "model_name", "run", conf)
+    assert finished.returncode != 0
+    assert "the second process has no luck" in finished.stderr
+    assert "registered" not in finished.stderr
