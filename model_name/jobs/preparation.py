@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import pandas as pd
+
 from model_name.core.documents import Many
 from model_name.io.datasets import ParquetWriter, replacing
 from model_name.jobs.base import Job, Result, table_hash
@@ -17,6 +19,7 @@ class PreparationResult(Result):
         rows: How many rows were read.
         kept: How many are left.
         findings: What was dropped, clipped or ignored, a sentence each.
+        ranges: The first and the last moment of each datetime column, ISO 8601.
     """
 
     source: str
@@ -25,6 +28,7 @@ class PreparationResult(Result):
     rows: int
     kept: int
     findings: Many[str]
+    ranges: dict[str, Many[str]] = {}
 
 
 class PreparationJob(Job):
@@ -56,10 +60,17 @@ class PreparationJob(Job):
             rows=checked.report.rows,
             kept=checked.report.kept,
             findings=tuple(checked.report.sentences()),
+            ranges=ranges(checked.frame),
         )
         with replacing(findings_place(path)) as file:
             file.write(result.model_dump_json(indent=1).encode())
         return result
+
+
+def ranges(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The first and the last moment of each datetime column that has any."""
+    moments = table.select_dtypes("datetime").dropna(axis="columns", how="all")
+    return {str(name): (moments[name].min().isoformat(), moments[name].max().isoformat()) for name in moments}
 
 
 def findings_place(table: str) -> str:
