@@ -15,7 +15,7 @@ from model_name.jobs.evaluations import CONSTANT, EvaluationResult
 from model_name.jobs.explanations import ExplanationResult
 from model_name.jobs.pages import percent
 from model_name.jobs.plots import SHADES, Axis, Chart, heat, number_axis, number_text, share_axis, spark, time_axis
-from model_name.jobs.records import Curves, Detail, Findings, ResidualBand, Search
+from model_name.jobs.records import Curves, Detail, Findings, Band, Search
 from model_name.serving.bundle import ColumnProfile
 
 THIS = "this version"
@@ -149,7 +149,7 @@ def predicted_picture(curves: Curves, unit: str) -> Picture | None:
     return Picture("Predicted and actual", caption, chart.svg(f"Predicted against actual {unit}"))
 
 
-def residual_picture(bands: Sequence[ResidualBand], unit: str, time: str | None) -> Picture | None:
+def residual_picture(bands: Sequence[Band], unit: str, time: str | None) -> Picture | None:
     """The middle and the spread of the residuals along time or rows."""
     if len(bands) < 2:
         return None
@@ -159,15 +159,15 @@ def residual_picture(bands: Sequence[ResidualBand], unit: str, time: str | None)
         x = time_axis(time or "time", places)
     else:
         places = [float(band.x) for band in bands]
-        x = number_axis("row", places)
+        x = number_axis(f"predicted {unit}", places)
     y = number_axis(f"residual in {unit}", [0.0, *(end for band in bands for end in (band.low, band.high))])
     chart = Chart(x, y)
     chart.band(places, [band.low for band in bands], [band.high for band in bands], "a")
     chart.rule(y=0.0)
     chart.line(list(zip(places, (band.middle for band in bands), strict=True)), "a")
     caption = (
-        "The line is the median residual, the area holds eight of ten; a line that leaves zero is a bias, an area that "
-        "widens is growing error."
+        "Actual less predicted: the line is the median, the area holds eight of ten rows. A line that leaves zero is a "
+        "bias, an area that widens a growing error."
     )
     return Picture(
         f"Residuals along {time or 'the rows'}", caption, chart.svg(f"Residuals in {unit} with their spread")
@@ -186,9 +186,9 @@ def seconds(text: str) -> float | None:
 
 def coverage_picture(detail: Detail, unit: str) -> Picture | None:
     """Promised against observed coverage of the predicted intervals."""
-    if not detail.coverage:
+    if not detail.curves.coverage:
         return None
-    levels = sorted(detail.coverage, key=lambda found: found.level)
+    levels = sorted(detail.curves.coverage, key=lambda found: found.level)
     chart = Chart(share_axis("promised share"), share_axis("observed share"))
     chart.line([(0.0, 0.0), (1.0, 1.0)], "rule c")
     chart.line([(found.level, found.observed) for found in levels], "a")
@@ -235,7 +235,10 @@ def calibration_picture(detail: Detail) -> Picture | None:
     chart.line([(found.predicted, found.observed) for found in bins], "a")
     chart.dots([(found.predicted, found.observed) for found in bins], "big a")
     error = detail.calibration_error
-    words = "" if error is None else f" The mean distance is {percent(error)}."
+    before = detail.calibration_error_before
+    words = "" if error is None else f" The mean distance is {percent(error)}"
+    words += "" if before is None else f", without the calibration {percent(before)}"
+    words += "" if error is None else "."
     return Picture(
         "Calibration",
         f"On the line, an event that is given 30 % happens in 3 of 10 cases; above it, more often than it says.{words}",

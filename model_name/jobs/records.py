@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mlflow
 import pandas as pd
 from mlflow.entities import Run
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from model_name.core.documents import Many
 from model_name.errors import NotFoundError
@@ -59,8 +59,8 @@ class Point(Record):
     y: float
 
 
-class ResidualBand(Record):
-    """The 10, 50 and 90 % quantiles of the residuals around a moment (ISO 8601) or a number."""
+class Band(Record):
+    """Quantiles (10, 50, 90 %) of the residuals, actual less predicted, from a moment (ISO 8601) or a prediction on."""
 
     x: str
     low: float
@@ -70,11 +70,19 @@ class ResidualBand(Record):
 
 
 class CalibrationBin(Record):
-    """How often the event happened (`observed`) where it was predicted with this probability."""
+    """How often it was so (`observed`) where it was predicted with this probability."""
 
     predicted: float
     observed: float
     rows: int
+
+
+class Coverage(Record):
+    """How often the actual value lay in the prediction interval of a level, and how wide that is on average."""
+
+    level: float
+    observed: float
+    width: float
 
 
 class Curves(Record):
@@ -82,7 +90,8 @@ class Curves(Record):
 
     Attributes:
         predicted: Prediction (x) and actual value (y) of a sample of rows.
-        residuals: Prediction minus actual, along the time or the rows.
+        residuals: Along the time, or the prediction where there is no time.
+        coverage: Of the prediction intervals, by level.
         roc: False positive rate (x) and true positive rate (y).
         precision_recall: Recall (x) and precision (y).
         calibration: From the least to the largest probability.
@@ -90,19 +99,20 @@ class Curves(Record):
     """
 
     predicted: Many[Point] = ()
-    residuals: Many[ResidualBand] = ()
+    residuals: Many[Band] = ()
+    coverage: Many[Coverage] = ()
     roc: Many[Point] = ()
     precision_recall: Many[Point] = ()
     calibration: Many[CalibrationBin] = ()
     confusion: Many[Many[int]] = ()
 
 
-class Coverage(Record):
-    """How often the actual value lay in the predicted interval of a level, and how wide that is on average."""
+class Threshold(Record):
+    """From which probability on the positive class is answered, and what a row costs then and with 0.5."""
 
-    level: float
-    observed: float
-    width: float
+    value: float
+    cost: float
+    cost_at_half: float
 
 
 class LearningPoint(Record):
@@ -112,43 +122,60 @@ class LearningPoint(Record):
     score: float
 
 
-class WorstSlice(Record):
-    """Rows that were found to be served worse than the rest; `share` is theirs of all held-out rows."""
+class FoundSlice(Record):
+    """Rows that were found to be served worse than the others.
+
+    Attributes:
+        words: Which.
+        rows: How many.
+        metrics: What the version scores on them.
+        share: Their part of the loss of all held-out rows.
+        ratio: Their mean loss as a multiple of that of all.
+    """
 
     words: str
     rows: int
     metrics: dict[str, float | None]
     share: float | None = None
+    ratio: float | None = None
 
 
 class Detail(Record):
-    """What an evaluation says beyond its metrics; everything may be missing.
+    """What an evaluation says beyond its metrics; everything may be missing, and what is not defined is left out.
 
     Attributes:
         intervals: By metric.
+        resampled: What was drawn for them, for people.
         differences: To the champion and to the references.
         curves: For the pictures.
-        coverage: Of the predicted intervals.
-        calibration_error: Mean distance between predicted and observed probability.
+        calibration_error: Mean distance between predicted probability and observed share.
+        calibration_error_before: The same without the calibration.
         learning: The learning curve.
         learning_skipped: Why there is none.
         worst_slices: The worst first.
-        threshold: From which probability on the positive class is predicted.
-        cost: Of the decisions at that threshold.
-        default_cost: Of the decisions at 0.5.
+        threshold: Of a binary target with costs.
     """
 
-    intervals: dict[str, Interval | None] = {}
+    intervals: dict[str, Interval] = {}
+    resampled: str = ""
     differences: Many[Difference] = ()
     curves: Curves = Curves()
-    coverage: Many[Coverage] = ()
     calibration_error: float | None = None
+    calibration_error_before: float | None = None
     learning: Many[LearningPoint] = ()
     learning_skipped: str = ""
-    worst_slices: Many[WorstSlice] = ()
-    threshold: float | None = None
-    cost: float | None = None
-    default_cost: float | None = None
+    worst_slices: Many[FoundSlice] = ()
+    threshold: Threshold | None = None
+
+    @field_validator("intervals", mode="before")
+    @classmethod
+    def _defined(cls, found: Any) -> Any:
+        return {name: ends for name, ends in found.items() if ends is not None and None not in ends.values()}
+
+    @field_validator("differences", "learning", mode="before")
+    @classmethod
+    def _all_defined(cls, found: Any) -> Any:
+        return tuple(one for one in found if None not in one.values())
 
 
 @dataclass(frozen=True)
