@@ -15,7 +15,7 @@ from model_name.jobs.evaluations import CONSTANT, EvaluationResult
 from model_name.jobs.explanations import ExplanationResult
 from model_name.jobs.pages import percent
 from model_name.jobs.plots import SHADES, Axis, Chart, heat, number_axis, number_text, share_axis, spark, time_axis
-from model_name.jobs.records import Curves, Detail, Findings, Band, Search
+from model_name.jobs.records import Band, Curves, Detail, Findings, Search
 from model_name.serving.bundle import ColumnProfile
 
 THIS = "this version"
