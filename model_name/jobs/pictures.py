@@ -170,7 +170,7 @@ def residual_picture(bands: Sequence[Band], unit: str, time: str | None) -> Pict
         "bias, an area that widens a growing error."
     )
     return Picture(
-        f"Residuals along {time or 'the rows'}", caption, chart.svg(f"Residuals in {unit} with their spread")
+        f"Residuals along {time or 'the prediction'}", caption, chart.svg(f"Residuals in {unit} with their spread")
     )
 
 

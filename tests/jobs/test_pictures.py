@@ -1,0 +1,111 @@
+"""What pictures are made from: bins of quantiles, swarms, shades, and which of them there are."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_name.core.metrics import Metric
+from model_name.jobs import pictures
+from model_name.jobs.plots import number_axis
+from model_name.jobs.records import Detail, Search
+from model_name.serving.bundle import ColumnProfile
+
+EXPECTED = {
+    "regression": ["Predicted and actual", "Residuals along moment", "Coverage of the intervals"],
+    "binary": ["ROC curve", "Precision and recall", "Calibration", "Confusion matrix"],
+    "multiclass": ["Calibration", "Confusion matrix"],
+}
+
+
+def test_each_task_has_its_curves(findings_of, task):
+    found = findings_of(task)
+    shown = pictures.curve_pictures(found.manifest.table, found.detail)
+    assert [picture.title for picture in shown] == EXPECTED[task]
+    assert all(picture.caption.endswith(".") for picture in shown)
+
+
+def test_an_evaluation_of_an_older_release_has_no_curves(findings):
+    assert pictures.curve_pictures(findings.manifest.table, Detail()) == []
+    assert pictures.difference_picture(Detail()) is None
+    assert pictures.learning_picture(Detail(), Metric(name="rmse")) is None
+
+
+def test_residuals_without_time_lie_along_the_prediction(findings_of):
+    bands = [{"x": str(x), "low": -1.0, "middle": 0.0, "high": 1.0, "rows": 9} for x in (1.5, 2.5)]
+    found = findings_of("regression", curves={"residuals": bands})
+    (picture,) = pictures.curve_pictures(found.manifest.table.model_copy(update={"time": None}), found.detail)
+    assert picture.title == "Residuals along the prediction"
+    assert "predicted outcome" in picture.svg
+
+
+def test_a_confusion_matrix_that_nobody_could_read_is_not_drawn(findings):
+    wide = Detail.model_validate({"curves": {"confusion": [[1] * 13] * 13}}).curves
+    assert pictures.confusion_picture(wide, [str(label) for label in range(13)]) is None
+
+
+def test_the_constant_does_not_squeeze_the_differences_that_matter(findings_of):
+    far = {"against": "constant", "metric": "rmse", "value": -90.0, "low": -91.0, "high": -89.0}
+    near = {"against": "champion", "metric": "rmse", "value": -0.2, "low": -0.3, "high": -0.1}
+    both = pictures.difference_picture(findings_of("regression", differences=[far, near]).detail)
+    alone = pictures.difference_picture(findings_of("regression", differences=[far]).detail)
+    assert "to constant" not in both.svg
+    assert "to constant" in alone.svg
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=21, max_size=21).map(sorted))
+def test_bins_of_quantiles_hold_all_rows(quantiles):
+    shares = pictures.bin_shares(quantiles)
+    assert sum(shares) == pytest.approx(1)
+    assert min(shares) >= 0
+
+
+def test_bins_of_evenly_spread_quantiles_are_equal():
+    assert pictures.bin_shares(list(np.linspace(0, 100, 21))) == pytest.approx([1 / 24] * 24)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=300))
+def test_a_swarm_stays_on_its_line(values):
+    lifts = pictures.swarm(np.array(values), number_axis("x", [-5, 5]))
+    assert len(lifts) == len(values)
+    assert max(map(abs, lifts)) <= 0.41
+
+
+def test_shades_run_from_low_to_high_and_leave_out_what_has_no_order():
+    assert pictures.shades_of(pd.Series([1.0, 2, 3, 4, 5, np.nan])).tolist() == [1, 2, 3, 4, 4, -1]
+    assert pictures.shades_of(pd.Series(["a", "b"], dtype=object)).tolist() == [-1, -1]
+
+
+def test_the_values_of_a_boolean_are_called_true_and_false(findings):
+    found = {picture.title: picture.svg for picture in pictures.dependence_pictures(findings)}
+    assert ">false<" in found["What flag does"]
+
+
+def test_a_sensitive_column_shows_no_values(findings):
+    hidden = findings.values.drop(columns=["size"])
+    found = pictures.dependence_pictures(type(findings)(**{**vars(findings), "values": hidden}))
+    assert "What size does" not in [picture.title for picture in found]
+
+
+def test_the_stair_of_a_search_falls_to_the_best_trial():
+    trials = pd.DataFrame({"number": [0, 1, 2], "score": [3.0, None, 1.0], "fold_1": [3.0, None, 1.0]})
+    picture = pictures.search_picture(Search("run", "rmse", trials))
+    assert picture.svg.count("h0") == 2  # the failed one has no dot
+    assert pictures.search_picture(Search("run", "rmse", trials.head(1))) is None
+
+
+@pytest.mark.parametrize(
+    ("profile", "bars"),
+    [
+        pytest.param(ColumnProfile(missing=0.0, shares={"true": 0.6, "false": 0.4}), 2, id="shares"),
+        pytest.param(ColumnProfile(missing=0.0, quantiles=tuple(map(float, range(21)))), 24, id="quantiles"),
+        pytest.param(ColumnProfile(missing=0.0, quantiles=(2.0,) * 21), 1, id="one value"),
+    ],
+)
+def test_a_sparkline_has_a_bar_a_bin(profile, bars):
+    assert pictures.sparkline("x", profile).count("<rect") == bars
+
+
+def test_a_column_of_which_nothing_is_known_has_no_sparkline():
+    assert pictures.sparkline("moment", ColumnProfile(missing=0.0)) is None
