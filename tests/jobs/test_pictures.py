@@ -1,5 +1,7 @@
 """What pictures are made from: bins of quantiles, swarms, shades, and which of them there are."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,6 +54,41 @@ def test_the_constant_does_not_squeeze_the_differences_that_matter(findings_of):
     alone = pictures.difference_picture(findings_of("regression", differences=[far]).detail)
     assert "to constant" not in both.svg
     assert "to constant" in alone.svg
+
+
+def test_bars_are_as_long_as_shares_and_diamonds_lie_where_the_others_end(findings):
+    # Given two explanations that agree on one feature
+    now = findings.explanation.model_copy(update={"importances": {"x": 3.0, "y": 1.0}})
+    before = findings.explanation.model_copy(update={"importances": {"y": 30.0, "z": 30.0, "x": 60.0}})
+    # When both are drawn
+    picture = pictures.importance_picture(now, before, "the champion 1.1.0")
+    # Then a bar of 75 % is three times as long as one of 25 %, and a diamond of 50 % ends two thirds along it
+    (left, long), (_, short) = (
+        map(float, found)
+        for found in re.findall(r'<rect class="bar a" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', picture.svg)
+    )
+    diamonds = [float(found) for found in re.findall(r'class="line open b" d="M([\d.]+)', picture.svg)]
+    assert long == pytest.approx(3 * short, abs=0.3)
+    assert diamonds == pytest.approx([left + long * 2 / 3, left + long / 3], abs=0.3)
+    assert "Diamonds are the champion 1.1.0." in picture.caption
+
+
+def test_every_row_has_one_dot_a_feature(findings):
+    features = min(len(findings.explanation.importances), pictures.SWARMED)
+    assert pictures.swarm_picture(findings).svg.count("h0") == len(findings.contributions) * features
+
+
+def test_a_metric_is_drawn_with_its_interval_and_beside_the_others(findings):
+    # Given 0.6 (0.5 to 0.65), a champion of 0.8, a constant of 0.9 and trees of 0.61
+    (picture,) = pictures.metric_pictures(findings.evaluation, findings.detail)
+    # When the places of the marks are read
+    ends = [float(x) for x in re.search(r'class="line a" d="M([\d.]+) [\d.]+H([\d.]+)', picture.svg).groups()]
+    dot = float(re.search(r'class="dots big a" d="M([\d.]+)', picture.svg)[1])
+    others = [float(x) for x in re.findall(r'class="line open [bc]" d="M([\d.]+)', picture.svg)]
+    # Then they are as far apart as the values
+    unit = (ends[1] - ends[0]) / 0.15
+    assert [(x - dot) / unit for x in others] == pytest.approx([0.2, 0.3, 0.01], abs=2e-3)
+    assert (dot - ends[0]) / unit == pytest.approx(0.1, abs=2e-3)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=21, max_size=21).map(sorted))
