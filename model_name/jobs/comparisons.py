@@ -141,7 +141,6 @@ def compare(a: Findings, b: Findings) -> Comparison:
     contract = tuple(contract_changes(a.manifest.table, b.manifest.table))
     parameters = tuple(parameter_changes(a.run.data.params, b.run.data.params))
     metrics = tuple(metric_changes(a, b))
-    are_explained = a.explanation is not None and b.explanation is not None
     return Comparison(
         name=b.version.name,
         a=sides[0],
@@ -154,7 +153,7 @@ def compare(a: Findings, b: Findings) -> Comparison:
         same_rows=are_same_rows(a, b),
         measured=measured(a, b),
         metrics=metrics,
-        importances=tuple(importance_changes(a.explanation, b.explanation)) if are_explained else (),
+        importances=tuple(importance_changes(a.explanation, b.explanation)) if are_explained_alike(a, b) else (),
         missing=tuple(missing(a, b)),
     )
 
@@ -349,6 +348,13 @@ def missing(a: Findings, b: Findings) -> Iterator[str]:
             yield f"{found.version.semver} was not evaluated"
         if found.explanation is None:
             yield f"{found.version.semver} was not explained"
+    if a.explanation and b.explanation and a.explanation.method != b.explanation.method:
+        yield f"one was explained by {a.explanation.method}, the other by {b.explanation.method}"
+
+
+def are_explained_alike(a: Findings, b: Findings) -> bool:
+    """Whether the importances of both mean the same."""
+    return a.explanation is not None and b.explanation is not None and a.explanation.method == b.explanation.method
 
 
 def sentence(
@@ -437,5 +443,5 @@ def comparison_pictures(a: Findings, b: Findings, found: Comparison) -> Iterator
             picture = metric_pair(metric, {found.a.semver: change.a, found.b.semver: change.b})
             if picture is not None:
                 yield picture
-    if a.explanation and b.explanation:
+    if a.explanation and b.explanation and found.importances:
         yield importance_picture(b.explanation, a.explanation, found.a.semver)

@@ -111,7 +111,9 @@ def slice_picture(evaluation: EvaluationResult, detail: Detail) -> Picture | Non
     if not known or overall is None:
         return None
     direction = "higher is better" if metric.greater_is_better else "lower is better"
-    chart = Chart.of_rows(number_axis(f"{metric.name} ({direction})", [overall, *known.values()]), list(known))
+    chart = Chart.of_rows(
+        number_axis(f"{metric.name} ({direction})", [overall, *known.values()]), list(known), longest=30
+    )
     chart.rule(x=overall)
     for row, value in enumerate(known.values()):
         chart.dots([(value, row)], "big a")
@@ -294,7 +296,7 @@ def importance_picture(now: ExplanationResult, before: ExplanationResult | None,
     shown = list(shares)[:BARS]
     theirs = importance_shares(before) if before else {}
     largest = max([shares[name] for name in shown] + [theirs.get(name, 0.0) for name in shown])
-    axis = number_axis("share of all contributions in %", [0.0, 100 * largest * 1.15])
+    axis = number_axis(f"share of all {effect_word(now)}s in %", [0.0, 100 * largest * 1.15])
     chart = Chart.of_rows(axis, shown)
     for row, name in enumerate(shown):
         chart.bar(100 * shares[name], row, "a", words="" if before else percent(shares[name]))
@@ -342,11 +344,16 @@ def swarm_picture(findings: Findings) -> Picture | None:
 
 def contribution_label(schema: TableSchema, explanation: ExplanationResult) -> str:
     """What a contribution is measured in."""
-    word = "weight" if explanation.method == "lime" else "contribution"
+    word = effect_word(explanation)
     if explanation.scale == "prediction":
         return f"{word} in {schema.target.name}"
     whose = label_text(schema.classes[1]) if len(schema.classes) == 2 else "the predicted class"
     return f"{word} to the {explanation.scale} of {whose}"
+
+
+def effect_word(explanation: ExplanationResult) -> str:
+    """What a feature has in a row: LIME's weights are no contributions, they do not add up."""
+    return "weight" if explanation.method == "lime" else "contribution"
 
 
 def swarm(values: np.ndarray, axis: Axis) -> list[float]:

@@ -112,23 +112,25 @@ class Chart:
         x: The horizontal axis.
         y: The vertical one.
         height: In units; the width is always `WIDTH`.
+        longest: How many letters of a name are shown.
         marks: What was drawn so far, in SVG.
     """
 
     x: Axis
     y: Axis
     height: float = HEIGHT
+    longest: int = LONGEST_NAME
     marks: list[str] = field(default_factory=list)
 
     @classmethod
-    def of_rows(cls, x: Axis, names: Sequence[str]) -> "Chart":
+    def of_rows(cls, x: Axis, names: Sequence[str], longest: int = LONGEST_NAME) -> "Chart":
         """A chart with a line for each name."""
-        return cls(x, names_axis(names), height=len(names) * ROW + 52)
+        return cls(x, names_axis(names), height=len(names) * ROW + 52, longest=longest)
 
     @property
     def left(self) -> float:
         """Where the plotting area begins: behind the texts of the vertical axis."""
-        return 12 + TEXT * max(len(short(text)) for _, text in self.y.ticks)
+        return 12 + TEXT * max(len(short(text, self.longest)) for _, text in self.y.ticks)
 
     @property
     def right(self) -> float:
@@ -205,17 +207,19 @@ class Chart:
         found = []
         for position, (value, text) in enumerate(self.x.ticks):
             x, _ = self.at(value, self.y.low)
-            anchor = "end" if position == len(self.x.ticks) - 1 and len(text) > 4 else "middle"
+            is_last, is_long = position == len(self.x.ticks) - 1, len(text) > 4
+            anchor = ("end" if is_last else "middle" if position else "start") if is_long else "middle"
             found.append(f'<path class="grid" d="M{x:.1f} {self.top:.1f}V{self.bottom:.1f}"/>')
             found.append(f'<text class="soft {anchor}" x="{x:.1f}" y="{self.bottom + 14:.1f}">{escape(text)}</text>')
         for value, text in self.y.ticks:
             _, y = self.at(self.x.low, value)
             if not self.y.has_names:
                 found.append(f'<path class="grid" d="M{self.left:.1f} {y:.1f}H{self.right:.1f}"/>')
-            whole = f"<title>{escape(text)}</title>" if short(text) != text else ""
+            name = short(text, self.longest)
+            whole = f"<title>{escape(text)}</title>" if name != text else ""
             found.append(
                 f'<text class="end{"" if self.y.has_names else " soft"}" x="{self.left - 6:.1f}" y="{y + 4:.1f}">'
-                f"{escape(short(text))}{whole}</text>"
+                f"{escape(name)}{whole}</text>"
             )
         half = TEXT * len(self.x.label) / 2
         middle = max(half, min((self.left + self.right) / 2, WIDTH - half))
@@ -281,6 +285,6 @@ def pair(place: XY) -> str:
     return f"{place[0]:.1f} {place[1]:.1f}"
 
 
-def short(text: str, longest: int = LONGEST_NAME) -> str:
+def short(text: str, longest: int) -> str:
     """A name that fits."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

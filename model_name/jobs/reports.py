@@ -132,13 +132,14 @@ def report(
     Args:
         findings: About the version.
         evaluation: That of the findings.
-        before: What the champion before looks at.
+        before: What the champion looks at that it was compared with; counts if it was explained by the same method.
         search: Where the hyperparameters come from.
         prepared: What became of the table.
     """
     manifest, detail, explanation = findings.manifest, findings.detail, findings.explanation
     metric = evaluation.measures[0]
     champion = champion_name(evaluation, findings.gate)
+    before = before if before and explanation and before.method == explanation.method else None
     return render(
         "report.html",
         champion=champion,
@@ -281,8 +282,15 @@ def column_rows(findings: Findings, prepared: PreparationResult | None) -> Itera
             "description": column.description,
             "missing": profile.missing,
             "spark": pictures.sparkline(name, profile),
-            "words": profile_words(column, profile) or range_words(name, prepared),
+            "words": column_words(name, column, profile, prepared),
         }
+
+
+def column_words(name: str, column: Column, profile: ColumnProfile, prepared: PreparationResult | None) -> str:
+    """What a column holds, unless nobody may know."""
+    if column.sensitive:
+        return "sensitive, its values are not shown"
+    return profile_words(column, profile) or range_words(name, prepared)
 
 
 def profile_words(column: Column, profile: ColumnProfile) -> str:

@@ -135,6 +135,13 @@ def test_what_was_not_evaluated_or_explained_is_said(older, candidate, tmp_path)
     assert "The metrics cannot be compared." in text
 
 
+def test_contributions_are_not_compared_with_weights_of_lime(older, candidate):
+    lime = older.explanation.model_copy(update={"method": "lime"})
+    found = compare(replace(older, explanation=lime), candidate)
+    assert found.importances == ()
+    assert found.missing == ("one was explained by lime, the other by shap",)
+
+
 def test_a_comparison_is_a_page_and_tables_of_the_same_words(older, candidate, tmp_path):
     found = compare(older, candidate)
     write_page(older, candidate, found, str(tmp_path / "diff.html"))

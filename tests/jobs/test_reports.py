@@ -149,6 +149,23 @@ def test_folds_are_shown_for_the_own_and_the_best_hyperparameters():
     ]
 
 
+def test_values_of_a_sensitive_column_are_not_shown(findings):
+    schema = findings.manifest.table
+    column = schema.columns["size"].model_copy(update={"sensitive": True})
+    table = schema.model_copy(update={"columns": schema.columns | {"size": column}})
+    hidden = replace(findings, manifest=findings.manifest.model_copy(update={"table": table}))
+    (words,) = (row["words"] for row in column_rows(hidden, None) if row["name"] == "size")
+    assert words == "sensitive, its values are not shown"
+
+
+def test_weights_of_lime_are_called_so_and_not_compared_with_contributions(findings):
+    lime = findings.explanation.model_copy(update={"method": "lime", "additivity_error": None, "fidelity": 0.4})
+    page = report(replace(findings, explanation=lime), findings.evaluation, before=findings.explanation)
+    assert "share of all weights in %" in page
+    assert "explain 40.0 % of the variance" in page
+    assert "Diamonds are" not in page
+
+
 def test_columns_are_told_by_shares_quantiles_or_their_range(findings):
     ranges = prepared(ranges={"moment": ["2024-01-01T00:00:00", "2024-03-10T21:00:00"]})
     found = {row["name"]: row for row in column_rows(findings, ranges)}
