@@ -2,38 +2,23 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from model_name.core.columns import Column
 from model_name.core.documents import Frozen, Many
 from model_name.core.metrics import Metric
-from model_name.core.schemas import TableSchema
 from model_name.io.datasets import replacing
+from model_name.jobs.contracts import Change, contract_changes
 from model_name.jobs.explanations import ExplanationResult
-from model_name.jobs.pages import number, percent, render, size
-from model_name.jobs.pictures import Picture, importance_picture, importance_shares, metric_pair
+from model_name.jobs.featurepictures import importance_picture, importance_shares
+from model_name.jobs.pages import between, number, percent, render, size
+from model_name.jobs.pictures import Picture, metric_pair
 from model_name.jobs.promotion import PromotionResult
 from model_name.jobs.records import Findings
 
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 """A title, the names of the columns, and rows of texts."""
 
-RULES = ("kind", "nullable", "min", "max", "out_of_bounds", "unseen")
-SHOWN_CHANGES = 20
-
-
-class Change(Frozen):
-    """A change of the contract.
-
-    Attributes:
-        name: The input, or the part of the schema.
-        what: What happened to it.
-        words: From what to what.
-    """
-
-    name: str
-    what: Literal["added", "removed", "changed"]
-    words: str
+SHOWN_FEATURES = 20
 
 
 class ParameterChange(Frozen):
@@ -187,58 +172,6 @@ def decision(gate: PromotionResult | None) -> str:
     return f"refused: {', '.join(failed)}"
 
 
-def contract_changes(a: TableSchema, b: TableSchema) -> Iterator[Change]:
-    """What a client or a table notices, inputs first."""
-    for name in b.inputs:
-        if name not in a.inputs:
-            yield Change(name=name, what="added", words=f"a {b.inputs[name].kind} input that requests must carry")
-    for name, column in a.inputs.items():
-        if name not in b.inputs:
-            yield Change(name=name, what="removed", words=f"the {column.kind} input is no longer looked at")
-        elif words := "; ".join(column_changes(column, b.inputs[name])):
-            yield Change(name=name, what="changed", words=words)
-    for part, before, after in (
-        ("target", a.target.name, b.target.name),
-        ("task", a.target.task, b.target.task),
-        ("classes", a.classes, b.classes),
-        ("time", a.time, b.time),
-        ("key", a.key, b.key),
-        ("columns that are not in the schema", a.extra, b.extra),
-    ):
-        if before != after:
-            yield Change(name=part, what="changed", words=f"{shown(before)} → {shown(after)}")
-
-
-def column_changes(a: Column, b: Column) -> Iterator[str]:
-    """What became of the rules of one column."""
-    for rule in RULES:
-        before, after = getattr(a, rule), getattr(b, rule)
-        if before != after:
-            yield f"{rule} {shown(before)} → {shown(after)}"
-    if a.values != b.values:
-        old, new = a.values or (), b.values or ()
-        for word, values in (
-            ("categories added", [value for value in new if value not in old]),
-            ("categories removed", [value for value in old if value not in new]),
-        ):
-            if values:
-                more = f" and {len(values) - SHOWN_CHANGES} more" if len(values) > SHOWN_CHANGES else ""
-                yield f"{word}: {', '.join(values[:SHOWN_CHANGES])}{more}"
-        if set(old) == set(new):
-            yield "categories in another order"
-
-
-def shown(value: Any) -> str:
-    """A value of a schema for people."""
-    if value is None or value == ():
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return (
-        ", ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
-    )
-
-
 def parameter_changes(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[ParameterChange]:
     """The hyperparameters that differ, by name; the kind is among them."""
     for name in sorted(a.keys() | b.keys()):
@@ -299,11 +232,6 @@ def metric_change(
     is_better = metric.is_better(b, a)
     share = f" ({percent(abs(b - a) / abs(a))})" if a else ""
     return change("b" if is_better else "a", f"{'better' if is_better else 'worse'} by {number(abs(b - a))}{share}")
-
-
-def between(low: float, high: float) -> str:
-    """An interval for people."""
-    return f"{number(low)} to {number(high)}"
 
 
 def are_same_rows(a: Findings, b: Findings) -> bool:
@@ -396,7 +324,7 @@ def tables(found: Comparison) -> list[Table]:
         (
             "What they look at (share of all contributions)",
             ("feature", a, b, "rank"),
-            [(row.feature, share(row.a), share(row.b), row.words) for row in found.importances[:SHOWN_CHANGES]],
+            [(row.feature, share(row.a), share(row.b), row.words) for row in found.importances[:SHOWN_FEATURES]],
         ),
     ]
     return [table for table in drawn if table[2]]

@@ -29,6 +29,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:,.4g}"
 
 
+def between(low: float, high: float) -> str:
+    """An interval for people."""
+    return f"{number(low)} to {number(high)}"
+
+
 def percent(share: float) -> str:
     """A share in per cent; what is not nothing is not shown as nothing."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"

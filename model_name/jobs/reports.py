@@ -16,12 +16,12 @@ from model_name.errors import NotFoundError
 from model_name.io.configs import exists
 from model_name.io.datasets import replacing
 from model_name.io.registries import Version
-from model_name.jobs import pictures
+from model_name.jobs import featurepictures, pictures
 from model_name.jobs.base import Job, Result
-from model_name.jobs.comparisons import between, importance_changes
+from model_name.jobs.comparisons import importance_changes
 from model_name.jobs.evaluations import CONSTANT, EVALUATION, EvaluationResult, passes
 from model_name.jobs.explanations import ExplanationResult
-from model_name.jobs.pages import number, percent, render
+from model_name.jobs.pages import between, number, percent, render
 from model_name.jobs.preparation import PreparationResult, findings_place
 from model_name.jobs.promotion import PromotionResult
 from model_name.jobs.records import Detail, Difference, Findings, Search, explanation_of, read_findings, search_of
@@ -160,9 +160,9 @@ def report(
         search_pictures=shown(pictures.search_picture(search) if search else None),
         folds=fold_rows(search, metric) if search else [],
         explanation_pictures=shown(
-            pictures.importance_picture(explanation, before, f"the {champion}") if explanation else None,
-            pictures.swarm_picture(findings),
-            *pictures.dependence_pictures(findings),
+            featurepictures.importance_picture(explanation, before, f"the {champion}") if explanation else None,
+            featurepictures.swarm_picture(findings),
+            *featurepictures.dependence_pictures(findings),
         ),
         importances=list(importance_changes(before, explanation)) if explanation else [],
         is_compared=before is not None,
@@ -281,7 +281,7 @@ def column_rows(findings: Findings, prepared: PreparationResult | None) -> Itera
             "kind": column.kind,
             "description": column.description,
             "missing": profile.missing,
-            "spark": pictures.sparkline(name, profile),
+            "spark": featurepictures.sparkline(name, profile),
             "words": column_words(name, column, profile, prepared),
         }
 
