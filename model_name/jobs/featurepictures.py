@@ -163,7 +163,8 @@ def bin_shares(quantiles: Sequence[float]) -> list[float]:
     low, high = quantiles[0], quantiles[-1]
     if low == high:
         return [1.0]
-    edges = np.linspace(low, high, SPARK_BINS + 1)
-    below = np.array([np.interp(edge, quantiles, np.linspace(0, 1, len(quantiles))) for edge in edges])
+    # From 0 to 1, because the slope of an interpolation over a tiny span would be infinite.
+    places = (np.asarray(quantiles) - low) / (high - low)
+    below = np.interp(np.linspace(0, 1, SPARK_BINS + 1), places, np.linspace(0, 1, len(quantiles)))
     below[0] = 0.0
     return [float(share) for share in np.diff(below)]

@@ -269,8 +269,9 @@ def find(registry: Registry, version: Version, path: str, read: Callable[[Path],
 
 
 def evaluation_of(text: str) -> EvaluationResult:
-    """An evaluation as the class knows it; what another release has written beside that is left to `Detail`."""
-    known = {key: value for key, value in json.loads(text).items() if key in EvaluationResult.model_fields}
+    """An evaluation without what `Detail` reads, and without what another release has written beside that."""
+    mine = EvaluationResult.model_fields.keys() - Detail.model_fields.keys()
+    known = {key: value for key, value in json.loads(text).items() if key in mine}
     return EvaluationResult.model_validate_json(json.dumps(known))
 
 

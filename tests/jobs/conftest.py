@@ -68,6 +68,8 @@ def make_job(workplace: Path, bundle_of: Callable[[str], Path], make_schema: Any
 
 
 METRICS = {"regression": "rmse", "binary": "roc_auc", "multiclass": "log_loss"}
+COSTS = {"false_positive": 1.0, "false_negative": 4.0}
+THRESHOLD = {"value": 0.3, "cost": 0.2, "cost_at_half": 0.25, "costs": COSTS}
 HALVES = [{"predicted": 0.2, "observed": 0.25, "rows": 40}, {"predicted": 0.8, "observed": 0.7, "rows": 40}]
 CURVES: dict[str, dict[str, Any]] = {
     "regression": {
@@ -111,7 +113,7 @@ def evaluation_text(task: str, **changes: Any) -> str:
         ],
         "curves": CURVES[task],
         "calibration_error": None if task == "regression" else 0.05,
-        "threshold": {"value": 0.3, "cost": 0.2, "cost_at_half": 0.25} if task == "binary" else None,
+        "threshold": THRESHOLD if task == "binary" else None,
         "learning": [{"rows": 50, "score": 0.9}, {"rows": 160, "score": 0.6}],
     }
     return json.dumps(found | changes)

@@ -42,6 +42,10 @@ def test_bins_of_quantiles_hold_all_rows(quantiles):
     assert min(shares) >= 0
 
 
+def test_bins_of_a_span_that_is_hardly_one_hold_all_rows():
+    assert sum(pictures.bin_shares([0.0] * 20 + [2.2250738585e-313])) == pytest.approx(1)
+
+
 def test_bins_of_evenly_spread_quantiles_are_equal():
     assert pictures.bin_shares(list(np.linspace(0, 100, 21))) == pytest.approx([1 / 24] * 24)
 

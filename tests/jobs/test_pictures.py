@@ -1,4 +1,4 @@
-"""What pictures are made from: bins of quantiles, swarms, shades, and which of them there are."""
+"""Which pictures there are of what a version is worth, and where their marks are."""
 
 import re
 
