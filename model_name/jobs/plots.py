@@ -207,7 +207,7 @@ class Chart:
         found = []
         for position, (value, text) in enumerate(self.x.ticks):
             x, _ = self.at(value, self.y.low)
-            is_last, is_long = position == len(self.x.ticks) - 1, len(text) > 4
+            is_last, is_long = position == len(self.x.ticks) - 1, len(text) > 4 and not self.y.has_names
             anchor = ("end" if is_last else "middle" if position else "start") if is_long else "middle"
             found.append(f'<path class="grid" d="M{x:.1f} {self.top:.1f}V{self.bottom:.1f}"/>')
             found.append(f'<text class="soft {anchor}" x="{x:.1f}" y="{self.bottom + 14:.1f}">{escape(text)}</text>')
