@@ -71,6 +71,10 @@ class ExportError(ModelNameError, ArithmeticError):
     """An exported model does not answer like the model it was made from."""
 
 
+class ExplanationError(ModelNameError, ArithmeticError):
+    """Contributions of the features do not add up to what they explain."""
+
+
 class AuditError(ModelNameError, RuntimeError):
     """The audit trail was changed after it was written, or has a gap."""
 

@@ -138,6 +138,34 @@ def models_show(ref: Ref, name: Name = "", mlflow: Tracking = DEFAULT_MLFLOW, as
     show(version.title, describe(found, version), as_json=as_json)
 
 
+@models.command("diff")
+def models_diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="The version to compare with, as a rule the older.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The candidate.")],
+    name: Name = "",
+    mlflow: Tracking = DEFAULT_MLFLOW,
+    out: Annotated[str, typer.Option(metavar="FILE.html", help="Write a page as well.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say what differs between two versions: contract, hyperparameters, features, metrics, importances."""
+    from model_name.io.console import show_json, show_rows
+    from model_name.jobs.comparisons import compare, tables, write_page
+    from model_name.jobs.records import read_findings
+
+    found = registry(name, mlflow)
+    older, candidate = (read_findings(found, found.resolve(ref)) for ref in (a, b))
+    comparison = compare(older, candidate)
+    if out:
+        write_page(older, candidate, comparison, out)
+    if as_json:
+        show_json(comparison.model_dump(mode="json"))
+        return
+    for title, columns, rows in tables(comparison):
+        show_rows(title, columns, rows)
+    for words in (comparison.measured, *(f"{missing}." for missing in comparison.missing), comparison.sentence):
+        typer.echo(words)
+
+
 @app.command()
 def promote(
     ref: Ref,

@@ -33,6 +33,7 @@ def test_every_error_survives_a_process_border(kind):
         ("StorageError", OSError, 5, 503),
         ("NotFittedError", RuntimeError, 1, 503),
         ("ExportError", ArithmeticError, 1, 500),
+        ("ExplanationError", ArithmeticError, 1, 500),
         ("AuditError", RuntimeError, 1, 500),
         ("PreemptedError", InterruptedError, 143, 503),
     ],

@@ -161,6 +161,31 @@ def test_models_list_and_show(registered, capfd):
         assert json.loads(capfd.readouterr().out)["gate"] == "passed"
 
 
+def test_models_diff_of_a_version_with_itself_finds_nothing(registered, capfd):
+    # Given a version that was evaluated and not explained
+    page = registered / "diff.html"
+    # When it is compared with itself
+    assert main(["models", "diff", "1", "champion", "--out", str(page), "--json", *store(registered)]) == 0
+    # Then nothing differs, what is missing is said, and there is a page
+    found = json.loads(capfd.readouterr().out)
+    assert (found["contract"], found["parameters"], found["same_rows"]) == ([], [], True)
+    assert [metric["better"] for metric in found["metrics"]] == ["", ""]
+    assert found["missing"] == ["1.0.0 was not explained"] * 2
+    assert found["sentence"] in page.read_text(encoding="utf-8")
+
+
+def test_models_diff_speaks_to_people(registered, capfd):
+    assert main(["models", "diff", "1", "champion", *store(registered)]) == 0
+    told = capfd.readouterr().out
+    assert "Both were measured on the same 120 held-out rows." in told
+    assert "1.0.0 against 1.0.0: the same contract; both BoostedTrees; rmse equal; passed, became champion." in told
+
+
+def test_models_diff_with_an_unknown_version_is_not_found(registered, capfd):
+    assert main(["models", "diff", "1", "9.9.9", *store(registered)]) == 4
+    assert "no version is called '9.9.9'" in capfd.readouterr().err
+
+
 def test_an_unknown_reference_is_not_found(registered, capfd):
     assert main(["models", "show", "9.9.9", *store(registered)]) == 4
     assert "no version is called '9.9.9'" in capfd.readouterr().err

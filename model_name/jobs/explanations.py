@@ -2,17 +2,26 @@
 
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import mlflow
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
+from model_name.core.models import Model
 from model_name.core.versions import LATEST
 from model_name.io.datasets import ParquetWriter
-from model_name.jobs.base import Job, Result
+from model_name.jobs.base import Job, Parts, Result
+from model_name.jobs.surrogates import local_weights
 
 EXPLANATION = "explanation.json"
 SAMPLES = "explanations"
+CONTRIBUTIONS = f"{SAMPLES}/samples.parquet"
+VALUES = f"{SAMPLES}/values.parquet"
+
+Method = Literal["shap", "lime"]
 
 
 class ExplanationResult(Result):
@@ -22,32 +31,39 @@ class ExplanationResult(Result):
         version: Its number.
         semver: Its semantic version.
         rows: How many held-out rows were explained.
-        scale: What the contributions add up to: the prediction, a probability or log-odds.
-        additivity_error: How far they miss it at worst, as a share of the spread.
-        importances: Mean absolute contribution of each feature, the largest first.
+        method: How. Contributions of SHAP add up to the score, weights of LIME do not.
+        scale: What is explained: the prediction, a probability or log-odds.
+        additivity_error: How far contributions miss it at worst, as a share of the spread; None of LIME.
+        fidelity: The mean R2 of the linear models of LIME around their rows; None of SHAP.
+        importances: Mean absolute contribution (or weight) of each feature, the largest first.
         samples: Where the contributions of each row are, Parquet.
     """
 
     version: str
     semver: str
     rows: int
+    method: Method = "shap"
     scale: str
-    additivity_error: float
+    additivity_error: float | None
+    fidelity: float | None = None
     importances: dict[str, float]
     samples: str
 
 
 class ExplanationsJob(Job):
-    """Explain a version by SHAP values on held-out rows.
+    """Explain a version on held-out rows.
 
     Attributes:
         ref: Which version: an alias, a number, a semantic version or `latest`.
         rows: How many held-out rows are explained, drawn by the seed.
+        method: `shap`: contributions that add up to the score. `lime`: weights of a linear model around each row,
+            which do not (needs the extra `explain`).
     """
 
     KIND: Literal["ExplanationsJob"] = "ExplanationsJob"
     ref: str = LATEST
     rows: int = Field(200, gt=0)
+    method: Method = "shap"
 
     def run(self) -> ExplanationResult:
         """As of `Job`.
@@ -55,31 +71,58 @@ class ExplanationsJob(Job):
         Raises:
             DataError: The table does not fit its schema.
             NotFoundError: There is no such version.
-            ArithmeticError: The contributions do not add up to the scores.
+            ExplanationError: The contributions of SHAP do not add up to the scores.
+            DependencyError: LIME is asked for and not installed.
         """
         version = self.registry.resolve(self.ref)
         model = self.registry.load(version.version)
-        test = self.read_parts().test
-        sample = test.sample(min(self.rows, len(test)), random_state=self.seed).sort_index()
-        explanation = model.explain(sample)
-        samples = model.samples_of(explanation, sample)
+        parts = self.read_parts()
+        sample = parts.test.sample(min(self.rows, len(parts.test)), random_state=self.seed).sort_index()
+        samples, found = self._explain(model, parts, sample)
         rows = samples.assign(**model.predict(sample)).reset_index(names="row")
-        path = ParquetWriter(path=f"{self.build.rstrip('/')}/explanations/{self.name}-{version.version}.parquet").write(
-            rows
-        )
+        place = f"{self.build.rstrip('/')}/explanations/{self.name}-{version.version}.parquet"
         result = ExplanationResult(
             version=version.version,
             semver=version.semver,
             rows=len(sample),
-            scale=explanation.scale,
-            additivity_error=explanation.additivity_error,
-            importances=explanation.importances,
-            samples=path,
+            samples=ParquetWriter(path=place).write(rows),
+            **found,
         )
         with self.mlflow.run("explain", experiment=self.name, run_id=version.run_id):
             mlflow.log_dict(result.model_dump(mode="json"), EXPLANATION)
             with tempfile.TemporaryDirectory() as folder:
-                mlflow.log_artifact(ParquetWriter(path=str(Path(folder) / "samples.parquet")).write(rows), SAMPLES)
+                for path, frame in ((CONTRIBUTIONS, rows), (VALUES, feature_values(model, sample))):
+                    mlflow.log_artifact(ParquetWriter(path=str(Path(folder) / Path(path).name)).write(frame), SAMPLES)
         first = ", ".join(list(result.importances)[:3])
         self.alerts.notify("explained", f"{version.title} looks most at {first}")
         return result
+
+    def _explain(self, model: Model, parts: Parts, sample: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """One row of contributions a row, and what is said of all of them."""
+        if self.method == "lime":
+            local = local_weights(model, parts.train, sample, seed=self.seed)
+            said = {"scale": local.scale, "additivity_error": None, "fidelity": local.fidelity}
+            return local.weights, {"method": "lime", "importances": local.importances} | said
+        explanation = model.explain(sample)
+        return model.samples_of(explanation, sample), {
+            "scale": explanation.scale,
+            "additivity_error": explanation.additivity_error,
+            "importances": explanation.importances,
+        }
+
+
+def feature_values(model: Model, table: pd.DataFrame) -> pd.DataFrame:
+    """What the model saw, row by row: numbers, and categories as texts. Sensitive columns are left out."""
+    matrix = model.matrix(table)
+    values: dict[str, Any] = {}
+    for position, feature in enumerate(model.features.columns):
+        if not model.schema_.columns[feature.source].sensitive:
+            column = matrix[:, position]
+            is_category = feature.kind == "category"
+            values[feature.name] = categories_of(column, feature.values) if is_category else column
+    return pd.DataFrame(values)
+
+
+def categories_of(codes: NDArray[np.float32], values: tuple[str, ...]) -> list[str | None]:
+    """The texts of the codes of a category; None where it is missing or unseen."""
+    return [None if np.isnan(code) else values[int(code)] for code in codes]

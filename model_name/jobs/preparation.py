@@ -21,6 +21,7 @@ class PreparationResult(Result):
         rows: How many rows were read.
         kept: How many are left.
         findings: What was dropped, clipped or ignored, a sentence each.
+        ranges: The first and the last moment of each datetime column, ISO 8601.
     """
 
     source: str
@@ -29,6 +30,7 @@ class PreparationResult(Result):
     rows: int
     kept: int
     findings: Many[str]
+    ranges: dict[str, Many[str]] = {}
 
 
 class PreparationJob(Job):
@@ -61,6 +63,7 @@ class PreparationJob(Job):
             rows=checked.report.rows,
             kept=checked.report.kept,
             findings=tuple(checked.report.sentences()),
+            ranges=ranges(checked.frame),
         )
         with replacing(findings_place(path)) as file:
             file.write(result.model_dump_json(indent=1).encode())
@@ -71,6 +74,12 @@ class PreparationJob(Job):
         schema = self.schema_
         columns = frames.to_columns(train, schema)
         fit_features(schema, columns, Goal.of(schema, frames.target_codes(train, schema)))
+
+
+def ranges(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The first and the last moment of each datetime column that has any."""
+    moments = table.select_dtypes("datetime").dropna(axis="columns", how="all")
+    return {str(name): (moments[name].min().isoformat(), moments[name].max().isoformat()) for name in moments}
 
 
 def findings_place(table: str) -> str:

@@ -1,30 +1,36 @@
-"""One self-contained page about a version: verdict, metrics, gate, explanations, data, lineage."""
+"""One self-contained page about a version: verdict, metrics, gate, weak spots, curves, search, data and lineage."""
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
+import fsspec
 import mlflow
 from pydantic import Field
 
 import model_name
+from model_name.core.columns import Column
 from model_name.core.metrics import Metric
 from model_name.core.versions import LATEST
 from model_name.errors import NotFoundError
 from model_name.io.configs import exists
 from model_name.io.datasets import replacing
 from model_name.io.registries import Version
+from model_name.jobs import featurepictures, pictures
 from model_name.jobs.base import Job, Result
+from model_name.jobs.comparisons import importance_changes
 from model_name.jobs.evaluations import CONSTANT, EVALUATION, EvaluationResult, passes
-from model_name.jobs.explanations import EXPLANATION, ExplanationResult
+from model_name.jobs.explanations import ExplanationResult
+from model_name.jobs.pages import between, number, percent, render
 from model_name.jobs.preparation import PreparationResult, findings_place
-from model_name.jobs.promotion import GATE, PromotionResult
-from model_name.serving.bundle import Manifest, read_manifest
+from model_name.jobs.promotion import PromotionResult
+from model_name.jobs.records import Detail, Difference, Findings, Search, explanation_of, read_findings, search_of
+from model_name.serving.bundle import ColumnProfile
 
 REPORT = "report.html"
-TEMPLATES = Path(__file__).parent / "templates"
-SHOWN_FEATURES = 20
+CHAMPION = "champion"  # what an evaluation calls the one that it compared with
+SHOWN_VALUES = 3
+BOOLEANS = {"1.0": "true", "0.0": "false"}  # a checked frame holds booleans as numbers
 
 
 class ReportResult(Result):
@@ -70,25 +76,14 @@ class ReportJob(Job):
             NotFoundError: There is no such version, or it was not evaluated.
         """
         version = self.registry.resolve(self.ref)
-        evaluation = EvaluationResult.model_validate_json(self._text(version, EVALUATION))
-        gate = self._gate(version)
         bundle = self._bundle(version)
-        manifest = read_manifest(bundle)
-        page = render(
-            "report.html",
-            verdict=verdict(self.name, evaluation, gate),
-            manifest=manifest,
-            evaluation=evaluation,
-            gate=gate,
-            explanation=self._explanation(version),
-            prepared=self._prepared(),
-            run=mlflow.get_run(version.run_id),
-            version=version,
-            rows=metric_rows(evaluation),
-            columns=column_rows(manifest),
-            code=model_name.__version__,
-            top=SHOWN_FEATURES,
-        )
+        findings = read_findings(self.registry, version, bundle)
+        evaluation, gate = findings.evaluation, findings.gate
+        if evaluation is None:
+            raise NotFoundError(
+                f"{version.title} has no {EVALUATION}, it was not evaluated", hint="run the EvaluationsJob for it first"
+            )
+        page = report(findings, evaluation, self._before(evaluation), search_of(findings.run), self._prepared())
         path = self.path or f"{self.build.rstrip('/')}/reports/{self.name}-{version.version}.html"
         with replacing(path) as file:
             file.write(page.encode())
@@ -107,57 +102,130 @@ class ReportJob(Job):
             report=path,
         )
 
-    def _text(self, version: Version, path: str) -> str:
-        return self.registry.artifact(version, path).read_text(encoding="utf-8")
-
-    def _explanation(self, version: Version) -> ExplanationResult | None:
-        try:
-            return ExplanationResult.model_validate_json(self._text(version, EXPLANATION))
-        except NotFoundError:
-            return None
-
-    def _gate(self, version: Version) -> PromotionResult | None:
-        try:
-            return PromotionResult.model_validate_json(self._text(version, GATE))
-        except NotFoundError:
-            return None
-
     def _bundle(self, version: Version) -> Path:
         """The bundle that training left here, or else a copy from the registry."""
         place = Path(self.build) / "bundles" / self.name / version.version
         return place if place.is_dir() else self.registry.bundle(version.version)
 
+    def _before(self, evaluation: EvaluationResult) -> ExplanationResult | None:
+        """What the champion looks at that the version was compared with."""
+        champion = evaluation.champion and self.registry.find(evaluation.champion.version)
+        return explanation_of(self.registry, champion) if champion else None
+
     def _prepared(self) -> PreparationResult | None:
         place = findings_place(self.table.path)
         if not exists(place):
             return None
-        import fsspec
-
         with fsspec.open(place, "rt") as file:
             return PreparationResult.model_validate_json(file.read())
 
 
-def verdict(name: str, evaluation: EvaluationResult, gate: PromotionResult | None) -> str:
+def report(
+    findings: Findings,
+    evaluation: EvaluationResult,
+    before: ExplanationResult | None = None,
+    search: Search | None = None,
+    prepared: PreparationResult | None = None,
+) -> str:
+    """The page.
+
+    Args:
+        findings: About the version.
+        evaluation: That of the findings.
+        before: What the champion looks at that it was compared with; counts if it was explained by the same method.
+        search: Where the hyperparameters come from.
+        prepared: What became of the table.
+    """
+    manifest, detail, explanation = findings.manifest, findings.detail, findings.explanation
+    metric = evaluation.measures[0]
+    champion = champion_name(evaluation, findings.gate)
+    before = before if before and explanation and before.method == explanation.method else None
+    return render(
+        "report.html",
+        champion=champion,
+        verdict=verdict(findings.version, evaluation, detail, findings.gate),
+        findings=findings,
+        manifest=manifest,
+        evaluation=evaluation,
+        detail=detail,
+        gate=findings.gate,
+        explanation=explanation,
+        prepared=prepared,
+        search=search,
+        metric=metric,
+        rows=metric_rows(evaluation, detail),
+        metric_pictures=shown(pictures.difference_picture(detail), *pictures.metric_pictures(evaluation, detail)),
+        slice_pictures=shown(pictures.slice_picture(evaluation, detail)),
+        curves=shown(*pictures.curve_pictures(manifest.table, detail), pictures.learning_picture(detail, metric)),
+        search_pictures=shown(pictures.search_picture(search) if search else None),
+        folds=fold_rows(search, metric) if search else [],
+        explanation_pictures=shown(
+            featurepictures.importance_picture(explanation, before, f"the {champion}") if explanation else None,
+            featurepictures.swarm_picture(findings),
+            *featurepictures.dependence_pictures(findings),
+        ),
+        importances=list(importance_changes(before, explanation)) if explanation else [],
+        is_compared=before is not None,
+        columns=list(column_rows(findings, prepared)),
+        code=model_name.__version__,
+    )
+
+
+def shown(*found: pictures.Picture | None) -> list[pictures.Picture]:
+    """The pictures that there are."""
+    return [picture for picture in found if picture is not None]
+
+
+def verdict(version: Version, evaluation: EvaluationResult, detail: Detail, gate: PromotionResult | None) -> str:
     """One sentence for someone who reads no further."""
     metric = evaluation.measures[0]
-    value = evaluation.metrics[metric.name]
-    decided = "was not put through the gate"
-    if gate is not None:
-        decided = f"is the {gate.alias}" if gate.accepted else "was refused by the gate"
-        decided += " by force, against its checks" if gate.forced else ""
-    sentence = (
-        f"{name} {evaluation.semver} {decided}: {metric.name} {number(value)} on {evaluation.rows:,} held-out rows"
-    )
-    compared = [
-        compared_with(metric, value, scores[metric.name], f"{'a constant' if who == CONSTANT else who}")
-        for who, scores in evaluation.references.items()
-    ]
-    champion = evaluation.champion
-    if champion is not None and not champion.problem:
-        compared.insert(
-            0, compared_with(metric, value, champion.metrics[metric.name], f"the champion before, {champion.semver}")
-        )
-    return f"{sentence}; {', '.join(filter(None, compared))}."
+    interval = detail.intervals.get(metric.name)
+    certain = f" (95 % interval {between(interval.low, interval.high)})" if interval else ""
+    worth = f"{metric.name} {number(evaluation.metrics[metric.name])}{certain} on {evaluation.rows:,} held-out rows"
+    compared = ", ".join(comparisons(evaluation, detail, champion_name(evaluation, gate)))
+    return f"{version.name} {evaluation.semver} {decided(version, gate)}: {worth}{'; ' if compared else ''}{compared}."
+
+
+def decided(version: Version, gate: PromotionResult | None) -> str:
+    """What became of a version."""
+    if gate is None:
+        return "was not put through the gate"
+    if not gate.accepted:
+        return "was refused by the gate"
+    force = " by force, against its checks" if gate.forced else ""
+    return f"{'is' if gate.alias in version.aliases else 'was'} the {gate.alias}{force}"
+
+
+def champion_name(evaluation: EvaluationResult, gate: PromotionResult | None) -> str:
+    """What to call the champion that it was compared with; a version that was promoted took its place."""
+    if evaluation.champion is None:
+        return ""
+    return f"{'previous champion' if gate and gate.accepted else 'champion'} {evaluation.champion.semver}"
+
+
+def comparisons(evaluation: EvaluationResult, detail: Detail, champion: str) -> Iterator[str]:
+    """`"better than X by a to b"`, the champion first; without an interval, as a share of X's value."""
+    metric = evaluation.measures[0]
+    called = {CONSTANT: "a constant", CHAMPION: f"the {champion}"}
+    scores = {who: found[metric.name] for who, found in evaluation.references.items()}
+    if evaluation.champion is not None and not evaluation.champion.problem:
+        scores = {CHAMPION: evaluation.champion.metrics[metric.name]} | scores
+    known = {found.against: found for found in detail.differences if found.metric == metric.name}
+    for who, score in scores.items():
+        name = called.get(who, who)
+        words = told(metric, known[who], name) if who in known else ""
+        if words := words or compared_with(metric, evaluation.metrics[metric.name], score, name):
+            yield words
+
+
+def told(metric: Metric, found: Difference, who: str) -> str:
+    """A difference with its interval, in words."""
+    gains = (found.low, found.high) if metric.greater_is_better else (-found.high, -found.low)
+    if gains[0] > 0:
+        return f"better than {who} by {between(*gains)}"
+    if gains[1] < 0:
+        return f"worse than {who} by {between(-gains[1], -gains[0])}"
+    return f"cannot be told apart from {who} (difference {between(found.low, found.high)})"
 
 
 def compared_with(metric: Metric, value: float | None, other: float | None, who: str) -> str:
@@ -167,10 +235,10 @@ def compared_with(metric: Metric, value: float | None, other: float | None, who:
     share = abs(value - other) / abs(other)
     if share < 0.0005:  # would be printed as 0.0 %
         return f"equal to {who}"
-    return f"{share:.1%} {'better' if metric.is_better(value, other) else 'worse'} than {who}"
+    return f"{percent(share)} {'better' if metric.is_better(value, other) else 'worse'} than {who}"
 
 
-def metric_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
+def metric_rows(evaluation: EvaluationResult, detail: Detail) -> list[dict[str, Any]]:
     """The metrics table: one row a metric, one column a model."""
     rows = []
     for metric in evaluation.measures:
@@ -181,6 +249,7 @@ def metric_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
                 "arrow": "↑" if metric.greater_is_better else "↓",
                 "direction": "higher is better" if metric.greater_is_better else "lower is better",
                 "value": value,
+                "interval": detail.intervals.get(metric.name),
                 "threshold": metric.threshold,
                 "passed": passes(metric, value),
                 "champion": evaluation.champion.metrics.get(metric.name) if evaluation.champion else None,
@@ -190,34 +259,58 @@ def metric_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
     return rows
 
 
-def column_rows(manifest: Manifest) -> list[dict[str, Any]]:
+def fold_rows(search: Search, metric: Metric) -> list[dict[str, Any]]:
+    """The folds of the search: the model's own hyperparameters and the best found, side by side."""
+    trials = search.trials[search.trials["score"].notna()]
+    if not len(trials):
+        return []
+    scores = trials["score"].astype(float)
+    own, best = trials.iloc[0], trials.iloc[int(scores.argmax() if metric.greater_is_better else scores.argmin())]
+    names = {f"fold {name.removeprefix('fold_')}": name for name in trials.columns if name.startswith("fold_")}
+    return [
+        {"name": words, "own": own[name], "best": best[name]} for words, name in ({"mean": "score"} | names).items()
+    ]
+
+
+def column_rows(findings: Findings, prepared: PreparationResult | None) -> Iterator[dict[str, Any]]:
     """The data table: one row an input."""
-    rows = []
-    for name, column in manifest.table.inputs.items():
-        profile = manifest.profile[name]
-        words = ""
-        if profile.quantiles:
-            middle = profile.quantiles[len(profile.quantiles) // 2]
-            words = f"{number(profile.quantiles[0])} … {number(middle)} … {number(profile.quantiles[-1])}"
-        elif profile.shares:
-            first = list(profile.shares.items())[:3]
-            words = ", ".join(f"{value} {share:.0%}" for value, share in first)
-            words += f", {len(profile.shares) - 3} more" if len(profile.shares) > 3 else ""
-        rows.append({"name": name, "kind": column.kind, "missing": profile.missing, "words": words})
-    return rows
+    for name, column in findings.manifest.table.inputs.items():
+        profile = findings.manifest.profile[name]
+        yield {
+            "name": name,
+            "kind": column.kind,
+            "description": column.description,
+            "missing": profile.missing,
+            "spark": featurepictures.sparkline(name, profile),
+            "words": column_words(name, column, profile, prepared),
+        }
 
 
-def number(value: float | None) -> str:
-    """A figure for people: four digits that count."""
-    return "–" if value is None else f"{value:,.4g}"
+def column_words(name: str, column: Column, profile: ColumnProfile, prepared: PreparationResult | None) -> str:
+    """What a column holds, unless nobody may know."""
+    if column.sensitive:
+        return "sensitive, its values are not shown"
+    return profile_words(column, profile) or range_words(name, prepared)
 
 
-def render(template: str, **context: Any) -> str:
-    """A page from its template; everything in the context is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    environment.filters["number"] = number
-    environment.filters["compact"] = lambda value: json.dumps(value, sort_keys=True)
-    page: str = environment.get_template(template).render(**context)
-    return page
+def profile_words(column: Column, profile: ColumnProfile) -> str:
+    """What a column holds in the training part."""
+    if profile.quantiles:
+        middle = profile.quantiles[len(profile.quantiles) // 2]
+        return f"{number(profile.quantiles[0])} … {number(middle)} … {number(profile.quantiles[-1])}"
+    names = BOOLEANS if column.kind == "boolean" else {}
+    first = list(profile.shares.items())[:SHOWN_VALUES]
+    words = ", ".join(f"{names.get(value, value)} {percent(share)}" for value, share in first)
+    left = len(profile.shares) - SHOWN_VALUES
+    return f"{words}, {left:,} more" if left > 0 else words
+
+
+def range_words(name: str, prepared: PreparationResult | None) -> str:
+    """From when to when, in the whole table."""
+    first, last = prepared.ranges.get(name, ("", "")) if prepared else ("", "")
+    return f"{moment(first)} … {moment(last)} (whole table)" if first else ""
+
+
+def moment(text: str) -> str:
+    """A moment for people, to the minute."""
+    return text[:16].replace("T", " ").removesuffix(" 00:00")

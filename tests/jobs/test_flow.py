@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from model_name.io.audits import AuditTrail
+from model_name.jobs.records import search_of
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.settings import load_job
@@ -146,6 +147,13 @@ def test_the_champion_stays_after_a_refusal(history):
         assert job.registry.resolve("champion").version == "1"
 
 
+def test_lime_explains_a_version_without_adding_up(history):
+    found = run(history.confs, "explanations", "job.method=lime", "job.rows=3")
+    assert (found.method, found.additivity_error, found.rows) == ("lime", None, 3)
+    assert found.fidelity is not None
+    assert len(pd.read_parquet(found.samples)) == 3
+
+
 def test_force_needs_an_actor_and_a_reason(history):
     with pytest.raises(ValueError, match="needs an actor and a reason"):
         run(history.confs, "promotion", "job.force=true")
@@ -177,6 +185,11 @@ def test_tuning_finds_parameters_that_training_takes(tmp_path):
     assert found.trials == 3
     assert found.score <= found.default_score
     assert trained.params["max_iter"] == found.params["max_iter"]
+    # And the report knows where they come from, but not of a version that has others
+    other = run(confs, "training", "job.model={KIND: BoostedTrees, max_iter: 7}")
+    searches = [search_of(mlflow.get_run(one.run_id)) for one in (trained, other)]
+    assert (searches[0].run_id, searches[0].metric, len(searches[0].trials)) == (found.run_id, "rmse", 3)
+    assert searches[1] is None
 
 
 def test_a_version_whose_files_cannot_be_stored_is_withdrawn(tmp_path, monkeypatch):

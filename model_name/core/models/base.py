@@ -24,7 +24,7 @@ from model_name.core.features import Features, Matrix
 from model_name.core.fitting import Goal, fit_features, learning_matrix
 from model_name.core.models.transfers import require_transferable
 from model_name.core.schemas import Label, Outputs, TableSchema
-from model_name.errors import DataError, NotFittedError
+from model_name.errors import DataError, ExplanationError, NotFittedError
 
 T = TypeVar("T")
 
@@ -231,12 +231,13 @@ class Model(Closed, ABC):
         """Contributions of the features to the score of each row.
 
         Raises:
-            ArithmeticError: They do not add up to the scores.
+            ExplanationError: They do not add up to the scores.
         """
         explanation = self.explain_matrix(self.matrix(table))
         if explanation.additivity_error > ADDITIVITY_TOLERANCE:
-            raise ArithmeticError(
-                f"{self.KIND}: contributions miss the scores by {explanation.additivity_error:.2%} of their spread"
+            raise ExplanationError(
+                f"{self.KIND}: contributions miss the scores by {explanation.additivity_error:.2%} of their spread",
+                hint="`method: lime` in the ExplanationsJob needs no adding up; or mend the kind's explain_matrix",
             )
         return explanation
 

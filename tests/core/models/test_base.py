@@ -13,7 +13,7 @@ from model_name.core import frames
 from model_name.core.decisions import Decision
 from model_name.core.models import BoostedTrees, ConstantModel, Explanation, Model, RandomForest, model_kinds
 from model_name.core.models.trees import SklearnModel
-from model_name.errors import DataError, ExportError, NotFittedError
+from model_name.errors import DataError, ExplanationError, ExportError, NotFittedError
 from model_name.jobs.exports import check_parity, export_bundle, parity_rows
 
 KINDS = ("BoostedTrees", "RandomForest", "ConstantModel", "LinearModel", "AutoModel")
@@ -235,7 +235,7 @@ class Lying(ConstantModel):
 
 def test_contributions_that_do_not_add_up_are_an_error(make_schema, make_table):
     table = frames.check(make_table("regression"), make_schema("regression")).frame
-    with pytest.raises(ArithmeticError, match="contributions miss the scores by"):
+    with pytest.raises(ExplanationError, match="contributions miss the scores by"):
         Lying().fit(make_schema("regression"), table).explain(table.head(5))
 
 

@@ -1,0 +1,77 @@
+"""What a client or a table notices of another schema."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from model_name.core.columns import Column
+from model_name.core.documents import Frozen
+from model_name.core.schemas import TableSchema
+
+RULES = ("kind", "nullable", "min", "max", "out_of_bounds", "unseen")
+SHOWN_VALUES = 20
+
+
+class Change(Frozen):
+    """A change of the contract.
+
+    Attributes:
+        name: The input, or the part of the schema.
+        what: What happened to it.
+        words: From what to what.
+    """
+
+    name: str
+    what: Literal["added", "removed", "changed"]
+    words: str
+
+
+def contract_changes(a: TableSchema, b: TableSchema) -> Iterator[Change]:
+    """What a client or a table notices, inputs first."""
+    for name in b.inputs:
+        if name not in a.inputs:
+            yield Change(name=name, what="added", words=f"a {b.inputs[name].kind} input that requests must carry")
+    for name, column in a.inputs.items():
+        if name not in b.inputs:
+            yield Change(name=name, what="removed", words=f"the {column.kind} input is no longer looked at")
+        elif words := "; ".join(column_changes(column, b.inputs[name])):
+            yield Change(name=name, what="changed", words=words)
+    for part, before, after in (
+        ("target", a.target.name, b.target.name),
+        ("task", a.target.task, b.target.task),
+        ("classes", a.classes, b.classes),
+        ("time", a.time, b.time),
+        ("key", a.key, b.key),
+        ("columns that are not in the schema", a.extra, b.extra),
+    ):
+        if before != after:
+            yield Change(name=part, what="changed", words=f"{shown(before)} → {shown(after)}")
+
+
+def column_changes(a: Column, b: Column) -> Iterator[str]:
+    """What became of the rules of one column."""
+    for rule in RULES:
+        before, after = getattr(a, rule), getattr(b, rule)
+        if before != after:
+            yield f"{rule} {shown(before)} → {shown(after)}"
+    if a.values != b.values:
+        old, new = a.values or (), b.values or ()
+        for word, values in (
+            ("categories added", [value for value in new if value not in old]),
+            ("categories removed", [value for value in old if value not in new]),
+        ):
+            if values:
+                more = f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
+                yield f"{word}: {', '.join(values[:SHOWN_VALUES])}{more}"
+        if set(old) == set(new):
+            yield "categories in another order"
+
+
+def shown(value: Any) -> str:
+    """A value of a schema for people."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (
+        ", ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
+    )

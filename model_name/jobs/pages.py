@@ -1,0 +1,48 @@
+"""Pages that need nothing but themselves: no script, no font, no picture from elsewhere."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, **context: Any) -> str:
+    """A page from its template; everything in the context is escaped, but for the SVG that `plots` has made."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "count": lambda value: f"{value:,}", "percent": percent, "size": size}
+    page: str = environment.get_template(template).render(**context)
+    return page
+
+
+def number(value: float | None) -> str:
+    """A figure for people: four digits that count."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:,.4g}"
+
+
+def between(low: float, high: float) -> str:
+    """An interval for people."""
+    return f"{number(low)} to {number(high)}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent; what is not nothing is not shown as nothing."""
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def size(count: int) -> str:
+    """Bytes in a unit that keeps them short."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:,.3g} {unit}" if unit != "bytes" else f"{count} bytes"
+        count /= 1024  # type: ignore[assignment]
+    return f"{count:,.3g} GiB"

@@ -1,0 +1,55 @@
+"""What changed in the contract of two schemas."""
+
+import pytest
+
+from model_name.core.schemas import TableSchema
+from model_name.jobs.contracts import contract_changes
+
+COLUMN = {"kind": "numeric", "min": 0, "max": 10}
+GROUP = {"kind": "category", "values": ["a", "b"]}
+
+
+def schema(columns, **changes):
+    target = {"name": "y", "task": "regression"}
+    return TableSchema.model_validate({"name": "t", "target": target, "columns": {"x": COLUMN} | columns} | changes)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        pytest.param({}, {}, [], id="nothing"),
+        pytest.param({}, {"z": {"kind": "boolean"}}, [("z", "added", "a boolean input")], id="an input more"),
+        pytest.param({"z": {"kind": "boolean"}}, {}, [("z", "removed", "no longer looked at")], id="an input less"),
+        pytest.param({}, {"x": COLUMN | {"max": 20}}, [("x", "changed", "max 10 → 20")], id="a bound"),
+        pytest.param({}, {"x": {"kind": "numeric", "min": 0}}, [("x", "changed", "max 10 → none")], id="no bound"),
+        pytest.param({}, {"x": COLUMN | {"nullable": True}}, [("x", "changed", "nullable no → yes")], id="nullable"),
+        pytest.param(
+            {"g": GROUP}, {"g": {"kind": "boolean"}}, [("g", "changed", "kind category → boolean")], id="kind"
+        ),
+        pytest.param(
+            {"g": GROUP},
+            {"g": GROUP | {"values": ["b", "c"]}},
+            [("g", "changed", "categories added: c; categories removed: a")],
+            id="categories",
+        ),
+        pytest.param(
+            {"g": GROUP}, {"g": GROUP | {"values": ["b", "a"]}}, [("g", "changed", "another order")], id="their order"
+        ),
+        pytest.param(
+            {"z": {"kind": "boolean"}},
+            {"z": {"kind": "boolean", "feature": False}},
+            [("z", "removed", "")],
+            id="no feature",
+        ),
+    ],
+)
+def test_changes_of_the_contract(before, after, expected):
+    found = list(contract_changes(schema(before), schema(after)))
+    assert [(change.name, change.what) for change in found] == [(name, what) for name, what, _ in expected]
+    assert all(words in change.words for change, (_, _, words) in zip(found, expected, strict=True))
+
+
+def test_another_target_is_a_change_of_the_contract():
+    other = schema({}, target={"name": "y", "task": "binary", "classes": ["no", "yes"]})
+    found = {change.name: change.words for change in contract_changes(schema({}), other)}
+    assert found == {"task": "regression → binary", "classes": "none → no, yes"}
