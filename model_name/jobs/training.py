@@ -20,11 +20,13 @@ from model_name.core.decisions import Costs, Decision
 from model_name.core.metrics import Scores, score_all
 from model_name.core.models import AutoModel, FitContext, Model, ModelConfig
 from model_name.core.models.kinds import sentence
+from model_name.core.schemas import Outputs
 from model_name.errors import ConfigError, DataError
 from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
 from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result, loggable, table_hash
 from model_name.jobs.exports import export_bundle, stamp
+from model_name.jobs.shrinking import Export
 from model_name.serving.bundle import Bundle
 from model_name.utils.automl import AutoSearcher
 from model_name.utils.signers import SchemaSigner, SignerKind
@@ -71,6 +73,7 @@ class TrainingJob(Job):
         interval: Which prediction intervals a regression is given; null for none. Ignored where there are classes.
         costs: What wrong answers of a binary target cost; it is answered so that they cost least.
         calibration: How probabilities are made to mean what they say.
+        export: How small the bundle is made, and may be.
         warm_start: The version whose weights the fit begins from: an alias, a number, a semantic version or `latest`.
     """
 
@@ -82,6 +85,7 @@ class TrainingJob(Job):
     interval: Conformal | None = Conformal()
     costs: Costs | None = None
     calibration: Calibration = "none"
+    export: Export = Export()
     warm_start: str | None = None
 
     def run(self) -> TrainingResult:
@@ -96,17 +100,17 @@ class TrainingJob(Job):
         """
         if not ranks.is_first():
             self._follow()
-        metrics = self.measures
+        _ = self.measures  # one that does not fit is cheaper to learn of before a table is read
         self._check_decision()
         earlier = self._earlier()
         parts = self.read_parts()
         model = self._chosen(self.configured(), parts)
         with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
             self._log_inputs(parts, model, earlier)
-            seconds = self._learn(model, parts.train, earlier)
-            scores = score_all(metrics, parts.test[self.schema_.target.name].to_numpy(), model.outputs(parts.test))
+            whole, model, seconds = self._learn(model, parts.train, earlier)
+            scores = self._scores(parts, model.outputs(parts.test))
             mlflow.log_metrics(loggable(scores) | {FIT_SECONDS: seconds})
-            version, bundle = self._register(model, parts, scores, run.info.run_id)
+            version, bundle = self._register(model, whole, parts, scores, run.info.run_id)
         words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.alerts.notify("trained", f"{version.title}, a {model.KIND}: {words}")
         return TrainingResult(
@@ -186,18 +190,19 @@ class TrainingJob(Job):
         mlflow.log_input(self.table.lineage("test", parts.test, target), context="testing")
         mlflow.log_dict(self.model_dump(mode="json", by_alias=True), "config.json")
 
-    def _learn(self, model: Model, train: pd.DataFrame, earlier: Version | None) -> float:
-        """Fit the model and what its scores are decided by, and say how long the fit took.
+    def _learn(self, model: Model, train: pd.DataFrame, earlier: Version | None) -> tuple[Model, Model, float]:
+        """Fit the model, prune it and find what its scores are decided by; the model before and after, and seconds.
 
         Checkpoints lie where a run of the same recipe on the same rows finds them.
         """
         checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(train)}"
         known = self.registry.load(earlier.version) if earlier else None
         seconds = self._fit(model, train, FitContext(checkpoints=checkpoints, warm_start=known))
-        model.decide_by(self._decision(model, train, checkpoints / "copy"))
+        pruned = self.export.pruned(model)
+        pruned.decide_by(self._decision(model, train, checkpoints / "copy"))
         if ranks.is_first():
             shutil.rmtree(checkpoints, ignore_errors=True)
-        return seconds
+        return model, pruned, seconds
 
     def _fit(self, model: Model, train: pd.DataFrame, context: FitContext) -> float:
         checkpoints = context.checkpoints
@@ -227,6 +232,7 @@ class TrainingJob(Job):
             logger.info("fitting a copy on {:,} rows, to see how it errs on the other {:,}", len(older), len(newer))
             # Not from an earlier version's weights: it may have seen the other rows.
             self._fit(copy, train.iloc[older], FitContext(checkpoints=checkpoints))
+            copy = self.export.pruned(copy)
         except DataError as err:
             if is_asked:
                 raise DataError(f"costs and calibration need a training part to split: {err.message}") from err
@@ -236,11 +242,15 @@ class TrainingJob(Job):
         targets, outputs = unseen[self.schema_.target.name].to_numpy(), copy.outputs(unseen)
         return decision(targets, outputs, interval=self.interval, costs=self.costs, calibration=self.calibration)
 
+    def _scores(self, parts: Parts, outputs: Outputs) -> Scores:
+        """What outputs for the held-out rows score."""
+        return score_all(self.measures, parts.test[self.schema_.target.name].to_numpy(), outputs)
+
     def _is_in_order(self, table: pd.DataFrame) -> bool:
         """Whether the rows come in the order of time."""
         return self.schema_.time is not None and bool(table[self.schema_.time].is_monotonic_increasing)
 
-    def _register(self, model: Model, parts: Parts, scores: Scores, run_id: str) -> tuple[Version, Path]:
+    def _register(self, model: Model, whole: Model, parts: Parts, scores: Scores, run_id: str) -> tuple[Version, Path]:
         """Export and prove the bundle, then register; a version whose files cannot be stored is withdrawn."""
         with tempfile.TemporaryDirectory(prefix="model-name-") as folder:
             draft = Path(folder) / BUNDLE
@@ -248,6 +258,7 @@ class TrainingJob(Job):
             bundle = export_bundle(
                 model, draft, parts.train, parts.test, name=self.name, run_id=run_id, metrics=loggable(scores)
             )
+            bundle = self.export.shrink(bundle, model, whole, parts.test, lambda found: self._scores(parts, found))
             sample = parts.test.head(5)
             signature = self.signer.sign(self.schema_, sample, model.predict(sample))
             uri = self.registry.save(model, signature, sample[list(self.schema_.inputs)])

@@ -43,6 +43,24 @@ class ColumnProfile(Frozen):
     shares: dict[str, float] = {}
 
 
+class Shrunk(Frozen):
+    """How a graph was made smaller, and what that cost on the held-out rows.
+
+    Attributes:
+        how: In words.
+        bytes_before: Of the graph.
+        bytes_after: Of the smaller one.
+        metrics_before: What the one scored.
+        metrics_after: What the other one scores.
+    """
+
+    how: str
+    bytes_before: int
+    bytes_after: int
+    metrics_before: dict[str, float]
+    metrics_after: dict[str, float]
+
+
 class Manifest(Frozen):
     """All that serving needs to know beside the graph.
 
@@ -59,6 +77,7 @@ class Manifest(Frozen):
         profile: The training part, by column.
         metrics: What the version scored on the held-out rows.
         example: One row that a client may send.
+        shrunk: How it was made smaller, where it was.
         files: SHA-256 of the other files.
         created: When, in ISO 8601 and UTC.
     """
@@ -75,6 +94,7 @@ class Manifest(Frozen):
     profile: dict[str, ColumnProfile]
     metrics: dict[str, float]
     example: dict[str, Any]
+    shrunk: Many[Shrunk] = ()
     files: dict[str, str]
     created: str
 

@@ -85,9 +85,22 @@ class AutoModel(Model):
         """As of `Model`: the members' graphs side by side in one."""
         return weighted_sum([model.to_onnx() for model in self.get_internal_model()], self.weights)
 
+    def pruned(self, share: float) -> Self:
+        """As of `Model`: each member that can be."""
+        smaller = self.model_copy(deep=True)
+        smaller._models = [_pruned(model, share) for model in smaller.get_internal_model()]  # noqa: SLF001  its own
+        return smaller
+
     def get_internal_model(self) -> list[Model]:
         """The fitted members."""
         return self._fitted(self._models)
+
+
+def _pruned(model: Model, share: float) -> Model:
+    try:
+        return model.pruned(share)
+    except NotImplementedError:  # such as a line, which has nothing to leave out
+        return model
 
 
 def weighted_sum(graphs: Sequence[onnx.ModelProto], weights: Sequence[float]) -> onnx.ModelProto:

@@ -4,7 +4,7 @@ Categories reach them as ordinal codes. The native category splits of HistGradie
 ONNX, silently, and so are missing values in a forest: hence the codes, and the imputer before the forest.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import onnx
@@ -89,6 +89,14 @@ class BoostedTrees(SklearnModel):
         known = np.where(np.isnan(matrix).all(axis=0), np.float32(0), matrix)
         self._estimator = kind(**self._options()).fit(known, targets)
 
+    def pruned(self, share: float) -> Self:
+        """As of `Model`: without the last trees, which correct the least."""
+        smaller = self.model_copy(deep=True)
+        estimator = smaller.get_internal_model()
+        # scikit-learn counts its trees by this list alone.
+        estimator._predictors = estimator._predictors[: kept(len(estimator._predictors), share)]  # noqa: SLF001
+        return smaller
+
     def explain_matrix(self, matrix: Matrix) -> Explanation:
         """Exact contributions by TreeSHAP (Lundberg et al. 2020), on the log-odds where there are classes."""
         estimator = self.get_internal_model()
@@ -131,6 +139,14 @@ class RandomForest(SklearnModel):
         forest = kind(**self._options()).fit(imputer.transform(matrix), targets)
         self._estimator = Pipeline([("imputer", imputer), ("forest", forest)])
 
+    def pruned(self, share: float) -> Self:
+        """As of `Model`: without the last trees; they are all alike."""
+        smaller = self.model_copy(deep=True)
+        forest = smaller.get_internal_model()["forest"]
+        forest.estimators_ = forest.estimators_[: kept(len(forest.estimators_), share)]
+        forest.n_estimators = len(forest.estimators_)
+        return smaller
+
     def explain_matrix(self, matrix: Matrix) -> Explanation:
         """Exact contributions by TreeSHAP (Lundberg et al. 2020), on the probability where there are classes."""
         pipeline = self.get_internal_model()
@@ -148,6 +164,17 @@ class RandomForest(SklearnModel):
             elif len(known):
                 fill[position] = np.median(known)
         return fill
+
+
+def kept(trees: int, share: float) -> int:
+    """How many trees are left without a share of them: one at least.
+
+    Raises:
+        ValueError: The share is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share to prune, {share}, is not between 0 and 1")
+    return max(1, round(trees * (1 - share)))
 
 
 def keep_output(graph: onnx.ModelProto, name: str) -> onnx.ModelProto:
