@@ -283,9 +283,17 @@ def _entry(name: str, value: Any, note: str = "") -> str:
     is_line = len(line) <= WIDTH - 2 and "\n" not in line and not line.startswith("?")
     if is_line and len(f"{line}  {comment}") <= WIDTH - 2:
         return f"{line}  {comment}".rstrip() + "\n"
-    style = None if isinstance(value, dict | list | tuple) else False
-    text = f"{line}\n" if is_line else _dumped(entry, width=WIDTH - 10, default_flow_style=style)
+    text = f"{line}\n" if is_line else _lines(name, value)
     return f"{comment}\n{text}" if comment else text
+
+
+def _lines(name: str, value: Any) -> str:
+    """The same on several lines: a key to each where these can stand below a plain name."""
+    head = _dumped({name: {}}, width=10**9, default_flow_style=True).strip()[1:-1].removesuffix(" {}")
+    if isinstance(value, dict) and value and head.endswith(":") and not head.startswith("?"):
+        return f"{head}\n" + indent("".join(_entry(key, item) for key, item in value.items()), "  ")
+    style = None if isinstance(value, dict | list | tuple) else False
+    return _dumped({name: _escaped(value)}, width=WIDTH - 10, default_flow_style=style)
 
 
 def _dumped(value: Any, *, width: int, default_flow_style: bool | None) -> str:
