@@ -1,6 +1,5 @@
 """Public holidays, from the `holidays` package; they are looked up when a model is trained and travel in its bundle."""
 
-from model_name.core.documents import did_you_mean
 from model_name.errors import ConfigError
 
 FIRST_YEAR, LAST_YEAR = 1900, 2100  # a date beyond them, such as 9999-12-31, stands for something else than a day
@@ -34,8 +33,6 @@ def _known(place: str, places: dict[str, list[str]], said_at: str) -> tuple[str,
             hint="a country is named by its ISO 3166 code, such as US or DE, a part of it with it, such as DE-BY",
         )
     if part and part not in places[country]:
-        nearest = did_you_mean(part, places[country]) if places[country] else "; it has none"
-        raise ConfigError(
-            f"{said_at}: {part} is not a part of {country}{nearest}", hint=f"{country} alone has its national holidays"
-        )
+        parts = ", ".join(places[country]) or "none"
+        raise ConfigError(f"{said_at}: {part} is not a part of {country}", hint=f"its parts are {parts}")
     return country, part or None
