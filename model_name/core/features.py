@@ -113,7 +113,8 @@ class Number(Feature):
         elif self.scale == "standard":
             values = within_float32((values - self.center) / self.spread)
         elif self.scale == "quantile":
-            values = np.interp(values, self.knots, self.ranks)  # a missing value stays one
+            # A single knot would stand for a missing value as well.
+            values = np.where(np.isnan(values), np.nan, np.interp(values, self.knots, self.ranks))
         return values
 
 
