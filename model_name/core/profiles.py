@@ -187,9 +187,10 @@ def _doubts(facts: Mapping[str, Facts], goal: Facts, target: Target, *, keep: st
 
 
 def _copies(facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
-    first: dict[tuple[Kind, int], str] = {}
+    first: dict[tuple[Kind, int, int], str] = {}
     for name, found in facts.items():
-        earlier = first.setdefault((found.kind, hash(found.codes.tobytes())), name)
+        distinct = pd.util.hash_array(found.distinct)
+        earlier = first.setdefault((found.kind, hash(found.codes.tobytes()), hash(distinct.tobytes())), name)
         if earlier != name and np.array_equal(facts[earlier].distinct, found.distinct):
             yield name, earlier
 

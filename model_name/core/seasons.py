@@ -158,7 +158,7 @@ def _step(times: NDArray[Any], entities: NDArray[np.int64]) -> Any:
 def _lags(step: Any, length: Any) -> Iterator[Lag]:
     """What may be worth telling, by the seasons that rows in such steps have, where the table is long enough."""
     day, week = UNITS["d"], 7 * UNITS["d"]
-    if 5 * UNITS["m"] <= step <= 6 * UNITS["h"]:
+    if 5 * UNITS["m"] <= step <= 6 * UNITS["h"] and day % step == np.timedelta64(0, "us"):
         lags = WITHIN_DAYS
     elif step in (day, week):
         lags = DAILY if step == day else WEEKLY
