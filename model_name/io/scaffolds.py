@@ -31,6 +31,7 @@ HEADER = """\
 # nullable: values may be missing. min, max: what lies beyond is refused (or `out_of_bounds: clip`, `drop`).
 # values: the categories; others count as missing (or `unseen: refuse`).
 # feature: false hides a column from the model. sensitive: true keeps its values out of logs.
+# encode, history: how it becomes features, and what it tells of earlier rows (docs/features.md).
 """
 
 PREPARATION = """\
@@ -145,7 +146,7 @@ def write_project(directory: str | Path, inferred: Inferred, table_path: str, *,
         "explanations.yaml": EXPLANATIONS,
         "promotion.yaml": PROMOTION,
         "reports.yaml": REPORTS,
-        "inference.yaml": INFERENCE,
+        "inference.yaml": _inference_text(schema),
     }
     try:
         _refuse_to_lose(directory, texts, overwrite=overwrite)
@@ -264,6 +265,15 @@ def _project_text(schema: TableSchema, table_path: str, directory: Path) -> str:
     shared.append(f"  # - {{name: {metrics[0].name}, threshold: 0.5}}  # so, with the worst value that you accept\n")
     title = "# What all jobs of this folder share: merged before each file beside it.\n"
     return f"{title}job:\n" + indent("".join(shared), "  ")
+
+
+def _inference_text(schema: TableSchema) -> str:
+    """What a batch must bring: where columns are made of earlier rows, these must be in the table."""
+    names = ", ".join(schema.histories)
+    more = f"{names}: made of earlier rows, which must then be in the table with what they look at; or bring them."
+    lines = wrap(_printable(more), WIDTH, initial_indent="# ", subsequent_indent="# ") if names else []
+    title, job = INFERENCE.split("\n", 1)
+    return "\n".join([title, *lines, job])
 
 
 def _slices_text(schema: TableSchema) -> str:
