@@ -35,8 +35,8 @@ TARGETS = {
     "several classes": RNG.integers(0, 3, ROWS),
 }
 COLUMNS = [
-    pytest.param([f"c{row % 20}" for row in range(ROWS)], {}, id="few categories"),
-    pytest.param([f"c{row % 21}" for row in range(ROWS)], {"code": "target"}, id="many"),
+    pytest.param([f"c{row % 10}" for row in range(ROWS)], {}, id="few categories"),
+    pytest.param([f"c{row % 11}" for row in range(ROWS)], {"code": "target"}, id="many"),
     pytest.param([f"c{row % 300}" for row in range(ROWS)], {"code": "target"}, id="two rows each"),
     pytest.param([f"c{row % 50}" if row < 70 else None for row in range(ROWS)], {}, id="too few rows each"),
     pytest.param(RNG.lognormal(3, 2, ROWS), {"scale": "log"}, id="a long tail"),
