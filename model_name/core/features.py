@@ -230,7 +230,8 @@ class DatePart(Feature):
         if self.wave is None:
             return numbers
         turns = numbers * (2 * np.pi / CYCLES[self.part])
-        return np.sin(turns) if self.wave == "sin" else np.cos(turns)
+        # Rounded, because 0 and 1e-16 would be a feature to whoever scales them.
+        return np.round(np.sin(turns) if self.wave == "sin" else np.cos(turns), 6)
 
 
 class Holiday(Feature):

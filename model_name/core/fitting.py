@@ -205,22 +205,25 @@ def _datetime(name: str, column: Column, moments: NDArray[Any]) -> Iterator[Feat
     known = moments[~np.isnat(moments)]
     if not len(known):
         return
-    days = (known.max() - known.min()) / np.timedelta64(1, "D")
     for part in DEFAULT_PARTS if column.encode.parts is None else column.encode.parts:
-        numbers = PARTS[part](known)
-        if len(np.unique(numbers)) < 2:
-            continue
-        completed = float(days / CYCLE_DAYS[part]) if part in CYCLE_DAYS else 0.0
-        origin = float(numbers.min()) if part == "elapsed" else 0.0
-        yield DatePart(name=f"{name}.{part}", source=name, part=part, origin=origin, completed=completed)
-        if column.encode.cyclic and part in CYCLES:
-            for wave in ("sin", "cos"):
-                yield DatePart(name=f"{name}.{part}.{wave}", source=name, part=part, wave=wave, completed=completed)
+        for feature in _parts(name, part, known, is_cyclic=column.encode.cyclic):
+            if len(np.unique(feature.read({name: known}))) > 1:
+                yield feature
     if column.encode.holidays:
         first, last = (moment.astype("datetime64[Y]").astype(int) + 1970 for moment in (known.min(), known.max()))
         place = f"columns.{name}.encode.holidays"
         days = public_holidays(column.encode.holidays, first, last + FUTURE_YEARS, said_at=place)
         yield Holiday(name=f"{name}.holiday", source=name, days=days)
+
+
+def _parts(name: str, part: Part, known: NDArray[Any], *, is_cyclic: bool) -> Iterator[DatePart]:
+    days = (known.max() - known.min()) / np.timedelta64(1, "D")
+    completed = float(days / CYCLE_DAYS[part]) if part in CYCLE_DAYS else 0.0
+    origin = float(PARTS[part](known).min()) if part == "elapsed" else 0.0
+    yield DatePart(name=f"{name}.{part}", source=name, part=part, origin=origin, completed=completed)
+    if is_cyclic and part in CYCLES:
+        for wave in ("sin", "cos"):
+            yield DatePart(name=f"{name}.{part}.{wave}", source=name, part=part, wave=wave, completed=completed)
 
 
 def _interaction(schema: TableSchema, columns: Columns, first: str, second: str) -> Feature:

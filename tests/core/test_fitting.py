@@ -265,6 +265,11 @@ def test_parts_that_do_not_vary_are_left_out():
     assert fit_one(column, YEAR[:24]).names == ["x.hour", "x.hour.sin", "x.hour.cos", "x.elapsed"]
 
 
+def test_a_wave_that_only_the_noise_of_its_zeros_moves_is_left_out():
+    column = {"kind": "datetime", "encode": {"parts": ["hour"], "cyclic": True}}
+    assert fit_one(column, YEAR[::12]).names == ["x.hour", "x.hour.cos"]
+
+
 @pytest.mark.parametrize(("place", "words"), [("XX", "columns.x.encode.holidays: XX"), ("DE-XX", "XX is not a part")])
 def test_the_holidays_of_nowhere_are_refused(place, words):
     with pytest.raises(ConfigError, match=words):
