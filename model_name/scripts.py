@@ -65,6 +65,7 @@ def init(
     target: Annotated[str, typer.Option(help="The column to predict.")],
     time: Annotated[str, typer.Option(help="The column that orders the rows; found if there is only one.")] = "",
     key: Annotated[list[str], typer.Option(help="A column of the row's key; may be repeated.")] = [],  # noqa: B006
+    country: Annotated[str, typer.Option(help="Whose public holidays count, e.g. US or DE-BY.")] = "",
     name: Annotated[str, typer.Option(help="What to call the model; by default the file's name.")] = "",
     out: Annotated[str, typer.Option(help="The folder to write; by default confs/NAME.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
@@ -77,7 +78,8 @@ def init(
     from model_name.io.scaffolds import project_name, write_project
 
     name = name or project_name(table)
-    found = infer(reader_for(table).read(), name=name, target=target, time=time or None, key=tuple(key))
+    frame = reader_for(table).read()
+    found = infer(frame, name=name, target=target, time=time or None, key=tuple(key), country=country)
     folder = Path(out or f"confs/{name}")
     files = write_project(folder, found, table, overwrite=overwrite)
     document = {

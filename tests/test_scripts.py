@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from model_name.scripts import main
@@ -250,6 +251,38 @@ def test_init_then_run(tmp_path, monkeypatch, capfd):
     # Then it runs as it is
     assert found["next"] == "python -m pipelines run training --confs confs/my"
     assert main(["run", "confs/my/project.yaml", "--set", "job.KIND=PreparationJob"]) == 0
+
+
+def test_init_of_a_series_makes_features_that_the_jobs_then_make(tmp_path, monkeypatch, capfd):
+    # Given days of two shops, whose sales come round each week
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    day = pd.date_range("2022-01-03", periods=300).repeat(2)
+    sales = 10 + 5 * (day.weekday > 4) + rng.normal(0, 1, 600)
+    pd.DataFrame({"shop": ["a", "b"] * 300, "day": day, "sales": sales}).to_parquet("shops.parquet")
+    # When a config is made of it, and its table is prepared by it
+    flags = ["--target", "sales", "--country", "US", "--out", "confs/my", "--json"]
+    assert main(["init", "shops.parquet", *flags]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert main(["run", "confs/my/preparation.yaml", "--json"]) == 0
+    prepared = pd.read_parquet(json.loads(capfd.readouterr().out)["table"])
+    # Then the table has the columns, and their lines say how they are made
+    schema = (tmp_path / "confs/my/schema.yaml").read_text()
+    assert "  day: {kind: datetime, encode: {holidays: US}}" in schema
+    line = "  sales_7d: {kind: numeric, nullable: true, min: 0, history: {of: sales, by: [shop], lag: 7d}}"
+    assert line in schema.splitlines()
+    np.testing.assert_array_equal(prepared["sales_7d"], prepared.groupby("shop")["sales"].shift(7))
+    # And who is asked for them learns of it
+    assert any("EVERY REQUEST MUST BRING sales_7d" in finding for finding in found["findings"])
+    assert "sales_7d" in (tmp_path / "confs/my/inference.yaml").read_text()
+
+
+def test_init_of_a_country_that_there_is_not(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    factories.table().to_parquet("orders.parquet")
+    assert main(["init", "orders.parquet", "--target", "amount", "--country", "XX"]) == 2
+    assert "--country: XX is not a country" in capfd.readouterr().err
+    assert not (tmp_path / "confs").exists()
 
 
 def test_init_without_the_target_names_the_nearest(tmp_path, monkeypatch, capfd):

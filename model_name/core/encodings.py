@@ -1,8 +1,8 @@
 """How a column becomes features: what a schema says about it. Needs pydantic alone, because servers import it."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from model_name.core.documents import Frozen, Many
 
@@ -16,6 +16,16 @@ BELONGS: dict[str, tuple[str, ...]] = {
     "text-id": (),
 }
 """The keys of an encoding that a kind of column takes."""
+
+
+def _require_text(raw: Any) -> Any:
+    if raw is False:
+        raise ValueError('YAML takes NO for false; write "NO" for Norway, or leave it out for none')
+    return raw
+
+
+Place = Annotated[str, BeforeValidator(_require_text), Field(pattern=r"^([A-Z]{2,3}(-\S.*)?)?$")]
+"""A country, or country and part of it: `US`, `DE-BY`."""
 
 
 class Encoding(Frozen):
@@ -41,7 +51,7 @@ class Encoding(Frozen):
     rare: int = Field(0, ge=0)
     parts: Many[Part] | None = None
     cyclic: bool = False
-    holidays: str = Field("", pattern=r"^([A-Z]{2,3}(-[A-Z0-9]{1,3})?)?$")
+    holidays: Place = ""
 
     @model_validator(mode="after")
     def _has_no_part_twice(self) -> Self:

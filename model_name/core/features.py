@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from model_name.core.columns import Columns, missing
+from model_name.core.columns import LARGEST, Columns, missing
 from model_name.core.documents import Frozen, Many
 from model_name.core.encodings import Part
 
@@ -68,6 +68,11 @@ class Feature(Frozen, ABC):
         """What makes it this feature, whatever the data: a change of it is another recipe of the model."""
         return (self.KIND, self.name, self.source)
 
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """What of its source it knows, none of a number."""
+        return self.values
+
     @abstractmethod
     def read(self, columns: Columns) -> NDArray[Any]:
         """The n numbers of typed columns."""
@@ -106,9 +111,10 @@ class Number(Feature):
         if self.scale == "log":
             values = np.copysign(np.log1p(np.abs(values)), values)
         elif self.scale == "standard":
-            values = (values - self.center) / self.spread
+            values = within_float32((values - self.center) / self.spread)
         elif self.scale == "quantile":
-            values = np.interp(values, self.knots, self.ranks)  # a missing value stays one
+            # A single knot would stand for a missing value as well.
+            values = np.where(np.isnan(values), np.nan, np.interp(values, self.knots, self.ranks))
         return values
 
 
@@ -141,6 +147,11 @@ class Code(Feature):
     def recipe(self) -> tuple[Any, ...]:
         """As of `Feature`."""
         return (*super().recipe, bool(self.rare))
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """As of `Feature`: the rare ones by their own names."""
+        return (*self.values[:-1], *self.rare) if self.rare else self.values
 
     @cached_property
     def codes(self) -> "Lookup":
@@ -219,7 +230,8 @@ class DatePart(Feature):
         if self.wave is None:
             return numbers
         turns = numbers * (2 * np.pi / CYCLES[self.part])
-        return np.sin(turns) if self.wave == "sin" else np.cos(turns)
+        # Rounded, because 0 and 1e-16 would be a feature to whoever scales them.
+        return np.round(np.sin(turns) if self.wave == "sin" else np.cos(turns), 6)
 
 
 class Holiday(Feature):
@@ -255,8 +267,7 @@ class Product(Feature):
 
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""
-        product: NDArray[Any] = columns[self.source] * columns[self.other]
-        return product
+        return within_float32(columns[self.source] * columns[self.other])
 
 
 class Cross(Feature):
@@ -273,6 +284,11 @@ class Cross(Feature):
     def kind(self) -> Literal["number", "category"]:
         """As of `Feature`."""
         return "category"
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """As of `Feature`: pairs are no categories of one column."""
+        return ()
 
     @cached_property
     def codes(self) -> "Lookup":
@@ -302,7 +318,7 @@ class Features(Frozen):
     def categories(self, source: str) -> tuple[str, ...]:
         """The categories that are known of a column; none where it is of another kind."""
         known = [feature for feature in self.columns if feature.source == source]
-        return tuple(value for feature in known if not isinstance(feature, Cross) for value in feature.values)
+        return tuple(dict.fromkeys(value for feature in known for value in feature.categories))
 
     def transform(self, columns: Columns) -> Matrix:
         """The matrix of typed columns, n x d."""
@@ -328,6 +344,12 @@ class Lookup(dict[Any, float]):
     def read(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """What stands for each of n values."""
         return np.fromiter(map(self.__getitem__, values.tolist()), dtype=np.float64, count=len(values))
+
+
+def within_float32(values: NDArray[Any]) -> NDArray[Any]:
+    """Numbers that float32 can hold: what lies beyond would become infinite, and some models refuse that."""
+    bounded: NDArray[Any] = np.clip(values, -LARGEST, LARGEST)
+    return bounded
 
 
 def positions(values: Many[str]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Learn from the training part what the features of a table are."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_name.core.calendars import public_holidays
 from model_name.core.columns import Column, Columns, label_text
-from model_name.core.documents import did_you_mean
 from model_name.core.encodings import Part
 from model_name.core.features import (
     CYCLES,
@@ -34,7 +35,7 @@ from model_name.errors import ConfigError, DataError
 
 DEFAULT_PARTS: tuple[Part, ...] = ("hour", "weekday", "month")
 CYCLE_DAYS: dict[Part, float] = {"hour": 1, "weekday": 7, "day": 30.4, "yearday": 365, "month": 365}
-FUTURE_YEARS = 15  # whose holidays are written down too
+FUTURE_YEARS = 15  # after the training part, whose holidays are written down too
 KNOTS = 101
 FOLDS = 5
 SHRINKAGE = 20.0  # rows of the overall mean that are mixed into that of a category (Micci-Barreca 2001)
@@ -158,9 +159,9 @@ def _ranks(known: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 def _category(name: str, column: Column, values: NDArray[Any], goal: Goal) -> Iterator[Feature]:
     encoding = column.encode
     known = column.values if column.values is not None else categories(values)
-    counts = _counts(values)
-    rare = tuple(value for value in known if counts.get(value, 0) < encoding.rare)
-    kept = tuple(value for value in known if counts.get(value, 0) >= encoding.rare)
+    counts = Counter(values.tolist())
+    rare = tuple(value for value in known if counts[value] < encoding.rare)
+    kept = tuple(value for value in known if counts[value] >= encoding.rare)
     if encoding.code == "target":
         for label, side in goal.sides:
             yield _rate(f"{name}.rate{label}", name, values, side, rare)
@@ -173,11 +174,6 @@ def _category(name: str, column: Column, values: NDArray[Any], goal: Goal) -> It
             yield OneHot(name=f"{name}={OTHER}", source=name, values=rare)
     else:
         yield Code(name=name, source=name, values=(*kept, OTHER) if rare else kept, rare=rare)
-
-
-def _counts(values: NDArray[Any]) -> Mapping[Any, int]:
-    found, counts = np.unique(np.array([value for value in values if value is not None], dtype=str), return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def _merged(values: NDArray[Any], rare: tuple[str, ...]) -> NDArray[Any]:
@@ -209,37 +205,25 @@ def _datetime(name: str, column: Column, moments: NDArray[Any]) -> Iterator[Feat
     known = moments[~np.isnat(moments)]
     if not len(known):
         return
-    days = (known.max() - known.min()) / np.timedelta64(1, "D")
     for part in DEFAULT_PARTS if column.encode.parts is None else column.encode.parts:
-        numbers = PARTS[part](known)
-        if len(np.unique(numbers)) < 2:
-            continue
-        completed = float(days / CYCLE_DAYS[part]) if part in CYCLE_DAYS else 0.0
-        origin = float(numbers.min()) if part == "elapsed" else 0.0
-        yield DatePart(name=f"{name}.{part}", source=name, part=part, origin=origin, completed=completed)
-        if column.encode.cyclic and part in CYCLES:
-            for wave in ("sin", "cos"):
-                yield DatePart(name=f"{name}.{part}.{wave}", source=name, part=part, wave=wave, completed=completed)
+        for feature in _parts(name, part, known, is_cyclic=column.encode.cyclic):
+            if len(np.unique(feature.read({name: known}))) > 1:
+                yield feature
     if column.encode.holidays:
-        yield Holiday(name=f"{name}.holiday", source=name, days=_holidays(name, column.encode.holidays, known))
+        first, last = (moment.astype("datetime64[Y]").astype(int) + 1970 for moment in (known.min(), known.max()))
+        place = f"columns.{name}.encode.holidays"
+        days = public_holidays(column.encode.holidays, first, last + FUTURE_YEARS, said_at=place)
+        yield Holiday(name=f"{name}.holiday", source=name, days=days)
 
 
-def _holidays(name: str, place: str, known: NDArray[Any]) -> tuple[str, ...]:
-    import holidays
-
-    country, _, part = place.partition("-")
-    first, last = (int(str(moment)[:4]) for moment in (known.min(), known.max()))
-    known_places = holidays.list_supported_countries(include_aliases=True)
-    where = f"columns.{name}.encode.holidays"
-    if country not in known_places:
-        hint = "a country is named by its ISO 3166 code, e.g. US, DE or DE-BY"
-        nearest = did_you_mean(country, sorted(known_places)) if len(country) > 1 else ""
-        raise ConfigError(f"{where}: {country} is not a country of the holidays package{nearest[:60]}", hint=hint)
-    if part and part not in known_places[country]:
-        parts = ", ".join(known_places[country]) or "none"
-        raise ConfigError(f"{where}: {part} is not a part of {country}", hint=f"its parts are {parts}")
-    found = holidays.country_holidays(country, subdiv=part or None, years=range(first, last + FUTURE_YEARS + 1))
-    return tuple(sorted(day.isoformat() for day in found))
+def _parts(name: str, part: Part, known: NDArray[Any], *, is_cyclic: bool) -> Iterator[DatePart]:
+    days = (known.max() - known.min()) / np.timedelta64(1, "D")
+    completed = float(days / CYCLE_DAYS[part]) if part in CYCLE_DAYS else 0.0
+    origin = float(PARTS[part](known).min()) if part == "elapsed" else 0.0
+    yield DatePart(name=f"{name}.{part}", source=name, part=part, origin=origin, completed=completed)
+    if is_cyclic and part in CYCLES:
+        for wave in ("sin", "cos"):
+            yield DatePart(name=f"{name}.{part}.{wave}", source=name, part=part, wave=wave, completed=completed)
 
 
 def _interaction(schema: TableSchema, columns: Columns, first: str, second: str) -> Feature:

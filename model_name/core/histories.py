@@ -71,30 +71,44 @@ def look_back(history: History, times: NDArray[Any], entities: NDArray[Any], val
         values: What is looked at, float64 with NaN where it is missing.
 
     Returns:
-        n means, NaN where there is nothing to average. Rows of one entity and moment count one by one.
+        n means, NaN where there is nothing to average or the row has no moment. Rows of one entity and moment count
+        one by one.
     """
     told = np.full(len(times), np.nan)
-    order = np.lexsort((times, entities))
-    starts = np.flatnonzero(np.r_[True, np.diff(entities[order]) != 0]) if len(order) else np.empty(0, dtype=int)
-    for rows in np.split(order, starts[1:]):
-        told[rows] = _look_back(history, times[rows], values[rows])
+    dated = np.flatnonzero(~np.isnat(times))
+    order = dated[np.lexsort((times[dated], entities[dated]))]
+    if len(order):
+        starts = np.flatnonzero(np.diff(entities[order])) + 1
+        for rows in np.split(order, starts):
+            told[rows] = _look_back(history, times[rows], values[rows])
     return told
 
 
 def _look_back(history: History, times: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
     """The same for the rows of one entity, in the order of time."""
+    moments, starts = np.unique(times, return_index=True)
     is_known = ~np.isnan(values)
-    sums = np.r_[0.0, np.cumsum(np.where(is_known, values, 0.0))]
-    counts = np.r_[0, np.cumsum(is_known)]
+    sums = np.add.reduceat(np.where(is_known, values, 0.0), starts)
+    counts = np.add.reduceat(is_known.astype(np.int64), starts)
     total, number = np.zeros(len(times)), np.zeros(len(times))
-    lag = span(history.lag)
     for repeat in range(1, history.repeats + 1):
-        newest = times - repeat * lag
-        last = np.searchsorted(times, newest, side="right")
-        # A moment alone, or all after the window began.
-        first = np.searchsorted(times, newest - span(history.window), side="right") if history.window else None
-        first = np.searchsorted(times, newest, side="left") if first is None else first
-        total += sums[last] - sums[first]
-        number += counts[last] - counts[first]
+        newest = times - repeat * span(history.lag)
+        last = np.searchsorted(moments, newest, side="right")
+        if history.window is None:
+            # A moment alone is looked up, and not the difference of two sums: it is told to the last digit.
+            there = (last > 0) & (moments[last - 1] == newest)
+            total += np.where(there, sums[last - 1], 0.0)
+            number += np.where(there, counts[last - 1], 0)
+        else:
+            first = np.searchsorted(moments, newest - span(history.window), side="right")
+            total += _sum_between(sums, first, last)
+            number += _sum_between(counts, first, last)
     means: NDArray[Any] = np.divide(total, number, out=np.full(len(times), np.nan), where=number > 0)
     return means
+
+
+def _sum_between(numbers: NDArray[Any], first: NDArray[Any], last: NDArray[Any]) -> NDArray[Any]:
+    """The sums of `numbers[first:last]`, in a time that does not depend on how many these are."""
+    sums = np.r_[0, np.cumsum(numbers)]
+    between: NDArray[Any] = sums[last] - sums[first]
+    return between

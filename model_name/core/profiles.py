@@ -1,6 +1,6 @@
 """From a table to its schema: what each column is, what names a row, and what looks wrong, a sentence each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from model_name.core.columns import LARGEST, Column, Kind, also
 from model_name.core.documents import did_you_mean
+from model_name.core.encodings import Encoding
 from model_name.core.frames import Frame
 from model_name.core.kinds import Facts, readable
 from model_name.core.leaks import leaks
-from model_name.core.roles import find_key, find_time
+from model_name.core.proposals import propose_encodings, propose_holidays, said_of_encodings, said_of_holidays
+from model_name.core.roles import find_copies, find_key, find_time
 from model_name.core.schemas import TableSchema, Target
+from model_name.core.seasons import find_series, propose_histories, said_of_histories
 from model_name.core.targets import read_target, said_of_target
 from model_name.errors import DataError
 
@@ -49,7 +52,9 @@ class Doubt:
     is_suspicion: bool = False
 
 
-def infer(frame: Frame, *, name: str, target: str, time: str | None = None, key: Sequence[str] = ()) -> Inferred:
+def infer(
+    frame: Frame, *, name: str, target: str, time: str | None = None, key: Sequence[str] = (), country: str = ""
+) -> Inferred:
     """Guess the schema of a table and say what was guessed.
 
     Args:
@@ -58,9 +63,11 @@ def infer(frame: Frame, *, name: str, target: str, time: str | None = None, key:
         target: The column to predict.
         time: The datetime column that orders the rows; the only one by default.
         key: The columns that name a row; by default the fewest that do.
+        country: Whose public holidays are marked on the time column: `US`, `DE-BY`; by default none are.
 
     Raises:
         DataError: There is nothing to learn from the table, or a named column is not in it or not fit for its role.
+        ConfigError: There is no such country.
     """
     named = _with_text_names(frame)
     _require_columns(named, target, time, key)
@@ -69,13 +76,21 @@ def infer(frame: Frame, *, name: str, target: str, time: str | None = None, key:
     moment, said_of_time = find_time(facts, time)
     names_row, duplicates, said_of_key = find_key(facts, tuple(key), goal)
     doubts = _doubts(facts, goal, described, keep=moment)
-    columns = {name: _column(found, is_feature=name not in doubts) for name, found in facts.items()}
+    if not names_row and not unreadable:  # rows may differ in what cannot be read
+        duplicates, said_of_copies = find_copies(facts, goal)
+        said_of_key = "; ".join(filter(None, (said_of_key, said_of_copies)))
+    encodings = propose_encodings(facts, described, no_features=doubts) | propose_holidays(facts, moment, country)
+    columns = {
+        name: _column(found, encodings.get(name, Encoding()), is_feature=name not in doubts)
+        for name, found in facts.items()
+    }
     if not any(column.is_input for column in columns.values()):
         raise _no_feature(facts, unreadable, doubts)
+    told, said_of_earlier = _histories(facts, goal, described, moment, taken=named.columns)
     schema = TableSchema(
         name=name,
         target=described,
-        columns=columns,
+        columns=columns | told,
         time=moment,
         key=names_row,
         extra="drop" if unreadable else "refuse",
@@ -86,7 +101,10 @@ def infer(frame: Frame, *, name: str, target: str, time: str | None = None, key:
         said_of_time,
         said_of_key,
         *(f"{name}: left out (`extra: drop`), no kind reads its values ({what})" for name, what in unreadable.items()),
+        *said_of_holidays(facts, moment, country),
+        *said_of_earlier,
         *_said_of_columns(facts),
+        *said_of_encodings(encodings, facts),
         *_said_of_features(facts, doubts, target),
     ]
     notes = {name: _note(found, doubts.get(name)) for name, found in facts.items()}
@@ -136,6 +154,17 @@ def _require_columns(frame: Frame, target: str, time: str | None, key: Sequence[
         raise DataError(f"the key names a column twice: {', '.join(key)}")
 
 
+def _histories(
+    facts: Mapping[str, Facts], goal: Facts, target: Target, time: str | None, *, taken: Collection[str]
+) -> tuple[dict[str, Column], list[str]]:
+    """The columns that tell of earlier values of a number to predict, and why these."""
+    if time is None or target.task != "regression":
+        return {}, []
+    series = find_series(facts, time)
+    proposal = propose_histories(series, goal.values, target.name, taken) if series else None
+    return (dict(proposal.columns) if proposal else {}), list(said_of_histories(series, proposal, target.name))
+
+
 def _doubts(facts: Mapping[str, Facts], goal: Facts, target: Target, *, keep: str | None) -> dict[str, Doubt]:
     """Why columns should not be features, by name."""
     doubts: dict[str, Doubt] = {}
@@ -158,14 +187,15 @@ def _doubts(facts: Mapping[str, Facts], goal: Facts, target: Target, *, keep: st
 
 
 def _copies(facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
-    first: dict[tuple[Kind, int], str] = {}
+    first: dict[tuple[Kind, int, int], str] = {}
     for name, found in facts.items():
-        earlier = first.setdefault((found.kind, hash(found.codes.tobytes())), name)
+        distinct = pd.util.hash_array(found.distinct)
+        earlier = first.setdefault((found.kind, hash(found.codes.tobytes()), hash(distinct.tobytes())), name)
         if earlier != name and np.array_equal(facts[earlier].distinct, found.distinct):
             yield name, earlier
 
 
-def _column(found: Facts, *, is_feature: bool) -> Column:
+def _column(found: Facts, encode: Encoding, *, is_feature: bool) -> Column:
     # What no model looks at, such as a counter of rows, may grow: a bound would only refuse the next batch.
     low, high = bounds(found.values) if found.kind == "numeric" and is_feature else (None, None)
     is_listed = found.kind == "category" and 0 < len(found.distinct) <= LISTED_CATEGORIES
@@ -176,6 +206,7 @@ def _column(found: Facts, *, is_feature: bool) -> Column:
         max=high,
         values=tuple(sorted(found.distinct)) if is_listed else None,
         feature=is_feature,
+        encode=encode,
     )
 
 

@@ -14,6 +14,9 @@ from model_name.errors import DataError
 
 KEY_CANDIDATES = 8
 KEY_COLUMNS = 3
+COPIES_SHARE = 0.001  # of rows that equal an earlier one, below which it hardly matters
+MIN_COPIED_ROWS = 100
+TOLD_APART = 0.1  # of the rows, that differ in one column where rows are not equal by chance
 
 
 def find_time(facts: Mapping[str, Facts], given: str | None) -> tuple[str | None, str]:
@@ -66,6 +69,31 @@ def find_key(
     return given, "drop", f"{words}; name more columns with --key to keep them"
 
 
+def find_copies(facts: Mapping[str, Facts], goal: Facts) -> tuple[Literal["refuse", "drop"], str]:
+    """What happens to rows that equal an earlier one where no key names them, and why; "" where there are none.
+
+    They are dropped only where a column nearly names each row, so that rows do not come to be equal by chance.
+    """
+    again = (
+        pd.DataFrame({name: found.codes for name, found in facts.items()} | {"": goal.codes}).duplicated().to_numpy()
+    )
+    if not again.any():
+        return "refuse", ""
+    rows = len(again)
+    words = f"duplicates: {int(again.sum()):,} rows ({again.mean():.2%}) equal an earlier one in every column"
+    are_told_apart = max(len(found.distinct) for found in facts.values()) > TOLD_APART * rows
+    if rows >= MIN_COPIED_ROWS and again.mean() > COPIES_SHARE and are_told_apart:
+        return "drop", f"{words} and are dropped; remove `duplicates: drop` if they are cases of their own"
+    return "refuse", f"{words}; they are kept as cases of their own, `duplicates: drop` leaves one of each"
+
+
+def are_unique(columns: Sequence[NDArray[np.int64]]) -> bool:
+    """Whether no two rows agree in all columns."""
+    table = pd.DataFrame(dict(enumerate(columns)))
+    # Neighbours are the likeliest duplicates, and most combinations end with them.
+    return not table.head(10_000).duplicated().any() and not table.duplicated().any()
+
+
 def _not_a_time(found: Facts | None) -> str:
     if found is None or found.kind != "datetime":
         return f"it is {found.kind}, not a datetime" if found else "its values cannot be read"
@@ -92,12 +120,6 @@ def _smallest_key(facts: Mapping[str, Facts]) -> tuple[str, ...]:
     for size in range(1, KEY_COLUMNS + 1):
         for names in combinations(candidates, size):
             are_enough = prod(len(whole[name].distinct) for name in names) >= rows
-            if are_enough and _are_unique([whole[name].codes for name in names]):
+            if are_enough and are_unique([whole[name].codes for name in names]):
                 return names
     return ()
-
-
-def _are_unique(columns: Sequence[NDArray[np.int64]]) -> bool:
-    table = pd.DataFrame(dict(enumerate(columns)))
-    # Neighbours are the likeliest duplicates, and most combinations end with them.
-    return not table.head(10_000).duplicated().any() and not table.duplicated().any()

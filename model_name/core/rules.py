@@ -21,7 +21,7 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-SPELLING = re.compile(r"\s*(\S+)\s+(<=|>=|==|!=|<|>)\s+(\S+)\s*")
+SPELLING = re.compile(r"\s*(\S.*?)\s+(<=|>=|==|!=|<|>)\s+(\S.*?)\s*")
 
 
 class Rule(Frozen):
@@ -39,6 +39,9 @@ class Rule(Frozen):
     def _can_be_read(self) -> Self:
         if SPELLING.fullmatch(self.holds) is None:
             raise ValueError(f"{self.holds!r} is not of the form `COLUMN <= COLUMN` or `COLUMN <= NUMBER`")
+        first, _, second = self.parts
+        if first == second or (isinstance(second, float) and not np.isfinite(second)):
+            raise ValueError(f"{self.holds!r} compares with nothing: name another column, or a number")
         return self
 
     @cached_property

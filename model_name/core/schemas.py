@@ -170,6 +170,9 @@ class TableSchema(Frozen):
             for name in rule.columns:
                 if not self._is_number(name) and not self._is_kind(name, "datetime"):
                     raise ValueError(f"rules.{place}: {name} is not a numeric or datetime column")
+            are_moments = {self._is_kind(name, "datetime") for name in rule.columns}
+            if are_moments == {True, False} or (are_moments == {True} and len(rule.columns) == 1):
+                raise ValueError(f"rules.{place}: {rule.holds} compares a datetime with a number")
         for place, (first, second) in enumerate(self.interactions):
             are_categories = self._is_kind(first, "category") and self._is_kind(second, "category")
             are_numbers = self._is_number(first) and self._is_number(second)

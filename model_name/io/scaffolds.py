@@ -31,6 +31,7 @@ HEADER = """\
 # nullable: values may be missing. min, max: what lies beyond is refused (or `out_of_bounds: clip`, `drop`).
 # values: the categories; others count as missing (or `unseen: refuse`).
 # feature: false hides a column from the model. sensitive: true keeps its values out of logs.
+# encode, history: how it becomes features, and what it tells of earlier rows (docs/features.md).
 """
 
 PREPARATION = """\
@@ -145,7 +146,7 @@ def write_project(directory: str | Path, inferred: Inferred, table_path: str, *,
         "explanations.yaml": EXPLANATIONS,
         "promotion.yaml": PROMOTION,
         "reports.yaml": REPORTS,
-        "inference.yaml": INFERENCE,
+        "inference.yaml": _inference_text(schema),
     }
     try:
         _refuse_to_lose(directory, texts, overwrite=overwrite)
@@ -266,6 +267,15 @@ def _project_text(schema: TableSchema, table_path: str, directory: Path) -> str:
     return f"{title}job:\n" + indent("".join(shared), "  ")
 
 
+def _inference_text(schema: TableSchema) -> str:
+    """What a batch must bring: where columns are made of earlier rows, these must be in the table."""
+    names = ", ".join(schema.histories)
+    more = f"{names}: made of earlier rows, which must then be in the table with what they look at; or bring them."
+    lines = wrap(_printable(more), WIDTH, initial_indent="# ", subsequent_indent="# ") if names else []
+    title, job = INFERENCE.split("\n", 1)
+    return "\n".join([title, *lines, job])
+
+
 def _slices_text(schema: TableSchema) -> str:
     names = [
         name
@@ -283,9 +293,17 @@ def _entry(name: str, value: Any, note: str = "") -> str:
     is_line = len(line) <= WIDTH - 2 and "\n" not in line and not line.startswith("?")
     if is_line and len(f"{line}  {comment}") <= WIDTH - 2:
         return f"{line}  {comment}".rstrip() + "\n"
-    style = None if isinstance(value, dict | list | tuple) else False
-    text = f"{line}\n" if is_line else _dumped(entry, width=WIDTH - 10, default_flow_style=style)
+    text = f"{line}\n" if is_line else _lines(name, value)
     return f"{comment}\n{text}" if comment else text
+
+
+def _lines(name: str, value: Any) -> str:
+    """The same on several lines: a key to each where these can stand below a plain name."""
+    head = _dumped({name: {}}, width=10**9, default_flow_style=True).strip()[1:-1].removesuffix(" {}")
+    if isinstance(value, dict) and value and head.endswith(":") and not head.startswith("?"):
+        return f"{head}\n" + indent("".join(_entry(key, item) for key, item in value.items()), "  ")
+    style = None if isinstance(value, dict | list | tuple) else False
+    return _dumped({name: _escaped(value)}, width=WIDTH - 10, default_flow_style=style)
 
 
 def _dumped(value: Any, *, width: int, default_flow_style: bool | None) -> str:

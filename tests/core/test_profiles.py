@@ -42,7 +42,8 @@ def test_the_schema_of_an_example_accepts_the_table_it_came_from(name):
         pytest.skip(f"python data/make.py {name}")
     frame = pd.read_parquet(path)
     found = infer(frame, name=name, target={"flights": "departures", "delays": "delayed"}[name])
-    assert len(frames.check(frame.head(50_000), found.schema).frame) == min(len(frame), 50_000)
+    table = frames.with_histories(frame.head(50_000), found.schema)
+    assert len(frames.check(table, found.schema).frame) == min(len(frame), 50_000)
     assert found.schema.time == "time_hour"
     assert found.schema.key == (("origin", "time_hour") if name == "flights" else ())
 
@@ -350,4 +351,4 @@ def test_the_schema_of_any_table_accepts_it_or_the_table_is_refused(frame):
         found = inferred(frame)
     except DataError:
         return
-    assert len(frames.check(frame, found.schema).frame) == len(frame)
+    assert len(frames.check(frames.with_histories(frame, found.schema), found.schema).frame) == len(frame)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_name.core.columns import Column
+from model_name.core.histories import History
 from model_name.core.profiles import Inferred, infer
 from model_name.core.schemas import TableSchema, Target
 from model_name.errors import ConfigError, StorageError
@@ -102,6 +103,29 @@ def test_what_was_found_stands_on_top_and_beside_the_columns(tmp_path):
     text = files[0].read_text()
     assert text.index("# - x: is found") < text.index("name: things")
     assert "  x: {kind: numeric, min: 0.5, max: 7}  # 1 to 2\n" in text
+
+
+def test_a_column_that_fits_no_line_has_one_for_each_of_its_keys(tmp_path):
+    history = History(of="number of things sold", by=("shop in the city",), lag="168h", repeats=4)
+    told = Column(kind="numeric", nullable=True, min=0, max=1e6, history=history)
+    schema = TableSchema(
+        name="things",
+        target=Target(name="number of things sold", task="regression"),
+        time="when",
+        columns={"shop in the city": Column(kind="category"), "when": Column(kind="datetime"), "told": told},
+    )
+    files = write_project(tmp_path / "c", Inferred(schema, ()), "t.csv")
+    lines = [
+        "  told:",
+        "    kind: numeric",
+        "    nullable: true",
+        "    min: 0",
+        "    max: 1000000",
+        "    history: {of: number of things sold, by: [shop in the city], lag: 168h, repeats: 4}",
+    ]
+    assert "\n".join(lines) in files[0].read_text()
+    assert read_document(str(files[0]), TableSchema) == schema
+    assert "# told: made of earlier rows" in files[-1].read_text()
 
 
 def test_no_line_is_too_long_to_read(tmp_path):

@@ -19,10 +19,11 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from model_name.core import frames
 from model_name.core.decisions import Decision, PredictionIntervals
+from model_name.core.models import model_kinds
 from model_name.errors import ConfigError, DataError, DependencyError, NotFoundError, PreemptedError, StorageError
 from model_name.io.parts import Part
 from model_name.jobs import inference
-from model_name.jobs.exports import stamp
+from model_name.jobs.exports import export_bundle, stamp
 from model_name.jobs.inference import in_order
 from model_name.serving.bundle import Bundle, read_manifest, write_manifest
 
@@ -663,3 +664,68 @@ def test_a_level_that_there_is_not_is_refused_before_a_row_is_read(
     with pytest.raises(ConfigError, match=reason):
         job.run()
     assert not Path(job.outputs).exists()
+
+
+# Histories
+
+HISTORY = {"kind": "numeric", "nullable": True, "history": {"of": "outcome", "by": ["group"], "lag": "21h"}}
+
+
+@pytest.fixture
+def told(make_schema, make_table, workplace):
+    """A schema with a history, raw rows of which the last 50 are to be predicted, and a bundle of such."""
+    columns = make_schema("regression").model_dump(exclude_defaults=True)["columns"]
+    schema = make_schema("regression", columns=columns | {"outcome_21h": HISTORY})
+    raw = make_table("regression", rows=ROWS, seed=1)
+    train = frames.check(frames.with_histories(raw, schema), schema).frame
+    model = model_kinds()["BoostedTrees"](max_iter=8, min_samples_leaf=5).fit(schema, train)
+    (workplace / "bundle").mkdir()
+    bundle = export_bundle(model, workplace / "bundle", train, train, name="things", run_id="0" * 32, metrics={})
+    stamp(bundle, semver="1.0.0", version="1")
+    raw["outcome"] = raw["outcome"].where(raw.index < ROWS - 50)
+    return schema, raw, model
+
+
+def test_a_raw_table_is_told_of_its_earlier_rows(make_job, told, out, workplace):
+    # Given rows without the column, of which the newest lack the target
+    schema, raw, model = told
+    # When they are predicted
+    result = run(make_job(raw, schema=schema, bundle=str(workplace / "bundle")))
+    # Then the predictions are those of the table with the column
+    assert (result.rows, result.predicted) == (ROWS, ROWS)
+    expected = model.predict(frames.with_histories(raw, schema).drop(columns="outcome"))
+    found = pd.read_parquet(out).sort_values("code", key=lambda codes: codes.str[3:].astype(int))
+    np.testing.assert_allclose(found["prediction"], expected["prediction"], rtol=1e-4)
+
+
+def test_a_table_that_brings_the_column_is_streamed_as_it_is(make_job, told, workplace):
+    schema, raw, _ = told
+    table = frames.with_histories(raw, schema).drop(columns="outcome")
+    assert run(make_job(table, schema=schema, bundle=str(workplace / "bundle"))).predicted == ROWS
+    assert not (workplace / "build" / "prepared").exists()
+
+
+def test_a_killed_run_over_a_raw_table_goes_on(make_job, told, interrupt, workplace):
+    schema, raw, _ = told
+    job = make_job(raw, schema=schema, bundle=str(workplace / "bundle"), threads=1)
+    interrupt(job, 210)
+    made = list((workplace / "build" / "prepared").iterdir())
+    result = run(job)
+    assert (result.resumed, result.predicted) == (200, ROWS)
+    assert list((workplace / "build" / "prepared").iterdir()) == made
+
+
+def test_a_raw_table_without_the_target_cannot_be_told_of_it(make_job, told, workplace):
+    schema, raw, _ = told
+    job = make_job(raw.drop(columns="outcome"), schema=schema, bundle=str(workplace / "bundle"))
+    with pytest.raises(DataError, match="outcome_21h: is a history of outcome") as refused:
+        run(job)
+    assert refused.value.hint == "bring it, or bring outcome_21h itself"
+
+
+def test_a_csv_file_is_told_of_its_earlier_rows(make_job, told, workplace):
+    schema, raw, _ = told
+    raw.to_csv(workplace / "table.csv", index=False)
+    table = {"KIND": "CsvReader", "path": str(workplace / "table.csv")}
+    job = make_job(schema=schema, bundle=str(workplace / "bundle"), table=table)
+    assert run(job).predicted == ROWS
