@@ -3,7 +3,7 @@ import sys
 import pytest
 import yaml
 
-from model_name.core.models import BoostedTrees
+from model_name.core.models import AutoModel
 from model_name.errors import ConfigError
 from model_name.io.osvariables import env
 from model_name.settings import JOBS, build_job, import_plugins, job_kind, json_schema, load_job, load_raw
@@ -34,7 +34,7 @@ def test_a_job_is_made_of_defaults_files_pairs_and_the_environment(confs):
     # then what nobody says has its default, and files, pairs and the environment win over it in this order
     job = load_job(["training.yaml"], environment={})
     assert type(job) is job_kind("TrainingJob")
-    assert (job.name, job.seed, job.audit, job.model) == ("things", 1, "audit", BoostedTrees())
+    assert (job.name, job.seed, job.audit, job.model) == ("things", 1, "audit", AutoModel())
     assert job.schema_.inputs.keys() == {"x"}
     assert load_job(["training.yaml"], ["job.seed=2"], {}).seed == 2
     assert load_job(["training.yaml"], ["job.seed=2"], {"MODEL_NAME__JOB__SEED": "3"}).seed == 3

@@ -41,26 +41,21 @@ job:
 """
 
 TUNING = """\
-# Search hyperparameters on folds of the training part; the held-out rows are never looked at.
+# Search all kinds of model on folds of the training part, and blend the best; the held-out rows are never looked at.
+# One kind alone: `model: {KIND: BoostedTrees}`, `searcher: {KIND: OptunaSearcher, space: {max_leaf_nodes: [15, 31]}}`.
 job:
   KIND: TuningJob
-  model: {KIND: BoostedTrees}
+  model: {KIND: AutoModel}
   searcher:
-    KIND: OptunaSearcher
-    trials: 10
-    folds: 3
-    space:
-      learning_rate: {low: 0.03, high: 0.3, log: true}
-      max_leaf_nodes: {low: 15, high: 63}
-      min_samples_leaf: {low: 5, high: 60}
-      l2_regularization: {low: 0.001, high: 10.0, log: true}
+    KIND: AutoSearcher
+    budget_seconds: 90s  # or --budget 30s; the default trees are always tried, and taken where no blend is better
 """
 
 TRAINING = """\
 # Fit a model, measure it on the held-out rows, prove its export and register it as a version.
 job:
   KIND: TrainingJob
-  model: {KIND: BoostedTrees}  # `model-name schema TrainingJob` lists the kinds and their hyperparameters
+  model: {KIND: AutoModel}  # `model-name schema TrainingJob` lists the kinds and their hyperparameters
 """
 
 EVALUATIONS = """\

@@ -88,7 +88,7 @@ class AutoSearcher(Frozen):
         spent = sum(trial.seconds for trial in trials)
         while len(trials) < self.max_trials:
             left = self.budget_seconds - spent - (time.monotonic() - start)
-            candidate = self._next(trials, metric, left)
+            candidate = self._next(trials, bench, left)
             if candidate is None or (trials and left < LEAST_SECONDS):  # the default trees are tried in any case
                 break
             trial, answers = bench.judge(len(trials), candidate.params, left if trials else math.inf)
@@ -128,18 +128,21 @@ class AutoSearcher(Frozen):
         )
         return sha256("\n".join(parts).encode()).hexdigest()
 
-    def _next(self, trials: Sequence[Trial], metric: Metric, left: float) -> Candidate | None:
+    def _next(self, trials: Sequence[Trial], bench: AutoBench, left: float) -> Candidate | None:
         """The next config that fits into the time left; None where there is none."""
         tried = [trial.params for trial in trials]
         unit = trials[0].seconds if trials else 0.0
-        for candidate in self._beginning():
+        for candidate in self._beginning(len(bench.table)):
             if not trials or (candidate.params not in tried and candidate.cost * unit <= left):
                 return candidate
-        return self._proposal(trials, metric, unit, left)
+        return self._proposal(trials, bench.metric, unit, left)
 
-    def _beginning(self) -> list[Candidate]:
+    def _beginning(self, rows: int) -> list[Candidate]:
         """The default trees, whatever the kinds; then what is known of the kinds, and the defaults of others."""
-        known = [candidate for candidate in portfolio()[1:] if candidate.params["KIND"] in self.kinds]
+        fitting = [
+            candidate for candidate in portfolio()[1:] if candidate.max_rows is None or rows <= candidate.max_rows
+        ]
+        known = [candidate for candidate in fitting if candidate.params["KIND"] in self.kinds]
         others = [Candidate({"KIND": kind}) for kind in self.kinds if kind not in SPACES]
         return [Candidate(DEFAULT_TREES), *others, *known]
 

@@ -5,6 +5,7 @@ Salinas and Erickson (2024, TabRepo) found. What follows once it is through are 
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -14,6 +15,9 @@ DEFAULT_TREES: Params = {"KIND": "BoostedTrees"}
 """The candidate that is always there, and the one to beat."""
 
 
+MAX_FOREST_ROWS = 10_000
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A config to try.
@@ -21,10 +25,16 @@ class Candidate:
     Attributes:
         params: KIND and hyperparameters.
         cost: How long it takes, in fits of the default trees; 0 where nobody knows before it runs.
+        max_rows: Of the largest table that it is tried on.
     """
 
     params: Params = field(hash=False)
     cost: float = 0.0
+    max_rows: int | None = None
+
+    def takes(self, rows: int) -> bool:
+        """Whether it is tried on a table of so many rows."""
+        return self.max_rows is None or rows <= self.max_rows
 
 
 def _trees(rate: float, trees: int, *, leaves: int, rows: int, share: float, shrinkage: float) -> Candidate:
@@ -38,6 +48,11 @@ def _trees(rate: float, trees: int, *, leaves: int, rows: int, share: float, shr
         "l2_regularization": shrinkage,
     }
     return Candidate(params, cost=trees_cost(params))
+
+
+def _forest(*, cost: float, **params: Any) -> Candidate:
+    """Deep trees are large and slow to explain where there are many rows, and boosted ones are better there."""
+    return Candidate({"KIND": "RandomForest", "max_depth": None} | params, cost=cost, max_rows=MAX_FOREST_ROWS)
 
 
 def trees_cost(params: Params) -> float:
@@ -54,11 +69,11 @@ def portfolio() -> list[Candidate]:
         _trees(0.05, 300, leaves=31, rows=20, share=0.3, shrinkage=0.0),
         Candidate({"KIND": "LinearModel", "alpha": 20.0, "pieces": 6}),
         _trees(0.05, 200, leaves=8, rows=20, share=0.5, shrinkage=1.0),
-        Candidate({"KIND": "RandomForest", "randomized": True, "max_depth": None, "min_samples_leaf": 2}, cost=3.0),
+        _forest(cost=3.0, randomized=True, min_samples_leaf=2),
         Candidate({"KIND": "TabularNetwork"}),
         _trees(0.03, 500, leaves=16, rows=40, share=0.3, shrinkage=5.0),
         Candidate({"KIND": "LinearModel", "alpha": 100.0}),
-        Candidate({"KIND": "RandomForest", "max_depth": None, "max_features": 0.33, "min_samples_leaf": 3}, cost=5.0),
+        _forest(cost=5.0, max_features=0.33, min_samples_leaf=3),
         _trees(0.05, 100, leaves=6, rows=10, share=0.5, shrinkage=0.0),
         Candidate({"KIND": "TabularNetwork", "hidden": 256, "dropout": 0.3, "learning_rate": 1e-3}),
         _trees(0.04, 400, leaves=63, rows=20, share=0.5, shrinkage=1.0),
