@@ -38,6 +38,16 @@ PARTS: dict[Part, Callable[[NDArray[Any]], NDArray[Any]]] = {
 CYCLES: dict[Part, float] = {"hour": 24, "weekday": 7, "day": 31, "yearday": 366, "month": 12}
 """After how much a part comes round; `elapsed` never does."""
 
+SCALES = {"standard": "standardised", "quantile": "by its rank", "log": "its logarithm"}
+PART_WORDS: dict[Part, str] = {
+    "hour": "hour of the day",
+    "weekday": "day of the week",
+    "day": "day of the month",
+    "yearday": "day of the year",
+    "month": "month",
+    "elapsed": "days since the training part began",
+}
+
 
 class Feature(Frozen, ABC):
     """One column of the matrix.
@@ -62,6 +72,16 @@ class Feature(Frozen, ABC):
     def is_seasonal(self) -> bool:
         """False where it grows with time in the training part, so that a smooth model would extrapolate it."""
         return True
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All columns that it looks at."""
+        return (self.source,)
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        return self.kind
 
     @property
     def recipe(self) -> tuple[Any, ...]:
@@ -103,6 +123,12 @@ class Number(Feature):
         """As of `Feature`."""
         return (*super().recipe, self.scale, self.fill is not None)
 
+    @property
+    def words(self) -> str:
+        """As of `Feature`."""
+        scaled = "" if self.scale == "none" else f", {SCALES[self.scale]}"
+        return f"number{scaled}"
+
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""
         values = columns[self.source]
@@ -122,6 +148,11 @@ class Gap(Feature):
     """Whether a value is missing: 1 or 0."""
 
     KIND: Literal["gap"] = "gap"
+
+    @property
+    def words(self) -> str:
+        """As of `Feature`."""
+        return "whether it is missing"
 
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""
@@ -158,6 +189,11 @@ class Code(Feature):
         """The code of each category."""
         return Lookup(np.nan, positions(self.values) | dict.fromkeys(self.rare, float(len(self.values) - 1)))
 
+    @property
+    def words(self) -> str:
+        """As of `Feature`."""
+        return f"one of {len(self.values):,} categories"
+
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""
         return self.codes.read(columns[self.source])
@@ -172,6 +208,11 @@ class OneHot(Feature):
     def flags(self) -> "Lookup":
         """1 for each of them."""
         return Lookup(0.0, dict.fromkeys(self.values, 1.0))
+
+    @property
+    def words(self) -> str:
+        """As of `Feature`."""
+        return "whether it is this category" if len(self.values) == 1 else "whether it is a rare category"
 
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""
@@ -196,6 +237,11 @@ class Rate(Feature):
     def means(self) -> "Lookup":
         """The rate of each category."""
         return Lookup(self.prior, dict(zip(self.values, self.rates, strict=True)))
+
+    @property
+    def words(self) -> str:
+        """As of `Feature`."""
+        return f"mean of the target for each of {len(self.values):,} categories"
 
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""
@@ -223,6 +269,11 @@ class DatePart(Feature):
         """As of `Feature`: the month, with less than two years, is not."""
         return self.completed >= 2
 
+    @property
+    def words(self) -> str:
+        """As of `Feature`."""
+        return f"{self.wave} of the {self.part}" if self.wave else PART_WORDS[self.part]
+
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""
         moments = columns[self.source]
@@ -249,6 +300,11 @@ class Holiday(Feature):
         """The days as numpy has them."""
         return np.array(self.days, dtype="datetime64[D]")
 
+    @property
+    def words(self) -> str:
+        """As of `Feature`."""
+        return "whether it is a public holiday"
+
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""
         moments = columns[self.source]
@@ -264,6 +320,16 @@ class Product(Feature):
 
     KIND: Literal["product"] = "product"
     other: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """As of `Feature`."""
+        return (self.source, self.other)
+
+    @property
+    def words(self) -> str:
+        """As of `Feature`."""
+        return f"times {self.other}"
 
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""
@@ -281,6 +347,11 @@ class Cross(Feature):
     other: str
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """As of `Feature`."""
+        return (self.source, self.other)
+
+    @property
     def kind(self) -> Literal["number", "category"]:
         """As of `Feature`."""
         return "category"
@@ -294,6 +365,11 @@ class Cross(Feature):
     def codes(self) -> "Lookup":
         """The code of each pair."""
         return Lookup(np.nan, positions(self.values))
+
+    @property
+    def words(self) -> str:
+        """As of `Feature`."""
+        return f"one of {len(self.values):,} pairs with {self.other}"
 
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""

@@ -116,7 +116,7 @@ def feature_values(model: Model, table: pd.DataFrame) -> pd.DataFrame:
     matrix = model.matrix(table)
     values: dict[str, Any] = {}
     for position, feature in enumerate(model.features.columns):
-        if not model.schema_.columns[feature.source].sensitive:
+        if not any(model.schema_.columns[name].sensitive for name in feature.sources):
             column = matrix[:, position]
             is_category = feature.kind == "category"
             values[feature.name] = categories_of(column, feature.values) if is_category else column

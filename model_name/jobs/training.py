@@ -182,7 +182,7 @@ class TrainingJob(Job):
 
     def _log_inputs(self, parts: Parts, model: Model, earlier: Version | None) -> None:
         target = self.schema_.target.name
-        mlflow.log_params({"kind": model.KIND} | model.get_params())
+        mlflow.log_params({"kind": model.KIND} | model.described())
         if earlier is not None:
             mlflow.log_param("warm_start", earlier.semver)
             mlflow.set_tag("warm_start", earlier.title)

@@ -47,6 +47,15 @@ class AutoModel(Model):
             raise ValueError(f"the weights {list(self.weights)} are not above 0 with a sum of 1")
         return self
 
+    def described(self) -> dict[str, Any]:
+        """As of `Model`: each member in a line, the heaviest first."""
+        lines = {}
+        heaviest = sorted(zip(self.weights, self.members, strict=True), key=lambda pair: -pair[0])
+        for place, (weight, member) in enumerate(heaviest, start=1):
+            params = ", ".join(f"{name} {_plain(value)}" for name, value in member.items() if name != "KIND")
+            lines[f"member {place}"] = f"{100 * weight:.0f} % {member['KIND']}" + (f": {params}" if params else "")
+        return lines | {"random_state": self.random_state}
+
     def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:
         """As of `Model`: each member on all rows.
 
@@ -94,6 +103,10 @@ class AutoModel(Model):
     def get_internal_model(self) -> list[Model]:
         """The fitted members."""
         return self._fitted(self._models)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _pruned(model: Model, share: float) -> Model:

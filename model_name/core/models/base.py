@@ -112,6 +112,10 @@ class Model(Closed, ABC):
         """The hyperparameters by name."""
         return self.model_dump(exclude={"KIND"})
 
+    def described(self) -> dict[str, Any]:
+        """The hyperparameters as a record shows them to people."""
+        return self.get_params()
+
     def set_params(self, **params: Any) -> Self:
         """Change hyperparameters in place; an unknown name or a value of a wrong type raises `ValidationError`."""
         for name, value in params.items():

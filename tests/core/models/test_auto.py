@@ -45,6 +45,15 @@ def test_members_take_the_seed_of_the_blend_unless_they_have_one(make_schema, ma
     assert seeds == [3, 7]
 
 
+def test_it_is_described_member_by_member():
+    blend = AutoModel(members=[TREES, LINE], weights=[0.25, 0.75])
+    assert blend.described() == {
+        "member 1": "75 % LinearModel",
+        "member 2": "25 % BoostedTrees: max_iter 5",
+        "random_state": 42,
+    }
+
+
 def test_without_members_it_says_who_chooses_them(make_schema, checked, task):
     with pytest.raises(ConfigError, match="no members before a search"):
         AutoModel().fit(make_schema(task), checked)
