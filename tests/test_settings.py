@@ -3,7 +3,7 @@ import sys
 import pytest
 import yaml
 
-from model_name.core.models import AutoModel
+from model_name.core.models import AutoModel, BoostedTrees
 from model_name.errors import ConfigError
 from model_name.io.osvariables import env
 from model_name.settings import JOBS, build_job, import_plugins, job_kind, json_schema, load_job, load_raw
