@@ -21,6 +21,8 @@ def build_model(raw: Any) -> Any:
     kind = kinds.get(str(raw.get("KIND")))
     if kind is None:
         raise ValueError(f"{raw.get('KIND')} is not a kind of model{did_you_mean(str(raw.get('KIND')), list(kinds))}")
+    if lacking := sorted(getattr(kind, "__abstractmethods__", ())):
+        raise ValueError(f"{raw['KIND']} is not a whole kind of model: it does not define {', '.join(lacking)}")
     try:
         return kind.model_validate(raw)
     except ValidationError as err:  # a validator inside a validator would print its whole report
