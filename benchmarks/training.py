@@ -76,7 +76,7 @@ def subject(size: int, rows: int) -> "tuple[TabularNetwork, Network, TensorDatas
     """A default network of one epoch, and normal rows with a target to learn."""
     import numpy as np
 
-    from model_name.core.features import Feature
+    from model_name.core.features import Number
     from model_name.core.models import TabularNetwork
     from model_name.core.models._network_encoder import Encoder
     from model_name.core.models._network_modules import Network
@@ -86,7 +86,7 @@ def subject(size: int, rows: int) -> "tuple[TabularNetwork, Network, TensorDatas
     matrix = random.normal(size=(rows, COLUMNS)).astype(np.float32)
     targets = matrix[:, 0] * matrix[:, 1] + random.normal(size=rows)
     settings = TabularNetwork(batch_size=size, max_epochs=1)
-    features = [Feature(name=f"n{place}", source=f"n{place}") for place in range(COLUMNS)]
+    features = [Number(name=f"n{place}", source=f"n{place}") for place in range(COLUMNS)]
     network = Network(Encoder(features, matrix, settings), settings, classes=0, targets=targets)
     return settings, network, tensors(network, matrix, targets)
 

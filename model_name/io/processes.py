@@ -30,19 +30,27 @@ def guarded(call: Callable[[], Any]) -> int:
     except SystemExit as exit_:  # what Typer ends with, after a wrong option and after Ctrl-C too
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
         return interrupted() if code == INTERRUPTED else code
-    except ModelNameError as error:
-        return tell(error)
     except KeyboardInterrupt:
         return interrupted()
-    except OSError as error:
-        place = error.filename or "the disk"
-        return tell(StorageError(f"{place}: {error.strerror or error}", hint="check space and permissions"))
-    except Exception:  # noqa: BLE001  the outermost loop: a defect is told with its trace, and never exits with 0
-        traceback.print_exc()
-        return ModelNameError.exit_code
+    except Exception as error:  # noqa: BLE001  the outermost loop: whatever it is, it is told and never exits with 0
+        return failed(error)
     finally:
         signals.heard()
     return 0
+
+
+def failed(error: Exception) -> int:
+    """Say what went wrong, a defect with its trace, and return the exit code that goes with it."""
+    found = error if isinstance(error, ModelNameError) else signals.behind(error)
+    if isinstance(found, ModelNameError):
+        return tell(found)
+    if found is not None:
+        return interrupted()
+    if isinstance(error, OSError):
+        place = error.filename or "the disk"
+        return tell(StorageError(f"{place}: {error.strerror or error}", hint="check space and permissions"))
+    traceback.print_exception(error)
+    return ModelNameError.exit_code
 
 
 def interrupted() -> int:

@@ -25,6 +25,13 @@ def heard() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def behind(error: BaseException | None) -> BaseException | None:
+    """What a signal raised, where a library turned it into an error of its own; None where no signal is behind it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | PreemptedError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     _insist(_interrupt)
     raise KeyboardInterrupt

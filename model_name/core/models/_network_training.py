@@ -4,6 +4,7 @@ Shuffling and dropout are functions of (seed, epoch) instead of a running state,
 with the very weights of one that was not.
 """
 
+import atexit
 import logging
 import pickle  # its error alone is named  # nosec B403
 import warnings
@@ -61,10 +62,10 @@ def train(
         ConfigError: No epoch had a finite loss.
     """
     keeper = Keeper(settings, context, fingerprint)
-    with together():
-        checkpoint = keeper.resume()
-        if not keeper.is_done:
-            fit(network, learning, validating, keeper, checkpoint=checkpoint)
+    join()
+    checkpoint = keeper.resume()
+    if not keeper.is_done:
+        fit(network, learning, validating, keeper, checkpoint=checkpoint)
     if not keeper.best_weights:
         raise ConfigError(
             f"{settings.KIND}: the validation loss was not finite in any epoch",
@@ -98,17 +99,11 @@ def repeatable(seed: int, threads: int) -> Iterator[None]:
             torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)
 
 
-@contextmanager
-def together() -> Iterator[None]:
-    """Join the other processes that train, if there are any, and leave them."""
-    if ranks.world() == 1:
-        yield
-        return
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
+def join() -> None:
+    """Join the other processes that train, if there are any; until the end, because nobody can join them twice."""
+    if ranks.world() > 1 and not distributed.is_initialized():
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(distributed.destroy_process_group)
 
 
 @contextmanager

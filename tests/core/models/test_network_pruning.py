@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from model_name.core.columns import Column
-from model_name.core.models import BoostedTrees, TabularNetwork
+from model_name.core.models import ConstantModel, TabularNetwork
 from model_name.core.models._network_pruning import norm_in, norm_out
 from model_name.core.schemas import TableSchema, Target
 from model_name.errors import ConfigError, NotFittedError
@@ -96,7 +96,7 @@ def test_a_share_has_bounds(fitted, share: float) -> None:
 
 
 def test_what_cannot_be_pruned_says_so() -> None:
-    with pytest.raises(NotImplementedError, match="BoostedTrees has no units"):
-        BoostedTrees().pruned(0.5)
+    with pytest.raises(NotImplementedError, match="ConstantModel has no units"):
+        ConstantModel().pruned(0.5)
     with pytest.raises(NotFittedError):
         TabularNetwork().pruned(0.5)

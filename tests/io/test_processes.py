@@ -1,0 +1,47 @@
+import pytest
+
+from model_name.errors import DataError, PreemptedError
+from model_name.io import processes, signals
+
+
+def chained(cause, explicit):
+    """What a library raises that caught something and tells of it, or not."""
+    try:
+        try:
+            raise cause
+        except BaseException as err:
+            if explicit:
+                raise ValueError("not a valid format") from err
+            raise ValueError("not a valid format")  # noqa: B904
+    except ValueError as err:
+        return err
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        pytest.param(PreemptedError("told to stop"), 143, id="a preemption"),
+        pytest.param(KeyboardInterrupt(), processes.INTERRUPTED, id="Ctrl-C"),
+        pytest.param(KeyError("x"), 1, id="a defect"),
+    ],
+)
+def test_a_signal_that_a_library_made_an_error_of_is_still_a_signal(capsys, cause, code, explicit):
+    def fail():
+        raise chained(cause, explicit)
+
+    assert processes.guarded(fail) == code
+    assert ("Traceback" in capsys.readouterr().err) == (code == 1)
+
+
+def test_an_error_of_the_tree_is_told_with_its_own_code(capsys):
+    def fail():
+        raise DataError("row 3 is odd", hint="mend it")
+
+    assert processes.guarded(fail) == DataError.exit_code
+    assert "row 3 is odd" in capsys.readouterr().err
+
+
+def test_no_signal_is_behind_nothing():
+    assert signals.behind(None) is None
+    assert signals.behind(ValueError("plain")) is None
