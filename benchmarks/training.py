@@ -18,8 +18,8 @@ from benchmarks.measuring import console, show, write
 if TYPE_CHECKING:
     from torch.utils.data import TensorDataset
 
-    from model_name.core.models._network_modules import Network
-    from model_name.core.models.network import TabularNetwork
+    from model_name.core.models.network.modules import Network
+    from model_name.core.models.network.tabular import TabularNetwork
 
 COLUMNS = 25
 BATCHES = (1024, 8192)
@@ -59,7 +59,7 @@ def judge(found: dict[int, dict[str, list[float]]]) -> int:
 
 def measure(size: int, rows: int, rounds: int) -> dict[str, list[float]]:
     """Rows a second of each way, a number a round."""
-    from model_name.core.models._network_training import repeatable
+    from model_name.core.models.network.training import repeatable
 
     settings, network, learning = subject(size, rows)
     found: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -78,9 +78,9 @@ def subject(size: int, rows: int) -> "tuple[TabularNetwork, Network, TensorDatas
 
     from model_name.core.features import Number
     from model_name.core.models import TabularNetwork
-    from model_name.core.models._network_encoder import Encoder
-    from model_name.core.models._network_modules import Network
-    from model_name.core.models._network_training import tensors
+    from model_name.core.models.network.encoder import Encoder
+    from model_name.core.models.network.modules import Network
+    from model_name.core.models.network.training import tensors
 
     random = np.random.default_rng(0)
     matrix = random.normal(size=(rows, COLUMNS)).astype(np.float32)
@@ -133,7 +133,7 @@ def ours(settings: "TabularNetwork", network: "Network", learning: "TensorDatase
     from torch.utils.data import TensorDataset
 
     from model_name.core.models import FitContext
-    from model_name.core.models import _network_training as training
+    from model_name.core.models.network import training
 
     class Clock(Callback):
         start = seconds = 0.0

@@ -4,7 +4,7 @@ from model_name.core.models.auto import AutoModel
 from model_name.core.models.base import Explanation, FitContext, Model, model_kinds
 from model_name.core.models.kinds import ModelConfig, build_model
 from model_name.core.models.linear import LinearModel
-from model_name.core.models.network import TabularNetwork
+from model_name.core.models.network.tabular import TabularNetwork
 from model_name.core.models.references import ConstantModel
 from model_name.core.models.trees import BoostedTrees, RandomForest
 

@@ -1,18 +1,31 @@
 """Whether a fit can begin from what an earlier model has learnt."""
 
-from typing import TYPE_CHECKING
+from typing import ClassVar, Protocol
 
 from model_name.core.features import Feature, Features
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError
 
-if TYPE_CHECKING:
-    from model_name.core.models.base import Model
-
 AFRESH = "or train afresh: leave warm_start out"
 
 
-def require_transferable(model: "Model", earlier: "Model", schema: TableSchema, features: Features) -> None:
+class Learner(Protocol):
+    """What is asked of a model here."""
+
+    KIND: str
+    can_warm_start: ClassVar[bool]
+    architecture: ClassVar[tuple[str, ...]]
+
+    @property
+    def schema_(self) -> TableSchema:
+        """The schema of the table that it was fitted on."""
+
+    @property
+    def features(self) -> Features:
+        """The features that it was fitted on."""
+
+
+def require_transferable(model: Learner, earlier: Learner, schema: TableSchema, features: Features) -> None:
     """See that what an earlier model has learnt means the same in this one.
 
     Args:

@@ -11,8 +11,8 @@ from torch import nn
 
 from model_name.core.columns import Column
 from model_name.core.models import TabularNetwork
-from model_name.core.models._network_explaining import completed, contributions
 from model_name.core.models.base import ADDITIVITY_TOLERANCE
+from model_name.core.models.network.explaining import completed, contributions
 from model_name.core.schemas import TableSchema, Target
 
 TASKS = {

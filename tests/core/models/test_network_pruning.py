@@ -9,7 +9,7 @@ from torch import nn
 
 from model_name.core.columns import Column
 from model_name.core.models import ConstantModel, TabularNetwork
-from model_name.core.models._network_pruning import norm_in, norm_out
+from model_name.core.models.network.pruning import norm_in, norm_out
 from model_name.core.schemas import TableSchema, Target
 from model_name.errors import ConfigError, NotFittedError
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_name.core.models._network_steps import Batches, member_losses, pace, served_losses
+from model_name.core.models.network.steps import Batches, member_losses, pace, served_losses
 
 
 @given(rows=st.integers(1, 300), size=st.integers(1, 80), world=st.integers(1, 5), epoch=st.integers(0, 3))

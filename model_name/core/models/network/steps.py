@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from math import ceil, cos, log, pi
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,10 +12,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import Sampler
 
 from model_name.core import ranks
-from model_name.core.models._network_modules import Network
-
-if TYPE_CHECKING:
-    from model_name.core.models.network import TabularNetwork
+from model_name.core.models.network.modules import Network
+from model_name.core.models.network.settings import NetworkSettings
 
 LOSS = "validation_loss"
 GRADIENT_NORM = 1.0  # that steps are clipped to
@@ -67,7 +64,7 @@ class Training(LightningModule):
     class_weights: Tensor
 
     def __init__(
-        self, network: Network, settings: "TabularNetwork", batches: Batches, class_weights: Tensor | None
+        self, network: Network, settings: NetworkSettings, batches: Batches, class_weights: Tensor | None
     ) -> None:
         """Name the network, its hyperparameters, what it will see and how much a row of each class counts."""
         super().__init__()
@@ -156,7 +153,7 @@ def served_losses(raw: Tensor, targets: Tensor, classes: int, weights: Tensor | 
     return functional.nll_loss(averaged, targets, weight=weights, reduction="none")
 
 
-def class_weights(settings: "TabularNetwork", network: Network, targets: Tensor) -> Tensor | None:
+def class_weights(settings: NetworkSettings, network: Network, targets: Tensor) -> Tensor | None:
     """How much a row of each class counts: rows / (classes x rows of the class), as in scikit-learn."""
     if settings.class_weight == "none":
         return None

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_name.core.models._network_modules import Heads, Network, SharedLinear
+from model_name.core.models.network.modules import Heads, Network, SharedLinear
 
 POINTS = 3200  # between rows and backgrounds at once: more do not fit the caches of a processor
 

@@ -3,7 +3,7 @@
 import io
 import warnings
 from math import sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_name.core.features import Matrix
-from model_name.core.models._network_encoder import Encoder
 from model_name.core.models.base import GRAPH_INPUT, GRAPH_OUTPUT, OPSET
-
-if TYPE_CHECKING:
-    from model_name.core.models.network import TabularNetwork
+from model_name.core.models.network.encoder import Encoder
+from model_name.core.models.network.settings import NetworkSettings
 
 SCORING_ROWS = 8192  # at once: more do not fit the caches of a processor
 BYTE = 256
@@ -32,7 +30,7 @@ class Network(nn.Module):
     target_mean: Tensor
     target_deviation: Tensor
 
-    def __init__(self, encoder: Encoder, settings: "TabularNetwork", *, classes: int, targets: NDArray[Any]) -> None:
+    def __init__(self, encoder: Encoder, settings: NetworkSettings, *, classes: int, targets: NDArray[Any]) -> None:
         """Start from random weights; the scale of a regression is that of the targets given."""
         super().__init__()
         self.encoder = encoder
@@ -70,7 +68,7 @@ class Network(nn.Module):
         return scores
 
 
-def body(width: int, outputs: int, settings: "TabularNetwork") -> nn.Sequential:
+def body(width: int, outputs: int, settings: NetworkSettings) -> nn.Sequential:
     """The layers behind the encoder: n x width to n x outputs, or n x 1 x width to n x members x outputs."""
     layers: list[nn.Module] = []
     for depth in range(settings.layers):
@@ -155,7 +153,7 @@ def to_onnx(network: Network, features: int) -> onnx.ModelProto:
     return onnx.load_from_string(graph.getvalue())
 
 
-def _linear(inputs: int, settings: "TabularNetwork", *, is_first: bool) -> nn.Module:
+def _linear(inputs: int, settings: NetworkSettings, *, is_first: bool) -> nn.Module:
     if settings.members > 1:
         return SharedLinear(inputs, settings.hidden, settings.members, is_first=is_first)
     return nn.Linear(inputs, settings.hidden)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import pi, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_name.core.features import Feature, Matrix
-
-if TYPE_CHECKING:
-    from model_name.core.models.network import TabularNetwork
+from model_name.core.models.network.settings import NetworkSettings
 
 CLIP_DEVIATIONS = 5.0  # standard deviations from the mean that a number is clipped at
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -37,7 +35,7 @@ class Encoder(nn.Module):
     owners: Tensor
     embeddings: nn.Embedding
 
-    def __init__(self, features: Sequence[Feature], matrix: Matrix, settings: "TabularNetwork") -> None:
+    def __init__(self, features: Sequence[Feature], matrix: Matrix, settings: NetworkSettings) -> None:
         """Fit the scaling of the numbers and start the embeddings.
 
         What the training rows do not show is worth exactly zero rather than a random direction: hidden and constant
@@ -127,7 +125,7 @@ class Pieces(nn.Module):
 class Periodic(nn.Module):
     """Sines and cosines of learnt frequencies, then a layer of each number's own (Gorishniy et al. 2022, PLR)."""
 
-    def __init__(self, numbers: int, settings: "TabularNetwork") -> None:
+    def __init__(self, numbers: int, settings: NetworkSettings) -> None:
         """Start from random frequencies, in turns a deviation, and random weights."""
         super().__init__()
         self.width = settings.embedding

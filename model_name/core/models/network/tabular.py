@@ -1,7 +1,7 @@
 """The tabular network: embeddings of categories and of numbers, then an MLP or many, trained by Lightning.
 
 Torch takes seconds to import, so that what needs it lives in modules of its own, imported when they are called for:
-`_network_encoder` and `_network_modules` (what is learnt), `_network_steps` and `_network_training` (how).
+`encoder` and `modules` (what is learnt), `steps` and `training` (how), `explaining` and `pruning`.
 """
 
 from hashlib import sha256
@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from model_name.core.features import Matrix
-from model_name.core.models.base import Explanation, FitContext, Model
+from model_name.core.models.base import Explanation, FitContext
+from model_name.core.models.network.settings import NetworkSettings
 from model_name.errors import ConfigError
 
 if TYPE_CHECKING:
-    from model_name.core.models._network_modules import Network
+    from model_name.core.models.network.modules import Network
 
 CHECKPOINT_FORMAT = 2  # to be raised when a change here or in the modules makes older checkpoints mean something else
 
 
-class TabularNetwork(Model):
+class TabularNetwork(NetworkSettings):
     """An MLP over embedded features, stopped early on a validation part that is taken from the training rows.
 
     The validation part are the last rows where rows come in the order of time, random ones otherwise. Features that
@@ -30,31 +31,6 @@ class TabularNetwork(Model):
 
     A fit can begin from an earlier version. It then keeps that version's encoder (means, quantiles, what was hidden)
     and scale of the target, since weights mean something only with them.
-
-    Attributes:
-        hidden: Width of the layers.
-        layers: How many of them.
-        members: Networks that share their weights but for scales and biases (TabM); they answer by their mean.
-        dropout: Share of a layer's answer that is dropped in training, in steps of 1/256.
-        numbers: What a number becomes beside its standardised value: `piecewise`, how far it has come between
-            quantiles, for targets that jump; or `periodic`, waves of learnt frequencies, for targets that swing.
-        bins: Linear pieces of a number.
-        frequencies: Waves of a number.
-        frequency_scale: How fast they are at the start: the deviation of their turns within a deviation of the number.
-        embedding: Width of the embedding of a category, and of the waves of a number.
-        mixup: Mixes pairs of rows, by a share of Beta(mixup, mixup); 0 mixes none.
-        noise: Gaussian noise on the numbers in training, in deviations of each.
-        class_weight: `balanced` lets each class count the same, however rare it is; probabilities are then no longer
-            those of the table.
-        learning_rate: Its peak; it decays to zero over `max_epochs` along a cosine.
-        warmup: Share of the steps in which the learning rate rises to its peak.
-        weight_decay: Shrinkage of the weights (AdamW).
-        batch_size: Rows of a step.
-        max_epochs: Passes over the training rows at the most.
-        patience: Epochs without a better validation loss after which it stops.
-        validation_size: Share of the training rows that it does not learn from but stops by.
-        threads: Processors of the training. A number rather than all there are, since sums in another order make other
-            weights; layers this narrow gain little from more, and lose much where processors are shared.
     """
 
     can_warm_start: ClassVar[bool] = True
@@ -69,26 +45,6 @@ class TabularNetwork(Model):
     )
 
     KIND: Literal["TabularNetwork"] = "TabularNetwork"
-    hidden: int = Field(192, ge=1, le=4096)
-    layers: int = Field(2, ge=0, le=32)
-    members: int = Field(1, ge=1, le=64)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    numbers: Literal["piecewise", "periodic"] = "piecewise"
-    bins: int = Field(32, ge=1, le=256)
-    frequencies: int = Field(16, ge=1, le=256)
-    frequency_scale: float = Field(0.1, gt=0, le=100)
-    embedding: int = Field(8, ge=1, le=256)
-    mixup: float = Field(0.0, ge=0, le=10)
-    noise: float = Field(0.0, ge=0, le=1)
-    class_weight: Literal["none", "balanced"] = "none"
-    learning_rate: float = Field(2e-3, gt=0, le=1)
-    warmup: float = Field(0.02, ge=0, lt=1)
-    weight_decay: float = Field(1e-2, ge=0)
-    batch_size: int = Field(256, ge=1)
-    max_epochs: int = Field(20, ge=1)
-    patience: int = Field(8, ge=1)
-    validation_size: float = Field(0.1, gt=0, lt=1)
-    threads: int = Field(1, ge=1, le=256)
 
     _network: Any = PrivateAttr(None)
 
@@ -99,7 +55,7 @@ class TabularNetwork(Model):
             PreemptedError: A SIGTERM came; the next fit with the same checkpoints goes on.
             ConfigError: The hyperparameters make it diverge, or do not fit the task.
         """
-        from model_name.core.models import _network_training as training
+        from model_name.core.models.network import training
 
         self._require_classes()
         learning, validating = self._split(len(matrix), has_time_order=context.has_time_order)
@@ -124,7 +80,7 @@ class TabularNetwork(Model):
 
     def to_onnx(self) -> onnx.ModelProto:
         """As of `Model`; scaling, clipping, embeddings and the un-scaling of the target are in the graph."""
-        from model_name.core.models._network_modules import to_onnx
+        from model_name.core.models.network.modules import to_onnx
 
         return to_onnx(self.get_internal_model(), len(self.features.columns))
 
@@ -136,7 +92,7 @@ class TabularNetwork(Model):
         """
         import torch
 
-        from model_name.core.models._network_explaining import completed, contributions
+        from model_name.core.models.network.explaining import completed, contributions
 
         network = self.get_internal_model()
         rows, background = (
@@ -157,7 +113,7 @@ class TabularNetwork(Model):
         Raises:
             ConfigError: The share is not between 0 and 1, or there is no layer.
         """
-        from model_name.core.models._network_pruning import pruned
+        from model_name.core.models.network.pruning import pruned
 
         if not 0 < share < 1 or not self.layers:
             raise ConfigError(
@@ -188,8 +144,8 @@ class TabularNetwork(Model):
         return np.sort(order[:-held]), np.sort(order[-held:])
 
     def _build(self, matrix: Matrix, targets: NDArray[Any]) -> "Network":
-        from model_name.core.models._network_encoder import Encoder
-        from model_name.core.models._network_modules import Network
+        from model_name.core.models.network.encoder import Encoder
+        from model_name.core.models.network.modules import Network
 
         encoder = Encoder(self.features.columns, matrix, self)
         return Network(encoder, self, classes=len(self.classes), targets=targets)

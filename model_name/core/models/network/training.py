@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import inf, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +26,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from model_name.core import ranks
 from model_name.core.features import Matrix
-from model_name.core.models._network_modules import SCORING_ROWS, Network
-from model_name.core.models._network_steps import LOSS, Batches, Training, class_weights
 from model_name.core.models.base import FitContext
+from model_name.core.models.network.modules import SCORING_ROWS, Network
+from model_name.core.models.network.settings import NetworkSettings
+from model_name.core.models.network.steps import LOSS, Batches, Training, class_weights
 from model_name.errors import ConfigError, PreemptedError
-
-if TYPE_CHECKING:
-    from model_name.core.models.network import TabularNetwork
 
 KEPT_CHECKPOINTS = 2  # the last, and the one before it in case that a crash of the machine left the last unreadable
 UNREADABLE = (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError)  # of torch.load
@@ -43,7 +41,7 @@ def train(
     learning: TensorDataset,
     validating: TensorDataset,
     *,
-    settings: "TabularNetwork",
+    settings: NetworkSettings,
     context: FitContext,
     fingerprint: str,
 ) -> Network:
@@ -125,7 +123,7 @@ def quiet() -> Iterator[None]:
 class Keeper(Callback):
     """At the end of each epoch: keeps the best weights, stops when they get old, saves a checkpoint, tells progress."""
 
-    def __init__(self, settings: "TabularNetwork", context: FitContext, fingerprint: str) -> None:
+    def __init__(self, settings: NetworkSettings, context: FitContext, fingerprint: str) -> None:
         """Start before the first epoch."""
         self.settings = settings
         self.context = context
