@@ -24,7 +24,7 @@ from benchmarks.tables import Source, sources
 from model_name.core import frames
 from model_name.core.metrics import Metric
 from model_name.core.models import AutoModel, BoostedTrees, ConstantModel, FitContext, Model, RandomForest
-from model_name.core.profiles import infer
+from model_name.core.profiling.profiles import infer
 from model_name.core.schemas import TableSchema
 from model_name.io.configs import read_document
 from model_name.utils.automl import AutoSearcher

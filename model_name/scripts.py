@@ -72,7 +72,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Infer the schema of a table and write a commented config folder that runs as it is."""
-    from model_name.core.profiles import infer
+    from model_name.core.profiling.profiles import infer
     from model_name.io.console import show
     from model_name.io.datasets import reader_for
     from model_name.io.scaffolds import project_name, write_project
@@ -151,8 +151,8 @@ def models_diff(
 ) -> None:
     """Say what differs between two versions: contract, hyperparameters, features, metrics, importances."""
     from model_name.io.console import show_json, show_rows
-    from model_name.jobs.comparisons import compare, tables, write_page
-    from model_name.jobs.records import read_findings
+    from model_name.jobs.reporting.comparisons import compare, tables, write_page
+    from model_name.jobs.reporting.records import read_findings
 
     found = registry(name, mlflow)
     older, candidate = (read_findings(found, found.resolve(ref)) for ref in (a, b))

@@ -12,7 +12,7 @@ import yaml
 
 from model_name.core.columns import Column
 from model_name.core.metrics import default_metrics
-from model_name.core.profiles import Inferred
+from model_name.core.profiling.profiles import Inferred
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError
 from model_name.io.configs import SHARED, Loader, read_document

@@ -8,18 +8,18 @@ import pandas as pd
 from loguru import logger
 from pydantic import Field
 
-from model_name.core.bootstrap import MIN_RESAMPLES, Difference, Interval, Resampler, difference, interval
 from model_name.core.columns import label_text
-from model_name.core.curves import Curves, calibration_error, coverages, curves
 from model_name.core.decisions import Costs
 from model_name.core.documents import Frozen, Many
-from model_name.core.learning import COST, LearningPoint, learning_curve
+from model_name.core.measuring.bootstrap import MIN_RESAMPLES, Difference, Interval, Resampler, difference, interval
+from model_name.core.measuring.curves import Curves, calibration_error, coverages, curves
+from model_name.core.measuring.learning import COST, LearningPoint, learning_curve
+from model_name.core.measuring.slices import FoundSlice, worst_slices
+from model_name.core.measuring.weighted import statistic
 from model_name.core.metrics import Metric, Scores, row_losses, score_all
 from model_name.core.models import BoostedTrees, ConstantModel, Model
 from model_name.core.schemas import Outputs
-from model_name.core.slices import FoundSlice, worst_slices
 from model_name.core.versions import CHAMPION, LATEST
-from model_name.core.weighted import statistic
 from model_name.errors import ConfigError, DataError, NotFoundError
 from model_name.io.registries import Version
 from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result

@@ -16,15 +16,23 @@ from model_name.errors import NotFoundError
 from model_name.io.configs import exists
 from model_name.io.datasets import replacing
 from model_name.io.registries import Version
-from model_name.jobs import featurepictures, pictures
 from model_name.jobs.base import Job, Result
-from model_name.jobs.comparisons import importance_changes
 from model_name.jobs.evaluations import CONSTANT, EVALUATION, EvaluationResult, passes
 from model_name.jobs.explanations import ExplanationResult
-from model_name.jobs.pages import between, number, percent, render
 from model_name.jobs.preparation import PreparationResult, findings_place
 from model_name.jobs.promotion import PromotionResult
-from model_name.jobs.records import Detail, Difference, Findings, Search, explanation_of, read_findings, search_of
+from model_name.jobs.reporting import featurepictures, pictures
+from model_name.jobs.reporting.comparisons import importance_changes
+from model_name.jobs.reporting.pages import between, number, percent, render
+from model_name.jobs.reporting.records import (
+    Detail,
+    Difference,
+    Findings,
+    Search,
+    explanation_of,
+    read_findings,
+    search_of,
+)
 from model_name.serving.bundle import ColumnProfile
 
 REPORT = "report.html"

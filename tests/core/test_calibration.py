@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from model_name.core.calibration import FITTING, cheapest_threshold, decision, fit_calibrator, require
-from model_name.core.curves import calibration_bins, calibration_error
 from model_name.core.decisions import Costs, log_odds
+from model_name.core.measuring.curves import calibration_bins, calibration_error
 from model_name.core.schemas import Outputs
 from model_name.errors import ConfigError, DataError
 

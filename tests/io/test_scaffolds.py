@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from model_name.core.columns import Column
 from model_name.core.histories import History
-from model_name.core.profiles import Inferred, infer
+from model_name.core.profiling.profiles import Inferred, infer
 from model_name.core.schemas import TableSchema, Target
 from model_name.errors import ConfigError, StorageError
 from model_name.io.configs import read_document

@@ -16,7 +16,7 @@ from model_name.io.registries import Version
 from model_name.jobs.explanations import ExplanationResult, feature_values
 from model_name.jobs.exports import export_bundle, stamp
 from model_name.jobs.inference import InferenceJob
-from model_name.jobs.records import Detail, Findings, evaluation_of
+from model_name.jobs.reporting.records import Detail, Findings, evaluation_of
 from model_name.serving.bundle import read_manifest
 
 

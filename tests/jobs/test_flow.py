@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from model_name.io.audits import AuditTrail
-from model_name.jobs.records import search_of
+from model_name.jobs.reporting.records import search_of
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.settings import load_job

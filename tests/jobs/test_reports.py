@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from model_name.core.metrics import Metric
-from model_name.jobs.pages import number, percent, size
 from model_name.jobs.preparation import PreparationResult
 from model_name.jobs.promotion import PromotionResult
-from model_name.jobs.records import Detail, Difference, Search
+from model_name.jobs.reporting.pages import number, percent, size
+from model_name.jobs.reporting.records import Detail, Difference, Search
 from model_name.jobs.reports import column_rows, fold_rows, report, told, verdict
 from tests.jobs.pages import Page
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from mlflow.entities import Dataset, DatasetInput, InputTag, Run, RunInputs
 
-from model_name.jobs.records import Detail, Findings, evaluation_of
+from model_name.jobs.reporting.records import Detail, Findings, evaluation_of
 
 OLD = {
     "accepted": True,

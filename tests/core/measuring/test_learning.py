@@ -4,7 +4,7 @@ import pytest
 
 from model_name.core import frames
 from model_name.core.decisions import Decision, Temperature
-from model_name.core.learning import learning_curve, parts_of
+from model_name.core.measuring.learning import learning_curve, parts_of
 from model_name.core.metrics import Metric
 from model_name.core.models import BoostedTrees
 

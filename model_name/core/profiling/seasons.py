@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from model_name.core.columns import Column
 from model_name.core.histories import History, look_back, span
-from model_name.core.kinds import Facts
-from model_name.core.roles import are_unique
+from model_name.core.profiling.kinds import Facts
+from model_name.core.profiling.roles import are_unique
 
 ENTITY_COLUMNS = 2
 ENTITY_CANDIDATES = 8

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from model_name.core.measuring.weighted import statistic
 from model_name.core.metrics import DEFINITIONS, Metric
 from model_name.core.schemas import Outputs
-from model_name.core.weighted import statistic
 
 CASES = [(name, task) for name, definition in DEFINITIONS.items() for task in sorted(definition.tasks)]
 CLASSES = {"regression": (), "binary": ("no", "yes"), "multiclass": ("a", "b", "c")}

@@ -3,7 +3,7 @@
 import pytest
 
 from model_name.core.schemas import TableSchema
-from model_name.jobs.contracts import contract_changes
+from model_name.jobs.reporting.contracts import contract_changes
 
 COLUMN = {"kind": "numeric", "min": 0, "max": 10}
 GROUP = {"kind": "category", "values": ["a", "b"]}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_name.jobs import plots
-from model_name.jobs.plots import Axis, Chart, number_axis, share_axis, time_axis
+from model_name.jobs.reporting import plots
+from model_name.jobs.reporting.plots import Axis, Chart, number_axis, share_axis, time_axis
 
 TEN = Axis("x", 0.0, 10.0, ((0.0, "0"), (10.0, "10")))
 BAD = '<script>alert("&")</script>'

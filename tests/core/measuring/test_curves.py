@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, average_precision_score, confusion_matrix, roc_auc_score
 
-from model_name.core.curves import Curves, calibration_bins, calibration_error, coverages, curves
 from model_name.core.decisions import PredictionIntervals
+from model_name.core.measuring.curves import Curves, calibration_bins, calibration_error, coverages, curves
 from model_name.core.schemas import Outputs
 
 EMPTY = {"predicted", "residuals", "coverage", "roc", "precision_recall", "calibration", "confusion"}

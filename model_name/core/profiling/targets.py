@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from model_name.core.frames import Frame, decode_target
-from model_name.core.kinds import Facts, facts_of
+from model_name.core.profiling.kinds import Facts, facts_of
 from model_name.core.schemas import Label, Target, Task
 from model_name.errors import DataError
 

@@ -9,10 +9,10 @@ from markupsafe import Markup
 from model_name.core.columns import label_text
 from model_name.core.schemas import TableSchema
 from model_name.jobs.explanations import ExplanationResult
-from model_name.jobs.pages import percent
-from model_name.jobs.pictures import Picture
-from model_name.jobs.plots import SHADES, Axis, Chart, number_axis, spark
-from model_name.jobs.records import Findings
+from model_name.jobs.reporting.pages import percent
+from model_name.jobs.reporting.pictures import Picture
+from model_name.jobs.reporting.plots import SHADES, Axis, Chart, number_axis, spark
+from model_name.jobs.reporting.records import Findings
 from model_name.serving.bundle import ColumnProfile
 
 BARS = 15  # features, the others are in the table

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_name.jobs import featurepictures as pictures
-from model_name.jobs.plots import number_axis
+from model_name.jobs.reporting import featurepictures as pictures
+from model_name.jobs.reporting.plots import number_axis
 from model_name.serving.bundle import ColumnProfile
 
 

@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from model_name.core.bootstrap import MIN_DAYS, Resampler, difference, interval
+from model_name.core.measuring.bootstrap import MIN_DAYS, Resampler, difference, interval
+from model_name.core.measuring.weighted import statistic
 from model_name.core.metrics import Metric
 from model_name.core.schemas import Outputs
-from model_name.core.weighted import statistic
 
 RMSE = Metric(name="mse")
 

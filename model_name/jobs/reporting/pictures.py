@@ -11,9 +11,9 @@ from model_name.core.columns import label_text
 from model_name.core.metrics import Metric
 from model_name.core.schemas import TableSchema
 from model_name.jobs.evaluations import CONSTANT, EvaluationResult
-from model_name.jobs.pages import percent
-from model_name.jobs.plots import Chart, heat, number_axis, number_text, share_axis, time_axis
-from model_name.jobs.records import Band, Curves, Detail, Search
+from model_name.jobs.reporting.pages import percent
+from model_name.jobs.reporting.plots import Chart, heat, number_axis, number_text, share_axis, time_axis
+from model_name.jobs.reporting.records import Band, Curves, Detail, Search
 
 THIS = "this version"
 CLASSES = 12  # of a confusion matrix that can be read

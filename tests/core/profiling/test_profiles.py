@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_name.core import frames
-from model_name.core.profiles import Inferred, bounds, infer
+from model_name.core.profiling.profiles import Inferred, bounds, infer
 from model_name.errors import DataError
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[3] / "data"
 ROWS = 240
 RNG = np.random.default_rng(7)
 NOISE = RNG.normal(size=ROWS)

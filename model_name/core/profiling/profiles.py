@@ -12,13 +12,13 @@ from model_name.core.columns import LARGEST, Column, Kind, also
 from model_name.core.documents import did_you_mean
 from model_name.core.encodings import Encoding
 from model_name.core.frames import Frame
-from model_name.core.kinds import Facts, readable
-from model_name.core.leaks import leaks
-from model_name.core.proposals import propose_encodings, propose_holidays, said_of_encodings, said_of_holidays
-from model_name.core.roles import find_copies, find_key, find_time
+from model_name.core.profiling.kinds import Facts, readable
+from model_name.core.profiling.leaks import leaks
+from model_name.core.profiling.proposals import propose_encodings, propose_holidays, said_of_encodings, said_of_holidays
+from model_name.core.profiling.roles import find_copies, find_key, find_time
+from model_name.core.profiling.seasons import find_series, propose_histories, said_of_histories
+from model_name.core.profiling.targets import read_target, said_of_target
 from model_name.core.schemas import TableSchema, Target
-from model_name.core.seasons import find_series, propose_histories, said_of_histories
-from model_name.core.targets import read_target, said_of_target
 from model_name.errors import DataError
 
 LISTED_CATEGORIES = 100  # more are not written down but taken from the training part

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from model_name.core.calendars import public_holidays
 from model_name.core.columns import also
 from model_name.core.encodings import Encoding
-from model_name.core.kinds import Facts
+from model_name.core.profiling.kinds import Facts
 from model_name.core.schemas import Target
 
 MANY_CATEGORIES = 10  # above which trees did better with the mean of the target than with positions (docs/features.md)

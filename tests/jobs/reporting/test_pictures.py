@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from model_name.core.metrics import Metric
-from model_name.jobs import pictures
-from model_name.jobs.records import Detail, Search
+from model_name.jobs.reporting import pictures
+from model_name.jobs.reporting.records import Detail, Search
 
 EXPECTED = {
     "regression": ["Predicted and actual", "Residuals along moment", "Coverage of the intervals"],

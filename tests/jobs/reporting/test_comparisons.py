@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from model_name.core.metrics import Metric
-from model_name.jobs.comparisons import compare, decision, metric_change, tables, write_page
 from model_name.jobs.promotion import Check, PromotionResult
+from model_name.jobs.reporting.comparisons import compare, decision, metric_change, tables, write_page
 from tests.jobs.pages import Page
 
 NO_CHAMPION = {"champion": None, "differences": []}

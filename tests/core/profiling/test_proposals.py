@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from model_name.core import frames
-from model_name.core.profiles import Inferred, infer
+from model_name.core.profiling.profiles import Inferred, infer
 from model_name.errors import ConfigError
 
 ROWS = 600

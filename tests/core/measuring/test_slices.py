@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from model_name.core.columns import Column
+from model_name.core.measuring.slices import cuts_of, worst_slices
 from model_name.core.schemas import TableSchema, Target
-from model_name.core.slices import cuts_of, worst_slices
 
 ROWS = 4000
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_name.core.documents import Frozen
-from model_name.core.weighted import Statistic
+from model_name.core.measuring.weighted import Statistic
 
 LEVEL = 0.95
 MIN_DAYS = 10  # fewer say too little about how days differ; rows are drawn then

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from model_name.core.kinds import MIN_KEY_ROWS, Facts
+from model_name.core.profiling.kinds import MIN_KEY_ROWS, Facts
 from model_name.errors import DataError
 
 KEY_CANDIDATES = 8

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import r2_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from model_name.core.kinds import Facts
+from model_name.core.profiling.kinds import Facts
 
 MIN_LEAK_ROWS = 100
 LEAK_ROWS = 6_000  # half to learn on, half to judge on

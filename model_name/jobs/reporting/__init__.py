@@ -1,0 +1,1 @@
+"""The pages: what the other jobs left about a version, in words and pictures."""
