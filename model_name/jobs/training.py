@@ -102,6 +102,7 @@ class TrainingJob(Job):
             self._follow()
         _ = self.measures  # one that does not fit is cheaper to learn of before a table is read
         self._check_decision()
+        self.export.require(self.model)
         earlier = self._earlier()
         parts = self.read_parts()
         model = self._chosen(self.configured(), parts)
@@ -191,7 +192,7 @@ class TrainingJob(Job):
         mlflow.log_dict(self.model_dump(mode="json", by_alias=True), "config.json")
 
     def _learn(self, model: Model, train: pd.DataFrame, earlier: Version | None) -> tuple[Model, Model, float]:
-        """Fit the model, prune it and find what its scores are decided by; the model before and after, and seconds.
+        """Fit the model, prune it and find what the scores of both are decided by; before, after, and seconds.
 
         Checkpoints lie where a run of the same recipe on the same rows finds them.
         """
@@ -199,7 +200,8 @@ class TrainingJob(Job):
         known = self.registry.load(earlier.version) if earlier else None
         seconds = self._fit(model, train, FitContext(checkpoints=checkpoints, warm_start=known))
         pruned = self.export.pruned(model)
-        pruned.decide_by(self._decision(model, train, checkpoints / "copy"))
+        for one, decided in zip((model, pruned), self._decisions(model, train, checkpoints / "copy"), strict=True):
+            one.decide_by(decided)
         if ranks.is_first():
             shutil.rmtree(checkpoints, ignore_errors=True)
         return model, pruned, seconds
@@ -216,8 +218,10 @@ class TrainingJob(Job):
         logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(train), seconds)
         return round(seconds, 3)
 
-    def _decision(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> Decision:
-        """What the scores of a model are decided by, from a copy of it and rows that the copy has not seen.
+    def _decisions(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> tuple[Decision, Decision]:
+        """What the scores of a model are decided by, and those of the pruned one.
+
+        Found by a copy of it and rows that the copy has not seen.
 
         Raises:
             DataError: Costs or a calibration are configured, and the training part is too small for that.
@@ -225,20 +229,24 @@ class TrainingJob(Job):
         wants_intervals = self.schema_.target.task == "regression" and self.interval is not None
         is_asked = self.costs is not None or self.calibration != "none"
         if not wants_intervals and not is_asked:
-            return Decision()
+            return Decision(), Decision()
         try:
             older, newer = self.split_by.split(train, self.schema_)
             copy = model.with_params()
             logger.info("fitting a copy on {:,} rows, to see how it errs on the other {:,}", len(older), len(newer))
             # Not from an earlier version's weights: it may have seen the other rows.
             self._fit(copy, train.iloc[older], FitContext(checkpoints=checkpoints))
-            copy = self.export.pruned(copy)
         except DataError as err:
             if is_asked:
                 raise DataError(f"costs and calibration need a training part to split: {err.message}") from err
             logger.warning("no prediction intervals: {}", err.message)
-            return Decision()
+            return Decision(), Decision()
         unseen = train.iloc[newer]
+        pruned = self.export.pruned(copy)
+        found = self._decision(pruned, unseen)
+        return (found if pruned is copy else self._decision(copy, unseen)), found
+
+    def _decision(self, copy: Model, unseen: pd.DataFrame) -> Decision:
         targets, outputs = unseen[self.schema_.target.name].to_numpy(), copy.outputs(unseen)
         return decision(targets, outputs, interval=self.interval, costs=self.costs, calibration=self.calibration)
 
@@ -258,11 +266,14 @@ class TrainingJob(Job):
             bundle = export_bundle(
                 model, draft, parts.train, parts.test, name=self.name, run_id=run_id, metrics=loggable(scores)
             )
-            bundle = self.export.shrink(bundle, model, whole, parts.test, lambda found: self._scores(parts, found))
+            bundle = self.export.shrink(
+                bundle, model, whole, parts.test, lambda found: loggable(self._scores(parts, found))
+            )
             sample = parts.test.head(5)
             signature = self.signer.sign(self.schema_, sample, model.predict(sample))
             uri = self.registry.save(model, signature, sample[list(self.schema_.inputs)])
-            version = self.registry.register(model, uri, run_id, tags={"table": self.table.path})
+            tags = {"table": self.table.path}
+            version = self.registry.register(model, uri, run_id, tags=tags, export=self.export.recipe)
             try:
                 return version, self._store(bundle, version)
             except BaseException:
