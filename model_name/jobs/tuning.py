@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import mlflow
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from model_name.core.models import AutoModel, ModelConfig
 from model_name.io.progress import progress
@@ -68,6 +68,18 @@ class TuningJob(Job):
     KIND: Literal["TuningJob"] = "TuningJob"
     model: ModelConfig = Field(default_factory=AutoModel)
     searcher: AnySearcher = AutoSearcher()
+
+    @model_validator(mode="after")
+    def _searches_what_it_can(self) -> Self:
+        kind, searcher = self.model.KIND, self.searcher.KIND
+        if (kind == "AutoModel") == (searcher == "AutoSearcher"):
+            return self
+        if kind == "AutoModel":
+            raise ValueError(f"{searcher} searches one kind of model; an AutoModel needs searcher.KIND: AutoSearcher")
+        raise ValueError(
+            f"{searcher} chooses the members of an AutoModel, not of {kind}; set model.KIND: AutoModel, or search "
+            f"{kind} with searcher.KIND: OptunaSearcher and a space"
+        )
 
     def run(self) -> TuningResult:
         """As of `Job`.
