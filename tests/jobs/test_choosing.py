@@ -91,7 +91,7 @@ def test_what_tuning_chose_is_trained_without_another_search(tmp_path, flow, jud
     trained = run(confs, "training", f"job.params={found.params_json}")
     assert (found.trials, found.failed, judged) == (3, 0, [])
     assert list(trained.params["members"]) == found.params["members"]
-    assert found.params["weights"] == flow.training.params["weights"]
+    assert found.params["weights"] == list(flow.training.params["weights"])
 
 
 @pytest.mark.parametrize(
