@@ -26,10 +26,12 @@ from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
 from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result, loggable, table_hash
 from model_name.jobs.exports import export_bundle, stamp
+from model_name.jobs.searches import TUNING_RUN, log_search
 from model_name.jobs.shrinking import Export
 from model_name.serving.bundle import Bundle
 from model_name.utils.automl import AutoSearcher
 from model_name.utils.signers import SchemaSigner, SignerKind
+from model_name.utils.trials import SearchResult
 
 
 class TrainingResult(Result):
@@ -68,6 +70,7 @@ class TrainingJob(Job):
     Attributes:
         model: The kind and its hyperparameters.
         params: Hyperparameters that a search found; they win over those of `model`.
+        tuning_run: The run of that search, for the report.
         searcher: Chooses the members of an `AutoModel` for which no search has done so yet.
         signer: Where the signature comes from.
         interval: Which prediction intervals a regression is given; null for none. Ignored where there are classes.
@@ -80,6 +83,7 @@ class TrainingJob(Job):
     KIND: Literal["TrainingJob"] = "TrainingJob"
     model: ModelConfig = Field(default_factory=AutoModel)
     params: dict[str, Any] = {}
+    tuning_run: str = ""
     searcher: AutoSearcher = AutoSearcher()
     signer: Annotated[SignerKind, Field(discriminator="KIND")] = SchemaSigner()
     interval: Conformal | None = Conformal()
@@ -105,9 +109,12 @@ class TrainingJob(Job):
         self.export.require(self.model)
         earlier = self._earlier()
         parts = self.read_parts()
-        model = self._chosen(self.configured(), parts)
-        with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
+        model, search = self._chosen(self.configured(), parts)
+        tags = {"job": self.KIND} | ({TUNING_RUN: self.tuning_run} if self.tuning_run else {})
+        with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags=tags) as run:
             self._log_inputs(parts, model, earlier)
+            if search is not None:
+                log_search(search)
             whole, model, seconds = self._learn(model, parts.train, earlier)
             scores = self._scores(parts, model.outputs(parts.test))
             mlflow.log_metrics(loggable(scores) | {FIT_SECONDS: seconds})
@@ -145,10 +152,10 @@ class TrainingJob(Job):
         except ValidationError as err:
             raise ConfigError(f"job.params do not fit {self.model.KIND}: {sentence(err.errors()[0])}") from err
 
-    def _chosen(self, model: Model, parts: Parts) -> Model:
+    def _chosen(self, model: Model, parts: Parts) -> tuple[Model, SearchResult | None]:
         """The model; the members of an `AutoModel` are searched, if that was not done before."""
         if not isinstance(model, AutoModel) or model.members:
-            return model
+            return model, None
         if ranks.world() > 1:
             hint = "search in one process (a TuningJob), then train with its params; or name one kind of model"
             raise ConfigError("the members of an AutoModel cannot be searched by several processes", hint=hint)
@@ -162,7 +169,7 @@ class TrainingJob(Job):
                 journal=Path(self.build) / "searches" / f"{self.name}.jsonl",
                 progress=report,
             )
-        return model.with_params(**found.best_params)
+        return model.with_params(**found.best_params), found
 
     def _check_decision(self) -> None:
         task = self.schema_.target.task
@@ -175,7 +182,7 @@ class TrainingJob(Job):
         logger.disable("model_name")
         earlier = self._earlier()
         parts = self.read_parts()
-        self._learn(self._chosen(self.configured(), parts), parts.train, earlier)
+        self._learn(self._chosen(self.configured(), parts)[0], parts.train, earlier)
         raise SystemExit(0)
 
     def _earlier(self) -> Version | None:

@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from model_name.core.models import AutoModel, ModelConfig
 from model_name.io.progress import progress
-from model_name.jobs.base import Job, Result, loggable
+from model_name.jobs.base import Job, Result
+from model_name.jobs.searches import log_search
 from model_name.utils.automl import AutoSearcher
 from model_name.utils.ray_search import RaySearcher
 from model_name.utils.searchers import GridSearcher, OptunaSearcher
-from model_name.utils.trials import SearchResult
 
 
 def _with_kind(raw: Any) -> Any:
@@ -51,9 +51,9 @@ class TuningResult(Result):
     failed: int
 
     @property
-    def params_json(self) -> str:
-        """The best hyperparameters in JSON."""
-        return json.dumps(self.params)
+    def handed_on(self) -> str:
+        """What a training takes over, in JSON: KFP makes every number of a dict a float."""
+        return json.dumps({"params": self.params, "tuning_run": self.run_id})
 
 
 class TuningJob(Job):
@@ -101,7 +101,8 @@ class TuningJob(Job):
                     journal=Path(self.build) / "searches" / f"{self.name}.jsonl",
                     progress=report,
                 )
-            self._log(found)
+            mlflow.log_params(found.best_params)
+            log_search(found)
         words = f"{metric.name} {found.best.score:.4g} with {found.best_params or 'the defaults'}"
         self.alerts.notify("tuned", f"{self.name}, {len(found.trials)} trials: {words}")
         return TuningResult(
@@ -114,8 +115,3 @@ class TuningJob(Job):
             trials=len(found.trials),
             failed=sum(bool(trial.reason) for trial in found.trials),
         )
-
-    def _log(self, found: SearchResult) -> None:
-        mlflow.log_params(found.best_params)
-        mlflow.log_metrics(loggable({f"best_{found.metric}": found.best.score}))
-        mlflow.log_table(found.frame().astype(object).where(lambda frame: frame.notna(), None), "trials.json")

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import mlflow
 import pytest
 
 from model_name.errors import ConfigError
+from model_name.jobs.components import configured
+from model_name.jobs.records import search_of
 from model_name.scripts import main
-from model_name.settings import load_job
+from model_name.settings import load_job, load_raw
 from model_name.utils.benches import AutoBench
 from pipelines.__main__ import main as pipelines
 from tests import factories
@@ -62,7 +65,17 @@ def test_a_blend_goes_through_every_job_like_any_model(flow):
     assert set(list(flow.explanations.importances)[:2]) == {"size", "region"}
     assert flow.explanations.additivity_error < 1e-6
     assert flow.promotion.accepted
-    assert Path(flow.reports.report).is_file()
+
+
+def test_the_report_shows_the_search_that_training_did_itself(flow):
+    with load_job([flow.confs / "reports.yaml"]):
+        found = search_of(mlflow.get_run(flow.training.run_id))
+    assert (found.run_id, found.metric, len(found.trials)) == (flow.training.run_id, "rmse", 3)
+    assert found.best.params["weights"] == list(flow.training.params["weights"])
+    page = Path(flow.reports.report).read_text(encoding="utf-8")
+    section = page[page.index('<h2 id="search">') : page.index('<h2 id="explanation">')]
+    for words in ("What it chose", "What it tried", "BoostedTrees", "LinearModel", "Default trees", "Chosen"):
+        assert words in section
 
 
 def test_a_search_that_was_done_is_not_done_again(flow, judged):
@@ -88,10 +101,24 @@ def test_what_tuning_chose_is_trained_without_another_search(tmp_path, flow, jud
     confs = project(tmp_path)
     found = run(confs, "tuning")
     judged.clear()
-    trained = run(confs, "training", f"job.params={found.params_json}")
+    handed = json.loads(found.handed_on)
+    trained = run(confs, "training", f"job={json.dumps(handed)}")
     assert (found.trials, found.failed, judged) == (3, 0, [])
     assert list(trained.params["members"]) == found.params["members"]
     assert found.params["weights"] == list(flow.training.params["weights"])
+    # and the version knows the run of its search, as long as there is one
+    with load_job([confs / "training.yaml"]):
+        assert search_of(mlflow.get_run(trained.run_id)).run_id == found.run_id == handed["tuning_run"]
+        mlflow.MlflowClient().set_tag(trained.run_id, "tuning_run", "0" * 32)
+        assert search_of(mlflow.get_run(trained.run_id)) is None
+
+
+def test_a_step_takes_over_what_the_step_before_it_hands_on(tmp_path):
+    raw, _ = load_raw(str(project(tmp_path)), "training")
+    handed = {"params": {"members": [{"KIND": "LinearModel"}], "weights": [1.0]}, "tuning_run": "abc"}
+    job = configured(json.dumps(raw), {"tuned": json.dumps(handed), "table": ""})
+    assert (job.params, job.tuning_run) == (handed["params"], "abc")
+    assert configured(json.dumps(raw), {"tuned": "", "table": ""}).params == {}
 
 
 @pytest.mark.parametrize(
