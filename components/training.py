@@ -6,13 +6,13 @@ from components.base import component
 
 
 @component
-def training(config: str, table: str, params: str, metrics: Output[Metrics]) -> str:
+def training(config: str, table: str, tuned: str, metrics: Output[Metrics]) -> str:
     """Fit a model, measure it on held-out rows and register it.
 
     Args:
         config: The job's config in JSON.
         table: The checked table.
-        params: Hyperparameters that a search found, in JSON.
+        tuned: What the search hands on, in JSON; empty where there was none.
         metrics: What it scored.
 
     Returns:
@@ -20,4 +20,4 @@ def training(config: str, table: str, params: str, metrics: Output[Metrics]) -> 
     """
     from model_name.jobs import run_component
 
-    return run_component(config, overrides={"table": table, "params": params}, metrics=metrics).version
+    return run_component(config, overrides={"table": table, "tuned": tuned}, metrics=metrics).version

@@ -1,8 +1,9 @@
 """From a config folder to a pipeline that needs nothing else: each step carries its own config."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from kfp import compiler
 from loguru import logger
@@ -13,6 +14,7 @@ from model_name.settings import build_job, exists, job_kind, load_raw
 from pipelines.graphs import GRAPHS, OPTIONAL, STEPS
 
 PACKAGES = Path("build") / "pipelines"
+RAY = "RaySearcher"
 
 
 def compile_pipeline(
@@ -36,15 +38,28 @@ def compile_pipeline(
     found = find_profile(profile)
     if found.nodes > 1:
         logger.warning("{}: no step spreads over nodes yet; training uses the {} GPUs of one", profile, found.gpus)
-    pipeline = GRAPHS[name](step_configs(name, confs, sets, skip), found)
+    pipeline = GRAPHS[name](step_configs(name, confs, sets, skip, shares=found.shares), found)
     path = Path(out) if out else PACKAGES / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(pipeline, str(path))
     return path
 
 
-def step_configs(name: str, confs: str, sets: Sequence[str] = (), skip: Sequence[str] = ()) -> dict[str, str]:
+def step_configs(
+    name: str,
+    confs: str,
+    sets: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    shares: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, str]:
     """The config of each step in JSON, each one validated as the step will.
+
+    Args:
+        name: Of the pipeline.
+        confs: The config folder.
+        sets: `a.b=c` pairs for every step that knows the key.
+        skip: Steps to leave out.
+        shares: What each trial of a search by Ray gets, where its config does not say.
 
     Raises:
         ConfigError: A config is wrong, no step knows a key of `sets`, or a step cannot be left out.
@@ -59,6 +74,9 @@ def step_configs(name: str, confs: str, sets: Sequence[str] = (), skip: Sequence
         own = [pair for pair in sets if concerns(pair, kind)]
         raw, files = load_raw(confs, step, [f"job.KIND={kind}", *own])
         build_job(raw, files=files)
+        searcher = raw["job"].get("searcher", {})
+        if searcher.get("KIND") == RAY and "gpus_per_trial" not in searcher:
+            raw["job"]["searcher"] = {**shares, **searcher}
         configs[step] = json.dumps(raw, separators=(",", ":"))
     for pair in sets:
         if not any(concerns(pair, kind) for kind in STEPS[name].values()):

@@ -21,11 +21,11 @@ def training_pipeline(configs: Configs, profile: Profile) -> BaseComponent:
         ending = place(components.notification(config=configs["notification"]), profile)
         with dsl.ExitHandler(ending, name="train-and-promote"):
             prepared = place(components.preparation(config=configs["preparation"], table=table), profile)
-            params = ""
+            tuned = ""
             if "tuning" in configs:
-                tuned = components.tuning(config=configs["tuning"], table=prepared.output)
-                params = place(tuned, profile, heavy=True, resumable=True).output
-            trained = components.training(config=configs["training"], table=prepared.output, params=params)
+                search = components.tuning(config=configs["tuning"], table=prepared.output)
+                tuned = place(search, profile, heavy=True, resumable=True).output
+            trained = components.training(config=configs["training"], table=prepared.output, tuned=tuned)
             version = place(trained, profile, heavy=True, resumable=True).outputs["Output"]
             evaluated = components.evaluations(config=configs["evaluations"], table=prepared.output, version=version)
             place(evaluated, profile)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Self
+from typing import Any, Self
 
 from model_name.core.documents import Frozen
 from model_name.core.models.base import Model
@@ -53,20 +53,25 @@ class Recipe(Frozen):
 
     Attributes:
         contract: Hash of the input and output schema that clients see.
-        model: Hash of the kind of model, its hyperparameters, its features, its costs and its calibration.
+        model: Hash of the kind of model, its hyperparameters, features, costs, calibration and how it was made smaller.
     """
 
     contract: str
     model: str
 
     @classmethod
-    def of(cls, model: Model) -> Self:
-        """The recipe of a fitted model. Fitted values, such as the categories found, are data, not recipe."""
+    def of(cls, model: Model, export: tuple[Any, ...] = ()) -> Self:
+        """The recipe of a fitted model. Fitted values, such as the categories found, are data, not recipe.
+
+        Args:
+            model: Fitted.
+            export: What was done to it on its way into the bundle.
+        """
         features = [feature.recipe for feature in model.features.columns]
         params = sorted((name, value) for name, value in model.get_params().items() if name not in NOT_RECIPE)
         decided = model.decision.recipe
         # What is as it is by default is left out, so that recipes from before there were decisions stay the same.
-        made_by = repr((model.KIND, params, features, *([decided] if any(decided) else [])))
+        made_by = repr((model.KIND, params, features, *([decided] if any(decided) else []), *export))
         return cls(contract=model.schema_.fingerprint, model=sha256(made_by.encode()).hexdigest()[:16])
 
 

@@ -94,9 +94,11 @@ class Registry:
         )
         return str(info.model_uri)
 
-    def register(self, model: Model, model_uri: str, run_id: str, tags: dict[str, str]) -> Version:
+    def register(
+        self, model: Model, model_uri: str, run_id: str, tags: dict[str, str], export: tuple[Any, ...] = ()
+    ) -> Version:
         """Register a saved model as the next version, with the semantic version that its recipe calls for."""
-        recipe = Recipe.of(model)
+        recipe = Recipe.of(model, export)
         try:
             self.client.create_registered_model(self.name)
         except MlflowException as err:

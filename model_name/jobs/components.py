@@ -21,7 +21,8 @@ def run_component(config: str, *, overrides: dict[str, Any] | None = None, **art
 
     Args:
         config: The config in JSON, as the compiler put it into the pipeline.
-        overrides: Keys that earlier steps decide, such as the version; empty ones are left out.
+        overrides: Keys that earlier steps decide, such as the version, and `tuned`, what tuning hands on in JSON; empty
+            ones are left out.
         artifacts: KFP artifacts by name: `metrics` is filled with the scores, `html` with the report.
 
     Returns:
@@ -51,9 +52,8 @@ def configured(config: str, overrides: dict[str, Any]) -> Job:
     given = {key: value for key, value in overrides.items() if value != ""}
     if "table" in given:
         given["table"] = table_of(job, given["table"])
-    if "params" in given:  # in JSON, because KFP makes every number of a dict a float
-        given["params"] = json.loads(given["params"])
-    return build_job(raw | {"job": job | given})
+    tuned = json.loads(given.pop("tuned", "{}"))
+    return build_job(raw | {"job": job | tuned | given})
 
 
 def table_of(job: dict[str, Any], path: str) -> dict[str, Any]:

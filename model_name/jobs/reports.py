@@ -167,6 +167,9 @@ def report(
         curves=shown(*pictures.curve_pictures(manifest.table, detail), pictures.learning_picture(detail, metric)),
         search_pictures=shown(pictures.search_picture(search) if search else None),
         folds=fold_rows(search, metric) if search else [],
+        kinds=list(kind_rows(search, metric)) if search else [],
+        members=list(member_rows(search)) if search else [],
+        unscored=unscored(search) if search else {},
         explanation_pictures=shown(
             featurepictures.importance_picture(explanation, before, f"the {champion}") if explanation else None,
             featurepictures.swarm_picture(findings),
@@ -268,16 +271,48 @@ def metric_rows(evaluation: EvaluationResult, detail: Detail) -> list[dict[str, 
 
 
 def fold_rows(search: Search, metric: Metric) -> list[dict[str, Any]]:
-    """The folds of the search: the model's own hyperparameters and the best found, side by side."""
+    """The folds of the search: where it began and what it chose, side by side."""
     trials = search.trials[search.trials["score"].notna()]
     if not len(trials):
         return []
     scores = trials["score"].astype(float)
     own, best = trials.iloc[0], trials.iloc[int(scores.argmax() if metric.greater_is_better else scores.argmin())]
-    names = {f"fold {name.removeprefix('fold_')}": name for name in trials.columns if name.startswith("fold_")}
+    names = {"mean": "score"} | {
+        f"fold {name.removeprefix('fold_')}": name for name in trials.columns if name.startswith("fold_")
+    }
+    chosen = (search.best.score, *search.best.fold_scores) if search.best else tuple(best[list(names.values())])
     return [
-        {"name": words, "own": own[name], "best": best[name]} for words, name in ({"mean": "score"} | names).items()
+        {"name": words, "own": own[name], "best": value}
+        for (words, name), value in zip(names.items(), chosen, strict=True)
     ]
+
+
+def kind_rows(search: Search, metric: Metric) -> Iterator[dict[str, Any]]:
+    """One row a kind of model that a search over kinds has tried."""
+    if not search.is_over_kinds:
+        return
+    for kind, trials in search.trials.groupby("param_KIND", sort=False):
+        scores = trials["score"].dropna().astype(float)
+        best = (scores.max() if metric.greater_is_better else scores.min()) if len(scores) else None
+        yield {"kind": kind, "trials": len(trials), "unscored": len(trials) - len(scores), "best": best}
+
+
+def member_rows(search: Search) -> Iterator[dict[str, Any]]:
+    """One row a member of the blend that a search over kinds chose, the heaviest first."""
+    if not search.is_over_kinds or search.best is None:
+        return
+    found = zip(search.best.params["members"], search.best.params["weights"], strict=True)
+    for member, weight in sorted(found, key=lambda one: -one[1]):
+        words = [f"{name} {number(value) if type(value) is float else value}" for name, value in member.items()]
+        yield {"kind": member["KIND"], "words": ", ".join(words[1:]) or "its defaults", "weight": weight}
+
+
+def unscored(search: Search) -> dict[str, int]:
+    """Why trials have no score, and how many: they failed, were stopped or would have taken too long."""
+    if "reason" not in search.trials:
+        return {}
+    reasons = search.trials["reason"][search.trials["score"].isna()]
+    return {str(reason): int(count) for reason, count in reasons.value_counts(sort=False).items()}
 
 
 def column_rows(findings: Findings, prepared: PreparationResult | None) -> Iterator[dict[str, Any]]:

@@ -1,9 +1,11 @@
 """Smaller bundles when asked: fewer trees or units, weights of eight bits, and a limit; what it costs is measured."""
 
-import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pandas as pd
 from loguru import logger
 from pydantic import Field
@@ -16,6 +18,9 @@ from model_name.errors import ConfigError, ExportError
 from model_name.serving.bundle import GRAPH, Bundle, Shrunk, file_hash, write_manifest
 from model_name.serving.dataplane import DataPlane
 
+WEIGHING = frozenset({"MatMul", "Gemm"})
+"""Nodes whose weights can be kept in eight bits."""
+
 Measure = Callable[[Outputs], Scores]
 """What outputs for the held-out rows score."""
 
@@ -25,14 +30,28 @@ class Export(Frozen):
 
     Attributes:
         prune: The share of the trees, or of the units of each layer, that is left out.
-        quantize: Whether the weights of matrices are kept in eight bits (dynamic quantisation). Trees have none. The
-            pyfunc keeps the full weights, so that the two differ by what the loss in the report says.
+        quantize: Whether the weights of matrices are kept in eight bits (dynamic quantisation). Trees have none, and
+            are left as they are. The pyfunc keeps the full weights: the two differ by what the report tells.
         max_bytes: The largest bundle that is registered.
     """
 
     prune: float | None = Field(None, gt=0, lt=1)
     quantize: bool = False
     max_bytes: int | None = Field(None, gt=0)
+
+    @property
+    def recipe(self) -> tuple[Any, ...]:
+        """What makes it another recipe of the model; empty where nothing is done to it."""
+        return (self.prune, self.quantize) if self.prune or self.quantize else ()
+
+    def require(self, model: Model) -> None:
+        """Refuse what the kind of a model cannot do, before time is spent on its fit.
+
+        Raises:
+            ConfigError: It has nothing to leave out.
+        """
+        if self.prune is not None and type(model).pruned is Model.pruned:
+            self.pruned(model)
 
     def pruned(self, model: Model) -> Model:
         """The fitted model without what is to be left out.
@@ -60,7 +79,7 @@ class Export(Frozen):
         Raises:
             ExportError: It is larger than allowed.
         """
-        if whole is not model and self.prune is not None:
+        if self.prune is not None:
             found = Shrunk(
                 how=f"{self.prune:.0%} of the trees or units left out",
                 bytes_before=len(whole.to_onnx().SerializeToString()),
@@ -84,32 +103,45 @@ class Export(Frozen):
 
 
 def quantized(bundle: Bundle, measure: Callable[[Bundle], Scores]) -> Bundle:
-    """The bundle with weights of eight bits; its manifest tells what that costs. It is proven before, not after.
+    """The bundle with weights of eight bits, or as it was where that saves nothing; its manifest tells which.
 
     Args:
-        bundle: Whole and proven.
+        bundle: Whole and proven: that eight bits answer otherwise is the point, so it is not proven again.
         measure: What a bundle scores on the held-out rows.
     """
-    from onnxruntime.quantization import quantize_dynamic
-
     before, size = measure(bundle), graph_size(bundle)
-    full = bundle.directory / f"full-{GRAPH}"
-    shutil.copyfile(bundle.directory / GRAPH, full)
-    try:
-        quantize_dynamic(full, bundle.directory / GRAPH)
-    finally:
-        full.unlink()
+    smaller = in_eight_bits(onnx.load(bundle.directory / GRAPH))
+    if smaller is None or len(smaller) >= size:
+        how = "weights in eight bits would save nothing, left as they were"
+        return told(
+            bundle, Shrunk(how=how, bytes_before=size, bytes_after=size, metrics_before=before, metrics_after=before)
+        )
+    (bundle.directory / GRAPH).write_bytes(smaller)
     files = bundle.manifest.files | {GRAPH: file_hash(bundle.directory / GRAPH)}
     write_manifest(bundle.directory, bundle.manifest.model_copy(update={"files": files}))
-    smaller = Bundle.load(bundle.directory)
+    bundle = Bundle.load(bundle.directory)
     found = Shrunk(
         how="weights in eight bits",
         bytes_before=size,
-        bytes_after=graph_size(smaller),
+        bytes_after=len(smaller),
         metrics_before=before,
-        metrics_after=measure(smaller),
+        metrics_after=measure(bundle),
     )
-    return told(smaller, found)
+    return told(bundle, found)
+
+
+def in_eight_bits(graph: onnx.ModelProto) -> bytes | None:
+    """A graph with the weights of its matrices in eight bits; None where it has none, such as trees alone."""
+    from onnxruntime.quantization import quantize_dynamic
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+    if not any(node.op_type in WEIGHING for node in graph.graph.node):
+        return None
+    add_pre_process_metadata(graph)  # else it warns, by a handler that it gives to the log of the whole process
+    with tempfile.TemporaryDirectory(prefix="model-name-") as folder:
+        path = Path(folder) / GRAPH
+        quantize_dynamic(graph, path)
+        return path.read_bytes()
 
 
 def told(bundle: Bundle, found: Shrunk) -> Bundle:

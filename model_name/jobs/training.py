@@ -26,10 +26,12 @@ from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
 from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result, loggable, table_hash
 from model_name.jobs.exports import export_bundle, stamp
+from model_name.jobs.searches import TUNING_RUN, log_search
 from model_name.jobs.shrinking import Export
 from model_name.serving.bundle import Bundle
 from model_name.utils.automl import AutoSearcher
 from model_name.utils.signers import SchemaSigner, SignerKind
+from model_name.utils.trials import SearchResult
 
 
 class TrainingResult(Result):
@@ -68,6 +70,7 @@ class TrainingJob(Job):
     Attributes:
         model: The kind and its hyperparameters.
         params: Hyperparameters that a search found; they win over those of `model`.
+        tuning_run: The run of that search, for the report.
         searcher: Chooses the members of an `AutoModel` for which no search has done so yet.
         signer: Where the signature comes from.
         interval: Which prediction intervals a regression is given; null for none. Ignored where there are classes.
@@ -80,6 +83,7 @@ class TrainingJob(Job):
     KIND: Literal["TrainingJob"] = "TrainingJob"
     model: ModelConfig = Field(default_factory=AutoModel)
     params: dict[str, Any] = {}
+    tuning_run: str = ""
     searcher: AutoSearcher = AutoSearcher()
     signer: Annotated[SignerKind, Field(discriminator="KIND")] = SchemaSigner()
     interval: Conformal | None = Conformal()
@@ -102,11 +106,15 @@ class TrainingJob(Job):
             self._follow()
         _ = self.measures  # one that does not fit is cheaper to learn of before a table is read
         self._check_decision()
+        self.export.require(self.model)
         earlier = self._earlier()
         parts = self.read_parts()
-        model = self._chosen(self.configured(), parts)
-        with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
+        model, search = self._chosen(self.configured(), parts)
+        tags = {"job": self.KIND} | ({TUNING_RUN: self.tuning_run} if self.tuning_run else {})
+        with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags=tags) as run:
             self._log_inputs(parts, model, earlier)
+            if search is not None:
+                log_search(search)
             whole, model, seconds = self._learn(model, parts.train, earlier)
             scores = self._scores(parts, model.outputs(parts.test))
             mlflow.log_metrics(loggable(scores) | {FIT_SECONDS: seconds})
@@ -144,10 +152,10 @@ class TrainingJob(Job):
         except ValidationError as err:
             raise ConfigError(f"job.params do not fit {self.model.KIND}: {sentence(err.errors()[0])}") from err
 
-    def _chosen(self, model: Model, parts: Parts) -> Model:
+    def _chosen(self, model: Model, parts: Parts) -> tuple[Model, SearchResult | None]:
         """The model; the members of an `AutoModel` are searched, if that was not done before."""
         if not isinstance(model, AutoModel) or model.members:
-            return model
+            return model, None
         if ranks.world() > 1:
             hint = "search in one process (a TuningJob), then train with its params; or name one kind of model"
             raise ConfigError("the members of an AutoModel cannot be searched by several processes", hint=hint)
@@ -161,7 +169,7 @@ class TrainingJob(Job):
                 journal=Path(self.build) / "searches" / f"{self.name}.jsonl",
                 progress=report,
             )
-        return model.with_params(**found.best_params)
+        return model.with_params(**found.best_params), found
 
     def _check_decision(self) -> None:
         task = self.schema_.target.task
@@ -174,7 +182,7 @@ class TrainingJob(Job):
         logger.disable("model_name")
         earlier = self._earlier()
         parts = self.read_parts()
-        self._learn(self._chosen(self.configured(), parts), parts.train, earlier)
+        self._learn(self._chosen(self.configured(), parts)[0], parts.train, earlier)
         raise SystemExit(0)
 
     def _earlier(self) -> Version | None:
@@ -191,7 +199,7 @@ class TrainingJob(Job):
         mlflow.log_dict(self.model_dump(mode="json", by_alias=True), "config.json")
 
     def _learn(self, model: Model, train: pd.DataFrame, earlier: Version | None) -> tuple[Model, Model, float]:
-        """Fit the model, prune it and find what its scores are decided by; the model before and after, and seconds.
+        """Fit the model, prune it and find what the scores of both are decided by; before, after, and seconds.
 
         Checkpoints lie where a run of the same recipe on the same rows finds them.
         """
@@ -199,7 +207,8 @@ class TrainingJob(Job):
         known = self.registry.load(earlier.version) if earlier else None
         seconds = self._fit(model, train, FitContext(checkpoints=checkpoints, warm_start=known))
         pruned = self.export.pruned(model)
-        pruned.decide_by(self._decision(model, train, checkpoints / "copy"))
+        for one, decided in zip((model, pruned), self._decisions(model, train, checkpoints / "copy"), strict=True):
+            one.decide_by(decided)
         if ranks.is_first():
             shutil.rmtree(checkpoints, ignore_errors=True)
         return model, pruned, seconds
@@ -216,8 +225,10 @@ class TrainingJob(Job):
         logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(train), seconds)
         return round(seconds, 3)
 
-    def _decision(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> Decision:
-        """What the scores of a model are decided by, from a copy of it and rows that the copy has not seen.
+    def _decisions(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> tuple[Decision, Decision]:
+        """What the scores of a model are decided by, and those of the pruned one.
+
+        Found by a copy of it and rows that the copy has not seen.
 
         Raises:
             DataError: Costs or a calibration are configured, and the training part is too small for that.
@@ -225,20 +236,24 @@ class TrainingJob(Job):
         wants_intervals = self.schema_.target.task == "regression" and self.interval is not None
         is_asked = self.costs is not None or self.calibration != "none"
         if not wants_intervals and not is_asked:
-            return Decision()
+            return Decision(), Decision()
         try:
             older, newer = self.split_by.split(train, self.schema_)
             copy = model.with_params()
             logger.info("fitting a copy on {:,} rows, to see how it errs on the other {:,}", len(older), len(newer))
             # Not from an earlier version's weights: it may have seen the other rows.
             self._fit(copy, train.iloc[older], FitContext(checkpoints=checkpoints))
-            copy = self.export.pruned(copy)
         except DataError as err:
             if is_asked:
                 raise DataError(f"costs and calibration need a training part to split: {err.message}") from err
             logger.warning("no prediction intervals: {}", err.message)
-            return Decision()
+            return Decision(), Decision()
         unseen = train.iloc[newer]
+        pruned = self.export.pruned(copy)
+        found = self._decision(pruned, unseen)
+        return (found if pruned is copy else self._decision(copy, unseen)), found
+
+    def _decision(self, copy: Model, unseen: pd.DataFrame) -> Decision:
         targets, outputs = unseen[self.schema_.target.name].to_numpy(), copy.outputs(unseen)
         return decision(targets, outputs, interval=self.interval, costs=self.costs, calibration=self.calibration)
 
@@ -258,11 +273,14 @@ class TrainingJob(Job):
             bundle = export_bundle(
                 model, draft, parts.train, parts.test, name=self.name, run_id=run_id, metrics=loggable(scores)
             )
-            bundle = self.export.shrink(bundle, model, whole, parts.test, lambda found: self._scores(parts, found))
+            bundle = self.export.shrink(
+                bundle, model, whole, parts.test, lambda found: loggable(self._scores(parts, found))
+            )
             sample = parts.test.head(5)
             signature = self.signer.sign(self.schema_, sample, model.predict(sample))
             uri = self.registry.save(model, signature, sample[list(self.schema_.inputs)])
-            version = self.registry.register(model, uri, run_id, tags={"table": self.table.path})
+            tags = {"table": self.table.path}
+            version = self.registry.register(model, uri, run_id, tags=tags, export=self.export.recipe)
             try:
                 return version, self._store(bundle, version)
             except BaseException:

@@ -2,18 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import mlflow
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from model_name.core.models import AutoModel, ModelConfig
 from model_name.io.progress import progress
-from model_name.jobs.base import Job, Result, loggable
+from model_name.jobs.base import Job, Result
+from model_name.jobs.searches import log_search
 from model_name.utils.automl import AutoSearcher
 from model_name.utils.ray_search import RaySearcher
 from model_name.utils.searchers import GridSearcher, OptunaSearcher
-from model_name.utils.trials import SearchResult
 
 
 def _with_kind(raw: Any) -> Any:
@@ -51,9 +51,9 @@ class TuningResult(Result):
     failed: int
 
     @property
-    def params_json(self) -> str:
-        """The best hyperparameters in JSON."""
-        return json.dumps(self.params)
+    def handed_on(self) -> str:
+        """What a training takes over, in JSON: KFP makes every number of a dict a float."""
+        return json.dumps({"params": self.params, "tuning_run": self.run_id})
 
 
 class TuningJob(Job):
@@ -68,6 +68,18 @@ class TuningJob(Job):
     KIND: Literal["TuningJob"] = "TuningJob"
     model: ModelConfig = Field(default_factory=AutoModel)
     searcher: AnySearcher = AutoSearcher()
+
+    @model_validator(mode="after")
+    def _searches_what_it_can(self) -> Self:
+        kind, searcher = self.model.KIND, self.searcher.KIND
+        if (kind == "AutoModel") == (searcher == "AutoSearcher"):
+            return self
+        if kind == "AutoModel":
+            raise ValueError(f"{searcher} searches one kind of model; an AutoModel needs searcher.KIND: AutoSearcher")
+        raise ValueError(
+            f"{searcher} chooses the members of an AutoModel, not of {kind}; set model.KIND: AutoModel, or search "
+            f"{kind} with searcher.KIND: OptunaSearcher and a space"
+        )
 
     def run(self) -> TuningResult:
         """As of `Job`.
@@ -89,7 +101,8 @@ class TuningJob(Job):
                     journal=Path(self.build) / "searches" / f"{self.name}.jsonl",
                     progress=report,
                 )
-            self._log(found)
+            mlflow.log_params(found.best_params)
+            log_search(found)
         words = f"{metric.name} {found.best.score:.4g} with {found.best_params or 'the defaults'}"
         self.alerts.notify("tuned", f"{self.name}, {len(found.trials)} trials: {words}")
         return TuningResult(
@@ -102,8 +115,3 @@ class TuningJob(Job):
             trials=len(found.trials),
             failed=sum(bool(trial.reason) for trial in found.trials),
         )
-
-    def _log(self, found: SearchResult) -> None:
-        mlflow.log_params(found.best_params)
-        mlflow.log_metrics(loggable({f"best_{found.metric}": found.best.score}))
-        mlflow.log_table(found.frame().astype(object).where(lambda frame: frame.notna(), None), "trials.json")

@@ -1,6 +1,7 @@
 """What a step runs on: processors, memory, GPUs, where, and with which secrets."""
 
 import re
+from math import floor
 
 from pydantic import Field
 
@@ -39,6 +40,7 @@ class Profile(Frozen):
         memory: Memory of a step.
         nodes: Machines that training spreads over.
         gpus: GPUs of a machine; training and tuning get them.
+        trials_per_gpu: Trials of a search by Ray that share a GPU.
         gpu_type: The resource that the device plugin offers.
         gpu_node_selector: Labels of the machines with GPUs.
         gpu_tolerations: Taints of those machines.
@@ -49,10 +51,11 @@ class Profile(Frozen):
     """
 
     image: str = "model-name-python:0.1.0"
-    cpu: str = "2"
+    cpu: str = Field("2", pattern=r"^\d+(\.\d+)?m?$")
     memory: str = "8Gi"
     nodes: int = Field(1, gt=0)
     gpus: int = Field(0, ge=0)
+    trials_per_gpu: int = Field(1, gt=0)
     gpu_type: str = "nvidia.com/gpu"
     gpu_node_selector: dict[str, str] = {"nvidia.com/gpu.present": "true"}
     gpu_tolerations: Many[Toleration] = (Toleration(key="nvidia.com/gpu"),)
@@ -60,6 +63,16 @@ class Profile(Frozen):
     secret: str = "model-name"  # noqa: S105  the name of a secret, not a secret
     secret_keys: Many[str] = SECRET_KEYS
     retries: int = Field(2, ge=0)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What each trial of a search by Ray gets, so that all that fit on the GPUs of a machine run at once."""
+        if not self.gpus:
+            return {}
+        processors = float(self.cpu.removesuffix("m")) / (1000 if self.cpu.endswith("m") else 1)
+        each = processors / (self.gpus * self.trials_per_gpu)
+        # Rounded down, so that the last trial finds its share.
+        return {"gpus_per_trial": floor(1e4 / self.trials_per_gpu) / 1e4, "cpus_per_trial": floor(each * 1e4) / 1e4}
 
 
 def find_profile(name: str) -> Profile:

@@ -7,19 +7,24 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 import pandas as pd
+from loguru import logger
 from pydantic import Field
 
+from model_name import errors
 from model_name.core.metrics import Metric
 from model_name.core.models import Model
 from model_name.core.schemas import TableSchema
-from model_name.errors import ConfigError, DataError
+from model_name.errors import ConfigError, DataError, DependencyError
 from model_name.utils.searchers import OptunaSearcher, Report, words_of
 from model_name.utils.spaces import Params, Space, own_params, require_fit
 from model_name.utils.splitters import Splitter
@@ -28,14 +33,15 @@ from model_name.utils.trials import Bench, SearchResult, Trial, best_of
 SCORE = "score"
 STATE = "folds.json"
 STORAGE = "ray"
-ADDRESS = "RAY_ADDRESS"  # of a cluster; without it Ray starts on this machine, on loopback alone
+ADDRESS = "RAY_ADDRESS"  # of a cluster; without it Ray starts on this machine
+TORCHRUN = "TORCHELASTIC_RUN_ID"
 
 
 class RaySearcher(OptunaSearcher):
     """Proposals by Optuna, in parallel; ASHA (Li et al. 2020) stops after each fold the trials that are not promising.
 
     The first trial is the model's own hyperparameters, judged in this process. A killed search goes on with the trials
-    that were done, and its unfinished ones behind their last fold.
+    that were done, and its unfinished ones behind their last fold; with another budget or `trials` it begins anew.
 
     Attributes:
         concurrent: Trials at once; as many as there is room for by default.
@@ -44,12 +50,8 @@ class RaySearcher(OptunaSearcher):
         storage: Where Ray keeps its state, a folder or a URL that all machines reach; beside the journal by default.
     """
 
-    EXTENT: ClassVar[frozenset[str]] = OptunaSearcher.EXTENT | {
-        "concurrent",
-        "cpus_per_trial",
-        "gpus_per_trial",
-        "storage",
-    }
+    # Ray keeps budget and number of trials itself, and goes on with those that a search began with.
+    EXTENT: ClassVar[frozenset[str]] = frozenset({"concurrent", "cpus_per_trial", "gpus_per_trial", "storage"})
 
     KIND: Literal["RaySearcher"] = "RaySearcher"  # type: ignore[assignment]  # it is another kind of the same strategy
     concurrent: int | None = Field(None, ge=1)
@@ -68,20 +70,25 @@ class RaySearcher(OptunaSearcher):
         journal: Path | None = None,
         progress: Report | None = None,
     ) -> SearchResult:
-        """As of `Searcher`; what the journal is to the others, Ray's own storage is to it."""
+        """As of `Searcher`; what the journal is to the others, Ray's own storage is to it.
+
+        Raises:
+            ConfigError: Also where Ray is not installed.
+            DependencyError: There is no Ray at the address of the environment.
+        """
+        require_ray()
         require_fit(self.space, model)
         metric.require(schema.target.task)
-        require_ray()
         bench = Bench(model, schema, table, metric, tuple(splitter.folds(table, schema, self.folds)))
         first = bench.judge(0, own_params(self.space, model))
 
-        def told(trials: list[Trial]) -> None:
+        def tell(ended: Sequence[Trial]) -> None:
             if progress is not None:
-                progress(1 + len(trials), self.trials, words_of([first, *trials], metric))
+                progress(1 + len(ended), self.trials, words_of([first, *ended], metric))
 
-        told([])
-        with _ray():
-            trials = [first, *self._run(bench, self._place(journal), self.fingerprint(bench, splitter), told)]
+        tell([])
+        with _ray(), _listening(Listener(self.space, len(bench.splits), tell)):
+            trials = [first, *self._run(bench, self._place(journal), self.fingerprint(bench, splitter))]
         best = best_of(trials, metric)
         if best is None:
             raise DataError(f"all {len(trials)} trials failed; the first one: {trials[0].reason}")
@@ -94,10 +101,12 @@ class RaySearcher(OptunaSearcher):
             return tempfile.mkdtemp(prefix="model-name-ray-")
         return str((journal.parent / STORAGE).resolve())
 
-    def _run(self, bench: Bench, storage: str, fingerprint: str, told: Callable[[list[Trial]], None]) -> list[Trial]:
+    def _run(self, bench: Bench, storage: str, fingerprint: str) -> list[Trial]:
         """The trials from 1 on."""
+        import optuna
         from ray import tune
 
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         name = f"search-{fingerprint[:16]}"
         trainable = tune.with_resources(
             tune.with_parameters(judge_by_folds, bench=bench, space=self.space),
@@ -105,25 +114,19 @@ class RaySearcher(OptunaSearcher):
         )
         path = f"{storage.rstrip('/')}/{name}"
         if tune.Tuner.can_restore(path):
+            logger.info("{}: an earlier search was interrupted, or done; going on with it", path)
             tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True)
         else:
             tuner = tune.Tuner(
                 trainable,
                 tune_config=self._tune_config(bench.metric, len(bench.splits)),
-                run_config=tune.RunConfig(
-                    name=name, storage_path=storage, verbose=0, callbacks=[_teller(self.space, told)]
-                ),
+                run_config=tune.RunConfig(name=name, storage_path=storage, verbose=0, callbacks=[_teller()]),
             )
+        folds = len(bench.splits)
+        begun = [found for found in tuner.fit() if found.config]  # the others were not, when the budget was spent
         return [
-            _as_trial(
-                number,
-                self.space,
-                result.config or {},
-                result.metrics or {},
-                error=result.error,
-                folds=len(bench.splits),
-            )
-            for number, result in enumerate(tuner.fit(), start=1)
+            _as_trial(number, self.space, found.config, found.metrics or {}, error=found.error, folds=folds)
+            for number, found in enumerate(begun, start=1)
         ]
 
     def _tune_config(self, metric: Metric, folds: int) -> Any:
@@ -151,8 +154,6 @@ def require_ray() -> None:
     Raises:
         ConfigError: It is not installed.
     """
-    from importlib.util import find_spec
-
     if find_spec("ray") is None:
         raise ConfigError("KIND: RaySearcher needs Ray", hint="pip install 'model-name[tuning]'")
 
@@ -161,6 +162,8 @@ def judge_by_folds(config: Params, bench: Bench, space: Space) -> None:
     """One trial, in a process of Ray's: fold after fold, each one reported and kept."""
     from ray import tune
 
+    # Where the search was started by torchrun, a trial is none of its processes: it would wait for the others.
+    os.environ.pop(TORCHRUN, None)
     params = decoded(config, space)
     scores = _scores_so_far(tune.get_checkpoint())
     for fold in range(len(scores), len(bench.splits)):
@@ -191,43 +194,95 @@ def _as_trial(
     scores = tuple(metrics.get("folds", ()))
     reason = ""
     if error is not None:
-        reason = f"fold {len(scores) + 1}: {str(error).strip().splitlines()[-1]}"
+        reason = f"fold {len(scores) + 1}: {_words_of(error)}"
     elif len(scores) < folds:
-        reason = f"not promising after fold {len(scores)}" if scores else "it was not begun within the budget"
+        reason = f"stopped after fold {len(scores)}: not promising" if scores else "its first fold was not done in time"
     seconds = round(float(metrics.get("time_total_s", 0.0)), 3)
     return Trial(number, decoded(config, space), math.nan if reason else fmean(scores), scores, seconds, reason)
 
 
-def _teller(space: Space, told: Callable[[list[Trial]], None]) -> Any:
-    """Tells of each trial that ended."""
+def _words_of(error: Exception) -> str:
+    """What went wrong in a trial, without the traceback that Ray makes part of the message."""
+    name, _, words = str(error).strip().splitlines()[-1].partition(": ")
+    return words if name.startswith(f"{errors.__name__}.") else f"{name}: {words}"
+
+
+@dataclass
+class Listener:
+    """Hears of each trial that ended, in their order.
+
+    Attributes:
+        space: Of the search.
+        folds: How many a whole trial has.
+        tell: Called with all that ended so far.
+        ended: These.
+    """
+
+    space: Space
+    folds: int
+    tell: Callable[[Sequence[Trial]], None]
+    ended: list[Trial] = field(default_factory=list)
+
+    def hear(self, trial: Any) -> None:
+        """Take note of a trial of Ray's."""
+        found, error = trial.last_result or {}, trial.get_error()
+        number = len(self.ended) + 1
+        self.ended.append(_as_trial(number, self.space, trial.config, found, error=error, folds=self.folds))
+        self.tell(self.ended)
+
+
+_LISTENER: ContextVar[Listener] = ContextVar("listener")
+
+
+@contextmanager
+def _listening(listener: Listener) -> Generator[None]:
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def _teller() -> Any:
+    """Tells the listener. Ray keeps it with the search, which knows the listener of a later process no more."""
     from ray import tune
 
     class Teller(tune.Callback):  # type: ignore[misc]  # Ray has no types
-        def __init__(self) -> None:
-            self.trials: list[Trial] = []
+        def __reduce__(self) -> Any:
+            return _teller, ()
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            found = trial.last_result
-            folds = len(found.get("folds", ()))
-            self.trials.append(_as_trial(len(self.trials) + 1, space, trial.config, found, error=None, folds=folds))
-            told(self.trials)
+            _LISTENER.get().hear(trial)
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            _LISTENER.get().hear(trial)
 
     return Teller()
 
 
 @contextmanager
 def _ray() -> Generator[None]:
-    """Ray, started here unless an address says where it is, and stopped again."""
+    """Ray, started here unless an address says where it is, and stopped again.
+
+    Raises:
+        DependencyError: There is none at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # The newer output draws boxes on stdout, which holds the result alone.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    if not os.environ.get(ADDRESS):
+        # Else it takes the address of the network for 127.0.0.1, and listens there. It is read when Ray is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault(
-        "RAY_AIR_NEW_OUTPUT", "0"
-    )  # the newer one draws boxes on stdout, which holds the result alone
     was_up = ray.is_initialized()
     if not was_up:
-        options = {} if ADDRESS in os.environ else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(logging_level="ERROR", log_to_driver=False, configure_logging=False, **options)
+        options = {} if os.environ.get(ADDRESS) else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        try:
+            ray.init(logging_level="ERROR", log_to_driver=False, configure_logging=False, **options)
+        except ConnectionError as err:
+            hint = f"start it, or unset {ADDRESS}: then Ray runs on this machine"
+            raise DependencyError(f"there is no Ray at {os.environ.get(ADDRESS)}", hint=hint) from err
     try:
         yield
     finally:

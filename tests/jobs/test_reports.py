@@ -10,8 +10,17 @@ from model_name.core.metrics import Metric
 from model_name.jobs.preparation import PreparationResult
 from model_name.jobs.promotion import PromotionResult
 from model_name.jobs.reporting.pages import number, percent, size
-from model_name.jobs.reporting.records import Detail, Difference, Search
-from model_name.jobs.reports import column_rows, fold_rows, report, told, verdict
+from model_name.jobs.reporting.records import Best, Detail, Difference, Search
+from model_name.jobs.reports import (
+    column_rows,
+    fold_rows,
+    kind_rows,
+    member_rows,
+    report,
+    told,
+    unscored,
+    verdict,
+)
 from tests.jobs.pages import Page
 
 BAD = "<script>alert('&\"')</script>"
@@ -147,6 +156,59 @@ def test_folds_are_shown_for_the_own_and_the_best_hyperparameters():
         {"name": "mean", "own": 3.0, "best": 1.0},
         {"name": "fold 1", "own": 4.0, "best": 1.5},
     ]
+
+
+def search_over_kinds():
+    columns = {
+        "number": [0, 1, 2, 3],
+        "param_KIND": ["BoostedTrees", "LinearModel", "BoostedTrees", "LinearModel"],
+        "score": [3.0, float("nan"), 2.0, float("nan")],
+        "fold_1": [3.5, float("nan"), 2.5, float("nan")],
+        "reason": ["", "out of time", "", "out of time"],
+    }
+    members = [
+        {"KIND": "LinearModel", "alpha": 2.0},
+        {"KIND": "BoostedTrees", "max_iter": 7, "learning_rate": 0.123456},
+    ]
+    best = Best(params={"members": members, "weights": [0.25, 0.75]}, score=1.9, fold_scores=(2.25,))
+    return Search("5" * 32, "rmse", pd.DataFrame(columns), best)
+
+
+def test_a_search_over_kinds_is_told_by_kind_and_member():
+    found, metric = search_over_kinds(), Metric(name="rmse")
+    assert list(kind_rows(found, metric)) == [
+        {"kind": "BoostedTrees", "trials": 2, "unscored": 0, "best": 2.0},
+        {"kind": "LinearModel", "trials": 2, "unscored": 2, "best": None},
+    ]
+    assert list(member_rows(found)) == [
+        {"kind": "BoostedTrees", "words": "max_iter 7, learning_rate 0.1235", "weight": 0.75},
+        {"kind": "LinearModel", "words": "alpha 2", "weight": 0.25},
+    ]
+    assert unscored(found) == {"out of time": 2}
+
+
+def test_a_blend_stands_beside_the_default_trees_fold_by_fold():
+    assert fold_rows(search_over_kinds(), Metric(name="rmse")) == [
+        {"name": "mean", "own": 3.0, "best": 1.9},
+        {"name": "fold 1", "own": 3.5, "best": 2.25},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        pytest.param(2, "The weighted mean of 2 models:", id="a blend"),
+        pytest.param(1, "One LinearModel (alpha 2): no blend was surely better.", id="a single one"),
+    ],
+)
+def test_a_page_says_what_a_search_over_kinds_chose(findings, members, words):
+    found = search_over_kinds()
+    chosen = {"members": found.best.params["members"][:members], "weights": [0.5, 0.5][:members]}
+    found = replace(found, best=found.best.model_copy(update={"params": chosen}))
+    page = report(findings, findings.evaluation, search=found)
+    assert words in page
+    assert "2 without a score: out of time" in page
+    assert "0: the default trees" in page
 
 
 def test_values_of_a_sensitive_column_are_not_shown(findings):

@@ -9,6 +9,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from model_name.errors import ConfigError
+from model_name.settings import build_job
 from pipelines.compiling import compile_pipeline
 from tests import factories
 
@@ -87,6 +88,38 @@ def test_a_profile_of_gpus_reaches_the_ir(confs):
         memory = next(mount for mount in platform[f"exec-{name}"]["emptyDirMounts"] if mount["mountPath"] == "/dev/shm")
         assert memory["medium"] == "Memory"
     assert "accelerator" not in executors["exec-evaluations"]["container"]["resources"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "own", "shares"),
+    [
+        pytest.param({"gpus": 1, "cpu": "8"}, {}, (1.0, 8.0), id="a GPU a trial"),
+        pytest.param({"gpus": 2, "cpu": "8", "trials_per_gpu": 2}, {}, (0.5, 2.0), id="half a GPU a trial"),
+        pytest.param({"gpus": 1, "cpu": "1500m", "trials_per_gpu": 3}, {}, (0.3333, 0.5), id="less than one processor"),
+        pytest.param({"gpus": 2, "cpu": "8"}, {"cpus_per_trial": 1}, (1.0, 1), id="its own processors"),
+        pytest.param({"gpus": 2, "cpu": "8"}, {"gpus_per_trial": 0.25}, (0.25, None), id="its own GPUs"),
+        pytest.param({"gpus": 0, "cpu": "8", "trials_per_gpu": 2}, {}, (None, None), id="no GPUs"),
+    ],
+)
+def test_trials_of_ray_share_the_gpus_of_the_profile(tmp_path, profile, own, shares):
+    # given a search by Ray
+    confs = factories.project(tmp_path)
+    searcher = {"KIND": "RaySearcher", "space": {"max_iter": [10, 30]}} | own
+    factories.write(confs / "tuning.yaml", {"job": {"model": {"KIND": "BoostedTrees"}, "searcher": searcher}})
+    factories.write(tmp_path / "profile.yaml", profile)
+    # when the pipeline is compiled for a profile
+    spec, _ = compiled(confs, profile=str(tmp_path / "profile.yaml"))
+    config = json.loads(steps(spec)["tuning"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])
+    # then each trial has its share, and the config is still one
+    found = config["job"]["searcher"]
+    assert (found.get("gpus_per_trial"), found.get("cpus_per_trial")) == shares
+    assert build_job(config).searcher.KIND == "RaySearcher"
+
+
+def test_other_searchers_get_no_share_of_a_gpu(confs):
+    spec, _ = compiled(confs, profile="1xgpu")
+    config = json.loads(steps(spec)["tuning"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])
+    assert "gpus_per_trial" not in config["job"]["searcher"]
 
 
 def test_secrets_come_from_a_kubernetes_secret_by_name(confs):

@@ -274,12 +274,13 @@ def search_picture(search: Search) -> Picture | None:
     numbers = search.trials["number"][done].astype(float)
     best = scores[done].cummax() if metric.greater_is_better else scores[done].cummin()
     direction = "higher is better" if metric.greater_is_better else "lower is better"
-    x = number_axis("trial (0: the model's own hyperparameters)", [0.0, *numbers], is_whole=True)
+    own = "default trees" if search.is_over_kinds else "model's own hyperparameters"
+    x = number_axis(f"trial (0: the {own})", [0.0, *numbers], is_whole=True)
     chart = Chart(x, number_axis(f"{metric.name}, mean of the folds ({direction})", scores[done]))
     chart.rule(y=float(scores[done].iloc[0]))
     chart.line(list(zip(numbers, best, strict=True)), "b", is_step=True)
     chart.dots(list(zip(numbers, scores[done], strict=True)), "big a")
-    caption = "Each dot is a trial, the stair the best so far, the dashed line the model's own hyperparameters."
+    caption = f"Each dot is a trial, the stair the best so far, the dashed line the {own}."
     return Picture("Trials", caption, chart.svg(f"{metric.name} of each trial"))
 
 

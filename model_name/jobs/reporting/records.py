@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import mlflow
 import pandas as pd
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from model_name.core.documents import Many
@@ -21,9 +22,9 @@ from model_name.io.registries import Registry, Version
 from model_name.jobs.evaluations import EVALUATION, EvaluationResult
 from model_name.jobs.explanations import CONTRIBUTIONS, EXPLANATION, VALUES, ExplanationResult
 from model_name.jobs.promotion import GATE, PromotionResult
+from model_name.jobs.searches import BEST, BEST_METRIC, TRIALS, TUNING_RUN
 from model_name.serving.bundle import Manifest, read_manifest
 
-TRIALS = "trials.json"
 TESTING = "testing"  # the context of the held-out rows among the inputs of a run
 
 T = TypeVar("T")
@@ -178,6 +179,14 @@ class Detail(Record):
         return tuple(one for one in found if None not in one.values())
 
 
+class Best(Record):
+    """What a search chose: one of its trials, or a blend of several."""
+
+    params: dict[str, Any]
+    score: float
+    fold_scores: Many[float]
+
+
 @dataclass(frozen=True)
 class Search:
     """The search of hyperparameters that a version came from.
@@ -186,11 +195,18 @@ class Search:
         run_id: Its run.
         metric: What decided.
         trials: One row a trial as `SearchResult.frame` has them; the first is the model with its own hyperparameters.
+        best: What it chose; older releases did not write it.
     """
 
     run_id: str
     metric: str
     trials: pd.DataFrame
+    best: Best | None = None
+
+    @property
+    def is_over_kinds(self) -> bool:
+        """Whether the trials were of several kinds of model, the default trees first."""
+        return "param_KIND" in self.trials
 
 
 @dataclass(frozen=True)
@@ -283,7 +299,41 @@ def explanation_of(registry: Registry, version: Version) -> ExplanationResult | 
 
 
 def search_of(run: Run) -> Search | None:
-    """The newest search before a training run whose best hyperparameters the run has, or None."""
+    """The search that a training run took its hyperparameters from, or None.
+
+    That is the one that its tag names, or its own; without either, the newest search before it whose best
+    hyperparameters it has.
+    """
+    if TUNING_RUN in run.data.tags:
+        return _search_in(_known(run.data.tags[TUNING_RUN]))
+    return _search_in(run) or _search_in(_matching(run))
+
+
+def _search_in(run: Run | None) -> Search | None:
+    metrics = [name for name in run.data.metrics if name.startswith(BEST_METRIC)] if run else []
+    if run is None or not metrics:
+        return None
+    trials = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/{TRIALS}")
+    frame = pd.DataFrame(trials["data"], columns=trials["columns"])
+    return Search(run.info.run_id, metrics[0].removeprefix(BEST_METRIC), frame, _best_of(run))
+
+
+def _best_of(run: Run) -> Best | None:
+    if not any(file.path == BEST for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)):
+        return None  # of a release that did not write it
+    return Best.model_validate(mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/{BEST}"))
+
+
+def _known(run_id: str) -> Run | None:
+    try:
+        return mlflow.get_run(run_id)
+    except MlflowException as err:
+        if err.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None  # somebody has deleted it
+
+
+def _matching(run: Run) -> Run | None:
     kind = run.data.params.get("kind", "")
     searches = mlflow.search_runs(
         experiment_ids=[run.info.experiment_id],
@@ -295,9 +345,4 @@ def search_of(run: Run) -> Search | None:
         max_results=1,
         output_format="list",
     )
-    if not searches or not searches[0].data.params.items() <= run.data.params.items():
-        return None
-    found = searches[0]
-    metric = next((name.removeprefix("best_") for name in found.data.metrics if name.startswith("best_")), "score")
-    trials = mlflow.artifacts.load_dict(f"runs:/{found.info.run_id}/{TRIALS}")
-    return Search(found.info.run_id, metric, pd.DataFrame(trials["data"], columns=trials["columns"]))
+    return searches[0] if searches and searches[0].data.params.items() <= run.data.params.items() else None

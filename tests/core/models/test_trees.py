@@ -1,5 +1,7 @@
 import numpy as np
 import onnx
+import onnxruntime as ort
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
@@ -72,6 +74,77 @@ def test_the_seed_decides_a_forest(make_schema, make_table):
         for seed in (1, 2)
     )
     assert not one.equals(other)
+
+
+@pytest.mark.parametrize("kind", [BoostedTrees, RandomForest])
+def test_balanced_classes_move_predictions_to_the_rare_one(make_schema, make_table, kind):
+    # given a class that is rare and not easily told from the other
+    table = frames.check(make_table("binary", rows=600), make_schema("binary")).frame
+    random = np.random.default_rng(0)
+    table["outcome"] = (table["size"] > 40) & (random.random(len(table)) < 0.4)
+    size = {"max_iter": 10} if kind is BoostedTrees else {"n_estimators": 10, "n_jobs": 1}
+    # when each class weighs the same, or each row
+    plain, balanced = (
+        kind(**size, class_weight=weight).fit(make_schema("binary"), table).predict(table)
+        for weight in ("none", "balanced")
+    )
+    # then the rare one is answered more often, and with more confidence
+    assert balanced["prediction"].sum() > plain["prediction"].sum()
+    assert balanced["probability_true"].mean() > 2 * plain["probability_true"].mean()
+
+
+def test_the_weight_of_classes_is_nothing_to_a_regression(make_schema, make_table):
+    table = frames.check(make_table("regression"), make_schema("regression")).frame
+    one, other = (
+        BoostedTrees(max_iter=3, class_weight=weight).fit(make_schema("regression"), table).predict(table)
+        for weight in ("none", "balanced")
+    )
+    assert one.equals(other)
+
+
+def test_a_randomized_forest_is_one_of_extra_trees(make_schema, checked, task):
+    names = [
+        type(
+            RandomForest(n_estimators=3, n_jobs=1, randomized=randomized)
+            .fit(make_schema(task), checked)
+            .get_internal_model()["forest"]
+        ).__name__
+        for randomized in (False, True)
+    ]
+    ending = "Regressor" if task == "regression" else "Classifier"
+    assert names == [f"RandomForest{ending}", f"ExtraTrees{ending}"]
+
+
+@pytest.mark.parametrize("kind", ["BoostedTrees", "RandomForest"])
+@pytest.mark.parametrize(("share", "left"), [(0.5, 4), (0.25, 6), (0.99, 1), (0.01, 8)])
+def test_pruned_trees_lose_the_last_ones_and_leave_the_first_model_as_it_was(fitted, task, checked, kind, share, left):
+    model = fitted(kind, task)
+    before = model.predict(checked)
+    # when a share of its eight trees is left out
+    smaller = model.pruned(share)
+    # then the others answer, in the graph as well
+    estimator = smaller.get_internal_model()
+    assert len(estimator._predictors if kind == "BoostedTrees" else estimator["forest"].estimators_) == left
+    session = ort.InferenceSession(smaller.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"])
+    (served,) = session.run(["scores"], {"features": smaller.matrix(checked)})
+    wanted = smaller.scores(checked)
+    np.testing.assert_allclose(served.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-5)
+    assert smaller.explain(checked.head(5)).additivity_error < 1e-4
+    assert (left == 8) == np.array_equal(wanted, model.scores(checked))
+    # and the whole model is whole
+    pd.testing.assert_frame_equal(model.predict(checked), before)
+
+
+def test_fewer_boosted_trees_are_those_of_a_shorter_fit(make_schema, make_table):
+    table = frames.check(make_table("regression"), make_schema("regression")).frame
+    long, short = (BoostedTrees(max_iter=trees).fit(make_schema("regression"), table) for trees in (10, 4))
+    np.testing.assert_array_equal(long.pruned(0.6).scores(table), short.scores(table))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 2.0])
+def test_a_share_to_prune_has_bounds(fitted, share):
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        fitted("BoostedTrees", "regression").pruned(share)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,188 @@
+"""An `AutoModel` through the jobs: its members are searched once, by training itself or by tuning."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlflow
+import pytest
+
+from model_name.errors import ConfigError
+from model_name.jobs.components import configured
+from model_name.jobs.reporting.records import search_of
+from model_name.scripts import main
+from model_name.settings import load_job, load_raw
+from model_name.utils.benches import AutoBench
+from pipelines.__main__ import main as pipelines
+from tests import factories
+
+SEARCHER = {"kinds": ["BoostedTrees", "LinearModel"], "max_trials": 3, "folds": 2}
+TRAINING = {"KIND": "TrainingJob", "model": {"KIND": "AutoModel"}, "searcher": SEARCHER}
+TUNING = {"KIND": "TuningJob", "model": {"KIND": "AutoModel"}, "searcher": SEARCHER}
+
+
+def project(folder):
+    confs = factories.project(folder)
+    factories.write(confs / "training.yaml", {"job": TRAINING})
+    factories.write(confs / "tuning.yaml", {"job": TUNING})
+    return confs
+
+
+def run(confs, step, *sets):
+    with load_job([confs / f"{step}.yaml"], sets) as job:
+        return job.run()
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """The configs that are tried, as they are."""
+    judge, tried = AutoBench.judge, []
+
+    def watched(bench, number, params, seconds):
+        tried.append(params)
+        return judge(bench, number, params, seconds)
+
+    monkeypatch.setattr(AutoBench, "judge", watched)
+    return tried
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("choosing")
+    confs = project(folder)
+    steps = ("training", "evaluations", "explanations", "promotion", "reports")
+    return SimpleNamespace(folder=folder, confs=confs, **{step: run(confs, step) for step in steps})
+
+
+def test_training_chooses_the_members_and_registers_one_model(flow):
+    assert (flow.training.kind, flow.training.semver) == ("AutoModel", "1.0.0")
+    assert {member["KIND"] for member in flow.training.params["members"]} <= {"BoostedTrees", "LinearModel"}
+    assert sum(flow.training.params["weights"]) == pytest.approx(1)
+
+
+def test_a_blend_goes_through_every_job_like_any_model(flow):
+    assert flow.evaluations.metrics == pytest.approx(flow.training.metrics, abs=1e-9)
+    assert set(list(flow.explanations.importances)[:2]) == {"size", "region"}
+    assert flow.explanations.additivity_error < 1e-6
+    assert flow.promotion.accepted
+
+
+def test_the_report_shows_the_search_that_training_did_itself(flow):
+    with load_job([flow.confs / "reports.yaml"]):
+        found = search_of(mlflow.get_run(flow.training.run_id))
+    assert (found.run_id, found.metric, len(found.trials)) == (flow.training.run_id, "rmse", 3)
+    assert found.best.params["weights"] == list(flow.training.params["weights"])
+    page = Path(flow.reports.report).read_text(encoding="utf-8")
+    section = page[page.index('<h2 id="search">') : page.index('<h2 id="explanation">')]
+    for words in ("What it chose", "What it tried", "BoostedTrees", "LinearModel", "Default trees", "Chosen"):
+        assert words in section
+
+
+def test_a_search_that_was_done_is_not_done_again(flow, judged):
+    again = run(flow.confs, "training")
+    assert judged == []
+    assert again.params == flow.training.params
+
+
+def test_a_search_that_was_killed_goes_on_behind_its_last_trial(tmp_path, flow, judged):
+    # given a search of which two trials are left, the journal of the third being torn
+    confs = project(tmp_path)
+    run(confs, "training")
+    journal = tmp_path / "build/searches/orders.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    judged.clear()
+    # when the same training is run again, then that one alone is tried, and it ends as the whole one did
+    again = run(confs, "training")
+    assert len(judged) == 1
+    assert again.params == flow.training.params
+
+
+def test_what_tuning_chose_is_trained_without_another_search(tmp_path, flow, judged):
+    confs = project(tmp_path)
+    found = run(confs, "tuning")
+    judged.clear()
+    handed = json.loads(found.handed_on)
+    trained = run(confs, "training", f"job={json.dumps(handed)}")
+    assert (found.trials, found.failed, judged) == (3, 0, [])
+    assert list(trained.params["members"]) == found.params["members"]
+    assert found.params["weights"] == list(flow.training.params["weights"])
+    # and the version knows the run of its search, as long as there is one
+    with load_job([confs / "training.yaml"]):
+        assert search_of(mlflow.get_run(trained.run_id)).run_id == found.run_id == handed["tuning_run"]
+        mlflow.MlflowClient().set_tag(trained.run_id, "tuning_run", "0" * 32)
+        assert search_of(mlflow.get_run(trained.run_id)) is None
+
+
+def test_a_step_takes_over_what_the_step_before_it_hands_on(tmp_path):
+    raw, _ = load_raw(str(project(tmp_path)), "training")
+    handed = {"params": {"members": [{"KIND": "LinearModel"}], "weights": [1.0]}, "tuning_run": "abc"}
+    job = configured(json.dumps(raw), {"tuned": json.dumps(handed), "table": ""})
+    assert (job.params, job.tuning_run) == (handed["params"], "abc")
+    assert configured(json.dumps(raw), {"tuned": "", "table": ""}).params == {}
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        pytest.param(
+            {"model": {"KIND": "BoostedTrees"}, "searcher": SEARCHER},
+            "AutoSearcher chooses the members of an AutoModel, not of BoostedTrees",
+            id="members of one kind",
+        ),
+        pytest.param({"model": {"KIND": "BoostedTrees"}}, "searcher.KIND: OptunaSearcher", id="no searcher"),
+        pytest.param(
+            {"searcher": {"KIND": "OptunaSearcher", "space": {"weights": [1]}}},
+            "OptunaSearcher searches one kind of model; an AutoModel needs searcher.KIND: AutoSearcher",
+            id="a space of a blend",
+        ),
+        pytest.param({"searcher": {"KIND": "AutoSearch"}}, "AutoSearch", id="a misspelt searcher"),
+        pytest.param({"searcher": {"kinds": ["Trees"]}}, "Trees cannot be chosen", id="an unknown kind"),
+    ],
+)
+def test_a_searcher_that_does_not_fit_the_model_is_refused(tmp_path, job, words):
+    confs = factories.project(tmp_path)
+    factories.write(confs / "tuning.yaml", {"job": {"KIND": "TuningJob"} | job})
+    with pytest.raises(ConfigError, match=words):
+        run(confs, "tuning")
+
+
+def test_several_processes_do_not_search(tmp_path, monkeypatch):
+    confs = project(tmp_path)
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="cannot be searched by several processes") as caught:
+        run(confs, "training")
+    assert "TuningJob" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        pytest.param("0", id="nothing"),
+        pytest.param("0s", id="no second"),
+        pytest.param("-5s", id="less than nothing"),
+        pytest.param("soon", id="nonsense"),
+        pytest.param("10 parsecs", id="no unit of time"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused_by_both_command_lines(tmp_path, capfd, monkeypatch, budget):
+    confs = project(tmp_path)
+    assert main(["run", str(confs / "training.yaml"), "--budget", budget]) == 2
+    assert "job.searcher.budget_seconds" in capfd.readouterr().err
+    monkeypatch.setattr("sys.argv", ["pipelines", "run", "training", "--confs", str(confs), "--budget", budget])
+    assert pipelines() == 2
+    assert "job.searcher.budget_seconds" in capfd.readouterr().err
+
+
+def test_a_budget_ends_the_search_of_a_training(tmp_path, capfd, judged):
+    confs = project(tmp_path)
+    assert main(["run", str(confs / "training.yaml"), "--budget", "0.01s", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert judged == [{"KIND": "BoostedTrees"}]
+    assert found["params"]["weights"] == [1.0]
+
+
+def test_a_budget_is_nothing_to_a_job_that_does_not_search(tmp_path, capfd):
+    confs = project(tmp_path)
+    assert main(["run", str(confs / "evaluations.yaml"), "--budget", "10s"]) == 2
+    assert "searcher is not a key of EvaluationsJob" in capfd.readouterr().err
