@@ -2,9 +2,6 @@
 
 import shutil
 import tempfile
-import time
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -14,18 +11,19 @@ from loguru import logger
 from pydantic import Field, ValidationError
 
 from model_name.core import ranks
-from model_name.core.calibration import Calibration, decision, require
+from model_name.core.calibration import Calibration, require
 from model_name.core.conformal import Conformal
-from model_name.core.decisions import Costs, Decision
+from model_name.core.decisions import Costs
 from model_name.core.metrics import Scores, score_all
-from model_name.core.models import AutoModel, FitContext, Model, ModelConfig
+from model_name.core.models import AutoModel, Model, ModelConfig
 from model_name.core.models.kinds import sentence
 from model_name.core.schemas import Outputs
-from model_name.errors import ConfigError, DataError
+from model_name.errors import ConfigError
 from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
 from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result, loggable, table_hash
 from model_name.jobs.exports import export_bundle, stamp
+from model_name.jobs.fits import Fitter, Learnt
 from model_name.jobs.searches import TUNING_RUN, log_search
 from model_name.jobs.shrinking import Export
 from model_name.serving.bundle import Bundle
@@ -115,10 +113,10 @@ class TrainingJob(Job):
             self._log_inputs(parts, model, earlier)
             if search is not None:
                 log_search(search)
-            whole, model, seconds = self._learn(model, parts.train, earlier)
-            scores = self._scores(parts, model.outputs(parts.test))
-            mlflow.log_metrics(loggable(scores) | {FIT_SECONDS: seconds})
-            version, bundle = self._register(model, whole, parts, scores, run.info.run_id)
+            learnt = self._learn(model, parts.train, earlier)
+            scores = self._scores(parts, learnt.model.outputs(parts.test))
+            mlflow.log_metrics(loggable(scores) | {FIT_SECONDS: learnt.seconds})
+            version, bundle = self._register(learnt, parts, scores, run.info.run_id)
         words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.alerts.notify("trained", f"{version.title}, a {model.KIND}: {words}")
         return TrainingResult(
@@ -131,7 +129,7 @@ class TrainingJob(Job):
             train_rows=len(parts.train),
             test_rows=len(parts.test),
             bundle=str(bundle),
-            fit_seconds=seconds,
+            fit_seconds=learnt.seconds,
         )
 
     @property
@@ -198,75 +196,18 @@ class TrainingJob(Job):
         mlflow.log_input(self.table.lineage("test", parts.test, target), context="testing")
         mlflow.log_dict(self.model_dump(mode="json", by_alias=True), "config.json")
 
-    def _learn(self, model: Model, train: pd.DataFrame, earlier: Version | None) -> tuple[Model, Model, float]:
-        """Fit the model, prune it and find what the scores of both are decided by; before, after, and seconds.
-
-        Checkpoints lie where a run of the same recipe on the same rows finds them.
-        """
+    def _learn(self, model: Model, train: pd.DataFrame, earlier: Version | None) -> Learnt:
+        fitter = Fitter(self.schema_, self.split_by, self.interval, self.costs, self.calibration, self.export)
         checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(train)}"
-        known = self.registry.load(earlier.version) if earlier else None
-        seconds = self._fit(model, train, FitContext(checkpoints=checkpoints, warm_start=known))
-        pruned = self.export.pruned(model)
-        for one, decided in zip((model, pruned), self._decisions(model, train, checkpoints / "copy"), strict=True):
-            one.decide_by(decided)
-        if ranks.is_first():
-            shutil.rmtree(checkpoints, ignore_errors=True)
-        return model, pruned, seconds
-
-    def _fit(self, model: Model, train: pd.DataFrame, context: FitContext) -> float:
-        checkpoints = context.checkpoints
-        if checkpoints and checkpoints.is_dir() and any(entry.is_file() for entry in checkpoints.iterdir()):
-            logger.info("{}: an earlier fit was interrupted; going on behind its last whole checkpoint", checkpoints)
-        logger.info("training {} on {:,} rows", model.KIND, len(train))
-        start = time.monotonic()
-        with progress(f"training {model.KIND}") if ranks.is_first() else nullcontext(context.progress) as report:
-            model.fit(self.schema_, train, replace(context, progress=report, has_time_order=self._is_in_order(train)))
-        seconds = time.monotonic() - start
-        logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(train), seconds)
-        return round(seconds, 3)
-
-    def _decisions(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> tuple[Decision, Decision]:
-        """What the scores of a model are decided by, and those of the pruned one.
-
-        Found by a copy of it and rows that the copy has not seen.
-
-        Raises:
-            DataError: Costs or a calibration are configured, and the training part is too small for that.
-        """
-        wants_intervals = self.schema_.target.task == "regression" and self.interval is not None
-        is_asked = self.costs is not None or self.calibration != "none"
-        if not wants_intervals and not is_asked:
-            return Decision(), Decision()
-        try:
-            older, newer = self.split_by.split(train, self.schema_)
-            copy = model.with_params()
-            logger.info("fitting a copy on {:,} rows, to see how it errs on the other {:,}", len(older), len(newer))
-            # Not from an earlier version's weights: it may have seen the other rows.
-            self._fit(copy, train.iloc[older], FitContext(checkpoints=checkpoints))
-        except DataError as err:
-            if is_asked:
-                raise DataError(f"costs and calibration need a training part to split: {err.message}") from err
-            logger.warning("no prediction intervals: {}", err.message)
-            return Decision(), Decision()
-        unseen = train.iloc[newer]
-        pruned = self.export.pruned(copy)
-        found = self._decision(pruned, unseen)
-        return (found if pruned is copy else self._decision(copy, unseen)), found
-
-    def _decision(self, copy: Model, unseen: pd.DataFrame) -> Decision:
-        targets, outputs = unseen[self.schema_.target.name].to_numpy(), copy.outputs(unseen)
-        return decision(targets, outputs, interval=self.interval, costs=self.costs, calibration=self.calibration)
+        return fitter.learn(model, train, checkpoints, self.registry.load(earlier.version) if earlier else None)
 
     def _scores(self, parts: Parts, outputs: Outputs) -> Scores:
         """What outputs for the held-out rows score."""
         return score_all(self.measures, parts.test[self.schema_.target.name].to_numpy(), outputs)
 
-    def _is_in_order(self, table: pd.DataFrame) -> bool:
-        """Whether the rows come in the order of time."""
-        return self.schema_.time is not None and bool(table[self.schema_.time].is_monotonic_increasing)
-
-    def _register(self, model: Model, whole: Model, parts: Parts, scores: Scores, run_id: str) -> tuple[Version, Path]:
+    def _register(self, learnt: Learnt, parts: Parts, scores: Scores, run_id: str) -> tuple[Version, Path]:
         """Export and prove the bundle, then register; a version whose files cannot be stored is withdrawn."""
+        model = learnt.model
         with tempfile.TemporaryDirectory(prefix="model-name-") as folder:
             draft = Path(folder) / BUNDLE
             draft.mkdir()
@@ -274,7 +215,7 @@ class TrainingJob(Job):
                 model, draft, parts.train, parts.test, name=self.name, run_id=run_id, metrics=loggable(scores)
             )
             bundle = self.export.shrink(
-                bundle, model, whole, parts.test, lambda found: loggable(self._scores(parts, found))
+                bundle, model, learnt.whole, parts.test, lambda found: loggable(self._scores(parts, found))
             )
             sample = parts.test.head(5)
             signature = self.signer.sign(self.schema_, sample, model.predict(sample))

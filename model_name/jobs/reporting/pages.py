@@ -30,8 +30,8 @@ def number(value: float | None) -> str:
 
 
 def between(low: float, high: float) -> str:
-    """An interval for people."""
-    return f"{number(low)} to {number(high)}"
+    """An interval for people: three digits, for its ends are estimates themselves."""
+    return " to ".join(f"{end:,.0f}" if abs(end) >= 1e3 else f"{end:.3g}" for end in (low, high))
 
 
 def percent(share: float) -> str:
