@@ -9,6 +9,7 @@ import pickle  # its error alone is named  # nosec B403
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,13 +99,20 @@ def repeatable(seed: int, threads: int) -> Iterator[None]:
             torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)
 
 
+_FITS = count()  # of this process; all that train together do the same ones
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """Join the other processes that train, if there are any, and leave them."""
     if ranks.world() == 1:
         yield
         return
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    store, rank, world = next(distributed.rendezvous("env://"))  # type: ignore[attr-defined]
+    # A room of its own for each fit: torchrun keeps the addresses of the one before, where nobody listens any more.
+    room = distributed.PrefixStore(f"fit-{next(_FITS)}", store)  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, store=room, rank=rank, world_size=world)
     try:
         yield
     finally:
