@@ -124,6 +124,8 @@ class RaySearcher(OptunaSearcher):
             )
         folds = len(bench.splits)
         begun = [found for found in tuner.fit() if found.config]  # the others were not, when the budget was spent
+        # In the order of their ends: a restored search shuffles them.
+        begun.sort(key=lambda found: (found.metrics or {}).get("timestamp", math.inf))
         return [
             _as_trial(number, self.space, found.config, found.metrics or {}, error=found.error, folds=folds)
             for number, found in enumerate(begun, start=1)

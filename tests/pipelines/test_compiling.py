@@ -45,6 +45,12 @@ def test_every_job_is_a_step_in_its_order(confs):
     assert set(spec["root"]["dag"]["tasks"]) == {"exit-handler-1", "notification"}
 
 
+def test_training_takes_what_tuning_hands_on(confs):
+    spec, _ = compiled(confs)
+    given = steps(spec)["training"]["inputs"]["parameters"]["tuned"]["taskOutputParameter"]
+    assert given["producerTask"] == "tuning"
+
+
 def test_without_a_file_tuning_is_left_out(tmp_path):
     confs = factories.project(tmp_path)
     (confs / "tuning.yaml").unlink()
