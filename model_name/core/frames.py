@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -216,6 +217,13 @@ def target_codes(frame: Frame, schema: TableSchema) -> np.ndarray:
             hint="take it out of the schema's classes, bring rows of it, or split otherwise",
         )
     return codes
+
+
+def fingerprint(frame: Frame) -> str:
+    """SHA-256 of a table's names, values and order."""
+    digest = sha256(repr(list(frame.columns)).encode())
+    digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def outputs_frame(outputs: Outputs, index: pd.Index | None = None) -> Frame:

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass
-from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from model_name.io.registries import Registry
 
 
+SHOWN_HASH = 16  # letters of a fingerprint that names a file
 FIT_SECONDS = "fit_seconds"
 """The metric of a training run that says how long the fit took."""
 
@@ -163,13 +163,6 @@ class Job(Frozen, ABC):
         train, test = self.split_by.split(checked.frame, self.schema_)
         logger.info("{:,} rows to train on, {:,} held out", len(train), len(test))
         return Parts(checked.frame.iloc[train], checked.frame.iloc[test], checked.report)
-
-
-def table_hash(table: pd.DataFrame) -> str:
-    """A short hash of a table's names, values and order."""
-    digest = sha256(repr(list(table.columns)).encode())
-    digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def loggable(values: dict[str, Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from model_name.core import frames
 from model_name.core.documents import Many
 from model_name.core.fitting import Goal, fit_features
 from model_name.io.datasets import ParquetWriter, replacing
-from model_name.jobs.base import Job, Result, table_hash
+from model_name.jobs.base import SHOWN_HASH, Job, Result
 
 
 class PreparationResult(Result):
@@ -54,7 +54,7 @@ class PreparationJob(Job):
         checked = self.read()
         train, _ = self.split_by.split(checked.frame, self.schema_)
         self._require_features(checked.frame.iloc[train])
-        fingerprint = table_hash(checked.frame)
+        fingerprint = frames.fingerprint(checked.frame)[:SHOWN_HASH]
         path = f"{self.build.rstrip('/')}/prepared/{self.name}-{fingerprint}.parquet"
         result = PreparationResult(
             source=self.table.path,

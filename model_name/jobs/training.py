@@ -10,7 +10,7 @@ import pandas as pd
 from loguru import logger
 from pydantic import Field, ValidationError
 
-from model_name.core import ranks
+from model_name.core import frames, ranks
 from model_name.core.calibration import Calibration, require
 from model_name.core.conformal import Conformal
 from model_name.core.decisions import Costs
@@ -21,7 +21,7 @@ from model_name.core.schemas import Outputs
 from model_name.errors import ConfigError
 from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
-from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result, loggable, table_hash
+from model_name.jobs.base import FIT_SECONDS, SHOWN_HASH, Job, Parts, Result, loggable
 from model_name.jobs.exports import export_bundle, stamp
 from model_name.jobs.fits import Fitter, Learnt
 from model_name.jobs.searches import TUNING_RUN, log_search
@@ -198,7 +198,7 @@ class TrainingJob(Job):
 
     def _learn(self, model: Model, train: pd.DataFrame, earlier: Version | None) -> Learnt:
         fitter = Fitter(self.schema_, self.split_by, self.interval, self.costs, self.calibration, self.export)
-        checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{table_hash(train)}"
+        checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{frames.fingerprint(train)[:SHOWN_HASH]}"
         return fitter.learn(model, train, checkpoints, self.registry.load(earlier.version) if earlier else None)
 
     def _scores(self, parts: Parts, outputs: Outputs) -> Scores:

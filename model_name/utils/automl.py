@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from model_name.core import frames
 from model_name.core.documents import Duration, Frozen, Many
 from model_name.core.metrics import Metric
 from model_name.core.models import Model, build_model, model_kinds
@@ -23,7 +24,7 @@ from model_name.utils.benches import AutoBench
 from model_name.utils.blending import HeldOut, choose, mix
 from model_name.utils.journals import JOURNAL_FORMAT
 from model_name.utils.portfolio import DEFAULT_TREES, SPACES, Candidate, portfolio, trees_cost
-from model_name.utils.searchers import OptunaSearcher, Report, table_hash, words_of
+from model_name.utils.searchers import OptunaSearcher, Report, words_of
 from model_name.utils.splitters import Splitter
 from model_name.utils.trials import SearchResult, Trial
 
@@ -123,7 +124,7 @@ class AutoSearcher(Frozen):
             self.model_dump_json(exclude={"budget_seconds", "max_trials", "members"}),
             bench.schema.model_dump_json(),
             bench.metric.name,
-            table_hash(bench.table),
+            frames.fingerprint(bench.table),
             bench.splitter.model_dump_json(),
         )
         return sha256("\n".join(parts).encode()).hexdigest()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pandas as pd
 from pydantic import Field
 
+from model_name.core import frames
 from model_name.core.documents import Duration, Frozen
 from model_name.core.metrics import Metric
 from model_name.core.models import Model
@@ -117,7 +118,7 @@ class Searcher(Frozen, ABC):
             bench.model.model_dump_json(),
             bench.schema.model_dump_json(),
             bench.metric.name,
-            table_hash(bench.table),
+            frames.fingerprint(bench.table),
             splitter.model_dump_json(),
         )
         return sha256("\n".join(parts).encode()).hexdigest()
@@ -217,13 +218,6 @@ def words_of(trials: Sequence[Trial], metric: Metric) -> str:
     last, best = trials[-1], best_of(trials, metric)
     found = f"failed ({last.reason})" if last.reason else f"{metric.name} {last.score:.4g}"
     return f"{found}, best {best.score:.4g}" if best else f"{found}, best none"
-
-
-def table_hash(table: pd.DataFrame) -> str:
-    """Hash of the names, values and order of a table."""
-    digest = sha256(repr(list(table.columns)).encode())
-    digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _distribution(dimension: Choice | Range) -> "BaseDistribution":
