@@ -98,6 +98,7 @@ class CheckReport:
     clipped: dict[str, int] = field(default_factory=dict)
     others: dict[str, int] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def add(self, other: Self) -> None:
         """Count another batch of the same table in."""
@@ -118,6 +119,7 @@ class CheckReport:
                 for name, count in self.others.items()
             ),
             *(f"column {name} is not in the schema and was dropped" for name in self.ignored),
+            *self.notes,
         ]
 
 

@@ -115,6 +115,20 @@ def _entities(frame: Frame, by: Sequence[str]) -> np.ndarray:
     return frame.groupby(list(by), dropna=False, sort=False, observed=True).ngroup().to_numpy()
 
 
+def said_of_histories(frame: Frame, schema: TableSchema) -> list[str]:
+    """What should be known of the columns that were made of a raw table's earlier rows, a sentence each."""
+    said = []
+    for name, column in schema.histories.items():
+        history = column.history
+        if history is None or name in frame.columns:  # it was brought
+            continue
+        of = [*history.by, str(schema.time)]
+        shared = int(frame.duplicated(of, keep=False).sum())
+        if shared:
+            said.append(f"{name}: {shared} rows share their {', '.join(of)}; it is the mean over such rows")
+    return said
+
+
 def _numbers_of(frame: Frame, schema: TableSchema, name: str) -> np.ndarray:
     """A raw column as moments or numbers; of a binary target, 1 for the positive class; rows to predict may lack it."""
     values = frame[name].array.to_numpy()

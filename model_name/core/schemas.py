@@ -22,7 +22,7 @@ from model_name.core.columns import (
     decode_column,
     label_text,
 )
-from model_name.core.documents import Frozen, Many
+from model_name.core.documents import Frozen, Many, did_you_mean
 from model_name.core.rules import Rule
 from model_name.errors import DataError
 
@@ -167,12 +167,7 @@ class TableSchema(Frozen):
                 if entity not in self.columns or entity in self.histories:
                     raise ValueError(f"columns.{name}.history.by: {entity} is not a column of the table")
         for place, rule in enumerate(self.rules):
-            for name in rule.columns:
-                if not self._is_number(name) and not self._is_kind(name, "datetime"):
-                    raise ValueError(f"rules.{place}: {name} is not a numeric or datetime column")
-            are_moments = {self._is_kind(name, "datetime") for name in rule.columns}
-            if are_moments == {True, False} or (are_moments == {True} and len(rule.columns) == 1):
-                raise ValueError(f"rules.{place}: {rule.holds} compares a datetime with a number")
+            self._require_comparable(f"rules.{place}", rule)
         for place, (first, second) in enumerate(self.interactions):
             are_categories = self._is_kind(first, "category") and self._is_kind(second, "category")
             are_numbers = self._is_number(first) and self._is_number(second)
@@ -180,6 +175,18 @@ class TableSchema(Frozen):
                 raise ValueError(
                     f"interactions.{place}: {first} and {second} are not two numeric or two category inputs"
                 )
+
+    def _require_comparable(self, place: str, rule: Rule) -> None:
+        for name in rule.columns:
+            if name == self.target.name:
+                raise ValueError(f"{place}: {name} is the target; rules look at the other columns alone")
+            if name not in self.columns:
+                raise ValueError(f"{place}: {name} is not a column{did_you_mean(name, list(self.columns))}")
+            if not self._is_number(name) and not self._is_kind(name, "datetime"):
+                raise ValueError(f"{place}: {name} is not a numeric or datetime column")
+        are_moments = {self._is_kind(name, "datetime") for name in rule.columns}
+        if are_moments == {True, False} or (are_moments == {True} and len(rule.columns) == 1):
+            raise ValueError(f"{place}: {rule.holds} compares a datetime with a number")
 
     def _is_kind(self, name: str, kind: str) -> bool:
         return name in self.columns and self.columns[name].kind == kind

@@ -3,10 +3,15 @@
 import re
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator
 
 from model_name.core.documents import Frozen
 from model_name.core.models.base import Model
+
+Ref = Annotated[str, BeforeValidator(lambda raw: str(raw) if type(raw) is int else raw)]
+"""An alias, a version number, a semantic version or `latest`; `--set job.ref=3` makes a number of a number."""
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"

@@ -146,8 +146,9 @@ class Job(Frozen, ABC):
         Raises:
             DataError: It does not fit the schema.
         """
-        table = frames.with_histories(self.table.read(self.schema_), self.schema_)
-        checked = frames.check(table, self.schema_)
+        raw = self.table.read(self.schema_)
+        checked = frames.check(frames.with_histories(raw, self.schema_), self.schema_)
+        checked.report.notes = tuple(frames.said_of_histories(raw, self.schema_))
         for sentence in checked.report.sentences():
             logger.warning("{}: {}", self.table.path, sentence)
         logger.info("{}: {:,} rows fit the schema {}", self.table.path, len(checked.frame), self.schema_.name)

@@ -19,12 +19,13 @@ from model_name.core.measuring.weighted import statistic
 from model_name.core.metrics import Metric, Scores, row_losses, score_all
 from model_name.core.models import BoostedTrees, ConstantModel, Model
 from model_name.core.schemas import Outputs
-from model_name.core.versions import CHAMPION, LATEST
+from model_name.core.versions import CHAMPION, LATEST, Ref
 from model_name.errors import ConfigError, DataError, NotFoundError
 from model_name.io.registries import Version
 from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result
 
 EVALUATION = "evaluation.json"
+MISSING = "missing"  # a slice of the rows where nothing is known
 CONSTANT = "constant"
 
 
@@ -138,7 +139,7 @@ class EvaluationsJob(Job):
     """
 
     KIND: Literal["EvaluationsJob"] = "EvaluationsJob"
-    ref: str = LATEST
+    ref: Ref = LATEST
     slices: Many[str] = ()
     min_slice_rows: int = Field(30, gt=0)
     max_slices: int = Field(20, gt=0)
@@ -220,14 +221,16 @@ class EvaluationsJob(Job):
     def _slices(self, table: pd.DataFrame, outputs: Outputs, champion: Outputs | None) -> list[Slice]:
         found = []
         for column in self.slices:
-            counts = table[column].value_counts()
+            is_boolean = self.schema_.columns[column].kind == "boolean"
+            values = table[column].map(bool, na_action="ignore") if is_boolean else table[column]
+            counts = values.value_counts(dropna=False)
             for value in counts[counts >= self.min_slice_rows].index[: self.max_slices]:
-                rows = np.flatnonzero(table[column].to_numpy() == value)
+                rows = np.flatnonzero(values.isna() if pd.isna(value) else values == value)
                 part = table.iloc[rows]
                 found.append(
                     Slice(
                         column=column,
-                        value=label_text(value),
+                        value=MISSING if pd.isna(value) else label_text(value),
                         rows=len(rows),
                         metrics=self._scores(part, outputs.take(rows)),
                         champion=self._scores(part, champion.take(rows)) if champion else {},
@@ -285,7 +288,13 @@ class EvaluationsJob(Job):
         """The learning curve, or why there is none."""
         if not self.learning_curve_seconds:
             return (), "job.learning_curve_seconds is 0"
-        took = mlflow.get_run(version.run_id).data.metrics.get(FIT_SECONDS)
+        run = mlflow.get_run(version.run_id).data
+        if "warm_start" in run.params:
+            return (
+                (),
+                "its fit began from the weights of an earlier version, which has seen more rows than a share of them",
+            )
+        took = run.metrics.get(FIT_SECONDS)
         if took is None:
             return (), "the version's run does not say how long its fit took"
         if took * COST > self.learning_curve_seconds:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from model_name.core.models import Model
-from model_name.core.versions import LATEST
+from model_name.core.versions import LATEST, Ref
 from model_name.io.datasets import ParquetWriter
 from model_name.jobs.base import Job, Parts, Result
 from model_name.jobs.surrogates import local_weights
@@ -61,7 +61,7 @@ class ExplanationsJob(Job):
     """
 
     KIND: Literal["ExplanationsJob"] = "ExplanationsJob"
-    ref: str = LATEST
+    ref: Ref = LATEST
     rows: int = Field(200, gt=0)
     method: Method = "shap"
 

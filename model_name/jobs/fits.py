@@ -15,7 +15,7 @@ from model_name.core.conformal import Conformal
 from model_name.core.decisions import Costs, Decision
 from model_name.core.models import FitContext, Model
 from model_name.core.schemas import TableSchema
-from model_name.errors import DataError
+from model_name.errors import ConfigError, DataError
 from model_name.io.progress import progress
 from model_name.jobs.shrinking import Export
 from model_name.utils.splitters import Splitter
@@ -67,11 +67,16 @@ class Fitter:
 
         Raises:
             DataError: Costs or a calibration are asked for, and the training part is too small for that.
+            ConfigError: They are asked for, and the fit begins from earlier weights.
             PreemptedError: SIGTERM; the next fit with these checkpoints goes on.
         """
         seconds = self._fit(model, train, FitContext(checkpoints=checkpoints, warm_start=earlier))
         pruned = self.export.pruned(model)
-        for one, decided in zip((model, pruned), self._decisions(model, train, checkpoints / "copy"), strict=True):
+        if earlier is not None:
+            decisions = self._decisions_of(earlier)
+        else:
+            decisions = self._decisions(model, train, checkpoints / "copy")
+        for one, decided in zip((model, pruned), decisions, strict=True):
             one.decide_by(decided)
         if ranks.is_first():
             shutil.rmtree(checkpoints, ignore_errors=True)
@@ -99,7 +104,6 @@ class Fitter:
             older, newer = self.splitter.split(train, self.schema)
             copy = model.with_params()
             logger.info("fitting a copy on {:,} rows, to see how it errs on the other {:,}", len(older), len(newer))
-            # Not from an earlier version's weights: it may have seen the other rows.
             self._fit(copy, train.iloc[older], FitContext(checkpoints=checkpoints))
         except DataError as err:
             if is_asked:
@@ -110,6 +114,18 @@ class Fitter:
         pruned = self.export.pruned(copy)
         found = self._decision(pruned, unseen)
         return (found if pruned is copy else self._decision(copy, unseen)), found
+
+    def _decisions_of(self, earlier: Model) -> tuple[Decision, Decision]:
+        """Those of the version that the fit began from: its weights have seen the rows that a copy must not see.
+
+        Raises:
+            ConfigError: Costs or a calibration are asked for, which need such rows.
+        """
+        if self.costs is not None or self.calibration != "none":
+            hint = "leave job.warm_start out, or job.costs and job.calibration"
+            raise ConfigError("costs and calibration are found by a fit from scratch, not by a warm start", hint=hint)
+        logger.info("the prediction intervals are those of the version that the fit began from")
+        return earlier.decision, earlier.decision
 
     def _decision(self, copy: Model, unseen: pd.DataFrame) -> Decision:
         targets, outputs = unseen[self.schema.target.name].to_numpy(), copy.outputs(unseen)

@@ -21,7 +21,7 @@ from model_name.core import frames
 from model_name.core.columns import CheckReport, Columns, Kind, also, label_text
 from model_name.core.documents import Many
 from model_name.core.schemas import Label, TableSchema
-from model_name.core.versions import CHAMPION
+from model_name.core.versions import CHAMPION, Ref
 from model_name.errors import ConfigError, DataError
 from model_name.io.configs import exists
 from model_name.io.datasets import BATCH_ROWS, ParquetReader, ParquetWriter
@@ -32,6 +32,7 @@ from model_name.serving.bundle import MANIFEST, Bundle, file_hash
 from model_name.serving.dataplane import DataPlane
 
 ROW = "row"
+UNTOLD_SHARE = 0.5  # of the rows that lack a history, from which on it is said
 MAX_THREADS = 8  # beyond which they wait for Python's lock more than they compute
 ARROW: dict[Kind, pa.DataType] = {
     "numeric": pa.float64(),
@@ -86,7 +87,7 @@ class InferenceJob(Job):
     """
 
     KIND: Literal["InferenceJob"] = "InferenceJob"
-    ref: str = CHAMPION
+    ref: Ref = CHAMPION
     bundle: str = ""
     outputs: str = ""
     keep: Many[str] = ()
@@ -111,7 +112,9 @@ class InferenceJob(Job):
             StorageError: The disk is full; no part is left half-written.
         """
         if self._lacks_histories():
-            return self.model_copy(update={"table": ParquetReader(path=self._with_histories())}).run()
+            path = self._with_histories()
+            result = self.model_copy(update={"table": ParquetReader(path=path)}).run()
+            return result.model_copy(update={"findings": (*self._untold(path), *result.findings)})
         predictor = self._predictor()
         folder = PartsFolder(self.outputs or f"{self.build}/predictions/{self.name}")
         report = folder.resume(self._state(predictor.plane.bundle))
@@ -151,6 +154,19 @@ class InferenceJob(Job):
             logger.info("{}: making {}, as the schema says", self.table.path, ", ".join(self.schema_.histories))
             ParquetWriter(path=path).write(frames.with_histories(self.table.read(self.schema_), self.schema_))
         return path
+
+    def _untold(self, path: str) -> list[str]:
+        """Which histories say nothing of most rows: as a rule, the earlier rows were not in the table."""
+        told = ParquetReader(path=path).read()[list(self.schema_.histories)]
+        words = "earlier rows that the schema asks for are not in the table, and the predictions are the worse for it"
+        said = [
+            f"{name} is missing in {int(column.isna().sum())} of {len(told)} rows: {words}"
+            for name, column in told.items()
+            if column.isna().mean() > UNTOLD_SHARE
+        ]
+        for sentence in said:
+            logger.warning("{}: {}", self.table.path, sentence)
+        return said
 
     def _predictor(self) -> "Predictor":
         bundle = Bundle.load(self._bundle(), threads=1)  # its passes run beside each other instead

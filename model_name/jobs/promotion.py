@@ -9,7 +9,7 @@ from pydantic import Field
 
 from model_name.core.documents import Frozen, Many
 from model_name.core.metrics import Metric
-from model_name.core.versions import CHALLENGER, CHAMPION, LATEST, PREVIOUS
+from model_name.core.versions import CHALLENGER, CHAMPION, LATEST, PREVIOUS, Ref
 from model_name.errors import ConfigError, NotFoundError
 from model_name.io.audits import AuditTrail
 from model_name.io.osvariables import env
@@ -131,7 +131,7 @@ class PromotionJob(Job):
     """
 
     KIND: Literal["PromotionJob"] = "PromotionJob"
-    ref: str = LATEST
+    ref: Ref = LATEST
     gate: Gate = Gate()
     force: bool = False
     actor: str = ""

@@ -11,7 +11,7 @@ from pydantic import Field
 import model_name
 from model_name.core.columns import Column
 from model_name.core.metrics import Metric
-from model_name.core.versions import LATEST
+from model_name.core.versions import LATEST, Ref
 from model_name.errors import NotFoundError
 from model_name.io.configs import exists
 from model_name.io.datasets import replacing
@@ -74,7 +74,7 @@ class ReportJob(Job):
     """
 
     KIND: Literal["ReportJob"] = "ReportJob"
-    ref: str = LATEST
+    ref: Ref = LATEST
     path: str = Field("", pattern=r"^$|\.html$")
 
     def run(self) -> ReportResult:
@@ -236,6 +236,8 @@ def told(metric: Metric, found: Difference, who: str) -> str:
         return f"better than {who} by {between(*gains)}"
     if gains[1] < 0:
         return f"worse than {who} by {between(-gains[1], -gains[0])}"
+    if found.low == found.high == 0:
+        return f"equal to {who}"
     return f"cannot be told apart from {who} (difference {between(found.low, found.high)})"
 
 

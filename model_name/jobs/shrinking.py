@@ -14,7 +14,7 @@ from model_name.core.documents import Frozen
 from model_name.core.metrics import Scores
 from model_name.core.models import Model
 from model_name.core.schemas import Outputs
-from model_name.errors import ConfigError, ExportError
+from model_name.errors import ConfigError
 from model_name.serving.bundle import GRAPH, Bundle, Shrunk, file_hash, write_manifest
 from model_name.serving.dataplane import DataPlane
 
@@ -77,7 +77,7 @@ class Export(Frozen):
             measure: What outputs for them score.
 
         Raises:
-            ExportError: It is larger than allowed.
+            ConfigError: It is larger than allowed.
         """
         if self.prune is not None:
             found = Shrunk(
@@ -96,7 +96,7 @@ class Export(Frozen):
     def _check_size(self, bundle: Bundle) -> None:
         size = size_of(bundle.directory)
         if self.max_bytes is not None and size > self.max_bytes:
-            raise ExportError(
+            raise ConfigError(
                 f"the bundle has {size:,} bytes, job.export.max_bytes allows {self.max_bytes:,}",
                 hint="nothing was registered; export.prune and export.quantize make it smaller, so do fewer trees",
             )

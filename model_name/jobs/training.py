@@ -18,6 +18,7 @@ from model_name.core.metrics import Scores, score_all
 from model_name.core.models import AutoModel, Model, ModelConfig
 from model_name.core.models.kinds import sentence
 from model_name.core.schemas import Outputs
+from model_name.core.versions import Ref
 from model_name.errors import ConfigError
 from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
@@ -88,7 +89,7 @@ class TrainingJob(Job):
     costs: Costs | None = None
     calibration: Calibration = "none"
     export: Export = Export()
-    warm_start: str | None = None
+    warm_start: Ref | None = None
 
     def run(self) -> TrainingResult:
         """As of `Job`.
@@ -118,7 +119,7 @@ class TrainingJob(Job):
             mlflow.log_metrics(loggable(scores) | {FIT_SECONDS: learnt.seconds})
             version, bundle = self._register(learnt, parts, scores, run.info.run_id)
         words = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        self.alerts.notify("trained", f"{version.title}, a {model.KIND}: {words}")
+        self.alerts.notify("trained", f"{version.title} ({model.KIND}): {words}")
         return TrainingResult(
             version=version.version,
             semver=version.semver,

@@ -103,7 +103,8 @@ class TuningJob(Job):
                 )
             mlflow.log_params(found.best_params)
             log_search(found)
-        words = f"{metric.name} {found.best.score:.4g} with {found.best_params or 'the defaults'}"
+        chosen = self.model.with_params(**found.best_params).described() if found.best_params else "the defaults"
+        words = f"{metric.name} {found.best.score:.4g} with {chosen}"
         self.alerts.notify("tuned", f"{self.name}, {len(found.trials)} trials: {words}")
         return TuningResult(
             run_id=run.info.run_id,

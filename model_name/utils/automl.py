@@ -86,7 +86,7 @@ class AutoSearcher(Frozen):
         bench = AutoBench(schema, table, metric, self._count(len(table)), splitter, self.seed)
         book = Answers(journal, self._fingerprint(bench))
         trials = book.take_over()
-        spent = sum(trial.seconds for trial in trials)
+        spent, known = sum(trial.seconds for trial in trials), len(trials)
         while len(trials) < self.max_trials:
             left = self.budget_seconds - spent - (time.monotonic() - start)
             candidate = self._next(trials, bench, left)
@@ -97,7 +97,7 @@ class AutoSearcher(Frozen):
             book.append(trial, answers)
             if progress is not None:
                 progress(len(trials), self.max_trials, f"{candidate.params['KIND']}: {words_of(trials, metric)}")
-        return self._blend(trials, book, bench.held)
+        return replace(self._blend(trials, book, bench.held), taken_over=known)
 
     def _require(self, model: Model) -> None:
         if model.KIND != "AutoModel":

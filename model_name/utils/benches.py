@@ -125,9 +125,14 @@ class AutoBench:
 def _deadline(seconds: float) -> Callable[[int, int, str], None]:
     """Progress that ends a fit once it is clear that it would take longer."""
     start = time.monotonic()
+    first: list[tuple[int, float]] = []  # what it takes to begin, such as an import, is not taken for a step
 
     def progress(done: int, total: int, _: str) -> None:
-        if done and (time.monotonic() - start) / done * total > seconds:
+        now = time.monotonic()
+        first.append((done, now))
+        begun, moment = first[0]
+        left = (now - moment) / (done - begun) * (total - done) if done > begun else 0.0
+        if now + left - start > seconds:
             raise OutOfTime
 
     return progress

@@ -96,7 +96,8 @@ class Searcher(Frozen, ABC):
         bench = Bench(model, schema, table, metric, tuple(splitter.folds(table, schema, self.folds)))
         book = Journal(journal, self.fingerprint(bench, splitter))
         trials = book.take_over()[:total]
-        for number in range(len(trials), total):
+        known = len(trials)
+        for number in range(known, total):
             if self._is_spent(trials):
                 break
             params = self.propose(number, trials, metric) if number else own_params(self.space, model)
@@ -107,7 +108,7 @@ class Searcher(Frozen, ABC):
         best = best_of(trials, metric)
         if best is None:
             raise DataError(f"all {len(trials)} trials failed; the first one: {trials[0].reason}")
-        return SearchResult(tuple(trials), best, metric.name)
+        return SearchResult(tuple(trials), best, metric.name, known)
 
     def fingerprint(self, bench: Bench, splitter: Splitter) -> str:
         """Hash of all that decides what the trials are and what they score."""

@@ -50,11 +50,13 @@ class SearchResult:
         trials: All of them, in their order; the first is the model with its own hyperparameters.
         best: The first of those with the best score, or what was made of several.
         metric: The name of what was scored.
+        taken_over: How many trials an earlier, equal search had done.
     """
 
     trials: tuple[Trial, ...]
     best: Trial
     metric: str
+    taken_over: int = field(default=0, compare=False)
 
     @property
     def best_params(self) -> Params:

@@ -103,10 +103,10 @@ WRONG = [
     pytest.param("low < low", "compares with nothing", id="a column with itself"),
     pytest.param("low < nan", "compares with nothing", id="not a number"),
     pytest.param("low < inf", "compares with nothing", id="infinity"),
-    pytest.param("low <= hihg", "hihg is not a numeric or datetime column", id="a column that there is not"),
-    pytest.param("low <= high <= paid", "high <= paid is not a numeric", id="two comparisons at once"),
+    pytest.param("low <= hihg", "hihg is not a column; did you mean high", id="a column that there is not"),
+    pytest.param("low <= high <= paid", "high <= paid is not a column", id="two comparisons at once"),
     pytest.param("region == low", "region is not a numeric or datetime column", id="a category"),
-    pytest.param("y > low", "y is not a numeric or datetime column", id="the target"),
+    pytest.param("y > low", "y is the target; rules look at the other columns alone", id="the target"),
     pytest.param("start < high", "compares a datetime with a number", id="a datetime and a number"),
     pytest.param("start > 2020", "compares a datetime with a number", id="a datetime and a year"),
 ]

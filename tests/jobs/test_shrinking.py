@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from model_name.core.models import BoostedTrees, LinearModel
-from model_name.errors import ConfigError, ExportError, NotFoundError
+from model_name.errors import ConfigError, NotFoundError
 from model_name.jobs.shrinking import Export, in_eight_bits
 from model_name.serving.bundle import GRAPH, Bundle
 from model_name.serving.dataplane import DataPlane
@@ -134,7 +134,7 @@ def test_eight_bits_leave_the_log_of_the_process_alone(fitted, caplog):
 
 def test_a_bundle_that_is_too_large_is_not_registered(tmp_path):
     confs = factories.project(tmp_path)
-    with pytest.raises(ExportError, match=r"bundle has [\d,]+ bytes, job.export.max_bytes allows 9,000"):
+    with pytest.raises(ConfigError, match=r"bundle has [\d,]+ bytes, job.export.max_bytes allows 9,000"):
         train(confs, model=TREES, export={"max_bytes": 9000})
     with load_job([confs / "training.yaml"]) as job, pytest.raises(NotFoundError):
         job.registry.resolve("latest")

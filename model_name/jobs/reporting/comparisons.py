@@ -9,7 +9,7 @@ from model_name.core.metrics import Metric
 from model_name.io.datasets import replacing
 from model_name.jobs.explanations import ExplanationResult
 from model_name.jobs.promotion import PromotionResult
-from model_name.jobs.reporting.contracts import Change, contract_changes
+from model_name.jobs.reporting.contracts import Change, contract_changes, decision_changes
 from model_name.jobs.reporting.featurepictures import importance_picture, importance_shares
 from model_name.jobs.reporting.pages import between, number, percent, render, size
 from model_name.jobs.reporting.pictures import Picture, metric_pair
@@ -123,7 +123,10 @@ class Comparison(Frozen):
 def compare(a: Findings, b: Findings) -> Comparison:
     """What differs between two versions of one model; `b` is the candidate."""
     sides = side(a), side(b)
-    contract = tuple(contract_changes(a.manifest.table, b.manifest.table))
+    contract = (
+        *contract_changes(a.manifest.table, b.manifest.table),
+        *decision_changes(a.manifest.decision, b.manifest.decision),
+    )
     parameters = tuple(parameter_changes(a.run.data.params, b.run.data.params))
     metrics = tuple(metric_changes(a, b))
     return Comparison(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from model_name.core.columns import Column
+from model_name.core.decisions import Decision
 from model_name.core.documents import Frozen
 from model_name.core.schemas import TableSchema
 
@@ -45,6 +46,35 @@ def contract_changes(a: TableSchema, b: TableSchema) -> Iterator[Change]:
     ):
         if before != after:
             yield Change(name=part, what="changed", words=f"{shown(before)} → {shown(after)}")
+
+
+def decision_changes(a: Decision | None, b: Decision | None) -> Iterator[Change]:
+    """What a client notices of the way in which answers are made of scores."""
+    before, after = a or Decision(), b or Decision()
+    for name, old, new in (
+        ("labels", threshold_words(before), threshold_words(after)),
+        ("probabilities", calibration_words(before), calibration_words(after)),
+        ("prediction intervals", interval_words(before), interval_words(after)),
+    ):
+        if old != new:
+            yield Change(name=name, what="changed", words=f"{old} → {new}")
+
+
+def threshold_words(decision: Decision) -> str:
+    """From where on a row is called positive."""
+    return "the most probable" if decision.threshold is None else f"positive from {decision.threshold:.4g} on"
+
+
+def calibration_words(decision: Decision) -> str:
+    """How probabilities are calibrated."""
+    return "as the model gives them" if decision.calibrator is None else f"calibrated ({decision.calibrator.KIND})"
+
+
+def interval_words(decision: Decision) -> str:
+    """Which levels there are."""
+    return (
+        "none" if decision.intervals is None else "of " + ", ".join(f"{level:g}" for level in decision.intervals.levels)
+    )
 
 
 def column_changes(a: Column, b: Column) -> Iterator[str]:

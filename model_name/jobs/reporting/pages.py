@@ -22,10 +22,14 @@ def render(template: str, **context: Any) -> str:
     return page
 
 
+NOTHING = 1e-12  # and below: what rounding left
+
+
 def number(value: float | None) -> str:
     """A figure for people: four digits that count."""
     if value is None:
         return "–"
+    value = 0.0 if abs(value) < NOTHING else value
     return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:,.4g}"
 
 

@@ -88,8 +88,8 @@ def difference_picture(detail: Detail) -> Picture | None:
         chart.dots([(found.value, row)], "big a")
     side = "right" if metric.greater_is_better else "left"
     caption = (
-        f"Wholly to the {side} of zero, this version is better; across zero, the two cannot be told apart (95 %, the "
-        "same rows for both)."
+        f"If it lies wholly to the {side} of zero, this version is better; if across zero, the two cannot be told "
+        "apart (95 %, the same rows for both)."
     )
     return Picture("Difference to the others", caption, chart.svg(f"Differences in {metric.name} with intervals"))
 

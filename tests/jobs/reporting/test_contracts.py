@@ -2,8 +2,9 @@
 
 import pytest
 
+from model_name.core.decisions import Decision, PredictionIntervals, Sigmoid
 from model_name.core.schemas import TableSchema
-from model_name.jobs.reporting.contracts import contract_changes
+from model_name.jobs.reporting.contracts import contract_changes, decision_changes
 
 COLUMN = {"kind": "numeric", "min": 0, "max": 10}
 GROUP = {"kind": "category", "values": ["a", "b"]}
@@ -53,3 +54,23 @@ def test_another_target_is_a_change_of_the_contract():
     other = schema({}, target={"name": "y", "task": "binary", "classes": ["no", "yes"]})
     found = {change.name: change.words for change in contract_changes(schema({}), other)}
     assert found == {"task": "regression → binary", "classes": "none → no, yes"}
+
+
+INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(), halves=((1.0,), (2.0,)), rows=100)
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        pytest.param(None, {}, id="nothing"),
+        pytest.param(Decision(threshold=0.2), {"labels": "the most probable → positive from 0.2 on"}, id="a threshold"),
+        pytest.param(
+            Decision(calibrator=Sigmoid(slope=1.0, intercept=0.0)),
+            {"probabilities": "as the model gives them → calibrated (sigmoid)"},
+            id="a calibration",
+        ),
+        pytest.param(Decision(intervals=INTERVALS), {"prediction intervals": "none → of 0.8, 0.9"}, id="intervals"),
+    ],
+)
+def test_a_client_notices_how_answers_are_decided(after, expected):
+    assert {change.name: change.words for change in decision_changes(None, after)} == expected
