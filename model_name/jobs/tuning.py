@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, Self
 import mlflow
 from pydantic import BeforeValidator, Field, model_validator
 
+from model_name.core import ranks
 from model_name.core.models import AutoModel, ModelConfig
+from model_name.errors import ConfigError
 from model_name.io.progress import progress
 from model_name.jobs.base import Job, Result
 from model_name.jobs.searches import log_search
@@ -85,9 +87,12 @@ class TuningJob(Job):
         """As of `Job`.
 
         Raises:
-            ConfigError: The space does not fit the model.
+            ConfigError: The space does not fit the model, or several processes were started by torchrun.
             DataError: The table does not fit its schema, or has too few rows for the folds.
         """
+        if ranks.world() > 1:
+            hint = "run it once, without torchrun; RaySearcher spreads trials over processes"
+            raise ConfigError("a search is one process, or each of several would do it", hint=hint)
         metric = self.measures[0]
         parts = self.read_parts()
         with self.mlflow.run(f"tune {self.model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:

@@ -40,8 +40,8 @@ TORCHRUN = "TORCHELASTIC_RUN_ID"
 class RaySearcher(OptunaSearcher):
     """Proposals by Optuna, in parallel; ASHA (Li et al. 2020) stops after each fold the trials that are not promising.
 
-    The first trial is the model's own hyperparameters, judged in this process. A killed search goes on with the trials
-    that were done, and its unfinished ones behind their last fold; with another budget or `trials` it begins anew.
+    The first trial is the model's own hyperparameters, judged in this process. A killed search goes on with what Ray
+    had written down, as it does every ten seconds; with another budget or `trials` it begins anew.
 
     Attributes:
         concurrent: Trials at once; as many as there is room for by default.
@@ -112,18 +112,17 @@ class RaySearcher(OptunaSearcher):
             tune.with_parameters(judge_by_folds, bench=bench, space=self.space),
             {"cpu": self.cpus_per_trial, "gpu": self.gpus_per_trial},
         )
-        path = f"{storage.rstrip('/')}/{name}"
+        folds, path = len(bench.splits), f"{storage.rstrip('/')}/{name}"
+        begun: list[Any] = []
         if tune.Tuner.can_restore(path):
             logger.info("{}: an earlier search was interrupted, or done; going on with it", path)
-            tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True)
-        else:
-            tuner = tune.Tuner(
-                trainable,
-                tune_config=self._tune_config(bench.metric, len(bench.splits)),
-                run_config=tune.RunConfig(name=name, storage_path=storage, verbose=0, callbacks=[_teller()]),
-            )
-        folds = len(bench.splits)
-        begun = [found for found in tuner.fit() if found.config]  # the others were not, when the budget was spent
+            begun = _begun(tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True))
+        if not begun or (self.budget_seconds is None and len(begun) < self.trials - 1):
+            if begun:  # Ray was killed while it wrote its state down
+                logger.warning("{}: holds {} of {} trials; beginning anew", path, len(begun), self.trials - 1)
+            run_config = tune.RunConfig(name=name, storage_path=storage, verbose=0, callbacks=[_teller()])
+            config = self._tune_config(bench.metric, folds)
+            begun = _begun(tune.Tuner(trainable, tune_config=config, run_config=run_config))
         # In the order of their ends: a restored search shuffles them.
         begun.sort(key=lambda found: (found.metrics or {}).get("timestamp", math.inf))
         return [
@@ -158,6 +157,11 @@ def require_ray() -> None:
     """
     if find_spec("ray") is None:
         raise ConfigError("KIND: RaySearcher needs Ray", hint="pip install 'model-name[tuning]'")
+
+
+def _begun(tuner: Any) -> list[Any]:
+    """The trials of a search that is run to its end; those that the budget left no time for are not among them."""
+    return [found for found in tuner.fit() if found.config]
 
 
 def judge_by_folds(config: Params, bench: Bench, space: Space) -> None:
