@@ -233,6 +233,11 @@ def target_codes(frame: Frame, schema: TableSchema) -> np.ndarray:
     return codes
 
 
+def is_in_order(frame: Frame, schema: TableSchema) -> bool:
+    """Whether the rows come in the order of time, so that the last ones are the newest."""
+    return schema.time is not None and bool(frame[schema.time].is_monotonic_increasing)
+
+
 def fingerprint(frame: Frame) -> str:
     """SHA-256 of a table's names, values and order."""
     digest = sha256(repr(list(frame.columns)).encode())

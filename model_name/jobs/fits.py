@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from loguru import logger
 
-from model_name.core import ranks
+from model_name.core import frames, ranks
 from model_name.core.calibration import Calibration, decision
 from model_name.core.conformal import Conformal
 from model_name.core.decisions import Costs, Decision
@@ -89,7 +89,11 @@ class Fitter:
         logger.info("training {} on {:,} rows", model.KIND, len(train))
         start = time.monotonic()
         with progress(f"training {model.KIND}") if ranks.is_first() else nullcontext(context.progress) as report:
-            model.fit(self.schema, train, replace(context, progress=report, has_time_order=self._is_in_order(train)))
+            model.fit(
+                self.schema,
+                train,
+                replace(context, progress=report, has_time_order=frames.is_in_order(train, self.schema)),
+            )
         seconds = time.monotonic() - start
         logger.info("fitted {} on {:,} rows in {:.1f} s", model.KIND, len(train), seconds)
         return round(seconds, 3)
@@ -130,7 +134,3 @@ class Fitter:
     def _decision(self, copy: Model, unseen: pd.DataFrame) -> Decision:
         targets, outputs = unseen[self.schema.target.name].to_numpy(), copy.outputs(unseen)
         return decision(targets, outputs, interval=self.interval, costs=self.costs, calibration=self.calibration)
-
-    def _is_in_order(self, table: pd.DataFrame) -> bool:
-        """Whether the rows come in the order of time."""
-        return self.schema.time is not None and bool(table[self.schema.time].is_monotonic_increasing)

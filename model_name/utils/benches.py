@@ -118,8 +118,7 @@ class AutoBench:
 
     @cached_property
     def _has_time_order(self) -> bool:
-        moment = self.schema.time
-        return moment is not None and bool(self.table[moment].is_monotonic_increasing)
+        return frames.is_in_order(self.table, self.schema)
 
 
 def _deadline(seconds: float) -> Callable[[int, int, str], None]:

@@ -12,6 +12,7 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BeforeValidator, ValidationError
 
+from model_name.core import frames
 from model_name.core.metrics import Metric
 from model_name.core.models import FitContext, Model
 from model_name.core.schemas import TableSchema
@@ -111,10 +112,7 @@ class Bench:
         Raises:
             DataError: The fit is not possible with these rows, or the metric is not defined on them.
         """
-        score = self._score(self.model.with_params(**params), *self.splits[fold])
-        if not math.isfinite(score):
-            raise DataError(f"{self.metric.name} is {score} on the held-out rows")
-        return score
+        return self._score(self.model.with_params(**params), *self.splits[fold])
 
     def _try(self, params: Params) -> tuple[list[float], str]:
         scores: list[float] = []
@@ -124,23 +122,22 @@ class Bench:
             return scores, f"{self.model.KIND} does not accept this combination: {err.errors()[0]['msg']}"
         for fold, (train, test) in enumerate(self.splits, start=1):
             try:
-                score = self._score(model, train, test)
+                scores.append(self._score(model, train, test))
             except DataError as err:
                 return scores, f"fold {fold}: {err.message}"
-            if not math.isfinite(score):
-                return scores, f"fold {fold}: {self.metric.name} is {score} on its held-out rows"
-            scores.append(score)
         return scores, ""
 
     def _score(self, model: Model, train: Rows, test: Rows) -> float:
         held_out = self.table.iloc[test]
         fitted = model.with_params().fit(self.schema, self.table.iloc[train], self._context)
-        return self.metric.score(held_out[self.schema.target.name].to_numpy(), fitted.outputs(held_out))
+        score = self.metric.score(held_out[self.schema.target.name].to_numpy(), fitted.outputs(held_out))
+        if not math.isfinite(score):
+            raise DataError(f"{self.metric.name} is {score} on its held-out rows")
+        return score
 
     @cached_property
     def _context(self) -> FitContext:
-        moment = self.schema.time
-        return FitContext(has_time_order=moment is not None and bool(self.table[moment].is_monotonic_increasing))
+        return FitContext(has_time_order=frames.is_in_order(self.table, self.schema))
 
 
 def best_of(trials: Sequence[Trial], metric: Metric) -> Trial | None:

@@ -175,7 +175,7 @@ class Model(Closed, ABC):
         matrix = learning_matrix(features, columns, goal, seed=self.random_state)
         rows = np.random.default_rng(self.random_state).permutation(len(matrix))[:BACKGROUND_ROWS]
         self._background = matrix[np.sort(rows)]
-        self.fit_matrix(matrix, goal.targets, context or FitContext())
+        self.fit_matrix(matrix, goal.targets, context)
         return self
 
     def join(self, schema: TableSchema, features: Features, background: Matrix) -> Self:

@@ -22,6 +22,7 @@ from model_name.core.models.base import (
     Model,
     softmax,
 )
+from model_name.core.models.pieces import SMALLEST, pieces
 
 CLIP_DEVIATIONS = 8.0  # beyond which a number is taken for a mistake rather than extrapolated
 MAX_DENSE_CODES = 300  # categories in all, beyond which the indicators are kept as a sparse matrix
@@ -294,15 +295,11 @@ def _code_nodes(total: str) -> list[onnx.NodeProto]:
     return [helper.make_node(kind, inputs, [output], **options) for kind, inputs, output, options in steps]
 
 
-def _describe(column: NDArray[np.float32], pieces: int, *, is_seen: bool) -> dict[str, Any]:
+def _describe(column: NDArray[np.float32], count: int, *, is_seen: bool) -> dict[str, Any]:
     """What the encoder remembers of a number; all zero where it is hidden or never varies."""
     known = column[np.isfinite(column)].astype(np.float64)
-    varies = is_seen and len(known) > 0 and np.ptp(known) > np.finfo(np.float32).tiny
-    edges, steepness = np.zeros(pieces), np.zeros(pieces)
-    if varies and pieces:
-        quantiles = np.unique(np.quantile(known, np.linspace(0, 1, pieces + 1)).astype(np.float32)).astype(np.float64)
-        edges[: len(quantiles) - 1] = quantiles[:-1]
-        steepness[: len(quantiles) - 1] = 1 / np.diff(quantiles)
+    varies = is_seen and len(known) > 0 and np.ptp(known) > SMALLEST
+    edges, steepness = pieces(known if varies else known[:0], count)
     return {
         "fills": np.median(known) if len(known) else 0.0,
         "means": known.mean() if len(known) else 0.0,

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from model_name.core.features import Feature, Matrix
 from model_name.core.models.network.settings import NetworkSettings
+from model_name.core.models.pieces import SMALLEST, pieces
 
 CLIP_DEVIATIONS = 5.0  # standard deviations from the mean that a number is clipped at
-SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 class Encoder(nn.Module):
@@ -112,7 +112,7 @@ class Pieces(nn.Module):
         """Lay the pieces between the quantiles of each column."""
         super().__init__()
         self.width = bins
-        found = [_pieces(_known(column), bins) for column in columns]
+        found = [pieces(_known(column), bins) for column in columns]
         for place, name in enumerate(("edges", "steepness")):
             stacked = np.array([column[place] for column in found], dtype=np.float32).reshape(len(columns), bins)
             self.register_buffer(name, torch.from_numpy(stacked))
@@ -162,14 +162,3 @@ def _describe(column: NDArray[np.float32]) -> dict[str, Any]:
         "inverse_deviation": 1 / deviation if len(known) else 0.0,
         "has_gaps": 0 < len(finite) < len(column),
     }
-
-
-def _pieces(known: NDArray[np.float64], bins: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Left edges of the pieces between quantiles, and one over their widths; zero for pieces that are not needed."""
-    edges, steepness = np.zeros(bins), np.zeros(bins)
-    if len(known):
-        quantiles = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)).astype(np.float32)).astype(np.float64)
-        widths = np.diff(quantiles)
-        edges[: len(widths)] = quantiles[:-1]
-        steepness[: len(widths)] = 1 / np.maximum(widths, SMALLEST)
-    return edges, steepness
