@@ -40,6 +40,12 @@ class DataError(ModelNameError, ValueError):
     http_status = 400
 
 
+class TooLargeError(DataError):
+    """A request asks for more than a server does at once."""
+
+    http_status = 413
+
+
 class NotFoundError(ModelNameError, LookupError):
     """A model, version, bundle or file that was asked for does not exist."""
 
@@ -59,6 +65,12 @@ class StorageError(ModelNameError, OSError):
 
     exit_code = 5
     http_status = 503
+
+
+class BusyError(DependencyError):
+    """A server has as much to do as it may take on; later it will have less."""
+
+    http_status = 429
 
 
 class NotFittedError(ModelNameError, RuntimeError):

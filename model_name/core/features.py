@@ -297,8 +297,8 @@ class Holiday(Feature):
 
     @cached_property
     def calendar(self) -> NDArray[Any]:
-        """The days as numpy has them."""
-        return np.array(self.days, dtype="datetime64[D]")
+        """The days as numpy has them, in their order."""
+        return np.sort(np.array(self.days, dtype="datetime64[D]"))
 
     @property
     def words(self) -> str:
@@ -308,7 +308,12 @@ class Holiday(Feature):
     def read(self, columns: Columns) -> NDArray[Any]:
         """As of `Feature`."""
         moments = columns[self.source]
-        return np.where(np.isnat(moments), np.nan, np.isin(_days(moments), self.calendar))
+        days = _days(moments)
+        is_one = np.zeros(len(days), dtype=bool)
+        if len(self.calendar):  # `np.isin` would sort the days of every request
+            nearest = np.searchsorted(self.calendar, days).clip(max=len(self.calendar) - 1)
+            is_one = self.calendar[nearest] == days
+        return np.where(np.isnat(moments), np.nan, is_one)
 
 
 class Product(Feature):
@@ -400,9 +405,27 @@ class Features(Frozen):
         """The matrix of typed columns, n x d."""
         rows = len(next(iter(columns.values())))
         matrix = np.empty((rows, len(self.columns)), dtype=np.float32)
-        for position, feature in enumerate(self.columns):
+        for position, feature in self._read:
             matrix[:, position] = feature.read(columns)
+        if self._plain:
+            positions, sources = self._plain
+            matrix[:, positions] = np.column_stack([columns[source] for source in sources])
         return matrix
+
+    @cached_property
+    def _plain(self) -> tuple[list[int], list[str]] | None:
+        """Where the numbers go that stay as they are: they are copied at once, which a single row is grateful for."""
+        found = [(position, feature.source) for position, feature in enumerate(self.columns) if _is_plain(feature)]
+        return ([position for position, _ in found], [source for _, source in found]) if found else None
+
+    @cached_property
+    def _read(self) -> list[tuple[int, Feature]]:
+        """Where all others go."""
+        return [(position, feature) for position, feature in enumerate(self.columns) if not _is_plain(feature)]
+
+
+def _is_plain(feature: Feature) -> bool:
+    return isinstance(feature, Number) and feature.scale == "none" and feature.fill is None
 
 
 class Lookup(dict[Any, float]):

@@ -3,8 +3,8 @@
 Needs pydantic and numpy alone, because servers import it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
@@ -91,11 +91,11 @@ class Outputs:
         labels[:] = classes
         return cls(prediction=labels[scores.argmax(axis=1)], probabilities=scores, classes=classes)
 
-    def take(self, rows: NDArray[Any]) -> Self:
+    def take(self, rows: NDArray[Any] | slice) -> Self:
         """The same for some rows, given by position."""
         parts = (self.probabilities, self.lower, self.upper)
         probabilities, lower, upper = (None if part is None else part[rows] for part in parts)
-        return replace(self, prediction=self.prediction[rows], probabilities=probabilities, lower=lower, upper=upper)
+        return type(self)(self.prediction[rows], probabilities, self.classes, lower, upper)
 
     @property
     def columns(self) -> Columns:
@@ -280,13 +280,21 @@ class TableSchema(Frozen):
         Raises:
             DataError: Naming column, row and reason.
         """
-        for name in table:
+        self.check_names(table)
+        columns = self.decode(table, names=list(self.inputs))
+        checked, _, _ = self.apply(columns, may_drop=False)
+        return checked
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse what a request must not carry.
+
+        Raises:
+            DataError: A name is that of the target, or of no column where the schema wants no others.
+        """
+        for name in names:
             if name == self.target.name:
                 raise DataError(f"{name}: is the target; a request must not carry it")
             if name not in self.columns and self.extra == "refuse":
                 raise DataError(
                     f"{name}: is not a column of {self.name}", hint=f"the inputs are {', '.join(self.inputs)}"
                 )
-        columns = self.decode(table, names=list(self.inputs))
-        checked, _, _ = self.apply(columns, may_drop=False)
-        return checked

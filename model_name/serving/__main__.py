@@ -1,37 +1,42 @@
-"""`python -m model_name.serving`: the predictor of one bundle on KServe's server, for V1 and V2 by REST and gRPC.
+"""`python -m model_name.serving`: the server of one bundle, for V1 and V2 by REST and by gRPC, and for CloudEvents.
 
-KServe binds REST to 0.0.0.0 and gRPC to [::], in plain text and without authentication, and has no option for it: what
-may reach the ports is for the network to say.
+Options of KServe's that make no sense for one model in one process are refused. Secrets come from the environment:
+MODEL_NAME_TOKEN is the bearer token that clients must show, MODEL_NAME_LOG_KEY the key of the hashes that stand for
+sensitive values in the prediction log.
 """
 
-import logging
+import gc
+import os
 import socket
-import struct
 import sys
-import warnings
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from fastapi import Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from kserve import InferRequest, ModelServer, model_server
-from kserve.errors import InferenceError, InvalidInput
-from kserve.logging import configure_logging
+from kserve import ModelRepository, model_server
 from kserve.protocol.dataplane import DataPlane as Protocols
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+from kserve.protocol.rest.server import RESTServer
+from kserve.utils.utils import strtobool
 
-from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, ModelNameError
+from model_name.serving import logs
+from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.predictor import Predictor, UnservedError
+from model_name.serving.front import Application, Front, State
+from model_name.serving.limits import Limits
+from model_name.serving.predictor import Predictor
+from model_name.serving.rpc import SERVICE, Rpc
+from model_name.serving.security import Guard
+from model_name.serving.server import Address, Server, Tls
+from model_name.serving.swaps import Swapper
+from model_name.serving.telemetry import Telemetry
 
 MODELS = Path("/mnt/models")  # where KServe's storage initializer puts what `storageUri` names
-MALFORMED = (ValueError, TypeError, LookupError, AttributeError, struct.error, InferenceError)
-MAX_REASON = 500  # characters of it in the log
+TOKEN = "MODEL_NAME_TOKEN"  # noqa: S105  its name  # nosec B105
+LOG_KEY = "MODEL_NAME_LOG_KEY"
+SLOT = "MODEL_NAME_SLOT"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,16 +51,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None = None) -> Namespace:
-    """The command line: KServe's, and the bundle."""
+    """The command line: KServe's, and ours."""
     parser = ArgumentParser(
         prog="python -m model_name.serving",
         description=__doc__,
         parents=[model_server.parser],
         formatter_class=ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--bundle", type=Path, default=MODELS, help="The folder of the bundle.")
-    # The bundle has a name, and one line a request is enough.
-    parser.set_defaults(model_name=None, enable_latency_logging=False)
+    limits = Limits()
+    add = parser.add_argument_group("this server").add_argument
+    add("--bundle", type=Path, default=MODELS, help="The folder of the bundle.")
+    add("--host", default="0.0.0.0", help="The interface to listen on.")  # noqa: S104  as KServe does  # nosec B104
+    add("--slot", default=os.environ.get(SLOT, ""), help=f"blue or green, for metrics and logs; {SLOT} else.")
+    add("--access_log", type=strtobool, default=False, help="Log a line a request.")
+    add("--drain_seconds", type=float, default=3.0, help="From SIGTERM until no new work is taken.")
+    add("--grace_seconds", type=float, default=30.0, help="From there until what is not answered is dropped.")
+    add("--watch_seconds", type=float, default=5.0, help="Between two looks for a new bundle; 0 never looks.")
+    add("--ssl_client_ca", type=Path, default=None, help="Clients must show a certificate that it signed (mTLS).")
+    add("--max_body_bytes", type=int, default=limits.body_bytes, help="Of one request.")
+    add("--max_rows", type=int, default=limits.rows, help="Of one request.")
+    add("--max_text_length", type=int, default=limits.text_length, help="Of one text, in characters.")
+    add("--max_queued_requests", type=int, default=limits.queued_requests, help="Before 429 is answered.")
+    add("--header_seconds", type=float, default=limits.header_seconds, help="For the headers of a request.")
+    add("--body_seconds", type=float, default=limits.body_seconds, help="For its body.")
+    add("--answer_seconds", type=float, default=limits.answer_seconds, help="For its answer.")
+    # The bundle has a name, and what KServe's default of 8 MB refuses is bounded here.
+    parser.set_defaults(
+        model_name=None,
+        enable_latency_logging=False,
+        grpc_max_receive_message_length=limits.body_bytes,
+        grpc_max_send_message_length=limits.body_bytes,
+    )
     return parser.parse_args(argv)
 
 
@@ -69,158 +95,116 @@ def serve(args: Namespace) -> None:
     """
     if args.workers != 1:
         raise ConfigError("--workers: a server is one process", hint="add replicas instead")
-    bundle = Bundle.load(args.bundle)
-    log(args, bundle.manifest.table)
-    predictor = Predictor(args.model_name or bundle.manifest.name, DataPlane(bundle))
-    predictor.load()
-    server = build_server(args)
-    check_free("--http_port", server.http_port)
-    if server.enable_grpc:
-        check_free("--grpc_port", server.grpc_port)
-    server.start([predictor])
+    limits = limits_of(args)
+    tls = tls_of(args)
+    plane = DataPlane(Bundle.load(args.bundle))
+    manifest = plane.bundle.manifest
+    logs.configure(args)
+    plane.warm_up()
+    name = args.model_name or manifest.name
+    telemetry = Telemetry(args.slot)
+    telemetry.serve(manifest)
+    state = State(is_loaded=True)
+    batcher = Batcher(plane, limits)
+    guard = Guard(os.environ.get(TOKEN, "").encode())
+    rest = routes_of_kserve(args, Predictor(name, batcher))
+    refusals = logs.Refusals(is_quoting=not any(column.sensitive for column in manifest.table.columns.values()))
+    front = Front(name, batcher, state, telemetry=telemetry, guard=guard, limits=limits, refusals=refusals, rest=rest)
+    rpc = Rpc(
+        name,
+        batcher,
+        state,
+        telemetry=telemetry,
+        guard=guard,
+        refusals=refusals,
+        next_id=front.next_id,
+        about=about(),
+    )
+    swapper = Swapper(args.bundle, batcher, telemetry, seconds=args.watch_seconds, load=Bundle.load)
+
+    async def tick() -> None:
+        batcher.expire()
+        await swapper.look()
+
+    address = Address(args.host, args.http_port, args.grpc_port if args.enable_grpc else None)
+    check_free(address)
+    server = Server(
+        front,
+        state,
+        address,
+        handler=rpc.handler(),
+        service=SERVICE,
+        tls=tls,
+        args=args,
+        header_seconds=limits.header_seconds,
+        tick=tick,
+    )
+    gc.collect()
+    gc.freeze()  # what was imported is not looked through again, which would take a tenth of a second
+    server.run()
+    batcher.close()
 
 
-def check_free(flag: str, port: int) -> None:
-    """Find a taken port before the servers do: they exit with a trace, or with the code of a refused gate.
+def limits_of(args: Namespace) -> Limits:
+    """The limits that the arguments set."""
+    return Limits(
+        body_bytes=args.max_body_bytes,
+        rows=args.max_rows,
+        text_length=args.max_text_length,
+        queued_requests=args.max_queued_requests,
+        header_seconds=args.header_seconds,
+        body_seconds=args.body_seconds,
+        answer_seconds=args.answer_seconds,
+    )
+
+
+def tls_of(args: Namespace) -> Tls | None:
+    """The certificates that the arguments name.
+
+    Raises:
+        ConfigError: One is named without the other, or cannot be read.
+    """
+    named = (args.ssl_certfile, args.ssl_keyfile)
+    if not any(named) and args.ssl_client_ca is None:
+        return None
+    if not all(named):
+        raise ConfigError("--ssl_certfile and --ssl_keyfile belong together", hint="name both")
+    tls = Tls(Path(args.ssl_certfile), Path(args.ssl_keyfile), args.ssl_client_ca)
+    try:
+        tls.context()
+    except OSError as err:  # of which errors of certificates are
+        raise ConfigError(f"--ssl_certfile, --ssl_keyfile, --ssl_client_ca: {err}") from err
+    return tls
+
+
+def routes_of_kserve(args: Namespace, model: Predictor) -> Application:
+    """KServe's own routes."""
+    registry = ModelRepository()
+    registry.update(model)
+    extension = ModelRepositoryExtension(model_registry=registry)
+    server = RESTServer("kserve.model_server:app", Protocols(registry), extension, args.http_port)
+    server.create_application()
+    return model_server.app  # type: ignore[no-any-return]
+
+
+def about() -> dict[str, object]:
+    """What the server says of itself in V2."""
+    return {"name": "kserve", "version": model_server.app.version, "extensions": ["binary_tensor_data"]}
+
+
+def check_free(address: Address) -> None:
+    """Find a taken port before the servers do, and say so.
 
     Raises:
         ConfigError: It cannot be listened on.
     """
-    try:
-        socket.create_server(("", port)).close()
-    except OSError as err:
-        raise ConfigError(f"{flag} {port}: {err.strerror}", hint="name another port") from err
-
-
-def build_server(args: Namespace) -> ModelServer:
-    """KServe's server, with what it leaves open closed."""
-    model_server.args = args  # its gRPC server reads the limits from there, and there are those of `sys.argv`
-    model_server.app.add_exception_handler(RequestValidationError, refuse_malformed)
-    server = ModelServer(
-        http_port=args.http_port,
-        grpc_port=args.grpc_port,
-        max_threads=args.max_threads,
-        max_asyncio_workers=args.max_asyncio_workers,
-        enable_grpc=args.enable_grpc,
-        enable_latency_logging=args.enable_latency_logging,
-        access_log_format=args.access_log_format,
-        event_loop=args.event_loop,
-        timeout_keep_alive=args.timeout_keep_alive,
-        ssl_certfile=args.ssl_certfile,
-        ssl_keyfile=args.ssl_keyfile,
-    )
-    server.dataplane = StrictProtocols(server.registered_models)
-    server.model_repository_extension = FixedModels(server.registered_models)
-    return server
-
-
-class StrictProtocols(Protocols):
-    """KServe's decoding, that answers 400 where a malformed binary body would be its 500."""
-
-    def decode(self, body: Any, headers: Any, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """As of KServe.
-
-        Raises:
-            InvalidInput: The body is malformed.
-        """
+    for flag, port in (("--http_port", address.http_port), ("--grpc_port", address.grpc_port)):
+        if port is None:
+            continue
         try:
-            request, attributes = super().decode(body, headers, *args, **kwargs)
-            if isinstance(request, InferRequest):
-                _ = request.use_binary_outputs  # reads parameters that nobody has looked at before
-        except InvalidInput:
-            raise
-        except MALFORMED as err:
-            raise InvalidInput(f"the body is malformed: {type(err).__name__}: {err}") from err
-        return request, attributes
-
-    def metadata(self) -> dict[str, Any]:
-        """As of KServe, less the repository that `FixedModels` refuses."""
-        return {**super().metadata(), "extensions": []}
-
-
-class FixedModels(ModelRepositoryExtension):
-    """Refuses to load and unload: KServe would let anyone do it who reaches the port."""
-
-    async def load(self, model_name: str) -> None:
-        """Refuse.
-
-        Raises:
-            UnservedError: Always.
-        """
-        raise UnservedError("models are loaded at the start, and by nobody else")
-
-    async def unload(self, model_name: str) -> None:
-        """Refuse.
-
-        Raises:
-            UnservedError: Always.
-        """
-        raise UnservedError("models are unloaded at the end, and by nobody else")
-
-
-async def refuse_malformed(_: Request, err: RequestValidationError) -> JSONResponse:
-    """Answer a body that is not one of V2 in the shape of every other refusal, with the tensor named."""
-    return JSONResponse({"error": malformation(err.errors()[0], err.body)}, status_code=400)
-
-
-def malformation(first: Mapping[str, Any], body: Any) -> str:
-    """What is wrong with a body, in the words of pydantic."""
-    if first["type"] == "json_invalid":
-        return f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
-    place = [part for part in first["loc"] if part not in ("body", "InferenceRequest")]
-    match place, body:
-        case ["inputs", int() as position, field, *_], {"inputs": list() as inputs}:
-            match inputs[position]:
-                case {"name": str() as name}:
-                    return f"{name}: {field}: {first['msg']}"
-    return f"{'.'.join(['the body', *map(str, place)])}: {first['msg']}"
-
-
-def log(args: Namespace, schema: TableSchema) -> None:
-    """Configure the log: one line a request, on stderr."""
-    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # by kserve
-    if not args.configure_logging:
-        return
-    if args.log_config_file is not None:
-        configure_logging(args.log_config_file)
-        return
-    line = {"format": "%(asctime)s %(levelname)s %(name)s %(message)s", "datefmt": "%Y-%m-%dT%H:%M:%S%z"}
-    is_quoting = not any(column.sensitive for column in schema.columns.values())
-    configure_logging(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {"line": line},
-            "filters": {"refusals": {"()": Refusals, "is_quoting": is_quoting}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["refusals"]}},
-            "loggers": {
-                name: {"handlers": ["stderr"], "level": level, "propagate": False}
-                for name, level in {
-                    "kserve": "INFO",
-                    "kserve.trace": "INFO" if args.enable_latency_logging else "WARNING",
-                    "uvicorn": "INFO",
-                }.items()
-            },
-        }
-    )
-
-
-class Refusals(logging.Filter):
-    """Makes one line of the trace that KServe logs for a request that was refused."""
-
-    def __init__(self, *, is_quoting: bool) -> None:
-        """Leave the reason out where it may quote a value that must not be in a log."""
-        super().__init__()
-        self.is_quoting = is_quoting
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the line of a refusal, and let all lines through."""
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, InvalidInput | UnservedError):
-            reason = " ".join(str(error).split())[:MAX_REASON] if self.is_quoting else "the client was told why"
-            record.msg, record.args, record.exc_info = f"refused: {reason}", (), None
-            record.levelno, record.levelname = logging.WARNING, "WARNING"
-        return True
+            socket.create_server((address.host, port)).close()
+        except OSError as err:
+            raise ConfigError(f"{flag} {port}: {err.strerror}", hint="name another port") from err
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_name.core.acceptance import Acceptance
+from model_name.core.columns import Columns
 from model_name.core.features import Matrix
 from model_name.core.schemas import Outputs, TableSchema
 from model_name.errors import DataError
@@ -14,7 +16,11 @@ from model_name.serving.bundle import Bundle
 FEATURES = "features"
 SCORES = "scores"
 
+CHUNK_ROWS = 16_384  # of a forward pass; more would only need more memory
+
 Rows = Sequence[Mapping[str, Any] | Sequence[Any]]
+Table = Mapping[str, Sequence[Any] | NDArray[Any]]
+"""Raw values by column."""
 
 
 class DataPlane:
@@ -26,8 +32,10 @@ class DataPlane:
         self.schema: TableSchema = bundle.manifest.table
         self.features = bundle.manifest.features
         self.decision = bundle.manifest.decision
+        self.inputs = tuple(self.schema.inputs)
+        self._acceptance = Acceptance(self.schema)
 
-    def predict(self, table: Mapping[str, Sequence[Any] | NDArray[Any]], *, interval: float | None = None) -> Outputs:
+    def predict(self, table: Table, *, interval: float | None = None) -> Outputs:
         """Answer a request that came by column.
 
         Args:
@@ -45,21 +53,36 @@ class DataPlane:
         Raises:
             DataError: As of `predict`.
         """
-        return self.predict(by_column(rows, list(self.schema.inputs)), interval=interval)
+        return self.predict(by_column(rows, self.inputs), interval=interval)
 
-    def matrix(self, table: Mapping[str, Sequence[Any] | NDArray[Any]]) -> Matrix:
+    def matrix(self, table: Table) -> Matrix:
         """The features of a request.
 
         Raises:
             DataError: Naming column, row and reason.
         """
-        columns = self.schema.check_request(table)
+        return self.features_of(self.check(table))
+
+    def check(self, table: Table) -> Columns:
+        """The typed columns of a request.
+
+        Raises:
+            DataError: Naming column, row and reason.
+        """
+        columns = self._acceptance.columns(table)
+        return self.schema.check_request(table) if columns is None else columns
+
+    def features_of(self, columns: Columns) -> Matrix:
+        """The features of typed columns.
+
+        Raises:
+            DataError: A number is too large for a feature.
+        """
         with np.errstate(over="ignore"):
             matrix = self.features.transform(columns)
         # The schema lets no infinity pass: these were finite, and a graph would answer something for them.
-        too_large = np.argwhere(np.isinf(matrix))
-        if len(too_large):
-            row, position = too_large[0]
+        if np.isinf(matrix).any():
+            row, position = np.argwhere(np.isinf(matrix))[0]
             name = self.features.columns[position].source
             place = f"{name}, row {row}" if len(matrix) > 1 else name
             raise DataError(f"{place}: {columns[name][row]} is too large for float32")
@@ -77,8 +100,10 @@ class DataPlane:
         """What the graph answers: n x 1 predictions of a regression, n x k probabilities otherwise."""
         if not len(matrix):  # a batch of which every row was dropped
             return np.empty((0, max(1, len(self.schema.classes))))
-        (scores,) = self.bundle.session.run([SCORES], {FEATURES: np.ascontiguousarray(matrix, dtype=np.float32)})
-        return np.asarray(scores)
+        matrix = np.ascontiguousarray(matrix, dtype=np.float32)
+        parts = [matrix[start : start + CHUNK_ROWS] for start in range(0, len(matrix), CHUNK_ROWS)]
+        scores = [np.asarray(self.bundle.session.run([SCORES], {FEATURES: part})[0]) for part in parts]
+        return scores[0] if len(scores) == 1 else np.concatenate(scores)
 
     def warm_up(self) -> Outputs:
         """Answer the bundle's own example, so that the first client does not wait for it."""
@@ -97,24 +122,26 @@ def by_column(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
     """
     if not rows:
         raise DataError("the request holds no row")
-    columns: dict[str, list[Any]] = {}
-    for number, row in enumerate(rows):
-        where = f"row {number}" if len(rows) > 1 else "the row"
-        if isinstance(row, Mapping):
-            values = row
-        elif isinstance(row, Sequence) and not isinstance(row, str | bytes):
-            if len(row) != len(names):
-                raise DataError(
-                    f"{where} has {len(row)} values, the model has {len(names)} inputs", hint=", ".join(names)
-                )
-            values = dict(zip(names, row, strict=True))
-        else:
-            raise DataError(f"{where} is neither an object nor an array")
-        if number == 0:
-            columns = {name: [] for name in values}
-        if values.keys() != columns.keys():
-            odd = min(values.keys() ^ columns.keys())
-            raise DataError(f"{odd}: {'is only in' if odd in values else 'column is missing in'} {where}")
-        for name, value in values.items():
-            columns[name].append(value)
-    return columns
+    objects = [_as_object(row, number, names, len(rows)) for number, row in enumerate(rows)]
+    known = objects[0].keys()
+    for number, row in enumerate(objects):
+        if row.keys() != known:
+            odd = min(row.keys() ^ known)
+            raise DataError(f"{odd}: {'is only in' if odd in row else 'column is missing in'} row {number}")
+    return {name: [row[name] for row in objects] for name in known}
+
+
+def _as_object(row: Any, number: int, names: Sequence[str], count: int) -> Mapping[str, Any]:
+    """One row with its names.
+
+    Raises:
+        DataError: It is neither an object nor an array of as many values as there are inputs.
+    """
+    if type(row) is dict or isinstance(row, Mapping):
+        return row
+    where = f"row {number}" if count > 1 else "the row"
+    if not isinstance(row, Sequence) or isinstance(row, str | bytes):
+        raise DataError(f"{where} is neither an object nor an array")
+    if len(row) != len(names):
+        raise DataError(f"{where} has {len(row)} values, the model has {len(names)} inputs", hint=", ".join(names))
+    return dict(zip(names, row, strict=True))

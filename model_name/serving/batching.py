@@ -1,0 +1,178 @@
+"""Requests are computed off the event loop, as many at once as have come: nobody waits for others to come."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import time
+from typing import NamedTuple
+
+from model_name.errors import BusyError, DependencyError, ModelNameError
+from model_name.serving.bundle import Manifest
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.limits import Limits
+from model_name.serving.requests import Answered, Reply, Request, answer
+
+logger = logging.getLogger("model_name.serving")
+
+LARGE = 64 * 1024  # bytes of a body, from where on it would keep small ones waiting
+
+
+class Answer(NamedTuple):
+    """A reply, and what it was made by."""
+
+    reply: Reply
+    manifest: Manifest
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A request, and who waits for its answer."""
+
+    request: Request
+    future: "asyncio.Future[Answer]"
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody does any more."""
+        return self.future.done() or self.request.is_abandoned
+
+
+Observer = Callable[[DataPlane, Sequence[Request], Answered], None]
+"""What is told of each batch, in the thread that computed it."""
+
+
+class Batcher:
+    """Two lanes: small requests are computed together, large ones one by one beside them."""
+
+    def __init__(self, plane: DataPlane, limits: Limits, observe: Observer = lambda *_: None) -> None:
+        """Answer from a data plane, which may be replaced: the next batch is computed by the new one."""
+        self.plane = plane
+        self.limits = limits
+        self.observe = observe
+        self.waiting: set[Waiting] = set()
+        self.waiting_bytes = 0
+        self._small = Lane("small", limits.batch_requests, self._compute)
+        self._large = Lane("large", 1, self._compute)
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait to be computed."""
+        return self._small.depth + self._large.depth
+
+    async def answer(self, request: Request) -> Answer:
+        """Wait for the answer to a request.
+
+        Raises:
+            BusyError: Too many wait already.
+            DependencyError: It took too long.
+            ModelNameError: The request is refused; the message says why.
+        """
+        if self.queued >= self.limits.queued_requests or (
+            self.waiting and self.waiting_bytes + request.size > self.limits.queued_bytes
+        ):
+            raise BusyError("too many requests wait already; try again in a second")
+        waiting = Waiting(request, asyncio.get_running_loop().create_future())
+        self.waiting.add(waiting)
+        self.waiting_bytes += request.size
+        try:
+            (self._large if request.size > LARGE else self._small).put(waiting)
+            return await waiting.future
+        finally:
+            self.waiting.discard(waiting)
+            self.waiting_bytes -= request.size
+
+    def expire(self) -> None:
+        """Give up on what waits for too long; to be called from the event loop now and then."""
+        oldest = time() - self.limits.answer_seconds
+        for waiting in [one for one in self.waiting if one.request.received < oldest]:
+            if not waiting.future.done():
+                waiting.future.set_exception(DependencyError("the answer takes too long"))
+
+    def close(self) -> None:
+        """End the lanes after what they have been given."""
+        self._small.close()
+        self._large.close()
+
+    def _compute(self, batch: Sequence[Waiting]) -> None:
+        """Answer a batch, in the thread of a lane."""
+        batch = [waiting for waiting in batch if not waiting.is_abandoned]
+        if not batch:
+            return
+        plane = self.plane
+        requests = [waiting.request for waiting in batch]
+        try:
+            answered = answer(plane, requests, self.limits)
+            self.observe(plane, requests, answered)
+        # The outermost loop of a server: whatever a model does to one batch, the next one is computed.
+        except Exception as err:
+            if len(batch) > 1:
+                for waiting in batch:
+                    self._compute([waiting])
+                return
+            logger.exception("request %s failed", requests[0].id)
+            answered = Answered([_failure(err)])
+        loop = batch[0].future.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_deliver, batch, answered.replies, plane.bundle.manifest)
+
+
+class Lane:
+    """A thread that takes what waits, computes it, and takes what has come meanwhile."""
+
+    def __init__(self, name: str, most: int, compute: Callable[[Sequence[Waiting]], None]) -> None:
+        """Compute at most so many at once."""
+        self.most = most
+        self.compute = compute
+        self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name=f"lane-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def depth(self) -> int:
+        """How many wait."""
+        return self._queue.qsize()
+
+    def put(self, waiting: Waiting) -> None:
+        """Have one computed."""
+        self._queue.put(waiting)
+
+    def close(self) -> None:
+        """End after what is waiting."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            self.compute([first, *self._more()])
+
+    def _more(self) -> list[Waiting]:
+        """What else waits."""
+        found: list[Waiting] = []
+        while len(found) < self.most - 1:
+            try:
+                waiting = self._queue.get_nowait()
+            except Empty:
+                break
+            if waiting is None:  # the end, to be met by the loop
+                self._queue.put(None)
+                break
+            found.append(waiting)
+        return found
+
+
+def _deliver(batch: Sequence[Waiting], replies: Sequence[Reply | ModelNameError], manifest: Manifest) -> None:
+    """Hand the answers over, on the event loop."""
+    for waiting, reply in zip(batch, replies, strict=True):
+        if waiting.future.done():  # given up
+            continue
+        if isinstance(reply, Exception):
+            waiting.future.set_exception(reply)
+        else:
+            waiting.future.set_result(Answer(reply, manifest))
+
+
+def _failure(err: Exception) -> ModelNameError:
+    return ModelNameError(f"the model failed: {type(err).__name__}")

@@ -1,0 +1,153 @@
+"""CloudEvents 1.0 around V1, in binary and in structured mode.
+
+The answer is an event in the mode of the request, and tells which request it belongs to: it has the same `id` (from
+another `source`, so that the two are two events, and a repeated request gets a repeated answer), the `requestsource`
+of the request, its `subject` and all its extensions.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+import orjson
+
+from model_name.core.schemas import Outputs
+from model_name.errors import DataError
+from model_name.serving import json
+from model_name.serving.bundle import Manifest
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.limits import Limits
+from model_name.serving.requests import Question, Request
+from model_name.serving.v1 import predictions, read_instances
+
+STRUCTURED = b"application/cloudevents+json"
+BATCH = b"application/cloudevents-batch"
+JSON = b"application/json"
+PREFIX = b"ce-"
+REQUIRED = ("specversion", "id", "source", "type")
+OURS = ("specversion", "id", "source", "type", "time", "datacontenttype", "dataschema", "data", "data_base64")
+NAME = re.compile(r"[a-z0-9]{1,64}")
+MOST_ATTRIBUTES = 64
+MOST_CHARACTERS = 4096  # of an attribute that is sent back
+REPLY_TYPE = "io.kserve.inference.response"
+UNPRINTABLE = re.compile(r"[^!#$&-~ ]|%")  # what the HTTP binding has percent-encoded, the quote among it
+
+
+class EventReply(NamedTuple):
+    """The event that answers."""
+
+    body: bytes
+    content_type: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+def is_event(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request is an event."""
+    content_type = headers.get(b"content-type", b"").lower()
+    return b"ce-specversion" in headers or content_type.startswith((STRUCTURED, BATCH))
+
+
+class EventRequest(Request):
+    """An event whose data are a body of V1: `{"instances": [ROW, ...]}`."""
+
+    protocol = "cloudevents"
+
+    def __init__(self, body: bytes, id: str, *, headers: Mapping[bytes, bytes], name: str) -> None:  # noqa: A002
+        """Take the event.
+
+        Args:
+            body: The data, or the event in structured mode.
+            id: What it is called before its own id is known.
+            headers: Names in small letters.
+            name: Of the model.
+        """
+        super().__init__(id, len(body))
+        self.body = body
+        self.name = name
+        self.headers = headers
+        self.is_structured = headers.get(b"content-type", b"").lower().startswith((STRUCTURED, BATCH))
+        self.attributes: dict[str, Any] = {}
+
+    def read(self, plane: DataPlane, limits: Limits) -> Question:
+        """As of `Request`."""
+        if self.headers.get(b"content-type", b"").lower().startswith(BATCH):
+            raise DataError("batches of events are not taken; send one event a request")
+        data = self._read_structured() if self.is_structured else self._read_binary()
+        check_attributes(self.attributes)
+        self.id = self.attributes["id"]
+        return read_instances(data, limits)
+
+    def write(self, outputs: Outputs, manifest: Manifest) -> EventReply:
+        """As of `Request`."""
+        kept = {name: value for name, value in self.attributes.items() if name not in OURS}
+        attributes = {
+            "specversion": "1.0",
+            "id": self.id,
+            "source": f"io.kserve.inference.{quote(self.name, safe='')}",
+            "type": REPLY_TYPE,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "requestsource": self.attributes["source"],
+            "modelversion": manifest.version,
+            "modelsemver": manifest.semver,
+        }
+        attributes = kept | attributes
+        data = predictions(outputs)
+        if self.is_structured:
+            event = attributes | {"datacontenttype": JSON.decode(), "data": data}
+            return EventReply(orjson.dumps(event), STRUCTURED, [])
+        headers = [(PREFIX + name.encode(), _encoded(value)) for name, value in attributes.items()]
+        return EventReply(orjson.dumps(data), JSON, headers)
+
+    def _read_binary(self) -> Any:
+        """The data, where the attributes are headers."""
+        for name, value in self.headers.items():
+            if name.startswith(PREFIX):
+                self.attributes[name.removeprefix(PREFIX).decode("latin-1")] = _text_of(name, value)
+        return json.parse(self.body)
+
+    def _read_structured(self) -> Any:
+        """The data, where the body is the whole event."""
+        event = json.parse(self.body)
+        if not isinstance(event, dict):
+            raise DataError("the event is not an object")
+        self.attributes = {name: value for name, value in event.items() if name not in ("data", "data_base64")}
+        if "data_base64" in event:
+            raise DataError("data_base64: binary data are not taken; send JSON as data")
+        data = event.get("data")
+        return json.parse(data.encode()) if isinstance(data, str) else data
+
+
+def check_attributes(attributes: Mapping[str, Any]) -> None:
+    """Refuse what is no event of version 1.0.
+
+    Raises:
+        DataError: An attribute is missing, or is not what it must be.
+    """
+    for name in REQUIRED:
+        if not isinstance(attributes.get(name), str) or not attributes[name]:
+            raise DataError(f"{name}: the event has no such attribute, or it is no text")
+    if attributes["specversion"] not in ("1.0", "0.3"):
+        raise DataError(f"specversion: {attributes['specversion'][:20]} is not 1.0")
+    if len(attributes) > MOST_ATTRIBUTES:
+        raise DataError(f"the event has more than {MOST_ATTRIBUTES} attributes")
+    for name, value in attributes.items():
+        if not NAME.fullmatch(name):
+            raise DataError(f"{name[:100]}: is not a name of an attribute: small letters and digits")
+        if not isinstance(value, str | int | bool | None):
+            raise DataError(f"{name}: is neither a text, an integer nor a boolean")
+        if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+            raise DataError(f"{name}: has more than {MOST_CHARACTERS} characters")
+
+
+def _text_of(name: bytes, value: bytes) -> str:
+    try:
+        return unquote_to_bytes(value).decode()
+    except UnicodeDecodeError as err:
+        raise DataError(f"{name.decode('latin-1')}: is not UTF-8") from err
+
+
+def _encoded(value: Any) -> bytes:
+    text = str(value).lower() if isinstance(value, bool) or value is None else str(value)
+    return UNPRINTABLE.sub(lambda found: quote(found[0], safe=""), text).encode("ascii")

@@ -1,0 +1,442 @@
+"""The front of the server: an ASGI application that answers by itself what matters, and leaves the rest to KServe's.
+
+KServe's routes spend a quarter of a millisecond on each request before a model sees it. Here a request goes from its
+bytes to the batcher, and its answer from the batcher to the socket.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from itertools import count
+from secrets import token_hex
+from time import perf_counter
+from typing import Any, NamedTuple
+from zlib import MAX_WBITS, decompressobj
+from zlib import error as ZlibError  # noqa: N812  it is one
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from model_name.errors import DataError, ModelNameError, NotFoundError, TooLargeError
+from model_name.serving.batching import Batcher
+from model_name.serving.bundle import Manifest
+from model_name.serving.cloudevents import EventReply, EventRequest, is_event
+from model_name.serving.limits import Limits
+from model_name.serving.logs import Refusals
+from model_name.serving.requests import Request
+from model_name.serving.security import Guard
+from model_name.serving.telemetry import Telemetry
+from model_name.serving.v1 import V1Request
+from model_name.serving.v2 import BinaryBody, V2Request
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+HTML = b"text/html; charset=utf-8"
+SECURITY: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+RETRY_AFTER: Headers = [(b"retry-after", b"1")]
+OTHERS = re.compile(
+    r"/v1/models/([^/]+?)(?:/versions/[^/]+)?:(predict|explain)|/v2/models/([^/]+)(?:/versions/([^/]+))?/infer"
+)
+
+
+class UnservedError(ModelNameError, NotImplementedError):
+    """Something of KServe's API that this server does not do: 501, or UNIMPLEMENTED."""
+
+    http_status = 501
+
+
+class Http(NamedTuple):
+    """An answer."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON
+    headers: Headers = []
+    manifest: Manifest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What answers a path.
+
+    Attributes:
+        name: In the metrics.
+        protocol: In the metrics.
+        handle: Called with the scope and with what receives the body.
+        is_open: Whether it needs no token.
+    """
+
+    name: str
+    protocol: str
+    handle: Callable[[Scope, Receive], Awaitable[Http]]
+    is_open: bool = False
+
+
+@dataclass
+class State:
+    """What the probes are told.
+
+    Attributes:
+        is_started: Whether the warm-up is over.
+        is_loaded: Whether a model answers.
+        is_draining: Whether the server is about to end.
+    """
+
+    is_started: bool = False
+    is_loaded: bool = False
+    is_draining: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are to be sent here."""
+        return self.is_started and self.is_loaded and not self.is_draining
+
+
+class Front:
+    """Answers HTTP."""
+
+    def __init__(
+        self,
+        name: str,
+        batcher: Batcher,
+        state: State,
+        *,
+        telemetry: Telemetry,
+        guard: Guard,
+        limits: Limits,
+        refusals: Refusals,
+        rest: Application,
+        pages: Mapping[str, Callable[[Scope], Awaitable[Http]]] | None = None,
+    ) -> None:
+        """Put it in front of `rest`.
+
+        Args:
+            name: Of the model.
+            batcher: What computes.
+            state: What the probes are told.
+            telemetry: What is counted.
+            guard: Who may ask.
+            limits: How much one may ask.
+            refusals: What is told of requests that are refused.
+            rest: What answers everything else.
+            pages: Other paths that are read.
+        """
+        self.name = name
+        self.batcher = batcher
+        self.state = state
+        self.telemetry = telemetry
+        self.guard = guard
+        self.limits = limits
+        self.refusals = refusals
+        self.rest = rest
+        self.in_flight = 0
+        self._ids = map(f"{token_hex(6)}-{{:x}}".format, count(1))
+        self.next_id: Callable[[], str] = self._ids.__next__
+        self._versions: dict[str, Headers] = {}
+        v1, v2 = f"/v1/models/{name}", f"/v2/models/{name}"
+        probes = {
+            "/v2/health/live": lambda: True,
+            "/v2/health/ready": lambda: state.is_ready,
+            "/v2/health/startup": lambda: state.is_started,
+        }
+        self._routes: dict[str, dict[str, Route]] = {
+            f"{v1}:predict": {"POST": Route("predict", "v1", self._predict)},
+            f"{v1}:explain": {"POST": Route("explain", "v1", self._explain)},
+            f"{v2}/infer": {"POST": Route("infer", "v2", partial(self._infer, version=""))},
+            v1: {"GET": Route("ready", "v1", self._v1_ready, is_open=True)},
+            f"{v2}/ready": {"GET": Route("ready", "v2", self._v2_ready, is_open=True)},
+            "/metrics": {"GET": Route("metrics", "http", self._metrics, is_open=True)},
+            **{
+                path: {"GET": Route("health", "v2", partial(_probe, path, is_), is_open=True)}
+                for path, is_ in probes.items()
+            },
+            **{path: {"GET": Route("page", "http", partial(_page, page))} for path, page in (pages or {}).items()},
+        }
+        telemetry.watch(queued=lambda: batcher.queued, in_flight=lambda: self.in_flight)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as of ASGI."""
+        if scope["type"] != "http":
+            await self.rest(scope, receive, send)
+            return
+        route = self._route(scope)
+        if route is None:
+            await self._leave(scope, receive, send)
+            return
+        started = perf_counter()
+        self.in_flight += 1
+        try:
+            if not route.is_open:
+                self.guard.check(scope["headers"])
+            answer = await route.handle(scope, receive)
+        except ModelNameError as err:
+            self.refusals.tell(f"{route.protocol} {route.name}", err)
+            answer = refusal(err)
+        finally:
+            self.in_flight -= 1
+        self.telemetry.answered(route.protocol, route.name, answer.status, perf_counter() - started)
+        body, status, content_type, more, manifest = answer
+        headers = [
+            (b"content-type", content_type),
+            (b"content-length", str(len(body)).encode()),
+            *self._standing(manifest),
+            *more,
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _standing(self, manifest: Manifest | None) -> Headers:
+        """The headers of every answer: who made it, and what browsers must not do with it."""
+        manifest = manifest or self.batcher.plane.bundle.manifest
+        key = f"{manifest.version} {manifest.semver}"
+        headers = self._versions.get(key)
+        if headers is None:
+            self._versions.clear()
+            version, semver = manifest.version.encode("ascii", "replace"), manifest.semver.encode("ascii", "replace")
+            slot = self.telemetry.slot.encode("ascii", "replace")
+            versions = [(b"x-model-version", version), (b"x-model-semver", semver), (b"x-model-slot", slot)]
+            headers = self._versions[key] = [*versions, *SECURITY]
+        return [*headers, (b"connection", b"close")] if self.state.is_draining else headers
+
+    def _route(self, scope: Scope) -> Route | None:
+        """What answers a request; None leaves it to KServe's routes."""
+        methods = self._routes.get(scope["path"])
+        if methods is not None:
+            route = methods.get(scope["method"]) or methods.get("GET" if scope["method"] == "HEAD" else "")
+            return route or Route("other", "http", partial(_refuse_method, ", ".join(methods)), is_open=True)
+        other = OTHERS.fullmatch(scope["path"])
+        if other is None:
+            is_repository = scope["path"].startswith("/v2/repository/")
+            return Route("repository", "v2", self._repository) if is_repository and scope["method"] == "POST" else None
+        if scope["method"] != "POST":
+            return Route("other", "http", partial(_refuse_method, "POST"), is_open=True)
+        name = other[1] or other[3]
+        if name != self.name or other[1]:
+            return Route("other", "http", partial(_not_found, name, self.name))
+        return Route("infer", "v2", partial(self._infer, version=other[4]))
+
+    async def _predict(self, scope: Scope, receive: Receive) -> Http:
+        headers = dict(scope["headers"])
+        body = await self._body(headers, receive)
+        request_id = self._request_id(headers)
+        if is_event(headers):
+            event = EventRequest(body, request_id, headers=headers, name=self.name)
+            answer = await self._answer(scope, event)
+            reply: EventReply = answer.reply
+            return Http(reply.body, 200, reply.content_type, [*reply.headers, _id_header(event.id)], answer.manifest)
+        request = V1Request(body, request_id)
+        answer = await self._answer(scope, request)
+        return Http(answer.reply, 200, JSON, [_id_header(request_id)], answer.manifest)
+
+    async def _infer(self, scope: Scope, receive: Receive, version: str) -> Http:
+        headers = dict(scope["headers"])
+        body = await self._body(headers, receive)
+        request_id = self._request_id(headers)
+        request = V2Request(body, request_id, name=self.name, version=version, json_length=_json_length(headers))
+        answer = await self._answer(scope, request)
+        if isinstance(answer.reply, BinaryBody):
+            length = (b"inference-header-content-length", str(answer.reply.json_length).encode())
+            more = [length, _id_header(request_id)]
+            return Http(answer.reply.content, 200, b"application/octet-stream", more, answer.manifest)
+        return Http(answer.reply, 200, JSON, [_id_header(request_id)], answer.manifest)
+
+    async def _answer(self, scope: Scope, request: Request) -> Any:
+        request.connection = scope.get("extensions", {}).get("model_name.connection")
+        return await self.batcher.answer(request)
+
+    async def _explain(self, scope: Scope, receive: Receive) -> Http:
+        raise UnservedError(f"{self.name} predicts; its explainer is another server")
+
+    async def _repository(self, scope: Scope, receive: Receive) -> Http:
+        raise UnservedError(
+            "models are not loaded or unloaded by requests; a server that may be told so says --repository"
+        )
+
+    async def _v1_ready(self, scope: Scope, receive: Receive) -> Http:
+        is_ready = self.state.is_ready
+        return Http(orjson.dumps({"name": self.name, "ready": is_ready}), 200 if is_ready else 503)
+
+    async def _v2_ready(self, scope: Scope, receive: Receive) -> Http:
+        return await self._v1_ready(scope, receive)
+
+    async def _metrics(self, scope: Scope, receive: Receive) -> Http:
+        return Http(generate_latest(self.telemetry.registry), 200, CONTENT_TYPE_LATEST.encode())
+
+    def _request_id(self, headers: Mapping[bytes, bytes]) -> str:
+        """What the client calls its request, if that can stand in a header and in a log; else one of ours."""
+        given = headers.get(b"x-request-id")
+        return given.decode() if given and REQUEST_ID.fullmatch(given) else self.next_id()
+
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The body of a request.
+
+        Raises:
+            TooLargeError: It is longer than it may be.
+            DataError: It does not come, or is encoded as nothing that is known.
+        """
+        most = self.limits.body_bytes
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > most:
+            raise TooLargeError(f"the body has {int(length)} bytes, this server takes {most}")
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            body = await self._rest_of_body(body, receive)
+        encoding = headers.get(b"content-encoding")
+        return body if encoding is None else _decoded(body, encoding, most)
+
+    async def _rest_of_body(self, first: bytes, receive: Receive) -> bytes:
+        parts, size = [first], len(first)
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise DataError("the body was cut off")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > self.limits.body_bytes:
+                        raise TooLargeError(f"the body has more than {self.limits.body_bytes} bytes")
+                    if not message.get("more_body"):
+                        return b"".join(parts)
+        except TimeoutError as err:
+            raise SlowError(f"the body did not come within {self.limits.body_seconds:g} s") from err
+
+    async def _leave(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let KServe's routes answer."""
+        started = perf_counter()
+        status = 500
+
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *self._standing(None)]
+            await send(message)
+
+        self.in_flight += 1
+        try:
+            self.guard.check(scope["headers"])
+            await self.rest(scope, receive, send_with_headers)
+        except ModelNameError as err:
+            await _send(send_with_headers, refusal(err))
+        finally:
+            self.in_flight -= 1
+            self.telemetry.answered("http", "other", status, perf_counter() - started)
+
+
+class SlowError(DataError):
+    """A client takes too long to say what it wants."""
+
+    http_status = 408
+
+
+class MediaError(DataError):
+    """A body is in an encoding that is not known here."""
+
+    http_status = 415
+
+
+class MethodError(DataError):
+    """A path is asked by a method that it does not have."""
+
+    http_status = 405
+
+
+def refusal(err: ModelNameError) -> Http:
+    """The answer that says why there is none."""
+    status = err.http_status
+    headers: Headers = []
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers = RETRY_AFTER
+    elif status == HTTPStatus.UNAUTHORIZED:
+        headers = [(b"www-authenticate", b"Bearer")]
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = [(b"allow", err.hint.encode())]
+    return Http(error_body(err), status, JSON, headers)
+
+
+def error_body(err: ModelNameError) -> bytes:
+    """The body that says so; what a client sent is quoted as far as JSON can hold it."""
+    return orjson.dumps({"error": err.message.encode("utf-8", "replace").decode()})
+
+
+async def _send(send: Send, answer: Http) -> None:
+    headers = [(b"content-type", answer.content_type), (b"content-length", str(len(answer.body)).encode())]
+    await send({"type": "http.response.start", "status": answer.status, "headers": [*headers, *answer.headers]})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _probe(path: str, is_so: Callable[[], bool], scope: Scope, receive: Receive) -> Http:
+    """Answer a probe, in the words of V2."""
+    word = path.rsplit("/", 1)[1]
+    found = is_so()
+    return Http(orjson.dumps({word: found}), 200 if found else 503)
+
+
+async def _page(page: Callable[[Scope], Awaitable[Http]], scope: Scope, receive: Receive) -> Http:
+    return await page(scope)
+
+
+async def _refuse_method(allowed: str, scope: Scope, receive: Receive) -> Http:
+    raise MethodError(f"{scope['method']} is not what {scope['path'][:200]} takes; that is {allowed}", hint=allowed)
+
+
+async def _not_found(name: str, served: str, scope: Scope, receive: Receive) -> Http:
+    raise NotFoundError(f"there is no model {name[:100]} here, or no such version; this server serves {served}")
+
+
+def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
+    """The length of the JSON before binary tensors.
+
+    Raises:
+        DataError: It is no number.
+    """
+    length = headers.get(b"inference-header-content-length")
+    if length is None:
+        return None
+    if not length.isdigit() or len(length) > 12:
+        raise DataError("Inference-Header-Content-Length is not a number of bytes")
+    return int(length)
+
+
+def _decoded(body: bytes, encoding: bytes, most: int) -> bytes:
+    """A compressed body, unpacked as far as it may be long.
+
+    Raises:
+        MediaError: It is compressed by something else.
+        DataError: It is broken.
+        TooLargeError: It is longer than it may be.
+    """
+    if encoding == b"identity":
+        return body
+    if encoding not in (b"gzip", b"deflate"):
+        raise MediaError("the body is encoded as nothing that this server knows: gzip, deflate")
+    unpacker = decompressobj(wbits=MAX_WBITS | 32)  # either, by its header
+    try:
+        unpacked = unpacker.decompress(body, most + 1)
+    except ZlibError as err:
+        raise DataError(f"the body is not {encoding.decode()}: {err}") from err
+    if len(unpacked) > most:
+        raise TooLargeError(f"the body has more than {most} bytes when it is unpacked")
+    if not unpacker.eof:
+        raise DataError("the body was cut off")
+    return unpacked
+
+
+def _id_header(request_id: str) -> tuple[bytes, bytes]:
+    return (b"x-request-id", request_id.encode("ascii", "replace"))

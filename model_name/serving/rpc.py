@@ -1,0 +1,286 @@
+"""V2 by gRPC: the service of the Open Inference Protocol.
+
+Messages are parsed here and not by gRPC, so that one that is cut off is the client's error and not the server's, and
+so that a long one is parsed off the event loop.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+
+from model_name.core.schemas import Outputs
+from model_name.errors import DataError, ModelNameError, NotFoundError
+from model_name.serving.batching import Batcher
+from model_name.serving.bundle import Manifest
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.front import State, UnservedError
+from model_name.serving.limits import Limits
+from model_name.serving.logs import Refusals
+from model_name.serving.requests import Question, Request
+from model_name.serving.security import Guard
+from model_name.serving.telemetry import Telemetry
+from model_name.serving.tensors import Tensor, input_types, output_types, read_table, write_outputs, write_raw
+from model_name.serving.v1 import INTERVAL, read_level
+from model_name.serving.v2 import check_version
+
+SERVICE = "inference.GRPCInferenceService"
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+MOST_DETAILS = 2000  # characters of a message; gRPC sends it in a header
+
+CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Where the values of each datatype are in a message; FP16 has no place of its own and comes as raw bytes alone."""
+
+
+class RpcRequest(Request):
+    """A `ModelInferRequest`. A client that sends typed contents is answered by them, one that sends raw bytes by those."""
+
+    protocol = "grpc"
+
+    def __init__(self, message: bytes, id: str, *, name: str) -> None:  # noqa: A002  as of Request
+        """Take the message.
+
+        Args:
+            message: Its bytes.
+            id: What it is called if it does not say.
+            name: Of the model.
+        """
+        super().__init__(id, len(message))
+        self.message = message
+        self.name = name
+        self.wanted: list[str] = []
+        self.is_raw = False
+
+    def read(self, plane: DataPlane, limits: Limits) -> Question:
+        """As of `Request`.
+
+        Raises:
+            NotFoundError: It asks another model.
+        """
+        message = parse(pb.ModelInferRequest, self.message)
+        if message.model_name != self.name:
+            raise NotFoundError(f"there is no model {message.model_name[:100]} here; this server serves {self.name}")
+        check_version(message.model_version, plane.bundle.manifest, self.name)
+        self.id = message.id or self.id
+        self.wanted = [output.name for output in message.outputs]
+        self.is_raw = bool(message.raw_input_contents)
+        interval = None
+        if INTERVAL in message.parameters:
+            value = message.parameters[INTERVAL]
+            choice = value.WhichOneof("parameter_choice")
+            interval = read_level({INTERVAL: getattr(value, choice) if choice else None})
+        return Question(table=read_table(read_tensors(message), plane, limits), interval=interval)
+
+    def write(self, outputs: Outputs, manifest: Manifest) -> bytes:
+        """As of `Request`."""
+        answer = pb.ModelInferResponse(id=self.id, model_name=self.name, model_version=manifest.version)
+        for tensor in write_outputs(outputs, self.wanted):
+            message = answer.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+            for name, value in tensor.parameters.items():
+                message.parameters[name].string_param = value
+            if self.is_raw:
+                answer.raw_output_contents.append(write_raw(tensor))
+            elif tensor.datatype == "BYTES":
+                message.contents.bytes_contents.extend(text.encode() for text in tensor.values)
+            else:
+                getattr(message.contents, CONTENTS[tensor.datatype]).extend(tensor.values.reshape(-1).tolist())
+        return answer.SerializeToString()
+
+
+def parse(kind: Any, message: bytes) -> Any:
+    """The message that bytes hold.
+
+    Raises:
+        DataError: They hold none.
+    """
+    try:
+        return kind.FromString(message)
+    except DecodeError as err:
+        raise DataError(f"the message is not a {kind.DESCRIPTOR.name}: it is cut off, or something else") from err
+
+
+def read_tensors(message: Any) -> list[Tensor]:
+    """The tensors of a request.
+
+    Raises:
+        DataError: Its contents are not where they must be.
+    """
+    raw: Sequence[bytes] = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise DataError(f"the request has {len(message.inputs)} inputs and {len(raw)} raw contents")
+    tensors = []
+    for position, item in enumerate(message.inputs):
+        tensor = Tensor(item.name, item.datatype.upper(), list(item.shape))
+        if raw:
+            if item.HasField("contents"):
+                raise DataError(f"{item.name}: has typed contents beside raw ones")
+            tensor.raw = raw[position]
+        else:
+            tensor.values = _contents(item, tensor.datatype)
+        tensors.append(tensor)
+    return tensors
+
+
+def _contents(item: Any, datatype: str) -> list[Any]:
+    """The values of typed contents; none where the datatype has no place, which its reader will say."""
+    values = list(getattr(item.contents, CONTENTS[datatype])) if datatype in CONTENTS else []
+    if datatype != "BYTES":
+        return values
+    try:
+        return [value.decode() for value in values]
+    except UnicodeDecodeError as err:
+        raise DataError(f"{item.name}: the data are not UTF-8") from err
+
+
+Method = Callable[[bytes, Any], Awaitable[bytes]]
+
+
+class Rpc:
+    """The methods of the service, each from bytes to bytes."""
+
+    def __init__(
+        self,
+        name: str,
+        batcher: Batcher,
+        state: State,
+        *,
+        telemetry: Telemetry,
+        guard: Guard,
+        refusals: Refusals,
+        next_id: Callable[[], str],
+        about: Mapping[str, Any],
+    ) -> None:
+        """Answer from a batcher.
+
+        Args:
+            name: Of the model.
+            batcher: What computes.
+            state: What the probes are told.
+            telemetry: What is counted.
+            guard: Who may ask.
+            refusals: What is told of requests that are refused.
+            next_id: Makes an id for a request without one.
+            about: Name, version and extensions of the server.
+        """
+        self.name = name
+        self.batcher = batcher
+        self.state = state
+        self.telemetry = telemetry
+        self.guard = guard
+        self.refusals = refusals
+        self.next_id = next_id
+        self.about = about
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service, for a server of gRPC."""
+        inference: dict[str, Method] = {
+            "ModelInfer": self._guarded("infer", self.infer),
+            "ServerLive": self._open("health", self.server_live),
+            "ServerReady": self._open("health", self.server_ready),
+            "ModelReady": self._open("ready", self.model_ready),
+            "ServerMetadata": self._guarded("metadata", self.server_metadata),
+            "ModelMetadata": self._guarded("metadata", self.model_metadata),
+            "RepositoryModelLoad": self._guarded("repository", self.refuse_repository),
+            "RepositoryModelUnload": self._guarded("repository", self.refuse_repository),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, _unary(inference))
+
+    async def infer(self, message: bytes, context: Any) -> bytes:
+        """Predict."""
+        answer = await self.batcher.answer(RpcRequest(message, self.next_id(), name=self.name))
+        manifest = answer.manifest
+        context.set_trailing_metadata((("x-model-version", manifest.version), ("x-model-semver", manifest.semver)))
+        return answer.reply  # type: ignore[no-any-return]
+
+    async def server_live(self, message: bytes, context: Any) -> bytes:
+        """Whether the process is alive."""
+        return pb.ServerLiveResponse(live=True).SerializeToString()  # type: ignore[no-any-return]
+
+    async def server_ready(self, message: bytes, context: Any) -> bytes:
+        """Whether requests are to be sent here."""
+        return pb.ServerReadyResponse(ready=self.state.is_ready).SerializeToString()  # type: ignore[no-any-return]
+
+    async def model_ready(self, message: bytes, context: Any) -> bytes:
+        """The same, of the model."""
+        self._require(parse(pb.ModelReadyRequest, message).name)
+        return pb.ModelReadyResponse(ready=self.state.is_ready).SerializeToString()  # type: ignore[no-any-return]
+
+    async def server_metadata(self, message: bytes, context: Any) -> bytes:
+        """Name, version and extensions."""
+        return pb.ServerMetadataResponse(**self.about).SerializeToString()  # type: ignore[no-any-return]
+
+    async def model_metadata(self, message: bytes, context: Any) -> bytes:
+        """Inputs and outputs, from the schema."""
+        self._require(parse(pb.ModelMetadataRequest, message).name)
+        bundle = self.batcher.plane.bundle
+        metadata = pb.ModelMetadataResponse(
+            name=self.name,
+            versions=[bundle.manifest.version],
+            platform="onnxruntime_onnx",
+            inputs=input_types(bundle.manifest.table),
+            outputs=output_types(bundle.manifest.table),
+        )
+        return metadata.SerializeToString()  # type: ignore[no-any-return]
+
+    async def refuse_repository(self, message: bytes, context: Any) -> bytes:
+        """Refuse: models are not loaded and unloaded by strangers."""
+        raise UnservedError("models are not loaded or unloaded by requests")
+
+    def _require(self, name: str) -> None:
+        if name != self.name:
+            raise NotFoundError(f"there is no model {name[:100]} here; this server serves {self.name}")
+
+    def _guarded(self, route: str, method: Method) -> Method:
+        return self._counted(route, method, self.guard)
+
+    def _open(self, route: str, method: Method) -> Method:
+        return self._counted(route, method, Guard())
+
+    def _counted(self, route: str, method: Method, guard: Guard) -> Method:
+        """A method whose errors are statuses, and which is counted as its HTTP counterpart is."""
+
+        async def call(message: bytes, context: Any) -> bytes:
+            started = perf_counter()
+            status = 200
+            try:
+                if guard.is_asking:
+                    guard.check(context.invocation_metadata())
+                return await method(message, context)
+            except ModelNameError as err:
+                self.refusals.tell(f"grpc {route}", err)
+                status = err.http_status
+                details = err.message.encode("utf-8", "replace").decode()[:MOST_DETAILS]
+                code = CODES.get(status, grpc.StatusCode.INTERNAL)
+            finally:
+                self.telemetry.answered("grpc", route, status, perf_counter() - started)
+            return await context.abort(code, details)  # type: ignore[no-any-return]
+
+        return call
+
+
+def _unary(methods: Mapping[str, Method]) -> dict[str, grpc.RpcMethodHandler]:
+    return {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}

@@ -1,0 +1,222 @@
+"""The life of a server: KServe's, with our front before its routes, until SIGTERM has been answered in peace."""
+
+import asyncio
+import logging
+import signal
+import ssl
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+from time import time
+from typing import Any
+
+import grpc
+import uvicorn
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from kserve.protocol.rest.ssl_cert_refresher import SSLCertRefresher
+from uvicorn.server import ServerState
+
+from model_name.serving.connections import Connection, Listener, close_connections, close_slow
+from model_name.serving.front import Application, State
+
+logger = logging.getLogger("model_name.serving")
+
+TICK_SECONDS = 1.0
+REST_STEP = 0.05  # seconds between two looks at what is still open
+BACKLOG = 2048
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The certificates of a server.
+
+    Attributes:
+        certificate: Its own, with the chain, in PEM.
+        key: Its key.
+        client_ca: Who signs the certificates that clients must show; they need none where it is None.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """For REST."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.certificate, self.key)
+        if self.client_ca is not None:
+            context.load_verify_locations(self.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """For gRPC."""
+        ca = None if self.client_ca is None else self.client_ca.read_bytes()
+        pair = [(self.key.read_bytes(), self.certificate.read_bytes())]
+        return grpc.ssl_server_credentials(pair, root_certificates=ca, require_client_auth=ca is not None)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens.
+
+    Attributes:
+        host: The interface.
+        http_port: For REST.
+        grpc_port: For gRPC; none where it is None.
+    """
+
+    host: str
+    http_port: int
+    grpc_port: int | None
+
+
+class Server:
+    """REST and gRPC on one event loop, from the first request to the last."""
+
+    def __init__(
+        self,
+        front: Application,
+        state: State,
+        address: Address,
+        *,
+        handler: grpc.GenericRpcHandler | None,
+        service: str,
+        tls: Tls | None,
+        args: Namespace,
+        header_seconds: float,
+        tick: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Serve a front.
+
+        Args:
+            front: What answers HTTP.
+            state: What the probes are told; this tells it of the end.
+            address: Where to listen.
+            handler: What answers gRPC.
+            service: Its name.
+            tls: The certificates; plain text where None.
+            args: KServe's, and how long the end may take.
+            header_seconds: How long a client may take to say what it wants.
+            tick: Called each second.
+        """
+        self.front = front
+        self.state = state
+        self.address = address
+        self.handler = handler
+        self.service = service
+        self.tls = tls
+        self.args = args
+        self.header_seconds = header_seconds
+        self.tick = tick
+        self.health = health.aio.HealthServicer()
+        self._connections = ServerState()
+
+    def run(self) -> None:
+        """Serve until a signal."""
+        factory = asyncio.new_event_loop if self.args.event_loop == "asyncio" else uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        signals: asyncio.Queue[int] = asyncio.Queue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signals.put_nowait, number)
+        listener = await self._start_rest()
+        rpc = await self._start_grpc()
+        self.state.is_started = True
+        ticking = asyncio.create_task(self._tick_on())
+        logger.info("ready: REST on port %d, gRPC on port %s", self.address.http_port, self.address.grpc_port)
+        try:
+            number = await signals.get()
+            await self._end(listener, rpc, signals, patience=self.args.drain_seconds if number == signal.SIGTERM else 0)
+        finally:
+            ticking.cancel()
+
+    async def _start_rest(self) -> Listener:
+        config = uvicorn.Config(
+            self.front,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=self.args.access_log,
+            server_header=False,
+            timeout_keep_alive=self.args.timeout_keep_alive,
+        )
+        config.load()
+        context = None if self.tls is None else self.tls.context()
+        if self.tls is not None and context is not None:
+            SSLCertRefresher(context, str(self.tls.key), str(self.tls.certificate))
+        self._date()
+        listener = Listener(self.address.host, self.address.http_port, BACKLOG)
+        await listener.start(lambda: Connection(config, self._connections, {}), context)
+        return listener
+
+    async def _start_grpc(self) -> grpc.aio.Server | None:
+        if self.address.grpc_port is None or self.handler is None:
+            return None
+        options = [
+            ("grpc.max_send_message_length", self.args.grpc_max_send_message_length),
+            ("grpc.max_receive_message_length", self.args.grpc_max_receive_message_length),
+            ("grpc.so_reuseport", 0),
+        ]
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((self.handler,))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        host = "[::]" if self.address.host == "0.0.0.0" else self.address.host  # noqa: S104  as KServe has it  # nosec B104
+        where = f"{host}:{self.address.grpc_port}"
+        if self.tls is None:
+            server.add_insecure_port(where)
+        else:
+            server.add_secure_port(where, self.tls.credentials())
+        await server.start()
+        await self.tell_health()
+        return server
+
+    async def tell_health(self) -> None:
+        """Tell those who watch the health over gRPC what it is now."""
+        for service in ("", self.service):
+            await self.health.set(service, SERVING if self.state.is_loaded else NOT_SERVING)
+
+    async def _tick_on(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self._date()
+            close_slow(self._connections.connections, self.header_seconds)
+            await self.tick()
+
+    def _date(self) -> None:
+        self._connections.default_headers = [(b"date", formatdate(time(), usegmt=True).encode())]
+
+    async def _end(
+        self, listener: Listener, rpc: grpc.aio.Server | None, signals: "asyncio.Queue[int]", patience: float
+    ) -> None:
+        """Say that this server is going, wait until nobody is sent here any more, finish what has come, and end."""
+        self.state.is_draining = True
+        await self.health.enter_graceful_shutdown()
+        logger.info("draining for %g s: not ready, still answering", patience)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await signals.get()  # another one ends the wait
+        ends: list[Any] = [listener.end(), self._finish_rest()]
+        if rpc is not None:
+            ends.append(rpc.stop(self.args.grace_seconds))
+        await asyncio.gather(*ends)
+        logger.info("ended")
+
+    async def _finish_rest(self) -> None:
+        """Wait until every connection is closed, which those that are idle are told to be."""
+        deadline = time() + self.args.grace_seconds
+        while self._connections.connections and time() < deadline:
+            close_connections(self._connections.connections)
+            await asyncio.sleep(REST_STEP)
+        for connection in list(self._connections.connections):
+            connection.transport.abort()  # type: ignore[union-attr]  # HTTP alone

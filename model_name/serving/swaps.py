@@ -1,0 +1,92 @@
+"""A new bundle takes the place of the one that is served, between two batches, or is refused."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+
+from model_name.errors import ModelNameError
+from model_name.serving.batching import Batcher
+from model_name.serving.bundle import GRAPH, MANIFEST, Bundle
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.telemetry import Telemetry
+
+logger = logging.getLogger("model_name.serving")
+
+Stamp = tuple[tuple[int, int, int], ...]
+"""What tells that files have changed: of each its number, its size and the time of its last change."""
+
+
+class Swapper:
+    """Watches the folder of the bundle."""
+
+    def __init__(
+        self, directory: Path, batcher: Batcher, telemetry: Telemetry, *, seconds: float, load: Callable[[Path], Bundle]
+    ) -> None:
+        """Watch from now on.
+
+        Args:
+            directory: Of the bundle.
+            batcher: What serves it.
+            telemetry: What is told of each try.
+            seconds: Between two looks; none where 0.
+            load: Reads a bundle.
+        """
+        self.directory = directory
+        self.batcher = batcher
+        self.telemetry = telemetry
+        self.seconds = seconds
+        self.load = load
+        self._seen = stamp(directory)
+        self._looked = monotonic()
+        self._lock = asyncio.Lock()
+
+    async def look(self) -> None:
+        """Swap if it is time and the bundle has changed; one that is refused is refused once."""
+        if not self.seconds or monotonic() - self._looked < self.seconds:
+            return
+        self._looked = monotonic()
+        if stamp(self.directory) != self._seen:
+            try:
+                await self.swap()
+            except ModelNameError as err:
+                version = self.batcher.plane.bundle.manifest.version
+                logger.warning("the new bundle is refused, version %s goes on: %s", version, err.message)
+
+    async def swap(self) -> None:
+        """Load the bundle anew and let it take over.
+
+        Raises:
+            ModelNameError: It is broken or refuses its own example; the old one goes on.
+        """
+        async with self._lock:
+            self._seen = stamp(self.directory)
+            old = self.batcher.plane.bundle.manifest
+            try:
+                plane = await asyncio.to_thread(self._ready)
+            except ModelNameError:
+                self.telemetry.swaps.labels("refused").inc()
+                raise
+            self.batcher.plane = plane
+        new = plane.bundle.manifest
+        self.telemetry.serve(new)
+        self.telemetry.swaps.labels("loaded").inc()
+        logger.info("version %s (%s) took over from %s (%s)", new.version, new.semver, old.version, old.semver)
+
+    def _ready(self) -> DataPlane:
+        plane = DataPlane(self.load(self.directory))
+        plane.warm_up()
+        return plane
+
+
+def stamp(directory: Path) -> Stamp:
+    """What tells that a bundle has changed; nothing where files are missing, as they are while it is written."""
+    found = []
+    for name in (MANIFEST, GRAPH):
+        try:
+            stat = (directory / name).stat()
+        except OSError:
+            continue
+        found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)

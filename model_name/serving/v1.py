@@ -1,0 +1,87 @@
+"""V1 of KServe's protocol: rows in JSON."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from model_name.core.columns import label_text
+from model_name.core.schemas import Outputs
+from model_name.errors import DataError
+from model_name.serving import json
+from model_name.serving.bundle import Manifest
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.limits import Limits
+from model_name.serving.requests import Question, Request
+
+INTERVAL = "interval"
+"""The parameter of a request that asks for prediction intervals, by their level."""
+
+
+class V1Request(Request):
+    """`{"instances": [ROW, ...]}`; a row is an object, or an array in the order of the inputs.
+
+    `null` is a missing value. The answer is `{"predictions": [...]}`: one plain number or label an instance, as the V1
+    servers of scikit-learn and XGBoost do. A classification adds `"probabilities": [{LABEL: p, ...}, ...]` in parallel,
+    for clients that know of it. With `"parameters": {"interval": 0.9}` each prediction of a regression is an object
+    `{"prediction": x, "lower": l, "upper": u}` instead.
+    """
+
+    protocol = "v1"
+
+    def __init__(self, body: bytes, id: str) -> None:  # noqa: A002  as of Request
+        """Take the body."""
+        super().__init__(id, len(body))
+        self.body = body
+
+    def read(self, plane: DataPlane, limits: Limits) -> Question:
+        """As of `Request`."""
+        return read_instances(json.parse(self.body), limits)
+
+    def write(self, outputs: Outputs, manifest: Manifest) -> bytes:
+        """As of `Request`."""
+        return orjson.dumps(predictions(outputs))
+
+
+def read_instances(body: Any, limits: Limits) -> Question:
+    """The rows of a body of V1.
+
+    Raises:
+        DataError: There are none.
+        TooLargeError: There are too many.
+    """
+    if not isinstance(body, dict) or "instances" not in body:
+        raise DataError('the body is not an object with "instances"')
+    rows = body["instances"]
+    if not isinstance(rows, list):
+        raise DataError('Expected "instances" to be a list')
+    limits.check_rows(len(rows))
+    parameters = body.get("parameters")
+    return Question(rows=rows, interval=None if parameters is None else read_level(parameters))
+
+
+def read_level(parameters: Any) -> float | None:
+    """The level of the prediction intervals that the parameters of a request ask for, if they do.
+
+    Raises:
+        DataError: The parameters are no object, or the level is no number.
+    """
+    if not isinstance(parameters, Mapping):
+        raise DataError('"parameters" is not an object')
+    level = parameters.get(INTERVAL)
+    try:
+        return None if level is None else float(level)
+    except (TypeError, ValueError, OverflowError) as err:
+        raise DataError(f"{INTERVAL}: {str(level)[:100]!r} is not a number between 0 and 1") from err
+
+
+def predictions(outputs: Outputs) -> dict[str, Any]:
+    """The body of V1 that holds the outputs."""
+    if outputs.lower is not None:
+        columns = {name: values.tolist() for name, values in outputs.columns.items()}
+        return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
+    body: dict[str, Any] = {"predictions": outputs.prediction.tolist()}
+    if outputs.probabilities is not None:
+        labels = [label_text(label) for label in outputs.classes]
+        body["probabilities"] = [dict(zip(labels, row, strict=True)) for row in outputs.probabilities.tolist()]
+    return body
