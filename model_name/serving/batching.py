@@ -40,6 +40,8 @@ class Waiting:
         return self.future.done() or self.request.is_abandoned
 
 
+Compute = Callable[[DataPlane, Sequence[Request], Limits], Answered]
+"""Answers a batch, in the thread of a lane."""
 Observer = Callable[[DataPlane, Sequence[Request], Answered], None]
 """What is told of each batch, in the thread that computed it."""
 
@@ -47,11 +49,21 @@ Observer = Callable[[DataPlane, Sequence[Request], Answered], None]
 class Batcher:
     """Two lanes: small requests are computed together, large ones one by one beside them."""
 
-    def __init__(self, plane: DataPlane, limits: Limits, observe: Observer = lambda *_: None) -> None:
-        """Answer from a data plane, which may be replaced: the next batch is computed by the new one."""
+    def __init__(
+        self, plane: DataPlane, limits: Limits, *, observe: Observer = lambda *_: None, compute: Compute = answer
+    ) -> None:
+        """Answer from a data plane, which may be replaced: the next batch is computed by the new one.
+
+        Args:
+            plane: What answers first.
+            limits: How much may wait.
+            observe: Told of each batch.
+            compute: Answers a batch.
+        """
         self.plane = plane
         self.limits = limits
         self.observe = observe
+        self.compute = compute
         self.waiting: set[Waiting] = set()
         self.waiting_bytes = 0
         self._small = Lane("small", limits.batch_requests, self._compute)
@@ -104,7 +116,7 @@ class Batcher:
         plane = self.plane
         requests = [waiting.request for waiting in batch]
         try:
-            answered = answer(plane, requests, self.limits)
+            answered = self.compute(plane, requests, self.limits)
             self.observe(plane, requests, answered)
         # The outermost loop of a server: whatever a model does to one batch, the next one is computed.
         except Exception as err:

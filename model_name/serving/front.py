@@ -13,7 +13,7 @@ from http import HTTPStatus
 from itertools import count
 from secrets import token_hex
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from zlib import MAX_WBITS, decompressobj
 from zlib import error as ZlibError  # noqa: N812  it is one
 
@@ -25,9 +25,11 @@ from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
 from model_name.serving.cloudevents import EventReply, EventRequest, is_event
 from model_name.serving.limits import Limits
-from model_name.serving.logs import Refusals
+from model_name.serving.refusals import MediaError, MethodError, Refusals, SlowError, UnservedError
 from model_name.serving.requests import Request
 from model_name.serving.security import Guard
+from model_name.serving.state import State
+from model_name.serving.swaps import Repository
 from model_name.serving.telemetry import Telemetry
 from model_name.serving.v1 import V1Request
 from model_name.serving.v2 import BinaryBody, V2Request
@@ -37,6 +39,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+
+Verb = Literal["predict", "explain"]
 
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
@@ -49,14 +53,10 @@ SECURITY: Headers = [
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 RETRY_AFTER: Headers = [(b"retry-after", b"1")]
 OTHERS = re.compile(
-    r"/v1/models/([^/]+?)(?:/versions/[^/]+)?:(predict|explain)|/v2/models/([^/]+)(?:/versions/([^/]+))?/infer"
+    r"/v1/models/([^/]+?)(?:/versions/[^/]+)?:(predict|explain)"
+    r"|/v2/models/([^/]+)(?:/versions/([^/]+))?/infer"
+    r"|/v2/repository/models/([^/]+)/(load|unload)"
 )
-
-
-class UnservedError(ModelNameError, NotImplementedError):
-    """Something of KServe's API that this server does not do: 501, or UNIMPLEMENTED."""
-
-    http_status = 501
 
 
 class Http(NamedTuple):
@@ -86,26 +86,6 @@ class Route:
     is_open: bool = False
 
 
-@dataclass
-class State:
-    """What the probes are told.
-
-    Attributes:
-        is_started: Whether the warm-up is over.
-        is_loaded: Whether a model answers.
-        is_draining: Whether the server is about to end.
-    """
-
-    is_started: bool = False
-    is_loaded: bool = False
-    is_draining: bool = False
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests are to be sent here."""
-        return self.is_started and self.is_loaded and not self.is_draining
-
-
 class Front:
     """Answers HTTP."""
 
@@ -119,7 +99,9 @@ class Front:
         guard: Guard,
         limits: Limits,
         refusals: Refusals,
+        repository: Repository,
         rest: Application,
+        verb: Verb = "predict",
         pages: Mapping[str, Callable[[Scope], Awaitable[Http]]] | None = None,
     ) -> None:
         """Put it in front of `rest`.
@@ -132,7 +114,9 @@ class Front:
             guard: Who may ask.
             limits: How much one may ask.
             refusals: What is told of requests that are refused.
+            repository: Loads and unloads the model, where clients may ask for it.
             rest: What answers everything else.
+            verb: What this server does.
             pages: Other paths that are read.
         """
         self.name = name
@@ -142,7 +126,9 @@ class Front:
         self.guard = guard
         self.limits = limits
         self.refusals = refusals
+        self.repository = repository
         self.rest = rest
+        self.verb = verb
         self.in_flight = 0
         self._ids = map(f"{token_hex(6)}-{{:x}}".format, count(1))
         self.next_id: Callable[[], str] = self._ids.__next__
@@ -154,9 +140,7 @@ class Front:
             "/v2/health/startup": lambda: state.is_started,
         }
         self._routes: dict[str, dict[str, Route]] = {
-            f"{v1}:predict": {"POST": Route("predict", "v1", self._predict)},
-            f"{v1}:explain": {"POST": Route("explain", "v1", self._explain)},
-            f"{v2}/infer": {"POST": Route("infer", "v2", partial(self._infer, version=""))},
+            **self._verbs(v1, v2),
             v1: {"GET": Route("ready", "v1", self._v1_ready, is_open=True)},
             f"{v2}/ready": {"GET": Route("ready", "v2", self._v2_ready, is_open=True)},
             "/metrics": {"GET": Route("metrics", "http", self._metrics, is_open=True)},
@@ -212,6 +196,21 @@ class Front:
             headers = self._versions[key] = [*versions, *SECURITY]
         return [*headers, (b"connection", b"close")] if self.state.is_draining else headers
 
+    def _verbs(self, v1: str, v2: str) -> dict[str, dict[str, Route]]:
+        """What is computed here, and what is another server's."""
+        infer = partial(self._infer, version="")
+        if self.verb == "explain":
+            infer = self._unserved
+        return {
+            f"{v1}:predict": {
+                "POST": Route("predict", "v1", self._predict if self.verb == "predict" else self._unserved)
+            },
+            f"{v1}:explain": {
+                "POST": Route("explain", "v1", self._explain if self.verb == "explain" else self._unserved)
+            },
+            f"{v2}/infer": {"POST": Route("infer", "v2", infer)},
+        }
+
     def _route(self, scope: Scope) -> Route | None:
         """What answers a request; None leaves it to KServe's routes."""
         methods = self._routes.get(scope["path"])
@@ -220,13 +219,16 @@ class Front:
             return route or Route("other", "http", partial(_refuse_method, ", ".join(methods)), is_open=True)
         other = OTHERS.fullmatch(scope["path"])
         if other is None:
-            is_repository = scope["path"].startswith("/v2/repository/")
-            return Route("repository", "v2", self._repository) if is_repository and scope["method"] == "POST" else None
+            return None
         if scope["method"] != "POST":
             return Route("other", "http", partial(_refuse_method, "POST"), is_open=True)
+        if other[5]:
+            return Route("repository", "v2", partial(self._change, name=other[5], change=other[6]))
         name = other[1] or other[3]
         if name != self.name or other[1]:
             return Route("other", "http", partial(_not_found, name, self.name))
+        if self.verb == "explain":
+            return Route("infer", "v2", self._unserved)
         return Route("infer", "v2", partial(self._infer, version=other[4]))
 
     async def _predict(self, scope: Scope, receive: Receive) -> Http:
@@ -255,16 +257,25 @@ class Front:
         return Http(answer.reply, 200, JSON, [_id_header(request_id)], answer.manifest)
 
     async def _answer(self, scope: Scope, request: Request) -> Any:
+        self.repository.require()
         request.connection = scope.get("extensions", {}).get("model_name.connection")
         return await self.batcher.answer(request)
 
     async def _explain(self, scope: Scope, receive: Receive) -> Http:
-        raise UnservedError(f"{self.name} predicts; its explainer is another server")
+        headers = dict(scope["headers"])
+        request = V1Request(await self._body(headers, receive), self._request_id(headers))
+        answer = await self._answer(scope, request)
+        return Http(answer.reply, 200, JSON, [_id_header(request.id)], answer.manifest)
 
-    async def _repository(self, scope: Scope, receive: Receive) -> Http:
-        raise UnservedError(
-            "models are not loaded or unloaded by requests; a server that may be told so says --repository"
-        )
+    async def _unserved(self, scope: Scope, receive: Receive) -> Http:
+        if self.verb == "predict":
+            raise UnservedError(f"{self.name} predicts; its explainer is another server")
+        raise UnservedError(f"{self.name} explains; its predictor is another server")
+
+    async def _change(self, scope: Scope, receive: Receive, name: str, change: str) -> Http:
+        """Load or unload the model, in the words of KServe."""
+        await self.repository.change(name, change)
+        return Http(orjson.dumps({"name": name, change: True}))
 
     async def _v1_ready(self, scope: Scope, receive: Receive) -> Http:
         is_ready = self.state.is_ready
@@ -337,24 +348,6 @@ class Front:
         finally:
             self.in_flight -= 1
             self.telemetry.answered("http", "other", status, perf_counter() - started)
-
-
-class SlowError(DataError):
-    """A client takes too long to say what it wants."""
-
-    http_status = 408
-
-
-class MediaError(DataError):
-    """A body is in an encoding that is not known here."""
-
-    http_status = 415
-
-
-class MethodError(DataError):
-    """A path is asked by a method that it does not have."""
-
-    http_status = 405
 
 
 def refusal(err: ModelNameError) -> Http:

@@ -17,11 +17,12 @@ from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.front import State, UnservedError
 from model_name.serving.limits import Limits
-from model_name.serving.logs import Refusals
+from model_name.serving.refusals import Refusals
 from model_name.serving.requests import Question, Request
 from model_name.serving.security import Guard
+from model_name.serving.state import State
+from model_name.serving.swaps import Repository
 from model_name.serving.telemetry import Telemetry
 from model_name.serving.tensors import Tensor, input_types, output_types, read_table, write_outputs, write_raw
 from model_name.serving.v1 import INTERVAL, read_level
@@ -171,6 +172,7 @@ class Rpc:
         telemetry: Telemetry,
         guard: Guard,
         refusals: Refusals,
+        repository: Repository,
         next_id: Callable[[], str],
         about: Mapping[str, Any],
     ) -> None:
@@ -183,6 +185,7 @@ class Rpc:
             telemetry: What is counted.
             guard: Who may ask.
             refusals: What is told of requests that are refused.
+            repository: Loads and unloads the model, where clients may ask for it.
             next_id: Makes an id for a request without one.
             about: Name, version and extensions of the server.
         """
@@ -192,6 +195,7 @@ class Rpc:
         self.telemetry = telemetry
         self.guard = guard
         self.refusals = refusals
+        self.repository = repository
         self.next_id = next_id
         self.about = about
 
@@ -204,13 +208,14 @@ class Rpc:
             "ModelReady": self._open("ready", self.model_ready),
             "ServerMetadata": self._guarded("metadata", self.server_metadata),
             "ModelMetadata": self._guarded("metadata", self.model_metadata),
-            "RepositoryModelLoad": self._guarded("repository", self.refuse_repository),
-            "RepositoryModelUnload": self._guarded("repository", self.refuse_repository),
+            "RepositoryModelLoad": self._guarded("repository", self.load),
+            "RepositoryModelUnload": self._guarded("repository", self.unload),
         }
         return grpc.method_handlers_generic_handler(SERVICE, _unary(inference))
 
     async def infer(self, message: bytes, context: Any) -> bytes:
         """Predict."""
+        self.repository.require()
         answer = await self.batcher.answer(RpcRequest(message, self.next_id(), name=self.name))
         manifest = answer.manifest
         context.set_trailing_metadata((("x-model-version", manifest.version), ("x-model-semver", manifest.semver)))
@@ -246,9 +251,17 @@ class Rpc:
         )
         return metadata.SerializeToString()  # type: ignore[no-any-return]
 
-    async def refuse_repository(self, message: bytes, context: Any) -> bytes:
-        """Refuse: models are not loaded and unloaded by strangers."""
-        raise UnservedError("models are not loaded or unloaded by requests")
+    async def load(self, message: bytes, context: Any) -> bytes:
+        """Load the model."""
+        name = parse(pb.RepositoryModelLoadRequest, message).model_name
+        await self.repository.change(name, "load")
+        return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True).SerializeToString()  # type: ignore[no-any-return]
+
+    async def unload(self, message: bytes, context: Any) -> bytes:
+        """Unload the model."""
+        name = parse(pb.RepositoryModelUnloadRequest, message).model_name
+        await self.repository.change(name, "unload")
+        return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True).SerializeToString()  # type: ignore[no-any-return]
 
     def _require(self, name: str) -> None:
         if name != self.name:

@@ -3,13 +3,7 @@
 from collections.abc import Iterable
 from hmac import compare_digest
 
-from model_name.errors import ModelNameError
-
-
-class UnauthorizedError(ModelNameError, PermissionError):
-    """A client does not show the token that it needs."""
-
-    http_status = 401
+from model_name.serving.refusals import UnauthorizedError
 
 
 class Guard:

@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
 
-from model_name.errors import ModelNameError
+from model_name.errors import ModelNameError, NotFoundError
 from model_name.serving.batching import Batcher
-from model_name.serving.bundle import GRAPH, MANIFEST, Bundle
+from model_name.serving.bundle import GRAPH, MANIFEST
 from model_name.serving.dataplane import DataPlane
+from model_name.serving.refusals import UnloadedError, UnservedError
+from model_name.serving.state import State
 from model_name.serving.telemetry import Telemetry
 
 logger = logging.getLogger("model_name.serving")
@@ -22,7 +24,13 @@ class Swapper:
     """Watches the folder of the bundle."""
 
     def __init__(
-        self, directory: Path, batcher: Batcher, telemetry: Telemetry, *, seconds: float, load: Callable[[Path], Bundle]
+        self,
+        directory: Path,
+        batcher: Batcher,
+        telemetry: Telemetry,
+        *,
+        seconds: float,
+        load: Callable[[Path], DataPlane],
     ) -> None:
         """Watch from now on.
 
@@ -31,7 +39,7 @@ class Swapper:
             batcher: What serves it.
             telemetry: What is told of each try.
             seconds: Between two looks; none where 0.
-            load: Reads a bundle.
+            load: Reads it, and answers its example.
         """
         self.directory = directory
         self.batcher = batcher
@@ -64,7 +72,7 @@ class Swapper:
             self._seen = stamp(self.directory)
             old = self.batcher.plane.bundle.manifest
             try:
-                plane = await asyncio.to_thread(self._ready)
+                plane = await asyncio.to_thread(self.load, self.directory)
             except ModelNameError:
                 self.telemetry.swaps.labels("refused").inc()
                 raise
@@ -74,10 +82,50 @@ class Swapper:
         self.telemetry.swaps.labels("loaded").inc()
         logger.info("version %s (%s) took over from %s (%s)", new.version, new.semver, old.version, old.semver)
 
-    def _ready(self) -> DataPlane:
-        plane = DataPlane(self.load(self.directory))
-        plane.warm_up()
-        return plane
+
+class Repository:
+    """Loads and unloads the model for clients, where that is enabled: KServe would let anyone who reaches the port."""
+
+    def __init__(self, name: str, state: State, swap: Callable[[], Awaitable[None]], *, is_open: bool) -> None:
+        """Change one model.
+
+        Args:
+            name: Of the model.
+            state: What the probes are told.
+            swap: Loads it anew.
+            is_open: Whether clients may ask for it.
+        """
+        self.name = name
+        self.state = state
+        self.swap = swap
+        self.is_open = is_open
+
+    def require(self) -> None:
+        """Refuse to answer while the model is unloaded.
+
+        Raises:
+            UnloadedError: It is.
+        """
+        if not self.state.is_loaded:
+            raise UnloadedError(f"{self.name} was unloaded; load it to have it answer")
+
+    async def change(self, name: str, change: str) -> None:
+        """Load or unload.
+
+        Raises:
+            UnservedError: Nobody may.
+            NotFoundError: It is another model.
+            ModelNameError: The bundle is broken.
+        """
+        if not self.is_open:
+            raise UnservedError(
+                "models are not loaded or unloaded by requests", hint="start the server with --model_repository true"
+            )
+        if name != self.name:
+            raise NotFoundError(f"there is no model {name[:100]} here; this server serves {self.name}")
+        if change == "load":
+            await self.swap()
+        self.state.is_loaded = change == "load"
 
 
 def stamp(directory: Path) -> Stamp:

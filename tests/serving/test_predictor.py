@@ -26,7 +26,8 @@ from kserve.protocol.infer_type import RequestedOutput
 
 from model_name.core.schemas import Outputs
 from model_name.errors import ConfigError, DataError
-from model_name.serving.__main__ import check_free, main
+from model_name.serving.__main__ import main
+from model_name.serving.options import check_free
 from model_name.serving.batching import Batcher
 from model_name.serving.limits import Limits
 from model_name.serving.server import Address

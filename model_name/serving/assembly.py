@@ -1,0 +1,119 @@
+"""The parts of a server, put together."""
+
+import gc
+import os
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from kserve import ModelRepository, model_server
+from kserve.protocol.dataplane import DataPlane as Protocols
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+from kserve.protocol.rest.server import RESTServer
+
+from model_name.serving.batching import Batcher
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.front import Application, Front, Verb
+from model_name.serving.options import address_of, check_free, tls_of
+from model_name.serving.predictor import Predictor
+from model_name.serving.refusals import Refusals
+from model_name.serving.rpc import SERVICE, Rpc
+from model_name.serving.security import Guard
+from model_name.serving.server import Server
+from model_name.serving.state import State
+from model_name.serving.swaps import Repository, Swapper
+from model_name.serving.telemetry import Telemetry
+
+TOKEN = "MODEL_NAME_TOKEN"  # noqa: S105  its name  # nosec B105
+
+
+def run(
+    args: Namespace,
+    batcher: Batcher,
+    telemetry: Telemetry,
+    *,
+    directory: Path,
+    load: Callable[[Path], DataPlane],
+    verb: Verb = "predict",
+) -> None:
+    """Serve what a batcher answers until a signal.
+
+    Args:
+        args: Of the command line.
+        batcher: What computes.
+        telemetry: What is counted.
+        directory: Where the bundle lies; a new one there takes over.
+        load: Reads it, and answers its example.
+        verb: What this server does.
+
+    Raises:
+        ConfigError: An argument asks for what cannot be done, or a port is taken.
+    """
+    manifest = batcher.plane.bundle.manifest
+    name = args.model_name or manifest.name
+    tls, address = tls_of(args), address_of(args)
+    check_free(address)
+    telemetry.serve(manifest)
+    state = State(is_loaded=True)
+    guard = Guard(os.environ.get(TOKEN, "").encode())
+    swapper = Swapper(directory, batcher, telemetry, seconds=args.watch_seconds, load=load)
+    repository = Repository(name, state, swapper.swap, is_open=args.model_repository)
+    refusals = Refusals(is_quoting=not any(column.sensitive for column in manifest.table.columns.values()))
+    front = Front(
+        name,
+        batcher,
+        state,
+        telemetry=telemetry,
+        guard=guard,
+        limits=batcher.limits,
+        refusals=refusals,
+        repository=repository,
+        rest=routes_of_kserve(args, Predictor(name, batcher)),
+        verb=verb,
+    )
+    rpc = Rpc(
+        name,
+        batcher,
+        state,
+        telemetry=telemetry,
+        guard=guard,
+        refusals=refusals,
+        repository=repository,
+        next_id=front.next_id,
+        about=about(),
+    )
+
+    async def tick() -> None:
+        batcher.expire()
+        await swapper.look()
+
+    server = Server(
+        front,
+        state,
+        address,
+        handler=rpc.handler(),
+        service=SERVICE,
+        tls=tls,
+        args=args,
+        header_seconds=batcher.limits.header_seconds,
+        tick=tick,
+    )
+    gc.collect()
+    gc.freeze()  # what was imported is not looked through again, which would take a tenth of a second
+    server.run()
+    batcher.close()
+
+
+def routes_of_kserve(args: Namespace, model: Predictor) -> Application:
+    """KServe's own routes."""
+    registry = ModelRepository()
+    registry.update(model)
+    extension = ModelRepositoryExtension(model_registry=registry)
+    server = RESTServer("kserve.model_server:app", Protocols(registry), extension, args.http_port)
+    server.create_application()
+    return model_server.app  # type: ignore[no-any-return]
+
+
+def about() -> dict[str, object]:
+    """What the server says of itself in V2."""
+    return {"name": "kserve", "version": model_server.app.version, "extensions": ["binary_tensor_data"]}
