@@ -24,7 +24,15 @@ Table = Mapping[str, Sequence[Any] | NDArray[Any]]
 
 
 class DataPlane:
-    """Answers requests from a bundle."""
+    """Answers requests from a bundle.
+
+    Attributes:
+        bundle: The bundle.
+        inputs: The columns that a request must carry, in their order.
+        names: The same as a set.
+        kinds: Of all columns.
+        blanks: The inputs of which the empty text is a category.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         """Serve a bundle."""
@@ -33,6 +41,9 @@ class DataPlane:
         self.features = bundle.manifest.features
         self.decision = bundle.manifest.decision
         self.inputs = tuple(self.schema.inputs)
+        self.names = frozenset(self.inputs)
+        self.kinds = {name: column.kind for name, column in self.schema.columns.items()}
+        self.blanks = {name for name in self.inputs if "" in self.features.categories(name)}
         self._acceptance = Acceptance(self.schema)
 
     def predict(self, table: Table, *, interval: float | None = None) -> Outputs:

@@ -180,25 +180,31 @@ def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, lis
         return by_column(list(chain.from_iterable(rows)) if len(rows) > 1 else rows[0], plane.inputs), _parts(rows)
     tables = [question.columns(plane.inputs) for question in questions]
     for table in tables:
-        plane.schema.check_names(table)
+        if table.keys() != plane.names:
+            plane.schema.check_names(table)
     lengths = [len(next(iter(table.values()), ())) for table in tables]
     if len(tables) == 1:
         return tables[0], [slice(0, lengths[0])]
     for table, length in zip(tables, lengths, strict=True):
         if any(len(values) != length for values in table.values()):
             raise DataError("the tensors of one request differ in length")  # each alone is told which
+    if all(table.keys() == plane.names for table in tables):
+        by_name = ((name, [_plain(table[name]) for table in tables]) for name in plane.inputs)
+        return {name: [*chain.from_iterable(values)] for name, values in by_name}, _parts(list(map(range, lengths)))
     names = dict.fromkeys(chain.from_iterable(tables))
     joined = {
         name: [*chain.from_iterable(_values(table.get(name), n) for table, n in zip(tables, lengths, strict=True))]
         for name in names
     }
-    return joined, _parts([range(length) for length in lengths])
+    return joined, _parts(list(map(range, lengths)))
 
 
 def _values(values: Sequence[Any] | NDArray[Any] | None, length: int) -> Sequence[Any]:
     """The values of one column as Python has them; none where a request leaves out a column that it may."""
-    if values is None:
-        return [None] * length
+    return [None] * length if values is None else _plain(values)
+
+
+def _plain(values: Sequence[Any] | NDArray[Any]) -> Sequence[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else values
 
 

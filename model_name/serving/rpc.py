@@ -101,7 +101,7 @@ class RpcRequest(Request):
         answer = pb.ModelInferResponse(id=self.id, model_name=self.name, model_version=manifest.version)
         for tensor in write_outputs(outputs, self.wanted):
             message = answer.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-            for name, value in tensor.parameters.items():
+            for name, value in (tensor.parameters or {}).items():
                 message.parameters[name].string_param = value
             if self.is_raw:
                 answer.raw_output_contents.append(write_raw(tensor))
@@ -133,24 +133,29 @@ def read_tensors(message: Any) -> list[Tensor]:
     raw: Sequence[bytes] = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise DataError(f"the request has {len(message.inputs)} inputs and {len(raw)} raw contents")
-    tensors = []
-    for position, item in enumerate(message.inputs):
-        tensor = Tensor(item.name, item.datatype.upper(), list(item.shape))
-        if raw:
-            if item.HasField("contents"):
-                raise DataError(f"{item.name}: has typed contents beside raw ones")
-            tensor.raw = raw[position]
-        else:
-            tensor.values = _contents(item, tensor.datatype)
-        tensors.append(tensor)
-    return tensors
+    if raw:
+        return [_raw_tensor(item, content) for item, content in zip(message.inputs, raw, strict=True)]
+    return [
+        Tensor(item.name, datatype, list(item.shape), _contents(item, datatype))
+        for item in message.inputs
+        for datatype in [item.datatype.upper()]
+    ]
+
+
+def _raw_tensor(item: Any, content: bytes) -> Tensor:
+    if item.HasField("contents"):
+        raise DataError(f"{item.name}: has typed contents beside raw ones")
+    return Tensor(item.name, item.datatype.upper(), list(item.shape), raw=content)
 
 
 def _contents(item: Any, datatype: str) -> list[Any]:
     """The values of typed contents; none where the datatype has no place, which its reader will say."""
-    values = list(getattr(item.contents, CONTENTS[datatype])) if datatype in CONTENTS else []
+    place = CONTENTS.get(datatype)
+    if place is None:
+        return []
+    values = getattr(item.contents, place)
     if datatype != "BYTES":
-        return values
+        return list(values)
     try:
         return [value.decode() for value in values]
     except UnicodeDecodeError as err:

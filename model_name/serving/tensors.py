@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class Tensor:
     shape: Sequence[int]
     values: Any = None
     raw: bytes | memoryview | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] | None = None
 
 
 def read_table(tensors: Sequence[Tensor], plane: DataPlane, limits: Limits) -> Table:
@@ -81,10 +81,21 @@ def read_table(tensors: Sequence[Tensor], plane: DataPlane, limits: Limits) -> T
         name = tensor.name
         if name in table:
             raise DataError(f"{name}: comes twice")
-        column = plane.schema.columns.get(name)
+        kind = plane.kinds.get(name)
+        values = tensor.values
+        if (
+            kind is not None
+            and type(values) is list
+            and tensor.shape == [len(values)]
+            and tensor.datatype in DATATYPES[kind]
+            and 0 < len(values) <= limits.rows
+            and (tensor.datatype != "BYTES" or "" not in values)
+        ):  # the usual case, in one look
+            table[name] = values
+            continue
         # What is not a column is named nevertheless, for the schema to refuse or ignore.
-        table[name] = () if column is None else _read_column(tensor, column.kind, limits)
-        if tensor.datatype == "BYTES" and "" not in plane.features.categories(name):
+        table[name] = () if kind is None else _read_column(tensor, kind, limits)
+        if tensor.datatype == "BYTES" and name not in plane.blanks:
             table[name] = [None if value == "" else value for value in table[name]]
     return table if len(table) == len(plane.inputs) else _without_foreign(table, plane.schema)
 
@@ -105,7 +116,7 @@ def _read_column(tensor: Tensor, kind: Kind, limits: Limits) -> Sequence[Any] | 
     if tensor.datatype not in DATATYPES[kind]:
         fitting = ", ".join(DATATYPES[kind])
         raise DataError(f"{name}: {tensor.datatype} is not a datatype of a {kind} column; these are: {fitting}")
-    if not _is_shape(shape) or len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
+    if not _is_shape(shape) or not shape or shape[1:] not in ([], [1]):
         raise DataError(f"{name}: has shape {list(shape)}, the shape of a column is [n] or [n, 1]")
     _check_rows(name, shape[0], limits)
     values = _flat(tensor, shape[0])
@@ -135,13 +146,13 @@ def _read_matrix(tensor: Tensor, plane: DataPlane, limits: Limits) -> Table:
     table = {}
     for position, column in enumerate(names):
         values = flat[position :: len(names)]
-        is_missing = texts and "" not in plane.features.categories(column)
+        is_missing = texts and column not in plane.blanks
         table[column] = [None if value == "" else value for value in values] if is_missing else values
     return table
 
 
 def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, Sequence) and all(type(size) is int and size >= 0 for size in shape)
+    return type(shape) is list and {int}.issuperset(map(type, shape)) and min(shape, default=0) >= 0
 
 
 def _check_rows(name: str, rows: int, limits: Limits) -> None:
@@ -218,7 +229,7 @@ def write_outputs(outputs: Outputs, wanted: Sequence[str]) -> list[Tensor]:
         tensors["probabilities"] = _tensor("probabilities", outputs.probabilities, classes)
     for name, ends in (("lower", outputs.lower), ("upper", outputs.upper)):
         if ends is not None:
-            tensors[name] = _tensor(name, ends, {})
+            tensors[name] = _tensor(name, ends)
     for name in wanted:
         if name not in tensors:
             raise DataError(f"{name}: is not an output; these are: {', '.join(tensors)}")
@@ -234,7 +245,7 @@ def label_tensor(outputs: Outputs) -> Tensor:
     return Tensor("prediction", datatype, shape, outputs.prediction.astype(LABEL_DTYPES[datatype]))
 
 
-def _tensor(name: str, values: NDArray[Any], parameters: Mapping[str, Any]) -> Tensor:
+def _tensor(name: str, values: NDArray[Any], parameters: Mapping[str, Any] | None = None) -> Tensor:
     return Tensor(name, "FP64", values.shape, values.astype(np.float64), parameters=parameters)
 
 

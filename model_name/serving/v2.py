@@ -19,6 +19,7 @@ from model_name.serving.v1 import read_level
 
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
+INTEGERS = frozenset({int})
 BINARY_SIZE = "binary_data_size"
 BINARY_DATA = "binary_data"
 BINARY_OUTPUT = "binary_data_output"
@@ -89,7 +90,7 @@ class V2Request(Request):
         parts: list[bytes] = []
         described = []
         for tensor in tensors:
-            parameters = dict(tensor.parameters)
+            parameters = dict(tensor.parameters or {})
             item: dict[str, Any] = {"name": tensor.name, "shape": list(tensor.shape), "datatype": tensor.datatype}
             if self.wanted.get(tensor.name, self.all_binary):
                 parts.append(write_raw(tensor))
@@ -142,8 +143,8 @@ def _read_tensors(inputs: Sequence[Any], tail: memoryview) -> tuple[list[Tensor]
     tensors = []
     start = 0
     for place, raw in enumerate(inputs):
-        tensor = _read_tensor(raw, f"the body.inputs.{place}")
-        size = tensor.parameters.get(BINARY_SIZE)
+        tensor = _read_tensor(raw, place)
+        size = None if tensor.parameters is None else tensor.parameters.get(BINARY_SIZE)
         if size is not None:
             if type(size) is not int or size < 0 or start + size > len(tail):
                 raise DataError(f"{tensor.name}: {BINARY_SIZE} {str(size)[:100]} does not fit the body")
@@ -157,20 +158,28 @@ def _read_tensors(inputs: Sequence[Any], tail: memoryview) -> tuple[list[Tensor]
     return tensors, start
 
 
-def _read_tensor(raw: Any, place: str) -> Tensor:
-    item = _object(raw, place)
+def _read_tensor(raw: Any, position: int) -> Tensor:
+    if type(raw) is dict and len(raw) == 4:  # the usual case, in one look
+        name, shape, datatype, values = map(raw.get, ("name", "shape", "datatype", "data"))
+        if type(name) is str and type(datatype) is str and type(values) is list and _is_shape(shape):
+            return Tensor(name, datatype.upper(), shape, values)
+    item = _object(raw, f"the body.inputs.{position}")
     name = item.get("name")
     if not isinstance(name, str):
-        raise DataError(f"{place}.name: {_absent(item, 'name')}")
+        raise DataError(f"the body.inputs.{position}.name: {_absent(item, 'name')}")
     shape, datatype, values = item.get("shape"), item.get("datatype"), item.get("data")
-    if type(shape) is not list or any(type(size) is not int for size in shape):
+    if not _is_shape(shape):
         raise DataError(f"{name}: shape: {_absent(item, 'shape', 'a list of integers')}")
     if not isinstance(datatype, str):
         raise DataError(f"{name}: datatype: {_absent(item, 'datatype')}")
     if values is not None and not isinstance(values, list):
         raise DataError(f"{name}: data: is not a list")
-    parameters = _parameters(item, name) if "parameters" in item else {}
+    parameters = _parameters(item, name) if "parameters" in item else None
     return Tensor(name, datatype.upper(), shape, values, parameters=parameters)
+
+
+def _is_shape(shape: Any) -> bool:
+    return type(shape) is list and INTEGERS.issuperset(map(type, shape))
 
 
 def _object(value: Any, place: str) -> Mapping[str, Any]:
