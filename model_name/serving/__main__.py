@@ -16,8 +16,9 @@ from model_name.serving.assembly import run
 from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.options import MODELS, address_of, limits_of, make_parser
+from model_name.serving.options import MODELS, address_of, limits_of, log_of, make_parser
 from model_name.serving.telemetry import Telemetry
+from model_name.serving.watching import Watcher
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +44,11 @@ def serve(args: Namespace) -> None:
     """
     address_of(args)
     logs.configure(args)
+    plane = load(args.bundle)
     telemetry = Telemetry(args.slot)
-    batcher = Batcher(load(args.bundle), limits_of(args))
-    run(args, batcher, telemetry, directory=args.bundle, load=load)
+    watcher = Watcher(telemetry, log_of(args))
+    batcher = Batcher(plane, limits_of(args), observe=watcher)
+    run(args, batcher, telemetry, directory=args.bundle, load=load, watcher=watcher)
 
 
 def load(directory: Path) -> DataPlane:

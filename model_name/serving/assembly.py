@@ -23,7 +23,9 @@ from model_name.serving.server import Server
 from model_name.serving.state import State
 from model_name.serving.swaps import Repository, Swapper
 from model_name.serving.telemetry import Telemetry
+from model_name.serving.watching import Watcher
 
+LOG_SECONDS = 5.0  # to write what waits to be written at the end
 COLLECT = (20_000, 20, 20)  # new objects, and collections of the younger generation, before a generation is looked at
 TOKEN = "MODEL_NAME_TOKEN"  # noqa: S105  its name  # nosec B105
 
@@ -35,6 +37,7 @@ def run(
     *,
     directory: Path,
     load: Callable[[Path], DataPlane],
+    watcher: Watcher,
     verb: Verb = "predict",
 ) -> None:
     """Serve what a batcher answers until a signal.
@@ -45,6 +48,7 @@ def run(
         telemetry: What is counted.
         directory: Where the bundle lies; a new one there takes over.
         load: Reads it, and answers its example.
+        watcher: What notes the answers.
         verb: What this server does.
 
     Raises:
@@ -86,6 +90,7 @@ def run(
 
     async def tick() -> None:
         batcher.expire()
+        watcher.count()
         await swapper.look()
 
     server = Server(
@@ -100,8 +105,10 @@ def run(
         tick=tick,
     )
     spare_collector()
+    watcher.start()
     server.run()
     batcher.close()
+    watcher.close(LOG_SECONDS)
 
 
 def spare_collector() -> None:

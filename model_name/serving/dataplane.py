@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_name.core.acceptance import Acceptance
-from model_name.core.columns import Columns
+from model_name.core.columns import Columns, Problems, decode_column
 from model_name.core.features import Matrix
 from model_name.core.schemas import Outputs, TableSchema
 from model_name.errors import DataError
@@ -82,6 +82,17 @@ class DataPlane:
         """
         columns = self._acceptance.columns(table)
         return self.schema.check_request(table) if columns is None else columns
+
+    def others(self, table: Table) -> Columns:
+        """The columns that a request carries beside the inputs, as far as they can be read: what names a row, say."""
+        if len(table) == len(self.inputs):
+            return {}
+        columns = self.schema.columns
+        return {
+            name: decode_column(name, columns[name], values, Problems())
+            for name, values in table.items()
+            if name in columns and name not in self.names
+        }
 
     def features_of(self, columns: Columns) -> Matrix:
         """The features of typed columns.

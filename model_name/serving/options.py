@@ -7,13 +7,16 @@ from pathlib import Path
 
 from kserve import model_server
 from kserve.utils.utils import strtobool
+from pydantic import ValidationError
 
 from model_name.errors import ConfigError
 from model_name.serving.limits import Limits
+from model_name.serving.predictions import LogSettings, PredictionLog
 from model_name.serving.server import Address, Tls
 
 MODELS = Path("/mnt/models")  # where KServe's storage initializer puts what `storageUri` names
 SLOT = "MODEL_NAME_SLOT"
+LOG_KEY = "MODEL_NAME_LOG_KEY"
 
 
 def make_parser(prog: str, description: str | None) -> ArgumentParser:
@@ -33,6 +36,9 @@ def make_parser(prog: str, description: str | None) -> ArgumentParser:
     add("--grace_seconds", type=float, default=30.0, help="From there until what is not answered is dropped.")
     add("--watch_seconds", type=float, default=5.0, help="Between two looks for a new bundle; 0 never looks.")
     add("--ssl_client_ca", type=Path, default=None, help="Clients must show a certificate that it signed (mTLS).")
+    add("--prediction_log", default="", metavar="URL", help="A folder, or any fsspec URL; there is no log else.")
+    add("--log_sampling", type=float, default=1.0, help="The share of requests in the log.")
+    add("--log_text_ids", type=strtobool, default=False, help="Whether text-id columns are in the log.")
     add("--max_body_bytes", type=int, default=limits.body_bytes, help="Of one request.")
     add("--max_rows", type=int, default=limits.rows, help="Of one request.")
     add("--max_text_length", type=int, default=limits.text_length, help="Of one text, in characters.")
@@ -62,6 +68,23 @@ def limits_of(args: Namespace) -> Limits:
         body_seconds=args.body_seconds,
         answer_seconds=args.answer_seconds,
     )
+
+
+def log_of(args: Namespace) -> PredictionLog | None:
+    """The prediction log that the arguments ask for.
+
+    Raises:
+        ConfigError: It cannot be one.
+        DependencyError: The package for its URL is missing.
+    """
+    if not args.prediction_log:
+        return None
+    try:
+        settings = LogSettings(url=args.prediction_log, sampling=args.log_sampling, text_ids=bool(args.log_text_ids))
+    except ValidationError as err:
+        first = err.errors()[0]
+        raise ConfigError(f"--log_{first['loc'][0]}: {first['msg']}") from err
+    return PredictionLog(settings, slot=args.slot, key=os.environ.get(LOG_KEY, "").encode())
 
 
 def tls_of(args: Namespace) -> Tls | None:

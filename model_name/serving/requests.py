@@ -111,7 +111,7 @@ class Group:
     Attributes:
         requests: Whose rows they are.
         rows: Which rows each has.
-        columns: The checked columns.
+        columns: The checked columns, and others of the schema that came with them.
         outputs: The answer to all rows.
     """
 
@@ -166,7 +166,8 @@ def _answer_some(
             answered.replies[position] = requests[position].write(outputs.take(part), manifest)
         except DataError as err:
             answered.replies[position] = err
-    answered.groups.append(Group([requests[position] for position in positions], rows, columns, outputs))
+    asked = [requests[position] for position in positions]
+    answered.groups.append(Group(asked, rows, columns | plane.others(table), outputs))
 
 
 def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, list[slice]]:
