@@ -6,7 +6,8 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from kserve import ModelRepository, model_server
+from kserve import model_server
+from kserve.model_repository import ModelRepository
 from kserve.protocol.dataplane import DataPlane as Protocols
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer

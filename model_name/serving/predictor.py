@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kserve import Model
+from kserve.model import Model
 
 from model_name.serving.batching import Batcher
 from model_name.serving.tensors import input_types, output_types
