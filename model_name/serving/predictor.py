@@ -14,25 +14,15 @@ from kserve.errors import InvalidInput
 from numpy.typing import NDArray
 
 from model_name.core.columns import Kind, label_text
-from model_name.core.schemas import Label, Outputs
+from model_name.core.schemas import Outputs
 from model_name.errors import DataError
 from model_name.serving.dataplane import DataPlane
+from model_name.serving.tensors import DATATYPES, label_datatype
 
 INTERVAL = "interval"
 """The parameter of a request that asks for prediction intervals, by their level."""
 
 FORWARD_THREADS = 4  # more would wait for the same cores
-
-INTEGERS = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
-NUMBERS = ("FP64", "FP32", "FP16", *INTEGERS)
-DATATYPES: dict[Kind, tuple[str, ...]] = {
-    "numeric": NUMBERS,
-    "boolean": ("BOOL", *NUMBERS),
-    "category": ("BYTES", "BOOL", *INTEGERS),
-    "datetime": ("BYTES",),
-    "text-id": ("BYTES", *INTEGERS),
-}
-"""What a tensor of each kind may hold. The first is what the metadata asks for."""
 
 LABEL_DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT64": np.int64}
 
@@ -313,14 +303,6 @@ def tensor_of(
     else:
         tensor.data = values.reshape(-1).tolist()
     return tensor
-
-
-def label_datatype(classes: Sequence[Label]) -> str:
-    """The datatype of the predictions: labels keep theirs if all are of one."""
-    if not classes:
-        return "FP64"
-    types = {type(label) for label in classes}
-    return "BOOL" if types == {bool} else "INT64" if types == {int} else "BYTES"
 
 
 def label_array(outputs: Outputs) -> NDArray[Any]:

@@ -30,7 +30,7 @@ from model_name.errors import ConfigError, DataError
 from model_name.serving.__main__ import Refusals, check_free, main
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.predictor import Predictor, label_datatype
+from model_name.serving.predictor import Predictor
 
 if TYPE_CHECKING:
     from conftest import Row, Server, StartServer
@@ -600,20 +600,6 @@ def test_metadata_tell_the_schema_of_the_bundle(servers: dict[str, Server], task
     for side, expected in (("inputs", inputs), ("outputs", outputs)):
         assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in by_rest[side]] == expected
         assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in getattr(by_grpc, side)] == expected
-
-
-@pytest.mark.parametrize(
-    ("classes", "datatype"),
-    [
-        pytest.param((), "FP64", id="a regression"),
-        pytest.param((False, True), "BOOL", id="booleans"),
-        pytest.param((0, 1, 2), "INT64", id="integers"),
-        pytest.param(("a", "b"), "BYTES", id="texts"),
-        pytest.param((0, "a", True), "BYTES", id="a mixture"),
-    ],
-)
-def test_labels_keep_their_datatype(classes: tuple[Any, ...], datatype: str) -> None:
-    assert label_datatype(classes) == datatype
 
 
 # gRPC
