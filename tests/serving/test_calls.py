@@ -58,7 +58,6 @@ def test_a_token_is_read_from_the_environment(manifest: Manifest) -> None:
     compile(python.code, "call", "exec")
 
 
-@pytest.mark.slow
 def test_a_server_answers_all_of_them(bundles: dict[str, Bundle], start_server: "StartServer") -> None:
     # Given a server of a bundle
     bundle = bundles["multiclass"]
