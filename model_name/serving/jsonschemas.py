@@ -120,21 +120,27 @@ def bounds(column: Column) -> str:
 
 def row(manifest: Manifest) -> Schema:
     """A row as an object."""
-    table = manifest.table
-    unused = {name: SENT_ANYWAY for name in table.columns if name not in table.inputs}
+    table, inputs = manifest.table, manifest.table.inputs
     is_open = table.extra == "drop"
     forbidden = {table.target.name: False} if is_open else {}
-    rules = [rule.holds for rule in table.rules if table.inputs.keys() >= {*rule.columns}]
+    rules = [rule.holds for rule in table.rules if inputs.keys() >= {*rule.columns}]
     must_hold = f"It must hold: {'; '.join(rules)}." if rules else ""
     return {
         "type": "object",
         "description": f"A row by input. All rows of a request have the same keys. {must_hold}".strip(),
-        "properties": {name: ref(component(place, name)) for place, name in enumerate(table.inputs)}
-        | unused
-        | forbidden,
-        "required": list(table.inputs),
+        "properties": {
+            **{name: ref(component(place, name)) for place, name in enumerate(inputs)},
+            **dict.fromkeys(unused(manifest), SENT_ANYWAY),
+            **forbidden,
+        },
+        "required": list(inputs),
         "additionalProperties": is_open,
     }
+
+
+def unused(manifest: Manifest) -> list[str]:
+    """The columns that a request may hold, and that are not looked at."""
+    return [name for name, column in manifest.table.columns.items() if not column.is_input]
 
 
 def row_array(manifest: Manifest) -> Schema:
@@ -242,11 +248,10 @@ def input_tensor(manifest: Manifest, position: int, name: str) -> Schema:
 
 def unused_tensor(manifest: Manifest) -> list[Schema]:
     """The tensor of what is accepted and not looked at, if anything is."""
-    table = manifest.table
-    unused = [name for name in table.columns if name not in table.inputs]
+    table, names = manifest.table, unused(manifest)
     if table.extra == "drop":
         return [tensor({"not": {"enum": [*table.inputs, table.target.name]}}, {}, {"type": "array"}, {})]
-    return [tensor({"enum": unused}, {}, {"type": "array"}, {})] if unused else []
+    return [tensor({"enum": names}, {}, {"type": "array"}, {})] if names else []
 
 
 def infer_response(manifest: Manifest) -> Schema:
