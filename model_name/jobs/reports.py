@@ -12,6 +12,7 @@ import model_name
 from model_name.core.columns import Column
 from model_name.core.metrics import Metric
 from model_name.core.versions import LATEST, Ref
+from model_name.core.wording import between, number, percent
 from model_name.errors import NotFoundError
 from model_name.io.configs import exists
 from model_name.io.datasets import replacing
@@ -23,7 +24,7 @@ from model_name.jobs.preparation import PreparationResult, findings_place
 from model_name.jobs.promotion import PromotionResult
 from model_name.jobs.reporting import featurepictures, pictures
 from model_name.jobs.reporting.comparisons import importance_changes
-from model_name.jobs.reporting.pages import between, number, percent, render
+from model_name.jobs.reporting.pages import render
 from model_name.jobs.reporting.records import (
     Detail,
     Difference,
@@ -34,11 +35,10 @@ from model_name.jobs.reporting.records import (
     search_of,
 )
 from model_name.serving.bundle import ColumnProfile
+from model_name.serving.profiles import profile_words
 
 REPORT = "report.html"
 CHAMPION = "champion"  # what an evaluation calls the one that it compared with
-SHOWN_VALUES = 3
-BOOLEANS = {"1.0": "true", "0.0": "false"}  # a checked frame holds booleans as numbers
 
 
 class ReportResult(Result):
@@ -336,18 +336,6 @@ def column_words(name: str, column: Column, profile: ColumnProfile, prepared: Pr
     if column.sensitive:
         return "sensitive, its values are not shown"
     return profile_words(column, profile) or range_words(name, prepared)
-
-
-def profile_words(column: Column, profile: ColumnProfile) -> str:
-    """What a column holds in the training part."""
-    if profile.quantiles:
-        middle = profile.quantiles[len(profile.quantiles) // 2]
-        return f"{number(profile.quantiles[0])} … {number(middle)} … {number(profile.quantiles[-1])}"
-    names = BOOLEANS if column.kind == "boolean" else {}
-    first = list(profile.shares.items())[:SHOWN_VALUES]
-    words = ", ".join(f"{names.get(value, value)} {percent(share)}" for value, share in first)
-    left = len(profile.shares) - SHOWN_VALUES
-    return f"{words}, {left:,} more" if left > 0 else words
 
 
 def range_words(name: str, prepared: PreparationResult | None) -> str:

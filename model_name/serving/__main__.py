@@ -5,8 +5,6 @@ MODEL_NAME_TOKEN is the bearer token that clients must show, MODEL_NAME_LOG_KEY 
 sensitive values in the prediction log.
 """
 
-# ruff: noqa: E402  the order of the imports is the point
-
 from model_name.serving import slim
 
 if __name__ == "__main__":

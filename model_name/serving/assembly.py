@@ -14,8 +14,10 @@ from kserve.protocol.rest.server import RESTServer
 
 from model_name.serving.batching import Batcher
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.front import Application, Front, Verb
+from model_name.serving.front import Front, Verb
+from model_name.serving.http import Application
 from model_name.serving.options import address_of, check_free, tls_of
+from model_name.serving.pages import Pages
 from model_name.serving.predictor import Predictor
 from model_name.serving.refusals import Refusals
 from model_name.serving.rpc import SERVICE, Rpc
@@ -65,6 +67,7 @@ def run(
     swapper = Swapper(directory, batcher, telemetry, seconds=args.watch_seconds, load=load)
     repository = Repository(name, state, swapper.swap, is_open=args.model_repository)
     refusals = Refusals(is_quoting=not any(column.sensitive for column in manifest.table.columns.values()))
+    pages = Pages(name, args.slot, batcher, needs_token=guard.is_asking)
     front = Front(
         name,
         batcher,
@@ -75,6 +78,7 @@ def run(
         refusals=refusals,
         repository=repository,
         rest=routes_of_kserve(args, Predictor(name, batcher)),
+        pages={"/": pages.root, "/openapi.json": pages.openapi} if verb == "predict" else {},
         verb=verb,
     )
     rpc = Rpc(

@@ -4,7 +4,6 @@ KServe's routes spend a quarter of a millisecond on each request before a model 
 bytes to the batcher, and its answer from the batcher to the socket.
 """
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -13,19 +12,18 @@ from http import HTTPStatus
 from itertools import count
 from secrets import token_hex
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
-from zlib import MAX_WBITS, decompressobj
-from zlib import error as ZlibError  # noqa: N812  it is one
+from typing import Any, Literal
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from model_name.errors import DataError, ModelNameError, NotFoundError, TooLargeError
+from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
 from model_name.serving.cloudevents import EventReply, EventRequest, is_event
+from model_name.serving.http import JSON, Application, Headers, Http, Receive, Scope, Send, read_body
 from model_name.serving.limits import Limits
-from model_name.serving.refusals import MediaError, MethodError, Refusals, SlowError, UnservedError
+from model_name.serving.refusals import MethodError, Refusals, UnservedError
 from model_name.serving.requests import Request
 from model_name.serving.security import Guard
 from model_name.serving.state import State
@@ -34,16 +32,9 @@ from model_name.serving.telemetry import Telemetry
 from model_name.serving.v1 import V1Request
 from model_name.serving.v2 import BinaryBody, V2Request
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-
+Handler = Callable[[Scope, Receive], Awaitable[Http]]
 Verb = Literal["predict", "explain"]
 
-JSON = b"application/json"
-HTML = b"text/html; charset=utf-8"
 SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -59,16 +50,6 @@ OTHERS = re.compile(
 )
 
 
-class Http(NamedTuple):
-    """An answer."""
-
-    body: bytes
-    status: int = 200
-    content_type: bytes = JSON
-    headers: Headers = []
-    manifest: Manifest | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Route:
     """What answers a path.
@@ -82,7 +63,7 @@ class Route:
 
     name: str
     protocol: str
-    handle: Callable[[Scope, Receive], Awaitable[Http]]
+    handle: Handler
     is_open: bool = False
 
 
@@ -102,7 +83,7 @@ class Front:
         repository: Repository,
         rest: Application,
         verb: Verb = "predict",
-        pages: Mapping[str, Callable[[Scope], Awaitable[Http]]] | None = None,
+        pages: Mapping[str, Handler],
     ) -> None:
         """Put it in front of `rest`.
 
@@ -148,7 +129,7 @@ class Front:
                 path: {"GET": Route("health", "v2", partial(_probe, path, is_), is_open=True)}
                 for path, is_ in probes.items()
             },
-            **{path: {"GET": Route("page", "http", partial(_page, page))} for path, page in (pages or {}).items()},
+            **{path: {"GET": Route("page", "http", page)} for path, page in pages.items()},
         }
         telemetry.watch(queued=lambda: batcher.queued, in_flight=lambda: self.in_flight)
 
@@ -233,7 +214,7 @@ class Front:
 
     async def _predict(self, scope: Scope, receive: Receive) -> Http:
         headers = dict(scope["headers"])
-        body = await self._body(headers, receive)
+        body = await read_body(headers, receive, self.limits)
         request_id = self._request_id(headers)
         if is_event(headers):
             event = EventRequest(body, request_id, headers=headers, name=self.name)
@@ -246,7 +227,7 @@ class Front:
 
     async def _infer(self, scope: Scope, receive: Receive, version: str) -> Http:
         headers = dict(scope["headers"])
-        body = await self._body(headers, receive)
+        body = await read_body(headers, receive, self.limits)
         request_id = self._request_id(headers)
         request = V2Request(body, request_id, name=self.name, version=version, json_length=_json_length(headers))
         answer = await self._answer(scope, request)
@@ -263,7 +244,7 @@ class Front:
 
     async def _explain(self, scope: Scope, receive: Receive) -> Http:
         headers = dict(scope["headers"])
-        request = V1Request(await self._body(headers, receive), self._request_id(headers))
+        request = V1Request(await read_body(headers, receive, self.limits), self._request_id(headers))
         answer = await self._answer(scope, request)
         return Http(answer.reply, 200, JSON, [_id_header(request.id)], answer.manifest)
 
@@ -291,41 +272,6 @@ class Front:
         """What the client calls its request, if that can stand in a header and in a log; else one of ours."""
         given = headers.get(b"x-request-id")
         return given.decode() if given and REQUEST_ID.fullmatch(given) else self.next_id()
-
-    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """The body of a request.
-
-        Raises:
-            TooLargeError: It is longer than it may be.
-            DataError: It does not come, or is encoded as nothing that is known.
-        """
-        most = self.limits.body_bytes
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > most:
-            raise TooLargeError(f"the body has {int(length)} bytes, this server takes {most}")
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            body = await self._rest_of_body(body, receive)
-        encoding = headers.get(b"content-encoding")
-        return body if encoding is None else _decoded(body, encoding, most)
-
-    async def _rest_of_body(self, first: bytes, receive: Receive) -> bytes:
-        parts, size = [first], len(first)
-        try:
-            async with asyncio.timeout(self.limits.body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise DataError("the body was cut off")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > self.limits.body_bytes:
-                        raise TooLargeError(f"the body has more than {self.limits.body_bytes} bytes")
-                    if not message.get("more_body"):
-                        return b"".join(parts)
-        except TimeoutError as err:
-            raise SlowError(f"the body did not come within {self.limits.body_seconds:g} s") from err
 
     async def _leave(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let KServe's routes answer."""
@@ -381,10 +327,6 @@ async def _probe(path: str, is_so: Callable[[], bool], scope: Scope, receive: Re
     return Http(orjson.dumps({word: found}), 200 if found else 503)
 
 
-async def _page(page: Callable[[Scope], Awaitable[Http]], scope: Scope, receive: Receive) -> Http:
-    return await page(scope)
-
-
 async def _refuse_method(allowed: str, scope: Scope, receive: Receive) -> Http:
     raise MethodError(f"{scope['method']} is not what {scope['path'][:200]} takes; that is {allowed}", hint=allowed)
 
@@ -405,30 +347,6 @@ def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
     if not length.isdigit() or len(length) > 12:
         raise DataError("Inference-Header-Content-Length is not a number of bytes")
     return int(length)
-
-
-def _decoded(body: bytes, encoding: bytes, most: int) -> bytes:
-    """A compressed body, unpacked as far as it may be long.
-
-    Raises:
-        MediaError: It is compressed by something else.
-        DataError: It is broken.
-        TooLargeError: It is longer than it may be.
-    """
-    if encoding == b"identity":
-        return body
-    if encoding not in (b"gzip", b"deflate"):
-        raise MediaError("the body is encoded as nothing that this server knows: gzip, deflate")
-    unpacker = decompressobj(wbits=MAX_WBITS | 32)  # either, by its header
-    try:
-        unpacked = unpacker.decompress(body, most + 1)
-    except ZlibError as err:
-        raise DataError(f"the body is not {encoding.decode()}: {err}") from err
-    if len(unpacked) > most:
-        raise TooLargeError(f"the body has more than {most} bytes when it is unpacked")
-    if not unpacker.eof:
-        raise DataError("the body was cut off")
-    return unpacked
 
 
 def _id_header(request_id: str) -> tuple[bytes, bytes]:

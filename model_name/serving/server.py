@@ -21,7 +21,7 @@ from kserve.protocol.rest.ssl_cert_refresher import SSLCertRefresher
 from uvicorn.server import ServerState
 
 from model_name.serving.connections import Connection, Listener, close_connections, close_slow
-from model_name.serving.front import Application
+from model_name.serving.http import Application
 from model_name.serving.state import State
 
 logger = logging.getLogger("model_name.serving")

@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "br", "path", "rect"}
+VOID = {"meta", "br", "path", "rect", "input", "link"}
 
 
 class Page(HTMLParser):

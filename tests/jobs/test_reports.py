@@ -9,7 +9,6 @@ import pytest
 from model_name.core.metrics import Metric
 from model_name.jobs.preparation import PreparationResult
 from model_name.jobs.promotion import PromotionResult
-from model_name.jobs.reporting.pages import number, percent, size
 from model_name.jobs.reporting.records import Best, Detail, Difference, Search
 from model_name.jobs.reports import (
     column_rows,
@@ -235,19 +234,3 @@ def test_columns_are_told_by_shares_quantiles_or_their_range(findings):
     assert found["moment"]["words"] == "2024-01-01 … 2024-03-10 21:00 (whole table)"
     assert re.fullmatch(r"[\d.]+ … [\d.]+ … [\d.]+", found["size"]["words"])
     assert found["moment"]["spark"] is None
-
-
-@pytest.mark.parametrize(
-    ("told_value", "words"),
-    [
-        pytest.param(number(None), "–", id="nothing"),
-        pytest.param(number(123456.7), "123,457", id="large"),
-        pytest.param(number(0.00012345), "0.0001234", id="small"),
-        pytest.param(percent(0.0001), "< 0.1 %", id="nearly none"),
-        pytest.param(percent(0.0), "0.0 %", id="none"),
-        pytest.param(size(512), "512 bytes", id="bytes"),
-        pytest.param(size(3 * 1024**2), "3 MiB", id="mebibytes"),
-    ],
-)
-def test_figures_are_short(told_value, words):
-    assert told_value == words

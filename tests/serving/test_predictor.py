@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import socket
 import subprocess
 import sys
@@ -25,16 +24,15 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from kserve.protocol.infer_type import RequestedOutput
 
 from model_name.core.schemas import Outputs
-from model_name.errors import ConfigError, DataError
+from model_name.errors import ConfigError
 from model_name.serving.__main__ import main
-from model_name.serving.options import check_free
 from model_name.serving.batching import Batcher
-from model_name.serving.limits import Limits
-from model_name.serving.server import Address
-from model_name.serving.v1 import V1Request
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.tensors import label_datatype
+from model_name.serving.limits import Limits
+from model_name.serving.options import check_free
+from model_name.serving.server import Address
+from model_name.serving.v1 import V1Request
 
 if TYPE_CHECKING:
     from conftest import Row, Server, StartServer
@@ -458,9 +456,7 @@ BAD_TENSORS = [
         "sold: INT64 is not a datatype of a datetime column; these are: BYTES",
         id="INT64 for a datetime",
     ),
-    pytest.param(
-        {"area": {"data": [61.5, float("nan"), 8.0]}}, "area, row 1: ", id="NaN where nothing may be missing"
-    ),
+    pytest.param({"area": {"data": [61.5, float("nan"), 8.0]}}, "area, row 1: ", id="NaN where nothing may be missing"),
     pytest.param({"area": {"data": [1.0, float("inf"), 8.0]}}, "area, row 1: ", id="infinity"),
     pytest.param(
         {"sold": {"data": ["2025-03-07", "2025-03-08", ""]}},
@@ -608,20 +604,6 @@ def test_metadata_tell_the_schema_of_the_bundle(servers: dict[str, Server], task
     for side, expected in (("inputs", inputs), ("outputs", outputs)):
         assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in by_rest[side]] == expected
         assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in getattr(by_grpc, side)] == expected
-
-
-@pytest.mark.parametrize(
-    ("classes", "datatype"),
-    [
-        pytest.param((), "FP64", id="a regression"),
-        pytest.param((False, True), "BOOL", id="booleans"),
-        pytest.param((0, 1, 2), "INT64", id="integers"),
-        pytest.param(("a", "b"), "BYTES", id="texts"),
-        pytest.param((0, "a", True), "BYTES", id="a mixture"),
-    ],
-)
-def test_labels_keep_their_datatype(classes: tuple[Any, ...], datatype: str) -> None:
-    assert label_datatype(classes) == datatype
 
 
 # gRPC

@@ -6,12 +6,13 @@ from typing import Literal
 
 from model_name.core.documents import Frozen, Many
 from model_name.core.metrics import Metric
+from model_name.core.wording import between, number, percent, size
 from model_name.io.datasets import replacing
 from model_name.jobs.explanations import ExplanationResult
 from model_name.jobs.promotion import PromotionResult
 from model_name.jobs.reporting.contracts import Change, contract_changes, decision_changes
 from model_name.jobs.reporting.featurepictures import importance_picture, importance_shares
-from model_name.jobs.reporting.pages import between, number, percent, render, size
+from model_name.jobs.reporting.pages import render
 from model_name.jobs.reporting.pictures import Picture, metric_pair
 from model_name.jobs.reporting.records import Findings
 

@@ -1,24 +1,22 @@
 """The pictures of what a version looks at: importances, contributions row by row, and the inputs themselves."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from model_name.core.columns import label_text
 from model_name.core.schemas import TableSchema
+from model_name.core.wording import percent
 from model_name.jobs.explanations import ExplanationResult
-from model_name.jobs.reporting.pages import percent
 from model_name.jobs.reporting.pictures import Picture
 from model_name.jobs.reporting.plots import SHADES, Axis, Chart, number_axis, spark
 from model_name.jobs.reporting.records import Findings
 from model_name.serving.bundle import ColumnProfile
+from model_name.serving.profiles import BINS, bin_shares
 
 BARS = 15  # features, the others are in the table
 SWARMED = 8
 DEPENDENCES = 4
-SPARK_BINS = 24
 
 
 def importance_picture(now: ExplanationResult, before: ExplanationResult | None, other: str) -> Picture:
@@ -154,17 +152,5 @@ def sparkline(name: str, profile: ColumnProfile) -> Markup | None:
     if profile.quantiles:
         return spark(bin_shares(profile.quantiles), f"Distribution of {name}")
     if profile.shares:
-        return spark(list(profile.shares.values())[:SPARK_BINS], f"Shares of {name}, the most frequent first")
+        return spark(list(profile.shares.values())[:BINS], f"Shares of {name}, the most frequent first")
     return None
-
-
-def bin_shares(quantiles: Sequence[float]) -> list[float]:
-    """The share of the rows in each of equally wide bins, from equally spaced quantiles."""
-    low, high = quantiles[0], quantiles[-1]
-    if low == high:
-        return [1.0]
-    # From 0 to 1, because the slope of an interpolation over a tiny span would be infinite.
-    places = (np.asarray(quantiles) - low) / (high - low)
-    below = np.interp(np.linspace(0, 1, SPARK_BINS + 1), places, np.linspace(0, 1, len(quantiles)))
-    below[0] = 0.0
-    return [float(share) for share in np.diff(below)]

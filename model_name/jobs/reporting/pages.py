@@ -5,6 +5,8 @@ from typing import Any
 
 import jinja2
 
+from model_name.core.wording import number, percent, size
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -20,33 +22,3 @@ def render(template: str, **context: Any) -> str:
     environment.filters |= {"number": number, "count": lambda value: f"{value:,}", "percent": percent, "size": size}
     page: str = environment.get_template(template).render(**context)
     return page
-
-
-NOTHING = 1e-12  # and below: what rounding left
-
-
-def number(value: float | None) -> str:
-    """A figure for people: four digits that count."""
-    if value is None:
-        return "–"
-    value = 0.0 if abs(value) < NOTHING else value
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:,.4g}"
-
-
-def between(low: float, high: float) -> str:
-    """An interval for people: three digits, for its ends are estimates themselves."""
-    return " to ".join(f"{end:,.0f}" if abs(end) >= 1e3 else f"{end:.3g}" for end in (low, high))
-
-
-def percent(share: float) -> str:
-    """A share in per cent; what is not nothing is not shown as nothing."""
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
-
-
-def size(count: int) -> str:
-    """Bytes in a unit that keeps them short."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:,.3g} {unit}" if unit != "bytes" else f"{count} bytes"
-        count /= 1024  # type: ignore[assignment]
-    return f"{count:,.3g} GiB"

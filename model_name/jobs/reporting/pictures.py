@@ -10,8 +10,8 @@ from markupsafe import Markup
 from model_name.core.columns import label_text
 from model_name.core.metrics import Metric
 from model_name.core.schemas import TableSchema
+from model_name.core.wording import percent
 from model_name.jobs.evaluations import CONSTANT, EvaluationResult
-from model_name.jobs.reporting.pages import percent
 from model_name.jobs.reporting.plots import Chart, heat, number_axis, number_text, share_axis, time_axis
 from model_name.jobs.reporting.records import Band, Curves, Detail, Search
 

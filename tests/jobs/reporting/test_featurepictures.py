@@ -35,21 +35,6 @@ def test_every_row_has_one_dot_a_feature(findings):
     assert pictures.swarm_picture(findings).svg.count("h0") == len(findings.contributions) * features
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=21, max_size=21).map(sorted))
-def test_bins_of_quantiles_hold_all_rows(quantiles):
-    shares = pictures.bin_shares(quantiles)
-    assert sum(shares) == pytest.approx(1)
-    assert min(shares) >= 0
-
-
-def test_bins_of_a_span_that_is_hardly_one_hold_all_rows():
-    assert sum(pictures.bin_shares([0.0] * 20 + [2.2250738585e-313])) == pytest.approx(1)
-
-
-def test_bins_of_evenly_spread_quantiles_are_equal():
-    assert pictures.bin_shares(list(np.linspace(0, 100, 21))) == pytest.approx([1 / 24] * 24)
-
-
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=300))
 def test_a_swarm_stays_on_its_line(values):
     lifts = pictures.swarm(np.array(values), number_axis("x", [-5, 5]))

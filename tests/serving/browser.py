@@ -1,0 +1,142 @@
+"""A headless Chromium that is driven by its DevTools protocol: open a page, run script in it, look at it."""
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pytest
+
+BINARIES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-port=0",
+)
+START_SECONDS = 60.0
+WAIT_SECONDS = 20.0
+
+
+class Browser:
+    """One tab.
+
+    Attributes:
+        complaints: What the page left in the log and the console since it was opened: errors, refused loads.
+    """
+
+    def __init__(self, socket: Any) -> None:
+        self.socket = socket
+        self.sent = 0
+        self.complaints: list[str] = []
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """A command of the protocol, and its result; what the page reports meanwhile is kept."""
+        self.sent += 1
+        self.socket.send(json.dumps({"id": self.sent, "method": method, "params": params}))
+        while (message := json.loads(self.socket.recv(timeout=WAIT_SECONDS))).get("id") != self.sent:
+            self.note(message)
+        assert "error" not in message, message["error"]
+        result: dict[str, Any] = message["result"]
+        return result
+
+    def note(self, message: dict[str, Any]) -> None:
+        match message["method"]:
+            case "Log.entryAdded":
+                self.complaints.append(message["params"]["entry"]["text"])
+            case "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(message["params"]["exceptionDetails"]))
+
+    def open(self, url: str, *, width: int = 1400, height: int = 900, dark: bool = False) -> Self:
+        """Go to a page and wait until it has loaded."""
+        self.complaints = []
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Page.navigate", url=url)
+        self.wait(f"document.readyState === 'complete' && location.href === {json.dumps(url)}")
+        return self
+
+    def run(self, script: str) -> Any:
+        """The value of an expression in the page."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def wait(self, script: str) -> None:
+        """Wait until an expression is true."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self.run(script):
+            assert time.monotonic() < deadline, f"never true: {script}"
+            time.sleep(0.02)
+
+    def text(self, selector: str) -> str:
+        """What a person reads in an element."""
+        return str(self.run(f"document.querySelector({json.dumps(selector)}).innerText"))
+
+    def fill(self, selector: str, value: str) -> None:
+        """Put a value into a control, as typing it would."""
+        put = "(input, value) => { input.value = value; input.dispatchEvent(new Event('input', {bubbles: true})); }"
+        self.run(f"({put})(document.querySelector({json.dumps(selector)}), {json.dumps(value)})")
+
+    def click(self, selector: str) -> None:
+        self.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def type(self, selector: str, text: str) -> None:
+        """Press keys in a control, in place of what is in it."""
+        self.run(f"(input => {{ input.focus(); input.select(); }})(document.querySelector({json.dumps(selector)}))")
+        for letter in text:
+            self.call("Input.dispatchKeyEvent", type="char", text=letter)
+
+    def screenshot(self, path: Path) -> None:
+        """The whole page as a picture."""
+        picture = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(picture["data"]))
+
+
+@contextmanager
+def start(profile: Path) -> Iterator[Browser]:
+    """A browser of one tab; the test is skipped where there is none."""
+    client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
+    binary = next(filter(None, map(shutil.which, BINARIES)), None)
+    if binary is None:
+        pytest.skip(f"there is no browser: none of {', '.join(BINARIES)}")
+    command = [binary, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    with (profile / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        with client.connect(address(profile, process), max_size=None) as socket:
+            yield Browser(socket)
+    finally:
+        process.terminate()
+        process.wait(WAIT_SECONDS)
+
+
+def address(profile: Path, process: subprocess.Popen[bytes]) -> str:
+    """Where the tab listens, once it does."""
+    port = profile / "DevToolsActivePort"
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        if port.exists() and (lines := port.read_text().splitlines()):
+            targets = httpx.get(f"http://127.0.0.1:{lines[0]}/json/list", timeout=WAIT_SECONDS).json()
+            if tabs := [target for target in targets if target["type"] == "page"]:
+                return str(tabs[0]["webSocketDebuggerUrl"])
+        time.sleep(0.05)
+    pytest.fail(f"{process.args} did not start:\n{(profile / 'log').read_text(errors='replace')[-2000:]}")
