@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -110,7 +111,7 @@ class LineFiles:
 
 
 def append(path: Path, lines: bytes) -> None:
-    """Append lines to a file, all or none of them.
+    """Append lines to a file: all of them, or none if it can be helped.
 
     Raises:
         OSError: They cannot be written.
@@ -123,5 +124,6 @@ def append(path: Path, lines: bytes) -> None:
             while left:  # a disk that fills up takes a part of them first
                 left = left[file.write(left) :]
         except OSError:
-            file.truncate(start)
+            with suppress(OSError):  # a line may be left cut then, which readers skip
+                file.truncate(start)
             raise
