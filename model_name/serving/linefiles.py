@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from model_name.errors import ConfigError, DependencyError
 
 ENDING = ".jsonl"
+BLOCK_BYTES = 2**18  # written while they are still in the cache of the processor
 
 
 @dataclass
@@ -73,9 +74,9 @@ class LineFiles:
         part.rows += rows
         return part
 
-    def is_full(self, part: Part) -> bool:
-        """Whether a part has reached the size at which it ends."""
-        return part.size + len(part.waiting) >= self._max_file_bytes
+    def is_due(self, part: Part) -> bool:
+        """Whether so much waits that it is to be written now: a block of a local file, or all that a file may hold."""
+        return (self.is_local and len(part.waiting) >= BLOCK_BYTES) or self._is_full(part)
 
     def parts(self) -> list[Part]:
         """Those that lines wait for. The others end: their day is over, or their version no longer answers."""
@@ -91,7 +92,7 @@ class LineFiles:
             OSError: The disk is full, or the place cannot be written; the file is as it was.
             Exception: Whatever else the client of a store raises.
         """
-        is_over = not self.is_local or self.is_full(part)
+        is_over = not self.is_local or self._is_full(part)
         lines = bytes(part.waiting)
         part.waiting.clear()
         if is_over:
@@ -101,6 +102,10 @@ class LineFiles:
         else:
             self._upload(part.place, lines)
         part.size += len(lines)
+
+    def _is_full(self, part: Part) -> bool:
+        """Whether a part has reached the size at which it ends."""
+        return part.size + len(part.waiting) >= self._max_file_bytes
 
     def _upload(self, place: str, lines: bytes) -> None:
         try:

@@ -36,7 +36,7 @@ class LogSettings(Frozen):
         sampling: The share of requests that is logged, drawn for each request.
         text_ids: Whether `text-id` columns are logged where clients send them.
         max_buffered_rows: How many rows may wait to be formatted; a batch that does not fit is dropped and counted.
-        flush_seconds: How often a local file is written: what a killed process loses.
+        flush_seconds: How often a local file is written at least: the most that a killed process loses.
         upload_seconds: The same for an object store, where each time makes a file.
         max_file_bytes: The size at which a file ends; the rows of one stretch may go beyond it.
     """
@@ -201,7 +201,7 @@ class PredictionLog:
         for day, lines in self._records.lines(stretch).items():
             part = self._files.add(day, manifest.version, b"".join(lines), len(lines))
             work.rows -= len(lines)
-            if self._files.is_full(part):
+            if self._files.is_due(part):
                 self._write([part])
 
     def _write(self, parts: Sequence[Part]) -> None:

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from model_name.errors import ConfigError, DependencyError
-from model_name.serving.linefiles import LineFiles
+from model_name.serving.linefiles import BLOCK_BYTES, LineFiles
 from tests.predictionlogs import files
 
 DAY = "2025-06-21"
@@ -91,6 +91,15 @@ def test_what_a_full_disk_took_a_part_of_is_taken_back(tmp_path, small_files):
     small_files()
     write(to, b"c\n")
     assert file.read_bytes() == b"a" * 599 + b"\nc\n"
+
+
+def test_a_block_of_a_local_file_is_due_and_a_store_waits_for_more(tmp_path):
+    here, far = log(tmp_path), log(f"memory://{uuid4().hex}")
+    block = b"x" * (BLOCK_BYTES - 1)
+    assert not here.is_due(here.add(DAY, "7", block, 1))
+    assert here.is_due(here.add(DAY, "7", b"\n", 0))
+    assert not far.is_due(far.add(DAY, "7", block + b"\n", 1))
+    assert far.is_due(far.add(DAY, "7", b"x" * 10**6, 1))
 
 
 def test_each_upload_is_a_file_of_its_own():
