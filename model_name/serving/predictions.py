@@ -61,7 +61,7 @@ class Sample:
     """
 
     batch: AnsweredBatch
-    requests: tuple[AnsweredRequest, ...]
+    requests: Sequence[AnsweredRequest]
     rows: int
 
 
@@ -125,10 +125,12 @@ class PredictionLog:
 
     def put(self, batch: AnsweredBatch) -> None:
         """Log a batch; takes microseconds, from any thread, and never blocks or raises."""
-        requests, rows = batch.requests, len(batch.outputs.prediction)
-        if self.settings.sampling < 1:
-            requests = tuple(one for one in requests if random() < self.settings.sampling)  # noqa: S311  no secret
-            rows = sum(one.rows.stop - one.rows.start for one in requests)
+        requests: Sequence[AnsweredRequest] = batch.requests
+        rows = len(batch.outputs.prediction)
+        share = self.settings.sampling
+        if share < 1:
+            requests = [one for one in requests if random() < share]  # noqa: S311  no secret
+            rows = sum([one.rows.stop - one.rows.start for one in requests])
         if not rows:
             return
         with self._lock:
