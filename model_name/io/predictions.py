@@ -134,16 +134,17 @@ class _Log:
 def _record(line: bytes) -> dict[str, Any] | None:
     """The record of a line, or None where it holds none."""
     try:
-        record: dict[str, Any] = json.loads(line)
-        record["time"] = datetime.fromisoformat(record["time"]).astimezone(UTC)
-        _ = record["inputs"].keys(), record["outputs"]["prediction"]
-    except (ValueError, TypeError, KeyError, AttributeError):  # of what is not JSON, no object, or lacks a part
+        record = json.loads(line)
+        moment = datetime.fromisoformat(record["time"]).astimezone(UTC)
+        is_whole = isinstance(record["inputs"], dict) and "prediction" in record["outputs"]
+    except (ValueError, TypeError, KeyError):  # of what is not JSON, no object, or lacks a part
         return None
-    return record
+    return {**record, "time": moment} if is_whole else None
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    inputs, outputs = record.pop("inputs"), record.pop("outputs")
+    inputs: dict[str, Any] = record.pop("inputs")
+    outputs: dict[str, Any] = record.pop("outputs")
     probabilities = outputs.pop("probabilities", {})
     named = {f"inputs.{name}": value for name, value in inputs.items()}
     return record | named | outputs | {f"probability_{label}": p for label, p in probabilities.items()}

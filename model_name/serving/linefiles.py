@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from model_name.errors import ConfigError, DependencyError
 
 ENDING = ".jsonl"
+BLOCK_BYTES = 2**18  # written while they are still in the cache of the processor
 
 
 @dataclass
@@ -72,9 +74,9 @@ class LineFiles:
         part.rows += rows
         return part
 
-    def is_full(self, part: Part) -> bool:
-        """Whether a part has reached the size at which it ends."""
-        return part.size + len(part.waiting) >= self._max_file_bytes
+    def is_due(self, part: Part) -> bool:
+        """Whether so much waits that it is to be written now: a block of a local file, or all that a file may hold."""
+        return (self.is_local and len(part.waiting) >= BLOCK_BYTES) or self._is_full(part)
 
     def parts(self) -> list[Part]:
         """Those that lines wait for. The others end: their day is over, or their version no longer answers."""
@@ -90,7 +92,7 @@ class LineFiles:
             OSError: The disk is full, or the place cannot be written; the file is as it was.
             Exception: Whatever else the client of a store raises.
         """
-        is_over = not self.is_local or self.is_full(part)
+        is_over = not self.is_local or self._is_full(part)
         lines = bytes(part.waiting)
         part.waiting.clear()
         if is_over:
@@ -101,6 +103,10 @@ class LineFiles:
             self._upload(part.place, lines)
         part.size += len(lines)
 
+    def _is_full(self, part: Part) -> bool:
+        """Whether a part has reached the size at which it ends."""
+        return part.size + len(part.waiting) >= self._max_file_bytes
+
     def _upload(self, place: str, lines: bytes) -> None:
         try:
             self.filesystem.pipe_file(place, lines)
@@ -110,7 +116,7 @@ class LineFiles:
 
 
 def append(path: Path, lines: bytes) -> None:
-    """Append lines to a file, all or none of them.
+    """Append lines to a file: all of them, or none if it can be helped.
 
     Raises:
         OSError: They cannot be written.
@@ -123,5 +129,6 @@ def append(path: Path, lines: bytes) -> None:
             while left:  # a disk that fills up takes a part of them first
                 left = left[file.write(left) :]
         except OSError:
-            file.truncate(start)
+            with suppress(OSError):  # a line may be left cut then, which readers skip
+                file.truncate(start)
             raise

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import random
 
 from pydantic import Field
@@ -21,6 +22,7 @@ __all__ = ["AnsweredBatch", "AnsweredRequest", "LogSettings", "PredictionLog"]
 
 STRETCH_ROWS = 256  # formatted at a time, in about 2 ms
 PAUSE_SECONDS = 0.01  # between two stretches: the interpreter lock belongs to the requests
+IDLE_SECONDS = 0.1  # between two looks at a buffer that was empty
 QUIET_SECONDS = 60.0  # between two warnings
 
 logger = logging.getLogger("model_name.predictions")
@@ -34,7 +36,7 @@ class LogSettings(Frozen):
         sampling: The share of requests that is logged, drawn for each request.
         text_ids: Whether `text-id` columns are logged where clients send them.
         max_buffered_rows: How many rows may wait to be formatted; a batch that does not fit is dropped and counted.
-        flush_seconds: How often a local file is written: what a killed process loses.
+        flush_seconds: How often a local file is written at least: the most that a killed process loses.
         upload_seconds: The same for an object store, where each time makes a file.
         max_file_bytes: The size at which a file ends; the rows of one stretch may go beyond it.
     """
@@ -59,7 +61,7 @@ class Sample:
     """
 
     batch: AnsweredBatch
-    requests: tuple[AnsweredRequest, ...]
+    requests: Sequence[AnsweredRequest]
     rows: int
 
 
@@ -123,10 +125,12 @@ class PredictionLog:
 
     def put(self, batch: AnsweredBatch) -> None:
         """Log a batch; takes microseconds, from any thread, and never blocks or raises."""
-        requests, rows = batch.requests, len(batch.outputs.prediction)
-        if self.settings.sampling < 1:
-            requests = tuple(one for one in requests if random() < self.settings.sampling)  # noqa: S311  no secret
-            rows = sum(one.rows.stop - one.rows.start for one in requests)
+        requests: Sequence[AnsweredRequest] = batch.requests
+        rows = len(batch.outputs.prediction)
+        share = self.settings.sampling
+        if share < 1:
+            requests = [one for one in requests if random() < share]  # noqa: S311  no secret
+            rows = sum([one.rows.stop - one.rows.start for one in requests])
         if not rows:
             return
         with self._lock:
@@ -159,7 +163,7 @@ class PredictionLog:
         due = time.monotonic() + every
         is_over = False
         while not is_over:
-            self._pause()
+            self._pause(PAUSE_SECONDS if self._buffer else min(IDLE_SECONDS, every))
             samples = self._take()
             is_over = self._closing.is_set() and not self._buffer
             work = Work(sum(sample.rows for sample in samples))
@@ -167,7 +171,7 @@ class PredictionLog:
                 parts = (part for one in samples for part in pieces(one.batch, one.requests, STRETCH_ROWS))
                 for number, stretch in enumerate(stretches(parts, STRETCH_ROWS)):
                     if number:
-                        self._pause()
+                        self._pause(PAUSE_SECONDS)
                     self._record(stretch, work)
             if is_over or time.monotonic() >= due:
                 self._write(self._files.parts())
@@ -185,10 +189,10 @@ class PredictionLog:
             self._buffered -= rows
         return samples
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float) -> None:
         """Let others have the interpreter lock, unless too much waits or nothing more will come."""
         if self._buffered * 2 < self.settings.max_buffered_rows:
-            self._closing.wait(PAUSE_SECONDS)
+            self._closing.wait(seconds)
 
     def _record(self, stretch: Sequence[Rows], work: Work) -> None:
         """Format rows and let them wait for their file to be written."""
@@ -199,7 +203,7 @@ class PredictionLog:
         for day, lines in self._records.lines(stretch).items():
             part = self._files.add(day, manifest.version, b"".join(lines), len(lines))
             work.rows -= len(lines)
-            if self._files.is_full(part):
+            if self._files.is_due(part):
                 self._write([part])
 
     def _write(self, parts: Sequence[Part]) -> None:
@@ -252,4 +256,4 @@ def reason_of(err: Exception, work: Work | Part) -> str:
     if isinstance(work, Part):
         return f"{type(err).__name__}: {err}"
     place = traceback.extract_tb(err.__traceback__)[-1]
-    return f"{type(err).__name__} in {place.name}, line {place.lineno}"
+    return f"{type(err).__name__} in {Path(place.filename).name}, line {place.lineno}"

@@ -95,9 +95,9 @@ class Rows:
             self.numbers.append(first)
             self.positions.append(start + first)
         else:
-            self.requests += [request] * (end - first)
-            self.numbers += range(first, end)
-            self.positions += range(start + first, start + end)
+            self.requests.extend([request] * (end - first))
+            self.numbers.extend(range(first, end))
+            self.positions.extend(range(start + first, start + end))
 
 
 def pieces(batch: AnsweredBatch, requests: Iterable[AnsweredRequest], size: int) -> Iterator[Rows]:
