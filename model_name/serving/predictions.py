@@ -44,7 +44,7 @@ class LogSettings(Frozen):
     url: str = Field(min_length=1)
     sampling: float = Field(1.0, ge=0, le=1)
     text_ids: bool = False
-    max_buffered_rows: int = Field(50_000, gt=0)
+    max_buffered_rows: int = Field(250_000, gt=0)
     flush_seconds: Duration = 1.0
     upload_seconds: Duration = 30.0
     max_file_bytes: int = Field(64 * 2**20, gt=0)
