@@ -45,6 +45,10 @@ class UnloadedError(DependencyError):
     """The model was unloaded, by somebody who may."""
 
 
+class EndingError(DependencyError):
+    """The server takes no new work."""
+
+
 class Refusals:
     """Tells why requests are refused, the first few of each second."""
 

@@ -18,7 +18,7 @@ from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.refusals import Refusals
+from model_name.serving.refusals import EndingError, Refusals
 from model_name.serving.requests import Question, Request
 from model_name.serving.security import Guard
 from model_name.serving.state import State
@@ -220,6 +220,8 @@ class Rpc:
 
     async def infer(self, message: bytes, context: Any) -> bytes:
         """Predict."""
+        if self.state.is_closed:
+            raise EndingError("this server is ending; ask another one")
         self.repository.require()
         answer = await self.batcher.answer(RpcRequest(message, self.next_id(), name=self.name))
         manifest = answer.manifest

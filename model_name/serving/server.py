@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 from time import time
-from typing import Any
 
 import grpc
 import uvicorn
@@ -20,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from kserve.protocol.rest.ssl_cert_refresher import SSLCertRefresher
 from uvicorn.server import ServerState
 
-from model_name.serving.connections import Connection, Listener, close_connections, close_slow
+from model_name.serving.connections import LINGER_SECONDS, Connection, Listener, close_connections, close_slow
 from model_name.serving.http import Application
 from model_name.serving.state import State
 
@@ -207,11 +206,15 @@ class Server:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await signals.get()  # another one ends the wait
-        ends: list[Any] = [listener.end(), self._finish_rest()]
-        if rpc is not None:
-            ends.append(rpc.stop(self.args.grace_seconds))
-        await asyncio.gather(*ends)
+        self.state.is_closed = True
+        await asyncio.gather(listener.end(), self._finish_rest(), self._finish_grpc(rpc))
         logger.info("ended")
+
+    async def _finish_grpc(self, server: grpc.aio.Server | None) -> None:
+        """Turn new calls away until those who call have left: gRPC cancels what it has not begun when it stops."""
+        if server is not None:
+            await asyncio.sleep(LINGER_SECONDS)
+            await server.stop(self.args.grace_seconds)
 
     async def _finish_rest(self) -> None:
         """Wait until every connection is closed, which those that are idle are told to be."""

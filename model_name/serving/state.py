@@ -11,11 +11,13 @@ class State:
         is_started: Whether the warm-up is over.
         is_loaded: Whether a model answers.
         is_draining: Whether the server is about to end.
+        is_closed: Whether it takes no new work.
     """
 
     is_started: bool = False
     is_loaded: bool = False
     is_draining: bool = False
+    is_closed: bool = False
 
     @property
     def is_ready(self) -> bool:

@@ -1,0 +1,230 @@
+"""How a server begins and ends, and how a new bundle takes over: nobody who was let in goes without an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import httpx
+import pytest
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+
+from model_name.jobs.exports import stamp
+from model_name.serving.bundle import Bundle
+from model_name.serving.dataplane import DataPlane
+
+if TYPE_CHECKING:
+    from conftest import Row, Server, StartServer
+
+CLIENTS = 200
+
+
+@pytest.fixture
+def copied(bundles: dict[str, Bundle], tmp_path: Path) -> Path:
+    """A bundle that a test may change."""
+    return Path(shutil.copytree(bundles["regression"].directory, tmp_path / "bundle"))
+
+
+class Outcomes:
+    """What became of the requests of many clients."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self.refused = 0
+        self.lost: Counter[str] = Counter()
+
+
+async def ask_until_refused(server: Server, body: bytes, outcomes: Outcomes, *, keep_alive: bool) -> None:
+    """One client: a request after another, on one connection or on many, until none is accepted any more."""
+    head = (
+        f"POST /v1/models/{server.name}:predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n" + ("" if keep_alive else "connection: close\r\n") + "\r\n"
+    ).encode()
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
+        except ConnectionRefusedError:
+            outcomes.refused += 1
+            return
+        except OSError as err:
+            outcomes.lost[f"connect: {type(err).__name__}"] += 1
+            return
+        try:
+            while True:
+                writer.write(head + body)
+                await writer.drain()
+                status = await reader.readline()
+                headers = await reader.readuntil(b"\r\n\r\n")
+                length = int(headers.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                answer = json.loads(await reader.readexactly(length))
+                assert status.split()[1] == b"200", answer
+                outcomes.answers += 1
+                if b"connection: close" in headers.lower():
+                    break
+        except (OSError, asyncio.IncompleteReadError) as err:
+            outcomes.lost[f"{type(err).__name__}: {err}"] += 1
+        finally:
+            writer.close()
+
+
+@pytest.mark.parametrize("drain", [pytest.param("1", id="drained"), pytest.param("0", id="at once")])
+def test_two_hundred_clients_lose_nothing_when_the_server_is_told_to_end(
+    bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row], drain: str, tmp_path: Path
+) -> None:
+    # given
+    server = start_server(
+        bundles["regression"].directory, "regression", "--drain_seconds", drain, "--prediction_log", str(tmp_path)
+    ).wait()
+    outcomes = Outcomes()
+
+    async def scenario() -> None:
+        body = json.dumps({"instances": rows}).encode()
+        clients = [
+            asyncio.create_task(ask_until_refused(server, body, outcomes, keep_alive=number % 2 == 0))
+            for number in range(CLIENTS)
+        ]
+        await asyncio.sleep(1.5)
+        # when
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*clients)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    # then
+    assert server.process.wait(20) == 0
+    assert not outcomes.lost
+    assert outcomes.refused == CLIENTS
+    assert outcomes.answers > CLIENTS
+    lines = [line for file in tmp_path.rglob("*.jsonl") for line in file.read_bytes().splitlines()]
+    assert len(lines) == outcomes.answers * len(rows)  # the log was flushed
+
+
+def test_grpc_finishes_what_it_has_taken_and_says_that_it_is_going(
+    bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row]
+) -> None:
+    # given
+    server = start_server(bundles["regression"].directory, "regression", "--drain_seconds", "1").wait()
+    request = pb.ModelInferRequest(model_name="regression")
+    for name, value in rows[0].items():
+        contents = {"bytes_contents": [value.encode()]} if isinstance(value, str) else {"fp64_contents": [float(value)]}
+        kind = "BYTES" if isinstance(value, str) else "FP64"
+        request.inputs.add(name=name, datatype=kind, shape=[1], contents=pb.InferTensorContents(**contents))
+    codes: Counter[Any] = Counter()
+
+    async def client() -> None:
+        async with grpc.aio.insecure_channel(server.grpc_url, options=[("grpc.enable_retries", 0)]) as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer", pb.ModelInferRequest.SerializeToString)
+            while True:
+                try:
+                    await infer(request, timeout=20)
+                    codes["answered"] += 1
+                except grpc.aio.AioRpcError as err:
+                    codes[err.code(), err.details()] += 1
+                    return
+
+    async def health(channel: Any) -> int:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        return int((await check(b""))[1])
+
+    async def scenario() -> tuple[int, int]:
+        clients = [asyncio.create_task(client()) for _ in range(20)]
+        async with grpc.aio.insecure_channel(server.grpc_url) as channel:
+            before = await health(channel)
+            await asyncio.sleep(1)
+            # when
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.3)
+            after = await health(channel)
+        await asyncio.gather(*clients)
+        return before, after
+
+    before, after = asyncio.run(asyncio.wait_for(scenario(), 60))
+    # then
+    assert (before, after) == (1, 2)  # SERVING, NOT_SERVING
+    assert server.process.wait(20) == 0
+    assert codes.pop("answered") > 20
+    assert {code for code, _ in codes} == {grpc.StatusCode.UNAVAILABLE}
+
+
+def test_while_it_drains_a_server_answers_but_is_not_ready(
+    bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row]
+) -> None:
+    server = start_server(bundles["regression"].directory, "regression", "--drain_seconds", "3").wait()
+    paths = ("/v2/health/live", "/v2/health/startup", "/v2/health/ready", "/v2/models/regression/ready")
+    assert [server.client.get(path).status_code for path in paths] == [200] * 4
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert [httpx.get(server.url + path).status_code for path in paths] == [200, 200, 503, 503]
+    answer = httpx.post(f"{server.url}/v1/models/regression:predict", json={"instances": rows})
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    server.process.send_signal(signal.SIGTERM)  # a second one ends the wait
+    assert server.process.wait(2) == 0
+
+
+# Hot swap
+
+
+def version_of(server: Server, rows: list[Row]) -> tuple[str, str]:
+    answer = server.client.post(f"/v1/models/{server.name}:predict", json={"instances": rows})
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-model-version"], answer.headers["x-model-semver"]
+
+
+def wait_for(what: Any, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+def test_a_new_bundle_takes_over_under_load_and_a_broken_one_does_not(
+    copied: Path, start_server: StartServer, rows: list[Row], planes: dict[str, DataPlane]
+) -> None:
+    # given
+    server = start_server(copied, "regression", "--watch_seconds", "0.2").wait()
+    expected = planes["regression"].predict_rows(rows).prediction.tolist()
+    assert version_of(server, rows) == ("7", "1.2.3")
+    seen: Counter[tuple[int, str, str, bool]] = Counter()
+    is_over = threading.Event()
+
+    def load() -> None:
+        with httpx.Client(base_url=server.url) as client:
+            while not is_over.is_set():
+                answer = client.post("/v1/models/regression:predict", json={"instances": rows})
+                is_right = answer.json().get("predictions") == expected
+                headers = answer.headers
+                seen[answer.status_code, headers["x-model-version"], headers["x-model-semver"], is_right] += 1
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    # when
+    manifest = (copied / "bundle.json").read_text(encoding="utf-8")
+    (copied / "bundle.json").write_text(manifest[: len(manifest) // 2], encoding="utf-8")
+    wait_for(lambda: "the new bundle is refused, version 7 goes on" in server.output())
+    assert version_of(server, rows) == ("7", "1.2.3")
+    stamp_as(copied, manifest, semver="1.3.0", version="8")
+    wait_for(lambda: version_of(server, rows) == ("8", "1.3.0"))
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    # then
+    assert {key[:3] for key in seen} == {(200, "7", "1.2.3"), (200, "8", "1.3.0")}
+    assert all(is_right for *_, is_right in seen)
+    metrics = server.client.get("/metrics").text
+    assert 'model_name_model_info{name="regression",run_id="' in metrics
+    assert 'semver="1.3.0"' in metrics
+    assert 'semver="1.2.3"' not in metrics
+    assert 'model_name_bundle_loads_total{result="refused"} 1.0' in metrics
+
+
+def stamp_as(directory: Path, manifest: str, *, semver: str, version: str) -> None:
+    (directory / "bundle.json").write_text(manifest, encoding="utf-8")
+    stamp(directory, semver=semver, version=version)
