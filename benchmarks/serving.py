@@ -7,6 +7,7 @@ time on each. A server must first answer every row as the pyfunc does, and an er
 """
 
 import argparse
+import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -14,13 +15,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.measuring import console, show, write
-from benchmarks.servers import loads, protocols
-from benchmarks.servers.peers import ENVIRONMENT, Server, servers
+from benchmarks.servers import loads, mlserver, protocols
+from benchmarks.servers.peers import ENVIRONMENT, Server, mlserver_like, servers
 from benchmarks.servers.running import Running, free_ports, running
 from benchmarks.servers.subject import FOLDER, Subject, subject
 
-WARM_UP_SECONDS = 1.0
+WARM_UP_SECONDS = 2.0
+TUNING_SECONDS = 5.0
 TOLERANCE = 1e-4  # of the prediction, or of their spread where that is larger: as an export is checked
+DECIDING = "v1-1-c16"  # the case by which a peer is tuned
 ROTATED = 32  # requests of one row, sent in turn
 
 
@@ -73,10 +76,9 @@ def main(argv: list[str] | None = None) -> int:
     for tool in loads.PACKAGES:
         loads.require(tool)
     served = subject(is_fresh=options.fresh)
-    known = servers(served)
-    chosen = {name: known[name] for name in options.only or known}
+    chosen = choose(served, options.only)
     cases = [CASES[name] for name in options.cases or CASES]
-    return judge(measure(served, chosen, cases, options.rounds, options.seconds), known)
+    return judge(measure(served, chosen, cases, options.rounds, options.seconds), chosen)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -93,6 +95,32 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def names(text: str) -> list[str]:
     """A list on the command line."""
     return [name for name in text.split(",") if name]
+
+
+def choose(served: Subject, wanted: Sequence[str]) -> dict[str, Server]:
+    """The servers that are wanted and can be had, MLServer with the tuning that serves it best."""
+    known = servers(served)
+    chosen = {name: known[name] for name in wanted or known}
+    if "mlserver" in chosen:
+        if mlserver.install():
+            chosen["mlserver"] = mlserver_like(served, tuning(served))
+        else:
+            del chosen["mlserver"]
+    return chosen
+
+
+def tuning(served: Subject) -> mlserver.Tuning:
+    """The best of a few for MLServer, found once."""
+    path, case = FOLDER / "tunings.json", CASES[DECIDING]
+    if not path.exists():
+        rates = []
+        for one in mlserver.TUNINGS:
+            found = run(served, "mlserver", mlserver_like(served, one), [case], TUNING_SECONDS)
+            rates.append(found.measured[case.name].rate)
+            console.print(f"MLServer with {one}: {told(found)}")
+        path.write_text(json.dumps(rates), encoding="utf-8")
+    rates = json.loads(path.read_text(encoding="utf-8"))
+    return mlserver.TUNINGS[rates.index(max(rates))]
 
 
 def measure(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from benchmarks.servers import protocols
+from benchmarks.servers import mlserver, protocols
 from benchmarks.servers.subject import FOLDER, Subject
 
 # One thread for a forward pass of one row is what serves the peers best: they share the processors with the load.
@@ -62,7 +62,13 @@ class Server:
 
 def servers(subject: Subject) -> dict[str, Server]:
     """All servers by name."""
-    return {"ours": ours(subject), "echo": echo(subject)}
+    return {
+        "ours": ours(subject),
+        "echo": kserving(subject),
+        "naive": kserving(subject, is_echo=False),
+        "mlserver": mlserver_like(subject, mlserver.TUNINGS[0]),
+        "mlflow": mlflow(subject),
+    }
 
 
 def ours(subject: Subject, *, is_logging: bool = True) -> Server:
@@ -79,10 +85,36 @@ def has_log() -> bool:
     return "--prediction_log" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def echo(subject: Subject) -> Server:
-    """KServe's server with a model that does nothing."""
+def kserving(subject: Subject, *, is_echo: bool = True) -> Server:
+    """KServe's server with a model that does nothing, or with the pyfunc behind pandas."""
     module = [sys.executable, "-m", "benchmarks.servers.kserving", "--model_name", subject.name]
-    return kserve_like("KServe, no-op", subject, [*module, "--enable_latency_logging", "false"], is_echo=True)
+    quiet = ["--enable_latency_logging", "false"]
+    if is_echo:
+        return kserve_like("KServe, no-op", subject, [*module, *quiet], is_echo=True)
+    return kserve_like("KServe, pandas and pyfunc", subject, [*module, *quiet, "--pyfunc", subject.pyfunc])
+
+
+def mlserver_like(subject: Subject, tuning: mlserver.Tuning) -> Server:
+    """MLServer, which batches V2 alone: its figures for V1 are those of V2."""
+    return Server(
+        title=f"MLServer, V2 ({tuning})",
+        command=lambda http, grpc: mlserver.command(subject, tuning, http, grpc),
+        ready=f"/v2/models/{subject.name}/ready",
+        endpoints={"v1": v2_endpoint(subject)},
+        has_grpc=True,
+    )
+
+
+def mlflow(subject: Subject) -> Server:
+    """MLflow's own scoring server, which has one protocol, its own."""
+    executable = str(Path(sys.executable).with_name("mlflow"))
+    command = [executable, "models", "serve", "--env-manager", "local", "--workers", "1", "--host", "127.0.0.1"]
+    return Server(
+        title="mlflow models serve, /invocations",
+        command=lambda http, _: [*command, "--model-uri", subject.pyfunc, "--port", str(http)],
+        ready="/ping",
+        endpoints={"v1": Endpoint("/invocations", protocols.mlflow_split, protocols.read_v1)},
+    )
 
 
 def kserve_like(title: str, subject: Subject, command: Sequence[str], *, is_echo: bool = False) -> Server:
