@@ -1,73 +1,45 @@
 """Serving beside its peers: the same model, the same rows, one worker each, by turns.
 
     python -m benchmarks.serving [--rounds 3] [--seconds 8] [--only ours,echo] [--cases v1-1-c16]
+    python -m benchmarks.serving --log-cost     # this server with and without its prediction log
 
-Load comes from wrk (REST) and h2load (gRPC) on the same machine, over connections that are kept open, one request at a
-time on each. A server must first answer every row as the pyfunc does, and an error under load ends the benchmark.
+A case is a protocol, rows a request and connections. Load comes from wrk (REST) and h2load (gRPC) on the same machine,
+over connections that are kept open, one request at a time on each. A server must first answer as the pyfunc does, and
+an error under load ends the benchmark. Ratios are of the same round; what is told are medians.
 """
 
 import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from benchmarks.measuring import console, show, write
-from benchmarks.servers import loads, mlserver, protocols
-from benchmarks.servers.peers import ENVIRONMENT, Server, mlserver_like, servers
-from benchmarks.servers.running import Running, free_ports, running
+from benchmarks.servers import loads, mlserver
+from benchmarks.servers.peers import Server, has_log, mlserver_like, ours, servers
+from benchmarks.servers.rounds import CASES, Run, measure, run, told
 from benchmarks.servers.subject import FOLDER, Subject, subject
 
-WARM_UP_SECONDS = 2.0
-TUNING_SECONDS = 5.0
-TOLERANCE = 1e-4  # of the prediction, or of their spread where that is larger: as an export is checked
-DECIDING = "v1-1-c16"  # the case by which a peer is tuned
-ROTATED = 32  # requests of one row, sent in turn
+NAMES = ("ours", "echo", "naive", "mlserver", "mlflow")
+TUNING_SECONDS = 5
+DECIDING = "v1-1-c16"  # the case by which a peer is tuned, and the price of the log told
 
-
-@dataclass(frozen=True)
-class Case:
-    """A load: a protocol, rows a request, connections."""
-
-    protocol: str
-    rows: int
-    connections: int
-
-    @property
-    def name(self) -> str:
-        """For the command line and the table."""
-        return f"{self.protocol}-{self.rows}-c{self.connections}"
-
-
-CASES = {
-    case.name: case
-    for case in (
-        Case("v1", 1, 1),
-        Case("v1", 1, 16),
-        Case("v1", 1, 64),
-        Case("v1", 100, 16),
-        Case("v2", 1, 16),
-        Case("v2", 100, 16),
-        Case("grpc", 1, 16),
-    )
+# Our requests/s over a peer's, by case. The no-op is what KServe's stack costs with any model, so that REST must leave
+# it out of the way of a request; by gRPC there is less to leave out. The peers call the pyfunc, the better ones batch.
+MIN_RATIOS = {
+    ("v1-1-c16", "echo"): 2.5,
+    ("v1-1-c16", "mlserver"): 10.0,
+    ("v1-1-c16", "mlflow"): 40.0,
+    ("v1-100-c16", "mlserver"): 3.0,
+    ("v2-1-c16", "echo"): 3.0,
+    ("grpc-1-c16", "echo"): 1.0,
 }
-
-
-@dataclass(frozen=True)
-class Run:
-    """A server in one round.
-
-    Attributes:
-        ready_seconds: From its start until it was ready.
-        resident_mb: What it held after the load, in 10^6 bytes.
-        measured: What was found, by case.
-    """
-
-    ready_seconds: float
-    resident_mb: float
-    measured: dict[str, loads.Load]
+NOT_SLOWER = ("v1-1-c16", "v2-1-c16", "grpc-1-c16")  # where our p99 is no worse than the no-op's
+MAX_RESIDENT_MB = 260.0  # of this server after the load; a pod asks for little more
+MAX_READY_SECONDS = 4.0  # of this server, which is how long scaling out takes
+MIN_LOGGED = 0.9  # of the requests/s without the prediction log
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,25 +48,36 @@ def main(argv: list[str] | None = None) -> int:
     for tool in loads.PACKAGES:
         loads.require(tool)
     served = subject(is_fresh=options.fresh)
+    if options.log_cost:
+        return judge_log(measure(served, with_and_without_log(served), options.cases or [DECIDING], options))
     chosen = choose(served, options.only)
-    cases = [CASES[name] for name in options.cases or CASES]
-    return judge(measure(served, chosen, cases, options.rounds, options.seconds), chosen)
+    return judge(measure(served, chosen, options.cases or list(CASES), options), chosen)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
-    parser.add_argument("--only", type=names, default=[], help="some servers, e.g. ours,echo")
-    parser.add_argument("--cases", type=names, default=[], help=f"some of {', '.join(CASES)}")
-    parser.add_argument("--fresh", action="store_true", help="train the model anew")
+    parser.add_argument("--seconds", type=int, default=8, help="of each load")
+    parser.add_argument("--only", type=some_of(NAMES), default=[], help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("--cases", type=some_of(CASES), default=[], help=f"some of {', '.join(CASES)}")
+    parser.add_argument("--log-cost", action="store_true", help="this server with and without its prediction log")
+    parser.add_argument("--fresh", action="store_true", help="train the model and tune the peers anew")
     return parser.parse_args(argv)
 
 
-def names(text: str) -> list[str]:
-    """A list on the command line."""
-    return [name for name in text.split(",") if name]
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """A reader of names on the command line."""
+
+    def read(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := set(names).difference(known):
+            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: known are {', '.join(known)}")
+        return names
+
+    return read
 
 
 def choose(served: Subject, wanted: Sequence[str]) -> dict[str, Server]:
@@ -123,91 +106,116 @@ def tuning(served: Subject) -> mlserver.Tuning:
     return mlserver.TUNINGS[rates.index(max(rates))]
 
 
-def measure(
-    served: Subject, chosen: dict[str, Server], cases: Sequence[Case], rounds: int, seconds: float
-) -> dict[str, list[Run]]:
-    """A run of each server a round, by turns, so that what else the machine does strikes all."""
-    found: dict[str, list[Run]] = {name: [] for name in chosen}
-    for number in range(rounds):
-        for name, server in chosen.items():
-            found[name].append(run(served, name, server, cases, seconds))
-            console.print(f"round {number + 1}: {name}: {told(found[name][-1])}")
-    return found
-
-
-def run(served: Subject, name: str, server: Server, cases: Sequence[Case], seconds: float) -> Run:
-    """Start a server, check its answers, load it, weigh it and stop it."""
-    http, grpc = free_ports(2)
-    log = FOLDER / "logs" / f"{name}.log"
-    with running(server.command(http, grpc), (http, grpc), log, {**ENVIRONMENT, **server.env}) as process:
-        process.wait_until_ready(server.ready)
-        measured = {
-            case.name: load(served, server, process, case, seconds) for case in cases if server.takes(case.protocol)
-        }
-        return Run(process.ready_seconds, process.resident_mb(), measured)
-
-
-def load(served: Subject, server: Server, process: Running, case: Case, seconds: float) -> loads.Load:
-    """Check a few answers, then warm up and measure."""
-    if case.protocol == "grpc":
-        return load_grpc(served, server, process, case, seconds)
-    endpoint = server.endpoints[case.protocol]
-    batches = [served.rows[start : start + case.rows] for start in range(0, len(served.rows), case.rows)][:ROTATED]
-    bodies = [endpoint.write(batch) for batch in batches]
-    answers = [value for body in bodies for value in endpoint.read(process.post(endpoint.path, body))]
-    check(served, server, answers, len(bodies) * case.rows)
-    url = f"http://127.0.0.1:{process.http_port}{endpoint.path}"
-    script = FOLDER / f"{case.name}.lua"
-    loads.load_rest(url, bodies, case.connections, WARM_UP_SECONDS, script)
-    return loads.load_rest(url, bodies, case.connections, seconds, script)
-
-
-def load_grpc(served: Subject, server: Server, process: Running, case: Case, seconds: float) -> loads.Load:
-    """The same by gRPC, with one request again and again: h2load has no other way."""
-    framed = FOLDER / f"{case.name}.bin"
-    framed.write_bytes(protocols.grpc(served.rows[: case.rows], served))
-    reply = process.call(protocols.GRPC_METHOD, framed.read_bytes()[protocols.PREFIX :])
-    check(served, server, protocols.read_grpc(reply), case.rows)
-    url = f"http://127.0.0.1:{process.grpc_port}{protocols.GRPC_METHOD}"
-    size = protocols.PREFIX + len(reply)
-    loads.load_grpc(url, framed, case.connections, WARM_UP_SECONDS, size)
-    return loads.load_grpc(url, framed, case.connections, seconds, size)
-
-
-def check(served: Subject, server: Server, answers: list[float], rows: int) -> None:
-    """Hold the answers against the pyfunc's.
+def with_and_without_log(served: Subject) -> dict[str, Server]:
+    """This server twice.
 
     Raises:
-        SystemExit: They are too few, too many or others.
+        SystemExit: It has no log.
     """
-    if len(answers) != rows:
-        raise SystemExit(f"{server.title} answered {len(answers)} predictions for {rows} rows")
-    if not server.is_echo and (difference := served.difference(answers)) > TOLERANCE:
-        raise SystemExit(f"{server.title} answers others than the pyfunc, off by {difference:.2g}: {answers[:3]}")
-
-
-def told(one: Run) -> str:
-    """A run in a line."""
-    rates = ", ".join(f"{name} {found.rate:,.0f}/s (p99 {found.p99:.1f} ms)" for name, found in one.measured.items())
-    return f"{rates}; {one.resident_mb:.0f} MB, ready in {one.ready_seconds:.1f} s"
+    if not has_log():
+        raise SystemExit("the server has no --prediction_log, whose price was asked for")
+    return {"ours": ours(served), "without": ours(served, is_logging=False)}
 
 
 def judge(found: dict[str, list[Run]], known: dict[str, Server]) -> int:
     """Print, write and hold against the limits."""
-    show("Serving, one worker: requests/s (p99 ms)", [line(known[name].title, runs) for name, runs in found.items()])
-    write("serving", {"runs": {name: [asdict(one) for one in runs] for name, runs in found.items()}})
-    return 0
+    cases = [case for case in CASES if any(case in runs[0].measured for runs in found.values())]
+    show("Serving, one worker: requests/s (p99 ms)", lines(found, cases))
+    for name in found:
+        console.print(f"{name}: {known[name].title}", highlight=False)
+    compared = {
+        (case, peer): ratios(found["ours"], runs, case)
+        for peer, runs in found.items()
+        if peer != "ours" and "ours" in found
+        for case in cases
+        if case in runs[0].measured
+    }
+    if compared:
+        show("Times the requests/s of", ratio_lines(compared, [name for name in found if name != "ours"], cases))
+    limits = limits_of(found, compared) if "ours" in found else {}
+    written = {f"{case} to {peer}": values for (case, peer), values in compared.items()}
+    return conclude(
+        "serving", found, {"titles": {name: known[name].title for name in found}, "ratios": written}, limits
+    )
 
 
-def line(title: str, runs: list[Run]) -> dict[str, Any]:
-    """A row of the table: medians over the rounds."""
-    row: dict[str, Any] = {"": title}
-    for case in runs[0].measured:
-        rate, p99 = (statistics.median(getattr(one.measured[case], key) for one in runs) for key in ("rate", "p99"))
-        row[case] = f"{rate:,.0f} ({p99:.1f})"
-    row["MB"] = statistics.median(one.resident_mb for one in runs)
-    row["ready s"] = statistics.median(one.ready_seconds for one in runs)
-    return row
+def limits_of(found: dict[str, list[Run]], compared: dict[tuple[str, str], list[float]]) -> dict[str, bool]:
+    """What must hold of that which was measured, in words."""
+    limits = {}
+    for (case, peer), least in MIN_RATIOS.items():
+        if (case, peer) in compared:
+            ratio = statistics.median(compared[case, peer])
+            limits[f"{case}: {ratio:.2f} times the requests/s of {peer} is at least {least:g}"] = ratio >= least
+    for case in NOT_SLOWER:
+        if (case, "echo") in compared:
+            ratio = statistics.median(ratios(found["ours"], found["echo"], case, "p99"))
+            limits[f"{case}: {ratio:.2f} times the p99 of echo is at most 1"] = ratio <= 1
+    resident, ready = (median_of(found["ours"], figure) for figure in ("resident_mb", "ready_seconds"))
+    limits[f"{resident:.0f} MB are at most {MAX_RESIDENT_MB:.0f}"] = resident <= MAX_RESIDENT_MB
+    limits[f"ready in {ready:.1f} s is at most {MAX_READY_SECONDS:g} s"] = ready <= MAX_READY_SECONDS
+    return limits
+
+
+def judge_log(found: dict[str, list[Run]]) -> int:
+    """The same for the price of the log."""
+    limits, compared = {}, {}
+    for case in found["ours"][0].measured:
+        compared[case] = ratios(found["ours"], found["without"], case)
+        ratio = statistics.median(compared[case])
+        limits[f"{case}: {ratio:.2f} of the requests/s without the log is at least {MIN_LOGGED:g}"] = (
+            ratio >= MIN_LOGGED
+        )
+    show("With the prediction log, and without: requests/s (p99 ms)", lines(found, list(compared)))
+    lost = sum(one.dropped for one in found["ours"])
+    console.print(f"{lost:,.0f} rows were dropped by the log")
+    return conclude("serving-log", found, {"ratios": compared}, limits)
+
+
+def conclude(name: str, found: dict[str, list[Run]], figures: dict[str, Any], limits: dict[str, bool]) -> int:
+    """Print the limits and write all; 1 if one is missed."""
+    for sentence, holds in limits.items():
+        console.print(f"[{'green' if holds else 'red'}]{'holds' if holds else 'FAILS'}[/] {sentence}")
+    runs = {server: [asdict(one) for one in runs] for server, runs in found.items()}
+    write(name, {**figures, "limits": limits, "runs": runs})
+    return 0 if all(limits.values()) else 1
+
+
+def ratios(ours: list[Run], theirs: list[Run], case: str, figure: str = "rate") -> list[float]:
+    """Ours over theirs, round by round."""
+    return [
+        getattr(one.measured[case], figure) / getattr(other.measured[case], figure)
+        for one, other in zip(ours, theirs, strict=True)
+    ]
+
+
+def lines(found: dict[str, list[Run]], cases: Sequence[str]) -> list[dict[str, Any]]:
+    """Medians over the rounds: a row a case, a column a server."""
+
+    def cell(runs: list[Run], case: str) -> str:
+        loaded = [one.measured[case] for one in runs if case in one.measured]
+        rate, p99 = (statistics.median(getattr(one, key) for one in loaded) if loaded else 0 for key in ("rate", "p99"))
+        return f"{rate:,.0f} ({p99:.1f})" if loaded else ""
+
+    rows = [{"": case} | {name: cell(runs, case) for name, runs in found.items()} for case in cases]
+    for title, figure in (("MB", "resident_mb"), ("ready s", "ready_seconds")):
+        rows.append({"": title} | {name: median_of(runs, figure) for name, runs in found.items()})
+    return rows
+
+
+def ratio_lines(
+    compared: dict[tuple[str, str], list[float]], peers: Sequence[str], cases: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Medians of the ratios: a row a case, a column a peer."""
+
+    def cell(case: str, peer: str) -> float | str:
+        return statistics.median(compared[case, peer]) if (case, peer) in compared else ""
+
+    return [{"": case} | {peer: cell(case, peer) for peer in peers} for case in cases]
+
+
+def median_of(runs: list[Run], figure: str) -> float:
+    """The median of a figure over the rounds."""
+    return float(statistics.median(getattr(one, figure) for one in runs))
 
 
 if __name__ == "__main__":

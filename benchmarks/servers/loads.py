@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client"}  # of Debian
-MAX_BYTES_OFF = 0.02  # of the replies: what was under way at the end is not counted
 
 # Takes the bodies in turn, so that nobody is measured answering the same row again, and tells as JSON what wrk's own
 # report rounds.
@@ -60,14 +59,14 @@ def require(tool: str) -> None:
         raise SystemExit(f"{tool} is missing; the Debian package {PACKAGES[tool]} has it")
 
 
-def load_rest(url: str, bodies: Sequence[str], connections: int, seconds: float, script: Path) -> Load:
+def load_rest(url: str, bodies: Sequence[str], connections: int, seconds: int, script: Path) -> Load:
     """Load a URL with wrk, which keeps so many connections open and a request on each.
 
     Raises:
         SystemExit: A reply was an error, or there was none.
     """
     script.write_text(SCRIPT % {"bodies": ", ".join(map(lua, bodies))}, encoding="utf-8")
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s"]
     return parse_wrk(run([*command, str(script), url]))
 
 
@@ -103,7 +102,7 @@ def run(command: Sequence[str]) -> str:
     return finished.stdout
 
 
-def load_grpc(url: str, framed: Path, connections: int, seconds: float, reply_bytes: int) -> Load:
+def load_grpc(url: str, framed: Path, connections: int, seconds: int, reply_bytes: int) -> Load:
     """Load a method of gRPC with h2load: so many connections, and a request on each.
 
     Args:
@@ -120,12 +119,12 @@ def load_grpc(url: str, framed: Path, connections: int, seconds: float, reply_by
     log = framed.with_suffix(".log")
     log.unlink(missing_ok=True)
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-    command = ["h2load", "-t1", "-m1", f"-c{connections}", f"-D{max(1, round(seconds))}", *headers]
+    command = ["h2load", "-t1", "-m1", f"-c{connections}", f"-D{seconds}", *headers]
     report = run([*command, f"--data={framed}", f"--log-file={log}", url])
-    return parse_h2load(report, log.read_text(encoding="utf-8"), reply_bytes)
+    return parse_h2load(report, log.read_text(encoding="utf-8"), connections, reply_bytes)
 
 
-def parse_h2load(report: str, log: str, reply_bytes: int) -> Load:
+def parse_h2load(report: str, log: str, connections: int, reply_bytes: int) -> Load:
     """The figures of h2load: the rate and the errors from its report, the latencies from its log.
 
     Raises:
@@ -136,7 +135,9 @@ def parse_h2load(report: str, log: str, reply_bytes: int) -> Load:
     data = int(field(r"traffic:.* headers.*\((\d+)\) data", report))
     if counts["failed"] or counts["errored"] or not counts["succeeded"]:
         raise SystemExit(f"requests failed:\n{report}")
-    if abs(data / counts["succeeded"] / reply_bytes - 1) > MAX_BYTES_OFF:
+    if (
+        abs(data - counts["succeeded"] * reply_bytes) > connections * reply_bytes
+    ):  # but for what was under way at the end
         raise SystemExit(f"a good reply has {reply_bytes} bytes, these had {data / counts['succeeded']:.1f}:\n{report}")
     latencies = [int(line.split("\t")[2]) / 1e3 for line in log.splitlines()]
     percentiles = statistics.quantiles(latencies, n=100, method="inclusive")

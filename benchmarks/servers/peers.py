@@ -6,7 +6,7 @@ One worker each, the same model and rows, the same environment, output to a file
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -43,8 +43,8 @@ class Server:
         ready: The path that answers 200 as soon as it is ready.
         endpoints: Of REST, by protocol.
         has_grpc: Whether it takes gRPC.
+        has_metrics: Whether it tells Prometheus what it counts, on the port of REST.
         is_echo: It answers a constant.
-        env: Beside the environment of all.
     """
 
     title: str
@@ -52,8 +52,8 @@ class Server:
     ready: str
     endpoints: Mapping[str, Endpoint]
     has_grpc: bool = False
+    has_metrics: bool = False
     is_echo: bool = False
-    env: Mapping[str, str] = field(default_factory=dict)
 
     def takes(self, protocol: str) -> bool:
         """Whether it speaks a protocol."""
@@ -128,6 +128,7 @@ def kserve_like(title: str, subject: Subject, command: Sequence[str], *, is_echo
             "v2": v2_endpoint(subject),
         },
         has_grpc=True,
+        has_metrics=True,
         is_echo=is_echo,
     )
 

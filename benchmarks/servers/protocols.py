@@ -33,7 +33,7 @@ def mlflow_split(rows: Rows) -> str:
 
 def grpc(rows: Rows, subject: Subject) -> bytes:
     """A message of V2 with typed contents, as it goes over the wire: flag, length, ModelInferRequest."""
-    from tritonclient.grpc import service_pb2
+    from tritonclient.grpc import service_pb2  # type: ignore[import-untyped]
 
     request = service_pb2.ModelInferRequest(model_name=subject.name)
     for name, datatype in subject.datatypes.items():
@@ -45,7 +45,7 @@ def grpc(rows: Rows, subject: Subject) -> bytes:
             tensor.contents.bool_contents.extend(values)
         else:
             tensor.contents.bytes_contents.extend(value.encode() for value in values)
-    message = request.SerializeToString()
+    message: bytes = request.SerializeToString()
     return struct.pack(">BI", 0, len(message)) + message
 
 

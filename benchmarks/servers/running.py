@@ -44,18 +44,19 @@ class Running:
             if self.process.poll() is not None:
                 raise SystemExit(f"the server ended:\n{self.last_words()}")
             with contextlib.suppress(OSError, http.client.HTTPException):
-                if self.get(path) == http.client.OK:
+                if self.get(path)[0] == http.client.OK:
                     self.ready_seconds = time.perf_counter() - self.started
                     return
             time.sleep(POLL_SECONDS)
         raise SystemExit(f"{path} was not answered in {READY_SECONDS:.0f} s:\n{self.last_words()}")
 
-    def get(self, path: str) -> int:
-        """The status of a path."""
+    def get(self, path: str) -> tuple[int, bytes]:
+        """The status and the body of a path."""
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=READY_SECONDS)
         with contextlib.closing(connection):
             connection.request("GET", path)
-            return connection.getresponse().status
+            response = connection.getresponse()
+            return response.status, response.read()
 
     def post(self, path: str, body: str) -> bytes:
         """The reply to a body.
@@ -78,7 +79,7 @@ class Running:
         Raises:
             SystemExit: The status is not OK.
         """
-        import grpc
+        import grpc  # type: ignore[import-untyped]
 
         with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
             try:
