@@ -196,10 +196,14 @@ def lines(found: dict[str, list[Run]], cases: Sequence[str]) -> list[dict[str, A
         rate, p99 = (statistics.median(getattr(one, key) for one in loaded) if loaded else 0 for key in ("rate", "p99"))
         return f"{rate:,.0f} ({p99:.1f})" if loaded else ""
 
-    rows = [{"": case} | {name: cell(runs, case) for name, runs in found.items()} for case in cases]
-    for title, figure in (("MB", "resident_mb"), ("ready s", "ready_seconds")):
-        rows.append({"": title} | {name: median_of(runs, figure) for name, runs in found.items()})
-    return rows
+    weights = {"MB": "resident_mb", "ready s": "ready_seconds"}
+    return [
+        *({"": case} | {name: cell(runs, case) for name, runs in found.items()} for case in cases),
+        *(
+            {"": title} | {name: median_of(runs, figure) for name, runs in found.items()}
+            for title, figure in weights.items()
+        ),
+    ]
 
 
 def ratio_lines(
