@@ -23,6 +23,7 @@ from benchmarks.servers.rounds import CASES, Run, measure, run, told
 from benchmarks.servers.subject import FOLDER, Subject, subject
 
 NAMES = ("ours", "echo", "naive", "mlserver", "mlflow")
+ROUNDS = 3
 TUNING_SECONDS = 5
 DECIDING = "v1-1-c16"  # the case by which a peer is tuned, and the price of the log told
 
@@ -49,9 +50,11 @@ def main(argv: list[str] | None = None) -> int:
         loads.require(tool)
     served = subject(is_fresh=options.fresh)
     if options.log_cost:
-        return judge_log(measure(served, with_and_without_log(served), options.cases or [DECIDING], options))
+        both, rounds = with_and_without_log(served), options.rounds or ROUNDS
+        return judge_log(measure(served, both, options.cases or [DECIDING], rounds, options.seconds))
     chosen = choose(served, options.only)
-    return judge(measure(served, chosen, options.cases or list(CASES), options), chosen)
+    rounds = options.rounds or (ROUNDS if len(chosen) > 1 else 1)
+    return judge(measure(served, chosen, options.cases or list(CASES), rounds, options.seconds), chosen)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -59,7 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=0, help="3 by default, 1 for a server alone")
     parser.add_argument("--seconds", type=int, default=8, help="of each load")
     parser.add_argument("--only", type=some_of(NAMES), default=[], help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--cases", type=some_of(CASES), default=[], help=f"some of {', '.join(CASES)}")

@@ -2,9 +2,10 @@
 
 import re
 import shutil
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 
 from benchmarks.measuring import console
 from benchmarks.servers import loads, protocols
@@ -63,13 +64,13 @@ class Run:
 
 
 def measure(
-    served: Subject, chosen: Mapping[str, Server], cases: Sequence[str], options: Namespace
+    served: Subject, chosen: Mapping[str, Server], cases: Sequence[str], rounds: int, seconds: int
 ) -> dict[str, list[Run]]:
     """A run of each server a round, by turns, so that what else the machine does strikes all."""
     found: dict[str, list[Run]] = {name: [] for name in chosen}
-    for number in range(options.rounds):
+    for number in range(rounds):
         for name, server in chosen.items():
-            found[name].append(run(served, name, server, [CASES[case] for case in cases], options.seconds))
+            found[name].append(run(served, name, server, [CASES[case] for case in cases], seconds))
             console.print(f"round {number + 1}: {name}: {told(found[name][-1])}", soft_wrap=True)
     return found
 
@@ -88,13 +89,15 @@ def run(served: Subject, name: str, server: Server, cases: Sequence[Case], secon
 
 
 def load(served: Subject, server: Server, process: Running, case: Case, seconds: int) -> loads.Load:
-    """Check a few answers, then warm up and measure."""
+    """Check answers that are asked for at once, as a server that batches may mix them up; warm up and measure."""
     if case.protocol == "grpc":
         return load_grpc(served, server, process, case, seconds)
     endpoint = server.endpoints[case.protocol]
     batches = [served.rows[start : start + case.rows] for start in range(0, len(served.rows), case.rows)][:ROTATED]
     bodies = [endpoint.write(batch) for batch in batches]
-    answers = [value for body in bodies for value in endpoint.read(process.post(endpoint.path, body))]
+    with ThreadPoolExecutor(case.connections) as pool:
+        replies = pool.map(process.post, repeat(endpoint.path), bodies)
+        answers = [value for reply in replies for value in endpoint.read(reply)]
     check(served, server, answers, len(bodies) * case.rows)
     url = f"http://127.0.0.1:{process.http_port}{endpoint.path}"
     script = FOLDER / f"{case.name}.lua"

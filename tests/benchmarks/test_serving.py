@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -116,7 +115,7 @@ def test_this_server_and_the_echo_are_measured_by_every_protocol(workplace, monk
     # when both are loaded for a second
     served = serving.subject()
     chosen = serving.choose(served, ["ours", "echo"])
-    found = serving.measure(served, chosen, ["v1-1-c16", "v2-1-c16", "grpc-1-c16"], Namespace(rounds=1, seconds=1))
+    found = serving.measure(served, chosen, ["v1-1-c16", "v2-1-c16", "grpc-1-c16"], rounds=1, seconds=1)
     # then there is a rate for each, and the server is light
     assert {load.rate > 0 for runs in found.values() for load in runs[0].measured.values()} == {True}
     assert found["ours"][0].measured.keys() == {"v1-1-c16", "v2-1-c16", "grpc-1-c16"}
