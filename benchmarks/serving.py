@@ -24,6 +24,8 @@ from benchmarks.servers.subject import FOLDER, Subject, subject
 
 NAMES = ("ours", "echo", "naive", "mlserver", "mlflow")
 ROUNDS = 3
+SECONDS = 8  # of each load
+ALONE_SECONDS = 4  # for daily work
 TUNING_SECONDS = 5
 DECIDING = "v1-1-c16"  # the case by which a peer is tuned, and the price of the log told
 
@@ -51,10 +53,12 @@ def main(argv: list[str] | None = None) -> int:
     served = subject(is_fresh=options.fresh)
     if options.log_cost:
         both, rounds = with_and_without_log(served), options.rounds or ROUNDS
-        return judge_log(measure(served, both, options.cases or [DECIDING], rounds, options.seconds))
+        return judge_log(measure(served, both, options.cases or [DECIDING], rounds, options.seconds or SECONDS))
     chosen = choose(served, options.only)
-    rounds = options.rounds or (ROUNDS if len(chosen) > 1 else 1)
-    return judge(measure(served, chosen, options.cases or list(CASES), rounds, options.seconds), chosen)
+    rounds, seconds = (ROUNDS, SECONDS) if len(chosen) > 1 else (1, ALONE_SECONDS)
+    cases, is_whole = options.cases or list(CASES), not (options.only or options.cases)
+    found = measure(served, chosen, cases, options.rounds or rounds, options.seconds or seconds)
+    return judge(found, chosen, name="serving" if is_whole else "serving-part")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -63,7 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=0, help="3 by default, 1 for a server alone")
-    parser.add_argument("--seconds", type=int, default=8, help="of each load")
+    parser.add_argument("--seconds", type=int, default=0, help="of each load; 8 by default, 4 for a server alone")
     parser.add_argument("--only", type=some_of(NAMES), default=[], help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--cases", type=some_of(CASES), default=[], help=f"some of {', '.join(CASES)}")
     parser.add_argument("--log-cost", action="store_true", help="this server with and without its prediction log")
@@ -120,12 +124,13 @@ def with_and_without_log(served: Subject) -> dict[str, Server]:
     return {"ours": ours(served), "without": ours(served, is_logging=False)}
 
 
-def judge(found: dict[str, list[Run]], known: dict[str, Server]) -> int:
-    """Print, write and hold against the limits."""
+def judge(found: dict[str, list[Run]], known: dict[str, Server], *, name: str = "serving") -> int:
+    """Print, write under a name and hold against the limits."""
     cases = [case for case in CASES if any(case in runs[0].measured for runs in found.values())]
     show("Serving, one worker: requests/s (p99 ms)", lines(found, cases))
-    for name in found:
-        console.print(f"{name}: {known[name].title}", highlight=False)
+    titles = {server: known[server].title for server in found}
+    for server, title in titles.items():
+        console.print(f"{server}: {title}", highlight=False)
     compared = {
         (case, peer): ratios(found["ours"], runs, case)
         for peer, runs in found.items()
@@ -134,12 +139,10 @@ def judge(found: dict[str, list[Run]], known: dict[str, Server]) -> int:
         if case in runs[0].measured
     }
     if compared:
-        show("Times the requests/s of", ratio_lines(compared, [name for name in found if name != "ours"], cases))
+        show("Times the requests/s of", ratio_lines(compared, [server for server in found if server != "ours"], cases))
     limits = limits_of(found, compared) if "ours" in found else {}
     written = {f"{case} to {peer}": values for (case, peer), values in compared.items()}
-    return conclude(
-        "serving", found, {"titles": {name: known[name].title for name in found}, "ratios": written}, limits
-    )
+    return conclude(name, found, {"titles": titles, "ratios": written}, limits)
 
 
 def limits_of(found: dict[str, list[Run]], compared: dict[tuple[str, str], list[float]]) -> dict[str, bool]:

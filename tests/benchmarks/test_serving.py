@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import serving
-from benchmarks.servers import rounds
+from benchmarks.servers import peers, rounds
 from benchmarks.servers.loads import Load
 from benchmarks.servers.peers import servers
 from benchmarks.servers.rounds import CASES, Run
@@ -68,8 +68,8 @@ def test_ratios_are_of_the_same_round(workplace):
 def test_what_was_not_measured_is_not_held_against_a_limit(workplace):
     # given one case of this server alone
     alone = {"ours": [made(100.0, cases=["v1-1-c16"])]}
-    assert serving.judge(alone, servers(SUBJECT)) == 0
-    limits = json.loads((workplace / "build/benchmarks/serving.json").read_text())["limits"]
+    assert serving.judge(alone, servers(SUBJECT), name="serving-part") == 0
+    limits = json.loads((workplace / "build/benchmarks/serving-part.json").read_text())["limits"]
     assert list(limits) == ["200 MB are at most 260", "ready in 2.0 s is at most 4 s"]
 
 
@@ -95,6 +95,20 @@ def test_a_server_that_answers_wrongly_is_not_measured(answers, words):
 
 def test_the_echo_may_answer_anything_of_the_right_length():
     rounds.check(SUBJECT, servers(SUBJECT)["echo"], [0.0, 0.0], 2)
+
+
+@pytest.mark.parametrize("has_log", [True, False])
+def test_this_server_logs_where_it_can(monkeypatch, has_log):
+    monkeypatch.setattr(peers, "has_log", lambda: has_log)
+    logged, plain = (peers.ours(SUBJECT, is_logging=is_logging).command(1, 2) for is_logging in (True, False))
+    assert ("--prediction_log" in logged) == has_log
+    assert "--prediction_log" not in plain
+
+
+def test_the_price_of_a_log_that_is_not_there_is_not_measured(monkeypatch):
+    monkeypatch.setattr(serving, "has_log", lambda: False)
+    with pytest.raises(SystemExit, match="has no --prediction_log"):
+        serving.with_and_without_log(SUBJECT)
 
 
 @pytest.mark.parametrize("option", ["--only", "--cases"])

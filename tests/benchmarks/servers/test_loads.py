@@ -1,5 +1,6 @@
 """What the load generators tell: read to the figure, and refused where a reply was an error."""
 
+import contextlib
 import json
 import shutil
 import threading
@@ -115,6 +116,12 @@ class Server(BaseHTTPRequestHandler):
         self.send_response(self.status)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def handle_one_request(self):
+        with contextlib.suppress(ConnectionResetError):  # wrk hangs up at its end
+            super().handle_one_request()
+            return
+        self.close_connection = True
 
     def log_message(self, *args):
         """Nothing."""
