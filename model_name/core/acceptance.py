@@ -6,8 +6,8 @@ the one that decides, and what this accepts, the schema accepts with the same co
 Needs pydantic and numpy alone, because servers import it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,10 @@ from model_name.core.schemas import TableSchema
 
 Values = Sequence[Any] | NDArray[Any]
 TEXT = frozenset({str})
+MOMENT = re.compile(
+    r"(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.(?:[0-9]{3}|[0-9]{6}))?)?"
+).fullmatch
+"""A moment that `datetime.fromisoformat` and numpy read alike; numpy is ten times as fast."""
 
 
 class Acceptance:
@@ -95,13 +99,12 @@ class Acceptance:
             values = table[name]
             if isinstance(values, np.ndarray) or not TEXT.issuperset(map(type, values)):
                 return False
+            if not all(map(MOMENT, values)):
+                return False
             try:
-                moments = [datetime.fromisoformat(value) for value in values]
-            except ValueError:
+                columns[name] = np.array(values, dtype="datetime64[us]")
+            except ValueError:  # a day that its month has not
                 return False
-            if any(moment.tzinfo is not None for moment in moments):
-                return False
-            columns[name] = _as_array(moments, np.dtype("datetime64[us]"))
         return True
 
 

@@ -409,7 +409,7 @@ class Features(Frozen):
             matrix[:, position] = feature.read(columns)
         if self._plain:
             positions, sources = self._plain
-            matrix[:, positions] = np.column_stack([columns[source] for source in sources])
+            matrix[:, positions] = np.array([columns[source] for source in sources]).T
         return matrix
 
     @cached_property

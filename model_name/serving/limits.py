@@ -1,5 +1,7 @@
 """How much a client may ask of a server."""
 
+import numpy as np
+
 from model_name.core.documents import Duration, Frozen
 from model_name.errors import DataError, TooLargeError
 from model_name.serving.dataplane import Table
@@ -52,8 +54,11 @@ class Limits(Frozen):
         if size <= self.text_length:
             return
         for name, values in table.items():
+            if isinstance(values, np.ndarray) or not {str, bytes}.intersection(map(type, values)):
+                continue
             for row, value in enumerate(values):
                 if isinstance(value, str | bytes) and len(value) > self.text_length:
                     raise DataError(
-                        f"{name}, row {row}: the text has {len(value)} characters, this server takes {self.text_length}"
+                        f"{name}, row {row}: the text has {len(value)} characters, "
+                        f"this server takes {self.text_length}"
                     )

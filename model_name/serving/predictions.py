@@ -21,7 +21,8 @@ from model_name.serving.records import MAX_KEY_BYTES, AnsweredBatch, AnsweredReq
 __all__ = ["AnsweredBatch", "AnsweredRequest", "LogSettings", "PredictionLog"]
 
 STRETCH_ROWS = 256  # formatted at a time, in about 2 ms
-PAUSE_SECONDS = 0.01  # between two stretches: the interpreter lock belongs to the requests
+PAUSE_SECONDS = 0.01  # between two stretches, at least: the interpreter lock belongs to the requests
+SHARE = 0.08  # of one processor that the log may take: requests lose no more, and what does not fit is dropped
 IDLE_SECONDS = 0.1  # between two looks at a buffer that was empty
 QUIET_SECONDS = 60.0  # between two warnings
 
@@ -118,6 +119,7 @@ class PredictionLog:
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._quiet_until = 0.0
         self._told: set[str] = set()
+        self._worked = 0.0  # seconds of a processor, at the end of the last pause
 
     def start(self) -> None:
         """Start to write."""
@@ -159,6 +161,7 @@ class PredictionLog:
             self._tell_drop(lost)
 
     def _run(self) -> None:
+        self._worked = time.thread_time()
         every = self.settings.flush_seconds if self._files.is_local else self.settings.upload_seconds
         due = time.monotonic() + every
         is_over = False
@@ -190,9 +193,10 @@ class PredictionLog:
         return samples
 
     def _pause(self, seconds: float) -> None:
-        """Let others have the interpreter lock, unless too much waits or nothing more will come."""
-        if self._buffered * 2 < self.settings.max_buffered_rows:
-            self._closing.wait(seconds)
+        """Let others have the interpreter lock for their share of the time, unless nothing more will come."""
+        worked = time.thread_time() - self._worked
+        self._closing.wait(max(seconds, worked * (1 - SHARE) / SHARE))
+        self._worked = time.thread_time()
 
     def _record(self, stretch: Sequence[Rows], work: Work) -> None:
         """Format rows and let them wait for their file to be written."""

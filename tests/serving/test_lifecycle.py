@@ -227,4 +227,4 @@ def test_a_new_bundle_takes_over_under_load_and_a_broken_one_does_not(
 
 def stamp_as(directory: Path, manifest: str, *, semver: str, version: str) -> None:
     (directory / "bundle.json").write_text(manifest, encoding="utf-8")
-    stamp(directory, semver=semver, version=version)
+    stamp(Bundle.load(directory), semver=semver, version=version)
