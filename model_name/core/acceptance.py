@@ -17,6 +17,7 @@ from model_name.core.columns import BOOLEANS, LARGEST, NUMBERS, TEXTS, Columns
 from model_name.core.schemas import TableSchema
 
 Values = Sequence[Any] | NDArray[Any]
+CHUNK_ROWS = 4096  # looked at at once: numpy holds the interpreter meanwhile, which others wait for
 TEXT = frozenset({str})
 MOMENT = re.compile(
     r"(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.(?:[0-9]{3}|[0-9]{6}))?)?"
@@ -53,9 +54,22 @@ class Acceptance:
         rows = len(next(iter(table.values())))
         if any(len(values) != rows for values in table.values()):
             return None
+        if rows <= CHUNK_ROWS:
+            return self._columns(table)
+        chunks = []
+        for start in range(0, rows, CHUNK_ROWS):
+            chunk = self._columns({name: values[start : start + CHUNK_ROWS] for name, values in table.items()})
+            if chunk is None:
+                return None
+            chunks.append(chunk)
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+    def _columns(self, table: Mapping[str, Values]) -> Columns | None:
         columns: Columns = {}
         is_usual = self._add_numbers(table, columns) and self._add_texts(table, columns)
-        return columns if is_usual and self._add_booleans(table, columns) and self._add_moments(table, columns) else None
+        return (
+            columns if is_usual and self._add_booleans(table, columns) and self._add_moments(table, columns) else None
+        )
 
     def _add_numbers(self, table: Mapping[str, Values], columns: Columns) -> bool:
         if not self._numbers:

@@ -94,7 +94,7 @@ def run(
     )
 
     async def tick() -> None:
-        batcher.expire()
+        batcher.tidy()
         watcher.count()
         await swapper.look()
 

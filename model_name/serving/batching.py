@@ -1,6 +1,7 @@
 """Requests are computed off the event loop, as many at once as have come: nobody waits for others to come."""
 
 import asyncio
+import ctypes
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from model_name.serving.requests import Answered, Reply, Request, answer
 
 logger = logging.getLogger("model_name.serving")
 
+LIBC = ctypes.CDLL(None)
 LARGE = 64 * 1024  # bytes of a body, from where on it would keep small ones waiting
 
 
@@ -66,6 +68,7 @@ class Batcher:
         self.compute = compute
         self.waiting: set[Waiting] = set()
         self.waiting_bytes = 0
+        self._has_litter = False
         self._small = Lane("small", limits.batch_requests, self._compute)
         self._large = Lane("large", 1, self._compute)
 
@@ -96,8 +99,11 @@ class Batcher:
             self.waiting.discard(waiting)
             self.waiting_bytes -= request.size
 
-    def expire(self) -> None:
-        """Give up on what waits for too long; to be called from the event loop now and then."""
+    def tidy(self) -> None:
+        """Give up on what waits for too long, and memory back; to be called from the event loop now and then."""
+        if self._has_litter:
+            self._has_litter = False
+            give_back_memory()
         oldest = time() - self.limits.answer_seconds
         for waiting in [one for one in self.waiting if one.request.received < oldest]:
             if not waiting.future.done():
@@ -126,6 +132,7 @@ class Batcher:
                 return
             logger.exception("request %s failed", requests[0].id)
             answered = Answered([_failure(err)])
+        self._has_litter |= batch[0].request.size > LARGE
         loop = batch[0].future.get_loop()
         if not loop.is_closed():
             loop.call_soon_threadsafe(_deliver, batch, answered.replies, plane.bundle.manifest)
@@ -173,6 +180,12 @@ class Lane:
                 break
             found.append(waiting)
         return found
+
+
+def give_back_memory() -> None:
+    """Return to the system what a large request has used: the allocator of glibc would keep it."""
+    if (trim := getattr(LIBC, "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def _deliver(batch: Sequence[Waiting], replies: Sequence[Reply | ModelNameError], manifest: Manifest) -> None:

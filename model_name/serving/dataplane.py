@@ -17,7 +17,7 @@ from model_name.serving.bundle import Bundle
 FEATURES = "features"
 SCORES = "scores"
 
-CHUNK_ROWS = 16_384  # of a forward pass; more would only need more memory
+CHUNK_ROWS = 2048  # of a forward pass; more only needs more memory, which ONNX Runtime keeps
 
 Rows = Sequence[Mapping[str, Any] | Sequence[Any]]
 Table = Mapping[str, Sequence[Any] | NDArray[Any]]
@@ -157,11 +157,14 @@ def by_column(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _usual(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | None:
-    """The columns of objects that all have the inputs and nothing else, the usual case; None of others."""
-    if not {dict}.issuperset(map(type, rows)) or not {len(names)}.issuperset(map(len, rows)):
+    """The columns of rows that are all objects with the inputs and nothing else, or all arrays of as many values."""
+    kinds = {*map(type, rows)}
+    if kinds not in ({dict}, {list}) or {*map(len, rows)} != {len(names)}:
         return None
+    if kinds == {list}:
+        return {name: [row[position] for row in rows] for position, name in enumerate(names)}
     try:
-        return {name: [*map(itemgetter(name), rows)] for name in names}  # type: ignore[arg-type]  # they are objects
+        return {name: [*map(itemgetter(name), rows)] for name in names}
     except KeyError:
         return None
 

@@ -59,6 +59,5 @@ class Limits(Frozen):
             for row, value in enumerate(values):
                 if isinstance(value, str | bytes) and len(value) > self.text_length:
                     raise DataError(
-                        f"{name}, row {row}: the text has {len(value)} characters, "
-                        f"this server takes {self.text_length}"
+                        f"{name}, row {row}: the text has {len(value)} characters, this server takes {self.text_length}"
                     )

@@ -22,6 +22,8 @@ from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane, Table, by_column
 from model_name.serving.limits import Limits
 
+PIECE_ROWS = 4096
+
 Reply = Any
 """What a protocol sends back: the bytes of a body, or a message of gRPC."""
 
@@ -135,6 +137,8 @@ def answer(plane: DataPlane, requests: Sequence[Request], limits: Limits) -> Ans
         by_level.setdefault(question.interval, []).append(position)
     for level, positions in by_level.items():
         _answer_some(plane, requests, questions, positions, level, limits, answered)
+    for question in questions.values():
+        _let_go(question.rows, question.table)
     return answered
 
 
@@ -152,6 +156,7 @@ def _answer_some(
         table, rows = _joined([questions[position] for position in positions], plane)
         limits.check_texts(table, max(requests[position].size for position in positions))
         columns = plane.check(table)
+        others = plane.others(table)
         outputs = plane.run(plane.features_of(columns), interval=level)
     except ModelNameError as err:
         if len(positions) == 1:
@@ -166,8 +171,10 @@ def _answer_some(
             answered.replies[position] = requests[position].write(outputs.take(part), manifest)
         except DataError as err:
             answered.replies[position] = err
+    if len(positions) == 1:
+        _let_go(None, table)
     asked = [requests[position] for position in positions]
-    answered.groups.append(Group(asked, rows, columns | plane.others(table), outputs))
+    answered.groups.append(Group(asked, rows, columns | others, outputs))
 
 
 def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, list[slice]]:
@@ -198,6 +205,14 @@ def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, lis
         for name in names
     }
     return joined, _parts(list(map(range, lengths)))
+
+
+def _let_go(rows: Sequence[Any] | None, table: Table | None) -> None:
+    """Free the values of a large request piece by piece: all at once would hold the interpreter for a tenth of a second."""
+    for values in (rows, *(table or {}).values()):
+        if isinstance(values, list) and len(values) > PIECE_ROWS:
+            while values:
+                del values[-PIECE_ROWS:]
 
 
 def _values(values: Sequence[Any] | NDArray[Any] | None, length: int) -> Sequence[Any]:

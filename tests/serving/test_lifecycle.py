@@ -120,7 +120,9 @@ def test_grpc_finishes_what_it_has_taken_and_says_that_it_is_going(
 
     async def client() -> None:
         async with grpc.aio.insecure_channel(server.grpc_url, options=[("grpc.enable_retries", 0)]) as channel:
-            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer", pb.ModelInferRequest.SerializeToString)
+            infer = channel.unary_unary(
+                "/inference.GRPCInferenceService/ModelInfer", pb.ModelInferRequest.SerializeToString
+            )
             while True:
                 try:
                     await infer(request, timeout=20)
