@@ -3,7 +3,7 @@
 import gc
 import os
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kserve import ModelRepository, model_server
@@ -21,7 +21,7 @@ from model_name.serving.rpc import SERVICE, Rpc
 from model_name.serving.security import Guard
 from model_name.serving.server import Server
 from model_name.serving.state import State
-from model_name.serving.swaps import Repository, Swapper
+from model_name.serving.swaps import FILES, Repository, Swapper
 from model_name.serving.telemetry import Telemetry
 
 TOKEN = "MODEL_NAME_TOKEN"  # noqa: S105  its name  # nosec B105
@@ -35,6 +35,7 @@ def run(
     directory: Path,
     load: Callable[[Path], DataPlane],
     verb: Verb = "predict",
+    files: Sequence[str] = FILES,
 ) -> None:
     """Serve what a batcher answers until a signal.
 
@@ -45,6 +46,7 @@ def run(
         directory: Where the bundle lies; a new one there takes over.
         load: Reads it, and answers its example.
         verb: What this server does.
+        files: Of the folder, that a new bundle changes.
 
     Raises:
         ConfigError: An argument asks for what cannot be done, or a port is taken.
@@ -56,7 +58,7 @@ def run(
     telemetry.serve(manifest)
     state = State(is_loaded=True)
     guard = Guard(os.environ.get(TOKEN, "").encode())
-    swapper = Swapper(directory, batcher, telemetry, seconds=args.watch_seconds, load=load)
+    swapper = Swapper(directory, batcher, telemetry, seconds=args.watch_seconds, load=load, files=files)
     repository = Repository(name, state, swapper.swap, is_open=args.model_repository)
     refusals = Refusals(is_quoting=not any(column.sensitive for column in manifest.table.columns.values()))
     front = Front(
