@@ -4,6 +4,7 @@ import inspect
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import mlflow
@@ -23,6 +24,8 @@ from model_name.errors import DataError, NotFoundError
 
 BUNDLE = "bundle"
 MODEL = "model"
+
+UNREADABLE = (UnpicklingError, EOFError, AttributeError, ImportError)  # what a pickle is refused with
 
 REQUIREMENTS = ("mlflow", "pandas", "pandera", "pydantic", "scikit-learn", "torch", "onnx", "loguru")
 
@@ -54,6 +57,11 @@ class Version(Frozen):
     def title(self) -> str:
         """How people speak of it."""
         return f"{self.name} {self.semver} (version {self.version})"
+
+    @property
+    def uri(self) -> str:
+        """Where MLflow finds its model."""
+        return f"models:/{self.name}/{self.version}"
 
 
 class PyfuncModel(PythonModel):
@@ -111,6 +119,10 @@ class Registry:
         self.client.set_model_version_tag(self.name, number, "semver", str(next_semver(history, recipe)))
         return self._version(self.client.get_model_version(self.name, number), {})
 
+    def complete(self, model_uri: str, manifest: Path) -> None:
+        """Lay the manifest of its bundle beside a saved model, whose folder then tells which version it is."""
+        self.client.log_model_artifact(model_uri.removeprefix("models:/"), str(manifest))
+
     def withdraw(self, version: Version) -> None:
         """Take back a version that could not be completed."""
         self.client.delete_model_version(self.name, version.version)
@@ -157,14 +169,7 @@ class Registry:
             DataError: It is a model that this project did not make.
         """
         version = self.resolve(ref)
-        uri = f"models:/{self.name}/{version.version}"
-        try:
-            loaded = mlflow.pyfunc.load_model(uri).unwrap_python_model()
-        except (MlflowException, OSError) as err:
-            raise NotFoundError(f"{version.title} cannot be loaded from {uri}: {err}") from err
-        if not isinstance(loaded, PyfuncModel):
-            raise DataError(f"{version.title} is not a model of this project but {type(loaded).__name__}")
-        return loaded.model
+        return load_model(version.uri, version.title)[0]
 
     def bundle(self, ref: str, directory: Path | None = None) -> Path:
         """A local copy of the bundle of a version.
@@ -174,6 +179,19 @@ class Registry:
         """
         version = self.resolve(ref)
         return self.artifact(version, BUNDLE, directory)
+
+    def folder(self, ref: str, directory: Path | None = None) -> Path:
+        """A local copy of the folder of a version's model.
+
+        Raises:
+            NotFoundError: There is no such version, or its files are gone.
+        """
+        version = self.resolve(ref)
+        target = str(directory) if directory else tempfile.mkdtemp(prefix="model-name-")
+        try:
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=target))
+        except (MlflowException, OSError) as err:
+            raise NotFoundError(f"{version.title} has no model: {err}") from err
 
     def artifact(self, version: Version, path: str, directory: Path | None = None) -> Path:
         """A local copy of a file or folder that the run of a version holds.
@@ -212,6 +230,27 @@ class Registry:
             recipe=Recipe(contract=found.tags["contract"], model=found.tags["recipe"]),
             created=pd.Timestamp(found.creation_timestamp, unit="ms").isoformat(),
         )
+
+
+def load_model(uri: str, title: str) -> tuple[Model, str]:
+    """A saved model, and the run that made it.
+
+    Args:
+        uri: Where it is: an address of MLflow, or a folder.
+        title: What to call it if it cannot be loaded.
+
+    Raises:
+        NotFoundError: It is not there, or broken, or was made with other packages.
+        DataError: It is a model that this project did not make.
+    """
+    try:
+        loaded = mlflow.pyfunc.load_model(uri)
+        model = loaded.unwrap_python_model()
+    except (MlflowException, OSError, *UNREADABLE) as err:
+        raise NotFoundError(f"{title} cannot be loaded from {uri}: {err}") from err
+    if not isinstance(model, PyfuncModel):
+        raise DataError(f"{title} is not a model of this project but {type(model).__name__}")
+    return model.model, str(loaded.metadata.run_id)
 
 
 def names() -> list[str]:
