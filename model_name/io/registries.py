@@ -18,7 +18,7 @@ from mlflow.types import DataType
 
 import model_name
 from model_name.core.documents import Frozen, Many
-from model_name.core.models.base import Model
+from model_name.core.models import AutoModel, Model
 from model_name.core.versions import LATEST, Recipe, Semver, next_semver
 from model_name.errors import DataError, NotFoundError
 
@@ -265,11 +265,11 @@ def _as_sent(example: pd.DataFrame, signature: ModelSignature) -> pd.DataFrame:
 
 
 def _code_of(model: Model) -> list[str]:
-    """The package, and the module of a kind that a plugin defines."""
-    paths = [Path(model_name.__file__).parent]
-    if not type(model).__module__.startswith("model_name."):
-        paths.append(Path(inspect.getfile(type(model))))
-    return [str(path) for path in paths]
+    """The package, and the modules of kinds that plugins define."""
+    members = model.get_internal_model() if isinstance(model, AutoModel) else []
+    kinds = [type(one) for one in (model, *members)]
+    theirs = {inspect.getfile(kind) for kind in kinds if not kind.__module__.startswith("model_name.")}
+    return [str(Path(model_name.__file__).parent), *sorted(theirs)]
 
 
 def _pinned(package: str) -> str:
