@@ -12,6 +12,7 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.pyfunc.model import PythonModel
 from mlflow.tracking import MlflowClient
 from mlflow.types import DataType
@@ -189,9 +190,12 @@ class Registry:
         version = self.resolve(ref)
         target = str(directory) if directory else tempfile.mkdtemp(prefix="model-name-")
         try:
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=target))
+            found = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=target))
         except (MlflowException, OSError) as err:
             raise NotFoundError(f"{version.title} has no model: {err}") from err
+        if not (found / MLMODEL_FILE_NAME).is_file():  # MLflow is content with an empty folder
+            raise NotFoundError(f"{version.title} has no model: its files are gone")
+        return found
 
     def artifact(self, version: Version, path: str, directory: Path | None = None) -> Path:
         """A local copy of a file or folder that the run of a version holds.
