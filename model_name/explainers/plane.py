@@ -101,7 +101,7 @@ def load(directory: Path) -> ExplainerPlane:
         DataError: It is a model that this project did not make, or the manifest is of another.
     """
     if not (directory / MANIFEST).is_file():
-        hint = "name the folder of a registered model, or have it fetched: model-name serve REF --explainer"
+        hint = "name the folder of a registered model; one from before there were explainers must be trained again"
         raise NotFoundError(f"{directory}: is not the folder of a model, {MANIFEST} is missing", hint=hint)
     manifest = read_manifest(directory)
     model, run_id = load_model(str(directory), f"{manifest.name} {manifest.semver}")
