@@ -217,18 +217,24 @@ def serve(
     ref: Annotated[str, typer.Argument(metavar="[REF]", help="An alias, a number, a semantic version.")] = "champion",
     bundle: Annotated[str, typer.Option(help="A bundle's folder or URL, instead of a version.")] = "",
     http_port: Annotated[int, typer.Option(help="For REST, V1 and V2.")] = 8080,
-    grpc_port: Annotated[int, typer.Option(help="For gRPC.")] = 8081,
+    grpc_port: Annotated[int, typer.Option(help="For gRPC; an explainer has none.")] = 8081,
+    explainer: Annotated[bool, typer.Option("--explainer", help="Explain predictions instead of making them.")] = False,
     name: Name = "",
     mlflow: Tracking = DEFAULT_MLFLOW,
 ) -> None:
     """Serve a version over REST and gRPC; further options go to the KServe server."""
     from model_name.io.folders import fetch
 
-    folder = fetch(bundle) if bundle else str(registry(name, mlflow).bundle(ref).resolve())
-    server = [sys.executable, "-m", "model_name.serving", "--bundle", folder]
-    ports = ["--http_port", str(http_port), "--grpc_port", str(grpc_port)]
-    # A process of its own, which never imports what training needs; it takes this one's place and signals.
-    os.execv(sys.executable, [*server, *ports, *context.args])  # noqa: S606  our own  # nosec B606
+    if explainer and bundle:
+        raise ConfigError("--explainer: a bundle has no model to explain", hint="name a version instead of --bundle")
+    if explainer:
+        server = ["model_name.explainers", "--model", str(registry(name, mlflow).folder(ref).resolve())]
+    else:
+        folder = fetch(bundle) if bundle else str(registry(name, mlflow).bundle(ref).resolve())
+        server = ["model_name.serving", "--bundle", folder, "--grpc_port", str(grpc_port)]
+    # A process of its own: a predictor never imports what training needs. It takes this one's place and signals.
+    command = [sys.executable, "-m", *server, "--http_port", str(http_port), *context.args]
+    os.execv(sys.executable, command)  # noqa: S606  our own  # nosec B606
 
 
 def run_job(job: "Job", *, as_json: bool) -> None:

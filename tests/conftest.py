@@ -129,6 +129,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     env.cache_clear()
 
 
+@pytest.fixture(scope="session")
+def serving_env(pytestconfig: pytest.Config) -> dict[str, str]:
+    """The environment of a server: its bytecode is kept, because to compile KServe takes longer than to start it."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    cache = getattr(pytestconfig, "cache", None)
+    return env | ({"PYTHONPYCACHEPREFIX": str(cache.mkdir("bytecode"))} if cache else {})
+
+
 @pytest.fixture
 def logs() -> Iterator[list[str]]:
     """What is logged during the test, a line each."""

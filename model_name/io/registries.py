@@ -4,6 +4,7 @@ import inspect
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import mlflow
@@ -11,18 +12,21 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.pyfunc.model import PythonModel
 from mlflow.tracking import MlflowClient
 from mlflow.types import DataType
 
 import model_name
 from model_name.core.documents import Frozen, Many
-from model_name.core.models.base import Model
+from model_name.core.models import AutoModel, Model
 from model_name.core.versions import LATEST, Recipe, Semver, next_semver
 from model_name.errors import DataError, NotFoundError
 
 BUNDLE = "bundle"
 MODEL = "model"
+
+UNREADABLE = (UnpicklingError, EOFError, AttributeError, ImportError)  # what a pickle is refused with
 
 REQUIREMENTS = ("mlflow", "pandas", "pandera", "pydantic", "scikit-learn", "torch", "onnx", "loguru")
 
@@ -54,6 +58,11 @@ class Version(Frozen):
     def title(self) -> str:
         """How people speak of it."""
         return f"{self.name} {self.semver} (version {self.version})"
+
+    @property
+    def uri(self) -> str:
+        """Where MLflow finds its model."""
+        return f"models:/{self.name}/{self.version}"
 
 
 class PyfuncModel(PythonModel):
@@ -111,6 +120,10 @@ class Registry:
         self.client.set_model_version_tag(self.name, number, "semver", str(next_semver(history, recipe)))
         return self._version(self.client.get_model_version(self.name, number), {})
 
+    def complete(self, model_uri: str, manifest: Path) -> None:
+        """Lay the manifest of its bundle beside a saved model, whose folder then tells which version it is."""
+        self.client.log_model_artifact(model_uri.removeprefix("models:/"), str(manifest))
+
     def withdraw(self, version: Version) -> None:
         """Take back a version that could not be completed."""
         self.client.delete_model_version(self.name, version.version)
@@ -157,14 +170,7 @@ class Registry:
             DataError: It is a model that this project did not make.
         """
         version = self.resolve(ref)
-        uri = f"models:/{self.name}/{version.version}"
-        try:
-            loaded = mlflow.pyfunc.load_model(uri).unwrap_python_model()
-        except (MlflowException, OSError) as err:
-            raise NotFoundError(f"{version.title} cannot be loaded from {uri}: {err}") from err
-        if not isinstance(loaded, PyfuncModel):
-            raise DataError(f"{version.title} is not a model of this project but {type(loaded).__name__}")
-        return loaded.model
+        return load_model(version.uri, version.title)[0]
 
     def bundle(self, ref: str, directory: Path | None = None) -> Path:
         """A local copy of the bundle of a version.
@@ -174,6 +180,22 @@ class Registry:
         """
         version = self.resolve(ref)
         return self.artifact(version, BUNDLE, directory)
+
+    def folder(self, ref: str, directory: Path | None = None) -> Path:
+        """A local copy of the folder of a version's model.
+
+        Raises:
+            NotFoundError: There is no such version, or its files are gone.
+        """
+        version = self.resolve(ref)
+        target = str(directory) if directory else tempfile.mkdtemp(prefix="model-name-")
+        try:
+            found = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=target))
+        except (MlflowException, OSError) as err:
+            raise NotFoundError(f"{version.title} has no model: {err}") from err
+        if not (found / MLMODEL_FILE_NAME).is_file():  # MLflow is content with an empty folder
+            raise NotFoundError(f"{version.title} has no model: its files are gone")
+        return found
 
     def artifact(self, version: Version, path: str, directory: Path | None = None) -> Path:
         """A local copy of a file or folder that the run of a version holds.
@@ -214,6 +236,27 @@ class Registry:
         )
 
 
+def load_model(uri: str, title: str) -> tuple[Model, str]:
+    """A saved model, and the run that made it.
+
+    Args:
+        uri: Where it is: an address of MLflow, or a folder.
+        title: What to call it if it cannot be loaded.
+
+    Raises:
+        NotFoundError: It is not there, or broken, or was made with other packages.
+        DataError: It is a model that this project did not make.
+    """
+    try:
+        loaded = mlflow.pyfunc.load_model(uri)
+        model = loaded.unwrap_python_model()
+    except (MlflowException, OSError, *UNREADABLE) as err:
+        raise NotFoundError(f"{title} cannot be loaded from {uri}: {err}") from err
+    if not isinstance(model, PyfuncModel):
+        raise DataError(f"{title} is not a model of this project but {type(model).__name__}")
+    return model.model, str(loaded.metadata.run_id)
+
+
 def names() -> list[str]:
     """The names of all registered models."""
     return sorted(model.name for model in MlflowClient().search_registered_models())
@@ -226,11 +269,11 @@ def _as_sent(example: pd.DataFrame, signature: ModelSignature) -> pd.DataFrame:
 
 
 def _code_of(model: Model) -> list[str]:
-    """The package, and the module of a kind that a plugin defines."""
-    paths = [Path(model_name.__file__).parent]
-    if not type(model).__module__.startswith("model_name."):
-        paths.append(Path(inspect.getfile(type(model))))
-    return [str(path) for path in paths]
+    """The package, and the modules of kinds that plugins define."""
+    members = model.get_internal_model() if isinstance(model, AutoModel) else []
+    kinds = [type(one) for one in (model, *members)]
+    theirs = {inspect.getfile(kind) for kind in kinds if not kind.__module__.startswith("model_name.")}
+    return [str(Path(model_name.__file__).parent), *sorted(theirs)]
 
 
 def _pinned(package: str) -> str:

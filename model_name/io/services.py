@@ -27,6 +27,12 @@ ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
+def keep_quiet() -> None:
+    """Have MLflow draw no bars and tell nobody of its use; some of it only listens before it is imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 class Service(Frozen, ABC):
     """Something that must be started before a job and stopped after it, whatever happens."""
 
@@ -124,8 +130,7 @@ class MlflowService(Service):
         Raises:
             DependencyError: It cannot be reached.
         """
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
+        keep_quiet()
         for uri in dict.fromkeys((self.tracking_uri, self.registry_uri or self.tracking_uri)):
             reach(uri)
         import mlflow

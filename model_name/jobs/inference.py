@@ -29,7 +29,7 @@ from model_name.io.parts import PartsFolder, file_version
 from model_name.io.progress import Report, progress
 from model_name.jobs.base import Job, Result
 from model_name.serving.bundle import MANIFEST, Bundle, file_hash
-from model_name.serving.dataplane import DataPlane
+from model_name.serving.dataplane import DataPlane, Scorer
 
 ROW = "row"
 UNTOLD_SHARE = 0.5  # of the rows that lack a history, from which on it is said
@@ -185,7 +185,7 @@ class InferenceJob(Job):
 
         return Path(fetch(self.bundle))
 
-    def _state(self, bundle: Bundle) -> dict[str, Any]:
+    def _state(self, bundle: Scorer) -> dict[str, Any]:
         """All that decides what the parts hold."""
         return {
             "table": self.table.model_dump(),

@@ -27,7 +27,7 @@ from model_name.jobs.exports import export_bundle, stamp
 from model_name.jobs.fits import Fitter, Learnt
 from model_name.jobs.searches import TUNING_RUN, log_search
 from model_name.jobs.shrinking import Export
-from model_name.serving.bundle import Bundle
+from model_name.serving.bundle import MANIFEST, Bundle
 from model_name.utils.automl import AutoSearcher
 from model_name.utils.signers import SchemaSigner, SignerKind
 from model_name.utils.trials import SearchResult
@@ -224,7 +224,9 @@ class TrainingJob(Job):
             tags = {"table": self.table.path}
             version = self.registry.register(model, uri, run_id, tags=tags, export=self.export.recipe)
             try:
-                return version, self._store(bundle, version)
+                place = self._store(bundle, version)
+                self.registry.complete(uri, place / MANIFEST)
+                return version, place
             except BaseException:
                 self.registry.withdraw(version)
                 raise

@@ -3,7 +3,7 @@
 import gc
 import os
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kserve import model_server
@@ -24,7 +24,7 @@ from model_name.serving.rpc import SERVICE, Rpc
 from model_name.serving.security import Guard
 from model_name.serving.server import Server
 from model_name.serving.state import State
-from model_name.serving.swaps import Repository, Swapper
+from model_name.serving.swaps import FILES, Repository, Swapper
 from model_name.serving.telemetry import Telemetry
 from model_name.serving.watching import Watcher
 
@@ -42,6 +42,7 @@ def run(
     load: Callable[[Path], DataPlane],
     watcher: Watcher,
     verb: Verb = "predict",
+    files: Sequence[str] = FILES,
 ) -> None:
     """Serve what a batcher answers until a signal.
 
@@ -53,6 +54,7 @@ def run(
         load: Reads it, and answers its example.
         watcher: What notes the answers.
         verb: What this server does.
+        files: Of the folder, that a new bundle changes.
 
     Raises:
         ConfigError: An argument asks for what cannot be done, or a port is taken.
@@ -64,7 +66,7 @@ def run(
     telemetry.serve(manifest)
     state = State(is_loaded=True)
     guard = Guard(os.environ.get(TOKEN, "").encode())
-    swapper = Swapper(directory, batcher, telemetry, seconds=args.watch_seconds, load=load)
+    swapper = Swapper(directory, batcher, telemetry, seconds=args.watch_seconds, load=load, files=files)
     repository = Repository(name, state, swapper.swap, is_open=args.model_repository)
     refusals = Refusals(is_quoting=not any(column.sensitive for column in manifest.table.columns.values()))
     pages = Pages(name, args.slot, batcher, needs_token=guard.is_asking)

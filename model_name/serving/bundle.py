@@ -5,18 +5,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pydantic import ValidationError
 
 from model_name.core.decisions import Decision
 from model_name.core.documents import Frozen, Many
-from model_name.core.features import Features
+from model_name.core.features import Features, Matrix
 from model_name.core.schemas import TableSchema
 from model_name.errors import DataError, NotFoundError, StorageError
 
 GRAPH = "model.onnx"
 MANIFEST = "bundle.json"
+FEATURES = "features"
+SCORES = "scores"
 FORMAT = 1
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
@@ -140,6 +144,10 @@ class Bundle:
             hint = f"serve with the ONNX Runtime that it was exported for; this one is {ort.__version__}"
             raise DataError(f"{directory / GRAPH}: cannot be read: {err}", hint=hint) from err
         return cls(directory, manifest, session)
+
+    def scores(self, matrix: Matrix) -> NDArray[Any]:
+        """What the graph answers: n x 1 predictions of a regression, n x k probabilities otherwise."""
+        return np.asarray(self.session.run([SCORES], {FEATURES: matrix})[0])
 
 
 def providers() -> list[str]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +13,28 @@ from model_name.core.columns import Columns, Problems, decode_column
 from model_name.core.features import Matrix
 from model_name.core.schemas import Outputs, TableSchema
 from model_name.errors import DataError
-from model_name.serving.bundle import Bundle
-
-FEATURES = "features"
-SCORES = "scores"
+from model_name.serving.bundle import Manifest
 
 CHUNK_ROWS = 2048  # of a forward pass; more only needs more memory, which ONNX Runtime keeps
 
 Rows = Sequence[Mapping[str, Any] | Sequence[Any]]
 Table = Mapping[str, Sequence[Any] | NDArray[Any]]
 """Raw values by column."""
+
+
+class Scorer(Protocol):
+    """What is served: the graph of a bundle, or a model in this process."""
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """All that is known about it."""
+
+    def scores(self, matrix: Matrix) -> NDArray[Any]:
+        """The scores of n x d features: n predictions of a regression, n x k probabilities otherwise."""
 
 
 class DataPlane:
@@ -35,7 +48,7 @@ class DataPlane:
         blanks: The inputs of which the empty text is a category.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Scorer) -> None:
         """Serve a bundle."""
         self.bundle = bundle
         self.schema: TableSchema = bundle.manifest.table
@@ -125,7 +138,7 @@ class DataPlane:
             return np.empty((0, max(1, len(self.schema.classes))))
         matrix = np.ascontiguousarray(matrix, dtype=np.float32)
         parts = [matrix[start : start + CHUNK_ROWS] for start in range(0, len(matrix), CHUNK_ROWS)]
-        scores = [np.asarray(self.bundle.session.run([SCORES], {FEATURES: part})[0]) for part in parts]
+        scores = [self.bundle.scores(part) for part in parts]
         return scores[0] if len(scores) == 1 else np.concatenate(scores)
 
     def warm_up(self) -> Outputs:

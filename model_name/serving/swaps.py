@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
@@ -15,6 +15,8 @@ from model_name.serving.state import State
 from model_name.serving.telemetry import Telemetry
 
 logger = logging.getLogger("model_name.serving")
+
+FILES = (MANIFEST, GRAPH)
 
 Stamp = tuple[tuple[int, int, int], ...]
 """What tells that files have changed: of each its number, its size and the time of its last change."""
@@ -31,6 +33,7 @@ class Swapper:
         *,
         seconds: float,
         load: Callable[[Path], DataPlane],
+        files: Sequence[str] = FILES,
     ) -> None:
         """Watch from now on.
 
@@ -40,13 +43,15 @@ class Swapper:
             telemetry: What is told of each try.
             seconds: Between two looks; none where 0.
             load: Reads it, and answers its example.
+            files: Of the folder, that a new bundle changes.
         """
         self.directory = directory
         self.batcher = batcher
         self.telemetry = telemetry
         self.seconds = seconds
         self.load = load
-        self._seen = stamp(directory)
+        self.files = files
+        self._seen = stamp(directory, files)
         self._looked = monotonic()
         self._lock = asyncio.Lock()
 
@@ -55,7 +60,7 @@ class Swapper:
         if not self.seconds or monotonic() - self._looked < self.seconds:
             return
         self._looked = monotonic()
-        if stamp(self.directory) != self._seen:
+        if stamp(self.directory, self.files) != self._seen:
             try:
                 await self.swap()
             except ModelNameError as err:
@@ -69,7 +74,7 @@ class Swapper:
             ModelNameError: It is broken or refuses its own example; the old one goes on.
         """
         async with self._lock:
-            self._seen = stamp(self.directory)
+            self._seen = stamp(self.directory, self.files)
             old = self.batcher.plane.bundle.manifest
             try:
                 plane = await asyncio.to_thread(self.load, self.directory)
@@ -128,10 +133,10 @@ class Repository:
         self.state.is_loaded = change == "load"
 
 
-def stamp(directory: Path) -> Stamp:
+def stamp(directory: Path, files: Sequence[str] = FILES) -> Stamp:
     """What tells that a bundle has changed; nothing where files are missing, as they are while it is written."""
     found = []
-    for name in (MANIFEST, GRAPH):
+    for name in files:
         try:
             stat = (directory / name).stat()
         except OSError:

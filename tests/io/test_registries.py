@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import mlflow
 import numpy as np
@@ -11,10 +12,10 @@ import pytest
 
 import model_name
 from model_name.core import frames
-from model_name.core.models import BoostedTrees, ConstantModel
+from model_name.core.models import AutoModel, BoostedTrees, ConstantModel
 from model_name.core.versions import SEMVER
 from model_name.errors import DataError, NotFoundError
-from model_name.io.registries import Registry, names
+from model_name.io.registries import Registry, load_model, names
 from model_name.io.services import MlflowService
 from model_name.utils.signers import InferSigner, SchemaSigner
 
@@ -203,6 +204,34 @@ print(json.dumps([model_name.__file__, answer["probability_true"].tolist()]))
     np.testing.assert_allclose(probabilities, registry.load("1").predict(rows)["probability_true"])
 
 
+class Plugin(ConstantModel):
+    """A kind that is not of the package."""
+
+    KIND: Literal["Plugin"] = "Plugin"
+
+
+def test_the_module_of_a_plugin_travels_with_a_blend_of_it(mlflow_service, workplace, make_schema, make_table):
+    members = [{"KIND": "Plugin"}, {"KIND": "ConstantModel"}]
+    model = fit(make_schema, make_table, "regression", kind=AutoModel, members=members, weights=[0.5, 0.5])
+    register(mlflow_service, model)
+    folder = Registry(NAME).folder("latest", workplace / "fetched")
+    assert {path.name for path in (folder / "code").iterdir()} >= {"model_name", Path(__file__).name}
+
+
+def test_a_model_s_folder_holds_what_completes_it(mlflow_service, workplace, make_schema, make_table):
+    # given a registered model
+    uri, run_id = save(mlflow_service, model := fit(make_schema, make_table, "regression", kind=ConstantModel))
+    version = Registry(NAME).register(model, uri, run_id, {})
+    # when its manifest is laid beside it
+    (workplace / "bundle.json").write_text("words")
+    Registry(NAME).complete(uri, workplace / "bundle.json")
+    # then the folder has it, and is a model still, of that run
+    folder = Registry(NAME).folder(version.semver, workplace / "fetched")
+    assert (folder / "bundle.json").read_text() == "words"
+    loaded, made_by = load_model(str(folder), "it")
+    assert (loaded.KIND, made_by) == ("ConstantModel", run_id)
+
+
 @pytest.mark.parametrize("signer", [SchemaSigner(), InferSigner()])
 def test_a_model_of_every_task_can_be_saved(mlflow_service, make_schema, make_table, task, signer):
     model = fit(make_schema, make_table, task, kind=ConstantModel)
@@ -279,6 +308,8 @@ def test_a_version_whose_files_are_gone_is_told(mlflow_service, workplace, make_
         Registry(NAME).load("1")
     with pytest.raises(NotFoundError, match="has no bundle"):
         Registry(NAME).bundle("1")
+    with pytest.raises(NotFoundError, match="has no model"):
+        Registry(NAME).folder("1")
 
 
 @pytest.mark.parametrize(("ref", "answer"), [("1.2.3", True), ("12", False), ("champion", False), ("1.2.3\n", False)])

@@ -1,17 +1,9 @@
 """Small bundles of every task, and real servers over them."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,12 +16,10 @@ from model_name.core.schemas import TableSchema, Target
 from model_name.jobs.exports import export_bundle, stamp
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
+from tests.servers import Server, StartServer, launch, pytest_runtest_makereport, stop_all  # noqa: F401
 
 TASKS = ("regression", "binary", "multiclass")
 VERSION = "7"
-START_SECONDS = 120.0  # on a busy machine without compiled bytecode; 5 s on an idle one with it
-STOP_SECONDS = 60.0
-LOG_LINES = 60  # that a failure shows
 
 Row = dict[str, Any]
 
@@ -128,87 +118,16 @@ def planes(bundles: dict[str, Bundle]) -> dict[str, DataPlane]:
     return {task: DataPlane(bundle) for task, bundle in bundles.items()}
 
 
-@dataclass
-class Server:
-    """A server process, and where it answers."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    name: str
-    http_port: int
-    grpc_port: int
-    client: httpx.Client = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=self.url, timeout=60)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
-
-    @property
-    def grpc_url(self) -> str:
-        return f"127.0.0.1:{self.grpc_port}"
-
-    def is_ready(self) -> bool:
-        try:
-            return self.client.get(f"/v1/models/{self.name}").status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
-
-    def wait(self) -> "Server":
-        deadline = time.monotonic() + START_SECONDS
-        while not self.is_ready():
-            code = self.process.poll()
-            if code is not None or time.monotonic() > deadline:
-                pytest.fail(f"{self.name} is not ready; exit code {code}\n{self.output()}")
-            time.sleep(0.1)
-        return self
-
-    def output(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
-
-    def stop(self) -> int:
-        """End it as Kubernetes would, and return its exit code."""
-        self.client.close()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
-
-
-StartServer = Callable[..., Server]
-STARTED: list[Server] = []
-
-
 @pytest.fixture(scope="session")
-def serving_env(pytestconfig: pytest.Config) -> dict[str, str]:
-    """The environment of a server: its bytecode is kept, because to compile KServe takes longer than to start it."""
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    cache = getattr(pytestconfig, "cache", None)
-    return env | ({"PYTHONPYCACHEPREFIX": str(cache.mkdir("bytecode"))} if cache else {})
-
-
-@pytest.fixture(scope="session")
-def start_server(tmp_path_factory: pytest.TempPathFactory, serving_env: dict[str, str]) -> Iterator[StartServer]:
+def start_server(serving_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Starts `python -m model_name.serving` on free ports; `wait` on what it returns. All are stopped at the end."""
 
     def start(bundle: Path, name: str, *args: str) -> Server:
         log = tmp_path_factory.mktemp("server") / f"{name}.log"
-        http_port, grpc_port = free_ports(2)
-        ports = ["--http_port", str(http_port), "--grpc_port", str(grpc_port)]
-        command = [sys.executable, "-m", "model_name.serving", "--bundle", str(bundle), *ports, *args]
-        with log.open("wb") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=serving_env)
-        STARTED.append(Server(process, log, name, http_port, grpc_port))
-        return STARTED[-1]
+        return launch("model_name.serving", "--bundle", str(bundle), *args, name=name, log=log, env=serving_env)
 
     yield start
-    for server in STARTED:
-        server.stop()
+    stop_all()
 
 
 @pytest.fixture(scope="session")
@@ -216,23 +135,3 @@ def servers(bundles: dict[str, Bundle], start_server: StartServer) -> dict[str, 
     """A ready server of each task."""
     started = {task: start_server(bundle.directory, task) for task, bundle in bundles.items()}
     return {task: server.wait() for task, server in started.items()}
-
-
-def free_ports(count: int) -> Sequence[int]:
-    """Ports of the loopback that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [taken.getsockname()[1] for taken in sockets]
-    for taken in sockets:
-        taken.close()
-    return ports
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Show what the servers wrote when a test fails."""
-    report = yield
-    if report.failed:
-        for server in STARTED:
-            lines = server.output().splitlines()[-LOG_LINES:]
-            report.sections.append((f"server {server.name}", "\n".join(lines)))
-    return report

@@ -10,8 +10,8 @@ from model_name.core.columns import Column
 from model_name.core.decisions import Decision, PredictionIntervals
 from model_name.core.features import AnyFeature, Code, DatePart, Features, Number
 from model_name.core.schemas import TableSchema
-from model_name.serving.bundle import Bundle, ColumnProfile, Manifest
-from model_name.serving.dataplane import FEATURES, SCORES, DataPlane
+from model_name.serving.bundle import FEATURES, SCORES, Bundle, ColumnProfile, Manifest
+from model_name.serving.dataplane import DataPlane
 
 TARGETS: dict[str, dict[str, Any]] = {
     "regression": {"name": "price", "task": "regression"},

@@ -1,6 +1,6 @@
 """A weighted blend of models: what a search over all kinds chooses, and one model to everybody else."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import PrivateAttr, model_validator
 
 from model_name.core.documents import Many
 from model_name.core.features import Matrix
-from model_name.core.models.base import GRAPH_INPUT, GRAPH_OUTPUT, Explanation, FitContext, Model
+from model_name.core.models.base import GRAPH_INPUT, GRAPH_OUTPUT, Explanation, FitContext, Model, to_probabilities
 from model_name.core.models.kinds import build_model
 from model_name.errors import ConfigError
 
@@ -82,13 +82,22 @@ class AutoModel(Model):
         return mean
 
     def explain_matrix(self, matrix: Matrix) -> Explanation:
-        """The weighted sum of what explains the members: contributions are linear in the answer."""
-        found = [model.explain_answers(matrix) for model in self.get_internal_model()]
-        values, base, scores = (
-            sum(weight * getattr(part, name) for weight, part in zip(self.weights, found, strict=True))
-            for name in ("values", "base", "scores")
-        )
-        return self.explanation(values, base, scores, "probability")
+        """As of `explainer`."""
+        return self.explainer()(matrix)
+
+    def explainer(self) -> Callable[[Matrix], Explanation]:
+        """As of `Model`: the weighted sum of what explains the members; contributions are linear in the answer."""
+        explainers = [model.explainer() for model in self.get_internal_model()]
+
+        def explain(matrix: Matrix) -> Explanation:
+            found = [to_probabilities(explain_one(matrix)) for explain_one in explainers]
+            values, base, scores = (
+                sum(weight * getattr(part, name) for weight, part in zip(self.weights, found, strict=True))
+                for name in ("values", "base", "scores")
+            )
+            return self.explanation(values, base, scores, "probability")
+
+        return explain
 
     def to_onnx(self) -> onnx.ModelProto:
         """As of `Model`: the members' graphs side by side in one."""

@@ -27,6 +27,7 @@ from model_name.core.schemas import Label, Outputs, TableSchema
 from model_name.errors import DataError, ExplanationError, NotFittedError
 
 T = TypeVar("T")
+Scale = Literal["prediction", "probability", "log-odds"]
 
 GRAPH_INPUT = "features"
 GRAPH_OUTPUT = "scores"
@@ -34,6 +35,7 @@ OPSET = 18  # of the default domain; what ONNX Runtime 1.22 and both exporters a
 BACKGROUND_ROWS = 100
 PATH_STEPS = 64  # from the background's log-odds to a row's
 ADDITIVITY_TOLERANCE = 0.01  # of the spread of the explained scores
+NOISE = 1e-4  # of a score: a hundredth of it is a dozen times what float32 rounds off
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Explanation:
 
     Attributes:
         values: rows x features of a regression or binary target, rows x features x classes of a multiclass one.
-        base: The score of the background; one number, or one a class.
+        base: The score of the background; one number, or one a class (after `of_classes`, one a row).
         scores: What the contributions add up to; rows, or rows x classes.
         scale: What is explained: the prediction, the probability (of the positive class), or its log-odds.
         features: The names of the features.
@@ -68,15 +70,48 @@ class Explanation:
     values: NDArray[np.float64]
     base: NDArray[np.float64]
     scores: NDArray[np.float64]
-    scale: Literal["prediction", "probability", "log-odds"]
+    scale: Scale
     features: list[str]
 
     @property
     def additivity_error(self) -> float:
-        """The largest distance between base + contributions and the score, as a share of the scores' spread."""
+        """The largest distance between base + contributions and the score, as a share of the scores' spread.
+
+        One row has no spread and a few may be alike: all that the contributions of one move counts as spread too, and
+        what float32 rounds off is no error.
+        """
         error = np.abs(self.values.sum(axis=1) + self.base - self.scores).max()
-        spread = float(np.ptp(self.scores)) or 1.0
+        moved = np.abs(self.values).sum(axis=1).max()
+        spread = float(max(np.ptp(self.scores), moved, NOISE * np.abs(self.scores).max())) or 1.0
         return float(error / spread)
+
+    def require_additive(self, kind: str) -> None:
+        """Refuse contributions that are not additive.
+
+        Args:
+            kind: Of the model, for the message.
+
+        Raises:
+            ExplanationError: They do not add up to the scores.
+        """
+        if self.additivity_error > ADDITIVITY_TOLERANCE:
+            raise ExplanationError(
+                f"{kind}: contributions miss the scores by {self.additivity_error:.2%} of their spread",
+                hint="`method: lime` in the ExplanationsJob needs no adding up; or mend the kind's explain_matrix",
+            )
+
+    def of_classes(self, classes: NDArray[np.intp]) -> "Explanation":
+        """Of a multiclass target, what explains one class a row.
+
+        Args:
+            classes: The position of that class, one a row.
+
+        Returns:
+            Values of rows x features; base and scores one a row.
+        """
+        rows = np.arange(len(classes))
+        values, scores = self.values[rows, :, classes], self.scores[rows, classes]
+        return replace(self, values=values, base=self.base[classes], scores=scores)
 
     @property
     def importances(self) -> dict[str, float]:
@@ -225,11 +260,9 @@ class Model(Closed, ABC):
 
     def samples_of(self, explanation: Explanation, table: pd.DataFrame) -> pd.DataFrame:
         """An explanation of these rows as a frame, index kept; for `multiclass`, that of the predicted class."""
-        values = explanation.values
-        if values.ndim == 3:
-            predicted = self.score_matrix(self.matrix(table)).argmax(axis=1)
-            values = np.take_along_axis(values, predicted[:, None, None], axis=2)[:, :, 0]
-        return pd.DataFrame(values, columns=explanation.features, index=table.index)
+        if explanation.values.ndim == 3:
+            explanation = explanation.of_classes(self.score_matrix(self.matrix(table)).argmax(axis=1))
+        return pd.DataFrame(explanation.values, columns=explanation.features, index=table.index)
 
     def explain(self, table: pd.DataFrame) -> Explanation:
         """Contributions of the features to the score of each row.
@@ -238,11 +271,7 @@ class Model(Closed, ABC):
             ExplanationError: They do not add up to the scores.
         """
         explanation = self.explain_matrix(self.matrix(table))
-        if explanation.additivity_error > ADDITIVITY_TOLERANCE:
-            raise ExplanationError(
-                f"{self.KIND}: contributions miss the scores by {explanation.additivity_error:.2%} of their spread",
-                hint="`method: lime` in the ExplanationsJob needs no adding up; or mend the kind's explain_matrix",
-            )
+        explanation.require_additive(self.KIND)
         return explanation
 
     def export(self, directory: Path) -> Path:
@@ -294,21 +323,24 @@ class Model(Closed, ABC):
         found = explainer(matrix, max_evals=2 * matrix.shape[1] + 1, silent=True)
         return self.explanation(found.values, found.base_values[0], scores(matrix), "probability")
 
+    def explainer(self) -> Callable[[Matrix], Explanation]:
+        """`explain_matrix` with all done beforehand that can be, for who explains few rows at a time and often."""
+        return self.explain_matrix
+
     def explain_answers(self, matrix: Matrix) -> Explanation:
         """Contributions to what is answered, the prediction or the probabilities, on whatever scale the kind explains.
 
         Log-odds are carried over along the straight line from the background's to the row's, which for two classes is
         the rescale rule (Chen, Lundberg and Lee 2022, "Explaining a series of models by propagating Shapley values").
         """
-        found = self.explain_matrix(matrix)
-        return found if found.scale != "log-odds" else to_probabilities(found)
+        return to_probabilities(self.explain_matrix(matrix))
 
     def explanation(
         self,
         values: Any,
         base: Any,
         scores: Any,
-        scale: Literal["prediction", "probability", "log-odds"],
+        scale: Scale,
     ) -> Explanation:
         """An explanation with the names of the features; a regression always explains its prediction."""
         return Explanation(
@@ -326,7 +358,9 @@ class Model(Closed, ABC):
 
 
 def to_probabilities(found: Explanation) -> Explanation:
-    """An explanation of log-odds as one of probabilities; see `Model.explain_answers`."""
+    """An explanation of log-odds as one of probabilities, any other as it is; see `Model.explain_answers`."""
+    if found.scale != "log-odds":
+        return found
     is_binary = found.values.ndim == 2
     values, base, scores = found.values, found.base, found.scores
     if is_binary:  # as two classes, of which the first has log-odds 0

@@ -12,6 +12,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegresso
 from model_name.core import frames
 from model_name.core.decisions import Decision
 from model_name.core.models import BoostedTrees, ConstantModel, Explanation, Model, RandomForest, model_kinds
+from model_name.core.models.base import ADDITIVITY_TOLERANCE
 from model_name.core.models.trees import SklearnModel
 from model_name.errors import DataError, ExplanationError, ExportError, NotFittedError
 from model_name.jobs.exports import check_parity, export_bundle, parity_rows
@@ -185,6 +186,16 @@ def test_contributions_add_up_and_name_the_features(fitted, kind, task, checked)
     assert (list(samples.columns), list(samples.index)) == (model.features.names, list(rows.index))
 
 
+def test_what_was_prepared_to_explain_explains_alike(fitted, kind, task, checked):
+    model = fitted(kind, task)
+    matrix = model.matrix(checked.head(6))
+    expected, explain = model.explain_matrix(matrix), model.explainer()
+    for found in (explain(matrix), explain(matrix)):
+        np.testing.assert_array_equal(found.values, expected.values)
+        np.testing.assert_array_equal(found.base, expected.base)
+        assert (found.scale, found.features) == (expected.scale, expected.features)
+
+
 def test_contributions_to_the_answer_add_up_to_the_answer(fitted, kind, task, checked):
     model, rows = fitted(kind, task), checked.head(6)
     # when the answer itself is explained, on whatever scale the kind explains
@@ -237,6 +248,35 @@ def test_contributions_that_do_not_add_up_are_an_error(make_schema, make_table):
     table = frames.check(make_table("regression"), make_schema("regression")).frame
     with pytest.raises(ExplanationError, match="contributions miss the scores by"):
         Lying().fit(make_schema("regression"), table).explain(table.head(5))
+
+
+@pytest.mark.parametrize(
+    ("values", "score", "is_additive"),
+    [
+        pytest.param([3e6, -1e6], 7e6 + 0.5, True, id="what float32 rounds off"),
+        pytest.param([0.3, -0.3], 5.0, True, id="a row in the middle"),
+        pytest.param([0.3, -0.3], 5.02, False, id="a row in the middle, missed by a part of what is moved"),
+        pytest.param([0.0, 0.0], 5.0, True, id="nothing is moved"),
+        pytest.param([0.0, 0.0], 5.01, False, id="nothing is moved, but the score is another"),
+    ],
+)
+def test_a_single_row_adds_up_or_not(values, score, is_additive):
+    base = 5.0 if score < 1e6 else 5e6
+    explanation = Explanation(np.array([values]), np.array(base), np.array([score]), "prediction", ["a", "b"])
+    assert (explanation.additivity_error < ADDITIVITY_TOLERANCE) == is_additive
+    if not is_additive:
+        with pytest.raises(ExplanationError, match="Kind: contributions miss the scores by"):
+            explanation.require_additive("Kind")
+
+
+def test_one_class_a_row_of_several():
+    values = np.arange(12.0).reshape(2, 2, 3)
+    base = np.array([10.0, 20.0, 30.0])
+    found = Explanation(values, base, values.sum(axis=1) + base, "log-odds", ["a", "b"]).of_classes(np.array([2, 0]))
+    np.testing.assert_array_equal(found.values, [[2.0, 5.0], [6.0, 9.0]])
+    np.testing.assert_array_equal(found.base, [30.0, 10.0])
+    np.testing.assert_array_equal(found.scores, [37.0, 25.0])
+    assert found.additivity_error == 0
 
 
 def test_importances_of_an_explanation_are_means_over_rows_and_classes():

@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -169,3 +172,26 @@ def test_one_output_of_a_graph_is_left(fitted):
     assert [output.name for output in graph.graph.output] == ["scores"]
     with pytest.raises(StopIteration):
         keep_output(graph, "nothing of this name")
+
+
+def test_other_threads_go_on_while_a_forest_is_explained(make_schema, make_table):
+    # Given a forest that takes a while to explain
+    table = frames.check(make_table("regression", rows=400), make_schema("regression")).frame
+    model = RandomForest(n_estimators=60, n_jobs=1).fit(make_schema("regression"), table)
+    explain, matrix = model.explainer(), model.matrix(table)
+    # When it is explained beside a thread that looks at the clock
+    looks, done = [], threading.Event()
+
+    def look():
+        while not done.wait(0.002):
+            looks.append(time.perf_counter())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    started = time.perf_counter()
+    explain(matrix)
+    took = time.perf_counter() - started
+    done.set()
+    thread.join()
+    # Then that thread has looked all the time
+    assert np.diff(looks).max() < took / 2
