@@ -4,7 +4,6 @@ A parser holds the interpreter from the first byte to the last, which is a tenth
 make a document long are therefore cut out, parsed in pieces and put back.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -23,6 +22,7 @@ ROWS = re.compile(rb'\s*\{\s*(?:"parameters"\s*:\s*(?:null|\{[^{}\[\]]*\})\s*,\s
 AFTER_ROW = re.compile(rb"(?<=[}\]])\s*,\s*(?=[{\[])")
 DATA = re.compile(rb'"data"\s*:\s*\[')
 FLAT = re.compile(rb'(?:[^"\[\]{}]+|"(?:[^"\\]+|\\.)*")*+\]', re.DOTALL)
+CONSTANT = re.compile(rb'("(?:[^"\\]+|\\.)*+")|NaN|-?Infinity', re.DOTALL)
 AFTER_SCALAR = re.compile(rb'(?:(?<=[0-9le])|(?<=[^\\]"))\s*,')
 
 
@@ -48,17 +48,11 @@ def _loads(body: bytes) -> Any:
         raise DataError(f"the body is not JSON: {err}") from err
 
 
-class Constant(str):
-    """NaN or Infinity: JSON has neither, so that it is refused as any text, where it stands."""
-
-    __slots__ = ()
-
-
 def _with_constants(body: bytes, err: orjson.JSONDecodeError) -> Any:
-    """A document that is JSON but for its constants."""
+    """A document that is JSON but for NaN and Infinity: for each an empty list, which is refused where it stands."""
     try:
-        return json.loads(body, parse_constant=Constant)
-    except (ValueError, RecursionError):
+        return orjson.loads(CONSTANT.sub(lambda found: found[1] or b"[]", body))
+    except orjson.JSONDecodeError:
         raise DataError(f"the body is not JSON: {err}") from err
 
 
@@ -89,11 +83,13 @@ def _parse_data(body: bytes) -> Any:
         return None
     document = _loads(b"".join([*skeleton, body[start:]]))
     inputs = document.get("inputs") if isinstance(document, dict) else None
+    put_back = 0
     for tensor in inputs if isinstance(inputs, list) else ():
         match tensor:
             case {"data": {"cut": int() as position}} if 0 <= position < len(cut):
                 tensor["data"] = cut[position]
-    return document
+                put_back += 1
+    return document if put_back == len(cut) else None  # something else is called `data`, too
 
 
 def _long_data(body: bytes) -> Iterator[tuple[int, int]]:
