@@ -21,7 +21,7 @@ from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
 from model_name.serving.cloudevents import EventReply, EventRequest, is_event
-from model_name.serving.http import JSON, Application, Headers, Http, Receive, Scope, Send, read_body
+from model_name.serving.http import JSON, SECURITY, Application, Headers, Http, Receive, Scope, Send, read_body
 from model_name.serving.limits import Limits
 from model_name.serving.refusals import MethodError, Refusals, UnservedError
 from model_name.serving.requests import Request
@@ -35,12 +35,6 @@ from model_name.serving.v2 import BinaryBody, V2Request
 Handler = Callable[[Scope, Receive], Awaitable[Http]]
 Verb = Literal["predict", "explain"]
 
-SECURITY: Headers = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 RETRY_AFTER: Headers = [(b"retry-after", b"1")]
 OTHERS = re.compile(

@@ -191,7 +191,7 @@ class Server:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self._date()
-            close_slow(self._connections.connections, self.header_seconds)
+            close_slow(self._connections.connections, self.header_seconds, self.args.timeout_keep_alive)
             await self.tick()
 
     def _date(self) -> None:
