@@ -97,7 +97,7 @@ class EventRequest(Request):
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON.decode(), "data": data}
             return EventReply(orjson.dumps(event), STRUCTURED, [])
-        headers = [(PREFIX + name.encode(), _encoded(value)) for name, value in attributes.items()]
+        headers = [(PREFIX + name.encode(), encoded(value)) for name, value in attributes.items()]
         return EventReply(orjson.dumps(data), JSON, headers)
 
     def _read_binary(self) -> Any:
@@ -148,6 +148,7 @@ def _text_of(name: bytes, value: bytes) -> str:
         raise DataError(f"{name.decode('latin-1')}: is not UTF-8") from err
 
 
-def _encoded(value: Any) -> bytes:
+def encoded(value: Any) -> bytes:
+    """A value as a header holds it."""
     text = str(value).lower() if isinstance(value, bool) or value is None else str(value)
     return UNPRINTABLE.sub(lambda found: quote(found[0], safe=""), text).encode("ascii")

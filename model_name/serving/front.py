@@ -20,10 +20,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
-from model_name.serving.cloudevents import EventReply, EventRequest, is_event
+from model_name.serving.cloudevents import EventReply, EventRequest, encoded, is_event
 from model_name.serving.http import JSON, SECURITY, Application, Headers, Http, Receive, Scope, Send, read_body
 from model_name.serving.limits import Limits
-from model_name.serving.refusals import MethodError, Refusals, UnservedError
+from model_name.serving.refusals import MethodError, Refusals, UnservedError, told
 from model_name.serving.requests import Request
 from model_name.serving.security import Guard
 from model_name.serving.state import State
@@ -304,8 +304,8 @@ def refusal(err: ModelNameError) -> Http:
 
 
 def error_body(err: ModelNameError) -> bytes:
-    """The body that says so; what a client sent is quoted as far as JSON can hold it."""
-    return orjson.dumps({"error": err.message.encode("utf-8", "replace").decode()})
+    """The body that says so."""
+    return orjson.dumps({"error": told(err)})
 
 
 async def _send(send: Send, answer: Http) -> None:
@@ -344,4 +344,4 @@ def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
 
 
 def _id_header(request_id: str) -> tuple[bytes, bytes]:
-    return (b"x-request-id", request_id.encode("ascii", "replace"))
+    return (b"x-request-id", encoded(request_id))

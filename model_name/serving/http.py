@@ -48,8 +48,8 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: Li
     """
     most = limits.body_bytes
     length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > most:
-        raise TooLargeError(f"the body has {int(length)} bytes, this server takes {most}")
+    if length.isdigit():
+        limits.check_body(int(length))
     body = await _all(receive, limits)
     encoding = headers.get(b"content-encoding")
     return body if encoding is None else _decoded(body, encoding.strip().lower(), most)

@@ -30,6 +30,24 @@ class Limits(Frozen):
     body_seconds: Duration = 30.0
     answer_seconds: Duration = 60.0
 
+    def check_body(self, size: int) -> None:
+        """Refuse a body that is too long.
+
+        Raises:
+            TooLargeError: It is.
+        """
+        if size > self.body_bytes:
+            raise TooLargeError(f"the body has {size} bytes, this server takes {self.body_bytes}")
+
+    def check_id(self, id: str) -> None:  # noqa: A002  the protocols' word for it
+        """Refuse the id of a request, which comes back in its answer, if it is too long.
+
+        Raises:
+            DataError: It is.
+        """
+        if len(id) > self.text_length:
+            raise DataError(f"id: the text has {len(id)} characters, this server takes {self.text_length}")
+
     def check_rows(self, rows: int) -> None:
         """Refuse a request of too many rows.
 

@@ -76,6 +76,7 @@ class V2Request(Request):
             body, tail = body[: self.json_length], memoryview(body)[self.json_length :]
         document = _object(json.parse(body), "the body")
         self.id = _read_id(document, self.id)
+        limits.check_id(self.id)
         parameters = _parameters(document, "the body")
         self.all_binary = parameters.get(BINARY_OUTPUT) is True
         self.wanted = _read_wanted(document)
