@@ -165,13 +165,21 @@ class Listener:
         self._socket = socket.create_server((host, port), family=family, backlog=backlog)
         self._socket.setblocking(False)
 
-    async def start(self, make: Callable[[], Connection], context: ssl.SSLContext | None) -> None:
+    async def start(
+        self, make: Callable[[], Connection], context: ssl.SSLContext | None, handshake_seconds: float
+    ) -> None:
         """Accept."""
         self._make = make
         self._context = context
         # The server is given a copy: when it stops, the socket goes on to exist, with what waits there.
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(make, sock=self._socket.dup(), ssl=context, backlog=self._backlog)
+        self._server = await loop.create_server(
+            make,
+            sock=self._socket.dup(),
+            ssl=context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=None if context is None else handshake_seconds,
+        )
 
     async def end(self) -> None:
         """Refuse new connections, and serve those that the kernel has accepted."""

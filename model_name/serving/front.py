@@ -42,6 +42,7 @@ OTHERS = re.compile(
     r"|/v2/models/([^/]+)(?:/versions/([^/]+))?/infer"
     r"|/v2/repository/models/([^/]+)/(load|unload)"
 )
+VERSIONED = re.compile(r"(/v2/models/([^/]+))/versions/([^/]+)(/ready)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +192,13 @@ class Front:
         methods = self._routes.get(scope["path"])
         if methods is not None:
             route = methods.get(scope["method"]) or methods.get("GET" if scope["method"] == "HEAD" else "")
-            return route or Route("other", "http", partial(_refuse_method, ", ".join(methods)), is_open=True)
+            is_open = any(one.is_open for one in methods.values())
+            return route or Route("other", "http", partial(_refuse_method, ", ".join(methods)), is_open)
         other = OTHERS.fullmatch(scope["path"])
         if other is None:
-            return None
+            return self._read(scope)
         if scope["method"] != "POST":
-            return Route("other", "http", partial(_refuse_method, "POST"), is_open=True)
+            return Route("other", "http", partial(_refuse_method, "POST"))
         if other[5]:
             return Route("repository", "v2", partial(self._change, name=other[5], change=other[6]))
         name = other[1] or other[3]
@@ -205,6 +207,16 @@ class Front:
         if self.verb == "explain":
             return Route("infer", "v2", self._unserved)
         return Route("infer", "v2", partial(self._infer, version=other[4]))
+
+    def _read(self, scope: Scope) -> Route | None:
+        """What tells of a version, which is told of as the model if it is the one that is served."""
+        asked = VERSIONED.fullmatch(scope["path"])
+        if asked is None:
+            return None
+        if (asked[2], asked[3]) != (self.name, self.batcher.plane.bundle.manifest.version):
+            return Route("other", "http", partial(_not_found, asked[2], self.name))
+        scope["path"] = asked[1] + (asked[4] or "")
+        return self._route(scope)
 
     async def _predict(self, scope: Scope, receive: Receive) -> Http:
         headers = dict(scope["headers"])

@@ -161,13 +161,22 @@ def _answer_some(
             _answer_some(plane, requests, questions, [position], level, limits, answered)
         return
     manifest = plane.bundle.manifest
+    is_refused = False
     for position, part in zip(positions, rows, strict=True):
         try:
             answered.replies[position] = requests[position].write(outputs.take(part), manifest)
         except DataError as err:
             answered.replies[position] = err
-    asked = [requests[position] for position in positions]
-    answered.groups.append(Group(asked, rows, columns | plane.others(table), outputs))
+            is_refused = True
+    columns |= plane.others(table)
+    if not is_refused:
+        answered.groups.append(Group([requests[position] for position in positions], rows, columns, outputs))
+        return
+    for position, part in zip(positions, rows, strict=True):  # who got no answer is not in the log
+        if not isinstance(answered.replies[position], ModelNameError):
+            own = {name: values[part] for name, values in columns.items()}
+            whole = slice(0, part.stop - part.start)
+            answered.groups.append(Group([requests[position]], [whole], own, outputs.take(part)))
 
 
 def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, list[slice]]:

@@ -158,7 +158,7 @@ class Server:
             SSLCertRefresher(context, str(self.tls.key), str(self.tls.certificate))
         self._date()
         listener = Listener(self.address.host, self.address.http_port, BACKLOG)
-        await listener.start(lambda: Connection(config, self._connections, {}), context)
+        await listener.start(lambda: Connection(config, self._connections, {}), context, self.header_seconds)
         return listener
 
     async def _start_grpc(self) -> grpc.aio.Server | None:
@@ -193,6 +193,7 @@ class Server:
             self._date()
             close_slow(self._connections.connections, self.header_seconds, self.args.timeout_keep_alive)
             await self.tick()
+            await self.tell_health()
 
     def _date(self) -> None:
         self._connections.default_headers = [(b"date", formatdate(time(), usegmt=True).encode())]
