@@ -1,14 +1,10 @@
 """How much a client may ask of a server."""
 
-from typing import Annotated
-
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from model_name.core.documents import Duration, Frozen
 from model_name.errors import DataError, TooLargeError
 from model_name.serving.dataplane import Table
-
-Seconds = Annotated[Duration, Field(gt=0)]
 
 
 class Limits(Frozen):
@@ -32,9 +28,9 @@ class Limits(Frozen):
     queued_requests: PositiveInt = 1024
     queued_bytes: PositiveInt = 256 * 2**20
     batch_requests: PositiveInt = 64
-    header_seconds: Seconds = 10.0
-    body_seconds: Seconds = 30.0
-    answer_seconds: Seconds = 60.0
+    header_seconds: Duration = 10.0
+    body_seconds: Duration = 30.0
+    answer_seconds: Duration = 60.0
 
     def check_body(self, size: int) -> None:
         """Refuse a body that is too long.
