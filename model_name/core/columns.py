@@ -274,9 +274,9 @@ def _read_datetime(value: Any) -> np.datetime64:
     return np.datetime64(moment, "us")
 
 
-NUMBERS = frozenset({float, int, type(None)})
-BOOLEANS = frozenset({bool, type(None)})
-TEXTS = frozenset({str, type(None)})
+NUMBERS: frozenset[type] = frozenset({float, int, type(None)})
+BOOLEANS: frozenset[type] = frozenset({bool, type(None)})
+TEXTS: frozenset[type] = frozenset({str, type(None)})
 READINGS: dict[Kind, Reading] = {
     "numeric": Reading(read_number, np.dtype(np.float64), "not a number", direct="fiu", usual=NUMBERS),
     "boolean": Reading(_read_boolean, np.dtype(np.float64), "not a boolean", direct="b", usual=BOOLEANS),

@@ -11,6 +11,9 @@ from kserve.model_repository import ModelRepository
 from kserve.protocol.dataplane import DataPlane as Protocols
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from model_name.serving.batching import Batcher
 from model_name.serving.dataplane import DataPlane
@@ -135,7 +138,14 @@ def routes_of_kserve(args: Namespace, model: Predictor) -> Application:
     extension = ModelRepositoryExtension(model_registry=registry)
     server = RESTServer("kserve.model_server:app", Protocols(registry), extension, args.http_port)
     server.create_application()
+    model_server.app.router.redirect_slashes = False  # to where the client's own Host header says
+    model_server.app.add_exception_handler(HTTPException, _say_why)
     return model_server.app  # type: ignore[no-any-return]
+
+
+async def _say_why(_: Request, err: HTTPException) -> Response:
+    """A path or a method that there is not, in the words of all other refusals."""
+    return JSONResponse({"error": err.detail}, err.status_code, err.headers)
 
 
 def about() -> dict[str, object]:

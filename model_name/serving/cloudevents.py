@@ -20,7 +20,7 @@ from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.requests import Question, Request
-from model_name.serving.v1 import predictions, read_instances
+from model_name.serving.v1 import check_names, predictions, read_instances
 
 STRUCTURED = b"application/cloudevents+json"
 BATCH = b"application/cloudevents-batch"
@@ -74,10 +74,20 @@ class EventRequest(Request):
         """As of `Request`."""
         if self.headers.get(b"content-type", b"").lower().startswith(BATCH):
             raise DataError("batches of events are not taken; send one event a request")
-        data = self._read_structured() if self.is_structured else self._read_binary()
+        event = json.parse(self.body)
+        body, document, inside = self.body, event, ""
+        if not self.is_structured:
+            self._read_headers()
+        elif isinstance(document := self._read_structured(event), str):
+            body = document.encode()
+            document = json.parse(body)
+        else:
+            inside = "data"
         check_attributes(self.attributes)
         self.id = self.attributes["id"]
-        return read_instances(data, limits)
+        question = read_instances(document, limits)
+        check_names(body, event if inside else document, inside)
+        return question
 
     def write(self, outputs: Outputs, manifest: Manifest) -> EventReply:
         """As of `Request`."""
@@ -97,26 +107,23 @@ class EventRequest(Request):
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON.decode(), "data": data}
             return EventReply(orjson.dumps(event), STRUCTURED, [])
-        headers = [(PREFIX + name.encode(), _encoded(value)) for name, value in attributes.items()]
+        headers = [(PREFIX + name.encode(), encoded(value)) for name, value in attributes.items()]
         return EventReply(orjson.dumps(data), JSON, headers)
 
-    def _read_binary(self) -> Any:
-        """The data, where the attributes are headers."""
+    def _read_headers(self) -> None:
+        """The attributes, where they are headers."""
         for name, value in self.headers.items():
             if name.startswith(PREFIX):
                 self.attributes[name.removeprefix(PREFIX).decode("latin-1")] = _text_of(name, value)
-        return json.parse(self.body)
 
-    def _read_structured(self) -> Any:
-        """The data, where the body is the whole event."""
-        event = json.parse(self.body)
+    def _read_structured(self, event: Any) -> Any:
+        """The attributes, where the body is the whole event; returns its data."""
         if not isinstance(event, dict):
             raise DataError("the event is not an object")
         self.attributes = {name: value for name, value in event.items() if name not in ("data", "data_base64")}
         if "data_base64" in event:
             raise DataError("data_base64: binary data are not taken; send JSON as data")
-        data = event.get("data")
-        return json.parse(data.encode()) if isinstance(data, str) else data
+        return event.get("data")
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> None:
@@ -148,6 +155,7 @@ def _text_of(name: bytes, value: bytes) -> str:
         raise DataError(f"{name.decode('latin-1')}: is not UTF-8") from err
 
 
-def _encoded(value: Any) -> bytes:
+def encoded(value: Any) -> bytes:
+    """A value as a header holds it."""
     text = str(value).lower() if isinstance(value, bool) or value is None else str(value)
     return UNPRINTABLE.sub(lambda found: quote(found[0], safe=""), text).encode("ascii")

@@ -7,26 +7,35 @@ import ssl
 import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
+import orjson
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from model_name.serving.http import JSON, SECURITY
+
+MOST_UNREAD = 64 * 1024  # bytes of the headers of a request, of its trailers, or between two parts of its body
 LINGER_SECONDS = 0.5  # that a connection without a request is kept at the end: its next request may be on its way
 SO_ATTACH_FILTER = 26  # of Linux; `socket` does not name it
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # the one instruction of a socket filter (BPF): return 0, keep no byte
 
 
 class Connection(HttpToolsProtocol):
-    """Uvicorn's, which also knows since when it waits for its client.
+    """Uvicorn's, which also knows since when it waits for its client, and how much it reads in vain.
 
     Attributes:
-        waiting_since: For the rest of the headers, or for a request; None while a request is answered.
+        waiting_since: For the rest of the headers, for a body that nobody reads, or for a request; None while a request
+            is answered.
         is_idle: Whether nothing of a request has come.
     """
 
     waiting_since: float | None = None
     is_idle = True
+    _is_in_head = False
+    _unread = 0  # bytes since something was understood: of headers, trailers or extensions of chunks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
@@ -34,37 +43,107 @@ class Connection(HttpToolsProtocol):
         self.waiting_since = monotonic()
         self.extensions = {"model_name.connection": transport}
 
+    def data_received(self, data: bytes) -> None:
+        """Read, and refuse what is no HTTP or has no end."""
+        self._unset_keepalive_if_required()
+        self._unread += len(data)
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as err:
+            self._stay(data[err.args[0] :])
+        except HttpParserError:
+            self._refuse(HTTPStatus.BAD_REQUEST, "the request is not HTTP")
+            return
+        if self._unread > MOST_UNREAD:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers have more than {MOST_UNREAD} bytes")
+
     def on_message_begin(self) -> None:
         """Wait for the rest of the headers."""
         super().on_message_begin()
         self.waiting_since = monotonic()
         self.is_idle = False
-        self.scope["extensions"] = self.extensions
+        self._is_in_head = True
+        self._unread = 0
+        self.scope["extensions"] = self.extensions  # type: ignore[typeddict-item]  # an extension of ours
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; what follows a body is none."""
+        if self._is_in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Wait for nothing: the body has its own time."""
-        self.waiting_since = None
-        super().on_headers_complete()
+        self._is_in_head = False
+        self._unread = 0
+        if not self._wants_upgrade():
+            self.waiting_since = None
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of it."""
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Wait for the next request, if this one has been answered before it was read."""
+        if self._wants_upgrade():
+            return
+        self._unread = 0
+        self.is_idle = True
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, for which the keep-alive timer has an end."""
+        """Wait for the rest of the request, or for the next one."""
         super().on_response_complete()
         if not self.pipeline:
             self.waiting_since = monotonic()
-            self.is_idle = True
 
     @property
     def has_answered(self) -> bool:
         """Whether it is one that is kept alive."""
         return self.cycle is not None
 
+    def _wants_upgrade(self) -> bool:
+        """Whether a request asks to go on in another protocol."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
-def close_slow(connections: Iterable[Any], header_seconds: float) -> None:
+    def _stay(self, rest: bytes) -> None:
+        """Answer a request that would rather go on in another protocol, as clients of HTTP/2 in Java do.
+
+        The parser takes none of its body: another one reads it anew, without the wish.
+        """
+        if not self._wants_upgrade():
+            return
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] not in (b"connection", b"upgrade")]
+        self.parser = HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+    def _refuse(self, status: HTTPStatus, reason: str) -> None:
+        """Answer what is no request, and end after it: where the next one would begin, nobody knows."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            cycle.keep_alive = False  # the requests before it are answered
+            self.flow.pause_reading()
+            return
+        if cycle is not None and cycle.response_complete and cycle.more_body:  # the rest of what has been answered
+            self.transport.close()
+            return
+        body = orjson.dumps({"error": reason})
+        length = (b"content-length", b"%d" % len(body))
+        headers = [*self.server_state.default_headers, (b"content-type", JSON), length, (b"connection", b"close")]
+        head = b"".join(b"%b: %b\r\n" % header for header in [*headers, *SECURITY])
+        self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, status.phrase.encode(), head, body))
+        self.transport.close()
+
+
+def close_slow(connections: Iterable[Any], header_seconds: float, keep_alive_seconds: float) -> None:
     """Close those that have not said what they want in time."""
-    latest = monotonic() - header_seconds
+    now = monotonic()
     for connection in list(connections):
         is_kept_alive = connection.is_idle and connection.has_answered
-        if connection.waiting_since is not None and connection.waiting_since < latest and not is_kept_alive:
+        patience = keep_alive_seconds if is_kept_alive else header_seconds
+        if connection.waiting_since is not None and connection.waiting_since < now - patience:
             connection.transport.close()
 
 
@@ -84,15 +163,23 @@ class Listener:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._backlog = backlog
         self._socket = socket.create_server((host, port), family=family, backlog=backlog)
-        self._socket.setblocking(False)
+        self._socket.setblocking(False)  # noqa: FBT003  its only argument
 
-    async def start(self, make: Callable[[], Connection], context: ssl.SSLContext | None) -> None:
+    async def start(
+        self, make: Callable[[], Connection], context: ssl.SSLContext | None, handshake_seconds: float
+    ) -> None:
         """Accept."""
         self._make = make
         self._context = context
         # The server is given a copy: when it stops, the socket goes on to exist, with what waits there.
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(make, sock=self._socket.dup(), ssl=context, backlog=self._backlog)
+        self._server = await loop.create_server(
+            make,
+            sock=self._socket.dup(),
+            ssl=context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=None if context is None else handshake_seconds,
+        )
 
     async def end(self) -> None:
         """Refuse new connections, and serve those that the kernel has accepted."""
@@ -108,7 +195,7 @@ class Listener:
         with suppress(BlockingIOError):
             while True:
                 accepted, _ = self._socket.accept()
-                accepted.setblocking(False)
+                accepted.setblocking(False)  # noqa: FBT003  as above
                 with suppress(OSError):
                     await loop.connect_accepted_socket(self._make, accepted, ssl=self._context)
         self._socket.close()

@@ -175,7 +175,7 @@ def _usual(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | None:
     if kinds not in ({dict}, {list}) or {*map(len, rows)} != {len(names)}:
         return None
     if kinds == {list}:
-        return {name: [row[position] for row in rows] for position, name in enumerate(names)}
+        return {name: [*map(itemgetter(position), rows)] for position, name in enumerate(names)}
     try:
         return {name: [*map(itemgetter(name), rows)] for name in names}
     except KeyError:

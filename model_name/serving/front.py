@@ -20,10 +20,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
-from model_name.serving.cloudevents import EventReply, EventRequest, is_event
-from model_name.serving.http import JSON, Application, Headers, Http, Receive, Scope, Send, read_body
+from model_name.serving.cloudevents import EventReply, EventRequest, encoded, is_event
+from model_name.serving.http import JSON, SECURITY, Application, Headers, Http, Receive, Scope, Send, read_body
 from model_name.serving.limits import Limits
-from model_name.serving.refusals import MethodError, Refusals, UnservedError
+from model_name.serving.refusals import MethodError, Refusals, UnservedError, told
 from model_name.serving.requests import Request
 from model_name.serving.security import Guard
 from model_name.serving.state import State
@@ -35,12 +35,6 @@ from model_name.serving.v2 import BinaryBody, V2Request
 Handler = Callable[[Scope, Receive], Awaitable[Http]]
 Verb = Literal["predict", "explain"]
 
-SECURITY: Headers = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 RETRY_AFTER: Headers = [(b"retry-after", b"1")]
 OTHERS = re.compile(
@@ -48,6 +42,7 @@ OTHERS = re.compile(
     r"|/v2/models/([^/]+)(?:/versions/([^/]+))?/infer"
     r"|/v2/repository/models/([^/]+)/(load|unload)"
 )
+VERSIONED = re.compile(r"(/v2/models/([^/]+))/versions/([^/]+)(/ready)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,38 +174,48 @@ class Front:
 
     def _verbs(self, v1: str, v2: str) -> dict[str, dict[str, Route]]:
         """What is computed here, and what is another server's."""
-        infer = partial(self._infer, version="")
+        predict: Handler = self._predict
+        infer: Handler = self._infer
+        explain: Handler = self._unserved
         if self.verb == "explain":
-            infer = self._unserved
+            predict, infer, explain = self._unserved, self._unserved, self._explain
         return {
-            f"{v1}:predict": {
-                "POST": Route("predict", "v1", self._predict if self.verb == "predict" else self._unserved)
-            },
-            f"{v1}:explain": {
-                "POST": Route("explain", "v1", self._explain if self.verb == "explain" else self._unserved)
-            },
+            f"{v1}:predict": {"POST": Route("predict", "v1", predict)},
+            f"{v1}:explain": {"POST": Route("explain", "v1", explain)},
             f"{v2}/infer": {"POST": Route("infer", "v2", infer)},
         }
 
     def _route(self, scope: Scope) -> Route | None:
         """What answers a request; None leaves it to KServe's routes."""
         methods = self._routes.get(scope["path"])
-        if methods is not None:
-            route = methods.get(scope["method"]) or methods.get("GET" if scope["method"] == "HEAD" else "")
-            return route or Route("other", "http", partial(_refuse_method, ", ".join(methods)), is_open=True)
-        other = OTHERS.fullmatch(scope["path"])
-        if other is None:
+        if methods is None:
+            other = OTHERS.fullmatch(scope["path"])
+            if other is None:
+                return self._read(scope)
+            methods = {"POST": self._other(other)}
+        route = methods.get(scope["method"]) or methods.get("GET" if scope["method"] == "HEAD" else "")
+        is_open = any(one.is_open for one in methods.values())
+        return route or Route("other", "http", partial(_refuse_method, ", ".join(methods)), is_open)
+
+    def _read(self, scope: Scope) -> Route | None:
+        """What tells of a version, which is told of as the model if it is the one that is served."""
+        asked = VERSIONED.fullmatch(scope["path"])
+        if asked is None:
             return None
-        if scope["method"] != "POST":
-            return Route("other", "http", partial(_refuse_method, "POST"), is_open=True)
-        if other[5]:
-            return Route("repository", "v2", partial(self._change, name=other[5], change=other[6]))
-        name = other[1] or other[3]
-        if name != self.name or other[1]:
-            return Route("other", "http", partial(_not_found, name, self.name))
-        if self.verb == "explain":
-            return Route("infer", "v2", self._unserved)
-        return Route("infer", "v2", partial(self._infer, version=other[4]))
+        if (asked[2], asked[3]) != (self.name, self.batcher.plane.bundle.manifest.version):
+            return Route("other", "http", partial(_not_found, asked[2], self.name))
+        scope["path"] = asked[1] + (asked[4] or "")
+        return self._route(scope)
+
+    def _other(self, found: re.Match[str]) -> Route:
+        """What answers a path with another model's name, with a version or with a change of the model."""
+        v1_name, _, v2_name, version, changed, change = found.groups()
+        if changed:
+            return Route("repository", "v2", partial(self._change, name=changed, change=change))
+        if v1_name or v2_name != self.name:
+            return Route("other", "http", partial(_not_found, v1_name or v2_name, self.name))
+        infer = self._unserved if self.verb == "explain" else partial(self._infer, version=version)
+        return Route("infer", "v2", infer)
 
     async def _predict(self, scope: Scope, receive: Receive) -> Http:
         headers = dict(scope["headers"])
@@ -225,7 +230,7 @@ class Front:
         answer = await self._answer(scope, request)
         return Http(answer.reply, 200, JSON, [_id_header(request_id)], answer.manifest)
 
-    async def _infer(self, scope: Scope, receive: Receive, version: str) -> Http:
+    async def _infer(self, scope: Scope, receive: Receive, version: str = "") -> Http:
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, self.limits)
         request_id = self._request_id(headers)
@@ -310,8 +315,8 @@ def refusal(err: ModelNameError) -> Http:
 
 
 def error_body(err: ModelNameError) -> bytes:
-    """The body that says so; what a client sent is quoted as far as JSON can hold it."""
-    return orjson.dumps({"error": err.message.encode("utf-8", "replace").decode()})
+    """The body that says so."""
+    return orjson.dumps({"error": told(err)})
 
 
 async def _send(send: Send, answer: Http) -> None:
@@ -320,18 +325,18 @@ async def _send(send: Send, answer: Http) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-async def _probe(path: str, is_so: Callable[[], bool], scope: Scope, receive: Receive) -> Http:
+async def _probe(path: str, is_so: Callable[[], bool], _: Scope, __: Receive) -> Http:
     """Answer a probe, in the words of V2."""
     word = path.rsplit("/", 1)[1]
     found = is_so()
     return Http(orjson.dumps({word: found}), 200 if found else 503)
 
 
-async def _refuse_method(allowed: str, scope: Scope, receive: Receive) -> Http:
+async def _refuse_method(allowed: str, scope: Scope, _: Receive) -> Http:
     raise MethodError(f"{scope['method']} is not what {scope['path'][:200]} takes; that is {allowed}", hint=allowed)
 
 
-async def _not_found(name: str, served: str, scope: Scope, receive: Receive) -> Http:
+async def _not_found(name: str, served: str, _: Scope, __: Receive) -> Http:
     raise NotFoundError(f"there is no model {name[:100]} here, or no such version; this server serves {served}")
 
 
@@ -350,4 +355,4 @@ def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
 
 
 def _id_header(request_id: str) -> tuple[bytes, bytes]:
-    return (b"x-request-id", request_id.encode("ascii", "replace"))
+    return (b"x-request-id", encoded(request_id))

@@ -20,6 +20,14 @@ Headers = list[tuple[bytes, bytes]]
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
 
+SECURITY: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+"""What browsers must not do with any answer."""
+
 
 class Http(NamedTuple):
     """An answer."""
@@ -40,18 +48,16 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: Li
     """
     most = limits.body_bytes
     length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > most:
-        raise TooLargeError(f"the body has {int(length)} bytes, this server takes {most}")
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        body = await _rest_of_body(body, receive, limits)
+    if length.isdigit():
+        limits.check_body(int(length))
+    body = await _all(receive, limits)
     encoding = headers.get(b"content-encoding")
-    return body if encoding is None else _decoded(body, encoding, most)
+    return body if encoding is None else _decoded(body, encoding.strip().lower(), most)
 
 
-async def _rest_of_body(first: bytes, receive: Receive, limits: Limits) -> bytes:
-    parts, size = [first], len(first)
+async def _all(receive: Receive, limits: Limits) -> bytes:
+    parts: list[bytes] = []
+    size = 0
     try:
         async with asyncio.timeout(limits.body_seconds):
             while True:
@@ -63,7 +69,7 @@ async def _rest_of_body(first: bytes, receive: Receive, limits: Limits) -> bytes
                 if size > limits.body_bytes:
                     raise TooLargeError(f"the body has more than {limits.body_bytes} bytes")
                 if not message.get("more_body"):
-                    return b"".join(parts)
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
     except TimeoutError as err:
         raise SlowError(f"the body did not come within {limits.body_seconds:g} s") from err
 
@@ -89,4 +95,6 @@ def _decoded(body: bytes, encoding: bytes, most: int) -> bytes:
         raise TooLargeError(f"the body has more than {most} bytes when it is unpacked")
     if not unpacker.eof:
         raise DataError("the body was cut off")
+    if unpacker.unused_data:
+        raise DataError(f"the body goes on for {len(unpacker.unused_data)} bytes after what is {encoding.decode()}")
     return unpacked

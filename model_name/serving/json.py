@@ -17,12 +17,15 @@ from model_name.errors import DataError
 LONG = 256 * 1024  # bytes; shorter documents are parsed at once
 PIECE = 64 * 1024  # bytes of a long one that are parsed at once, some tenths of a millisecond
 
+NAME_END = b'":'
+COUNTED = 2**20  # bytes in which they are counted at once
 TRIES = 8  # places where a piece may end; a document that was made to have none is parsed at once
 
 ROWS = re.compile(rb'\s*\{\s*(?:"parameters"\s*:\s*(?:null|\{[^{}\[\]]*\})\s*,\s*)?"instances"\s*:\s*\[')
 AFTER_ROW = re.compile(rb"(?<=[}\]])\s*,\s*(?=[{\[])")
 DATA = re.compile(rb'"data"\s*:\s*\[')
 FLAT = re.compile(rb'(?:[^"\[\]{}]+|"(?:[^"\\]+|\\.)*")*+\]', re.DOTALL)
+CONSTANT = re.compile(rb'("(?:[^"\\]+|\\.)*+")|NaN|-?Infinity', re.DOTALL)
 AFTER_SCALAR = re.compile(rb'(?:(?<=[0-9le])|(?<=[^\\]"))\s*,')
 
 
@@ -39,6 +42,37 @@ def parse(body: bytes) -> Any:
     return _loads(body)
 
 
+class Twice(str):
+    """Stands for an object in which a name comes twice: that name."""
+
+    __slots__ = ()
+
+
+def with_twice(body: bytes, keys: int) -> Any:
+    """A document that has been parsed, with `Twice` for each object in which a name comes twice; None if there is none.
+
+    JSON leaves open which of the values counts. To look costs little, because the ends of names are counted first.
+
+    Args:
+        body: The document.
+        keys: How many it has at least, where each name counts once.
+    """
+    if sum(body.count(NAME_END, start, start + COUNTED) for start in range(0, len(body), COUNTED)) <= keys:
+        return None
+    try:
+        return json.loads(body, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):  # it is one of those that have been refused, or is nested as none that is not
+        return None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Any:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    names = [name for name, _ in pairs]
+    return Twice(next(name for name in names if names.count(name) > 1))
+
+
 def _loads(body: bytes) -> Any:
     try:
         return orjson.loads(body)
@@ -48,17 +82,11 @@ def _loads(body: bytes) -> Any:
         raise DataError(f"the body is not JSON: {err}") from err
 
 
-class Constant(str):
-    """NaN or Infinity: JSON has neither, so that it is refused as any text, where it stands."""
-
-    __slots__ = ()
-
-
 def _with_constants(body: bytes, err: orjson.JSONDecodeError) -> Any:
-    """A document that is JSON but for its constants."""
+    """A document that is JSON but for NaN and Infinity: for each an empty list, which is refused where it stands."""
     try:
-        return json.loads(body, parse_constant=Constant)
-    except (ValueError, RecursionError):
+        return orjson.loads(CONSTANT.sub(lambda found: found[1] or b"[]", body))
+    except orjson.JSONDecodeError:
         raise DataError(f"the body is not JSON: {err}") from err
 
 
@@ -89,11 +117,13 @@ def _parse_data(body: bytes) -> Any:
         return None
     document = _loads(b"".join([*skeleton, body[start:]]))
     inputs = document.get("inputs") if isinstance(document, dict) else None
+    put_back = 0
     for tensor in inputs if isinstance(inputs, list) else ():
         match tensor:
             case {"data": {"cut": int() as position}} if 0 <= position < len(cut):
                 tensor["data"] = cut[position]
-    return document
+                put_back += 1
+    return document if put_back == len(cut) else None  # something else is called `data`, too
 
 
 def _long_data(body: bytes) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """How much a client may ask of a server."""
 
 import numpy as np
+from pydantic import PositiveInt
 
 from model_name.core.documents import Duration, Frozen
 from model_name.errors import DataError, TooLargeError
@@ -22,15 +23,33 @@ class Limits(Frozen):
         answer_seconds: From there to its answer.
     """
 
-    body_bytes: int = 64 * 2**20
-    rows: int = 250_000
-    text_length: int = 10_000
-    queued_requests: int = 1024
-    queued_bytes: int = 256 * 2**20
-    batch_requests: int = 64
+    body_bytes: PositiveInt = 64 * 2**20
+    rows: PositiveInt = 250_000
+    text_length: PositiveInt = 10_000
+    queued_requests: PositiveInt = 1024
+    queued_bytes: PositiveInt = 256 * 2**20
+    batch_requests: PositiveInt = 64
     header_seconds: Duration = 10.0
     body_seconds: Duration = 30.0
     answer_seconds: Duration = 60.0
+
+    def check_body(self, size: int) -> None:
+        """Refuse a body that is too long.
+
+        Raises:
+            TooLargeError: It is.
+        """
+        if size > self.body_bytes:
+            raise TooLargeError(f"the body has {size} bytes, this server takes {self.body_bytes}")
+
+    def check_id(self, id: str) -> None:  # noqa: A002  the protocols' word for it
+        """Refuse the id of a request, which comes back in its answer, if it is too long.
+
+        Raises:
+            DataError: It is.
+        """
+        if len(id) > self.text_length:
+            raise DataError(f"id: the text has {len(id)} characters, this server takes {self.text_length}")
 
     def check_rows(self, rows: int) -> None:
         """Refuse a request of too many rows.

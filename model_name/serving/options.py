@@ -17,6 +17,16 @@ from model_name.serving.server import Address, Tls
 MODELS = Path("/mnt/models")  # where KServe's storage initializer puts what `storageUri` names
 SLOT = "MODEL_NAME_SLOT"
 LOG_KEY = "MODEL_NAME_LOG_KEY"
+LIMITS = {
+    "body_bytes": "max_body_bytes",
+    "rows": "max_rows",
+    "text_length": "max_text_length",
+    "queued_requests": "max_queued_requests",
+    "header_seconds": "header_seconds",
+    "body_seconds": "body_seconds",
+    "answer_seconds": "answer_seconds",
+}
+"""The arguments that set them."""
 
 
 def make_parser(prog: str, description: str | None) -> ArgumentParser:
@@ -58,16 +68,17 @@ def make_parser(prog: str, description: str | None) -> ArgumentParser:
 
 
 def limits_of(args: Namespace) -> Limits:
-    """The limits that the arguments set."""
-    return Limits(
-        body_bytes=args.max_body_bytes,
-        rows=args.max_rows,
-        text_length=args.max_text_length,
-        queued_requests=args.max_queued_requests,
-        header_seconds=args.header_seconds,
-        body_seconds=args.body_seconds,
-        answer_seconds=args.answer_seconds,
-    )
+    """The limits that the arguments set.
+
+    Raises:
+        ConfigError: One of them is not above 0.
+    """
+    given = {field: getattr(args, argument) for field, argument in LIMITS.items()}
+    try:
+        return Limits(**given)
+    except ValidationError as err:
+        first = err.errors()[0]
+        raise ConfigError(f"--{LIMITS[str(first['loc'][0])]}: {first['msg']}") from err
 
 
 def log_of(args: Namespace) -> PredictionLog | None:

@@ -8,6 +8,7 @@ from model_name.errors import DataError, DependencyError, ModelNameError
 logger = logging.getLogger("model_name.serving")
 
 MAX_REASON = 500  # characters of it in the log
+MAX_TOLD = 4000  # characters of it in an answer: it quotes what the client sent
 MOST_A_SECOND = 10  # refusals that are told one by one
 
 
@@ -72,5 +73,17 @@ class Refusals:
             self._second, self._count = now, 0
         self._count += 1
         if self._count <= MOST_A_SECOND:
-            reason = " ".join(err.message.split())[:MAX_REASON] if self.is_quoting else "the client was told why"
+            reason = printable(err.message) if self.is_quoting else "the client was told why"
             logger.warning("refused: %s: %d: %s", request, err.http_status, reason)
+
+
+def printable(message: str) -> str:
+    """A message on one line of the log, where what a client chose moves no cursor."""
+    line = " ".join(message[: 2 * MAX_REASON].split())[:MAX_REASON]
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+
+
+def told(err: ModelNameError, most: int = MAX_TOLD) -> str:
+    """The reason as a client is told it: as far as UTF-8 can hold what it quotes, and no longer than `most`."""
+    message = err.message if len(err.message) <= most else f"{err.message[:most]} …"
+    return message.encode("utf-8", "replace").decode()

@@ -6,7 +6,7 @@ written on the event loop.
 
 from abc import ABC, abstractmethod
 from asyncio import BaseTransport
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from time import time
@@ -122,59 +122,82 @@ class Group:
     columns: Columns
     outputs: Outputs
 
+    def only(self, number: int) -> "Group":
+        """One of its requests by itself."""
+        part = self.rows[number]
+        columns = {name: values[part] for name, values in self.columns.items()}
+        return Group([self.requests[number]], [slice(0, part.stop - part.start)], columns, self.outputs.take(part))
+
 
 def answer(plane: DataPlane, requests: Sequence[Request], limits: Limits) -> Answered:
     """Answer a batch. One that cannot be answered does not keep the others from their answers."""
-    answered = Answered([None] * len(requests))
-    questions: dict[int, Question] = {}
-    for position, request in enumerate(requests):
-        try:
-            questions[position] = request.read(plane, limits)
-        except ModelNameError as err:
-            answered.replies[position] = err
+    batch = Batch(plane, requests, limits)
     by_level: dict[float | None, list[int]] = {}
-    for position, question in questions.items():
+    for position, question in batch.read().items():
         by_level.setdefault(question.interval, []).append(position)
     for level, positions in by_level.items():
-        _answer_some(plane, requests, questions, positions, level, limits, answered)
-    for question in questions.values():
-        _let_go(question.rows, question.table)
-    return answered
+        batch.predict(positions, level)
+    batch.let_go()
+    return batch.answered
 
 
-def _answer_some(
-    plane: DataPlane,
-    requests: Sequence[Request],
-    questions: Mapping[int, Question],
-    positions: Sequence[int],
-    level: float | None,
-    limits: Limits,
-    answered: Answered,
-) -> None:
-    """Answer the requests at some positions together, or each alone where one of them is bad."""
-    try:
-        table, rows = _joined([questions[position] for position in positions], plane)
-        limits.check_texts(table, max(requests[position].size for position in positions))
-        columns = plane.check(table)
-        others = plane.others(table)
-        outputs = plane.run(plane.features_of(columns), interval=level)
-    except ModelNameError as err:
-        if len(positions) == 1:
-            answered.replies[positions[0]] = err
-            return
-        for position in positions:
-            _answer_some(plane, requests, questions, [position], level, limits, answered)
-        return
-    manifest = plane.bundle.manifest
-    for position, part in zip(positions, rows, strict=True):
+class Batch:
+    """Requests on their way to their answers."""
+
+    def __init__(self, plane: DataPlane, requests: Sequence[Request], limits: Limits) -> None:
+        """Begin without any."""
+        self.plane = plane
+        self.requests = requests
+        self.limits = limits
+        self.questions: dict[int, Question] = {}
+        self.answered = Answered([None] * len(requests))
+
+    def read(self) -> Mapping[int, Question]:
+        """What is asked, by the position of the request; those that cannot be read are refused."""
+        for position, request in enumerate(self.requests):
+            try:
+                self.questions[position] = request.read(self.plane, self.limits)
+            except ModelNameError as err:
+                self.answered.replies[position] = err
+        return self.questions
+
+    def predict(self, positions: Sequence[int], level: float | None) -> None:
+        """Answer the requests at some positions together, or each alone where one of them is bad."""
+        plane = self.plane
         try:
-            answered.replies[position] = requests[position].write(outputs.take(part), manifest)
-        except DataError as err:
-            answered.replies[position] = err
-    if len(positions) == 1:
-        _let_go(None, table)
-    asked = [requests[position] for position in positions]
-    answered.groups.append(Group(asked, rows, columns | others, outputs))
+            table, rows = _joined([self.questions[position] for position in positions], plane)
+            self.limits.check_texts(table, max(self.requests[position].size for position in positions))
+            columns = plane.check(table)
+            outputs = plane.run(plane.features_of(columns), interval=level)
+        except ModelNameError as err:
+            if len(positions) == 1:
+                self.answered.replies[positions[0]] = err
+                return
+            for position in positions:
+                self.predict([position], level)
+            return
+        columns |= plane.others(table)
+        if len(positions) == 1:
+            _let_go(table.values())
+        self.write(positions, Group([self.requests[position] for position in positions], rows, columns, outputs))
+
+    def write(self, positions: Sequence[int], group: Group) -> None:
+        """Write the answers; who gets none is not in the log either."""
+        replies, manifest = self.answered.replies, self.plane.bundle.manifest
+        answered = []
+        for number, (position, part) in enumerate(zip(positions, group.rows, strict=True)):
+            try:
+                replies[position] = self.requests[position].write(group.outputs.take(part), manifest)
+                answered.append(number)
+            except DataError as err:
+                replies[position] = err
+        is_whole = len(answered) == len(positions)
+        self.answered.groups += [group] if is_whole else [group.only(number) for number in answered]
+
+    def let_go(self) -> None:
+        """Free what was read."""
+        for question in self.questions.values():
+            _let_go([question.rows, *(question.table or {}).values()])
 
 
 def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, list[slice]]:
@@ -207,9 +230,9 @@ def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, lis
     return joined, _parts(list(map(range, lengths)))
 
 
-def _let_go(rows: Sequence[Any] | None, table: Table | None) -> None:
-    """Free the values of a large request piece by piece: all at once would hold the interpreter for a tenth of a second."""
-    for values in (rows, *(table or {}).values()):
+def _let_go(many: Iterable[Any]) -> None:
+    """Free long lists piece by piece: all at once would hold the interpreter for a tenth of a second."""
+    for values in many:
         if isinstance(values, list) and len(values) > PIECE_ROWS:
             while values:
                 del values[-PIECE_ROWS:]

@@ -7,6 +7,7 @@ so that a long one is parsed off the event loop.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -18,7 +19,7 @@ from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.refusals import EndingError, Refusals
+from model_name.serving.refusals import EndingError, Refusals, told
 from model_name.serving.requests import Question, Request
 from model_name.serving.security import Guard
 from model_name.serving.state import State
@@ -38,7 +39,8 @@ CODES = {
     501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
-MOST_DETAILS = 2000  # characters of a message; gRPC sends it in a header
+MOST_DETAILS = 4000  # bytes of a reason; gRPC sends it in a header, percent-encoded, of which clients take 8 KB
+PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 CONTENTS = {
     "BOOL": "bool_contents",
@@ -58,7 +60,7 @@ CONTENTS = {
 
 
 class RpcRequest(Request):
-    """A `ModelInferRequest`. A client that sends typed contents is answered by them, one that sends raw bytes by those."""
+    """A `ModelInferRequest`. Who sends typed contents is answered by them, who sends raw bytes by those."""
 
     protocol = "grpc"
 
@@ -87,6 +89,7 @@ class RpcRequest(Request):
             raise NotFoundError(f"there is no model {message.model_name[:100]} here; this server serves {self.name}")
         check_version(message.model_version, plane.bundle.manifest, self.name)
         self.id = message.id or self.id
+        limits.check_id(self.id)
         self.wanted = [output.name for output in message.outputs]
         self.is_raw = bool(message.raw_input_contents)
         interval = None
@@ -109,7 +112,7 @@ class RpcRequest(Request):
                 message.contents.bytes_contents.extend(text.encode() for text in tensor.values)
             else:
                 getattr(message.contents, CONTENTS[tensor.datatype]).extend(tensor.values.reshape(-1).tolist())
-        return answer.SerializeToString()
+        return answer.SerializeToString()  # type: ignore[no-any-return]
 
 
 def parse(kind: Any, message: bytes) -> Any:
@@ -223,6 +226,7 @@ class Rpc:
         if self.state.is_closed:
             raise EndingError("this server is ending; ask another one")
         self.repository.require()
+        self.batcher.limits.check_body(len(message))
         answer = await self.batcher.answer(RpcRequest(message, self.next_id(), name=self.name))
         manifest = answer.manifest
         context.set_trailing_metadata((("x-model-version", manifest.version), ("x-model-semver", manifest.semver)))
@@ -293,13 +297,21 @@ class Rpc:
             except ModelNameError as err:
                 self.refusals.tell(f"grpc {route}", err)
                 status = err.http_status
-                details = err.message.encode("utf-8", "replace").decode()[:MOST_DETAILS]
+                details = _details(err)
                 code = CODES.get(status, grpc.StatusCode.INTERNAL)
             finally:
                 self.telemetry.answered("grpc", route, status, perf_counter() - started)
             return await context.abort(code, details)  # type: ignore[no-any-return]
 
         return call
+
+
+def _details(err: ModelNameError) -> str:
+    """The reason, as far as a header can hold it."""
+    details = told(err, MOST_DETAILS)
+    while len(quote(details, safe=PRINTABLE)) > MOST_DETAILS:
+        details = details[: len(details) // 2]
+    return details
 
 
 def _unary(methods: Mapping[str, Method]) -> dict[str, grpc.RpcMethodHandler]:

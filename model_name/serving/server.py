@@ -128,15 +128,15 @@ class Server:
         loop = asyncio.get_running_loop()
         signals: asyncio.Queue[int] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, signals.put_nowait, number)
+            loop.add_signal_handler(number, signals.put_nowait, int(number))
         listener = await self._start_rest()
         rpc = await self._start_grpc()
         self.state.is_started = True
         ticking = asyncio.create_task(self._tick_on())
         logger.info("ready: REST on port %d, gRPC on port %s", self.address.http_port, self.address.grpc_port)
         try:
-            number = await signals.get()
-            await self._end(listener, rpc, signals, patience=self.args.drain_seconds if number == signal.SIGTERM else 0)
+            told = await signals.get()
+            await self._end(listener, rpc, signals, patience=self.args.drain_seconds if told == signal.SIGTERM else 0)
         finally:
             ticking.cancel()
 
@@ -157,7 +157,7 @@ class Server:
             SSLCertRefresher(context, str(self.tls.key), str(self.tls.certificate))
         self._date()
         listener = Listener(self.address.host, self.address.http_port, BACKLOG)
-        await listener.start(lambda: Connection(config, self._connections, {}), context)
+        await listener.start(lambda: Connection(config, self._connections, {}), context, self.header_seconds)
         return listener
 
     async def _start_grpc(self) -> grpc.aio.Server | None:
@@ -190,8 +190,9 @@ class Server:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self._date()
-            close_slow(self._connections.connections, self.header_seconds)
+            close_slow(self._connections.connections, self.header_seconds, self.args.timeout_keep_alive)
             await self.tick()
+            await self.tell_health()
 
     def _date(self) -> None:
         self._connections.default_headers = [(b"date", formatdate(time(), usegmt=True).encode())]
@@ -223,4 +224,4 @@ class Server:
             close_connections(self._connections.connections)
             await asyncio.sleep(REST_STEP)
         for connection in list(self._connections.connections):
-            connection.transport.abort()  # type: ignore[union-attr]  # HTTP alone
+            connection.transport.abort()

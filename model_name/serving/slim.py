@@ -1,9 +1,9 @@
 """KServe without what a predictor never uses: half the memory, and half the time until it is ready.
 
 `import kserve` brings its client of the Kubernetes API and some hundred models of its resources, and with them
-`kubernetes`; its protocols name `pandas` in annotations. None of it is called here. In the process of a server, and only
-there, KServe's package is therefore entered by its modules alone, and for those two stand empty modules while it is
-imported.
+`kubernetes`; its protocols name `pandas` in annotations. None of it is called here. In the process of a server, and
+only there, KServe's package is therefore entered by its modules alone, and for those two stand empty modules while it
+is imported.
 """
 
 import sys

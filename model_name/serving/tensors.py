@@ -176,7 +176,7 @@ def _flat(tensor: Tensor, count: int, width: int = 1) -> Sequence[Any] | NDArray
         raise DataError(f"{tensor.name}: the data are not {tensor.datatype} of shape {list(tensor.shape)}")
     if len(values) != count:
         raise DataError(f"{tensor.name}: has {len(values)} values where its shape {list(tensor.shape)} says {count}")
-    return values  # type: ignore[no-any-return]
+    return values
 
 
 def read_raw(tensor: Tensor, count: int) -> Sequence[Any] | NDArray[Any]:

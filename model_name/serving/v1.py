@@ -36,7 +36,10 @@ class V1Request(Request):
 
     def read(self, plane: DataPlane, limits: Limits) -> Question:
         """As of `Request`."""
-        return read_instances(json.parse(self.body), limits)
+        document = json.parse(self.body)
+        question = read_instances(document, limits)
+        check_names(self.body, document)
+        return question
 
     def write(self, outputs: Outputs, manifest: Manifest) -> bytes:
         """As of `Request`."""
@@ -58,6 +61,33 @@ def read_instances(body: Any, limits: Limits) -> Question:
     limits.check_rows(len(rows))
     parameters = body.get("parameters")
     return Question(rows=rows, interval=None if parameters is None else read_level(parameters))
+
+
+def check_names(body: bytes, document: Mapping[str, Any], inside: str = "") -> None:
+    """Refuse a row in which a column comes twice.
+
+    Args:
+        body: Of the request.
+        document: It, parsed.
+        inside: What of it holds the rows, where it is not the whole.
+
+    Raises:
+        DataError: There is one, by column and row.
+    """
+    data = document[inside] if inside else document
+    keys = len(document) + len(data) * bool(inside) + sum([len(row) for row in data["instances"] if type(row) is dict])
+    found = json.with_twice(body, keys)
+    if found is None:
+        return
+    if inside and isinstance(found, dict):
+        found = found[inside]
+    if isinstance(found, json.Twice):
+        raise DataError(f"{found}: comes twice")
+    for row, value in enumerate(found["instances"]):
+        if isinstance(value, json.Twice):
+            raise DataError(
+                f"{value}, row {row}: comes twice" if len(found["instances"]) > 1 else f"{value}: comes twice"
+            )
 
 
 def read_level(parameters: Any) -> float | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import orjson
@@ -41,9 +41,10 @@ class BinaryBody:
 class V2Request(Request):
     """`{"inputs": [TENSOR, ...]}`, answered by `{"outputs": [TENSOR, ...]}`.
 
-    `tensors.read_table` has what the inputs may be, `tensors.write_outputs` what the outputs are. A tensor whose parameter
-    `binary_data_size` is given lies behind the JSON; an output comes so where its parameter `binary_data` asks for it,
-    or `binary_data_output` of the request. With the parameter `interval` a regression also answers `lower` and `upper`.
+    `tensors.read_table` has what the inputs may be, `tensors.write_outputs` what the outputs are. A tensor whose
+    parameter `binary_data_size` is given lies behind the JSON; an output comes so where its parameter `binary_data`
+    asks for it, or `binary_data_output` of the request. With the parameter `interval` a regression also answers
+    `lower` and `upper`.
     """
 
     protocol = "v2"
@@ -76,6 +77,7 @@ class V2Request(Request):
             body, tail = body[: self.json_length], memoryview(body)[self.json_length :]
         document = _object(json.parse(body), "the body")
         self.id = _read_id(document, self.id)
+        limits.check_id(self.id)
         parameters = _parameters(document, "the body")
         self.all_binary = parameters.get(BINARY_OUTPUT) is True
         self.wanted = _read_wanted(document)
@@ -178,7 +180,7 @@ def _read_tensor(raw: Any, position: int) -> Tensor:
     return Tensor(name, datatype.upper(), shape, values, parameters=parameters)
 
 
-def _is_shape(shape: Any) -> bool:
+def _is_shape(shape: Any) -> TypeGuard[list[int]]:
     return type(shape) is list and INTEGERS.issuperset(map(type, shape))
 
 

@@ -288,6 +288,7 @@ BAD_VALUES = [
     pytest.param("age", 1e300, "age: 1e+300 is too large for float32", id="beyond float32"),
     pytest.param("district", "west", f"district: {NOT_A_CATEGORY}", id="an unseen category that is refused"),
     pytest.param("district", ["east"], "district: not a text", id="a list for a category"),
+    pytest.param("heating", float("nan"), "heating: not a text", id="NaN for a category"),
     pytest.param("is_let", "yes", "is_let: not a boolean", id="a text for a boolean"),
     pytest.param("is_let", 2, "is_let: not a boolean", id="2 for a boolean"),
     pytest.param("sold", "soon", "sold: not a date and time (ISO 8601)", id="a text for a datetime"),

@@ -1,0 +1,320 @@
+"""How much one may ask of a server, by every way to ask, and how long a reason may be."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+
+from model_name.core.schemas import Outputs
+from model_name.errors import BusyError, ConfigError, DataError
+from model_name.serving.batching import Batcher
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.limits import Limits
+from model_name.serving.options import limits_of, make_parser
+from model_name.serving.refusals import printable, told
+from model_name.serving.requests import answer
+from model_name.serving.v1 import V1Request
+from model_name.serving.v2 import V2Request
+from tests.serving.sockets import answers, exchange, http
+
+if TYPE_CHECKING:
+    from conftest import Row, Server, StartServer
+
+    from model_name.serving.bundle import Bundle
+
+PREDICT, INFER = "/v1/models/regression:predict", "/v2/models/regression/infer"
+BODY_BYTES, ROWS, TEXT_LENGTH = 20_000, 5, 100
+
+
+@pytest.fixture(scope="module")
+def strict(bundles: dict[str, Bundle], start_server: StartServer) -> Server:
+    """A server that takes little."""
+    limits = ["--max_body_bytes", str(BODY_BYTES), "--max_rows", str(ROWS), "--max_text_length", str(TEXT_LENGTH)]
+    return start_server(bundles["regression"].directory, "regression", *limits).wait()
+
+
+def ask(server: Server, path: str, body: Any, **headers: str) -> tuple[int, str]:
+    """The status of an answer, and why."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = server.client.post(path, content=content, headers=headers)
+    return response.status_code, response.json().get("error", "")
+
+
+def tensors(rows: list[Row], **changes: Any) -> list[dict[str, Any]]:
+    """Rows as inputs of V2."""
+    kinds = {"area": "FP64", "age": "FP64", "is_let": "FP64"}
+    return [
+        {"name": name, "shape": [len(rows)], "datatype": kinds.get(name, "BYTES"), "data": [row[name] for row in rows]}
+        | changes.get(name, {})
+        for name in rows[0]
+    ]
+
+
+def message(row: Row, name: str = "regression", **changes: Any) -> pb.ModelInferRequest:
+    """A row as a message of gRPC."""
+    made = pb.ModelInferRequest(model_name=name)
+    for tensor in tensors([row | changes]):
+        place = "bytes_contents" if tensor["datatype"] == "BYTES" else "fp64_contents"
+        item = made.inputs.add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
+        values = [value.encode() if isinstance(value, str) else value for value in tensor["data"]]
+        getattr(item.contents, place).extend(values)
+    return made
+
+
+def call(server: Server, request: pb.ModelInferRequest, **more: Any) -> tuple[grpc.StatusCode, str]:
+    """The status of a call, and why."""
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        try:
+            GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30, **more)
+        except grpc.RpcError as err:
+            return err.code(), err.details()
+    return grpc.StatusCode.OK, ""
+
+
+def test_a_body_that_is_too_long_is_refused_however_it_comes(strict: Server, rows: list[Row]) -> None:
+    good = {"instances": rows}
+    assert ask(strict, PREDICT, good) == (200, "")
+    long = good | {"parameters": {"x": "y" * BODY_BYTES}}
+    size = len(json.dumps(long))
+    assert ask(strict, PREDICT, long) == (413, f"the body has {size} bytes, this server takes {BODY_BYTES}")
+    # in chunks, the server counts
+    (answered,) = answers(
+        exchange(
+            strict.http_port,
+            http("POST", PREDICT, None, "transfer-encoding: chunked", "connection: close"),
+            b"".join(b"%x\r\n%b\r\n" % (1000, b" " * 1000) for _ in range(30)) + b"0\r\n\r\n",
+        )
+    )
+    assert answered.status == 413
+    assert json.loads(answered.body) == {"error": f"the body has more than {BODY_BYTES} bytes"}
+    # one that would be unpacked to more is not unpacked to the end
+    for pack, name in ((gzip.compress, "gzip"), (zlib.compress, "deflate")):
+        status, reason = ask(strict, PREDICT, pack(b" " * 2**24), **{"content-encoding": name})
+        assert (status, reason) == (413, f"the body has more than {BODY_BYTES} bytes when it is unpacked")
+
+
+def test_a_message_that_is_too_long_is_refused(strict: Server, rows: list[Row]) -> None:
+    assert call(strict, message(rows[0])) == (grpc.StatusCode.OK, "")
+    long = message(rows[0])
+    long.parameters["x"].string_param = "y" * BODY_BYTES
+    code, reason = call(strict, long)
+    assert (code, reason) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"the body has {long.ByteSize()} bytes, this server takes {BODY_BYTES}",
+    )
+
+
+def test_rows_that_are_too_many_are_refused(strict: Server, rows: list[Row]) -> None:
+    many = [rows[0]] * (ROWS + 1)
+    expected = (413, f"the request has {ROWS + 1} rows, this server takes {ROWS} at once")
+    assert ask(strict, PREDICT, {"instances": many}) == expected
+    assert ask(strict, INFER, {"inputs": tensors(many)}) == expected
+    matrix = {"name": "rows", "shape": [ROWS + 1, 6], "datatype": "FP64", "data": [1.0] * 6 * (ROWS + 1)}
+    assert ask(strict, INFER, {"inputs": [matrix]}) == expected
+    big = message(rows[0])
+    big.inputs[0].shape[0] = 10**15
+    assert call(strict, big) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"the request has {10**15} rows, this server takes {ROWS} at once",
+    )
+
+
+def test_texts_that_are_too_long_are_refused(strict: Server, rows: list[Row]) -> None:
+    text = "x" * (TEXT_LENGTH + 1)
+    reason = f"heating, row 0: the text has {len(text)} characters, this server takes {TEXT_LENGTH}"
+    row = rows[0] | {"heating": text}
+    assert ask(strict, PREDICT, {"instances": [row]}) == (400, reason)
+    assert ask(strict, INFER, {"inputs": tensors([row])}) == (400, reason)
+    assert call(strict, message(row)) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
+    assert ask(strict, PREDICT, {"instances": [rows[0] | {"heating": text[:-1]}]}) == (200, "")
+
+
+def test_ids_that_are_too_long_are_refused(strict: Server, rows: list[Row]) -> None:
+    text = "x" * (TEXT_LENGTH + 1)
+    reason = f"id: the text has {len(text)} characters, this server takes {TEXT_LENGTH}"
+    assert ask(strict, INFER, {"id": text, "inputs": tensors(rows)}) == (400, reason)
+    named = message(rows[0])
+    named.id = text
+    assert call(strict, named) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
+
+
+@pytest.mark.parametrize("letter", ["x", "%", "ü", "中", "\U0001f600", "\n", "\x00"])
+def test_a_reason_has_an_end(servers: dict[str, Server], rows: list[Row], letter: str) -> None:
+    name = letter * 100_000
+    status, reason = ask(servers["regression"], PREDICT, {"instances": [{name: 1}]})
+    assert (status, len(reason)) == (400, 4002)
+    server = servers["regression"]
+    unknown = message(rows[0])
+    unknown.inputs.add(name=name, datatype="FP64", shape=[1]).contents.fp64_contents.append(1.0)
+    code, reason = call(server, unknown)
+    assert (code, reason[:1] or letter) == (grpc.StatusCode.INVALID_ARGUMENT, letter)
+    assert len(reason) < 4100
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\r\nset-cookie: c", "\x00", "\x7f", "größe", "\U0001f600", " a ", "%0A"])
+def test_an_event_may_be_called_anything(servers: dict[str, Server], rows: list[Row], text: str) -> None:
+    event = {"specversion": "1.0", "id": text, "source": "here", "type": "t", "data": {"instances": rows}}
+    response = servers["regression"].client.post(
+        PREDICT, content=json.dumps(event), headers={"content-type": "application/cloudevents+json"}
+    )
+    assert (response.status_code, response.json()["id"]) == (200, text)
+    assert "set-cookie" not in response.headers
+    assert response.headers["x-request-id"].isprintable()
+
+
+@pytest.mark.parametrize("mode", ["V1", "binary", "structured", "structured text"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_column_that_comes_twice_in_a_row_is_refused(
+    servers: dict[str, Server], rows: list[Row], mode: str, count: int
+) -> None:
+    # Given rows of which the last one has a column twice; a text looks like the end of a name
+    texts = [json.dumps(row | {"heating": 'wood": '}) for row in [rows[0]] * count]
+    good = f'{{"instances": [{", ".join(texts)}]}}'
+    twice = f'{{"instances": [{", ".join([*texts[:-1], texts[-1].replace("{", """{"area": 3.0, """)])}]}}'
+    headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "s", "ce-type": "t"} if mode == "binary" else {}
+    if mode.startswith("structured"):
+        headers = {"content-type": "application/cloudevents+json"}
+        event = json.dumps({"specversion": "1.0", "id": "1", "source": "s", "type": "t"})[:-1]
+        good, twice = (
+            f'{event}, "data": {json.dumps(body) if mode.endswith("text") else body}}}' for body in (good, twice)
+        )
+    # When
+    refused = ask(servers["regression"], PREDICT, twice.encode(), **headers)
+    # Then
+    assert refused == (400, "area: comes twice" if count == 1 else "area, row 2: comes twice")
+    assert ask(servers["regression"], PREDICT, good.encode(), **headers) == (200, "")
+
+
+def test_rows_that_come_twice_are_refused(servers: dict[str, Server], rows: list[Row]) -> None:
+    text = json.dumps({"instances": rows})
+    body = f"{text[:-1]}, {text[1:]}".encode()
+    assert ask(servers["regression"], PREDICT, body) == (400, "instances: comes twice")
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "expected"),
+    [
+        pytest.param(gzip.compress, "gzip", 200, id="gzip"),
+        pytest.param(gzip.compress, "GZip", 200, id="in capitals"),
+        pytest.param(zlib.compress, "deflate", 200, id="deflate"),
+        pytest.param(lambda body: body, "identity", 200, id="identity"),
+        pytest.param(lambda body: gzip.compress(body)[:-9], "gzip", 400, id="cut off"),
+        pytest.param(lambda body: gzip.compress(body) + b"more", "gzip", 400, id="with more behind it"),
+        pytest.param(lambda body: body, "gzip", 400, id="not gzip"),
+        pytest.param(lambda body: b"", "gzip", 400, id="nothing"),
+        pytest.param(gzip.compress, "gzip, gzip", 415, id="twice"),
+        pytest.param(gzip.compress, "br", 415, id="unknown"),
+    ],
+)
+def test_a_packed_body_is_unpacked_or_refused(
+    servers: dict[str, Server], rows: list[Row], body: Any, encoding: str, expected: int
+) -> None:
+    content = body(json.dumps({"instances": rows}).encode())
+    assert ask(servers["regression"], PREDICT, content, **{"content-encoding": encoding})[0] == expected
+
+
+def test_a_packed_message_that_unpacks_to_too_much_is_refused(servers: dict[str, Server], rows: list[Row]) -> None:
+    huge = message(rows[0])
+    huge.parameters["x"].string_param = " " * (65 * 2**20)
+    code, _ = call(servers["regression"], huge, compression=grpc.Compression.Gzip)
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Blocked(DataPlane):
+    """A model that answers when it may."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.arrived, self.may_answer = threading.Event(), threading.Event()
+
+    def run(self, matrix: Any, *, interval: float | None = None) -> Outputs:
+        self.arrived.set()
+        assert self.may_answer.wait(30)
+        return super().run(matrix, interval=interval)
+
+
+def test_more_than_may_wait_are_told_to_come_again(planes: dict[str, DataPlane], rows: list[Row]) -> None:
+    async def scenario() -> list[Any]:
+        plane = Blocked(planes["regression"].bundle)
+        batcher = Batcher(plane, Limits(queued_requests=3))
+
+        def ask() -> asyncio.Task[Any]:
+            return asyncio.ensure_future(batcher.answer(V1Request(json.dumps({"instances": rows}).encode(), "1")))
+
+        first = ask()
+        await asyncio.to_thread(plane.arrived.wait, 30)
+        tasks = [first, *[ask() for _ in range(5)]]
+        await asyncio.sleep(0.1)
+        plane.may_answer.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert (batcher.waiting, batcher.waiting_bytes) == (set(), 0)
+        return results
+
+    results = asyncio.run(scenario())
+    assert [isinstance(result, BusyError) for result in results] == [False] * 4 + [True] * 2
+
+
+def test_a_server_that_has_too_much_to_do_says_so(
+    bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row]
+) -> None:
+    # Given a server for which one request may wait, and which is busy with large ones
+    server = start_server(bundles["regression"].directory, "regression", "--max_queued_requests", "1").wait()
+    large = json.dumps({"instances": [list(row.values()) for row in rows] * 20_000}).encode()
+
+    def post() -> tuple[int, str | None]:
+        response = server.client.post(PREDICT, content=large)
+        return response.status_code, response.headers.get("retry-after")
+
+    with ThreadPoolExecutor(12) as pool:
+        posted = [pool.submit(post) for _ in range(12)]
+        codes = set()
+        while not all(one.done() for one in posted):
+            codes.add(call(server, message(rows[0]))[0])
+        found = {one.result() for one in posted}
+    # Then some are answered, the others are told to come again
+    assert found == {(200, None), (429, "1")}
+    assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert ask(server, PREDICT, {"instances": rows}) == (200, "")
+
+
+def test_who_gets_no_answer_is_not_noted(planes: dict[str, DataPlane], rows: list[Row]) -> None:
+    # Given three requests of one batch, of which one asks for an output that there is not
+    plane = planes["regression"]
+    bodies = [
+        {"inputs": tensors([row]), "outputs": [{"name": name}]}
+        for row, name in zip(rows, ("prediction", "margin", "prediction"), strict=True)
+    ]
+    requests = [V2Request(json.dumps(body).encode(), str(n), name="regression") for n, body in enumerate(bodies)]
+    # When
+    answered = answer(plane, requests, Limits())
+    # Then
+    assert isinstance(answered.replies[1], DataError)
+    assert [group.requests[0].id for group in answered.groups] == ["0", "2"]
+    for group, row in zip(answered.groups, (rows[0], rows[2]), strict=True):
+        assert group.columns["area"].tolist() == [row["area"]]
+        assert group.outputs.prediction.tolist() == plane.predict_rows([row]).prediction.tolist()
+        assert group.rows == [slice(0, 1)]
+
+
+@pytest.mark.parametrize("argument", ["--max_rows", "--max_body_bytes", "--header_seconds", "--answer_seconds"])
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_a_limit_that_lets_nothing_through_is_told(argument: str, value: str) -> None:
+    args = make_parser("server", None).parse_args([argument, value])
+    with pytest.raises(ConfigError, match=f"^{argument}: .*(greater than 0|no time)"):
+        limits_of(args)
+
+
+def test_what_a_client_chose_moves_no_cursor_in_the_log() -> None:
+    assert printable("a\x1b[2J\n b\x00\u202e") == "a�[2J b��"
+    assert len(printable("x" * 10_000)) == 500
+    assert told(DataError("\ud800: is not a column")) == "?: is not a column"
