@@ -218,11 +218,12 @@ def serve(
     bundle: Annotated[str, typer.Option(help="A bundle's folder or URL, instead of a version.")] = "",
     http_port: Annotated[int, typer.Option(help="For REST, V1 and V2.")] = 8080,
     grpc_port: Annotated[int, typer.Option(help="For gRPC; an explainer has none.")] = 8081,
+    host: Annotated[str, typer.Option(help="The interface to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
     explainer: Annotated[bool, typer.Option("--explainer", help="Explain predictions instead of making them.")] = False,
     name: Name = "",
     mlflow: Tracking = DEFAULT_MLFLOW,
 ) -> None:
-    """Serve a version over REST and gRPC; further options go to the KServe server."""
+    """Serve a version over REST and gRPC; further options go to `python -m model_name.serving`, whose --help has them."""
     from model_name.io.folders import fetch
 
     if explainer and bundle:
@@ -233,7 +234,7 @@ def serve(
         folder = fetch(bundle) if bundle else str(registry(name, mlflow).bundle(ref).resolve())
         server = ["model_name.serving", "--bundle", folder, "--grpc_port", str(grpc_port)]
     # A process of its own: a predictor never imports what training needs. It takes this one's place and signals.
-    command = [sys.executable, "-m", *server, "--http_port", str(http_port), *context.args]
+    command = [sys.executable, "-m", *server, "--host", host, "--http_port", str(http_port), *context.args]
     os.execv(sys.executable, command)  # noqa: S606  our own  # nosec B606
 
 
