@@ -223,7 +223,7 @@ def serve(
     name: Name = "",
     mlflow: Tracking = DEFAULT_MLFLOW,
 ) -> None:
-    """Serve a version over REST and gRPC; further options go to `python -m model_name.serving`, whose --help has them."""
+    """Serve a version over REST and gRPC; further options are those of `python -m model_name.serving --help`."""
     from model_name.io.folders import fetch
 
     if explainer and bundle:
