@@ -149,6 +149,7 @@ class Server:
             log_config=None,
             access_log=self.args.access_log,
             server_header=False,
+            proxy_headers=False,  # nobody asks who the client is
             timeout_keep_alive=self.args.timeout_keep_alive,
         )
         config.load()
