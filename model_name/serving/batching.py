@@ -13,6 +13,7 @@ from model_name.errors import BusyError, DependencyError, ModelNameError
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.refusals import AbandonedError
 from model_name.serving.requests import Answered, Reply, Request, answer
 
 logger = logging.getLogger("model_name.serving")
@@ -110,7 +111,10 @@ class Batcher:
 
     def _compute(self, batch: Sequence[Waiting]) -> None:
         """Answer a batch, in the thread of a lane."""
-        batch = [waiting for waiting in batch if not waiting.is_abandoned]
+        gone = [waiting for waiting in batch if waiting.is_abandoned]
+        if gone:  # nobody waits, but what they sent counts until they are told
+            gone[0].future.get_loop().call_soon_threadsafe(_release, gone)
+        batch = [waiting for waiting in batch if waiting not in gone]
         if not batch:
             return
         plane = self.plane
@@ -184,6 +188,13 @@ def _deliver(batch: Sequence[Waiting], replies: Sequence[Reply | ModelNameError]
             waiting.future.set_exception(reply)
         else:
             waiting.future.set_result(Answer(reply, manifest))
+
+
+def _release(gone: Sequence[Waiting]) -> None:
+    """Let go of requests that nobody waits for, on the event loop."""
+    for waiting in gone:
+        if not waiting.future.done():
+            waiting.future.set_exception(AbandonedError("the client went away"))
 
 
 def _failure(err: Exception) -> ModelNameError:

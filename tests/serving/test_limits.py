@@ -21,7 +21,7 @@ from model_name.serving.batching import Batcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.options import limits_of, make_parser
-from model_name.serving.refusals import printable, told
+from model_name.serving.refusals import AbandonedError, printable, told
 from model_name.serving.requests import answer
 from model_name.serving.v1 import V1Request
 from model_name.serving.v2 import V2Request
@@ -262,6 +262,27 @@ def test_more_than_may_wait_are_told_to_come_again(planes: dict[str, DataPlane],
 
     results = asyncio.run(scenario())
     assert [isinstance(result, BusyError) for result in results] == [False] * 4 + [True] * 2
+
+
+class Gone(asyncio.Transport):
+    """A client that went away."""
+
+    def is_closing(self) -> bool:
+        return True
+
+
+def test_what_nobody_waits_for_is_let_go(planes: dict[str, DataPlane], rows: list[Row]) -> None:
+    async def scenario() -> None:
+        batcher = Batcher(planes["regression"], Limits())
+        requests = [V1Request(json.dumps({"instances": rows}).encode(), str(number)) for number in range(4)]
+        for request in requests[::2]:
+            request.connection = Gone()
+        tasks = [batcher.answer(request) for request in requests]
+        results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        assert [isinstance(result, AbandonedError) for result in results] == [True, False] * 2
+        assert (batcher.waiting, batcher.waiting_bytes) == (set(), 0)
+
+    asyncio.run(scenario())
 
 
 def test_a_server_that_has_too_much_to_do_says_so(
