@@ -112,8 +112,8 @@ class Batcher:
     def _compute(self, batch: Sequence[Waiting]) -> None:
         """Answer a batch, in the thread of a lane."""
         gone = [waiting for waiting in batch if waiting.is_abandoned]
-        if gone:  # nobody waits, but what they sent counts until they are told
-            gone[0].future.get_loop().call_soon_threadsafe(_release, gone)
+        if gone and not (loop := gone[0].future.get_loop()).is_closed():  # what they sent counts until they are told
+            loop.call_soon_threadsafe(_release, gone)
         batch = [waiting for waiting in batch if waiting not in gone]
         if not batch:
             return
