@@ -96,6 +96,7 @@ class Batcher:
         finally:
             self.waiting.discard(waiting)
             self.waiting_bytes -= request.size
+            del waiting  # holds the error that is raised, which holds this frame
 
     def expire(self) -> None:
         """Give up on what waits for too long; to be called from the event loop now and then."""
@@ -185,7 +186,7 @@ def _deliver(batch: Sequence[Waiting], replies: Sequence[Reply | ModelNameError]
         if waiting.future.done():  # given up
             continue
         if isinstance(reply, Exception):
-            waiting.future.set_exception(reply)
+            waiting.future.set_exception(_bare(reply))
         else:
             waiting.future.set_result(Answer(reply, manifest))
 
@@ -195,6 +196,12 @@ def _release(gone: Sequence[Waiting]) -> None:
     for waiting in gone:
         if not waiting.future.done():
             waiting.future.set_exception(AbandonedError("the client went away"))
+
+
+def _bare(err: Exception) -> Exception:
+    """An error without what it came through: the frames hold the batch, which holds the error, and all its bodies."""
+    err.__traceback__ = err.__cause__ = err.__context__ = None
+    return err
 
 
 def _failure(err: Exception) -> ModelNameError:

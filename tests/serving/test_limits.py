@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import threading
+import weakref
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -283,6 +285,47 @@ def test_what_nobody_waits_for_is_let_go(planes: dict[str, DataPlane], rows: lis
         assert (batcher.waiting, batcher.waiting_bytes) == (set(), 0)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("count", [1, 5], ids=["alone", "in a batch"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b" ", id="no JSON"),
+        pytest.param(b'{"instances": []}', id="no row"),
+        pytest.param(b'{"instances": [{"area": 1}]}', id="no table"),
+        pytest.param(b'{"instances": [NaN]}', id="a constant"),
+    ],
+)
+def test_what_is_refused_is_not_kept(planes: dict[str, DataPlane], body: bytes, count: int) -> None:
+    # Given a process in which cycles stay where they are
+    gc.collect()
+    gc.disable()
+    try:
+        kept = asyncio.run(refuse(planes["regression"], [body] * count))
+        # Then the requests that were refused are gone all the same
+        assert [found() for found in kept] == [None] * count
+    finally:
+        gc.enable()
+
+
+async def refuse(plane: DataPlane, bodies: list[bytes]) -> list[Any]:
+    """Ask all at once, and go on; returns weak references to the requests."""
+    batcher = Batcher(plane, Limits())
+
+    async def ask(request: V1Request) -> None:
+        with pytest.raises(DataError):
+            await batcher.answer(request)
+
+    requests = [V1Request(body, "1") for body in bodies]
+    kept = [weakref.ref(request) for request in requests]
+    tasks = [asyncio.create_task(ask(request)) for request in requests]
+    requests.clear()
+    await asyncio.gather(*tasks)
+    tasks.clear()
+    batcher.close()
+    await asyncio.sleep(0)
+    return kept
 
 
 def test_a_server_that_has_too_much_to_do_says_so(
