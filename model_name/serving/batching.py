@@ -14,6 +14,7 @@ from model_name.errors import BusyError, DependencyError, ModelNameError
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.refusals import AbandonedError
 from model_name.serving.requests import Answered, Reply, Request, answer
 
 logger = logging.getLogger("model_name.serving")
@@ -98,6 +99,7 @@ class Batcher:
         finally:
             self.waiting.discard(waiting)
             self.waiting_bytes -= request.size
+            del waiting  # holds the error that is raised, which holds this frame
 
     def tidy(self) -> None:
         """Give up on what waits for too long, and memory back; to be called from the event loop now and then."""
@@ -116,7 +118,10 @@ class Batcher:
 
     def _compute(self, batch: Sequence[Waiting]) -> None:
         """Answer a batch, in the thread of a lane."""
-        batch = [waiting for waiting in batch if not waiting.is_abandoned]
+        gone = [waiting for waiting in batch if waiting.is_abandoned]
+        if gone and not (loop := gone[0].future.get_loop()).is_closed():  # what they sent counts until they are told
+            loop.call_soon_threadsafe(_release, gone)
+        batch = [waiting for waiting in batch if waiting not in gone]
         if not batch:
             return
         plane = self.plane
@@ -194,9 +199,22 @@ def _deliver(batch: Sequence[Waiting], replies: Sequence[Reply | ModelNameError]
         if waiting.future.done():  # given up
             continue
         if isinstance(reply, Exception):
-            waiting.future.set_exception(reply)
+            waiting.future.set_exception(_bare(reply))
         else:
             waiting.future.set_result(Answer(reply, manifest))
+
+
+def _release(gone: Sequence[Waiting]) -> None:
+    """Let go of requests that nobody waits for, on the event loop."""
+    for waiting in gone:
+        if not waiting.future.done():
+            waiting.future.set_exception(AbandonedError("the client went away"))
+
+
+def _bare(err: Exception) -> Exception:
+    """An error without what it came through: the frames hold the batch, which holds the error, and all its bodies."""
+    err.__traceback__ = err.__cause__ = err.__context__ = None
+    return err
 
 
 def _failure(err: Exception) -> ModelNameError:

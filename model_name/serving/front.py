@@ -42,7 +42,7 @@ OTHERS = re.compile(
     r"|/v2/models/([^/]+)(?:/versions/([^/]+))?/infer"
     r"|/v2/repository/models/([^/]+)/(load|unload)"
 )
-VERSIONED = re.compile(r"(/v2/models/([^/]+))/versions/([^/]+)(/ready)?")
+MODELS = re.compile(r"(/v2/models/([^/]+))(?:/versions/([^/]+))?(/ready)?|/v1/models/([^/]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +198,15 @@ class Front:
         return route or Route("other", "http", partial(_refuse_method, ", ".join(methods)), is_open)
 
     def _read(self, scope: Scope) -> Route | None:
-        """What tells of a version, which is told of as the model if it is the one that is served."""
-        asked = VERSIONED.fullmatch(scope["path"])
+        """What tells of a model: nothing of another one, and of the version that is served as of the model."""
+        asked = MODELS.fullmatch(scope["path"])
         if asked is None:
             return None
-        if (asked[2], asked[3]) != (self.name, self.batcher.plane.bundle.manifest.version):
-            return Route("other", "http", partial(_not_found, asked[2], self.name))
+        name, version = asked[2] or asked[5], asked[3]
+        if name != self.name or version not in (None, self.batcher.plane.bundle.manifest.version):
+            return Route("other", "http", partial(_not_found, name, self.name))
+        if version is None:
+            return None
         scope["path"] = asked[1] + (asked[4] or "")
         return self._route(scope)
 

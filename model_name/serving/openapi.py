@@ -9,11 +9,13 @@ from model_name.serving.jsonschemas import bodies, ref
 from model_name.serving.tensors import DATATYPES
 
 JSON = "application/json"
+BINARY = "application/octet-stream"
 TEXT = {"type": "string"}
 REFUSALS = {
     "400": ("BadRequest", "The request is not one that the model can answer; the error names column, row and reason."),
     "401": ("Unauthorized", "The server asks for a token, and this is not one of its own."),
     "404": ("NotFound", "There is no model of this name."),
+    "408": ("RequestTimeout", "The body did not come in time."),
     "413": ("ContentTooLarge", "The body is too large."),
     "415": ("UnsupportedMediaType", "The body is of a content type or encoding that the server does not read."),
     "429": ("TooManyRequests", "More requests wait than may; send it again later."),
@@ -22,6 +24,16 @@ REFUSALS = {
 """What a request is answered by that is not answered by a model: status, name of the component, words."""
 
 Document = dict[str, Any]
+
+TAILED: Document = {
+    BINARY: {
+        "schema": {
+            "description": "JSON as long as the header Inference-Header-Content-Length says, then the bytes of tensors."
+        }
+    }
+}
+ALIVE: Document = {JSON: {"schema": {"type": "object", "properties": {"status": {"const": "alive"}}}}}
+"""What is told who does not accept HTML."""
 
 
 def document(manifest: Manifest, *, name: str) -> Document:
@@ -74,20 +86,21 @@ def predictions(manifest: Manifest, name: str) -> Document:
             "post": post("predict", "Predict rows (KServe's V1 protocol)", "Predict", {"instances": [row]})
         },
         f"/v2/models/{place}/infer": {
-            "post": post("infer", "Predict tensors (Open Inference Protocol)", "Infer", {"inputs": inputs})
+            "post": post("infer", "Predict tensors (Open Inference Protocol)", "Infer", {"inputs": inputs}, more=TAILED)
         },
     }
 
 
-def post(operation: str, summary: str, body: str, example: Document) -> Document:
-    """An operation that answers rows."""
+def post(operation: str, summary: str, body: str, example: Document, *, more: Document | None = None) -> Document:
+    """An operation that answers rows; `more` are the media types of both bodies beside JSON."""
     headers = {name: {"$ref": f"#/components/headers/{name}"} for name in ("x-model-version", "x-model-semver")}
     answer = {
         "description": "The predictions.",
         "headers": headers,
-        "content": {JSON: {"schema": ref(f"{body}Response")}},
+        "content": {JSON: {"schema": ref(f"{body}Response")}} | (more or {}),
     }
-    request = {"required": True, "content": {JSON: {"schema": ref(f"{body}Request"), "example": example}}}
+    content = {JSON: {"schema": ref(f"{body}Request"), "example": example}} | (more or {})
+    request = {"required": True, "content": content}
     return {
         "operationId": operation,
         "summary": summary,
@@ -107,12 +120,13 @@ def metadata(name: str) -> Document:
     tensors = {"type": "array", "items": tensor}
     model = {**named, "versions": {"type": ["array", "null"], "items": TEXT}, "platform": TEXT}
     return {
-        "/v1/models": get("models", "The models", closed({"models": {"type": "array", "items": TEXT}})),
+        "/v1/models": get("models", "The models", closed({"models": {"type": "array", "items": TEXT}}), "401"),
         f"/v1/models/{place}": get("modelStatus", "Whether the model is ready", ready, "404", "503"),
         f"/v2/models/{place}": get(
             "modelMetadata",
             "Inputs and outputs of the model",
             opened({**model, "inputs": tensors, "outputs": tensors}, required=("name", "inputs", "outputs")),
+            "401",
             "404",
         ),
         f"/v2/models/{place}/ready": get("modelReady", "Whether the model is ready", ready, "404", "503"),
@@ -123,18 +137,20 @@ def operations() -> Document:
     """What is told of the server."""
     server = {"name": TEXT, "version": TEXT, "extensions": {"type": "array", "items": TEXT}}
     return {
-        "/v2": get("server", "Name and version of the server", closed(server)),
+        "/v2": get("server", "Name and version of the server", closed(server), "401"),
         "/v2/health/live": get("live", "Whether the server is alive", closed({"live": {"type": "boolean"}})),
         "/v2/health/ready": get("ready", "Whether all is ready", closed({"ready": {"type": "boolean"}}), "503"),
         "/metrics": get("metrics", "Metrics for Prometheus", TEXT, kind="text/plain"),
-        "/openapi.json": get("openapi", "This document", {"type": "object"}),
-        "/": get("card", "The model card, with a form to try the model", TEXT, kind="text/html"),
+        "/openapi.json": get("openapi", "This document", {"type": "object"}, "401"),
+        "/": get("card", "The model card, with a form to try the model", TEXT, "401", kind="text/html", more=ALIVE),
     }
 
 
-def get(operation: str, summary: str, schema: Document, *statuses: str, kind: str = JSON) -> Document:
-    """A path that is read."""
-    answer = {"description": f"{summary}.", "content": {kind: {"schema": schema}}}
+def get(
+    operation: str, summary: str, schema: Document, *statuses: str, kind: str = JSON, more: Document | None = None
+) -> Document:
+    """A path that is read; `more` are the media types of its answer beside `kind`."""
+    answer = {"description": f"{summary}.", "content": {kind: {"schema": schema}} | (more or {})}
     responses = {"200": answer} | refusals(*statuses)
     return {"get": {"operationId": operation, "summary": summary, "tags": ["metadata"], "responses": responses}}
 

@@ -42,6 +42,12 @@ class MethodError(DataError):
     http_status = 405
 
 
+class AbandonedError(DataError):
+    """A client does not wait for its answer; 499 is how it is counted, and nobody is told it."""
+
+    http_status = 499
+
+
 class UnloadedError(DependencyError):
     """The model was unloaded, by somebody who may."""
 

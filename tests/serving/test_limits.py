@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import threading
+import weakref
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from model_name.serving.batching import Batcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.options import limits_of, make_parser
-from model_name.serving.refusals import printable, told
+from model_name.serving.refusals import AbandonedError, printable, told
 from model_name.serving.requests import answer
 from model_name.serving.v1 import V1Request
 from model_name.serving.v2 import V2Request
@@ -262,6 +264,68 @@ def test_more_than_may_wait_are_told_to_come_again(planes: dict[str, DataPlane],
 
     results = asyncio.run(scenario())
     assert [isinstance(result, BusyError) for result in results] == [False] * 4 + [True] * 2
+
+
+class Gone(asyncio.Transport):
+    """A client that went away."""
+
+    def is_closing(self) -> bool:
+        return True
+
+
+def test_what_nobody_waits_for_is_let_go(planes: dict[str, DataPlane], rows: list[Row]) -> None:
+    async def scenario() -> None:
+        batcher = Batcher(planes["regression"], Limits())
+        requests = [V1Request(json.dumps({"instances": rows}).encode(), str(number)) for number in range(4)]
+        for request in requests[::2]:
+            request.connection = Gone()
+        tasks = [batcher.answer(request) for request in requests]
+        results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        assert [isinstance(result, AbandonedError) for result in results] == [True, False] * 2
+        assert (batcher.waiting, batcher.waiting_bytes) == (set(), 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("count", [1, 5], ids=["alone", "in a batch"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b" ", id="no JSON"),
+        pytest.param(b'{"instances": []}', id="no row"),
+        pytest.param(b'{"instances": [{"area": 1}]}', id="no table"),
+        pytest.param(b'{"instances": [NaN]}', id="a constant"),
+    ],
+)
+def test_what_is_refused_is_not_kept(planes: dict[str, DataPlane], body: bytes, count: int) -> None:
+    # Given a process in which cycles stay where they are
+    gc.collect()
+    gc.disable()
+    try:
+        kept = asyncio.run(refuse(planes["regression"], [body] * count))
+        # Then the requests that were refused are gone all the same
+        assert [found() for found in kept] == [None] * count
+    finally:
+        gc.enable()
+
+
+async def refuse(plane: DataPlane, bodies: list[bytes]) -> list[Any]:
+    """Ask all at once, and go on; returns weak references to the requests."""
+    batcher = Batcher(plane, Limits())
+
+    async def ask(request: V1Request) -> None:
+        with pytest.raises(DataError):
+            await batcher.answer(request)
+
+    requests = [V1Request(body, "1") for body in bodies]
+    kept = [weakref.ref(request) for request in requests]
+    tasks = [asyncio.create_task(ask(request)) for request in requests]
+    requests.clear()
+    await asyncio.gather(*tasks)
+    tasks.clear()
+    batcher.close()
+    await asyncio.sleep(0)
+    return kept
 
 
 def test_a_server_that_has_too_much_to_do_says_so(

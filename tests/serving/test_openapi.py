@@ -80,7 +80,7 @@ def test_the_document_is_openapi_and_its_examples_validate(manifest: Manifest, n
 def test_the_paths_hold_the_name_and_each_refusal_is_an_error(manifest: Manifest) -> None:
     made = document(manifest, name="flats")
     answers = made["paths"][PREDICT]["post"]["responses"]
-    assert set(answers) == {"200", "400", "401", "404", "413", "415", "429", "503"}
+    assert set(answers) == {"200", "400", "401", "404", "408", "413", "415", "429", "503"}
     assert set(answers["200"]["headers"]) == {"x-model-version", "x-model-semver"}
     assert made["paths"][INFER]["post"]["responses"].keys() == answers.keys()
     for response in made["components"]["responses"].values():
