@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kserve import model_server
+from kserve.model import Model
 from kserve.model_repository import ModelRepository
 from kserve.protocol.dataplane import DataPlane as Protocols
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
@@ -22,7 +23,6 @@ from model_name.serving.front import Front, Verb
 from model_name.serving.http import Application
 from model_name.serving.options import address_of, check_free, tls_of
 from model_name.serving.pages import Pages
-from model_name.serving.predictor import Predictor
 from model_name.serving.refusals import Refusals
 from model_name.serving.rpc import SERVICE, Rpc
 from model_name.serving.security import Guard
@@ -84,7 +84,8 @@ def run(
         limits=batcher.limits,
         refusals=refusals,
         repository=repository,
-        rest=routes_of_kserve(args, Predictor(name, batcher)),
+        rest=routes_of_kserve(args, name),
+        about=about(args),
         pages={"/": pages.root, "/openapi.json": pages.openapi} if verb == "predict" else {},
         verb=verb,
     )
@@ -97,7 +98,7 @@ def run(
         refusals=refusals,
         repository=repository,
         next_id=front.next_id,
-        about=about(),
+        about=about(args),
     )
 
     async def tick() -> None:
@@ -135,8 +136,10 @@ def share_interpreter() -> None:
     gc.set_threshold(*COLLECT)
 
 
-def routes_of_kserve(args: Namespace, model: Predictor) -> Application:
-    """KServe's own routes."""
+def routes_of_kserve(args: Namespace, name: str) -> Application:
+    """KServe's own routes: they list the model, which no request reaches this way."""
+    model = Model(name)
+    model.ready = True
     registry = ModelRepository()
     registry.update(model)
     extension = ModelRepositoryExtension(model_registry=registry)
@@ -152,6 +155,7 @@ async def _say_why(_: Request, err: HTTPException) -> Response:
     return JSONResponse({"error": err.detail}, err.status_code, err.headers)
 
 
-def about() -> dict[str, object]:
+def about(args: Namespace) -> dict[str, object]:
     """What the server says of itself in V2."""
-    return {"name": "kserve", "version": model_server.app.version, "extensions": ["binary_tensor_data"]}
+    extensions = ["binary_tensor_data", *(["model_repository_extension"] if args.model_repository else [])]
+    return {"name": "kserve", "version": model_server.app.version, "extensions": extensions}

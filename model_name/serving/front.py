@@ -29,6 +29,7 @@ from model_name.serving.security import Guard
 from model_name.serving.state import State
 from model_name.serving.swaps import Repository
 from model_name.serving.telemetry import Telemetry
+from model_name.serving.tensors import metadata
 from model_name.serving.v1 import V1Request
 from model_name.serving.v2 import BinaryBody, V2Request
 
@@ -36,6 +37,7 @@ Handler = Callable[[Scope, Receive], Awaitable[Http]]
 Verb = Literal["predict", "explain"]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+PROTOCOL = "model_name.protocol"  # of a request, where it is another one than its path says
 RETRY_AFTER: Headers = [(b"retry-after", b"1")]
 OTHERS = re.compile(
     r"/v1/models/([^/]+?)(?:/versions/[^/]+)?:(predict|explain)"
@@ -77,6 +79,7 @@ class Front:
         refusals: Refusals,
         repository: Repository,
         rest: Application,
+        about: Mapping[str, Any],
         verb: Verb = "predict",
         pages: Mapping[str, Handler],
     ) -> None:
@@ -92,6 +95,7 @@ class Front:
             refusals: What is told of requests that are refused.
             repository: Loads and unloads the model, where clients may ask for it.
             rest: What answers everything else.
+            about: Name, version and extensions of the server.
             verb: What this server does.
             pages: Other paths that are read.
         """
@@ -104,8 +108,8 @@ class Front:
         self.refusals = refusals
         self.repository = repository
         self.rest = rest
+        self.about = about
         self.verb = verb
-        self.in_flight = 0
         self._ids = map(f"{token_hex(6)}-{{:x}}".format, count(1))
         self.next_id: Callable[[], str] = self._ids.__next__
         self._versions: dict[str, Headers] = {}
@@ -118,6 +122,8 @@ class Front:
         self._routes: dict[str, dict[str, Route]] = {
             **self._verbs(v1, v2),
             v1: {"GET": Route("ready", "v1", self._v1_ready, is_open=True)},
+            "/v2": {"GET": Route("metadata", "v2", self._server_metadata)},
+            v2: {"GET": Route("metadata", "v2", self._model_metadata)},
             f"{v2}/ready": {"GET": Route("ready", "v2", self._v2_ready, is_open=True)},
             "/metrics": {"GET": Route("metrics", "http", self._metrics, is_open=True)},
             **{
@@ -126,7 +132,7 @@ class Front:
             },
             **{path: {"GET": Route("page", "http", page)} for path, page in pages.items()},
         }
-        telemetry.watch(queued=lambda: batcher.queued, in_flight=lambda: self.in_flight)
+        telemetry.watch(queued=lambda: batcher.queued)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as of ASGI."""
@@ -138,17 +144,19 @@ class Front:
             await self._leave(scope, receive, send)
             return
         started = perf_counter()
-        self.in_flight += 1
+        self.telemetry.in_flight += 1
         try:
             if not route.is_open:
                 self.guard.check(scope["headers"])
             answer = await route.handle(scope, receive)
         except ModelNameError as err:
-            self.refusals.tell(f"{route.protocol} {route.name}", err)
+            self.refusals.tell(f"{scope.get(PROTOCOL, route.protocol)} {route.name}", err)
             answer = refusal(err)
         finally:
-            self.in_flight -= 1
-        self.telemetry.answered(route.protocol, route.name, answer.status, perf_counter() - started)
+            self.telemetry.in_flight -= 1
+        self.telemetry.answered(
+            scope.get(PROTOCOL, route.protocol), route.name, answer.status, perf_counter() - started
+        )
         body, status, content_type, more, manifest = answer
         headers = [
             (b"content-type", content_type),
@@ -225,6 +233,7 @@ class Front:
         body = await read_body(headers, receive, self.limits)
         request_id = self._request_id(headers)
         if is_event(headers):
+            scope[PROTOCOL] = EventRequest.protocol
             event = EventRequest(body, request_id, headers=headers, name=self.name)
             answer = await self._answer(scope, event)
             reply: EventReply = answer.reply
@@ -273,6 +282,12 @@ class Front:
     async def _v2_ready(self, scope: Scope, receive: Receive) -> Http:
         return await self._v1_ready(scope, receive)
 
+    async def _server_metadata(self, scope: Scope, receive: Receive) -> Http:
+        return Http(orjson.dumps(self.about))
+
+    async def _model_metadata(self, scope: Scope, receive: Receive) -> Http:
+        return Http(orjson.dumps(metadata(self.name, self.batcher.plane.bundle.manifest)))
+
     async def _metrics(self, scope: Scope, receive: Receive) -> Http:
         return Http(generate_latest(self.telemetry.registry), 200, CONTENT_TYPE_LATEST.encode())
 
@@ -293,14 +308,14 @@ class Front:
                 message["headers"] = [*message.get("headers", ()), *self._standing(None)]
             await send(message)
 
-        self.in_flight += 1
+        self.telemetry.in_flight += 1
         try:
             self.guard.check(scope["headers"])
             await self.rest(scope, receive, send_with_headers)
         except ModelNameError as err:
             await _send(send_with_headers, refusal(err))
         finally:
-            self.in_flight -= 1
+            self.telemetry.in_flight -= 1
             self.telemetry.answered("http", "other", status, perf_counter() - started)
 
 

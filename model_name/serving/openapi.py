@@ -118,14 +118,14 @@ def metadata(name: str) -> Document:
     ready = closed(named | {"ready": {"type": "boolean"}})
     tensor = closed({"name": TEXT, "datatype": TEXT, "shape": {"type": "array", "items": {"type": "integer"}}})
     tensors = {"type": "array", "items": tensor}
-    model = {**named, "versions": {"type": ["array", "null"], "items": TEXT}, "platform": TEXT}
+    model = {**named, "versions": {"type": "array", "items": TEXT}, "platform": TEXT}
     return {
         "/v1/models": get("models", "The models", closed({"models": {"type": "array", "items": TEXT}}), "401"),
         f"/v1/models/{place}": get("modelStatus", "Whether the model is ready", ready, "404", "503"),
         f"/v2/models/{place}": get(
             "modelMetadata",
             "Inputs and outputs of the model",
-            opened({**model, "inputs": tensors, "outputs": tensors}, required=("name", "inputs", "outputs")),
+            opened({**model, "inputs": tensors, "outputs": tensors}, required=(*model, "inputs", "outputs")),
             "401",
             "404",
         ),

@@ -4,6 +4,7 @@ Messages are parsed here and not by gRPC, so that one that is cut off is the cli
 so that a long one is parsed off the event loop.
 """
 
+import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
@@ -11,6 +12,7 @@ from urllib.parse import quote
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.core.schemas import Outputs
@@ -25,7 +27,7 @@ from model_name.serving.security import Guard
 from model_name.serving.state import State
 from model_name.serving.swaps import Repository
 from model_name.serving.telemetry import Telemetry
-from model_name.serving.tensors import Tensor, input_types, output_types, read_table, write_outputs, write_raw
+from model_name.serving.tensors import Tensor, metadata, read_table, write_outputs, write_raw
 from model_name.serving.v1 import INTERVAL, read_level
 from model_name.serving.v2 import check_version
 
@@ -39,6 +41,7 @@ CODES = {
     501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+DOUBLE_FIELD = 4  # the number of `double_param` in Triton's `InferParameter`
 MOST_DETAILS = 4000  # bytes of a reason; gRPC sends it in a header, percent-encoded, of which clients take 8 KB
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
@@ -92,12 +95,8 @@ class RpcRequest(Request):
         limits.check_id(self.id)
         self.wanted = [output.name for output in message.outputs]
         self.is_raw = bool(message.raw_input_contents)
-        interval = None
-        if INTERVAL in message.parameters:
-            value = message.parameters[INTERVAL]
-            choice = value.WhichOneof("parameter_choice")
-            interval = read_level({INTERVAL: getattr(value, choice) if choice else None})
-        return Question(table=read_table(read_tensors(message), plane, limits), interval=interval)
+        parameters = {name: _parameter(message.parameters[name]) for name in (INTERVAL,) if name in message.parameters}
+        return Question(table=read_table(read_tensors(message), plane, limits), interval=read_level(parameters))
 
     def write(self, outputs: Outputs, manifest: Manifest) -> bytes:
         """As of `Request`."""
@@ -149,6 +148,15 @@ def _raw_tensor(item: Any, content: bytes) -> Tensor:
     if item.HasField("contents"):
         raise DataError(f"{item.name}: has typed contents beside raw ones")
     return Tensor(item.name, item.datatype.upper(), list(item.shape), raw=content)
+
+
+def _parameter(value: Any) -> Any:
+    """A parameter. KServe's message has no place for a fraction; Triton's clients send it in their own."""
+    choice = value.WhichOneof("parameter_choice")
+    if choice is not None:
+        return getattr(value, choice)
+    numbers = [field.data for field in UnknownFieldSet(value) if field.field_number == DOUBLE_FIELD]
+    return struct.unpack("<d", struct.pack("<Q", numbers[-1]))[0] if numbers else None
 
 
 def _contents(item: Any, datatype: str) -> list[Any]:
@@ -242,7 +250,8 @@ class Rpc:
 
     async def model_ready(self, message: bytes, context: Any) -> bytes:
         """The same, of the model."""
-        self._require(parse(pb.ModelReadyRequest, message).name)
+        asked = parse(pb.ModelReadyRequest, message)
+        self._require(asked.name, asked.version)
         return pb.ModelReadyResponse(ready=self.state.is_ready).SerializeToString()  # type: ignore[no-any-return]
 
     async def server_metadata(self, message: bytes, context: Any) -> bytes:
@@ -251,16 +260,10 @@ class Rpc:
 
     async def model_metadata(self, message: bytes, context: Any) -> bytes:
         """Inputs and outputs, from the schema."""
-        self._require(parse(pb.ModelMetadataRequest, message).name)
-        bundle = self.batcher.plane.bundle
-        metadata = pb.ModelMetadataResponse(
-            name=self.name,
-            versions=[bundle.manifest.version],
-            platform="onnxruntime_onnx",
-            inputs=input_types(bundle.manifest.table),
-            outputs=output_types(bundle.manifest.table),
-        )
-        return metadata.SerializeToString()  # type: ignore[no-any-return]
+        asked = parse(pb.ModelMetadataRequest, message)
+        self._require(asked.name, asked.version)
+        found = metadata(self.name, self.batcher.plane.bundle.manifest)
+        return pb.ModelMetadataResponse(**found).SerializeToString()  # type: ignore[no-any-return]
 
     async def load(self, message: bytes, context: Any) -> bytes:
         """Load the model."""
@@ -274,9 +277,12 @@ class Rpc:
         await self.repository.change(name, "unload")
         return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True).SerializeToString()  # type: ignore[no-any-return]
 
-    def _require(self, name: str) -> None:
+    def _require(self, name: str, version: str) -> None:
+        served = self.batcher.plane.bundle.manifest.version
         if name != self.name:
             raise NotFoundError(f"there is no model {name[:100]} here; this server serves {self.name}")
+        if version not in ("", served):
+            raise NotFoundError(f"there is no version {version[:100]} of {name} here; this server serves {served}")
 
     def _guarded(self, route: str, method: Method) -> Method:
         return self._counted(route, method, self.guard)
@@ -290,6 +296,7 @@ class Rpc:
         async def call(message: bytes, context: Any) -> bytes:
             started = perf_counter()
             status = 200
+            self.telemetry.in_flight += 1
             try:
                 if guard.is_asking:
                     guard.check(context.invocation_metadata())
@@ -300,6 +307,7 @@ class Rpc:
                 details = _details(err)
                 code = CODES.get(status, grpc.StatusCode.INTERNAL)
             finally:
+                self.telemetry.in_flight -= 1
                 self.telemetry.answered("grpc", route, status, perf_counter() - started)
             return await context.abort(code, details)  # type: ignore[no-any-return]
 

@@ -15,11 +15,12 @@ from time import time
 import grpc
 import uvicorn
 import uvloop
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from kserve.protocol.rest.ssl_cert_refresher import SSLCertRefresher
 from uvicorn.server import ServerState
 
 from model_name.serving.connections import LINGER_SECONDS, Connection, Listener, close_connections, close_slow
+from model_name.serving.health import Health
 from model_name.serving.http import Application
 from model_name.serving.state import State
 
@@ -28,7 +29,6 @@ logger = logging.getLogger("model_name.serving")
 TICK_SECONDS = 1.0
 REST_STEP = 0.05  # seconds between two looks at what is still open
 BACKLOG = 2048
-SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,11 @@ class Server:
         self.state = state
         self.address = address
         self.handler = handler
-        self.service = service
         self.tls = tls
         self.args = args
         self.header_seconds = header_seconds
         self.tick = tick
-        self.health = health.aio.HealthServicer()
+        self.health = Health(service)
         self._connections = ServerState()
 
     def run(self) -> None:
@@ -178,14 +177,13 @@ class Server:
             server.add_insecure_port(where)
         else:
             server.add_secure_port(where, self.tls.credentials())
+        self.tell_health()
         await server.start()
-        await self.tell_health()
         return server
 
-    async def tell_health(self) -> None:
+    def tell_health(self) -> None:
         """Tell those who watch the health over gRPC what it is now."""
-        for service in ("", self.service):
-            await self.health.set(service, SERVING if self.state.is_loaded else NOT_SERVING)
+        self.health.tell(is_serving=self.state.is_loaded and not self.state.is_draining)
 
     async def _tick_on(self) -> None:
         while True:
@@ -193,7 +191,7 @@ class Server:
             self._date()
             close_slow(self._connections.connections, self.header_seconds, self.args.timeout_keep_alive)
             await self.tick()
-            await self.tell_health()
+            self.tell_health()
 
     def _date(self) -> None:
         self._connections.default_headers = [(b"date", formatdate(time(), usegmt=True).encode())]
@@ -203,7 +201,7 @@ class Server:
     ) -> None:
         """Say that this server is going, wait until nobody is sent here any more, finish what has come, and end."""
         self.state.is_draining = True
-        await self.health.enter_graceful_shutdown()
+        self.tell_health()
         logger.info("draining for %g s: not ready, still answering", patience)
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -216,6 +214,7 @@ class Server:
         """Turn new calls away until those who call have left: gRPC cancels what it has not begun when it stops."""
         if server is not None:
             await asyncio.sleep(LINGER_SECONDS)
+            self.health.end()
             await server.stop(self.args.grace_seconds)
 
     async def _finish_rest(self) -> None:

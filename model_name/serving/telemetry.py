@@ -11,7 +11,11 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384, 65536, 262144)
 
 
 class Telemetry:
-    """The metrics of one server."""
+    """The metrics of one server.
+
+    Attributes:
+        in_flight: How many requests are not answered yet; who takes one counts it.
+    """
 
     def __init__(self, slot: str, registry: CollectorRegistry = REGISTRY) -> None:
         """Register them."""
@@ -52,13 +56,14 @@ class Telemetry:
             ["name", "semver", "version", "run_id", "slot"],
             registry=registry,
         )
+        self.in_flight = 0
+        self._in_flight.set_function(lambda: self.in_flight)
         self._counted: dict[tuple[str, str, int], Counter] = {}
         self._timed: dict[tuple[str, str], Histogram] = {}
 
-    def watch(self, *, queued: Callable[[], float], in_flight: Callable[[], float]) -> None:
-        """Ask these whenever the metrics are read."""
+    def watch(self, *, queued: Callable[[], float]) -> None:
+        """Ask this whenever the metrics are read."""
         self._queue.set_function(queued)
-        self._in_flight.set_function(in_flight)
 
     def serve(self, manifest: Manifest) -> None:
         """Say what is served now."""

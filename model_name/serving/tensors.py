@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model_name.core.columns import Kind, label_text
 from model_name.core.schemas import Label, Outputs, TableSchema
 from model_name.errors import DataError
+from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane, Table
 from model_name.serving.limits import Limits
 
@@ -36,6 +37,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """How the datatypes of one size lie in raw bytes; BYTES are texts of which each has its length before it."""
 
 LABEL_DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT64": np.int64, "FP64": np.float64}
+PLATFORM = "onnxruntime_onnx"
 LENGTH = struct.Struct("<I")  # of a text in raw bytes
 
 
@@ -255,6 +257,22 @@ def label_datatype(classes: Sequence[Label]) -> str:
         return "FP64"
     types = {type(label) for label in classes}
     return "BOOL" if types == {bool} else "INT64" if types == {int} else "BYTES"
+
+
+def metadata(name: str, manifest: Manifest) -> dict[str, Any]:
+    """What V2 tells of a model.
+
+    Args:
+        name: That it is served under.
+        manifest: Of its bundle.
+    """
+    return {
+        "name": name,
+        "versions": [manifest.version],
+        "platform": PLATFORM,
+        "inputs": input_types(manifest.table),
+        "outputs": output_types(manifest.table),
+    }
 
 
 def input_types(schema: TableSchema) -> list[dict[str, Any]]:
