@@ -16,8 +16,8 @@ from model_name.io.registries import load_model
 from model_name.serving.bundle import MANIFEST, Manifest, read_manifest
 from model_name.serving.dataplane import DataPlane, Table, by_column
 from model_name.serving.limits import Limits
+from model_name.serving.protocols.v1 import predictions
 from model_name.serving.requests import Answered, Reply, Request
-from model_name.serving.v1 import predictions
 
 FILES = (MANIFEST, "MLmodel", "python_model.pkl")
 """Of the folder of a model, that another version changes."""

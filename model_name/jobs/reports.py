@@ -35,7 +35,7 @@ from model_name.jobs.reporting.records import (
     search_of,
 )
 from model_name.serving.bundle import ColumnProfile
-from model_name.serving.profiles import profile_words
+from model_name.serving.cards.profiles import profile_words
 
 REPORT = "report.html"
 CHAMPION = "champion"  # what an evaluation calls the one that it compared with

@@ -18,13 +18,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from model_name.serving.batching import Batcher
+from model_name.serving.cards.pages import Pages
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.front import Front, Verb
 from model_name.serving.http import Application
 from model_name.serving.options import address_of, check_free, tls_of
-from model_name.serving.pages import Pages
+from model_name.serving.protocols.rpc import SERVICE, Rpc
 from model_name.serving.refusals import Refusals
-from model_name.serving.rpc import SERVICE, Rpc
 from model_name.serving.security import Guard
 from model_name.serving.server import Server
 from model_name.serving.state import State

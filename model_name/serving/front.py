@@ -20,18 +20,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
-from model_name.serving.cloudevents import EventReply, EventRequest, encoded, is_event
 from model_name.serving.http import JSON, SECURITY, Application, Headers, Http, Receive, Scope, Send, read_body
 from model_name.serving.limits import Limits
+from model_name.serving.protocols.cloudevents import EventReply, EventRequest, encoded, is_event
+from model_name.serving.protocols.tensors import metadata
+from model_name.serving.protocols.v1 import V1Request
+from model_name.serving.protocols.v2 import BinaryBody, V2Request
 from model_name.serving.refusals import MethodError, Refusals, UnservedError, told
 from model_name.serving.requests import Request
 from model_name.serving.security import Guard
 from model_name.serving.state import State
 from model_name.serving.swaps import Repository
 from model_name.serving.telemetry import Telemetry
-from model_name.serving.tensors import metadata
-from model_name.serving.v1 import V1Request
-from model_name.serving.v2 import BinaryBody, V2Request
 
 Handler = Callable[[Scope, Receive], Awaitable[Http]]
 Verb = Literal["predict", "explain"]

@@ -15,7 +15,7 @@ from model_name.explainers.plane import ExplainerPlane, Fitted, explain, load
 from model_name.serving.bundle import MANIFEST, write_manifest
 from model_name.serving.dataplane import by_column
 from model_name.serving.limits import Limits
-from model_name.serving.v1 import V1Request
+from model_name.serving.protocols.v1 import V1Request
 
 KINDS = ("BoostedTrees", "RandomForest", "LinearModel", "TabularNetwork", "ConstantModel", "AutoModel")
 LOG_ODDS = ("BoostedTrees", "LinearModel")

@@ -6,9 +6,9 @@ from typing import Any
 from model_name.errors import ModelNameError
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.protocols.v1 import V1Request
+from model_name.serving.protocols.v2 import V2Request
 from model_name.serving.requests import Request, answer
-from model_name.serving.v1 import V1Request
-from model_name.serving.v2 import V2Request
 
 
 def ask(plane: DataPlane, request: Request, limits: Limits | None = None) -> Any:

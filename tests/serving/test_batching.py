@@ -11,7 +11,7 @@ from model_name.core.schemas import Outputs
 from model_name.serving.batching import Batcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.v1 import V1Request
+from model_name.serving.protocols.v1 import V1Request
 from tests.serving.clients import (
     run,
 )

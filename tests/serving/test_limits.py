@@ -23,10 +23,10 @@ from model_name.serving.batching import Batcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.options import limits_of, make_parser
+from model_name.serving.protocols.v1 import V1Request
+from model_name.serving.protocols.v2 import V2Request
 from model_name.serving.refusals import AbandonedError, printable, told
 from model_name.serving.requests import answer
-from model_name.serving.v1 import V1Request
-from model_name.serving.v2 import V2Request
 from tests.serving.sockets import answers, exchange, http
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from model_name.jobs.reporting.pictures import Picture
 from model_name.jobs.reporting.plots import SHADES, Axis, Chart, number_axis, spark
 from model_name.jobs.reporting.records import Findings
 from model_name.serving.bundle import ColumnProfile
-from model_name.serving.profiles import BINS, bin_shares
+from model_name.serving.cards.profiles import BINS, bin_shares
 
 BARS = 15  # features, the others are in the table
 SWARMED = 8

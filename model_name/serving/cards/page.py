@@ -11,11 +11,11 @@ from model_name.core.decisions import PredictionIntervals
 from model_name.core.histories import History
 from model_name.core.wording import number, percent, size
 from model_name.serving.bundle import ColumnProfile, Manifest
-from model_name.serving.calls import SERVER, calls
-from model_name.serving.examples import known_categories
-from model_name.serving.forms import fields, option_label
-from model_name.serving.jsonschemas import bounds
-from model_name.serving.profiles import BINS, bin_shares, profile_words
+from model_name.serving.cards.calls import SERVER, calls
+from model_name.serving.cards.examples import known_categories
+from model_name.serving.cards.forms import fields, option_label
+from model_name.serving.cards.jsonschemas import bounds
+from model_name.serving.cards.profiles import BINS, bin_shares, profile_words
 
 if TYPE_CHECKING:
     import jinja2

@@ -8,8 +8,8 @@ import orjson
 
 from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
+from model_name.serving.cards.openapi import document
 from model_name.serving.http import HTML, Http, Scope
-from model_name.serving.openapi import document
 
 CSP = b"content-security-policy"
 
@@ -40,7 +40,7 @@ class Pages:
 
     def card(self) -> Http:
         """The page."""
-        from model_name.serving.page import card, headers  # templates are for those who look
+        from model_name.serving.cards.page import card, headers  # templates are for those who look
 
         manifest = self.batcher.plane.bundle.manifest
         nonce = token_urlsafe(16)

@@ -16,12 +16,12 @@ import orjson
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
-from model_name.serving import json
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.protocols import json
+from model_name.serving.protocols.v1 import check_names, predictions, read_instances
 from model_name.serving.requests import Question, Request
-from model_name.serving.v1 import check_names, predictions, read_instances
 
 STRUCTURED = b"application/cloudevents+json"
 BATCH = b"application/cloudevents-batch"

@@ -11,9 +11,9 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from model_name.errors import DataError
 from model_name.serving.bundle import Bundle, Manifest
+from model_name.serving.cards.openapi import document
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.openapi import document
-from model_name.serving.tensors import DATATYPES
+from model_name.serving.protocols.tensors import DATATYPES
 from tests.serving.asking import ask_v1, ask_v2
 from tests.serving.manifests import COLUMNS, EXAMPLE, TARGETS, manifest_of, plane_of, table_of
 

@@ -9,13 +9,13 @@ import orjson
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
-from model_name.serving import json
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.protocols import json
+from model_name.serving.protocols.tensors import Tensor, read_table, write_outputs, write_raw
+from model_name.serving.protocols.v1 import read_level
 from model_name.serving.requests import Question, Request
-from model_name.serving.tensors import Tensor, read_table, write_outputs, write_raw
-from model_name.serving.v1 import read_level
 
 JSON = b"application/json"
 BINARY = b"application/octet-stream"

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from model_name.serving.bundle import Bundle, Manifest
-from model_name.serving.calls import SERVER, Call, calls
+from model_name.serving.cards.calls import SERVER, Call, calls
 from tests.serving.manifests import manifest_of, plane_of, table_of
 
 if TYPE_CHECKING:

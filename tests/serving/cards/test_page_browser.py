@@ -11,8 +11,8 @@ import pytest
 from model_name.core.decisions import Decision
 from model_name.errors import DataError
 from model_name.serving.bundle import Bundle, Manifest
+from model_name.serving.cards.page import card, headers
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.page import card, headers
 from tests.serving import browser
 from tests.serving.asking import ask_v1
 from tests.serving.browser import Browser

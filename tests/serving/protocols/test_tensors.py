@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from model_name.serving.tensors import label_datatype
+from model_name.serving.protocols.tensors import label_datatype
 
 
 @pytest.mark.parametrize(

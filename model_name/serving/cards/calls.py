@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from model_name.serving.bundle import Manifest
-from model_name.serving.examples import public_example
-from model_name.serving.tensors import DATATYPES
+from model_name.serving.cards.examples import public_example
+from model_name.serving.protocols.tensors import DATATYPES
 
 SERVER = "http://localhost:8080"
 """What stands for the server; the script of the page puts its own address there."""

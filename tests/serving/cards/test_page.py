@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from model_name.core.decisions import Costs, Decision, Isotonic
-from model_name.serving import page
 from model_name.serving.bundle import Bundle, Manifest, Shrunk
-from model_name.serving.page import card, headers
+from model_name.serving.cards import page
+from model_name.serving.cards.page import card, headers
 from tests.jobs.pages import Page
 from tests.serving.manifests import COLUMNS, EXAMPLE, TARGETS, manifest_of, table_of
 
@@ -246,7 +246,7 @@ def test_a_real_bundle_has_a_card(bundles: dict[str, Bundle], task: str) -> None
 
 
 def test_the_template_is_compiled_when_it_is_needed_and_lies_in_the_package() -> None:
-    imports = "import sys, model_name.serving.page, model_name.serving.openapi"
+    imports = "import sys, model_name.serving.cards.page, model_name.serving.cards.openapi"
     script = f"{imports}; print('jinja2' in sys.modules, 'kserve' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["False", "False"]

@@ -15,14 +15,14 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from model_name.core.acceptance import Acceptance
 from model_name.core.schemas import TableSchema
 from model_name.errors import DataError, ModelNameError
-from model_name.serving.cloudevents import EventRequest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.protocols.cloudevents import EventRequest
+from model_name.serving.protocols.rpc import RpcRequest
+from model_name.serving.protocols.tensors import DATATYPES, write_raw
+from model_name.serving.protocols.v1 import V1Request
+from model_name.serving.protocols.v2 import BinaryBody, V2Request
 from model_name.serving.requests import Request, answer
-from model_name.serving.rpc import RpcRequest
-from model_name.serving.tensors import DATATYPES, write_raw
-from model_name.serving.v1 import V1Request
-from model_name.serving.v2 import BinaryBody, V2Request
 from tests.serving.manifests import COLUMNS, EXAMPLE, manifest_of, plane_of, table_of
 from tests.serving.shots import ANYTHING, in_json, raw_tensors, row, spoilt, tensor_of
 

@@ -8,10 +8,10 @@ import orjson
 from model_name.core.columns import label_text
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
-from model_name.serving import json
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.protocols import json
 from model_name.serving.requests import Question, Request
 
 INTERVAL = "interval"

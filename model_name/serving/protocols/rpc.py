@@ -21,15 +21,15 @@ from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.protocols.tensors import Tensor, metadata, read_table, write_outputs, write_raw
+from model_name.serving.protocols.v1 import INTERVAL, read_level
+from model_name.serving.protocols.v2 import check_version
 from model_name.serving.refusals import EndingError, Refusals, told
 from model_name.serving.requests import Question, Request
 from model_name.serving.security import Guard
 from model_name.serving.state import State
 from model_name.serving.swaps import Repository
 from model_name.serving.telemetry import Telemetry
-from model_name.serving.tensors import Tensor, metadata, read_table, write_outputs, write_raw
-from model_name.serving.v1 import INTERVAL, read_level
-from model_name.serving.v2 import check_version
 
 SERVICE = "inference.GRPCInferenceService"
 CODES = {

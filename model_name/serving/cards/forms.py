@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from model_name.core.columns import Column, label_text
 from model_name.serving.bundle import Manifest
-from model_name.serving.examples import known_categories, public_example
-from model_name.serving.jsonschemas import bounds
+from model_name.serving.cards.examples import known_categories, public_example
+from model_name.serving.cards.jsonschemas import bounds
 
 Control = Literal["number", "select", "text", "datetime"]
 

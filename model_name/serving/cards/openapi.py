@@ -4,9 +4,9 @@ from typing import Any
 from urllib.parse import quote
 
 from model_name.serving.bundle import Manifest
-from model_name.serving.examples import public_example
-from model_name.serving.jsonschemas import bodies, ref
-from model_name.serving.tensors import DATATYPES
+from model_name.serving.cards.examples import public_example
+from model_name.serving.cards.jsonschemas import bodies, ref
+from model_name.serving.protocols.tensors import DATATYPES
 
 JSON = "application/json"
 BINARY = "application/octet-stream"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_name.errors import DataError
-from model_name.serving import json
+from model_name.serving.protocols import json
 
 TEXTS = st.text(alphabet=st.sampled_from('a",:[]{}\\ \n\u00e9\U0001f600d'), max_size=8) | st.sampled_from(
     ["data", '"data":[', '"instances":[', "}, {", "NaN", "\\", '\\"']

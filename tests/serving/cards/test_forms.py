@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from model_name.serving.forms import MOST_SUGGESTED, Field, fields
+from model_name.serving.cards.forms import MOST_SUGGESTED, Field, fields
 from tests.serving.manifests import manifest_of, table_of
 
 MANY = [f"city {number}" for number in range(3000)]

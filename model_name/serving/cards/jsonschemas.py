@@ -9,8 +9,8 @@ from typing import Any
 
 from model_name.core.columns import LARGEST, Column, label_text
 from model_name.serving.bundle import Manifest
-from model_name.serving.examples import known_categories
-from model_name.serving.tensors import DATATYPES, label_datatype
+from model_name.serving.cards.examples import known_categories
+from model_name.serving.protocols.tensors import DATATYPES, label_datatype
 
 Schema = dict[str, Any]
 
