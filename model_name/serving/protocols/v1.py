@@ -58,6 +58,8 @@ def read_instances(body: Any, limits: Limits) -> Question:
     rows = body["instances"]
     if not isinstance(rows, list):
         raise DataError('Expected "instances" to be a list')
+    if not rows:  # to be said before others' rows are beside them
+        raise DataError("the request holds no row")
     limits.check_rows(len(rows))
     parameters = body.get("parameters")
     return Question(rows=rows, interval=None if parameters is None else read_level(parameters))
