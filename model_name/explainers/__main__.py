@@ -9,12 +9,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_name.errors import ModelNameError
 from model_name.io.services import keep_quiet
 from model_name.serving import logs
 from model_name.serving.assembly import run
 from model_name.serving.batching import Batcher
-from model_name.serving.options import MODELS, address_of, limits_of, make_parser
+from model_name.serving.options import MODELS, address_of, limits_of, make_parser, run_main
 from model_name.serving.telemetry import Telemetry
 from model_name.serving.watching import Watcher
 
@@ -26,13 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("python -m model_name.explainers", __doc__)
     parser.add_argument("--model", type=Path, default=MODELS, help="The folder of the model.")
     parser.set_defaults(enable_grpc=False, max_rows=MAX_ROWS)
-    args = parser.parse_args(argv)
-    try:
-        serve(args)
-    except ModelNameError as err:
-        sys.stderr.write(f"error: {err}\n")
-        return err.exit_code
-    return 0
+    return run_main(parser, serve, argv)
 
 
 def serve(args: Namespace) -> None:

@@ -20,13 +20,14 @@ from starlette.responses import JSONResponse, Response
 from model_name.serving.batching import Batcher
 from model_name.serving.cards.pages import Pages
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.front import Front, Verb
+from model_name.serving.front import Front
 from model_name.serving.http import Application
 from model_name.serving.options import address_of, check_free, tls_of
 from model_name.serving.protocols.rpc import SERVICE, Rpc
 from model_name.serving.refusals import Refusals
 from model_name.serving.security import Guard
 from model_name.serving.server import Server
+from model_name.serving.service import Service, Verb
 from model_name.serving.state import State
 from model_name.serving.swaps import FILES, Repository, Swapper
 from model_name.serving.telemetry import Telemetry
@@ -70,36 +71,22 @@ def run(
     check_free(address)
     telemetry.serve(manifest)
     state = State(is_loaded=True)
-    guard = Guard(os.environ.get(TOKEN, "").encode())
     swapper = Swapper(directory, batcher, telemetry, seconds=args.watch_seconds, load=load, files=files)
-    repository = Repository(name, state, swapper.swap, is_open=args.model_repository)
-    refusals = Refusals(is_quoting=not any(column.sensitive for column in manifest.table.columns.values()))
-    pages = Pages(name, args.slot, batcher, needs_token=guard.is_asking)
-    front = Front(
-        name,
-        batcher,
-        state,
+    service = Service(
+        name=name,
+        batcher=batcher,
+        state=state,
         telemetry=telemetry,
-        guard=guard,
-        limits=batcher.limits,
-        refusals=refusals,
-        repository=repository,
-        rest=routes_of_kserve(args, name),
+        guard=Guard(os.environ.get(TOKEN, "").encode()),
+        refusals=Refusals(is_quoting=not any(column.sensitive for column in manifest.table.columns.values())),
+        repository=Repository(name, state, swapper.swap, is_open=args.model_repository),
         about=about(args),
-        pages={"/": pages.root, "/openapi.json": pages.openapi} if verb == "predict" else {},
         verb=verb,
     )
-    rpc = Rpc(
-        name,
-        batcher,
-        state,
-        telemetry=telemetry,
-        guard=guard,
-        refusals=refusals,
-        repository=repository,
-        next_id=front.next_id,
-        about=about(args),
-    )
+    pages = Pages(name, args.slot, batcher, needs_token=service.guard.is_asking)
+    shown = {"/": pages.root, "/openapi.json": pages.openapi} if verb == "predict" else {}
+    front = Front(service, routes_of_kserve(args, name), shown)
+    rpc = Rpc(service)
 
     async def tick() -> None:
         batcher.tidy()

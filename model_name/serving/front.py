@@ -9,32 +9,24 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from itertools import count
-from secrets import token_hex
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from model_name.errors import DataError, ModelNameError, NotFoundError
-from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
 from model_name.serving.http import JSON, SECURITY, Application, Headers, Http, Receive, Scope, Send, read_body
-from model_name.serving.limits import Limits
 from model_name.serving.protocols.cloudevents import EventReply, EventRequest, encoded, is_event
 from model_name.serving.protocols.tensors import metadata
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import BinaryBody, V2Request
-from model_name.serving.refusals import MethodError, Refusals, UnservedError, told
+from model_name.serving.refusals import MethodError, UnservedError, told
 from model_name.serving.requests import Request
-from model_name.serving.security import Guard
-from model_name.serving.state import State
-from model_name.serving.swaps import Repository
-from model_name.serving.telemetry import Telemetry
+from model_name.serving.service import Service
 
 Handler = Callable[[Scope, Receive], Awaitable[Http]]
-Verb = Literal["predict", "explain"]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 PROTOCOL = "model_name.protocol"  # of a request, where it is another one than its path says
@@ -67,52 +59,18 @@ class Route:
 class Front:
     """Answers HTTP."""
 
-    def __init__(
-        self,
-        name: str,
-        batcher: Batcher,
-        state: State,
-        *,
-        telemetry: Telemetry,
-        guard: Guard,
-        limits: Limits,
-        refusals: Refusals,
-        repository: Repository,
-        rest: Application,
-        about: Mapping[str, Any],
-        verb: Verb = "predict",
-        pages: Mapping[str, Handler],
-    ) -> None:
+    def __init__(self, service: Service, rest: Application, pages: Mapping[str, Handler]) -> None:
         """Put it in front of `rest`.
 
         Args:
-            name: Of the model.
-            batcher: What computes.
-            state: What the probes are told.
-            telemetry: What is counted.
-            guard: Who may ask.
-            limits: How much one may ask.
-            refusals: What is told of requests that are refused.
-            repository: Loads and unloads the model, where clients may ask for it.
+            service: What is served.
             rest: What answers everything else.
-            about: Name, version and extensions of the server.
-            verb: What this server does.
             pages: Other paths that are read.
         """
-        self.name = name
-        self.batcher = batcher
-        self.state = state
-        self.telemetry = telemetry
-        self.guard = guard
-        self.limits = limits
-        self.refusals = refusals
-        self.repository = repository
+        self.service = service
         self.rest = rest
-        self.about = about
-        self.verb = verb
-        self._ids = map(f"{token_hex(6)}-{{:x}}".format, count(1))
-        self.next_id: Callable[[], str] = self._ids.__next__
         self._versions: dict[str, Headers] = {}
+        name, state = service.name, service.state
         v1, v2 = f"/v1/models/{name}", f"/v2/models/{name}"
         probes = {
             "/v2/health/live": lambda: True,
@@ -132,7 +90,7 @@ class Front:
             },
             **{path: {"GET": Route("page", "http", page)} for path, page in pages.items()},
         }
-        telemetry.watch(queued=lambda: batcher.queued)
+        service.telemetry.watch(queued=lambda: service.batcher.queued)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as of ASGI."""
@@ -144,17 +102,17 @@ class Front:
             await self._leave(scope, receive, send)
             return
         started = perf_counter()
-        self.telemetry.in_flight += 1
+        self.service.telemetry.in_flight += 1
         try:
             if not route.is_open:
-                self.guard.check(scope["headers"])
+                self.service.guard.check(scope["headers"])
             answer = await route.handle(scope, receive)
         except ModelNameError as err:
-            self.refusals.tell(f"{scope.get(PROTOCOL, route.protocol)} {route.name}", err)
+            self.service.refusals.tell(f"{scope.get(PROTOCOL, route.protocol)} {route.name}", err)
             answer = refusal(err)
         finally:
-            self.telemetry.in_flight -= 1
-        self.telemetry.answered(
+            self.service.telemetry.in_flight -= 1
+        self.service.telemetry.answered(
             scope.get(PROTOCOL, route.protocol), route.name, answer.status, perf_counter() - started
         )
         body, status, content_type, more, manifest = answer
@@ -169,23 +127,23 @@ class Front:
 
     def _standing(self, manifest: Manifest | None) -> Headers:
         """The headers of every answer: who made it, and what browsers must not do with it."""
-        manifest = manifest or self.batcher.plane.bundle.manifest
+        manifest = manifest or self.service.manifest
         key = f"{manifest.version} {manifest.semver}"
         headers = self._versions.get(key)
         if headers is None:
             self._versions.clear()
             version, semver = manifest.version.encode("ascii", "replace"), manifest.semver.encode("ascii", "replace")
-            slot = self.telemetry.slot.encode("ascii", "replace")
+            slot = self.service.telemetry.slot.encode("ascii", "replace")
             versions = [(b"x-model-version", version), (b"x-model-semver", semver), (b"x-model-slot", slot)]
             headers = self._versions[key] = [*versions, *SECURITY]
-        return [*headers, (b"connection", b"close")] if self.state.is_draining else headers
+        return [*headers, (b"connection", b"close")] if self.service.state.is_draining else headers
 
     def _verbs(self, v1: str, v2: str) -> dict[str, dict[str, Route]]:
         """What is computed here, and what is another server's."""
         predict: Handler = self._predict
         infer: Handler = self._infer
         explain: Handler = self._unserved
-        if self.verb == "explain":
+        if self.service.verb == "explain":
             predict, infer, explain = self._unserved, self._unserved, self._explain
         return {
             f"{v1}:predict": {"POST": Route("predict", "v1", predict)},
@@ -211,8 +169,8 @@ class Front:
         if asked is None:
             return None
         name, version = asked[2] or asked[5], asked[3]
-        if name != self.name or version not in (None, self.batcher.plane.bundle.manifest.version):
-            return Route("other", "http", partial(_not_found, name, self.name))
+        if name != self.service.name or version not in (None, self.service.manifest.version):
+            return Route("other", "http", partial(_not_found, name, self.service.name))
         if version is None:
             return None
         scope["path"] = asked[1] + (asked[4] or "")
@@ -223,18 +181,18 @@ class Front:
         v1_name, _, v2_name, version, changed, change = found.groups()
         if changed:
             return Route("repository", "v2", partial(self._change, name=changed, change=change))
-        if v1_name or v2_name != self.name:
-            return Route("other", "http", partial(_not_found, v1_name or v2_name, self.name))
-        infer = self._unserved if self.verb == "explain" else partial(self._infer, version=version)
+        if v1_name or v2_name != self.service.name:
+            return Route("other", "http", partial(_not_found, v1_name or v2_name, self.service.name))
+        infer = self._unserved if self.service.verb == "explain" else partial(self._infer, version=version)
         return Route("infer", "v2", infer)
 
     async def _predict(self, scope: Scope, receive: Receive) -> Http:
         headers = dict(scope["headers"])
-        body = await read_body(headers, receive, self.limits)
+        body = await read_body(headers, receive, self.service.batcher.limits)
         request_id = self._request_id(headers)
         if is_event(headers):
             scope[PROTOCOL] = EventRequest.protocol
-            event = EventRequest(body, request_id, headers=headers, name=self.name)
+            event = EventRequest(body, request_id, headers=headers, name=self.service.name)
             answer = await self._answer(scope, event)
             reply: EventReply = answer.reply
             return Http(reply.body, 200, reply.content_type, [*reply.headers, _id_header(event.id)], answer.manifest)
@@ -244,9 +202,11 @@ class Front:
 
     async def _infer(self, scope: Scope, receive: Receive, version: str = "") -> Http:
         headers = dict(scope["headers"])
-        body = await read_body(headers, receive, self.limits)
+        body = await read_body(headers, receive, self.service.batcher.limits)
         request_id = self._request_id(headers)
-        request = V2Request(body, request_id, name=self.name, version=version, json_length=_json_length(headers))
+        request = V2Request(
+            body, request_id, name=self.service.name, version=version, json_length=_json_length(headers)
+        )
         answer = await self._answer(scope, request)
         if isinstance(answer.reply, BinaryBody):
             length = (b"inference-header-content-length", str(answer.reply.json_length).encode())
@@ -255,46 +215,47 @@ class Front:
         return Http(answer.reply, 200, JSON, [_id_header(request_id)], answer.manifest)
 
     async def _answer(self, scope: Scope, request: Request) -> Any:
-        self.repository.require()
+        self.service.repository.require()
         request.connection = scope.get("extensions", {}).get("model_name.connection")
-        return await self.batcher.answer(request)
+        return await self.service.batcher.answer(request)
 
     async def _explain(self, scope: Scope, receive: Receive) -> Http:
         headers = dict(scope["headers"])
-        request = V1Request(await read_body(headers, receive, self.limits), self._request_id(headers))
+        body = await read_body(headers, receive, self.service.batcher.limits)
+        request = V1Request(body, self._request_id(headers))
         answer = await self._answer(scope, request)
         return Http(answer.reply, 200, JSON, [_id_header(request.id)], answer.manifest)
 
     async def _unserved(self, scope: Scope, receive: Receive) -> Http:
-        if self.verb == "predict":
-            raise UnservedError(f"{self.name} predicts; its explainer is another server")
-        raise UnservedError(f"{self.name} explains; its predictor is another server")
+        if self.service.verb == "predict":
+            raise UnservedError(f"{self.service.name} predicts; its explainer is another server")
+        raise UnservedError(f"{self.service.name} explains; its predictor is another server")
 
     async def _change(self, scope: Scope, receive: Receive, name: str, change: str) -> Http:
         """Load or unload the model, in the words of KServe."""
-        await self.repository.change(name, change)
+        await self.service.repository.change(name, change)
         return Http(orjson.dumps({"name": name, change: True}))
 
     async def _v1_ready(self, scope: Scope, receive: Receive) -> Http:
-        is_ready = self.state.is_ready
-        return Http(orjson.dumps({"name": self.name, "ready": is_ready}), 200 if is_ready else 503)
+        is_ready = self.service.state.is_ready
+        return Http(orjson.dumps({"name": self.service.name, "ready": is_ready}), 200 if is_ready else 503)
 
     async def _v2_ready(self, scope: Scope, receive: Receive) -> Http:
         return await self._v1_ready(scope, receive)
 
     async def _server_metadata(self, scope: Scope, receive: Receive) -> Http:
-        return Http(orjson.dumps(self.about))
+        return Http(orjson.dumps(self.service.about))
 
     async def _model_metadata(self, scope: Scope, receive: Receive) -> Http:
-        return Http(orjson.dumps(metadata(self.name, self.batcher.plane.bundle.manifest)))
+        return Http(orjson.dumps(metadata(self.service.name, self.service.manifest)))
 
     async def _metrics(self, scope: Scope, receive: Receive) -> Http:
-        return Http(generate_latest(self.telemetry.registry), 200, CONTENT_TYPE_LATEST.encode())
+        return Http(generate_latest(self.service.telemetry.registry), 200, CONTENT_TYPE_LATEST.encode())
 
     def _request_id(self, headers: Mapping[bytes, bytes]) -> str:
         """What the client calls its request, if that can stand in a header and in a log; else one of ours."""
         given = headers.get(b"x-request-id")
-        return given.decode() if given and REQUEST_ID.fullmatch(given) else self.next_id()
+        return given.decode() if given and REQUEST_ID.fullmatch(given) else self.service.next_id()
 
     async def _leave(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let KServe's routes answer."""
@@ -308,15 +269,15 @@ class Front:
                 message["headers"] = [*message.get("headers", ()), *self._standing(None)]
             await send(message)
 
-        self.telemetry.in_flight += 1
+        self.service.telemetry.in_flight += 1
         try:
-            self.guard.check(scope["headers"])
+            self.service.guard.check(scope["headers"])
             await self.rest(scope, receive, send_with_headers)
         except ModelNameError as err:
             await _send(send_with_headers, refusal(err))
         finally:
-            self.telemetry.in_flight -= 1
-            self.telemetry.answered("http", "other", status, perf_counter() - started)
+            self.service.telemetry.in_flight -= 1
+            self.service.telemetry.answered("http", "other", status, perf_counter() - started)
 
 
 def refusal(err: ModelNameError) -> Http:

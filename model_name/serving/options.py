@@ -2,14 +2,16 @@
 
 import os
 import socket
+import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kserve import model_server
 from kserve.utils.utils import strtobool
 from pydantic import ValidationError
 
-from model_name.errors import ConfigError
+from model_name.errors import ConfigError, ModelNameError
 from model_name.serving.limits import Limits
 from model_name.serving.predictions import LogSettings, PredictionLog
 from model_name.serving.server import Address, Tls
@@ -65,6 +67,17 @@ def make_parser(prog: str, description: str | None) -> ArgumentParser:
         grpc_max_send_message_length=limits.body_bytes,
     )
     return parser
+
+
+def run_main(parser: ArgumentParser, serve: Callable[[Namespace], None], argv: Sequence[str] | None) -> int:
+    """Parse and serve until a signal, and return the exit code."""
+    args = parser.parse_args(argv)
+    try:
+        serve(args)
+    except ModelNameError as err:
+        sys.stderr.write(f"error: {err}\n")
+        return err.exit_code
+    return 0
 
 
 def limits_of(args: Namespace) -> Limits:

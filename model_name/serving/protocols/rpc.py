@@ -17,19 +17,16 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError, ModelNameError, NotFoundError
-from model_name.serving.batching import Batcher
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.tensors import Tensor, metadata, read_table, write_outputs, write_raw
 from model_name.serving.protocols.v1 import INTERVAL, read_level
 from model_name.serving.protocols.v2 import check_version
-from model_name.serving.refusals import EndingError, Refusals, told
+from model_name.serving.refusals import EndingError, told
 from model_name.serving.requests import Question, Request
 from model_name.serving.security import Guard
-from model_name.serving.state import State
-from model_name.serving.swaps import Repository
-from model_name.serving.telemetry import Telemetry
+from model_name.serving.service import Service
 
 SERVICE = "inference.GRPCInferenceService"
 CODES = {
@@ -179,41 +176,9 @@ Method = Callable[[bytes, Any], Awaitable[bytes]]
 class Rpc:
     """The methods of the service, each from bytes to bytes."""
 
-    def __init__(
-        self,
-        name: str,
-        batcher: Batcher,
-        state: State,
-        *,
-        telemetry: Telemetry,
-        guard: Guard,
-        refusals: Refusals,
-        repository: Repository,
-        next_id: Callable[[], str],
-        about: Mapping[str, Any],
-    ) -> None:
-        """Answer from a batcher.
-
-        Args:
-            name: Of the model.
-            batcher: What computes.
-            state: What the probes are told.
-            telemetry: What is counted.
-            guard: Who may ask.
-            refusals: What is told of requests that are refused.
-            repository: Loads and unloads the model, where clients may ask for it.
-            next_id: Makes an id for a request without one.
-            about: Name, version and extensions of the server.
-        """
-        self.name = name
-        self.batcher = batcher
-        self.state = state
-        self.telemetry = telemetry
-        self.guard = guard
-        self.refusals = refusals
-        self.repository = repository
-        self.next_id = next_id
-        self.about = about
+    def __init__(self, service: Service) -> None:
+        """Answer for a service."""
+        self.service = service
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service, for a server of gRPC."""
@@ -231,11 +196,11 @@ class Rpc:
 
     async def infer(self, message: bytes, context: Any) -> bytes:
         """Predict."""
-        if self.state.is_closed:
+        if self.service.state.is_closed:
             raise EndingError("this server is ending; ask another one")
-        self.repository.require()
-        self.batcher.limits.check_body(len(message))
-        answer = await self.batcher.answer(RpcRequest(message, self.next_id(), name=self.name))
+        self.service.repository.require()
+        self.service.batcher.limits.check_body(len(message))
+        answer = await self.service.batcher.answer(RpcRequest(message, self.service.next_id(), name=self.service.name))
         manifest = answer.manifest
         context.set_trailing_metadata((("x-model-version", manifest.version), ("x-model-semver", manifest.semver)))
         return answer.reply  # type: ignore[no-any-return]
@@ -246,46 +211,46 @@ class Rpc:
 
     async def server_ready(self, message: bytes, context: Any) -> bytes:
         """Whether requests are to be sent here."""
-        return pb.ServerReadyResponse(ready=self.state.is_ready).SerializeToString()  # type: ignore[no-any-return]
+        return pb.ServerReadyResponse(ready=self.service.state.is_ready).SerializeToString()  # type: ignore[no-any-return]
 
     async def model_ready(self, message: bytes, context: Any) -> bytes:
         """The same, of the model."""
         asked = parse(pb.ModelReadyRequest, message)
         self._require(asked.name, asked.version)
-        return pb.ModelReadyResponse(ready=self.state.is_ready).SerializeToString()  # type: ignore[no-any-return]
+        return pb.ModelReadyResponse(ready=self.service.state.is_ready).SerializeToString()  # type: ignore[no-any-return]
 
     async def server_metadata(self, message: bytes, context: Any) -> bytes:
         """Name, version and extensions."""
-        return pb.ServerMetadataResponse(**self.about).SerializeToString()  # type: ignore[no-any-return]
+        return pb.ServerMetadataResponse(**self.service.about).SerializeToString()  # type: ignore[no-any-return]
 
     async def model_metadata(self, message: bytes, context: Any) -> bytes:
         """Inputs and outputs, from the schema."""
         asked = parse(pb.ModelMetadataRequest, message)
         self._require(asked.name, asked.version)
-        found = metadata(self.name, self.batcher.plane.bundle.manifest)
+        found = metadata(self.service.name, self.service.manifest)
         return pb.ModelMetadataResponse(**found).SerializeToString()  # type: ignore[no-any-return]
 
     async def load(self, message: bytes, context: Any) -> bytes:
         """Load the model."""
         name = parse(pb.RepositoryModelLoadRequest, message).model_name
-        await self.repository.change(name, "load")
+        await self.service.repository.change(name, "load")
         return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True).SerializeToString()  # type: ignore[no-any-return]
 
     async def unload(self, message: bytes, context: Any) -> bytes:
         """Unload the model."""
         name = parse(pb.RepositoryModelUnloadRequest, message).model_name
-        await self.repository.change(name, "unload")
+        await self.service.repository.change(name, "unload")
         return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True).SerializeToString()  # type: ignore[no-any-return]
 
     def _require(self, name: str, version: str) -> None:
-        served = self.batcher.plane.bundle.manifest.version
-        if name != self.name:
-            raise NotFoundError(f"there is no model {name[:100]} here; this server serves {self.name}")
+        served = self.service.manifest.version
+        if name != self.service.name:
+            raise NotFoundError(f"there is no model {name[:100]} here; this server serves {self.service.name}")
         if version not in ("", served):
             raise NotFoundError(f"there is no version {version[:100]} of {name} here; this server serves {served}")
 
     def _guarded(self, route: str, method: Method) -> Method:
-        return self._counted(route, method, self.guard)
+        return self._counted(route, method, self.service.guard)
 
     def _open(self, route: str, method: Method) -> Method:
         return self._counted(route, method, Guard())
@@ -296,19 +261,19 @@ class Rpc:
         async def call(message: bytes, context: Any) -> bytes:
             started = perf_counter()
             status = 200
-            self.telemetry.in_flight += 1
+            self.service.telemetry.in_flight += 1
             try:
                 if guard.is_asking:
                     guard.check(context.invocation_metadata())
                 return await method(message, context)
             except ModelNameError as err:
-                self.refusals.tell(f"grpc {route}", err)
+                self.service.refusals.tell(f"grpc {route}", err)
                 status = err.http_status
                 details = _details(err)
                 code = CODES.get(status, grpc.StatusCode.INTERNAL)
             finally:
-                self.telemetry.in_flight -= 1
-                self.telemetry.answered("grpc", route, status, perf_counter() - started)
+                self.service.telemetry.in_flight -= 1
+                self.service.telemetry.answered("grpc", route, status, perf_counter() - started)
             return await context.abort(code, details)  # type: ignore[no-any-return]
 
         return call
