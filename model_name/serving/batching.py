@@ -20,7 +20,9 @@ from model_name.serving.requests import Answered, Reply, Request, answer
 logger = logging.getLogger("model_name.serving")
 
 LIBC = ctypes.CDLL(None)
-LARGE = 64 * 1024  # bytes of a body, from where on it would keep small ones waiting
+LARGE = 8 * 1024  # bytes of a body, from where on it would keep small ones waiting
+LARGE_THREADS = 2  # one is in the forward pass, which needs no interpreter, while the other reads the next request
+LITTER = 2**20  # bytes of a body that leaves memory to be given back
 
 
 class Answer(NamedTuple):
@@ -50,7 +52,7 @@ Observer = Callable[[DataPlane, Sequence[Request], Answered], None]
 
 
 class Batcher:
-    """Two lanes: small requests are computed together, large ones one by one beside them."""
+    """Two lanes: small requests are computed together, large ones by themselves beside them."""
 
     def __init__(
         self, plane: DataPlane, limits: Limits, *, observe: Observer = lambda *_: None, compute: Compute = answer
@@ -71,7 +73,7 @@ class Batcher:
         self.waiting_bytes = 0
         self._has_litter = False
         self._small = Lane("small", limits.batch_requests, self._compute)
-        self._large = Lane("large", 1, self._compute)
+        self._large = Lane("large", 1, self._compute, threads=LARGE_THREADS)
 
     @property
     def queued(self) -> int:
@@ -137,36 +139,54 @@ class Batcher:
                 return
             logger.exception("request %s failed", requests[0].id)
             answered = Answered([_failure(err)])
-        self._has_litter |= batch[0].request.size > LARGE
+        self._has_litter |= batch[0].request.size > LITTER
         loop = batch[0].future.get_loop()
         if not loop.is_closed():
             loop.call_soon_threadsafe(_deliver, batch, answered.replies, plane.bundle.manifest)
 
 
 class Lane:
-    """A thread that takes what waits, computes it, and takes what has come meanwhile."""
+    """Threads that take what waits, compute it, and take what has come meanwhile."""
 
-    def __init__(self, name: str, most: int, compute: Callable[[Sequence[Waiting]], None]) -> None:
-        """Compute at most so many at once."""
+    def __init__(self, name: str, most: int, compute: Callable[[Sequence[Waiting]], None], *, threads: int = 1) -> None:
+        """Compute at most so many at once, in so many threads."""
         self.most = most
         self.compute = compute
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
-        self._thread = Thread(target=self._run, name=f"lane-{name}", daemon=True)
-        self._thread.start()
+        self._gathered: list[Waiting] = []
+        self._turns = 0
+        self._threads = [Thread(target=self._run, name=f"lane-{name}-{one}", daemon=True) for one in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def depth(self) -> int:
         """How many wait."""
-        return self._queue.qsize()
+        return self._queue.qsize() + len(self._gathered)
 
     def put(self, waiting: Waiting) -> None:
-        """Have one computed."""
-        self._queue.put(waiting)
+        """Have one computed, with those that the event loop has at hand; to be called from there."""
+        self._gathered.append(waiting)
+        self._turns = waiting.request.turns
+        if len(self._gathered) == 1:
+            waiting.future.get_loop().call_soon(self._hand_over)
 
     def close(self) -> None:
         """End after what is waiting."""
-        self._queue.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _hand_over(self) -> None:
+        # A thread that began with the first request would take the interpreter from those who are about to come.
+        if self._turns and len(self._gathered) < self.most:
+            self._turns -= 1
+            self._gathered[0].future.get_loop().call_soon(self._hand_over)
+            return
+        gathered, self._gathered = self._gathered, []
+        for waiting in gathered:
+            self._queue.put(waiting)
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:

@@ -56,6 +56,7 @@ class Request(ABC):
 
     Attributes:
         protocol: Its name in metrics and in the prediction log.
+        turns: Of the event loop, in which others may come that can be computed with it; a moment when it is idle.
         id: What it is called in the prediction log, and in the answer where the protocol has a place for it.
         size: Of its body, in bytes.
         received: When it came, in seconds since 1970.
@@ -63,6 +64,7 @@ class Request(ABC):
     """
 
     protocol: ClassVar[str]
+    turns: ClassVar[int] = 2
 
     def __init__(self, id: str, size: int) -> None:  # noqa: A002  the protocols' word for it
         """Note when it came."""

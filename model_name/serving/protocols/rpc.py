@@ -63,6 +63,7 @@ class RpcRequest(Request):
     """A `ModelInferRequest`. Who sends typed contents is answered by them, who sends raw bytes by those."""
 
     protocol = "grpc"
+    turns = 5  # a call takes several to get here
 
     def __init__(self, message: bytes, id: str, *, name: str) -> None:  # noqa: A002  as of Request
         """Take the message.
