@@ -190,7 +190,9 @@ class Lane:
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
-            self.compute([first, *self._more()])
+            batch = [first, *self._more()]
+            self.compute(batch)
+            del first, batch  # or the last body would stay until the next one comes
 
     def _more(self) -> list[Waiting]:
         """What else waits."""

@@ -246,6 +246,13 @@ def packed(draw: st.DrawFn, path: str, body: bytes, headers: list[str], *, is_sp
     return "\r\n".join([*head, "", ""]).encode("latin-1") + body
 
 
+def bomb(name: str, *headers: str) -> Shot:
+    """A small body that becomes a large one."""
+    line = request_line("POST", f"/v1/models/{name}:predict")
+    head = [line, *headers, "content-encoding: gzip", f"content-length: {len(BOMB)}", "", ""]
+    return Shot("v1", "tame", "\r\n".join(head).encode() + BOMB)
+
+
 BOMB = gzip.compress(b'{"instances": [' + b" " * 2**22)
 
 

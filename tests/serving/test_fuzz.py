@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.predictionlogs import lines
-from tests.serving.shots import Shot, shots
+from tests.serving.shots import Shot, bomb, shots
 from tests.serving.sockets import Answer, answers, connected, read_all, send
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 WARM_UP = 1000
 GROWTH = 1.05
+SETTLED = 3.0  # seconds
 PATIENCE = 0.02  # seconds for what may have no answer; the metrics tell of those that come later
 REFUSED = {400, 404, 405, 408, 413, 415, 431}
 UNSERVED = 501  # the explainer is another server, and the repository is closed
@@ -117,7 +119,8 @@ def whole(raw: bytes) -> list[Answer]:
 
 
 def resident(server: Server) -> int:
-    """The memory of a server, in kB."""
+    """The memory of a server that has had the time to tidy up, in kB."""
+    time.sleep(SETTLED)
     status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
 
@@ -150,7 +153,9 @@ def test_nothing_that_is_sent_breaks_a_server(
 
         send_one()
 
-    # When it is shot at
+    # When it is shot at, after it has seen the largest that comes
+    for headers in ([], ["content-type: application/cloudevents+json"]) * 3:  # read in pieces, and at once
+        attacker.send(bomb(task, *headers))
     attack(min(count, WARM_UP))
     before = resident(server)
     if count > WARM_UP:
