@@ -44,6 +44,7 @@ OTHERS = re.compile(
     r"|/v2/models/([^/]+)(?:/versions/([^/]+))?/infer"
     r"|/v2/repository/models/([^/]+)/(load|unload)"
 )
+READ = re.compile(r"/v[12]/models/([^/:]+)(?:/ready)?")
 VERSIONED = re.compile(r"(/v2/models/([^/]+))/versions/([^/]+)(/ready)?")
 
 
@@ -206,7 +207,10 @@ class Front:
         return route or Route("other", "http", partial(_refuse_method, ", ".join(methods)), is_open)
 
     def _read(self, scope: Scope) -> Route | None:
-        """What tells of a version, which is told of as the model if it is the one that is served."""
+        """What tells of another model, or of a version: of the model itself if that is the one that is served."""
+        other = READ.fullmatch(scope["path"])
+        if other is not None:
+            return Route("other", "http", partial(_not_found, other[1], self.name))
         asked = VERSIONED.fullmatch(scope["path"])
         if asked is None:
             return None
