@@ -77,13 +77,13 @@ class EventRequest(Request):
             raise DataError("batches of events are not taken; send one event a request")
         event = json.parse(self.body)
         body, document, inside = self.body, event, ""
-        if not self.is_structured:
-            self._read_headers()
-        elif isinstance(document := self._read_structured(event), str | bytes):
-            body = document.encode() if isinstance(document, str) else document
-            document = json.parse(body)
+        if self.is_structured:
+            document, inside = self._read_structured(event), "data"
         else:
-            inside = "data"
+            self._read_headers()
+        if isinstance(document, str | bytes):  # JSON within: the SDK for Python writes data so that are a text
+            body, inside = document.encode() if isinstance(document, str) else document, ""
+            document = json.parse(body)
         check_attributes(self.attributes)
         self.id = self.attributes["id"]
         question = read_instances(document, limits)

@@ -163,14 +163,19 @@ def _check_rows(name: str, rows: int, limits: Limits) -> None:
     limits.check_rows(rows)
 
 
-def _flat(tensor: Tensor, count: int, width: int = 1) -> Sequence[Any] | NDArray[Any]:
+def _flat(tensor: Tensor, count: int, width: int | None = None) -> Sequence[Any] | NDArray[Any]:
     """The values of a tensor, in the order of their rows.
+
+    Args:
+        tensor: The tensor.
+        count: How many they must be.
+        width: Of a matrix, whose JSON may be nested by row.
 
     Raises:
         DataError: They are not as many as its shape says.
     """
     values = read_raw(tensor, count) if tensor.raw is not None else tensor.values
-    if width > 1 and isinstance(values, list) and len(values) != count:  # nested by row
+    if width is not None and isinstance(values, list) and values and isinstance(values[0], list):
         if any(not isinstance(row, list) or len(row) != width for row in values):
             raise DataError(f"{tensor.name}: its rows do not have {width} values each")
         values = [value for row in values for value in row]

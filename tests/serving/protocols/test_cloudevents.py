@@ -1,0 +1,288 @@
+"""Events of CloudEvents 1.0 around V1: what they must be, what comes back, and how Knative sends them."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_name.errors import DataError
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.protocols.cloudevents import EventReply, EventRequest, encoded, is_event
+from tests.serving.asking import ask
+from tests.serving.manifests import EXAMPLE, manifest_of, plane_of, table_of
+
+if TYPE_CHECKING:
+    from conftest import Row, Server
+
+DATA = {"instances": [EXAMPLE]}
+ATTRIBUTES = {"specversion": "1.0", "id": "4711", "source": "/flats", "type": "flat.asked"}
+STRUCTURED = {b"content-type": b"application/cloudevents+json"}
+PLANES = {task: plane_of(manifest_of(table_of(task))) for task in ("regression", "binary", "multiclass")}
+PLANE = PLANES["regression"]
+
+
+def send_binary(attributes: dict[str, Any], data: Any = DATA, plane: DataPlane = PLANE) -> tuple[dict[str, str], Any]:
+    """The attributes and the data of the reply."""
+    headers = {b"ce-" + name.encode(): encoded(value) for name, value in attributes.items()}
+    reply = send_raw(data if isinstance(data, bytes) else json.dumps(data).encode(), headers, plane)
+    assert reply.content_type == b"application/json"
+    back = {name.decode().removeprefix("ce-"): unquote_to_bytes(value).decode() for name, value in reply.headers}
+    return back, json.loads(reply.body)
+
+
+def send_structured(event: Any, plane: DataPlane = PLANE) -> tuple[dict[str, Any], Any]:
+    """The attributes and the data of the reply."""
+    reply = send_raw(event if isinstance(event, bytes) else json.dumps(event).encode(), STRUCTURED, plane)
+    assert (reply.content_type, reply.headers) == (b"application/cloudevents+json", [])
+    document = json.loads(reply.body)
+    assert document.pop("datacontenttype") == "application/json"
+    return document, document.pop("data")
+
+
+def send_raw(body: bytes, headers: dict[bytes, bytes], plane: DataPlane) -> EventReply:
+    assert is_event(headers)
+    request = EventRequest(body, "own", headers=headers, name="flats")
+    reply: EventReply = ask(plane, request)
+    return reply
+
+
+# What comes back
+
+EXTENSIONS = {
+    "subject": "row 5",
+    "partitionkey": "k-1",
+    "traceparent": "00-ab-cd-01",
+    "kafkaheaderregion": "Köln, 50 %",
+}
+DROPPED = {"time": "2026-01-02T03:04:05Z", "dataschema": "/schema", "datacontenttype": "application/json"}
+
+
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+@pytest.mark.parametrize("task", list(PLANES))
+def test_the_reply_tells_which_event_it_belongs_to(task: str, mode: str) -> None:
+    # given
+    asked = ATTRIBUTES | DROPPED | EXTENSIONS
+    expected = PLANES[task].predict_rows([EXAMPLE])
+    # when
+    if mode == "binary":
+        attributes, data = send_binary(asked, plane=PLANES[task])
+    else:
+        attributes, data = send_structured(asked | {"data": DATA}, PLANES[task])
+    # then
+    assert attributes.pop("time") > DROPPED["time"]
+    assert attributes == EXTENSIONS | {
+        "specversion": "1.0",
+        "id": "4711",
+        "source": "io.kserve.inference.flats",
+        "type": "io.kserve.inference.response",
+        "requestsource": "/flats",
+        "modelversion": "7",
+        "modelsemver": "1.2.3",
+    }
+    assert data["predictions"] == expected.prediction.tolist()
+    assert ("probabilities" in data) == (task != "regression")
+
+
+def test_extensions_keep_their_type_in_structured_mode() -> None:
+    extensions = {"retry": True, "attempt": 3, "gone": None, "note": "Grüße\n"}
+    attributes, _ = send_structured(ATTRIBUTES | extensions | {"data": DATA})
+    assert {name: attributes[name] for name in extensions} == extensions
+
+
+def test_an_event_cannot_say_what_answered_it() -> None:
+    attributes, _ = send_binary(ATTRIBUTES | {"modelversion": "99", "modelsemver": "9.9.9", "requestsource": "/else"})
+    assert (attributes["modelversion"], attributes["modelsemver"], attributes["requestsource"]) == (
+        "7",
+        "1.2.3",
+        "/flats",
+    )
+
+
+def test_an_event_may_ask_for_intervals() -> None:
+    data = DATA | {"parameters": {"interval": 0.9}}
+    for _, answer in (send_binary(ATTRIBUTES, data), send_structured(ATTRIBUTES | {"data": data})):
+        assert answer == {"predictions": [{"prediction": 12.5, "lower": 10.5, "upper": 14.5}]}
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        pytest.param({"data": DATA}, id="an object"),
+        pytest.param({"data": json.dumps(DATA)}, id="a text"),
+        pytest.param({"data_base64": b64encode(json.dumps(DATA).encode()).decode()}, id="bytes"),
+    ],
+)
+def test_data_may_be_json_in_every_form(within: dict[str, Any]) -> None:
+    assert send_structured(ATTRIBUTES | within)[1] == {"predictions": [12.5]}
+
+
+@pytest.mark.parametrize("version", ["1.0", "0.3"])
+def test_time_and_content_type_may_be_missing(version: str) -> None:
+    assert send_binary(ATTRIBUTES | {"specversion": version})[0]["specversion"] == "1.0"
+    assert send_structured(ATTRIBUTES | {"specversion": version, "data": DATA})[0]["specversion"] == "1.0"
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=100))
+def test_any_text_survives_as_a_header_and_breaks_none(text: str) -> None:
+    header = encoded(text)
+    assert all(0x20 <= byte < 0x7F and byte != ord('"') for byte in header)
+    assert unquote_to_bytes(header).decode() == text
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        pytest.param(send_binary, id="binary"),
+        pytest.param(lambda attributes: send_structured(attributes | {"data": DATA}), id="structured"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"id": ""}, "id: the event has no such attribute, or it is no text", id="an empty id"),
+        pytest.param({"source": ""}, "source: the event has no such attribute", id="an empty source"),
+        pytest.param({"type": ""}, "type: the event has no such attribute", id="an empty type"),
+        pytest.param({"specversion": "2.0"}, "specversion: 2.0 is not 1.0", id="another version"),
+        pytest.param({"trace_id": "x"}, "trace_id: is not a name of an attribute", id="a low line"),
+        pytest.param({"": "x"}, ": is not a name of an attribute", id="no name"),
+        pytest.param({"a" * 65: "x"}, f"{'a' * 65}: is not a name of an attribute", id="a long name"),
+        pytest.param({"note": "x" * 4097}, "note: has more than 4096 characters", id="a long text"),
+        pytest.param({f"x{n}": "x" for n in range(64)}, "the event has more than 64 attributes", id="many attributes"),
+    ],
+)
+def test_what_is_no_event_is_refused(send: Callable[[Any], Any], changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        send(ATTRIBUTES | changes)
+    assert caught.value.message.startswith(reason)
+
+
+@pytest.mark.parametrize("name", ["id", "source", "type", "specversion"])
+def test_an_attribute_that_must_be_there_is_missed_by_its_name(name: str) -> None:
+    attributes = {key: value for key, value in ATTRIBUTES.items() if key != name}
+    with pytest.raises(DataError, match=f"^{name}: the event has no such attribute"):
+        send_structured(attributes | {"data": DATA})
+    if name != "specversion":  # without that it is no event, and V1
+        with pytest.raises(DataError, match=f"^{name}: the event has no such attribute"):
+            send_binary(attributes)
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        pytest.param([], "the event is not an object", id="a list"),
+        pytest.param(b"{", "the body is not JSON", id="half a body"),
+        pytest.param(ATTRIBUTES, 'the body is not an object with "instances"', id="no data"),
+        pytest.param(ATTRIBUTES | {"data": None}, 'the body is not an object with "instances"', id="null for data"),
+        pytest.param(ATTRIBUTES | {"data": []}, 'the body is not an object with "instances"', id="a list for data"),
+        pytest.param(ATTRIBUTES | {"data": "{"}, "the body is not JSON", id="a text that is no JSON"),
+        pytest.param(ATTRIBUTES | {"data_base64": "%"}, "data_base64: is not Base64", id="no Base64"),
+        pytest.param(ATTRIBUTES | {"data_base64": "ä"}, "data_base64: is not Base64", id="Base64 beyond ASCII"),
+        pytest.param(ATTRIBUTES | {"data_base64": 5}, "data_base64: is not Base64", id="a number for Base64"),
+        pytest.param(ATTRIBUTES | {"data_base64": "/w=="}, "the body is not JSON", id="bytes that are no JSON"),
+        pytest.param(
+            ATTRIBUTES | {"data": DATA, "data_base64": "e30="}, "data_base64: the event has data beside it", id="both"
+        ),
+        pytest.param(ATTRIBUTES | {"id": 5, "data": DATA}, "id: the event has no such attribute", id="a number for id"),
+        pytest.param(
+            ATTRIBUTES | {"note": {}, "data": DATA}, "note: is neither a text, an integer nor a boolean", id="an object"
+        ),
+        pytest.param(ATTRIBUTES | {"note": 0.5, "data": DATA}, "note: is neither a text, an integer", id="a fraction"),
+        pytest.param(
+            ATTRIBUTES | {"data": {"instances": [EXAMPLE | {"area": "wide"}]}}, "area: not a number", id="a bad value"
+        ),
+        pytest.param(
+            json.dumps(ATTRIBUTES | {"data": DATA}).replace('"area"', '"area": 1, "area"').encode(),
+            "area: comes twice",
+            id="a column that comes twice",
+        ),
+        pytest.param(
+            ATTRIBUTES | {"data": json.dumps(DATA).replace('"area"', '"area": 1, "area"')},
+            "area: comes twice",
+            id="a column that comes twice in a text",
+        ),
+    ],
+)
+def test_a_structured_event_that_holds_no_rows_is_refused(event: Any, reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        send_structured(event)
+    assert caught.value.message.startswith(reason)
+
+
+def test_batches_of_events_are_refused() -> None:
+    with pytest.raises(DataError, match="batches of events are not taken; send one event a request"):
+        send_raw(b"[]", {b"content-type": b"application/cloudevents-batch+json"}, PLANE)
+
+
+def test_a_header_that_is_not_utf8_is_refused() -> None:
+    headers = {b"ce-" + name.encode(): value.encode() for name, value in ATTRIBUTES.items()}
+    with pytest.raises(DataError, match="ce-note: is not UTF-8"):
+        send_raw(json.dumps(DATA).encode(), headers | {b"ce-note": b"%ff"}, PLANE)
+
+
+# Knative
+
+
+def knative(offset: int) -> list[tuple[str, str]]:
+    """The headers with which the dispatcher of a KafkaSource delivers a record: no content-type where it had none."""
+    return [
+        ("Ce-Id", f"partition:3/offset:{offset}"),
+        ("Ce-Source", "/apis/v1/namespaces/flats/kafkasources/asked#flats.asked"),
+        ("Ce-Specversion", "1.0"),
+        ("Ce-Subject", f"partition:3#{offset}"),
+        ("Ce-Time", "2026-11-21T13:41:26.123Z"),
+        ("Ce-Type", "dev.knative.kafka.event"),
+        ("Ce-Key", "flat-17"),
+        ("Ce-Partitionkey", "flat-17"),
+        ("Ce-Partition", "3"),
+        ("Ce-Offset", str(offset)),
+        ("Ce-Knativekafkapartition", "3"),
+        ("Ce-Knativekafkaoffset", str(offset)),
+        ("Ce-Kafkaheadercorrelationid", "a b/ü".encode().decode("latin-1")),
+        ("Prefer", "reply"),
+        ("User-Agent", "Knative"),
+    ]
+
+
+@pytest.mark.parametrize("content_type", [[], [("content-type", "application/json")]], ids=["no content-type", "JSON"])
+def test_a_record_of_kafka_is_answered_by_an_event_for_a_sink(
+    servers: dict[str, Server], task: str, rows: list[Row], content_type: list[tuple[str, str]]
+) -> None:
+    # given
+    server, path = servers[task], f"/v1/models/{task}:predict"
+    body = json.dumps({"instances": rows}).encode()
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in [*knative(42), *content_type]]
+    # when
+    first, again = (server.client.post(path, content=body, headers=headers) for _ in range(2))
+    # then
+    assert (first.status_code, again.status_code) == (200, 200)
+    replies = [
+        {name: value for name, value in answer.headers.items() if name.startswith("ce-")} for answer in (first, again)
+    ]
+    for reply in replies:
+        reply.pop("ce-time")
+    assert replies[0] == replies[1]  # a record that is delivered twice is answered twice by the same event
+    assert first.content == again.content
+    asked = {name.lower(): value for name, value in knative(42) if name.startswith("Ce-")}
+    kept = {name: asked[name] for name in asked if name not in ("ce-source", "ce-type", "ce-time")}
+    kept["ce-kafkaheadercorrelationid"] = "a b/%C3%BC"
+    assert replies[0].items() >= kept.items()
+    assert replies[0]["ce-requestsource"] == asked["ce-source"]
+    assert replies[0]["ce-type"] == "io.kserve.inference.response"
+    assert len(first.json()["predictions"]) == len(rows)
+
+
+def test_a_record_that_is_no_row_is_refused_for_good(servers: dict[str, Server]) -> None:
+    headers = [(name, value) for name, value in knative(43) if name.isascii() and value.isascii()]
+    answer = servers["regression"].client.post("/v1/models/regression:predict", content=b"not a row", headers=headers)
+    assert answer.status_code == 400  # which Knative does not try again, but sends to the dead letters
+    assert answer.json()["error"].startswith("the body is not JSON")

@@ -1,0 +1,625 @@
+"""Clients as they are: KServe's, Triton's, gRPC's own of the health, curl and the SDK of CloudEvents."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+import tritonclient.http as triton
+from cloudevents.conversion import to_binary, to_structured
+from cloudevents.http import CloudEvent, from_http
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest
+from kserve.inference_client import RESTConfig
+from tritonclient.utils import InferenceServerException
+
+from model_name.core import frames
+from model_name.core.models import BoostedTrees
+from model_name.jobs.exports import export_bundle
+from model_name.serving.bundle import Bundle
+from model_name.serving.dataplane import DataPlane
+from tests.serving.clients import DATATYPES, LABELS, METADATA, VERSION, arrays, assert_same, request_of, run, tensors
+from tests.serving.manifests import table_of
+
+if TYPE_CHECKING:
+    from conftest import Row, Server, StartServer
+
+SERVICE = "inference.GRPCInferenceService"
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = (
+    getattr(health_pb2.HealthCheckResponse, name) for name in ("SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
+)
+
+
+def outputs_of(plane: DataPlane, rows: list[Row], interval: float | None = None) -> dict[str, Any]:
+    """What a client must get."""
+    outputs = plane.predict_rows(rows, interval=interval)
+    found = {name: values.tolist() for name, values in outputs.columns.items()} if interval else {}
+    found["prediction"] = outputs.prediction.tolist()
+    if outputs.probabilities is not None:
+        found["probabilities"] = outputs.probabilities.tolist()
+    return found
+
+
+# KServe's client of REST
+
+
+def test_kserves_client_asks_by_v1(
+    servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row]
+) -> None:
+    async def scenario() -> Any:
+        async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
+            headers: dict[str, str] = {}
+            url = servers[task].url
+            answer = await client.infer(url, {"instances": rows}, model_name=task, response_headers=headers)
+            return await client.is_server_live(url), await client.is_model_ready(url, task), answer, headers
+
+    is_live, is_ready, answer, headers = run(scenario())
+    assert (is_live, is_ready) == (True, True)
+    assert answer["predictions"] == planes[task].predict_rows(rows).prediction.tolist()
+    assert ("probabilities" in answer) == (task != "regression")
+    assert headers["x-model-version"] == VERSION
+
+
+@pytest.mark.parametrize("binary", [pytest.param(True, id="binary"), pytest.param(False, id="JSON")])
+def test_kserves_client_asks_by_v2(
+    servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row], binary: bool
+) -> None:
+    rows = [row for row in rows if binary or None not in row.values()]  # it writes no null where NaN is
+
+    async def scenario() -> Any:
+        async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
+            url = servers[task].url
+            request = request_of(servers[task], arrays(rows), binary=binary)
+            ready = [await client.is_server_ready(url), await client.is_model_ready(url, task)]
+            others = [await client.is_model_ready(url, "nobody")]
+            return [await client.is_server_live(url), *ready], others, await client.infer(url, request, model_name=task)
+
+    are_so, are_not, answer = run(scenario())
+    assert (are_so, are_not) == ([True] * 3, [False])
+    assert_same(answer, planes[task].predict_rows(rows), task)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "body", "reason"),
+    [
+        pytest.param("v1", {"instances": [{"area": 1}]}, "age: column is missing", id="V1"),
+        pytest.param("v2", {"inputs": []}, "area: column is missing", id="V2"),
+    ],
+)
+def test_kserves_client_tells_why_it_is_refused(
+    servers: dict[str, Server], protocol: str, body: Any, reason: str
+) -> None:
+    async def scenario() -> None:
+        async with InferenceRESTClient(RESTConfig(protocol=protocol)) as client:
+            await client.infer(servers["regression"].url, body, model_name="regression")
+
+    with pytest.raises(httpx.HTTPStatusError, match=f"^{reason}.*400 Bad Request"):
+        run(scenario())
+
+
+def test_kserves_client_learns_that_the_explainer_is_elsewhere(servers: dict[str, Server], rows: list[Row]) -> None:
+    async def scenario() -> None:
+        async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
+            await client.explain(servers["binary"].url, "binary", {"instances": rows})
+
+    with pytest.raises(httpx.HTTPStatusError, match=r"^binary predicts; its explainer is another server, '501"):
+        run(scenario())
+
+
+# KServe's client of gRPC
+
+
+def test_kserves_client_asks_by_grpc(
+    servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row]
+) -> None:
+    async def scenario() -> Any:
+        async with InferenceGRPCClient(servers[task].grpc_url) as client:
+            probes = [await client.is_server_live(), await client.is_server_ready(), await client.is_model_ready(task)]
+            return probes, await client.infer(request_of(servers[task], arrays(rows), binary=True))
+
+    probes, answer = run(scenario())
+    assert probes == [True] * 3
+    assert_same(answer, planes[task].predict_rows(rows), task)
+
+
+def test_kserves_client_of_grpc_finds_no_other_model(servers: dict[str, Server]) -> None:
+    async def scenario() -> None:
+        async with InferenceGRPCClient(servers["binary"].grpc_url) as client:
+            await client.is_model_ready("nobody")
+
+    with pytest.raises(grpc.RpcError) as caught:
+        run(scenario())
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+# Triton's client of HTTP
+
+
+@contextmanager
+def triton_of(server: Server) -> Iterator[Any]:
+    """Triton's client of HTTP."""
+    with triton.InferenceServerClient(f"127.0.0.1:{server.http_port}", network_timeout=60) as client:
+        yield client
+
+
+def triton_inputs(rows: list[Row], *, binary: bool) -> list[Any]:
+    inputs = []
+    for name, values in arrays(rows).items():
+        inputs.append(triton.InferInput(name, list(values.shape), DATATYPES[name]))
+        inputs[-1].set_data_from_numpy(values, binary_data=binary)
+    return inputs
+
+
+def values_of(result: Any) -> dict[str, Any]:
+    """The outputs of one of Triton's results."""
+    found = {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
+    return {
+        name: [one.decode() if isinstance(one, bytes) else one for one in array.tolist()]
+        for name, array in found.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"request_compression_algorithm": "gzip"}, id="gzip"),
+        pytest.param({"request_compression_algorithm": "deflate"}, id="deflate"),
+        pytest.param({"response_compression_algorithm": "gzip"}, id="an answer that may be packed"),
+        pytest.param({"model_version": VERSION}, id="the version"),
+        pytest.param({"priority": 1, "timeout": 5_000_000, "parameters": {"colour": "red"}}, id="parameters"),
+        pytest.param({"query_params": {"a": 1}, "headers": {"x-request-id": "mine"}}, id="query and headers"),
+    ],
+)
+@pytest.mark.parametrize("binary", [pytest.param(True, id="binary"), pytest.param(False, id="JSON")])
+def test_tritons_client_asks_by_http(
+    servers: dict[str, Server],
+    planes: dict[str, DataPlane],
+    task: str,
+    rows: list[Row],
+    binary: bool,
+    more: dict[str, Any],
+) -> None:
+    rows = [row for row in rows if binary or None not in row.values()]  # what it writes for NaN is not JSON
+    with triton_of(servers[task]) as client:
+        own = deepcopy(more)  # it writes into the headers that it is given
+        result = client.infer(task, triton_inputs(rows, binary=binary), request_id="42", **own)
+    response = result.get_response()
+    assert (response["id"], response["model_name"], response["model_version"]) == ("42", task, VERSION)
+    assert values_of(result) == outputs_of(planes[task], rows)
+    assert all("binary_data_size" in output["parameters"] for output in response["outputs"])
+
+
+@pytest.mark.parametrize("binary", [pytest.param(True, id="binary"), pytest.param(False, id="JSON")])
+@pytest.mark.parametrize("name", ["prediction", "probabilities"])
+def test_tritons_client_gets_the_output_that_it_asks_for(
+    servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row], binary: bool, name: str
+) -> None:
+    for task in ("binary", "multiclass"):
+        wanted = [triton.InferRequestedOutput(name, binary_data=binary)]
+        with triton_of(servers[task]) as client:
+            result = client.infer(task, triton_inputs(rows, binary=True), outputs=wanted)
+        (output,) = result.get_response()["outputs"]
+        assert ("data" in output) is not binary
+        assert values_of(result) == {name: outputs_of(planes[task], rows)[name]}
+
+
+def test_tritons_client_gets_prediction_intervals(
+    servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row]
+) -> None:
+    with triton_of(servers["regression"]) as client:
+        result = client.infer("regression", triton_inputs(rows, binary=True), parameters={"interval": 0.9})
+    assert values_of(result) == outputs_of(planes["regression"], rows, 0.9)
+
+
+def test_tritons_client_asks_many_at_once(
+    servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row]
+) -> None:
+    url = f"127.0.0.1:{servers['multiclass'].http_port}"
+    with triton.InferenceServerClient(url, concurrency=4) as client:
+        asked = [client.async_infer("multiclass", triton_inputs([rows[n % 3]], binary=True)) for n in range(12)]
+        answers = [values_of(one.get_result()) for one in asked]
+    assert answers == [outputs_of(planes["multiclass"], [rows[n % 3]]) for n in range(12)]
+
+
+def test_tritons_client_is_told_of_server_and_model(servers: dict[str, Server], task: str) -> None:
+    with triton_of(servers[task]) as client:
+        assert [client.is_server_live(), client.is_server_ready(), client.is_model_ready(task)] == [True] * 3
+        assert [client.is_model_ready(task, VERSION), client.is_model_ready(task, "6")] == [True, False]
+        assert client.is_model_ready("nobody") is False
+        server, model = client.get_server_metadata(), client.get_model_metadata(task)
+        assert client.get_model_metadata(task, VERSION) == model
+    assert server["name"] == "kserve"
+    assert server["extensions"] == ["binary_tensor_data"]
+    assert (model["name"], model["versions"], model["platform"]) == (task, [VERSION], "onnxruntime_onnx")
+    assert {tensor["name"]: tensor["datatype"] for tensor in model["inputs"]} == METADATA
+    assert model["outputs"][0] == {"name": "prediction", "datatype": LABELS[task], "shape": [-1]}
+
+
+@pytest.mark.parametrize(
+    ("ask", "status", "reason"),
+    [
+        pytest.param(
+            lambda client, inputs: client.infer("binary", inputs, model_version="6"), 400, "version 6", id="a version"
+        ),
+        pytest.param(lambda client, inputs: client.infer("nobody", inputs), 404, "there is no model", id="a model"),
+        pytest.param(
+            lambda client, inputs: client.infer("binary", inputs[1:]),
+            400,
+            "area: column is missing",
+            id="a column less",
+        ),
+        pytest.param(
+            lambda client, inputs: client.infer("binary", inputs, outputs=[triton.InferRequestedOutput("margin")]),
+            400,
+            "margin: is not an output",
+            id="an output",
+        ),
+        pytest.param(lambda client, _: client.get_model_metadata("binary", "6"), 404, "there is no", id="metadata"),
+        pytest.param(lambda client, _: client.get_model_config("binary"), 404, "Not Found", id="config"),
+        pytest.param(lambda client, _: client.load_model("binary"), 501, "models are not loaded", id="load"),
+        pytest.param(lambda client, _: client.unload_model("binary"), 501, "models are not loaded", id="unload"),
+    ],
+)
+def test_tritons_client_tells_why_it_is_refused(
+    servers: dict[str, Server], rows: list[Row], ask: Callable[[Any, Any], Any], status: int, reason: str
+) -> None:
+    with triton_of(servers["binary"]) as client, pytest.raises(InferenceServerException) as caught:
+        ask(client, triton_inputs(rows, binary=True))
+    assert caught.value.status() == str(status)
+    assert caught.value.message().startswith(reason)
+
+
+# Triton's client of gRPC
+
+
+@pytest.fixture(scope="module")
+def ask_triton(servers: dict[str, Server]) -> Callable[[str, list[Row]], dict[str, Any]]:
+    """All that Triton's client of gRPC can ask of a model."""
+    columns = lambda rows: {name: [DATATYPES[name], values.tolist()] for name, values in arrays(rows).items()}  # noqa: E731
+
+    @cache
+    def outcomes(task: str, text: str) -> dict[str, Any]:
+        script = Path(__file__).with_name("triton.py")
+        command = [sys.executable, str(script), servers[task].grpc_url, task, VERSION]
+        result = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
+        assert result.returncode == 0, result.stderr
+        return dict(json.loads(result.stdout))
+
+    return lambda task, rows: outcomes(task, json.dumps(columns(rows)))
+
+
+Triton = Callable[[str, list["Row"]], dict[str, Any]]
+
+
+@pytest.mark.parametrize("call", ["infer", "infer later", "version", "gzip", "deflate", "other parameters"])
+def test_tritons_client_asks_by_grpc(
+    ask_triton: Triton, planes: dict[str, DataPlane], task: str, rows: list[Row], call: str
+) -> None:
+    found = ask_triton(task, rows)[call]
+    assert found["outputs"] == outputs_of(planes[task], rows)
+    assert (found["model"], found["version"]) == (task, VERSION)
+    assert found["id"] == {"infer": "42", "infer later": "a"}.get(call, found["id"]) != ""
+
+
+def test_tritons_client_of_grpc_gets_the_output_that_it_asks_for(
+    ask_triton: Triton, planes: dict[str, DataPlane], task: str, rows: list[Row]
+) -> None:
+    expected = {"prediction": planes[task].predict_rows(rows).prediction.tolist()}
+    assert ask_triton(task, rows)["one output"]["outputs"] == expected
+
+
+@pytest.mark.parametrize("call", ["interval", "interval as text"])
+def test_tritons_client_of_grpc_gets_prediction_intervals(
+    ask_triton: Triton, planes: dict[str, DataPlane], rows: list[Row], call: str
+) -> None:
+    expected = outputs_of(planes["regression"], rows, 0.9)
+    assert ask_triton("regression", rows)[call]["outputs"] == expected
+
+
+def test_tritons_client_of_grpc_is_told_of_server_and_model(ask_triton: Triton, task: str, rows: list[Row]) -> None:
+    found = ask_triton(task, rows)
+    assert [found[name] for name in ("live", "ready", "model ready", "version ready")] == [True] * 4
+    assert (found["server"]["name"], found["server"]["extensions"]) == ("kserve", ["binary_tensor_data"])
+    model = found["metadata"]
+    assert model == found["metadata of the version"]
+    assert (model["name"], model["versions"], model["platform"]) == (task, [VERSION], "onnxruntime_onnx")
+    assert {tensor["name"]: tensor["datatype"] for tensor in model["inputs"]} == METADATA
+    assert model["outputs"][0] == {"name": "prediction", "datatype": LABELS[task], "shape": ["-1"]}
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "reason"),
+    [
+        pytest.param(
+            "another version ready", "NOT_FOUND", "there is no version 6 of regression here", id="is it ready"
+        ),
+        pytest.param("another model ready", "NOT_FOUND", "there is no model nobody here", id="is another one ready"),
+        pytest.param("metadata of another version", "NOT_FOUND", "there is no version 6 of", id="another version"),
+        pytest.param("another version", "INVALID_ARGUMENT", "version 6 was asked for", id="infer of another version"),
+        pytest.param("another model", "NOT_FOUND", "there is no model nobody here", id="infer of another model"),
+        pytest.param("no such output", "INVALID_ARGUMENT", "margin: is not an output", id="an output"),
+        pytest.param("no such interval", "INVALID_ARGUMENT", "there is no prediction interval", id="a level"),
+        pytest.param("out of bounds", "INVALID_ARGUMENT", "area, row 0: 1000000000.0 is above 500", id="a value"),
+        pytest.param("config", "UNIMPLEMENTED", "Method not found", id="config"),
+        pytest.param("statistics", "UNIMPLEMENTED", "Method not found", id="statistics"),
+        pytest.param("index", "UNIMPLEMENTED", "Method not found", id="index"),
+        pytest.param("load", "UNIMPLEMENTED", "models are not loaded or unloaded by requests", id="load"),
+        pytest.param("unload", "UNIMPLEMENTED", "models are not loaded or unloaded by requests", id="unload"),
+    ],
+)
+def test_tritons_client_of_grpc_tells_why_it_is_refused(
+    ask_triton: Triton, rows: list[Row], call: str, status: str, reason: str
+) -> None:
+    found = ask_triton("regression", rows)[call]
+    assert found["status"] == f"StatusCode.{status}"
+    assert found["error"].startswith(reason)
+
+
+# One matrix, as servers of scikit-learn and XGBoost take it
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory, start_server: StartServer) -> tuple[Server, DataPlane]:
+    """A server of a table of numbers, and its data plane."""
+    columns = {"area": {"kind": "numeric"}, "age": {"kind": "numeric", "nullable": True}}
+    schema = table_of(columns=columns)
+    random = np.random.default_rng(3)
+    table = pd.DataFrame(random.uniform(0, 100, (200, 2)), columns=list(columns))
+    table["price"] = table["area"] * 3 - table["age"]
+    checked = frames.check(table, schema).frame
+    model = BoostedTrees(max_iter=5).fit(schema, checked[:150])
+    directory = tmp_path_factory.mktemp("numbers")
+    export_bundle(model, directory, checked[:150], checked[150:], name="numbers", run_id="0" * 32, metrics={})
+    return start_server(directory, "numbers").wait(), DataPlane(Bundle.load(directory))
+
+
+MATRIX = [[61.5, 12.0], [99.0, 80.0], [8.0, 3.0]]
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
+def test_a_matrix_by_every_client(numbers: tuple[Server, DataPlane], datatype: str) -> None:
+    # given
+    server, plane = numbers
+    expected = plane.predict_rows(MATRIX).prediction.tolist()
+    array = np.array(MATRIX, dtype={"FP32": np.float32, "FP64": np.float64}[datatype])
+    tensor = {"name": "input-0", "shape": [3, 2], "datatype": datatype, "data": MATRIX}
+
+    async def by_kserve() -> list[Any]:
+        request = InferRequest("numbers", [InferInput("input-0", [3, 2], datatype)])
+        request.inputs[0].set_data_from_numpy(array, binary_data=True)
+        async with (
+            InferenceRESTClient(RESTConfig(protocol="v2")) as rest,
+            InferenceGRPCClient(server.grpc_url) as rpc,
+        ):
+            answers = [await rest.infer(server.url, request, model_name="numbers"), await rpc.infer(request)]
+            return [answer.outputs[0].as_numpy().tolist() for answer in answers]
+
+    def by_triton(*, binary: bool) -> Any:
+        inputs = [triton.InferInput("input-0", [3, 2], datatype)]
+        inputs[0].set_data_from_numpy(array, binary_data=binary)
+        with triton_of(server) as client:
+            return client.infer("numbers", inputs).as_numpy("prediction").tolist()
+
+    # when
+    _, body = curl(server, "/v2/models/numbers/infer", json.dumps({"inputs": [tensor]}))
+    answers = [
+        *run(by_kserve()),
+        by_triton(binary=True),
+        by_triton(binary=False),
+        json.loads(body)["outputs"][0]["data"],
+    ]
+    # then
+    assert answers == [expected] * 5
+
+
+# Health by gRPC
+
+
+def test_the_health_is_told_to_those_who_ask(servers: dict[str, Server]) -> None:
+    with grpc.insecure_channel(servers["regression"].grpc_url) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for service in ("", SERVICE):
+            assert stub.Check(health_pb2.HealthCheckRequest(service=service)).status == SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Check(health_pb2.HealthCheckRequest(service="nobody"))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service="nobody"))
+        assert next(watch).status == SERVICE_UNKNOWN
+        watch.cancel()
+
+
+def test_those_who_watch_the_health_are_told_of_the_end_and_do_not_hold_it_up(
+    bundles: dict[str, Bundle], start_server: StartServer
+) -> None:
+    # given
+    server = start_server(bundles["regression"].directory, "regression", "--drain_seconds", "1").wait()
+    told: Queue[Any] = Queue()
+
+    def follow(watch: Any) -> None:
+        try:
+            for message in watch:
+                told.put(message.status)
+        except grpc.RpcError as err:
+            told.put(err.code())
+
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        one_who_leaves, *others = [
+            stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "", SERVICE)
+        ]
+        assert next(one_who_leaves).status == SERVING
+        threads = [Thread(target=follow, args=[watch], daemon=True) for watch in others]
+        for thread in threads:
+            thread.start()
+        assert [told.get(timeout=10) for _ in others] == [SERVING] * 2
+        one_who_leaves.cancel()
+        time.sleep(0.2)
+        # when
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        # then
+        assert [told.get(timeout=10) for _ in others] == [NOT_SERVING] * 2
+        assert time.monotonic() - started < 0.9  # before the drain is over
+        assert [told.get(timeout=10) for _ in others] == [grpc.StatusCode.UNAVAILABLE] * 2
+    assert server.process.wait(10) == 0
+
+
+# curl
+
+
+def curl(server: Server, path: str, body: str | bytes, *args: str) -> tuple[int, bytes]:
+    """The status and the body that curl gets."""
+    program = shutil.which("curl")
+    if program is None:
+        pytest.skip("curl is not installed")
+    command = [program, "-sS", "-m", "60", "-w", "\n%{http_code}", "--data-binary", "@-", *args, server.url + path]
+    data = body.encode() if isinstance(body, str) else body
+    result = subprocess.run(command, input=data, capture_output=True, check=False, timeout=90)
+    assert result.returncode == 0, result.stderr
+    answer, _, status = result.stdout.rpartition(b"\n")
+    return int(status), answer
+
+
+TYPES = [
+    pytest.param([], id="curl's own content-type"),
+    pytest.param(["-H", "content-type:"], id="no content-type"),
+    pytest.param(["-H", "content-type: application/json"], id="JSON"),
+    pytest.param(["-H", "content-type: application/json; charset=utf-8"], id="JSON and its charset"),
+]
+EVENT = [
+    "-H",
+    "ce-specversion: 1.0",
+    "-H",
+    "ce-id: 4711",
+    "-H",
+    "ce-source: /here",
+    "-H",
+    "ce-type: flat",
+    "-H",
+    "ce-x: y",
+]
+
+
+@pytest.mark.parametrize("content_type", TYPES)
+@pytest.mark.parametrize("event", [pytest.param([], id="V1"), pytest.param(EVENT, id="an event in binary mode")])
+def test_curl_asks_by_v1(
+    servers: dict[str, Server],
+    planes: dict[str, DataPlane],
+    task: str,
+    rows: list[Row],
+    content_type: list[str],
+    event: list[str],
+) -> None:
+    body = json.dumps({"instances": rows})
+    status, answer = curl(servers[task], f"/v1/models/{task}:predict", body, *content_type, *event)
+    assert status == 200
+    assert json.loads(answer)["predictions"] == planes[task].predict_rows(rows).prediction.tolist()
+
+
+@pytest.mark.parametrize("content_type", TYPES)
+def test_curl_asks_by_v2(
+    servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row], content_type: list[str]
+) -> None:
+    status, answer = curl(
+        servers[task], f"/v2/models/{task}/infer", json.dumps({"inputs": tensors(rows)}), *content_type
+    )
+    assert status == 200
+    outputs = {output["name"]: np.reshape(output["data"], output["shape"]) for output in json.loads(answer)["outputs"]}
+    assert {name: values.tolist() for name, values in outputs.items()} == outputs_of(planes[task], rows)
+
+
+@pytest.mark.parametrize("mode", ["cloudevents+json", "cloudevents+json; charset=UTF-8", "CloudEvents+JSON"])
+def test_curl_sends_an_event_in_structured_mode(servers: dict[str, Server], rows: list[Row], mode: str) -> None:
+    event = {"specversion": "1.0", "id": "4711", "source": "/here", "type": "flat", "data": {"instances": rows}}
+    header = ["-H", f"content-type: application/{mode}"]
+    status, answer = curl(servers["binary"], "/v1/models/binary:predict", json.dumps(event), *header)
+    reply = json.loads(answer)
+    assert (status, reply["id"], reply["requestsource"], reply["datacontenttype"]) == (
+        200,
+        "4711",
+        "/here",
+        "application/json",
+    )
+    assert len(reply["data"]["predictions"]) == len(rows)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        pytest.param([], id="a body of which it first asks whether it may come"),
+        pytest.param(["-H", "transfer-encoding: chunked"], id="in chunks"),
+        pytest.param(["--http2"], id="one that would rather speak HTTP/2"),
+        pytest.param(["--http1.0"], id="HTTP/1.0"),
+        pytest.param(["-H", "content-encoding: gzip"], id="packed"),
+    ],
+)
+def test_curl_sends_a_long_body(servers: dict[str, Server], rows: list[Row], args: list[str]) -> None:
+    body = json.dumps({"instances": rows * 4000}).encode()
+    assert len(body) > 2**20  # from where on curl expects 100 Continue
+    sent = gzip.compress(body) if "content-encoding: gzip" in args else body
+    status, answer = curl(servers["regression"], "/v1/models/regression:predict", sent, *args)
+    assert (status, len(json.loads(answer)["predictions"])) == (200, 12_000)
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"instances=1"])
+def test_curl_is_told_in_json_what_is_wrong(servers: dict[str, Server], body: bytes) -> None:
+    status, answer = curl(servers["regression"], "/v1/models/regression:predict", body)
+    assert status == 400
+    assert json.loads(answer)["error"].startswith("the body is not JSON")
+
+
+# The SDK of CloudEvents
+
+
+@pytest.mark.parametrize("mode", [pytest.param(to_binary, id="binary"), pytest.param(to_structured, id="structured")])
+@pytest.mark.parametrize(
+    "as_data",
+    [
+        pytest.param(dict, id="data as an object"),
+        pytest.param(json.dumps, id="data as text"),
+        pytest.param(lambda data: json.dumps(data).encode(), id="data as bytes"),
+    ],
+)
+def test_the_sdk_sends_an_event_and_reads_the_reply(
+    servers: dict[str, Server],
+    planes: dict[str, DataPlane],
+    task: str,
+    rows: list[Row],
+    mode: Callable[[CloudEvent], tuple[dict[str, str], bytes]],
+    as_data: Callable[[Any], Any],
+) -> None:
+    attributes = {
+        "type": "flat.asked",
+        "source": "/flats/7",
+        "subject": "row 5",
+        "partitionkey": "k-1",
+        "traceid": "ab",
+    }
+    event = CloudEvent(attributes, as_data({"instances": rows}))
+    headers, body = mode(event)
+    response = servers[task].client.post(f"/v1/models/{task}:predict", headers=headers, content=body)
+    assert response.status_code == 200, response.text
+    reply = from_http(dict(response.headers), response.content)
+    assert (reply["id"], reply["requestsource"], reply["subject"]) == (event["id"], "/flats/7", "row 5")
+    assert (reply["partitionkey"], reply["traceid"], reply["modelversion"]) == ("k-1", "ab", VERSION)
+    assert (reply["type"], reply["source"]) == ("io.kserve.inference.response", f"io.kserve.inference.{task}")
+    assert reply.get_data()["predictions"] == planes[task].predict_rows(rows).prediction.tolist()

@@ -1,0 +1,116 @@
+"""All that Triton's client of gRPC can ask of a model.
+
+In a process of its own: its messages have the names of KServe's. `python triton.py ADDRESS MODEL VERSION` reads the
+columns from stdin, `{NAME: [DATATYPE, [VALUE, ...]]}`, and writes to stdout what came back: of each call its result, or
+the status and the message of the error.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from queue import Queue
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
+
+def main(address: str, model: str, version: str) -> None:
+    """Ask."""
+    columns = json.load(sys.stdin)
+    with triton.InferenceServerClient(address) as client:
+        calls = {**of_server(client, model, version), **of_inference(client, model, version, columns)}
+        sys.stdout.write(json.dumps({name: outcome(call) for name, call in calls.items()}))
+
+
+def of_server(client: Any, model: str, version: str) -> dict[str, Callable[[], Any]]:
+    """What asks for no prediction."""
+    return {
+        "live": client.is_server_live,
+        "ready": client.is_server_ready,
+        "model ready": lambda: client.is_model_ready(model),
+        "version ready": lambda: client.is_model_ready(model, version),
+        "another version ready": lambda: client.is_model_ready(model, "6"),
+        "another model ready": lambda: client.is_model_ready("nobody"),
+        "server": lambda: client.get_server_metadata(as_json=True),
+        "metadata": lambda: client.get_model_metadata(model, as_json=True),
+        "metadata of the version": lambda: client.get_model_metadata(model, version, as_json=True),
+        "metadata of another version": lambda: client.get_model_metadata(model, "6", as_json=True),
+        "config": lambda: client.get_model_config(model, as_json=True),
+        "statistics": lambda: client.get_inference_statistics(model, as_json=True),
+        "index": lambda: client.get_model_repository_index(as_json=True),
+        "load": lambda: client.load_model(model),
+        "unload": lambda: client.unload_model(model),
+    }
+
+
+def of_inference(client: Any, model: str, version: str, columns: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
+    """What asks for predictions."""
+
+    def infer(**more: Any) -> Any:
+        return plain(client.infer(**{"model_name": model, "inputs": inputs_of(columns)} | more))
+
+    def infer_later() -> Any:
+        results: Queue[tuple[Any, Any]] = Queue()
+        client.async_infer(
+            model, inputs_of(columns), lambda result, error: results.put((result, error)), request_id="a"
+        )
+        result, error = results.get(timeout=60)
+        if error is not None:
+            raise error
+        return plain(result)
+
+    some = next(iter(columns))
+    bad = {**columns, some: [columns[some][0], [1e9, *columns[some][1][1:]]]}
+    return {
+        "infer": lambda: infer(request_id="42"),
+        "infer later": infer_later,
+        "one output": lambda: infer(outputs=[triton.InferRequestedOutput("prediction")]),
+        "no such output": lambda: infer(outputs=[triton.InferRequestedOutput("margin")]),
+        "version": lambda: infer(model_version=version),
+        "another version": lambda: infer(model_version="6"),
+        "another model": lambda: infer(model_name="nobody"),
+        "gzip": lambda: infer(compression_algorithm="gzip"),
+        "deflate": lambda: infer(compression_algorithm="deflate"),
+        "interval": lambda: infer(parameters={"interval": 0.9}),
+        "interval as text": lambda: infer(parameters={"interval": "0.9"}),
+        "no such interval": lambda: infer(parameters={"interval": 0.5}),
+        "other parameters": lambda: infer(priority=1, timeout=5_000_000, parameters={"colour": "red", "weight": 0.5}),
+        "out of bounds": lambda: infer(inputs=inputs_of(bad)),
+    }
+
+
+def inputs_of(columns: Mapping[str, Any]) -> list[Any]:
+    """The columns as tensors of the client."""
+    inputs = []
+    for name, (datatype, values) in columns.items():
+        array = np.array(values, dtype=triton_to_np_dtype(datatype))
+        inputs.append(triton.InferInput(name, list(array.shape), datatype))
+        inputs[-1].set_data_from_numpy(array)
+    return inputs
+
+
+def plain(result: Any) -> dict[str, Any]:
+    """A result as JSON has it."""
+    message = result.get_response()
+    arrays = {output.name: result.as_numpy(output.name) for output in message.outputs}
+    outputs = {name: np.char.decode(a.astype(bytes)) if a.dtype == object else a for name, a in arrays.items()}
+    return {
+        "id": message.id,
+        "model": message.model_name,
+        "version": message.model_version,
+        "outputs": {name: array.tolist() for name, array in outputs.items()},
+    }
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """What came of a call."""
+    try:
+        return call()
+    except InferenceServerException as err:
+        return {"status": str(err.status()), "error": err.message()}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
