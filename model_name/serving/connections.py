@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -20,7 +20,45 @@ from model_name.serving.http import JSON, SECURITY
 MOST_UNREAD = 64 * 1024  # bytes of the headers of a request, of its trailers, or between two parts of its body
 LINGER_SECONDS = 0.5  # that a connection without a request is kept at the end: its next request may be on its way
 SO_ATTACH_FILTER = 26  # of Linux; `socket` does not name it
+CONTINUE = b"HTTP/1.1 100"
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # the one instruction of a socket filter (BPF): return 0, keep no byte
+
+
+class Corked:
+    """A transport that sends the head of an answer with the first part of its body: one call of the system, not two."""
+
+    __slots__ = ("_head", "_is_begun", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        """Hold back what belongs together."""
+        self._transport = transport
+        self._head = b""
+        self._is_begun = False
+
+    def write(self, data: bytes) -> None:
+        """Send, but for a head."""
+        if self._is_begun or data.startswith(CONTINUE):
+            self._transport.write(self._head + data if self._head else data)
+            self._head = b""
+        else:
+            self._head = data
+            self._is_begun = True
+
+    def end(self) -> None:
+        """Send what is held back; the next answer has a head again."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+        self._is_begun = False
+
+    def close(self) -> None:
+        """Send what is held back, and close."""
+        self.end()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the transport's."""
+        return getattr(self._transport, name)
 
 
 class Connection(HttpToolsProtocol):
@@ -42,6 +80,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.waiting_since = monotonic()
         self.extensions = {"model_name.connection": transport}
+        self._corked = Corked(transport)
 
     def data_received(self, data: bytes) -> None:
         """Read, and refuse what is no HTTP or has no end."""
@@ -78,6 +117,7 @@ class Connection(HttpToolsProtocol):
         if not self._wants_upgrade():
             self.waiting_since = None
             super().on_headers_complete()
+            self.cycle.transport = cast("asyncio.Transport", self._corked)  # its task has not begun
 
     def on_body(self, body: bytes) -> None:
         """Take a part of it."""
@@ -94,6 +134,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the rest of the request, or for the next one."""
+        self._corked.end()
         super().on_response_complete()
         if not self.pipeline:
             self.waiting_since = monotonic()

@@ -45,6 +45,7 @@ class DataPlane:
         inputs: The columns that a request must carry, in their order.
         names: The same as a set.
         kinds: Of all columns.
+        texts: The columns whose values may be texts.
         blanks: The inputs of which the empty text is a category.
     """
 
@@ -57,6 +58,7 @@ class DataPlane:
         self.inputs = tuple(self.schema.inputs)
         self.names = frozenset(self.inputs)
         self.kinds = {name: column.kind for name, column in self.schema.columns.items()}
+        self.texts = frozenset(name for name, kind in self.kinds.items() if kind not in ("numeric", "boolean"))
         self.blanks = {name for name in self.inputs if "" in self.features.categories(name)}
         self._acceptance = Acceptance(self.schema)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -23,8 +23,7 @@ BLANK = orjson.Fragment(NUL)
 BOOLEANS = {0.0: False, 1.0: True}  # what is in neither is missing
 
 
-@dataclass(frozen=True, slots=True)
-class AnsweredRequest:
+class AnsweredRequest(NamedTuple):
     """One request of a batch.
 
     Attributes:
@@ -42,8 +41,7 @@ class AnsweredRequest:
     rows: slice
 
 
-@dataclass(frozen=True, slots=True)
-class AnsweredBatch:
+class AnsweredBatch(NamedTuple):
     """Requests that were answered together.
 
     Attributes:

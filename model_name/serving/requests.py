@@ -168,7 +168,8 @@ class Batch:
         plane = self.plane
         try:
             table, rows = _joined([self.questions[position] for position in positions], plane)
-            self.limits.check_texts(table, max(self.requests[position].size for position in positions))
+            texts = {name: values for name, values in table.items() if name in plane.texts}
+            self.limits.check_texts(texts, max(self.requests[position].size for position in positions))
             columns = plane.check(table)
             outputs = plane.run(plane.features_of(columns), interval=level)
         except ModelNameError as err:

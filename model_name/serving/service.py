@@ -19,7 +19,7 @@ Verb = Literal["predict", "explain"]
 
 def _ids() -> Callable[[], str]:
     """Ids for requests that have none: of this process, and counted."""
-    return map(f"{token_hex(6)}-{{:x}}".format, count(1)).__next__
+    return map(f"{token_hex(6)}-{{:08x}}".format, count(1)).__next__
 
 
 @dataclass(frozen=True)

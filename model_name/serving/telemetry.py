@@ -1,8 +1,13 @@
 """What a server tells Prometheus. No label takes a value that a client chooses."""
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from model_name.serving.bundle import Manifest
 
@@ -21,16 +26,8 @@ class Telemetry:
         """Register them."""
         self.slot = slot
         self.registry = registry
-        self._requests = Counter(
-            "model_name_requests", "Requests that were answered.", ["protocol", "route", "code"], registry=registry
-        )
-        self._seconds = Histogram(
-            "model_name_request_seconds",
-            "From the headers of a request to its answer.",
-            ["protocol", "route"],
-            buckets=SECONDS,
-            registry=registry,
-        )
+        self._requests = Requests()
+        registry.register(self._requests)
         self.batch_rows = Histogram(
             "model_name_batch_rows", "Rows that were predicted at once.", buckets=SIZES, registry=registry
         )
@@ -58,8 +55,6 @@ class Telemetry:
         )
         self.in_flight = 0
         self._in_flight.set_function(lambda: self.in_flight)
-        self._counted: dict[tuple[str, str, int], Counter] = {}
-        self._timed: dict[tuple[str, str], Histogram] = {}
 
     def watch(self, *, queued: Callable[[], float]) -> None:
         """Ask this whenever the metrics are read."""
@@ -71,12 +66,52 @@ class Telemetry:
         self._info.labels(manifest.name, manifest.semver, manifest.version, manifest.run_id, self.slot).set(1)
 
     def answered(self, protocol: str, route: str, code: int, seconds: float) -> None:
-        """Count a request."""
-        counter = self._counted.get((protocol, route, code))
-        if counter is None:
-            counter = self._counted[protocol, route, code] = self._requests.labels(protocol, route, str(code))
-        histogram = self._timed.get((protocol, route))
-        if histogram is None:
-            histogram = self._timed[protocol, route] = self._seconds.labels(protocol, route)
-        counter.inc()
-        histogram.observe(seconds)
+        """Count a request; to be called from the event loop."""
+        self._requests.add(protocol, route, code, seconds)
+
+
+class Requests(Collector):
+    """The requests that were answered: plain numbers until somebody reads them, because they are counted so often."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._counts: dict[tuple[str, str, int], int] = {}
+        self._times: dict[tuple[str, str], Times] = {}
+
+    def add(self, protocol: str, route: str, code: int, seconds: float) -> None:
+        """Count one."""
+        key = (protocol, route, code)
+        self._counts[key] = self._counts.get(key, 0) + 1
+        times = self._times.get((protocol, route))
+        if times is None:
+            times = self._times[protocol, route] = Times()
+        times.total += seconds
+        times.buckets[bisect_left(SECONDS, seconds)] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """As of prometheus-client."""
+        labels = ("protocol", "route")
+        counted = CounterMetricFamily("model_name_requests", "Requests that were answered.", labels=(*labels, "code"))
+        for (protocol, route, code), count in tuple(self._counts.items()):
+            counted.add_metric((protocol, route, str(code)), count)
+        timed = HistogramMetricFamily(
+            "model_name_request_seconds", "From the headers of a request to its answer.", labels=labels
+        )
+        for key, times in tuple(self._times.items()):
+            below = zip((*map(str, map(float, SECONDS)), "+Inf"), accumulate(times.buckets), strict=True)
+            timed.add_metric(key, [*below], times.total)
+        yield counted
+        yield timed
+
+
+@dataclass(slots=True)
+class Times:
+    """How long requests took.
+
+    Attributes:
+        total: Of all, in seconds.
+        buckets: How many took no longer than each of `SECONDS`, but longer than the one before; and the rest.
+    """
+
+    total: float = 0.0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
