@@ -14,6 +14,7 @@ from model_name.errors import BusyError, DependencyError, ModelNameError
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.refusals import GoneError
 from model_name.serving.requests import Answered, Reply, Request, answer
 
 logger = logging.getLogger("model_name.serving")
@@ -83,6 +84,7 @@ class Batcher:
         Raises:
             BusyError: Too many wait already.
             DependencyError: It took too long.
+            GoneError: The client has left.
             ModelNameError: The request is refused; the message says why.
         """
         if self.queued >= self.limits.queued_requests or (
@@ -100,13 +102,15 @@ class Batcher:
             self.waiting_bytes -= request.size
 
     def tidy(self) -> None:
-        """Give up on what waits for too long, and memory back; to be called from the event loop now and then."""
+        """Give up on what waits too long or for nobody, and memory back; to be called on the event loop each second."""
         if self._has_litter:
             self._has_litter = False
             give_back_memory()
         oldest = time() - self.limits.answer_seconds
-        for waiting in [one for one in self.waiting if one.request.received < oldest]:
-            if not waiting.future.done():
+        for waiting in [one for one in self.waiting if not one.future.done()]:
+            if waiting.request.is_abandoned:
+                waiting.future.set_exception(GoneError("the client has left"))
+            elif waiting.request.received < oldest:
                 waiting.future.set_exception(DependencyError("the answer takes too long"))
 
     def close(self) -> None:

@@ -42,6 +42,12 @@ class MethodError(DataError):
     http_status = 405
 
 
+class GoneError(DependencyError):
+    """A client has left before its answer came: told to nobody, and counted as nginx does."""
+
+    http_status = 499
+
+
 class UnloadedError(DependencyError):
     """The model was unloaded, by somebody who may."""
 
