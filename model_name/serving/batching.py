@@ -86,6 +86,7 @@ class Batcher:
         Raises:
             BusyError: Too many wait already.
             DependencyError: It took too long.
+            AbandonedError: The client has left.
             ModelNameError: The request is refused; the message says why.
         """
         if self.queued >= self.limits.queued_requests or (
@@ -104,13 +105,15 @@ class Batcher:
             del waiting  # holds the error that is raised, which holds this frame
 
     def tidy(self) -> None:
-        """Give up on what waits for too long, and memory back; to be called from the event loop now and then."""
+        """Give up on what waits too long or for nobody, and memory back; to be called on the event loop each second."""
         if self._has_litter:
             self._has_litter = False
             give_back_memory()
         oldest = time() - self.limits.answer_seconds
-        for waiting in [one for one in self.waiting if one.request.received < oldest]:
-            if not waiting.future.done():
+        for waiting in [one for one in self.waiting if not one.future.done()]:
+            if waiting.request.is_abandoned:
+                waiting.future.set_exception(AbandonedError("the client has left"))
+            elif waiting.request.received < oldest:
                 waiting.future.set_exception(DependencyError("the answer takes too long"))
 
     def close(self) -> None:
@@ -230,7 +233,7 @@ def _release(gone: Sequence[Waiting]) -> None:
     """Let go of requests that nobody waits for, on the event loop."""
     for waiting in gone:
         if not waiting.future.done():
-            waiting.future.set_exception(AbandonedError("the client went away"))
+            waiting.future.set_exception(AbandonedError("the client has left"))
 
 
 def _bare(err: Exception) -> Exception:

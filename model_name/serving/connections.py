@@ -131,6 +131,8 @@ class Connection(HttpToolsProtocol):
         self._unread = 0
         self.is_idle = True
         super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()  # a long body has paused it, and who is not read from is not seen leaving
 
     def on_response_complete(self) -> None:
         """Wait for the rest of the request, or for the next one."""

@@ -131,7 +131,7 @@ class PredictionLog:
         rows = len(batch.outputs.prediction)
         share = self.settings.sampling
         if share < 1:
-            requests = [one for one in requests if random() < share]  # noqa: S311  no secret
+            requests = [one for one in requests if random() < share]  # noqa: S311  no secret  # nosec B311
             rows = sum([one.rows.stop - one.rows.start for one in requests])
         if not rows:
             return

@@ -17,8 +17,7 @@ from model_name.errors import BusyError, DataError, DependencyError, ModelNameEr
 from model_name.serving.batching import LARGE, Answer, Batcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.v1 import V1Request
-from model_name.serving.protocols.v2 import V2Request
+from model_name.serving.refusals import AbandonedError
 from model_name.serving.requests import Answered, Request
 from tests.serving.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
@@ -234,8 +233,15 @@ class Gone:
         return True
 
 
-@pytest.mark.parametrize("how", ["cancelled", "closed", "too long"])
-def test_what_nobody_waits_for_is_never_computed(how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "kind", "reason"),
+    [
+        pytest.param("cancelled", asyncio.CancelledError, "", id="cancelled"),
+        pytest.param("closed", AbandonedError, "the client has left", id="closed"),
+        pytest.param("too long", DependencyError, "the answer takes too long", id="too long"),
+    ],
+)
+def test_what_nobody_waits_for_is_never_computed(how: str, kind: type[BaseException], reason: str) -> None:
     async def scenario(noted: Noted) -> None:
         first = await noted.ask_first()
         requests = [row(number=number) for number in (10, 20, 30)]
@@ -255,10 +261,10 @@ def test_what_nobody_waits_for_is_never_computed(how: str) -> None:
         noted.plane.gate.set()
         await first
         assert predictions(await kept) == [12.5] * 2
-        if how == "too long":
-            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-                assert isinstance(outcome, DependencyError)
-                assert (outcome.http_status, outcome.message) == (503, "the answer takes too long")
+        noted.batcher.tidy()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [(type(outcome), str(outcome)) for outcome in outcomes] == [(kind, reason)] * 3
+        assert (noted.batcher.waiting, noted.batcher.waiting_bytes) == (set(), 0)
 
     assert scene(scenario).plane.rows == [1, 2]
 
