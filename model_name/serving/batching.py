@@ -20,8 +20,7 @@ from model_name.serving.requests import Answered, Reply, Request, answer
 logger = logging.getLogger("model_name.serving")
 
 LIBC = ctypes.CDLL(None)
-LARGE = 8 * 1024  # bytes of a body, from where on it would keep small ones waiting
-LARGE_THREADS = 2  # one is in the forward pass, which needs no interpreter, while the other reads the next request
+LARGE = 64 * 1024  # bytes of a body, from where on it would keep small ones waiting
 LITTER = 2**20  # bytes of a body that leaves memory to be given back
 
 
@@ -73,7 +72,7 @@ class Batcher:
         self.waiting_bytes = 0
         self._has_litter = False
         self._small = Lane("small", limits.batch_requests, self._compute)
-        self._large = Lane("large", 1, self._compute, threads=LARGE_THREADS)
+        self._large = Lane("large", 1, self._compute)
 
     @property
     def queued(self) -> int:
@@ -149,18 +148,17 @@ class Batcher:
 
 
 class Lane:
-    """Threads that take what waits, compute it, and take what has come meanwhile."""
+    """A thread that takes what waits, computes it, and takes what has come meanwhile."""
 
-    def __init__(self, name: str, most: int, compute: Callable[[Sequence[Waiting]], None], *, threads: int = 1) -> None:
-        """Compute at most so many at once, in so many threads."""
+    def __init__(self, name: str, most: int, compute: Callable[[Sequence[Waiting]], None]) -> None:
+        """Compute at most so many at once."""
         self.most = most
         self.compute = compute
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._gathered: list[Waiting] = []
         self._turns = 0
-        self._threads = [Thread(target=self._run, name=f"lane-{name}-{one}", daemon=True) for one in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._thread = Thread(target=self._run, name=f"lane-{name}", daemon=True)
+        self._thread.start()
 
     @property
     def depth(self) -> int:
@@ -176,10 +174,8 @@ class Lane:
 
     def close(self) -> None:
         """End after what is waiting."""
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._queue.put(None)
+        self._thread.join()
 
     def _hand_over(self) -> None:
         # A thread that began with the first request would take the interpreter from those who are about to come.

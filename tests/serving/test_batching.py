@@ -17,6 +17,8 @@ from model_name.errors import BusyError, DataError, DependencyError, ModelNameEr
 from model_name.serving.batching import LARGE, Answer, Batcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.protocols.v1 import V1Request
+from model_name.serving.protocols.v2 import V2Request
 from model_name.serving.refusals import AbandonedError
 from model_name.serving.requests import Answered, Request
 from tests.serving.manifests import EXAMPLE, manifest_of, plane_of, table_of
