@@ -13,6 +13,7 @@ if __name__ == "__main__":
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from model_name.serving import logs
@@ -42,6 +43,7 @@ def serve(args: Namespace) -> None:
     """
     address_of(args)
     logs.configure(args)
+    load = partial(load_plane, threads=args.forward_threads)
     plane = load(args.bundle)
     telemetry = Telemetry(args.slot)
     watcher = Watcher(telemetry, log_of(args))
@@ -49,9 +51,9 @@ def serve(args: Namespace) -> None:
     run(args, batcher, telemetry, directory=args.bundle, load=load, watcher=watcher)
 
 
-def load(directory: Path) -> DataPlane:
+def load_plane(directory: Path, *, threads: int) -> DataPlane:
     """A bundle that has answered its own example."""
-    plane = DataPlane(Bundle.load(directory, threads=1))
+    plane = DataPlane(Bundle.load(directory, threads=threads))
     plane.warm_up()
     return plane
 
