@@ -70,7 +70,7 @@ def batch(
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     """All records below a folder."""
-    return [json.loads(line) for file in files(folder) for line in file.read_text("utf-8").splitlines()]
+    return [json.loads(line) for file in files(folder) for line in file.read_bytes().splitlines()]
 
 
 def files(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """The parts of a server, put together."""
 
+import ctypes
 import gc
 import os
 import sys
@@ -36,6 +37,8 @@ from model_name.serving.watching import Watcher
 LOG_SECONDS = 5.0  # to write what waits to be written at the end
 SWITCH_SECONDS = 0.0005  # a tenth of Python's: requests come in while others are computed, so that batches grow
 COLLECT = (20_000, 20, 20)  # new objects, and collections of the younger generation, before a generation is looked at
+M_MMAP_THRESHOLD = -3  # of malloc.h
+LARGE_BLOCK = 2**20  # bytes
 TOKEN = "MODEL_NAME_TOKEN"  # noqa: S105  its name  # nosec B105
 
 
@@ -105,6 +108,7 @@ def run(
         tick=tick,
     )
     share_interpreter()
+    return_large_blocks()
     watcher.start()
     server.run()
     batcher.close()
@@ -121,6 +125,15 @@ def share_interpreter() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT)
+
+
+def return_large_blocks() -> None:
+    """Have glibc map large blocks by themselves, and so return them when they are freed.
+
+    After the first it would take them from the heap of a thread, of which it keeps as much as it ever had.
+    """
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def routes_of_kserve(args: Namespace, name: str) -> Application:

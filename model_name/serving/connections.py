@@ -73,6 +73,7 @@ class Connection(HttpToolsProtocol):
     waiting_since: float | None = None
     is_idle = True
     _is_in_head = False
+    _running: Any = None  # the request that is answered; of several that have come, not the last one
     _unread = 0  # bytes since something was understood: of headers, trailers or extensions of chunks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -81,6 +82,13 @@ class Connection(HttpToolsProtocol):
         self.waiting_since = monotonic()
         self.extensions = {"model_name.connection": transport}
         self._corked = Corked(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Have nobody write to it any more."""
+        super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Read, and refuse what is no HTTP or has no end."""
@@ -146,6 +154,10 @@ class Connection(HttpToolsProtocol):
         """Whether it is one that is kept alive."""
         return self.cycle is not None
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _wants_upgrade(self) -> bool:
         """Whether a request asks to go on in another protocol."""
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
@@ -169,7 +181,8 @@ class Connection(HttpToolsProtocol):
             cycle.keep_alive = False  # the requests before it are answered
             self.flow.pause_reading()
             return
-        if cycle is not None and cycle.response_complete and cycle.more_body:  # the rest of what has been answered
+        if cycle is not None and cycle.more_body and (cycle.response_complete or cycle is not self._running):
+            # The rest of what has been answered, or of what is not to be answered yet.
             self.transport.close()
             return
         body = orjson.dumps({"error": reason})

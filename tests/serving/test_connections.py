@@ -143,6 +143,32 @@ def test_pipelined_requests_are_answered_in_their_order(servers: dict[str, Serve
     assert [answer.status for answer in answers(raw)] == [200, 200, 400] * 20
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(b"", id="that goes away"),
+        pytest.param(b"\x00", id="with garbage behind them"),
+        pytest.param(http("POST", PREDICT, None, "transfer-encoding: chunked") + b"x\r\n", id="with a broken body"),
+        pytest.param(http("POST", PREDICT, None, "content-length: 9"), id="with half a body"),
+    ],
+)
+def test_a_client_of_many_requests_leaves_no_trace_in_the_log(
+    bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row], end: bytes
+) -> None:
+    # Given a client that does not read what it has asked for
+    server = start_server(bundles["regression"].directory, "regression", "--drain_seconds", "0").wait()
+    request = http("POST", PREDICT, json.dumps({"instances": [*rows] * 500}).encode())
+    for _ in range(30):
+        with connected(server.http_port) as connection:
+            send(connection, [LIVE + request * 3 + LIVE, end])
+            time.sleep(0.01)
+    # When the server ends
+    assert server.client.post(PREDICT, json={"instances": rows}).status_code == 200
+    server.stop()
+    # Then there was nothing to tell of
+    assert "Traceback" not in server.output()
+
+
 def test_a_trailer_is_no_header(servers: dict[str, Server], body: bytes) -> None:
     chunked = b"%x\r\n%b\r\n0\r\ncontent-encoding: gzip\r\nx-request-id: late\r\n\r\n" % (len(body), body)
     request = http("POST", PREDICT, None, "transfer-encoding: chunked", "connection: close")
