@@ -33,7 +33,7 @@ def mlflow_split(rows: Rows) -> str:
 
 def grpc(rows: Rows, subject: Subject) -> bytes:
     """A message of V2 with typed contents, as it goes over the wire: flag, length, ModelInferRequest."""
-    from tritonclient.grpc import service_pb2  # type: ignore[import-untyped]
+    from kserve.protocol.grpc import grpc_predict_v2_pb2 as service_pb2
 
     request = service_pb2.ModelInferRequest(model_name=subject.name)
     for name, datatype in subject.datatypes.items():
@@ -64,7 +64,7 @@ def read_v2(reply: bytes) -> list[float]:
 def read_grpc(reply: bytes) -> list[float]:
     """The predictions of a ModelInferResponse, typed or raw."""
     import numpy as np
-    from tritonclient.grpc import service_pb2
+    from kserve.protocol.grpc import grpc_predict_v2_pb2 as service_pb2
 
     response = service_pb2.ModelInferResponse.FromString(reply)
     if response.raw_output_contents:

@@ -4,7 +4,7 @@ import json
 import struct
 
 import pytest
-from tritonclient.grpc import service_pb2
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as service_pb2
 
 from benchmarks.servers import protocols
 from benchmarks.servers.subject import Subject
