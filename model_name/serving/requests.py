@@ -220,8 +220,8 @@ def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, lis
     if len(tables) == 1:
         return tables[0], [slice(0, lengths[0])]
     for table, length in zip(tables, lengths, strict=True):
-        if any(len(values) != length for values in table.values()):
-            raise DataError("the tensors of one request differ in length")  # each alone is told which
+        if not plane.names <= table.keys() or any(len(values) != length for values in table.values()):
+            raise DataError("a tensor of one request is missing or differs in length")  # each alone is told which
     if all(table.keys() == plane.names for table in tables):
         by_name = ((name, [_plain(table[name]) for table in tables]) for name in plane.inputs)
         return {name: [*chain.from_iterable(values)] for name, values in by_name}, _parts(list(map(range, lengths)))

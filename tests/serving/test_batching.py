@@ -17,10 +17,11 @@ from model_name.errors import BusyError, DataError, DependencyError, ModelNameEr
 from model_name.serving.batching import LARGE, Answer, Batcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.protocols.tensors import DATATYPES
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import V2Request
 from model_name.serving.refusals import AbandonedError
-from model_name.serving.requests import Answered, Request
+from model_name.serving.requests import Answered, Request, answer
 from tests.serving.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
 POISON = 13.0  # an area that breaks the model
@@ -341,3 +342,17 @@ def test_the_end_comes_after_what_waits() -> None:
     assert np.sum(noted.plane.rows) == 404
     left = [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("lane-")]
     assert left == []
+
+
+def test_a_column_that_is_missing_is_not_made_up_in_a_batch() -> None:
+    plane = plane_of(manifest_of(table_of()))
+    names = [name for name in EXAMPLE if name in plane.names]
+    bodies = [{"inputs": [tensor_of(name, plane) for name in names[skip:]]} for skip in (0, 1, len(names))]
+    requests = [V2Request(json.dumps(body).encode(), "1", name="flats") for body in bodies]
+    good, *bad = answer(plane, requests, Limits()).replies
+    assert json.loads(good)["outputs"]
+    assert all(isinstance(reply, DataError) and "column is missing" in reply.message for reply in bad)
+
+
+def tensor_of(name: str, plane: DataPlane) -> dict[str, Any]:
+    return {"name": name, "shape": [1], "datatype": DATATYPES[plane.kinds[name]][0], "data": [EXAMPLE[name]]}
