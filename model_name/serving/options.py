@@ -44,7 +44,7 @@ def make_parser(prog: str, description: str | None) -> ArgumentParser:
     add("--host", default="0.0.0.0", help="The interface to listen on.")  # noqa: S104  as KServe does  # nosec B104
     add("--slot", default=os.environ.get(SLOT, ""), help=f"blue or green, for metrics and logs; {SLOT} else.")
     add("--access_log", type=strtobool, default=False, help="Log a line a request.")
-    add("--forward_threads", type=int, default=2, help="Of one forward pass; 0 takes all processors of the machine.")
+    add("--forward_threads", type=int, default=1, help="Of one forward pass; 0 takes all processors of the machine.")
     add("--drain_seconds", type=float, default=3.0, help="From SIGTERM until no new work is taken.")
     add("--grace_seconds", type=float, default=30.0, help="From there until what is not answered is dropped.")
     add("--watch_seconds", type=float, default=5.0, help="Between two looks for a new bundle; 0 never looks.")
