@@ -223,7 +223,7 @@ def serve(
     name: Name = "",
     mlflow: Tracking = DEFAULT_MLFLOW,
 ) -> None:
-    """Serve a version over REST and gRPC; further options are those of `python -m model_name.serving --help`."""
+    """Serve a version over REST and gRPC; further options, as --option=value, are those of `python -m model_name.serving`."""
     from model_name.io.folders import fetch
 
     if explainer and bundle:
