@@ -223,9 +223,12 @@ def serve(
     name: Name = "",
     mlflow: Tracking = DEFAULT_MLFLOW,
 ) -> None:
-    """Serve a version over REST and gRPC; further options, as --option=value, are those of `python -m model_name.serving`."""
+    """Serve a version over REST and gRPC; further options are those of `python -m model_name.serving --help`."""
     from model_name.io.folders import fetch
 
+    further = list(context.args)
+    if ref.startswith("-"):  # without a version, the first option of the server stands in its place
+        ref, further = "champion", [ref, *further]
     if explainer and bundle:
         raise ConfigError("--explainer: a bundle has no model to explain", hint="name a version instead of --bundle")
     if explainer:
@@ -234,7 +237,7 @@ def serve(
         folder = fetch(bundle) if bundle else str(registry(name, mlflow).bundle(ref).resolve())
         server = ["model_name.serving", "--bundle", folder, "--grpc_port", str(grpc_port)]
     # A process of its own: a predictor never imports what training needs. It takes this one's place and signals.
-    command = [sys.executable, "-m", *server, "--host", host, "--http_port", str(http_port), *context.args]
+    command = [sys.executable, "-m", *server, "--host", host, "--http_port", str(http_port), *further]
     os.execv(sys.executable, command)  # noqa: S606  our own  # nosec B606
 
 
