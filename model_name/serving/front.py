@@ -79,10 +79,10 @@ class Front:
         }
         self._routes: dict[str, dict[str, Route]] = {
             **self._verbs(v1, v2),
-            v1: {"GET": Route("ready", "v1", self._v1_ready, is_open=True)},
+            v1: {"GET": Route("ready", "v1", self._ready, is_open=True)},
             "/v2": {"GET": Route("metadata", "v2", self._server_metadata)},
             v2: {"GET": Route("metadata", "v2", self._model_metadata)},
-            f"{v2}/ready": {"GET": Route("ready", "v2", self._v2_ready, is_open=True)},
+            f"{v2}/ready": {"GET": Route("ready", "v2", self._ready, is_open=True)},
             "/metrics": {"GET": Route("metrics", "http", self._metrics, is_open=True)},
             **{
                 path: {"GET": Route("health", "v2", partial(_probe, path, is_), is_open=True)}
@@ -115,15 +115,7 @@ class Front:
         self.service.telemetry.answered(
             scope.get(PROTOCOL, route.protocol), route.name, answer.status, perf_counter() - started
         )
-        body, status, content_type, more, manifest = answer
-        headers = [
-            (b"content-type", content_type),
-            (b"content-length", str(len(body)).encode()),
-            *self._standing(manifest),
-            *more,
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await _send(send, answer, self._standing(answer.manifest))
 
     def _standing(self, manifest: Manifest | None) -> Headers:
         """The headers of every answer: who made it, and what browsers must not do with it."""
@@ -188,17 +180,23 @@ class Front:
 
     async def _predict(self, scope: Scope, receive: Receive) -> Http:
         headers = dict(scope["headers"])
+        if not is_event(headers):
+            return await self._v1(scope, receive, headers)
         body = await read_body(headers, receive, self.service.batcher.limits)
-        request_id = self._request_id(headers)
-        if is_event(headers):
-            scope[PROTOCOL] = EventRequest.protocol
-            event = EventRequest(body, request_id, headers=headers, name=self.service.name)
-            answer = await self._answer(scope, event)
-            reply: EventReply = answer.reply
-            return Http(reply.body, 200, reply.content_type, [*reply.headers, _id_header(event.id)], answer.manifest)
-        request = V1Request(body, request_id)
+        scope[PROTOCOL] = EventRequest.protocol
+        event = EventRequest(body, self._request_id(headers), headers=headers, name=self.service.name)
+        answer = await self._answer(scope, event)
+        reply: EventReply = answer.reply
+        return Http(reply.body, 200, reply.content_type, [*reply.headers, _id_header(event.id)], answer.manifest)
+
+    async def _explain(self, scope: Scope, receive: Receive) -> Http:
+        return await self._v1(scope, receive, dict(scope["headers"]))
+
+    async def _v1(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]) -> Http:
+        body = await read_body(headers, receive, self.service.batcher.limits)
+        request = V1Request(body, self._request_id(headers))
         answer = await self._answer(scope, request)
-        return Http(answer.reply, 200, JSON, [_id_header(request_id)], answer.manifest)
+        return Http(answer.reply, 200, JSON, [_id_header(request.id)], answer.manifest)
 
     async def _infer(self, scope: Scope, receive: Receive, version: str = "") -> Http:
         headers = dict(scope["headers"])
@@ -219,13 +217,6 @@ class Front:
         request.connection = scope.get("extensions", {}).get("model_name.connection")
         return await self.service.batcher.answer(request)
 
-    async def _explain(self, scope: Scope, receive: Receive) -> Http:
-        headers = dict(scope["headers"])
-        body = await read_body(headers, receive, self.service.batcher.limits)
-        request = V1Request(body, self._request_id(headers))
-        answer = await self._answer(scope, request)
-        return Http(answer.reply, 200, JSON, [_id_header(request.id)], answer.manifest)
-
     async def _unserved(self, scope: Scope, receive: Receive) -> Http:
         if self.service.verb == "predict":
             raise UnservedError(f"{self.service.name} predicts; its explainer is another server")
@@ -236,12 +227,9 @@ class Front:
         await self.service.repository.change(name, change)
         return Http(orjson.dumps({"name": name, change: True}))
 
-    async def _v1_ready(self, scope: Scope, receive: Receive) -> Http:
+    async def _ready(self, scope: Scope, receive: Receive) -> Http:
         is_ready = self.service.state.is_ready
         return Http(orjson.dumps({"name": self.service.name, "ready": is_ready}), 200 if is_ready else 503)
-
-    async def _v2_ready(self, scope: Scope, receive: Receive) -> Http:
-        return await self._v1_ready(scope, receive)
 
     async def _server_metadata(self, scope: Scope, receive: Receive) -> Http:
         return Http(orjson.dumps(self.service.about))
@@ -274,7 +262,7 @@ class Front:
             self.service.guard.check(scope["headers"])
             await self.rest(scope, receive, send_with_headers)
         except ModelNameError as err:
-            await _send(send_with_headers, refusal(err))
+            await _send(send_with_headers, refusal(err), [])
         finally:
             self.service.telemetry.in_flight -= 1
             self.service.telemetry.answered("http", "other", status, perf_counter() - started)
@@ -298,9 +286,10 @@ def error_body(err: ModelNameError) -> bytes:
     return orjson.dumps({"error": told(err)})
 
 
-async def _send(send: Send, answer: Http) -> None:
-    headers = [(b"content-type", answer.content_type), (b"content-length", str(len(answer.body)).encode())]
-    await send({"type": "http.response.start", "status": answer.status, "headers": [*headers, *answer.headers]})
+async def _send(send: Send, answer: Http, standing: Headers) -> None:
+    length = (b"content-length", str(len(answer.body)).encode())
+    headers = [(b"content-type", answer.content_type), length, *standing, *answer.headers]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 
 
