@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from model_name import __version__
+from model_name.commands import kafka
+from model_name.commands.jobs import run_job
 from model_name.errors import ConfigError
 from model_name.io.options import AsJson, Budget, Sets, with_budget
-from model_name.io.processes import REFUSED, guarded, set_up
+from model_name.io.processes import guarded, set_up
 
 if TYPE_CHECKING:
     from model_name.io.registries import Registry, Version
-    from model_name.jobs.base import Job
 
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ audit = typer.Typer(
 )
 app.add_typer(models)
 app.add_typer(audit)
+app.add_typer(kafka.app)
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="An alias, a version number, a semantic version or `latest`.")]
 Name = Annotated[str, typer.Option("--name", help="The registered model; may be left out if there is only one.")]
@@ -239,18 +241,6 @@ def serve(
     # A process of its own: a predictor never imports what training needs. It takes this one's place and signals.
     command = [sys.executable, "-m", *server, "--host", host, "--http_port", str(http_port), *further]
     os.execv(sys.executable, command)  # noqa: S606  our own  # nosec B606
-
-
-def run_job(job: "Job", *, as_json: bool) -> None:
-    """Run a job with its services and print its result; exits with 3 where the gate refused."""
-    from model_name.io.console import show
-
-    with job:
-        result = job.run()
-    found = result.model_dump(mode="json", exclude=set() if as_json else set(result.DETAILS))
-    show(f"{job.KIND} of {job.name}", found, as_json=as_json)
-    if not result.accepted:
-        raise typer.Exit(REFUSED)
 
 
 def registry(name: str, mlflow_uri: str) -> "Registry":

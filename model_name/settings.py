@@ -27,6 +27,7 @@ JOBS = {
     "PromotionJob": "promotion",
     "ReportJob": "reports",
     "InferenceJob": "inference",
+    "KafkaInferenceJob": "kafkainference",
     "NotificationJob": "notification",
 }
 """The kinds of job and their modules; one is imported when it is asked for, because they need heavy libraries."""

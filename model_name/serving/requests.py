@@ -164,7 +164,7 @@ class Batch:
         return self.questions
 
     def predict(self, positions: Sequence[int], level: float | None) -> None:
-        """Answer the requests at some positions together, or each alone where one of them is bad."""
+        """Answer the requests at some positions together; where one of them is bad, by halves until it is alone."""
         plane = self.plane
         try:
             table, rows = _joined([self.questions[position] for position in positions], plane)
@@ -176,8 +176,9 @@ class Batch:
             if len(positions) == 1:
                 self.answered.replies[positions[0]] = err
                 return
-            for position in positions:
-                self.predict([position], level)
+            middle = len(positions) // 2
+            self.predict(positions[:middle], level)
+            self.predict(positions[middle:], level)
             return
         columns |= plane.others(table)
         if len(positions) == 1:

@@ -1,12 +1,24 @@
 """What is noted of each batch that was answered: in the metrics, and in the prediction log."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import time
 
+from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.predictions import AnsweredBatch, AnsweredRequest, PredictionLog
-from model_name.serving.requests import Answered, Request
+from model_name.serving.requests import Answered, Group, Request
 from model_name.serving.telemetry import Telemetry
+
+
+def put(log: PredictionLog, manifest: Manifest, groups: Iterable[Group]) -> None:
+    """Have the log write what is answered just now."""
+    now = time()
+    for group in groups:
+        asked = tuple(
+            AnsweredRequest(one.id, one.protocol, one.received, now - one.received, rows)
+            for one, rows in zip(group.requests, group.rows, strict=True)
+        )
+        log.put(AnsweredBatch(manifest, group.columns, group.outputs, asked))
 
 
 class Watcher:
@@ -28,16 +40,10 @@ class Watcher:
     def __call__(self, plane: DataPlane, requests: Sequence[Request], answered: Answered) -> None:
         """Note a batch."""
         self.telemetry.batch_requests.observe(len(requests))
-        now = time()
         for group in answered.groups:
             self.telemetry.batch_rows.observe(len(group.outputs.prediction))
-            if self.log is None:
-                continue
-            asked = tuple(
-                AnsweredRequest(one.id, one.protocol, one.received, now - one.received, rows)
-                for one, rows in zip(group.requests, group.rows, strict=True)
-            )
-            self.log.put(AnsweredBatch(plane.bundle.manifest, group.columns, group.outputs, asked))
+        if self.log is not None:
+            put(self.log, plane.bundle.manifest, answered.groups)
 
     def start(self) -> None:
         """Begin to write."""

@@ -78,7 +78,7 @@ class EventRequest(Request):
         event = json.parse(self.body)
         body, document, inside = self.body, event, ""
         if self.is_structured:
-            document, inside = self._read_structured(event), "data"
+            (self.attributes, document), inside = read_structured(event), "data"
         else:
             self._read_headers()
         if isinstance(document, str | bytes):  # JSON within: the SDK for Python writes data so that are a text
@@ -92,18 +92,7 @@ class EventRequest(Request):
 
     def write(self, outputs: Outputs, manifest: Manifest) -> EventReply:
         """As of `Request`."""
-        kept = {name: value for name, value in self.attributes.items() if name not in OURS}
-        attributes = {
-            "specversion": "1.0",
-            "id": self.id,
-            "source": f"io.kserve.inference.{quote(self.name, safe='')}",
-            "type": REPLY_TYPE,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "requestsource": self.attributes["source"],
-            "modelversion": manifest.version,
-            "modelsemver": manifest.semver,
-        }
-        attributes = kept | attributes
+        attributes = reply_to(self.attributes, self.name, manifest)
         data = predictions(outputs)
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON.decode(), "data": data}
@@ -117,12 +106,38 @@ class EventRequest(Request):
             if name.startswith(PREFIX):
                 self.attributes[name.removeprefix(PREFIX).decode("latin-1")] = _text_of(name, value)
 
-    def _read_structured(self, event: Any) -> Any:
-        """The attributes, where the body is the whole event; returns its data."""
-        if not isinstance(event, dict):
-            raise DataError("the event is not an object")
-        self.attributes = {name: value for name, value in event.items() if name not in ("data", "data_base64")}
-        return _unpacked(event) if "data_base64" in event else event.get("data")
+
+def reply_to(attributes: Mapping[str, Any], name: str, manifest: Manifest) -> dict[str, Any]:
+    """The attributes of the event that answers one.
+
+    Args:
+        attributes: Of the event, of which at least `id` and `source` are needed.
+        name: Of the model.
+        manifest: Of what answered.
+    """
+    kept = {name: value for name, value in attributes.items() if name not in OURS}
+    return kept | {
+        "specversion": "1.0",
+        "id": attributes["id"],
+        "source": f"io.kserve.inference.{quote(name, safe='')}",
+        "type": REPLY_TYPE,
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "requestsource": attributes["source"],
+        "modelversion": manifest.version,
+        "modelsemver": manifest.semver,
+    }
+
+
+def read_structured(event: Any) -> tuple[dict[str, Any], Any]:
+    """The attributes and the data of an event in structured mode.
+
+    Raises:
+        DataError: It is no object, or its data are not what they say.
+    """
+    if not isinstance(event, dict):
+        raise DataError("the event is not an object")
+    attributes = {name: value for name, value in event.items() if name not in ("data", "data_base64")}
+    return attributes, _unpacked(event) if "data_base64" in event else event.get("data")
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> None:
@@ -165,6 +180,10 @@ def _text_of(name: bytes, value: bytes) -> str:
 
 
 def encoded(value: Any) -> bytes:
-    """A value as a header holds it."""
-    text = str(value).lower() if isinstance(value, bool) or value is None else str(value)
-    return UNPRINTABLE.sub(lambda found: quote(found[0], safe=""), text).encode("ascii")
+    """A value as a header of HTTP holds it."""
+    return UNPRINTABLE.sub(lambda found: quote(found[0], safe=""), spelled(value)).encode("ascii")
+
+
+def spelled(value: Any) -> str:
+    """A value of an attribute as a text."""
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)

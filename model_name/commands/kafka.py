@@ -1,0 +1,58 @@
+"""`model-name kafka ...`. Everything heavy is imported by the command that needs it."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from model_name.commands.jobs import run_job
+from model_name.io.options import AsJson, Sets
+
+app = typer.Typer(
+    name="kafka",
+    help="Predict from one topic of Kafka to another, exactly once, and look after it.",
+    no_args_is_help=True,
+)
+
+Servers = Annotated[str, typer.Option("--bootstrap-servers", metavar="HOST:PORT", help="Several separated by commas.")]
+
+
+@app.command()
+def run(
+    confs: Annotated[
+        list[str], typer.Argument(metavar="[CONF...]", help="Config files of KIND KafkaInferenceJob; options win.")
+    ] = [],  # noqa: B006
+    bundle: Annotated[str, typer.Option(help="The bundle's folder, or any fsspec URL of it.")] = "",
+    bootstrap_servers: Servers = "",
+    input_: Annotated[str, typer.Option("--input", metavar="TOPIC", help="Of the records.")] = "",
+    output: Annotated[str, typer.Option(metavar="TOPIC", help="Of the results.")] = "",
+    dead_letter: Annotated[str, typer.Option(metavar="TOPIC", help="Of the records without a result.")] = "",
+    group: Annotated[str, typer.Option(metavar="NAME", help="The workers that share the input.")] = "",
+    delivery: Annotated[str, typer.Option(help="exactly_once; at_least_once for brokers without transactions.")] = "",
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Answer the records of a topic until SIGTERM; `--set job.KEY=VALUE` sets what has no option of its own."""
+    given = {
+        "bundle": bundle,
+        "bootstrap_servers": bootstrap_servers,
+        "input": input_,
+        "output": output,
+        "dead_letter": dead_letter,
+        "group": group,
+        "delivery": delivery,
+    }
+    pairs = [*sets, *(f"job.{name}={value}" for name, value in given.items() if value)]
+    if confs:
+        from model_name.settings import load_job
+
+        run_job(load_job(confs, pairs), as_json=as_json)
+        return
+    from model_name.io.console import show
+    from model_name.io.services import LoggerService
+    from model_name.streams.configs import read_settings
+    from model_name.streams.running import work
+
+    settings = read_settings(pairs)
+    LoggerService().start()
+    show("The worker has stopped", asdict(work(settings)), as_json=as_json)

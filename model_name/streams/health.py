@@ -1,0 +1,63 @@
+"""The probes and the metrics of a worker, over HTTP: `/healthz`, `/readyz`, `/metrics`."""
+
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from model_name.errors import ConfigError
+
+PLAIN = "text/plain; charset=utf-8"
+Probe = Callable[[], str]
+"""What is wrong, in words; nothing where all is well."""
+
+
+class HealthServer:
+    """Answers probes from a thread of its own, so that a stuck worker can be seen to be stuck."""
+
+    def __init__(self, host: str, port: int, *, live: Probe, ready: Probe, registry: CollectorRegistry) -> None:
+        """Listen.
+
+        Raises:
+            ConfigError: The port is taken.
+        """
+        probes = {"/healthz": live, "/readyz": ready}
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 5  # a client that sends nothing keeps no thread
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    self.answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                elif path in probes:
+                    wrong = probes[path]()
+                    self.answer(503 if wrong else 200, f"{wrong or 'ok'}\n".encode(), PLAIN)
+                else:
+                    self.answer(404, b"there are /healthz, /readyz and /metrics\n", PLAIN)
+
+            def answer(self, status: int, body: bytes, content_type: str) -> None:
+                self.send_response(status)
+                self.send_header("content-type", content_type)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as err:
+            raise ConfigError(f"http_port {port}: {err.strerror}", hint="name another port, or 0 for none") from err
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._server.shutdown()
+        self._server.server_close()

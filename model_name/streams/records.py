@@ -1,0 +1,214 @@
+"""A record of Kafka as a request, and its result as a record.
+
+The value is JSON: a row as an object, rows as an array of objects, or a body of V1, `{"instances": [...]}`. It may be
+the data of a CloudEvent, in binary mode (attributes in `ce_` headers, as its binding for Kafka has them, or in `ce-`
+headers, as some bridges leave those of HTTP) or in structured mode.
+
+The result is a body of V1, in the mode of the record; a plain record gets an event in binary mode. It keeps the
+record's key and headers. Its event correlates as that of HTTP does, and its headers say of which record it is the
+result: `source-topic`, `source-partition` and `source-offset`, and `model-semver` by which version.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+
+from model_name.core.schemas import Outputs
+from model_name.errors import DataError
+from model_name.serving.bundle import Manifest
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.limits import Limits
+from model_name.serving.protocols import json
+from model_name.serving.protocols.cloudevents import check_attributes, read_structured, reply_to, spelled
+from model_name.serving.protocols.v1 import check_names, predictions, read_instances
+from model_name.serving.requests import Question, Request
+
+Headers = list[tuple[str, bytes]]
+
+CONTENT_TYPE = "content-type"
+JSON = "application/json"
+STRUCTURED = "application/cloudevents+json"
+PREFIXES = ("ce_", "ce-")
+DEAD_LETTER = "dead-letter-"
+SOURCE = "source-"
+SEMVER = "model-semver"
+VERSION = "model-version"
+OWN = frozenset({f"{SOURCE}topic", f"{SOURCE}partition", f"{SOURCE}offset", SEMVER, VERSION, CONTENT_TYPE})
+"""Headers that a result has of its own."""
+
+
+class Record(Protocol):
+    """What a consumer hands out."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class Source(NamedTuple):
+    """Where a record lies."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A record that is to be written."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class RecordRequest(Request):
+    """A record whose value asks for predictions."""
+
+    protocol = "kafka"
+
+    def __init__(self, record: Record, *, name: str) -> None:
+        """Take the record.
+
+        Args:
+            record: As it was polled.
+            name: Of the model.
+        """
+        super().__init__(f"partition:{record.partition}/offset:{record.offset}", len(record.value or b""))
+        self.record = record
+        self.name = name
+        self.attributes: dict[str, Any] = {}
+        self.prefix = PREFIXES[0]
+        self.is_structured = False
+
+    @property
+    def source(self) -> Source:
+        """Where the record lies."""
+        return Source(self.record.topic, self.record.partition, self.record.offset)
+
+    def read(self, plane: DataPlane, limits: Limits) -> Question:
+        """As of `Request`."""
+        body = self.record.value
+        if body is None:
+            raise DataError("the record is a tombstone: it has no value")
+        limits.check_body(len(body))
+        self._read_headers()
+        document = event = json.parse(body)
+        if self.is_structured:
+            self.attributes, document = read_structured(event)
+        if self.attributes:
+            check_attributes(self.attributes)
+            self.id = self.attributes["id"]
+        if isinstance(document, str | bytes):  # JSON within, as some clients leave it
+            body = document.encode() if isinstance(document, str) else document
+            document = event = json.parse(body)
+        if isinstance(document, dict) and "instances" in document and "instances" not in plane.kinds:
+            question = read_instances(document, limits)
+            check_names(body, event, "data" if event is not document else "")
+            return question
+        rows = document if isinstance(document, list) else [document]
+        if not all(type(row) is dict for row in rows):
+            raise DataError('the value is neither an object, nor an array of objects, nor {"instances": [...]}')
+        limits.check_rows(len(rows))
+        check_twice(body, event, sum(map(len, rows)))
+        return Question(rows=rows)
+
+    def write(self, outputs: Outputs, manifest: Manifest) -> Message:
+        """As of `Request`."""
+        record, data = self.record, predictions(outputs)
+        attributes = reply_to({"id": self.id, "source": record.topic} | self.attributes, self.name, manifest)
+        headers = self._kept_headers()
+        headers += coordinates(self.source, SOURCE)
+        headers += [(SEMVER, manifest.semver.encode()), (VERSION, manifest.version.encode())]
+        if self.is_structured:
+            event = attributes | {"datacontenttype": JSON, "data": data}
+            return Message(record.key, orjson.dumps(event), [*headers, (CONTENT_TYPE, STRUCTURED.encode())])
+        headers += [(self.prefix + name, spelled(value).encode()) for name, value in attributes.items()]
+        return Message(record.key, orjson.dumps(data), [*headers, (CONTENT_TYPE, JSON.encode())])
+
+    def _read_headers(self) -> None:
+        """The kind of the value, and the attributes where they are headers.
+
+        Raises:
+            DataError: The value is not JSON, or a header is not UTF-8.
+        """
+        kind = ""
+        for name, value in self.record.headers:
+            if name.lower() == CONTENT_TYPE:
+                kind = _text(name, value).partition(";")[0].strip().lower()
+            elif name.startswith(PREFIXES):
+                self.prefix = name[:3]
+                self.attributes[name[3:]] = _text(name, value)
+        self.is_structured = kind == STRUCTURED
+        if self.is_structured:
+            self.attributes = {}
+        elif kind and kind not in ("text/json", JSON) and not kind.endswith("+json"):
+            raise DataError(f"{CONTENT_TYPE}: {kind[:100]} is not JSON")
+
+    def _kept_headers(self) -> Headers:
+        """The headers of the record that are neither attributes of its event nor what a result has of its own."""
+        return [
+            (name, value or b"")
+            for name, value in self.record.headers
+            if not name.startswith((*PREFIXES, DEAD_LETTER)) and name.lower() not in OWN
+        ]
+
+
+def check_twice(body: bytes, event: Any, keys: int) -> None:
+    """Refuse a value in which a name comes twice.
+
+    Args:
+        body: The value.
+        event: It, parsed.
+        keys: How many its rows have.
+
+    Raises:
+        DataError: There is one.
+    """
+    more = len(event) if isinstance(event, dict) and "data" in event else 0
+    if (found := json.with_twice(body, keys + more)) is not None and (name := _first_twice(found)):
+        raise DataError(f"{name}: comes twice")
+
+
+def _first_twice(found: Any) -> str:
+    if isinstance(found, json.Twice):
+        return str(found)
+    inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+    return next(filter(None, map(_first_twice, inner)), "")
+
+
+def coordinates(source: Source, prefix: str) -> Headers:
+    """Headers that say where a record lies."""
+    topic, partition, offset = source
+    return [
+        (f"{prefix}topic", topic.encode()),
+        (f"{prefix}partition", b"%d" % partition),
+        (f"{prefix}offset", b"%d" % offset),
+    ]
+
+
+def source_of(headers: Sequence[tuple[str, bytes | None]], prefix: str) -> Source | None:
+    """What `coordinates` wrote; None where it is not there."""
+    found = {name.removeprefix(prefix): value for name, value in headers if name.startswith(prefix)}
+    try:
+        topic, partition, offset = (bytes(found[name] or b"").decode() for name in Source._fields)
+        return Source(topic, int(partition), int(offset))
+    except (KeyError, ValueError):  # of which wrong UTF-8 is one
+        return None
+
+
+def _text(name: str, value: bytes | None) -> str:
+    try:
+        return (value or b"").decode()
+    except UnicodeDecodeError as err:
+        raise DataError(f"{name}: is not UTF-8") from err

@@ -1,0 +1,364 @@
+"""The worker: polls, predicts and delivers, until it is told to stop.
+
+Three threads pass batches on, so that the next is polled and predicted while the last is committed: the caller's polls
+and decides, one predicts, one delivers. When a delivery fails, all that is under way is dropped and read again from
+the committed offsets, which is the one way back from whatever it was.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, repeat
+from threading import Event
+from time import monotonic, time
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from loguru import logger
+
+from model_name.errors import DependencyError
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.predictions import PredictionLog
+from model_name.serving.watching import put
+from model_name.streams.connections import Connection, describe, translated, unreachable
+from model_name.streams.delivery import AtLeastOnce, Delivery, ExactlyOnce, RefusedError
+from model_name.streams.lanes import Lane
+from model_name.streams.predicting import Predicted, Predictor, Topics
+from model_name.streams.records import Record
+from model_name.streams.settings import WorkerSettings
+from model_name.streams.telemetry import Telemetry
+
+POLL_SECONDS = 0.5  # that a poll waits for records, and a signal for the poll
+UNDER_WAY = 2  # batches: one is delivered while the next is predicted
+LAG_SECONDS = 1.0  # between two looks at how far behind it is
+PAUSES = (0.1, 0.3, 1.0, 2.0)  # seconds before each try to recover, the last one again and again
+MOST_FAILED = 5  # times in a row, of what may never end
+FETCH_BYTES = 16 * 2**20  # that wait in this process at most, from each broker
+FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
+FATAL = (
+    kafka_errors.AuthorizationError,
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedVersionError,
+    kafka_errors.InvalidTransactionTimeoutError,
+    kafka_errors.InvalidSessionTimeoutError,
+    kafka_errors.InconsistentGroupProtocolError,
+)
+"""What does not go away by trying again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records that share a commit.
+
+    Attributes:
+        records: By partition and in their order.
+        member: Of the group, when they were polled.
+        run: What of; those of an earlier run are dropped.
+    """
+
+    records: Mapping[TopicPartition, Sequence[Record]]
+    member: Any
+    run: int
+
+    @property
+    def offsets(self) -> dict[TopicPartition, int]:
+        """The next to be read."""
+        return {partition: records[-1].offset + 1 for partition, records in self.records.items()}
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a worker has done.
+
+    Attributes:
+        predicted: Records with a result.
+        dead_letters: Records without.
+        batches: Delivered.
+        failures: Batches that had to be read again.
+    """
+
+    predicted: int = 0
+    dead_letters: int = 0
+    batches: int = 0
+    failures: int = 0
+
+
+class DroppedError(Exception):
+    """The batch is of an earlier run."""
+
+
+class Worker:
+    """One member of the group.
+
+    Attributes:
+        totals: What it has done.
+        is_ready: Whether it takes part in the group.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        settings: WorkerSettings,
+        connection: Connection,
+        telemetry: Telemetry,
+        log: PredictionLog | None = None,
+    ) -> None:
+        """Connect, and check that all is there that is needed.
+
+        Args:
+            plane: What predicts; it should be warm.
+            settings: Of the worker, with the name of its instance.
+            connection: To the cluster.
+            telemetry: What is counted.
+            log: Where the predictions are noted, if they are.
+
+        Raises:
+            DependencyError: The cluster cannot be reached, or refuses.
+            NotFoundError: A topic does not exist.
+        """
+        self.settings = settings
+        self.connection = connection
+        self.telemetry = telemetry
+        self.log = log
+        self.totals = Totals()
+        self.is_ready = False
+        self.predictor = Predictor(plane, settings.limits)
+        partitions = connection.partitions([settings.input, settings.output, settings.dead_letter])
+        self.topics = Topics(settings.output, settings.dead_letter, partitions[settings.input], partitions)
+        self.consumer = self._consumer()
+        with translated(connection.servers):
+            kind = ExactlyOnce if settings.is_exact else AtLeastOnce
+            self.delivery: Delivery = kind(connection, settings, self.consumer)
+        self._predicting, self._delivering = Lane("predicting"), Lane("delivering")
+        self._under_way: deque[tuple[Future[Predicted], float]] = deque()
+        self._run = 0
+        self._failed_in_a_row = 0
+        self._beat = monotonic()
+        self._looked = 0.0
+        self._next: dict[TopicPartition, int] = {}
+
+    @property
+    def stuck_for(self) -> float:
+        """Seconds since it last made a step, or since the oldest batch began."""
+        begun = [since for _, since in list(self._under_way)]
+        return monotonic() - min([self._beat, *begun])
+
+    def run(self, stop: Event) -> None:
+        """Work until told to stop, and leave the group.
+
+        Args:
+            stop: Set by whoever wants it to end; what is under way is delivered first.
+
+        Raises:
+            DependencyError: The cluster refuses what the worker needs.
+        """
+        self.consumer.subscribe([self.settings.input], listener=Announcer(self))
+        try:
+            while not stop.is_set():
+                self.turn(stop)
+        finally:
+            self.finish()
+
+    def turn(self, stop: Event) -> None:
+        """One step: take what has come, see what was delivered, mend what failed."""
+        self._beat = monotonic()
+        try:
+            self._settle()
+            if len(self._under_way) < UNDER_WAY:
+                self._take(self.consumer.poll(timeout_ms=int(POLL_SECONDS * 1000)))
+            elif not wait([self._under_way[0][0]], POLL_SECONDS).done:
+                self._keep_membership()
+        except FATAL as err:
+            raise unreachable(self.connection.servers, err) from err
+        except RefusedError as err:  # a bare dead letter
+            raise DependencyError(f"{self.settings.dead_letter}: takes no dead letter: {err}") from err
+        except Exception as err:  # noqa: BLE001  the outermost loop: a broker that fails in a new way is tried again
+            self._recover(err, stop)
+
+    def _take(self, records: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        """Pass records on, if there are any."""
+        self.is_ready = self.is_ready or bool(self.consumer.assignment())
+        if records:
+            batch = Batch(records, self.consumer.group_metadata(), self._run)
+            for partition, polled in records.items():
+                self._next.setdefault(partition, polled[0].offset)
+            predicted = self._predicting.submit(self._predict, batch)
+            self._under_way.append((self._delivering.submit(self._deliver, batch, predicted), monotonic()))
+        if monotonic() - self._looked > LAG_SECONDS:
+            self._looked = monotonic()
+            ends = {partition: self.consumer.highwater(partition) for partition in self.consumer.assignment()}
+            self.telemetry.behind(
+                {partition: end - self._next.get(partition, end) for partition, end in ends.items() if end is not None}
+            )
+
+    def _consumer(self) -> KafkaConsumer:
+        settings = self.settings
+        return self.connection.consumer(
+            group_id=settings.group,
+            client_id=settings.instance,
+            auto_offset_reset=settings.start,
+            max_poll_records=settings.max_poll_records,
+            session_timeout_ms=int(settings.session_seconds * 1000),
+            heartbeat_interval_ms=int(settings.session_seconds * 1000 / 4),
+            partition_assignment_strategy=[StickyPartitionAssignor],
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=max(settings.max_record_bytes, 2**20),
+        )
+
+    def _predict(self, batch: Batch) -> Predicted:
+        if batch.run != self._run:
+            raise DroppedError
+        return self.predictor.predict([*chain.from_iterable(batch.records.values())])
+
+    def _deliver(self, batch: Batch, predicting: "Future[Predicted]") -> Predicted:
+        """Write what became of a batch; what the broker refuses becomes dead letters."""
+        predicted = predicting.result()
+        if batch.run != self._run:
+            raise DroppedError
+        started = monotonic()
+        while True:
+            try:
+                self.delivery.deliver(predicted.outgoing(self.topics), batch.offsets, batch.member)
+                break
+            except RefusedError as err:
+                if predicted.bare.intersection(err.positions):
+                    raise
+                logger.warning(
+                    "the broker refuses {} records: {}", len(err.positions), next(iter(err.positions.values()))
+                )
+                predicted.refuse(err)
+            except BaseException:
+                self._run += 1  # whatever follows on this lane was read too far
+                raise
+        self._next.update(batch.offsets)
+        self._note(predicted, monotonic() - started)
+        return predicted
+
+    def _note(self, predicted: Predicted, seconds: float) -> None:
+        """Count what is committed, and log it."""
+        dead = len(predicted.failed)
+        self.totals.predicted += len(predicted.requests) - dead
+        self.totals.dead_letters += dead
+        self.totals.batches += 1
+        self.telemetry.delivered(predicted, seconds, time())
+        for position, (error, _) in predicted.failed.items():
+            logger.warning("{} is a dead letter: {}", predicted.requests[position].source, str(error).splitlines()[0])
+        if self.log is not None:
+            put(self.log, self.predictor.plane.bundle.manifest, predicted.groups)
+
+    def _settle(self) -> None:
+        """Take from the list what is delivered.
+
+        Raises:
+            KafkaError: A delivery failed.
+        """
+        while self._under_way and self._under_way[0][0].done():
+            future, _ = self._under_way.popleft()
+            future.result()
+            self._failed_in_a_row = 0
+
+    def _keep_membership(self) -> None:
+        """Poll for nothing, while there is no room for more: a slow model keeps its partitions."""
+        assigned = self.consumer.assignment()
+        self.consumer.pause(*assigned)
+        try:
+            self._take(self.consumer.poll(timeout_ms=0))
+        finally:
+            with suppress(kafka_errors.KafkaError, KeyError):
+                self.consumer.resume(*assigned & self.consumer.assignment())
+
+    def _recover(self, error: BaseException, stop: Event) -> None:
+        """Drop what is under way, and go back to what is committed as soon as that can be done.
+
+        Raises:
+            DependencyError: It cannot be done, however often it is tried.
+        """
+        self._run += 1
+        self.totals.failures += 1
+        self.telemetry.failures.inc()
+        logger.warning("a batch is read again: {}", describe(error))
+        self._check_patience(error)
+        while self._under_way and not stop.is_set():  # whoever holds the producer must be done with it
+            wait([future for future, _ in self._under_way], POLL_SECONDS)
+            self._under_way = deque(one for one in self._under_way if not one[0].done())
+            self._beat = monotonic()
+        pauses = chain(PAUSES, repeat(PAUSES[-1]))
+        while not stop.wait(next(pauses)):
+            self._beat = monotonic()
+            try:
+                self.delivery.recover()
+                self._rewind()
+                return
+            except FATAL as err:
+                raise unreachable(self.connection.servers, err) from err
+            except (kafka_errors.KafkaError, DependencyError) as err:
+                logger.warning("not yet: {}", describe(err))
+
+    def _check_patience(self, error: BaseException) -> None:
+        """Count failures without a success between them; those of a broker that is away do not count.
+
+        Raises:
+            DependencyError: Another worker has the same name.
+            BaseException: It is a defect, and comes again and again.
+        """
+        is_fenced = isinstance(error, FENCED)
+        if not is_fenced and isinstance(error, kafka_errors.KafkaError | OSError | DroppedError):
+            return
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row < MOST_FAILED:
+            return
+        if is_fenced:
+            name = self.settings.instance
+            raise DependencyError(f"another worker calls itself {name}", hint="give each an `instance` of its own")
+        raise error
+
+    def _rewind(self) -> None:
+        """Go on where the committed offsets say.
+
+        Raises:
+            KafkaError: They cannot be read.
+        """
+        for partition in self.consumer.assignment():
+            offset = self.consumer.committed(partition, timeout_ms=10_000)
+            if offset is None:  # nothing is committed yet
+                offset = self._next.get(partition)
+            if offset is not None:
+                self.consumer.seek(partition, offset)
+                self._next[partition] = offset
+
+    def finish(self) -> None:
+        """Deliver what is under way, leave the group, and let go of all."""
+        wait([future for future, _ in self._under_way], self.settings.stop_seconds)
+        left = [future for future, _ in self._under_way if not future.done() or future.exception()]
+        if left:
+            logger.warning("{} batches were not delivered; others read them again", len(left))
+        try:
+            self.consumer.close(autocommit=False, timeout_ms=1000)
+        except kafka_errors.KafkaError as err:
+            logger.warning("the group was not told: {}", describe(err))
+        self.delivery.close(0 if left else 1)
+
+    def assigned(self, partitions: Iterable[TopicPartition]) -> None:
+        """Note what this worker reads from now on."""
+        self.is_ready = True
+        self._next.clear()
+        logger.info("reads {}", ", ".join(f"{one.topic}[{one.partition}]" for one in sorted(partitions)) or "nothing")
+
+
+class Announcer(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Tells a worker what it reads. What it loses needs no word: a commit for that is refused by the broker."""
+
+    def __init__(self, worker: Worker) -> None:
+        """Tell this one."""
+        self.worker = worker
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Nothing to do."""
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """As of the client."""
+        self.worker.assigned(assigned)
