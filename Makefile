@@ -80,7 +80,7 @@ check-tests: $(SETUP)  ## All tests
 check-coverage: export OMP_NUM_THREADS := 1
 check-coverage: $(SETUP)  ## All tests, two at a time, with the branch coverage of model_name
 	$(BIN)/coverage erase
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report term
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report term --durations 30
 
 ##@ cleans
 
