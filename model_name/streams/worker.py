@@ -25,7 +25,7 @@ from model_name.serving.dataplane import DataPlane
 from model_name.serving.predictions import PredictionLog
 from model_name.serving.watching import put
 from model_name.streams.connections import Connection, describe, translated, unreachable
-from model_name.streams.delivery import AtLeastOnce, Delivery, ExactlyOnce, RefusedError
+from model_name.streams.delivery import AtLeastOnce, Delivery, ExactlyOnce, RefusedError, positions
 from model_name.streams.lanes import Lane
 from model_name.streams.predicting import Predicted, Predictor, Topics
 from model_name.streams.records import Record
@@ -34,6 +34,7 @@ from model_name.streams.telemetry import Telemetry
 
 POLL_SECONDS = 0.5  # that a poll waits for records, and a signal for the poll
 UNDER_WAY = 2  # batches: one is delivered while the next is predicted
+OFFSET_MILLISECONDS = 10_000  # to read or write an offset
 LAG_SECONDS = 1.0  # between two looks at how far behind it is
 PAUSES = (0.1, 0.3, 1.0, 2.0)  # seconds before each try to recover, the last one again and again
 MOST_FAILED = 5  # times in a row, of what may never end
@@ -139,6 +140,7 @@ class Worker:
         self._failed_in_a_row = 0
         self._beat = monotonic()
         self._looked = 0.0
+        self._is_new = True  # what this worker reads: to be read from the committed offsets
         self._next: dict[TopicPartition, int] = {}
 
     @property
@@ -168,7 +170,9 @@ class Worker:
         self._beat = monotonic()
         try:
             self._settle()
-            if len(self._under_way) < UNDER_WAY:
+            if self._is_new and not self._under_way:
+                self._rewind()
+            if len(self._under_way) < UNDER_WAY and not self._is_new:
                 self._take(self.consumer.poll(timeout_ms=int(POLL_SECONDS * 1000)))
             elif not wait([self._under_way[0][0]], POLL_SECONDS).done:
                 self._keep_membership()
@@ -180,12 +184,14 @@ class Worker:
             self._recover(err, stop)
 
     def _take(self, records: Mapping[TopicPartition, Sequence[Record]]) -> None:
-        """Pass records on, if there are any."""
-        self.is_ready = self.is_ready or bool(self.consumer.assignment())
+        """Pass records on, if there are any; none that were polled while the group was rebalanced."""
+        member = self.consumer.group_metadata()
+        if records and not self._is_new and member.generation_id < 0:
+            self._is_new = True  # expelled just now; an offset without a generation would be taken from anybody
+        if self._is_new:
+            return
         if records:
-            batch = Batch(records, self.consumer.group_metadata(), self._run)
-            for partition, polled in records.items():
-                self._next.setdefault(partition, polled[0].offset)
+            batch = Batch(records, member, self._run)
             predicted = self._predicting.submit(self._predict, batch)
             self._under_way.append((self._delivering.submit(self._deliver, batch, predicted), monotonic()))
         if monotonic() - self._looked > LAG_SECONDS:
@@ -200,7 +206,7 @@ class Worker:
         return self.connection.consumer(
             group_id=settings.group,
             client_id=settings.instance,
-            auto_offset_reset=settings.start,
+            auto_offset_reset="earliest",  # of what is left, where the committed records are deleted
             max_poll_records=settings.max_poll_records,
             session_timeout_ms=int(settings.session_seconds * 1000),
             heartbeat_interval_ms=int(settings.session_seconds * 1000 / 4),
@@ -291,7 +297,7 @@ class Worker:
             self._beat = monotonic()
             try:
                 self.delivery.recover()
-                self._rewind()
+                self._is_new = True
                 return
             except FATAL as err:
                 raise unreachable(self.connection.servers, err) from err
@@ -317,18 +323,27 @@ class Worker:
         raise error
 
     def _rewind(self) -> None:
-        """Go on where the committed offsets say.
+        """Go on where the committed offsets say, and commit where the group begins.
+
+        The client keeps its place in a partition that it has again after a rebalance, whatever became of the records
+        before that place. Nothing of this worker may be under way.
 
         Raises:
-            KafkaError: They cannot be read.
+            KafkaError: The offsets cannot be read or written.
         """
+        self._is_new = False  # what changes from here on is new again
+        begun: dict[TopicPartition, int] = {}
         for partition in self.consumer.assignment():
-            offset = self.consumer.committed(partition, timeout_ms=10_000)
-            if offset is None:  # nothing is committed yet
-                offset = self._next.get(partition)
-            if offset is not None:
-                self.consumer.seek(partition, offset)
-                self._next[partition] = offset
+            offset = self.consumer.committed(partition, timeout_ms=OFFSET_MILLISECONDS)
+            if offset is None:
+                find = (
+                    self.consumer.beginning_offsets if self.settings.start == "earliest" else self.consumer.end_offsets
+                )
+                offset = begun[partition] = find([partition], timeout_ms=OFFSET_MILLISECONDS)[partition]
+            self.consumer.seek(partition, offset)
+            self._next[partition] = offset
+        if begun:
+            self.consumer.commit(positions(begun), timeout_ms=OFFSET_MILLISECONDS)
 
     def finish(self) -> None:
         """Deliver what is under way, leave the group, and let go of all."""
@@ -344,7 +359,7 @@ class Worker:
 
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """Note what this worker reads from now on."""
-        self.is_ready = True
+        self.is_ready = self._is_new = True
         self._next.clear()
         logger.info("reads {}", ", ".join(f"{one.topic}[{one.partition}]" for one in sorted(partitions)) or "nothing")
 
