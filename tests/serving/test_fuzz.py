@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from model_name.serving.bundle import Bundle
 
-WARM_UP = 1000
+WARM_UP = 4000  # requests, after which the largest of each kind has been seen
 GROWTH = 1.05
 SETTLED = 3.0  # seconds
 PATIENCE = 0.02  # seconds for what may have no answer; the metrics tell of those that come later
