@@ -1,0 +1,259 @@
+"""A Kafka cluster of one or three nodes on the loopback of this machine, and the faults that a test wants of it.
+
+    with Cluster(nodes=3) as cluster:
+        cluster.create_topic("rows", partitions=4)
+        KafkaProducer(**cluster.connection()).send("rows", b"1").get(10)
+        cluster.kill(cluster.leader("rows"))
+
+It starts when it is entered and is gone when it is left; it also ends with the process that started it.
+"""
+
+import base64
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from brokers.jars import libraries, require_java
+from brokers.nodes import Node
+from brokers.ports import choose_ports, is_open
+from brokers.properties import Settings, properties
+from model_name.errors import DependencyError
+
+if TYPE_CHECKING:
+    from kafka import KafkaAdminClient
+
+START_SECONDS = 60.0
+POLL_SECONDS = 0.05
+REQUEST_MS = 5000
+QUICK_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseG1GC", "-Djava.awt.headless=true")
+LOGGING = (
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+    "-Dorg.slf4j.simpleLogger.showThreadName=false",
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",  # hundreds of lines of settings
+    "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaConfig=warn",
+)
+
+
+class Cluster:
+    """Brokers that run while it is entered.
+
+    Attributes:
+        folder: Where settings, data and the logs of the nodes (`1.log`, ...) lie.
+        nodes: The processes, by number from 1.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 1,
+        *,
+        folder: Path | str | None = None,
+        settings: Settings | None = None,
+        port: int = 0,
+        heap_mb: int = 384,
+        java: Sequence[str] = QUICK_JAVA,
+    ) -> None:
+        """Say what it shall be; nothing starts yet.
+
+        Args:
+            nodes: 1, or 3 with every topic on all of them and two that must have a record.
+            folder: An empty folder of its own; by default a temporary one that is removed in the end.
+            settings: Further settings of the brokers, such as {"message.max.bytes": 1000}.
+            port: Where clients reach the first node, the others at the next ones; by default any free ones.
+            heap_mb: The most heap of a node.
+            java: Options of Java. The default starts fast; for throughput give `()`.
+        """
+        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="kafka-", ignore_cleanup_errors=True)
+        self.folder = Path(folder or self._temporary.name).resolve()  # type: ignore[union-attr]
+        self.settings = settings or {}
+        self.ports = choose_ports(nodes, port)
+        self.java = (f"-Xmx{heap_mb}m", *java, *LOGGING)
+        self.nodes: dict[int, Node] = {}
+
+    @property
+    def bootstrap(self) -> str:
+        """The addresses of all nodes, as clients take them."""
+        return ",".join(f"127.0.0.1:{ports.clients}" for ports in self.ports)
+
+    def connection(self) -> dict[str, Any]:
+        """What a client of kafka-python needs to get in: `KafkaProducer(**cluster.connection())`."""
+        return {"bootstrap_servers": self.bootstrap}
+
+    def __enter__(self) -> Self:
+        """Format the log directories, start all nodes and wait till they answer.
+
+        Raises:
+            DependencyError: There is no Java or no jars, or a node did not come up; the tail of its log is told.
+        """
+        try:
+            self._format()
+            self.start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End all nodes at once and remove the folder, if it is a temporary one."""
+        self._end()
+        if self._temporary:
+            self._temporary.cleanup()
+
+    def start(self, *numbers: int) -> None:
+        """Start nodes that were stopped or killed, all by default, and wait till every living node answers.
+
+        Raises:
+            DependencyError: One did not come up; the tail of its log is told.
+        """
+        for number in numbers or self.nodes:
+            self.nodes[number].start()
+        self.wait()
+
+    def stop(self, *numbers: int) -> None:
+        """End nodes cleanly, all by default."""
+        chosen = [self.nodes[number] for number in numbers or self.nodes]
+        for node in chosen:
+            node.terminate()
+        for node in chosen:
+            node.reap()
+
+    def kill(self, number: int = 1) -> None:
+        """End a node at once, as a crash does."""
+        self.nodes[number].kill()
+
+    def restart(self, number: int = 1) -> None:
+        """End a node cleanly and start it again."""
+        self.stop(number)
+        self.start(number)
+
+    def suspend(self, number: int = 1) -> None:
+        """Let a node hang: its connections stay open, and it does not answer."""
+        self.nodes[number].suspend()
+
+    def resume(self, number: int = 1) -> None:
+        """Let a suspended node go on."""
+        self.nodes[number].resume()
+
+    def create_topic(
+        self, name: str, *, partitions: int = 1, replication: int = -1, config: Mapping[str, str | int] | None = None
+    ) -> str:
+        """Create a topic and wait till each of its partitions has a leader.
+
+        Args:
+            name: Of the topic.
+            partitions: How many.
+            replication: On how many nodes; by default on all.
+            config: Settings of the topic, such as {"cleanup.policy": "compact"}.
+
+        Returns:
+            The name.
+        """
+        wanted = {"num_partitions": partitions, "replication_factor": replication, "configs": dict(config or {})}
+        self._ask(lambda admin: admin.create_topics({name: wanted}, wait_for_metadata=True))
+        return name
+
+    def leader(self, topic: str, partition: int = 0) -> int:
+        """The number of the node that leads a partition; -1 while none does."""
+        (found,) = self._ask(lambda admin: admin.describe_topics([topic]))
+        return next(int(one["leader_id"]) for one in found["partitions"] if one["partition_index"] == partition)
+
+    def admin(self, **options: Any) -> "KafkaAdminClient":
+        """A client for administration that starts at the living nodes; close it, or use it in a `with`."""
+        from kafka import KafkaAdminClient
+
+        living = [f"127.0.0.1:{node.port}" for node in self.nodes.values() if node.is_alive and not node.is_suspended]
+        return KafkaAdminClient(**self.connection() | {"bootstrap_servers": living or self.bootstrap} | options)
+
+    def _ask(self, call: Callable[["KafkaAdminClient"], Any]) -> Any:
+        """Call the client for administration, again if it turned to a node that is gone but still named."""
+        from kafka.errors import KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError
+
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with self.admin(request_timeout_ms=REQUEST_MS) as admin:
+                    return call(admin)
+            except (KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
+
+    def wait(self, seconds: float = START_SECONDS) -> None:
+        """Wait till every living node answers and knows the others; of a whole cluster each partition has a leader.
+
+        Raises:
+            DependencyError: One does not, or it ended; the tail of its log is told.
+        """
+        deadline = time.monotonic() + seconds
+        waiting = [node for node in self.nodes.values() if node.is_alive and not node.is_suspended]
+        living = {node.number for node in waiting}
+        for node in waiting:
+            while not self._answers(node, living):
+                if not node.is_alive:
+                    raise self._failure(node, f"ended with exit code {node.exit_code}")
+                if time.monotonic() > deadline:
+                    raise self._failure(node, f"does not answer after {seconds:g} s")
+                time.sleep(POLL_SECONDS)
+
+    def _end(self) -> None:
+        """Kill all nodes: the last of three would wait seconds for the others to take over what it leads."""
+        for node in self.nodes.values():
+            node.kill()
+
+    def _answers(self, node: Node, living: set[int]) -> bool:
+        from kafka.errors import KafkaError
+
+        if not is_open(node.port):
+            return False
+        try:
+            with self.admin(bootstrap_servers=f"127.0.0.1:{node.port}", bootstrap_timeout_ms=5000) as admin:
+                known = {one["broker_id"] for one in admin.describe_cluster()["brokers"] if not one.get("is_fenced")}
+                topics = admin.describe_topics() if living == set(self.nodes) else ()
+        except KafkaError:
+            return False
+        return living <= known and all(one["leader_id"] >= 0 for topic in topics for one in topic["partitions"])
+
+    def _failure(self, node: Node, what: str) -> DependencyError:
+        return DependencyError(f"Kafka node {node.number} {what}\n{node.tail()}", hint=f"its whole log is {node.log}")
+
+    def _format(self) -> None:
+        """Write the settings of each node and make its log directory ready, all at once."""
+        java, jars = require_java(), libraries()
+        run = [java, *self.java, "-cp", f"{jars}/*"]
+        cluster, formats = cluster_id(), []
+        for number, ports in enumerate(self.ports, 1):
+            file = self._configure(number)
+            self.nodes[number] = Node(
+                number, ports.clients, [*run, "kafka.Kafka", str(file)], self.folder / f"{number}.log"
+            )
+            tool = [*run, "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(file)]
+            formats.append(subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        for process in formats:
+            told, _ = process.communicate()
+            if process.returncode:
+                raise DependencyError(
+                    f"Kafka could not format its log directory\n{told.strip()}", hint=f"see {self.folder}"
+                )
+
+    def _configure(self, number: int) -> Path:
+        home = self.folder / str(number)
+        home.mkdir(parents=True, exist_ok=True)
+        found = properties(number, self.ports, home / "data", {}, self.settings)
+        file = home / "server.properties"
+        file.write_text("".join(f"{name}={value}\n" for name, value in found.items()), encoding="utf-8")
+        return file
+
+
+def cluster_id() -> str:
+    """A new one: 16 bytes, and no dash in front that would look like an option."""
+    while True:
+        found = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not found.startswith("-"):
+            return found
