@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from model_name.errors import ModelNameError
-from model_name.streams.records import DEAD_LETTER, Headers, Message, Record, Source, coordinates, source_of
+from model_name.streams.records import DEAD_LETTER, RESULT, Headers, Message, Record, Source, coordinates, source_of
 
 REASON = f"{DEAD_LETTER}reason"
 KIND = f"{DEAD_LETTER}kind"
 ATTEMPTS = f"{DEAD_LETTER}attempts"
 DROPPED = f"{DEAD_LETTER}dropped-bytes"
-SOURCE = f"{DEAD_LETTER}source-"
+SOURCE = tuple(f"{DEAD_LETTER}{name}" for name in RESULT)
 MOST_CHARACTERS = 1000  # of a reason
 
 

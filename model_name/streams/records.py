@@ -6,11 +6,12 @@ headers, as some bridges leave those of HTTP) or in structured mode.
 
 The result is a body of V1, in the mode of the record; a plain record gets an event in binary mode. It keeps the
 record's key and headers. Its event correlates as that of HTTP does, and its headers say of which record it is the
-result: `source-topic`, `source-partition` and `source-offset`, and `model-semver` by which version.
+result: `source-topic`, `source-partition`, `source-offset`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -21,7 +22,14 @@ from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import json
-from model_name.serving.protocols.cloudevents import check_attributes, read_structured, reply_to, spelled
+from model_name.serving.protocols.cloudevents import (
+    REPLY_TYPE,
+    check_attributes,
+    read_structured,
+    reply_to,
+    source_of_replies,
+    spelled,
+)
 from model_name.serving.protocols.v1 import check_names, predictions, read_instances
 from model_name.serving.requests import Question, Request
 
@@ -32,11 +40,9 @@ JSON = "application/json"
 STRUCTURED = "application/cloudevents+json"
 PREFIXES = ("ce_", "ce-")
 DEAD_LETTER = "dead-letter-"
-SOURCE = "source-"
-SEMVER = "model-semver"
-VERSION = "model-version"
-OWN = frozenset({f"{SOURCE}topic", f"{SOURCE}partition", f"{SOURCE}offset", SEMVER, VERSION, CONTENT_TYPE})
-"""Headers that a result has of its own."""
+RESULT = ("source-topic", "source-partition", "source-offset")
+"""The headers of a result that say of which record it is."""
+OWN = frozenset({*RESULT, CONTENT_TYPE})
 
 
 class Record(Protocol):
@@ -126,10 +132,13 @@ class RecordRequest(Request):
     def write(self, outputs: Outputs, manifest: Manifest) -> Message:
         """As of `Request`."""
         record, data = self.record, predictions(outputs)
-        attributes = reply_to({"id": self.id, "source": record.topic} | self.attributes, self.name, manifest)
-        headers = self._kept_headers()
-        headers += coordinates(self.source, SOURCE)
-        headers += [(SEMVER, manifest.semver.encode()), (VERSION, manifest.version.encode())]
+        headers = self._kept_headers() if record.headers else []
+        headers += coordinates(self.source, RESULT)
+        if not self.attributes:  # the usual record is no event: all but its name is the same for all
+            headers += _constants(self.name, manifest.semver)
+            headers.append((f"{PREFIXES[0]}id", self.id.encode()))
+            return Message(record.key, orjson.dumps(data), headers)
+        attributes = reply_to(self.attributes, self.name, manifest)
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON, "data": data}
             return Message(record.key, orjson.dumps(event), [*headers, (CONTENT_TYPE, STRUCTURED.encode())])
@@ -187,21 +196,29 @@ def _first_twice(found: Any) -> str:
     return next(filter(None, map(_first_twice, inner)), "")
 
 
-def coordinates(source: Source, prefix: str) -> Headers:
-    """Headers that say where a record lies."""
+@cache
+def _constants(name: str, semver: str) -> Headers:
+    """The headers that all results of one version share."""
+    attributes = {
+        "specversion": "1.0",
+        "source": source_of_replies(name),
+        "type": REPLY_TYPE,
+        "modelsemver": semver,
+    }
+    return [(CONTENT_TYPE, JSON.encode()), *((PREFIXES[0] + key, value.encode()) for key, value in attributes.items())]
+
+
+def coordinates(source: Source, names: Sequence[str]) -> Headers:
+    """Headers of these names that say where a record lies."""
     topic, partition, offset = source
-    return [
-        (f"{prefix}topic", topic.encode()),
-        (f"{prefix}partition", b"%d" % partition),
-        (f"{prefix}offset", b"%d" % offset),
-    ]
+    return [(names[0], topic.encode()), (names[1], b"%d" % partition), (names[2], b"%d" % offset)]
 
 
-def source_of(headers: Sequence[tuple[str, bytes | None]], prefix: str) -> Source | None:
+def source_of(headers: Sequence[tuple[str, bytes | None]], names: Sequence[str]) -> Source | None:
     """What `coordinates` wrote; None where it is not there."""
-    found = {name.removeprefix(prefix): value for name, value in headers if name.startswith(prefix)}
+    found = dict(headers)
     try:
-        topic, partition, offset = (bytes(found[name] or b"").decode() for name in Source._fields)
+        topic, partition, offset = ((found[name] or b"").decode() for name in names)
         return Source(topic, int(partition), int(offset))
     except (KeyError, ValueError):  # of which wrong UTF-8 is one
         return None

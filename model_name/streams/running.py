@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +26,6 @@ from model_name.streams.worker import Totals, Worker
 
 LOG_KEY = "MODEL_NAME_LOG_KEY"
 LOG_SECONDS = 1.0  # to write what waits to be written at the end
-SWITCH_SECONDS = 0.0005  # a tenth of Python's: the client's threads answer the broker while a batch is predicted
 
 
 def work(settings: WorkerSettings) -> Totals:
@@ -49,7 +47,6 @@ def work(settings: WorkerSettings) -> Totals:
     if log is not None:
         log.on_drop = telemetry.log_dropped.inc
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters is told by us, once
-    sys.setswitchinterval(SWITCH_SECONDS)
     with stopping() as stop:
         worker = Worker(plane, settings, Connection(settings.bootstrap_servers), telemetry, log)
         health = serve_health(worker, settings, telemetry)

@@ -43,7 +43,7 @@ class Telemetry:
         )
         self.latency = Histogram(
             "model_name_kafka_latency_seconds",
-            "From the time of a record to the commit of its result.",
+            "From the time of the oldest record of a batch to the commit of the results.",
             buckets=LATENCIES,
             registry=registry,
         )
@@ -77,8 +77,8 @@ class Telemetry:
         self.batch.observe(len(predicted.requests))
         self.predicting.observe(predicted.seconds)
         self.delivering.observe(seconds)
-        for request in predicted.requests:
-            self.latency.observe(max(0.0, now - request.record.timestamp / 1000))
+        oldest = min(request.record.timestamp for request in predicted.requests)
+        self.latency.observe(max(0.0, now - oldest / 1000))
 
     def behind(self, lags: Mapping[TopicPartition, int]) -> None:
         """Say how far behind the present partitions are, and no others."""

@@ -119,13 +119,18 @@ def reply_to(attributes: Mapping[str, Any], name: str, manifest: Manifest) -> di
     return kept | {
         "specversion": "1.0",
         "id": attributes["id"],
-        "source": f"io.kserve.inference.{quote(name, safe='')}",
+        "source": source_of_replies(name),
         "type": REPLY_TYPE,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "requestsource": attributes["source"],
         "modelversion": manifest.version,
         "modelsemver": manifest.semver,
     }
+
+
+def source_of_replies(name: str) -> str:
+    """The `source` of the events that answer for a model of this name."""
+    return f"io.kserve.inference.{quote(name, safe='')}"
 
 
 def read_structured(event: Any) -> tuple[dict[str, Any], Any]:

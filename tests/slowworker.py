@@ -1,0 +1,33 @@
+"""A worker whose model is slower than its session: `python -m tests.slowworker kafka run ...`."""
+
+import sys
+import time
+from typing import Any
+
+from model_name import scripts
+from model_name.serving.bundle import Bundle
+from model_name.streams.connections import Connection
+from tests.fleets import SESSION_SECONDS
+
+WARM = 1  # predictions, of which the first is the worker's own
+
+
+def main() -> int:
+    calls = []
+    scores, consumer = Bundle.scores, Connection.consumer
+
+    def slow_scores(self: Bundle, matrix: Any) -> Any:
+        calls.append(len(matrix))
+        if len(calls) > WARM:
+            time.sleep(1.5 * SESSION_SECONDS)
+        return scores(self, matrix)
+
+    def impatient_consumer(self: Connection, *topics: str, **options: Any) -> Any:
+        return consumer(self, *topics, **options | {"max_poll_interval_ms": int(1000 * SESSION_SECONDS)})
+
+    Bundle.scores, Connection.consumer = slow_scores, impatient_consumer  # type: ignore[method-assign]
+    return scripts.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
