@@ -130,6 +130,17 @@ docs-api: $(SETUP)  ## Write it to docs/api
 docs-serve: $(SETUP)  ## Serve it on port 8088
 	$(BIN)/pdoc --docformat google --host 127.0.0.1 --port 8088 --no-browser model_name '!model_name.serving.__main__'
 
+##@ kafka
+
+.PHONY: kafka kafka-up kafka-down kafka-status
+kafka: kafka-up  ## The same as kafka-up
+kafka-up: $(SETUP)  ## A real Kafka on port 9092, in the background (KAFKA="--nodes 3 --secured --topic rows:4")
+	$(RUN) -m brokers up $(KAFKA)
+kafka-down: $(SETUP)  ## End it and remove its data
+	$(RUN) -m brokers down
+kafka-status: $(SETUP)  ## Whether it is up, and where
+	$(RUN) -m brokers status
+
 ##@ mlflow
 
 .PHONY: mlflow mlflow-doctor mlflow-serve

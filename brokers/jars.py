@@ -1,20 +1,17 @@
 """The jars of Kafka, fetched once by Maven into `build/kafka/libs`, and what this machine lacks to run them."""
 
-import fcntl
 import hashlib
 import importlib.util
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from brokers.locks import BUILD, locked
 from model_name.errors import DependencyError
 
 POM = Path(__file__).with_name("pom.xml")
-BUILD = Path(__file__).parents[1] / "build" / "kafka"
 LIBRARIES = BUILD / "libs"
 MIN_JAVA = 17
 DOWNLOAD_SECONDS = 600  # 54 MB; 15 to 50 s were seen
@@ -27,9 +24,8 @@ INSTALL_MAVEN = "install Maven (Debian: maven, macOS: brew install maven); it fe
 @cache
 def unavailable() -> str:
     """Why no Kafka broker can run here, in one sentence; empty if it can. The first call may download the jars."""
-    if importlib.util.find_spec("kafka") is None:
-        return "the Python package kafka-python is not installed"
     try:
+        require_client()
         require_java()
         libraries()
     except DependencyError as error:
@@ -37,8 +33,18 @@ def unavailable() -> str:
     return ""
 
 
+def require_client() -> None:
+    """Look for kafka-python, which asks a broker whether it is ready.
+
+    Raises:
+        DependencyError: It is not installed.
+    """
+    if importlib.util.find_spec("kafka") is None:
+        raise DependencyError("the Python package kafka-python is not installed", hint="make install")
+
+
 def require_java() -> str:
-    """The path of a Java that can run Kafka.
+    """The path of a Java that can run Kafka 4.
 
     Raises:
         DependencyError: There is none, or it is too old.
@@ -73,15 +79,6 @@ def libraries() -> Path:
             shutil.rmtree(LIBRARIES, ignore_errors=True)
             partial.rename(LIBRARIES)
     return LIBRARIES
-
-
-@contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold what only one process at a time may do; the lock ends with the process."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with (BUILD / f"{name}.lock").open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def download(folder: Path) -> None:

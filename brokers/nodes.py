@@ -49,6 +49,16 @@ class Node:
         return self.process is not None and self.process.poll() is None
 
     @property
+    def is_answering(self) -> bool:
+        """Whether it could answer, as far as the process goes."""
+        return self.is_alive and not self.is_suspended
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def exit_code(self) -> int | None:
         """What the process ended with; negative for a signal, None while it is there."""
         return self.process.poll() if self.process is not None else None
@@ -103,6 +113,11 @@ class Node:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+    def close(self) -> None:
+        """Kill it for good."""
+        self.kill()
+        self.spawner.shutdown()
 
     def tail(self) -> str:
         """The last lines of the log, without the frames of stack traces."""

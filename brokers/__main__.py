@@ -1,0 +1,115 @@
+"""`python -m brokers up|down|status`: a real Kafka in the background of this machine, for first steps."""
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from model_name.errors import ConfigError
+from model_name.io.processes import guarded
+
+if TYPE_CHECKING:
+    from brokers.background import State
+
+app = typer.Typer(
+    name="python -m brokers",
+    help="A real Kafka in the background of this machine. It needs Java 17; Maven fetches the rest, once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PLACES = ("INPUT", "OUTPUT", "DEAD-LETTER")  # what a worker takes topics for
+BUNDLE = "build/bundles/flights/1"
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option(help="1, or 3 with every topic on all of them.")] = 1,
+    secured: Annotated[bool, typer.Option("--secured", help="Clients need a password or a certificate.")] = False,
+    port: Annotated[int, typer.Option(help="Where clients come; of three nodes the first.")] = 9092,
+    topic: Annotated[list[str], typer.Option(metavar="NAME[:PARTITIONS]", help="To create; may be repeated.")] = [],  # noqa: B006
+) -> None:
+    """Start it, and return when it answers. Its data go with `down`."""
+    from brokers.background import Wanted, current, up
+    from brokers.locks import locked
+
+    if nodes not in {1, 3}:
+        raise ConfigError(f"--nodes {nodes}: a cluster has 1 node or 3")
+    wanted = Wanted(nodes, secured, port, dict(map(partitioned, topic)))
+    with locked("command"):
+        found = current()
+        typer.echo("Kafka is up already." if found else "Kafka starts ...")
+        tell(found or up(wanted))
+
+
+@app.command()
+def down() -> None:
+    """End it and remove its data; nothing happens if it is not up."""
+    from brokers.background import current, down
+    from brokers.locks import locked
+
+    with locked("command"):
+        if state := current():
+            down(state)
+    typer.echo("Kafka is down.")
+
+
+@app.command()
+def status() -> None:
+    """Say whether it is up; exits with 1 if not."""
+    from brokers.background import current
+
+    if (state := current()) is None:
+        typer.echo("Kafka is not up.\n  next: python -m brokers up")
+        raise typer.Exit(1)
+    tell(state)
+
+
+@app.command(hidden=True)
+def hold(wanted: str) -> None:
+    """Be the process that holds it."""
+    from brokers.background import Wanted, hold
+
+    hold(Wanted(**json.loads(wanted)))
+
+
+def partitioned(text: str) -> tuple[str, int]:
+    """`NAME:PARTITIONS`, or one partition.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    found = re.fullmatch(r"([A-Za-z0-9._-]{1,249})(?::([1-9]\d{0,3}))?", text)
+    if found is None:
+        raise ConfigError(f"--topic {text}: not NAME or NAME:PARTITIONS", hint="e.g. --topic rows:4")
+    return found[1], int(found[2] or 1)
+
+
+def tell(state: "State") -> None:
+    """Print how to get in, and what to do next."""
+    from brokers.background import FOLDER
+
+    typer.echo(f"  bootstrap servers  {state.bootstrap}")
+    if state.topics:
+        typer.echo(f"  topics             {', '.join(state.topics)}")
+    if state.environment:
+        typer.echo(f"  password over TLS  source {state.environment}")
+        typer.echo(f"  with a certificate {state.bootstrap_mtls}, PEM files in {FOLDER}/security")
+    names = [*state.topics[:3], *PLACES[len(state.topics) :]]
+    topics = " ".join(f"--{place.lower()} {name}" for place, name in zip(PLACES, names, strict=True))
+    typer.echo(
+        f"  next: model-name kafka run --bundle {BUNDLE} --bootstrap-servers {state.bootstrap} {topics} --group first\n"
+        "  end it: python -m brokers down"
+    )
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    return guarded(app)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
