@@ -2,19 +2,15 @@
 
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
-from types import FrameType
 
 from loguru import logger
 from pydantic import ValidationError
 
 from model_name.errors import ConfigError
 from model_name.io.folders import fetch
+from model_name.io.signals import stopping
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.predictions import LogSettings, PredictionLog
@@ -99,21 +95,3 @@ def serve_health(worker: Worker, settings: WorkerSettings, telemetry: Telemetry)
         return live() or ("" if worker.is_ready else "not in the group yet")
 
     return HealthServer(settings.host, settings.http_port, live=live, ready=ready, registry=telemetry.registry)
-
-
-@contextmanager
-def stopping() -> Iterator[Event]:
-    """An event that SIGTERM and Ctrl-C set, instead of what they do else; a second Ctrl-C ends the process."""
-    stop = Event()
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            os._exit(130)
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
