@@ -70,7 +70,13 @@ class Fleet:
         ]
         command = [*self.command, "--bundle", str(self.bundle), "--bootstrap-servers", self.bootstrap]
         command += ["--input", self.input, "--output", self.output, "--dead-letter", self.dead_letter]
-        command += ["--group", self.name, "--delivery", self.delivery, *(part for one in pairs for part in ("--set", one))]
+        command += [
+            "--group",
+            self.name,
+            "--delivery",
+            self.delivery,
+            *(part for one in pairs for part in ("--set", one)),
+        ]
         log = (self.folder / f"{self.name}-{len(self.workers)}.log").open("wb")
         env = os.environ | {"OMP_NUM_THREADS": "1"} | self.env
         self.workers.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env))

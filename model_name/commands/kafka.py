@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from model_name.commands.jobs import run_job
+from model_name.errors import DataError
 from model_name.io.options import AsJson, Sets
 
 app = typer.Typer(
@@ -14,6 +15,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+Input = Annotated[str, typer.Option("--input", metavar="TOPIC", help="Of the records.")]
+Output = Annotated[str, typer.Option(metavar="TOPIC", help="Of the results.")]
+DeadLetter = Annotated[str, typer.Option(metavar="TOPIC", help="Of the records without a result.")]
+Group = Annotated[str, typer.Option(metavar="NAME", help="The workers that share the input.")]
 Servers = Annotated[str, typer.Option("--bootstrap-servers", metavar="HOST:PORT", help="Several separated by commas.")]
 
 
@@ -24,10 +29,10 @@ def run(
     ] = [],  # noqa: B006
     bundle: Annotated[str, typer.Option(help="The bundle's folder, or any fsspec URL of it.")] = "",
     bootstrap_servers: Servers = "",
-    input_: Annotated[str, typer.Option("--input", metavar="TOPIC", help="Of the records.")] = "",
-    output: Annotated[str, typer.Option(metavar="TOPIC", help="Of the results.")] = "",
-    dead_letter: Annotated[str, typer.Option(metavar="TOPIC", help="Of the records without a result.")] = "",
-    group: Annotated[str, typer.Option(metavar="NAME", help="The workers that share the input.")] = "",
+    input_: Input = "",
+    output: Output = "",
+    dead_letter: DeadLetter = "",
+    group: Group = "",
     delivery: Annotated[str, typer.Option(help="exactly_once; at_least_once for brokers without transactions.")] = "",
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
@@ -56,3 +61,39 @@ def run(
     settings = read_settings(pairs)
     LoggerService().start()
     show("The worker has stopped", asdict(work(settings)), as_json=as_json)
+
+
+@app.command()
+def verify(
+    bootstrap_servers: Servers,
+    input_: Input,
+    output: Output,
+    dead_letter: DeadLetter,
+    group: Annotated[
+        str, typer.Option(metavar="NAME", help="What the workers have not committed is waiting; else it is lost.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Hold the topics against each other: one answer a record, in order; exits with 4 where that is not so."""
+    from model_name.io.console import show
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.streams.connections import Connection
+    from model_name.streams.verifying import verify as verify_topics
+
+    LoggerService().start()
+    with progress("verify") as report:
+        verdict = verify_topics(
+            Connection(bootstrap_servers),
+            input_=input_,
+            output=output,
+            dead_letter=dead_letter,
+            group=group or None,
+            report=report,
+        )
+    found = verdict.model_dump(mode="json")
+    if not as_json:
+        found = {name: [of["count"], *of["examples"]] if isinstance(of, dict) else of for name, of in found.items()}
+    show(f"{input_} in {output}", found | {"is_clean": verdict.is_clean}, as_json=as_json)
+    if not verdict.is_clean:
+        raise DataError(f"{input_}: {verdict.words}", hint="the examples say where they lie: model-name kafka consume")

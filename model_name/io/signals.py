@@ -2,16 +2,24 @@
 
 An exception that a signal raises can fall into a place that swallows it: a callback of the garbage collector, or a
 library's `except Exception`. So it is raised again every few seconds, until someone says that it was heard.
+
+Whoever must end between two steps and not within one, such as a writer to Kafka, looks at an event (`stopping`).
 """
 
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from math import inf
+from threading import Event
+from time import monotonic, sleep
 from types import FrameType
 from typing import NoReturn
 
 from model_name.errors import PreemptedError
 
 AGAIN_SECONDS = 3.0
+LOOK_SECONDS = 0.05
 
 
 def listen() -> None:
@@ -30,6 +38,55 @@ def behind(error: BaseException | None) -> BaseException | None:
     while error is not None and not isinstance(error, KeyboardInterrupt | PreemptedError):
         error = error.__cause__ or error.__context__
     return error
+
+
+class Stop(Event):
+    """Set by Ctrl-C and SIGTERM.
+
+    Attributes:
+        exit_code: That goes with the signal; 0 as long as there was none.
+    """
+
+    exit_code = 0
+
+    def __init__(self) -> None:
+        """Not set yet."""
+        super().__init__()
+        self._is_set = False
+
+    def set(self) -> None:
+        """As of `Event`, but without its lock: who waits may hold it in the very thread that the signal interrupts."""
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        """As of `Event`."""
+        return self._is_set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As of `Event`, by looking now and then."""
+        end = inf if timeout is None else monotonic() + timeout
+        while not self._is_set and (left := end - monotonic()) > 0:
+            sleep(min(left, LOOK_SECONDS))
+        return self._is_set
+
+
+@contextmanager
+def stopping() -> Generator[Stop]:
+    """An event that Ctrl-C and SIGTERM set, instead of what they do else; a second Ctrl-C ends the process."""
+    stop = Stop()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            os._exit(128 + number)
+        stop.exit_code = 128 + number
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

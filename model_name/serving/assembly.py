@@ -1,7 +1,6 @@
 """The parts of a server, put together."""
 
 import ctypes
-import gc
 import os
 import sys
 from argparse import Namespace
@@ -22,6 +21,7 @@ from model_name.serving.batching import Batcher
 from model_name.serving.cards.pages import Pages
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.front import Front
+from model_name.serving.garbage import collect_rarely
 from model_name.serving.http import Application
 from model_name.serving.options import address_of, check_free, tls_of
 from model_name.serving.protocols.rpc import SERVICE, Rpc
@@ -36,7 +36,6 @@ from model_name.serving.watching import Watcher
 
 LOG_SECONDS = 5.0  # to write what waits to be written at the end
 SWITCH_SECONDS = 0.0005  # a tenth of Python's: requests come in while others are computed, so that batches grow
-COLLECT = (20_000, 20, 20)  # new objects, and collections of the younger generation, before a generation is looked at
 M_MMAP_THRESHOLD = -3  # of malloc.h
 LARGE_BLOCK = 2**20  # bytes
 TOKEN = "MODEL_NAME_TOKEN"  # noqa: S105  its name  # nosec B105
@@ -116,15 +115,9 @@ def run(
 
 
 def share_interpreter() -> None:
-    """Let the event loop have the interpreter soon, while a batch is computed.
-
-    It looks for garbage less often, and not among what was imported: that takes a tenth of a second, and requests
-    leave no cycles behind.
-    """
+    """Let the event loop have the interpreter soon, while a batch is computed."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
+    collect_rarely()
 
 
 def return_large_blocks() -> None:

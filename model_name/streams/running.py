@@ -2,20 +2,17 @@
 
 import logging
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
-from types import FrameType
 
 from loguru import logger
 from pydantic import ValidationError
 
 from model_name.errors import ConfigError
 from model_name.io.folders import fetch
+from model_name.io.signals import stopping
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
+from model_name.serving.garbage import collect_rarely
 from model_name.serving.predictions import LogSettings, PredictionLog
 from model_name.streams.connections import Connection
 from model_name.streams.health import HealthServer
@@ -57,6 +54,7 @@ def work(settings: WorkerSettings) -> Totals:
         )  # fmt: skip
         if log is not None:
             log.start()
+        collect_rarely()
         try:
             worker.run(stop)
         finally:
@@ -96,21 +94,3 @@ def serve_health(worker: Worker, settings: WorkerSettings, telemetry: Telemetry)
         return live() or ("" if worker.is_ready else "not in the group yet")
 
     return HealthServer(settings.host, settings.http_port, live=live, ready=ready, registry=telemetry.registry)
-
-
-@contextmanager
-def stopping() -> Iterator[Event]:
-    """An event that SIGTERM and Ctrl-C set, instead of what they do else; a second Ctrl-C ends the process."""
-    stop = Event()
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            os._exit(130)
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,37 @@
+import signal
+import threading
+import time
+
+import pytest
+
+from model_name.io.signals import Stop, stopping
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_a_word_within_the_block_and_what_it_was_after_it(number, code):
+    before = signal.getsignal(number)
+    with stopping() as stop:
+        assert not stop.is_set()
+        signal.raise_signal(number)
+        assert stop.is_set()
+        assert stop.exit_code == code
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_comes_while_one_waits_ends_the_waiting():
+    with stopping() as stop:
+        threading.Timer(0.1, signal.raise_signal, (signal.SIGTERM,)).start()
+        started = time.monotonic()
+        assert stop.wait(30)
+    assert time.monotonic() - started < 5
+
+
+def test_waiting_ends_when_the_time_is_over():
+    assert not Stop().wait(0.06)
+
+
+def test_it_can_be_set_by_who_holds_the_lock_of_an_event():
+    stop = Stop()
+    with stop._cond:  # where a signal would find who waits for an event of Python's
+        stop.set()
+    assert stop.is_set()
