@@ -11,8 +11,7 @@ from model_name.streams.accounts import Accounts, Verdict
 from model_name.streams.connections import Connection
 from model_name.streams.deadletters import SOURCE as LETTER
 from model_name.streams.reading import Span, TopicReader
-from model_name.streams.records import SOURCE as RESULT
-from model_name.streams.records import source_of
+from model_name.streams.records import RESULT, source_of
 
 
 def verify(

@@ -47,9 +47,9 @@ def verified(fleet: Fleet) -> dict[str, Any]:
     """What the verifier reports, shown in the log of the test."""
     command = [sys.executable, "-m", "model_name", "kafka", "verify", "--bootstrap-servers", fleet.bootstrap]
     command += ["--input", fleet.input, "--output", fleet.output, "--dead-letter", fleet.dead_letter, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.stdout, done.stderr
-    print(done.stdout)
+    print(done.stdout)  # noqa: T201  the report
     return {"exit": done.returncode} | json.loads(done.stdout)
 
 

@@ -8,7 +8,7 @@ from kafka import KafkaProducer
 
 from model_name.streams.connections import Connection
 from model_name.streams.reading import TopicReader
-from model_name.streams.records import SEMVER, SOURCE, Headers, Source, coordinates
+from model_name.streams.records import RESULT, Headers, Source, coordinates
 
 
 class Written(NamedTuple):
@@ -52,7 +52,7 @@ def write(broker: Any, batches: Iterable[Sequence[Written]], *, aborted: Sequenc
 
 def result(source: Source, topic: str, partition: int | None = None, key: bytes | None = None) -> Written:
     """What a worker writes of a record."""
-    headers = [*coordinates(source, SOURCE), (SEMVER, b"1.2.3")]
+    headers = [*coordinates(source, RESULT)]
     return Written(topic, source.partition if partition is None else partition, key, b'{"predictions":[1.5]}', headers)
 
 
