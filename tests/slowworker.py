@@ -1,5 +1,6 @@
-"""A worker whose model is slower than its session: `python -m tests.slowworker kafka run ...`."""
+"""A worker whose model takes SECONDS for a batch, more than its client may go without polling."""
 
+import os
 import sys
 import time
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 from model_name import scripts
 from model_name.serving.bundle import Bundle
 from model_name.streams.connections import Connection
-from tests.fleets import SESSION_SECONDS
 
+SECONDS = float(os.environ["SECONDS"])
 WARM = 1  # predictions, of which the first is the worker's own
 
 
@@ -19,11 +20,11 @@ def main() -> int:
     def slow_scores(self: Bundle, matrix: Any) -> Any:
         calls.append(len(matrix))
         if len(calls) > WARM:
-            time.sleep(1.5 * SESSION_SECONDS)
+            time.sleep(SECONDS)
         return scores(self, matrix)
 
     def impatient_consumer(self: Connection, *topics: str, **options: Any) -> Any:
-        return consumer(self, *topics, **options | {"max_poll_interval_ms": int(1000 * SESSION_SECONDS)})
+        return consumer(self, *topics, **options | {"max_poll_interval_ms": int(1000 * SECONDS / 2)})
 
     Bundle.scores, Connection.consumer = slow_scores, impatient_consumer  # type: ignore[method-assign]
     return scripts.main()

@@ -16,6 +16,7 @@ from tests.fleets import SESSION_SECONDS, TRANSACTION_SECONDS, Fleet, some
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
+SLOW = Path(__file__).parents[1] / "slowworker.py"
 KILLS = 50
 REBALANCES = 20
 OUTAGES = 10
@@ -137,8 +138,8 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(broker: Any, make_fleet:
 
 def test_a_model_slower_than_the_session_keeps_its_partitions(broker: Any, make_fleet: MakeFleet) -> None:
     # Given a model that takes longer for a batch than the session, and than the client may go without polling
-    slow = [sys.executable, "-m", "tests.slowworker", "kafka", "run"]
-    fleet = make_fleet(broker, command=slow, extra=["job.max_poll_records=20"])
+    command, env = [sys.executable, str(SLOW), "kafka", "run"], {"SECONDS": str(1.5 * SESSION_SECONDS)}
+    fleet = make_fleet(broker, command=command, env=env, extra=["job.max_poll_records=20"])
     worker = fleet.start()
     fleet.wait_until_reading(worker)
     # When records come
