@@ -34,6 +34,7 @@ def up(
 ) -> None:
     """Start it, and return when it answers. Its data go with `down`."""
     from brokers.background import Wanted, current, up
+    from brokers.jars import LIBRARIES
     from brokers.locks import locked
 
     if nodes not in {1, 3}:
@@ -41,7 +42,8 @@ def up(
     wanted = Wanted(nodes, secured, port, dict(map(partitioned, topic)))
     with locked("command"):
         found = current()
-        typer.echo("Kafka is up already." if found else "Kafka starts ...")
+        first = "" if LIBRARIES.exists() else "; for the first time Maven fetches it, 54 MB"
+        typer.echo("Kafka is up already." if found else f"Kafka starts{first} ...")
         tell(found or up(wanted))
 
 

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -119,15 +118,16 @@ def start(wanted: Wanted) -> State:
 
 def hold(wanted: Wanted) -> None:
     """Run a cluster until SIGTERM; sooner, that ends this process, and with it the brokers."""
-    told = threading.Event()
+    told: list[int] = []  # not an event: its lock could be held where the signal falls
     with locked("up"):
         with Cluster(wanted.nodes, secured=wanted.secured, port=wanted.port, folder=FOLDER) as cluster:
             for name, partitions in wanted.topics.items():
                 cluster.create_topic(name, partitions=partitions)
             secured = (cluster.bootstrap_mtls, str(environment(cluster.security))) if wanted.secured else ()
-            signal.signal(signal.SIGTERM, lambda *_: told.set())
+            signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
             keep(State(cluster.bootstrap, list(wanted.topics), os.getpid(), *secured))
-            told.wait()
+            while not told:
+                time.sleep(POLL_SECONDS)
         shutil.rmtree(FOLDER)
 
 

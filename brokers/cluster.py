@@ -126,7 +126,7 @@ class Cluster:
         """Start all nodes and wait till they answer.
 
         Raises:
-            DependencyError: There is no Java or no jars, or a node did not come up; the tail of its log is told.
+            DependencyError: There is no Java or no jars, or a node did not come up; what its log complains of is told.
             StorageError: Small disks were asked for and this machine does not allow them.
         """
         with ExitStack() as stack:
@@ -151,7 +151,7 @@ class Cluster:
         """Start nodes that were stopped or killed, all by default, and wait till every living node answers.
 
         Raises:
-            DependencyError: One did not come up; the tail of its log is told.
+            DependencyError: One did not come up; what its log complains of is told.
         """
         for number in numbers or self.nodes:
             self.nodes[number].start()
@@ -224,7 +224,7 @@ class Cluster:
         """Wait till every living node answers and knows the others; of a whole cluster each partition has a leader.
 
         Raises:
-            DependencyError: One does not, or it ended; the tail of its log is told.
+            DependencyError: One does not, or it ended; what its log complains of is told.
         """
         deadline = time.monotonic() + seconds
         waiting = [node for node in self.nodes.values() if node.is_answering]
@@ -305,7 +305,7 @@ class Cluster:
 
     def _failure(self, node: Node, what: str) -> DependencyError:
         hint = "" if self._temporary else f"its whole log is {node.log}"
-        return DependencyError(f"Kafka node {node.number} {what}\n{node.tail()}", hint=hint)
+        return DependencyError(f"Kafka node {node.number} {what}\n{node.complaint()}", hint=hint)
 
 
 def cluster_id() -> str:

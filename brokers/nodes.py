@@ -12,6 +12,8 @@ from pathlib import Path
 
 STOP_SECONDS = 10.0  # for a clean end; half a second is usual
 TAIL_LINES = 40
+FRAME = re.compile(r"\s+(at \S+\(.*\)|\.\.\. \d+ more)$")
+MESSAGE = re.compile(r"[\d:.]+ (TRACE|DEBUG|INFO|WARN) ")
 
 # A broker ends with the process that started it, however that ends. `preexec_fn` would do the same, but it runs Python
 # between fork and exec, which can hang where other threads hold locks.
@@ -32,6 +34,9 @@ class Node:
         port: Where clients reach it.
         command: What starts it.
         log: What it writes; a new start appends.
+        process: The last one; None before the first start.
+        is_suspended: Whether it hangs.
+        began: Where in the log the last start is.
     """
 
     number: int
@@ -40,6 +45,7 @@ class Node:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     is_suspended: bool = False
+    began: int = 0
     # The kernel ends a leashed child when the thread that forked it ends, so that one thread forks all of them.
     spawner: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "broker"), repr=False)
 
@@ -74,6 +80,7 @@ class Node:
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", LEASHED, str(os.getpid()), *command]
         with self.log.open("ab") as log:
+            self.began = log.tell()
             # The folder of the log is where a crashed Java leaves its report.
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.log.parent
@@ -119,8 +126,11 @@ class Node:
         self.kill()
         self.spawner.shutdown()
 
-    def tail(self) -> str:
-        """The last lines of the log, without the frames of stack traces."""
-        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
-        lines = [line for line in text.splitlines() if not re.match(r"\s+at \S+\(.*\)$", line)]
-        return "\n".join(lines[-TAIL_LINES:])
+    def complaint(self) -> str:
+        """What it logged since it was started that is no mere message, or else the last lines; no frames of traces."""
+        if not self.log.exists():
+            return ""
+        with self.log.open(encoding="utf-8", errors="replace") as file:
+            file.seek(self.began)
+            lines = [line.rstrip() for line in file if not FRAME.match(line)]
+        return "\n".join(([line for line in lines if not MESSAGE.match(line)] or lines)[-TAIL_LINES:])

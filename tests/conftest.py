@@ -19,6 +19,7 @@ from model_name.core.models import Model, model_kinds
 from model_name.core.schemas import TableSchema
 from model_name.io.osvariables import Env, env
 from model_name.io.services import MlflowService
+from tests.kafkas import broker, brokers3, secured_broker  # noqa: F401
 
 # A shared machine is slow at times; that says nothing about the code.
 settings.register_profile("shared", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
