@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from threading import Thread
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
@@ -53,6 +55,9 @@ class Delivery(ABC):
     def deliver(self, messages: Sequence[Outgoing], offsets: Mapping[TopicPartition, int], member: Any) -> None:
         """Write messages, and how far the input has been read.
 
+        May never return: the client forgets to answer when the coordinator of the group or of the transaction goes
+        away at the wrong moment. Then `recover` from another thread, and what this call still does is refused.
+
         Args:
             messages: In their order.
             offsets: The next one to be read of each partition.
@@ -69,12 +74,13 @@ class Delivery(ABC):
         Raises:
             KafkaError: That does not work either; not yet.
         """
-        self.close(0)
+        # It waits for what it has not sent before it lets go; meanwhile the next one fences it off.
+        Thread(target=close, args=(self.producer, 2 * self.settings.transaction_seconds), daemon=True).start()
         self.producer = self.start()
 
     def close(self, seconds: float) -> None:
         """Let go of the producer."""
-        self.producer.close(timeout=seconds)
+        close(self.producer, seconds)
 
     def options(self) -> dict[str, Any]:
         """Of either producer."""
@@ -87,17 +93,28 @@ class Delivery(ABC):
             "client_id": self.settings.instance,
         }
 
-    def send(self, messages: Sequence[Outgoing]) -> list[Any]:
-        """Hand messages to the producer; the futures of what becomes of them."""
-        sent, refused = [], {}
-        for position, (topic, partition, message) in enumerate(messages):
-            try:
-                sent.append(self.producer.send(topic, message.value, message.key, message.headers, partition))
-            except kafka_errors.MessageSizeTooLargeError as err:
-                refused[position] = err
-        if refused:
-            raise RefusedError(refused)
-        return sent
+
+def close(producer: KafkaProducer, seconds: float) -> None:
+    """Let go of a producer, whatever it still has."""
+    with suppress(kafka_errors.KafkaError):
+        producer.close(timeout=seconds)
+
+
+def send(producer: KafkaProducer, messages: Sequence[Outgoing]) -> list[Any]:
+    """Hand messages to the producer; the futures of what becomes of them.
+
+    Raises:
+        RefusedError: Some are too large for it.
+    """
+    sent, refused = [], {}
+    for position, (topic, partition, message) in enumerate(messages):
+        try:
+            sent.append(producer.send(topic, message.value, message.key, message.headers, partition))
+        except kafka_errors.MessageSizeTooLargeError as err:
+            refused[position] = err
+    if refused:
+        raise RefusedError(refused)
+    return sent
 
 
 def refused_of(sent: Sequence[Any]) -> dict[int, Exception]:
@@ -123,24 +140,25 @@ class ExactlyOnce(Delivery):
         try:
             producer.init_transactions()
         except kafka_errors.KafkaError:
-            producer.close(timeout=0)
+            close(producer, 0)
             raise
         return producer
 
     def deliver(self, messages: Sequence[Outgoing], offsets: Mapping[TopicPartition, int], member: Any) -> None:
         """As of `Delivery`."""
-        self.producer.begin_transaction()
+        producer = self.producer
+        producer.begin_transaction()
         sent: list[Any] = []
         try:
-            sent = self.send(messages)
-            self.producer.send_offsets_to_transaction(positions(offsets), member)
-            self.producer.commit_transaction()
+            sent = send(producer, messages)
+            producer.send_offsets_to_transaction(positions(offsets), member)
+            producer.commit_transaction()
         except RefusedError:
-            self.producer.abort_transaction()
+            producer.abort_transaction()
             raise
         except kafka_errors.KafkaError as err:
             if refused := refused_of(sent):
-                self.producer.abort_transaction()
+                producer.abort_transaction()
                 raise RefusedError(refused) from err
             raise
 
@@ -156,8 +174,9 @@ class AtLeastOnce(Delivery):
 
     def deliver(self, messages: Sequence[Outgoing], offsets: Mapping[TopicPartition, int], member: Any) -> None:
         """As of `Delivery`."""
-        sent = self.send(messages)
-        self.producer.flush(timeout=self.settings.transaction_seconds)
+        producer = self.producer
+        sent = send(producer, messages)
+        producer.flush(timeout=self.settings.transaction_seconds)
         if refused := refused_of(sent):
             raise RefusedError(refused)
         for future in sent:

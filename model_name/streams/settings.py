@@ -29,7 +29,7 @@ class WorkerSettings(Frozen):
         max_rows: Of one record.
         max_text_length: Of one text, in characters.
         session_seconds: Without a heartbeat, after which others get the partitions of a worker.
-        transaction_seconds: After which the broker aborts what a dead worker began.
+        transaction_seconds: After which the broker aborts what a dead worker began, and a worker what has no answer.
         stuck_seconds: Without progress, after which the worker says that it is not alive.
         stop_seconds: From SIGTERM until what is not delivered is left to others.
         forward_threads: Of one forward pass; 0 takes all processors.
@@ -55,7 +55,7 @@ class WorkerSettings(Frozen):
     max_rows: PositiveInt = 10_000
     max_text_length: PositiveInt = 10_000
     session_seconds: Duration = 10.0
-    transaction_seconds: Duration = 30.0
+    transaction_seconds: Duration = 20.0
     stuck_seconds: Duration = 300.0
     stop_seconds: Duration = 8.0
     forward_threads: int = Field(default=1, ge=0)

@@ -11,6 +11,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
+from math import inf
 from threading import Event
 from time import monotonic, time
 from typing import Any
@@ -136,6 +137,7 @@ class Worker:
             self.delivery: Delivery = kind(connection, settings, self.consumer)
         self._predicting, self._delivering = Lane("predicting"), Lane("delivering")
         self._under_way: deque[tuple[Future[Predicted], float]] = deque()
+        self._delivering_since = inf
         self._run = 0
         self._failed_in_a_row = 0
         self._beat = monotonic()
@@ -148,6 +150,11 @@ class Worker:
         """Seconds since it last made a step, or since the oldest batch began."""
         begun = [since for _, since in list(self._under_way)]
         return monotonic() - min([self._beat, *begun])
+
+    @property
+    def _is_hanging(self) -> bool:
+        """Whether a delivery takes longer than its transaction may."""
+        return monotonic() - self._delivering_since > self.settings.transaction_seconds
 
     def run(self, stop: Event) -> None:
         """Work until told to stop, and leave the group.
@@ -170,6 +177,8 @@ class Worker:
         self._beat = monotonic()
         try:
             self._settle()
+            if self._is_hanging:
+                raise kafka_errors.KafkaTimeoutError("the broker does not answer")
             if self._is_new and not self._under_way:
                 self._rewind()
             if len(self._under_way) < UNDER_WAY and not self._is_new:
@@ -225,7 +234,7 @@ class Worker:
         predicted = predicting.result()
         if batch.run != self._run:
             raise DroppedError
-        started = monotonic()
+        self._delivering_since = started = monotonic()
         while True:
             try:
                 self.delivery.deliver(predicted.outgoing(self.topics), batch.offsets, batch.member)
@@ -238,8 +247,13 @@ class Worker:
                 )
                 predicted.refuse(err)
             except BaseException:
-                self._run += 1  # whatever follows on this lane was read too far
+                if batch.run == self._run:
+                    self._run += 1  # whatever follows on this lane was read too far
+                    self._delivering_since = inf
                 raise
+        if batch.run != self._run:
+            raise DroppedError  # after all; whoever took its place has looked at the offsets
+        self._delivering_since = inf
         self._next.update(batch.offsets)
         self._note(predicted, monotonic() - started)
         return predicted
@@ -292,6 +306,9 @@ class Worker:
             wait([future for future, _ in self._under_way], POLL_SECONDS)
             self._under_way = deque(one for one in self._under_way if not one[0].done())
             self._beat = monotonic()
+            if self._is_hanging:  # or is left to itself, with a producer that the next one fences off
+                self._delivering, self._delivering_since = Lane("delivering"), inf
+                self._under_way.clear()
         pauses = chain(PAUSES, repeat(PAUSES[-1]))
         while not stop.wait(next(pauses)):
             self._beat = monotonic()
