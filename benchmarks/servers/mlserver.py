@@ -5,19 +5,16 @@ environment that runs the benchmark, and all else, PyTorch and MLflow included, 
 """
 
 import json
-import subprocess
-import sys
-import sysconfig
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.measuring import BUILD, console
+from benchmarks.measuring import BUILD
+from benchmarks.overlays import lay_over
 from benchmarks.servers.running import free_ports
 from benchmarks.servers.subject import FOLDER, Subject
 
 VENV = BUILD / "mlserver"
 PINS = Path(__file__).with_suffix(".txt")
-STAMP = VENV / ".set-up"
 
 
 @dataclass(frozen=True)
@@ -52,32 +49,7 @@ TUNINGS = (
 
 def install() -> bool:
     """Set up its environment, or say why it is left out."""
-    if STAMP.exists() and STAMP.read_text(encoding="utf-8") == PINS.read_text(encoding="utf-8"):
-        return True
-    uv = [sys.executable, "-m", "uv"]
-    for command in (
-        [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV)],
-        [
-            *uv,
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--python",
-            str(VENV / "bin/python"),
-            "--requirements",
-            str(PINS),
-        ],
-    ):
-        finished = subprocess.run(command, capture_output=True, text=True, check=False)
-        if finished.returncode:
-            console.print(f"[yellow]MLServer is left out[/]: it cannot be installed: {finished.stderr.strip()}")
-            return False
-    shared = sysconfig.get_path("purelib")
-    packages = VENV / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    (packages / "shared.pth").write_text(shared + "\n", encoding="utf-8")
-    STAMP.write_text(PINS.read_text(encoding="utf-8"), encoding="utf-8")
-    return True
+    return lay_over(VENV.name, PINS) is not None
 
 
 def command(subject: Subject, tuning: Tuning, http_port: int, grpc_port: int) -> list[str]:

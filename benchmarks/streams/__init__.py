@@ -1,0 +1,1 @@
+"""Loops over a topic that the worker is compared with."""
