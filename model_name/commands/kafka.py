@@ -97,3 +97,40 @@ def verify(
     show(f"{input_} in {output}", found | {"is_clean": verdict.is_clean}, as_json=as_json)
     if not verdict.is_clean:
         raise DataError(f"{input_}: {verdict.words}", hint="the examples say where they lie: model-name kafka consume")
+
+
+@app.command()
+def replay(
+    bootstrap_servers: Servers,
+    dead_letter: DeadLetter,
+    group: Annotated[str, typer.Option(metavar="NAME", help="The workers'; NAME-replay notes what was sent.")],
+    to: Annotated[str, typer.Option(metavar="TOPIC", help="Instead of the topics they came from.")] = "",
+    kind: Annotated[str, typer.Option(help="Only of this kind of error, e.g. DataError.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Only where the reason contains it.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them, and send nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters back to be predicted, each once; what is passed over can be replayed later."""
+    from model_name.io.console import show
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.io.signals import stopping
+    from model_name.streams.connections import Connection
+    from model_name.streams.replaying import Filter
+    from model_name.streams.replaying import replay as replay_letters
+
+    LoggerService().start()
+    with stopping() as stop, progress("replay") as report:
+        replayed = replay_letters(
+            Connection(bootstrap_servers),
+            dead_letter=dead_letter,
+            group=group,
+            to=to,
+            only=Filter(kind=kind, reason=reason),
+            is_dry=dry_run,
+            stop=stop,
+            report=report,
+        )
+    show(f"{dead_letter}, {'a dry run' if dry_run else 'replayed'}", replayed.model_dump(mode="json"), as_json=as_json)
+    if stop.exit_code:
+        raise typer.Exit(stop.exit_code)
