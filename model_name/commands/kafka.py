@@ -134,3 +134,40 @@ def replay(
     show(f"{dead_letter}, {'a dry run' if dry_run else 'replayed'}", replayed.model_dump(mode="json"), as_json=as_json)
     if stop.exit_code:
         raise typer.Exit(stop.exit_code)
+
+
+@app.command()
+def produce(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A Parquet or CSV file, or any fsspec URL of one.")],
+    bootstrap_servers: Servers,
+    topic: Annotated[str, typer.Option(metavar="TOPIC", help="Where to.")],
+    rate: Annotated[float, typer.Option(min=0, help="Records per second; 0 for as many as it can.")] = 0,
+    rows: Annotated[int, typer.Option(min=0, help="Only the first; 0 for all.")] = 0,
+    key: Annotated[str, typer.Option(metavar="COLUMN", help="Its value is the record's key, too.")] = "",
+    event: Annotated[bool, typer.Option("--event", help="As CloudEvents in binary mode.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send the rows of a table, each as a JSON object."""
+    from model_name.io.console import show
+    from model_name.io.datasets import reader_for
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.io.signals import stopping
+    from model_name.streams.connections import Connection
+    from model_name.streams.producing import produce as produce_rows
+
+    LoggerService().start()
+    with stopping() as stop, progress("produce") as report:
+        produced = produce_rows(
+            Connection(bootstrap_servers),
+            reader_for(table, limit=rows or None),
+            topic=topic,
+            key=key,
+            rate=rate or None,
+            as_events=event,
+            stop=stop,
+            report=report,
+        )
+    show(f"{table} in {topic}", produced.model_dump(mode="json"), as_json=as_json)
+    if stop.exit_code:
+        raise typer.Exit(stop.exit_code)
