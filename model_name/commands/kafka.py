@@ -1,7 +1,8 @@
 """`model-name kafka ...`. Everything heavy is imported by the command that needs it."""
 
+from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -171,3 +172,39 @@ def produce(
     show(f"{table} in {topic}", produced.model_dump(mode="json"), as_json=as_json)
     if stop.exit_code:
         raise typer.Exit(stop.exit_code)
+
+
+@app.command()
+def consume(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Of the records.")],
+    bootstrap_servers: Servers,
+    most: Annotated[int, typer.Option("--max", min=0, help="How many at most; 0 for all.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for more, until Ctrl-C.")] = False,
+    start: Annotated[Literal["earliest", "latest"], typer.Option("--from", help="Where to begin.")] = "earliest",
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="Lines in a .jsonl, or the predictions as a table: .csv or .parquet.")
+    ] = "",
+    headers: Annotated[bool, typer.Option("--headers", help="With the headers of the records.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the records of a topic, a line of JSON each, or write them to a file."""
+    from model_name.io.console import show, show_lines
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.io.signals import stopping
+    from model_name.streams.connections import Connection
+    from model_name.streams.consuming import check_ending, line_of, write
+    from model_name.streams.consuming import consume as consume_records
+
+    LoggerService().start()
+    if out:
+        check_ending(out)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stopping()) if follow else None
+        records = consume_records(Connection(bootstrap_servers), topic, start=start, most=most or None, stop=stop)
+        if not out:
+            show_lines(line_of(record, with_headers=headers) for record in records)
+            return
+        report = stack.enter_context(progress("consume"))
+        consumed = write(records, out, with_headers=headers, report=report)
+    show(f"{topic} in {out}", consumed.model_dump(mode="json"), as_json=as_json)
