@@ -120,7 +120,7 @@ class RecordRequest(Request):
         if not all(type(row) is dict for row in rows):
             raise DataError('the value is neither an object, nor an array of objects, nor {"instances": [...]}')
         limits.check_rows(len(rows))
-        check_twice(body, event, sum(map(len, rows)))
+        check_twice(body, sum(map(len, rows)) + (len(event) if event is not document else 0))
         return Question(rows=rows)
 
     def write(self, outputs: Outputs, manifest: Manifest) -> Message:
@@ -164,19 +164,17 @@ class RecordRequest(Request):
         ]
 
 
-def check_twice(body: bytes, event: Any, keys: int) -> None:
+def check_twice(body: bytes, keys: int) -> None:
     """Refuse a value in which a name comes twice.
 
     Args:
         body: The value.
-        event: It, parsed.
-        keys: How many its rows have.
+        keys: How many its rows have, and the event around them.
 
     Raises:
         DataError: There is one.
     """
-    more = len(event) if isinstance(event, dict) and "data" in event else 0
-    if (found := json.with_twice(body, keys + more)) is not None and (name := _first_twice(found)):
+    if (found := json.with_twice(body, keys)) is not None and (name := _first_twice(found)):
         raise DataError(f"{name}: comes twice")
 
 
