@@ -9,6 +9,7 @@ record's key and headers. Its event correlates as that of HTTP does, and its hea
 result: `source-topic`, `source-partition` and `source-offset`, and `model-semver` by which version.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -37,6 +38,10 @@ SEMVER = "model-semver"
 VERSION = "model-version"
 OWN = frozenset({f"{SOURCE}topic", f"{SOURCE}partition", f"{SOURCE}offset", SEMVER, VERSION, CONTENT_TYPE})
 """Headers that a result has of its own."""
+
+
+NUMBER = re.compile(rb"[0-9]{1,18}")
+"""Of an offset or an attempt; whoever writes more digits, writes to do harm."""
 
 
 class Record(Protocol):
@@ -198,11 +203,17 @@ def coordinates(source: Source, prefix: str) -> Headers:
 def source_of(headers: Sequence[tuple[str, bytes | None]], prefix: str) -> Source | None:
     """What `coordinates` wrote; None where it is not there."""
     found = {name.removeprefix(prefix): value for name, value in headers if name.startswith(prefix)}
+    partition, offset = number_of(found.get("partition")), number_of(found.get("offset"))
     try:
-        topic, partition, offset = (bytes(found[name] or b"").decode() for name in Source._fields)
-        return Source(topic, int(partition), int(offset))
-    except (KeyError, ValueError):  # of which wrong UTF-8 is one
+        topic = (found.get("topic") or b"").decode()
+    except UnicodeDecodeError:
         return None
+    return Source(topic, partition, offset) if topic and partition is not None and offset is not None else None
+
+
+def number_of(value: bytes | None) -> int | None:
+    """The number that a header holds; None where it holds none, or one that is none of ours."""
+    return int(value) if value and NUMBER.fullmatch(value) else None
 
 
 def _text(name: str, value: bytes | None) -> str:
