@@ -30,14 +30,15 @@ class Origins:
         """Whether it is a topic that a letter can go back to, not that of the letters."""
         return source.topic != self.dead_letter
 
-    def address(self, source: Source, key: bytes | None) -> tuple[str, int | None]:
-        """The topic and the partition to send a letter to; None leaves the partition to the key.
+    def address(self, source: Source, key: bytes | None) -> tuple[str, int | None] | None:
+        """The topic and the partition to send a letter to, if there is such a topic.
 
-        Raises:
-            NotFoundError: The topic does not exist.
+        None for a partition leaves it to the key.
         """
         topic = self.to or source.topic
         count = self._count(topic)
+        if not count:
+            return None
         # At home, the others of its key are where it was, whatever partitioner their producer has.
         is_home = topic == source.topic and source.partition < count
         return topic, source.partition if is_home else source.partition % count if key is None else None
@@ -49,10 +50,7 @@ class Origins:
             DependencyError: The cluster cannot be reached, or refuses.
         """
         partition = TopicPartition(source.topic, source.partition)
-        try:
-            if source.partition >= self._count(source.topic):
-                return None
-        except NotFoundError:
+        if source.partition >= self._count(source.topic):
             return None
         begin, end = self.reader.spans([partition])[partition]
         if not begin <= source.offset < end:
@@ -63,6 +61,10 @@ class Origins:
         return None
 
     def _count(self, topic: str) -> int:
+        """Partitions of a topic; none where there is no such topic, or no longer."""
         if topic not in self._counts:
-            self._counts |= self.reader.connection.partitions([topic])
+            try:
+                self._counts |= self.reader.connection.partitions([topic])
+            except NotFoundError:
+                self._counts[topic] = 0
         return self._counts[topic]

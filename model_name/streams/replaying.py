@@ -50,7 +50,7 @@ class Replayed(Frozen):
     Attributes:
         sent: To their topics; in a dry run, that would be.
         passed_over: That the filter does not take; they stay.
-        gone: Whose value was too large for a letter, and is no longer where it came from; they stay.
+        gone: Whose topic is gone, or whose value, if it was too large for a letter; they stay.
         foreign: That do not say where they came from, and are no dead letters of a worker; they stay.
         topics: How many went where.
         is_complete: Whether it went through all; not when it was told to stop.
@@ -184,11 +184,11 @@ class Replay:
         if not self.only.takes(letter):
             self.counts["passed_over"] += 1
             return None
+        address = self.origins.address(letter.source, record.key)
         is_whole = letter.dropped is None
         value = record.value if is_whole else self.origins.value(letter.source, record.key, letter.dropped or 0)
-        if value is None and not is_whole:
+        if address is None or (value is None and not is_whole):
             self.counts["gone"] += 1
             return None
-        topic, partition = self.origins.address(letter.source, record.key)
         headers = [*original(record.headers), (ATTEMPTS, b"%d" % letter.attempts)]
-        return Outgoing(topic, partition, Message(record.key, value, headers))
+        return Outgoing(*address, Message(record.key, value, headers))

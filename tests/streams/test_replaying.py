@@ -157,6 +157,16 @@ def test_a_value_that_is_gone_is_counted_and_not_made_up(case: Case, capsys: pyt
     assert (found["sent"], found["gone"]) == (12 - gone, gone)
 
 
+def test_a_topic_that_is_gone_keeps_no_other_letter_from_going_back(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case.bury()
+    orphan = dead_letter(case.records[0]._replace(topic="s-none"), case.errors[0], 1)
+    write(case.broker, [[Written(case.dead, 0, orphan.key, orphan.value, orphan.headers)]])
+    _, found = case.replay(capsys)
+    assert (found["sent"], found["gone"]) == (12, 1)
+
+
 def test_what_is_no_dead_letter_is_left_alone(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     case.bury()
     write(case.broker, [[Written(case.dead, 0, b"k", b"?")]])
