@@ -1,7 +1,8 @@
 """`model-name kafka ...`. Everything heavy is imported by the command that needs it."""
 
+from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -97,3 +98,113 @@ def verify(
     show(f"{input_} in {output}", found | {"is_clean": verdict.is_clean}, as_json=as_json)
     if not verdict.is_clean:
         raise DataError(f"{input_}: {verdict.words}", hint="the examples say where they lie: model-name kafka consume")
+
+
+@app.command()
+def replay(
+    bootstrap_servers: Servers,
+    dead_letter: DeadLetter,
+    group: Annotated[str, typer.Option(metavar="NAME", help="The workers'; NAME-replay notes what was sent.")],
+    to: Annotated[str, typer.Option(metavar="TOPIC", help="Instead of the topics they came from.")] = "",
+    kind: Annotated[str, typer.Option(help="Only of this kind of error, e.g. DataError.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Only where the reason contains it.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them, and send nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters back to be predicted, each once; what is passed over can be replayed later."""
+    from model_name.io.console import show
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.io.signals import stopping
+    from model_name.streams.connections import Connection
+    from model_name.streams.replaying import Filter
+    from model_name.streams.replaying import replay as replay_letters
+
+    LoggerService().start()
+    with stopping() as stop, progress("replay") as report:
+        replayed = replay_letters(
+            Connection(bootstrap_servers),
+            dead_letter=dead_letter,
+            group=group,
+            to=to,
+            only=Filter(kind=kind, reason=reason),
+            is_dry=dry_run,
+            stop=stop,
+            report=report,
+        )
+    show(f"{dead_letter}, {'a dry run' if dry_run else 'replayed'}", replayed.model_dump(mode="json"), as_json=as_json)
+    if stop.exit_code:
+        raise typer.Exit(stop.exit_code)
+
+
+@app.command()
+def produce(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A Parquet or CSV file, or any fsspec URL of one.")],
+    bootstrap_servers: Servers,
+    topic: Annotated[str, typer.Option(metavar="TOPIC", help="Where to.")],
+    rate: Annotated[float, typer.Option(min=0, help="Records per second; 0 for as many as it can.")] = 0,
+    rows: Annotated[int, typer.Option(min=0, help="Only the first; 0 for all.")] = 0,
+    key: Annotated[str, typer.Option(metavar="COLUMN", help="Its value is the record's key, too.")] = "",
+    event: Annotated[bool, typer.Option("--event", help="As CloudEvents in binary mode.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send the rows of a table, each as a JSON object."""
+    from model_name.io.console import show
+    from model_name.io.datasets import reader_for
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.io.signals import stopping
+    from model_name.streams.connections import Connection
+    from model_name.streams.producing import produce as produce_rows
+
+    LoggerService().start()
+    with stopping() as stop, progress("produce") as report:
+        produced = produce_rows(
+            Connection(bootstrap_servers),
+            reader_for(table, limit=rows or None),
+            topic=topic,
+            key=key,
+            rate=rate or None,
+            as_events=event,
+            stop=stop,
+            report=report,
+        )
+    show(f"{table} in {topic}", produced.model_dump(mode="json"), as_json=as_json)
+    if stop.exit_code:
+        raise typer.Exit(stop.exit_code)
+
+
+@app.command()
+def consume(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Of the records.")],
+    bootstrap_servers: Servers,
+    most: Annotated[int, typer.Option("--max", min=0, help="How many at most; 0 for all.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for more, until Ctrl-C.")] = False,
+    start: Annotated[Literal["earliest", "latest"], typer.Option("--from", help="Where to begin.")] = "earliest",
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="Lines in a .jsonl, or the predictions as a table: .csv or .parquet.")
+    ] = "",
+    headers: Annotated[bool, typer.Option("--headers", help="With the headers of the records.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the records of a topic, a line of JSON each, or write them to a file."""
+    from model_name.io.console import show, show_lines
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.io.signals import stopping
+    from model_name.streams.connections import Connection
+    from model_name.streams.consuming import check_ending, line_of, write
+    from model_name.streams.consuming import consume as consume_records
+
+    LoggerService().start()
+    if out:
+        check_ending(out)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stopping()) if follow else None
+        records = consume_records(Connection(bootstrap_servers), topic, start=start, most=most or None, stop=stop)
+        if not out:
+            show_lines(line_of(record, with_headers=headers) for record in records)
+            return
+        report = stack.enter_context(progress("consume"))
+        consumed = write(records, out, with_headers=headers, report=report)
+    show(f"{topic} in {out}", consumed.model_dump(mode="json"), as_json=as_json)

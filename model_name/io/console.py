@@ -1,6 +1,8 @@
 """What people see: results on stdout as a table or as one JSON document, errors on stderr."""
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +38,16 @@ def show_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 def show_json(document: Any) -> None:
     """Print one JSON document."""
     stdout().print_json(json.dumps(document), indent=2) if stdout().is_terminal else print(json.dumps(document))  # noqa: T201
+
+
+def show_lines(lines: Iterable[str]) -> None:
+    """Print lines as they come, until whoever reads them has enough, as `head` has."""
+    for line in lines:
+        try:
+            print(line, flush=True)  # noqa: T201
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at its end
+            return
 
 
 def show_error(error: ModelNameError) -> None:

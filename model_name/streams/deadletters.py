@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from model_name.errors import ModelNameError
-from model_name.streams.records import DEAD_LETTER, RESULT, Headers, Message, Record, Source, coordinates, source_of
+from model_name.streams.records import (
+    DEAD_LETTER,
+    RESULT,
+    Headers,
+    Message,
+    Record,
+    Source,
+    coordinates,
+    number_of,
+    source_of,
+)
 
 REASON = f"{DEAD_LETTER}reason"
 KIND = f"{DEAD_LETTER}kind"
@@ -58,14 +68,13 @@ def dead_letter(record: Record, error: BaseException, attempts: int, *, keeps_va
 
 def read(headers: Sequence[tuple[str, bytes | None]]) -> DeadLetter:
     """What the headers say; a record that never was a dead letter has no attempts."""
-    found = {name: (value or b"").decode(errors="replace") for name, value in headers if name.startswith(DEAD_LETTER)}
-    attempts, dropped = (found.get(name, "") for name in (ATTEMPTS, DROPPED))
+    found = {name: value for name, value in headers if name.startswith(DEAD_LETTER)}
     return DeadLetter(
         source=source_of(headers, SOURCE),
-        reason=found.get(REASON, ""),
-        kind=found.get(KIND, ""),
-        attempts=int(attempts) if attempts.isdecimal() else 0,
-        dropped=int(dropped) if dropped.isdecimal() else None,
+        reason=(found.get(REASON) or b"").decode(errors="replace"),
+        kind=(found.get(KIND) or b"").decode(errors="replace"),
+        attempts=number_of(found.get(ATTEMPTS)) or 0,
+        dropped=number_of(found.get(DROPPED)),
     )
 
 

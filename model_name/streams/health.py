@@ -1,5 +1,6 @@
 """The probes and the metrics of a worker, over HTTP: `/healthz`, `/readyz`, `/metrics`."""
 
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -50,10 +51,9 @@ class HealthServer:
                 """Say nothing."""
 
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = _Server((host, port), Handler)
         except OSError as err:
             raise ConfigError(f"http_port {port}: {err.strerror}", hint="name another port, or 0 for none") from err
-        self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
@@ -61,3 +61,12 @@ class HealthServer:
         """Listen no more."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """As of the base, but a probe that hangs up is no error of this side."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)

@@ -6,9 +6,10 @@ headers, as some bridges leave those of HTTP) or in structured mode.
 
 The result is a body of V1, in the mode of the record; a plain record gets an event in binary mode. It keeps the
 record's key and headers. Its event correlates as that of HTTP does, and its headers say of which record it is the
-result: `source-topic`, `source-partition`, `source-offset`.
+result: `source-topic`, `source-partition`, `source-offset`; and of which version: `model-semver`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -42,7 +43,12 @@ PREFIXES = ("ce_", "ce-")
 DEAD_LETTER = "dead-letter-"
 RESULT = ("source-topic", "source-partition", "source-offset")
 """The headers of a result that say of which record it is."""
-OWN = frozenset({*RESULT, CONTENT_TYPE})
+SEMVER = "model-semver"
+OWN = frozenset({*RESULT, SEMVER, CONTENT_TYPE})
+
+
+NUMBER = re.compile(rb"[0-9]{1,18}")
+"""Of an offset or an attempt; whoever writes more digits, writes to do harm."""
 
 
 class Record(Protocol):
@@ -126,7 +132,7 @@ class RecordRequest(Request):
         if not all(type(row) is dict for row in rows):
             raise DataError('the value is neither an object, nor an array of objects, nor {"instances": [...]}')
         limits.check_rows(len(rows))
-        check_twice(body, event, sum(map(len, rows)))
+        check_twice(body, sum(map(len, rows)) + (len(event) if event is not document else 0))
         return Question(rows=rows)
 
     def write(self, outputs: Outputs, manifest: Manifest) -> Message:
@@ -138,6 +144,7 @@ class RecordRequest(Request):
             headers += _constants(self.name, manifest.semver)
             headers.append((f"{PREFIXES[0]}id", self.id.encode()))
             return Message(record.key, orjson.dumps(data), headers)
+        headers.append((SEMVER, manifest.semver.encode()))
         attributes = reply_to(self.attributes, self.name, manifest)
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON, "data": data}
@@ -173,19 +180,17 @@ class RecordRequest(Request):
         ]
 
 
-def check_twice(body: bytes, event: Any, keys: int) -> None:
+def check_twice(body: bytes, keys: int) -> None:
     """Refuse a value in which a name comes twice.
 
     Args:
         body: The value.
-        event: It, parsed.
-        keys: How many its rows have.
+        keys: How many its rows have, and the event around them.
 
     Raises:
         DataError: There is one.
     """
-    more = len(event) if isinstance(event, dict) and "data" in event else 0
-    if (found := json.with_twice(body, keys + more)) is not None and (name := _first_twice(found)):
+    if (found := json.with_twice(body, keys)) is not None and (name := _first_twice(found)):
         raise DataError(f"{name}: comes twice")
 
 
@@ -203,9 +208,12 @@ def _constants(name: str, semver: str) -> Headers:
         "specversion": "1.0",
         "source": source_of_replies(name),
         "type": REPLY_TYPE,
-        "modelsemver": semver,
     }
-    return [(CONTENT_TYPE, JSON.encode()), *((PREFIXES[0] + key, value.encode()) for key, value in attributes.items())]
+    return [
+        (SEMVER, semver.encode()),
+        (CONTENT_TYPE, JSON.encode()),
+        *((PREFIXES[0] + key, value.encode()) for key, value in attributes.items()),
+    ]
 
 
 def coordinates(source: Source, names: Sequence[str]) -> Headers:
@@ -217,11 +225,18 @@ def coordinates(source: Source, names: Sequence[str]) -> Headers:
 def source_of(headers: Sequence[tuple[str, bytes | None]], names: Sequence[str]) -> Source | None:
     """What `coordinates` wrote; None where it is not there."""
     found = dict(headers)
+    topic, *numbers = (found.get(name) for name in names)
+    partition, offset = map(number_of, numbers)
     try:
-        topic, partition, offset = ((found[name] or b"").decode() for name in names)
-        return Source(topic, int(partition), int(offset))
-    except (KeyError, ValueError):  # of which wrong UTF-8 is one
+        named = (topic or b"").decode()
+    except UnicodeDecodeError:
         return None
+    return Source(named, partition, offset) if named and partition is not None and offset is not None else None
+
+
+def number_of(value: bytes | None) -> int | None:
+    """The number that a header holds; None where it holds none, or one that is none of ours."""
+    return int(value) if value and NUMBER.fullmatch(value) else None
 
 
 def _text(name: str, value: bytes | None) -> str:

@@ -1,0 +1,233 @@
+"""The rows of a table as records, for a load, a demonstration or a test."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date, time
+from hashlib import blake2b
+from threading import Event
+from time import monotonic
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from kafka import errors as kafka_errors
+
+from model_name.core.columns import label_text
+from model_name.core.documents import Frozen, did_you_mean
+from model_name.errors import ConfigError, DataError, DependencyError
+from model_name.io.datasets import Reader
+from model_name.io.progress import Report
+from model_name.streams.connections import Connection, translated
+from model_name.streams.delivery import BATCH_BYTES, REFUSED
+from model_name.streams.records import CONTENT_TYPE, JSON, PREFIXES, Headers
+
+CHUNK_ROWS = 2048
+MOST_WAITING = 5000  # records that the broker has not confirmed yet
+DELIVERY_SECONDS = 30.0
+LINGER_MS = 5  # for others to travel along
+TICK_SECONDS = 0.001  # below which it is not worth to wait
+REPORT_SECONDS = 0.2
+EVENT_TYPE = "io.kserve.inference.request"
+
+
+class Produced(Frozen):
+    """What was sent.
+
+    Attributes:
+        records: That the brokers have.
+        seconds: That it took.
+        is_complete: Whether that is the whole table; not when it was told to stop.
+    """
+
+    records: int
+    seconds: float
+    is_complete: bool
+
+
+class Row(NamedTuple):
+    """A row, as a record holds it."""
+
+    key: bytes | None
+    value: bytes
+
+
+def produce(
+    connection: Connection,
+    table: Reader,
+    *,
+    topic: str,
+    key: str = "",
+    rate: float | None = None,
+    as_events: bool = False,
+    stop: Event,
+    report: Report,
+) -> Produced:
+    """Send each row of a table as a JSON object, in its order.
+
+    A missing value is null, a moment is spelled by ISO 8601.
+
+    Args:
+        connection: To the cluster.
+        table: It is read piece by piece.
+        topic: Where to.
+        key: The column whose value is the record's key as well.
+        rate: Records per second; as fast as it goes by default.
+        as_events: Whether each is an event in binary mode; its id is the same whenever it is sent.
+        stop: Ends it; what has been sent until then is waited for.
+        report: Where to say how far it is.
+
+    Raises:
+        NotFoundError: There is no such table or topic.
+        ConfigError: There is no such column.
+        DataError: A value has no place in JSON, or the topic refuses a record.
+        DependencyError: The cluster cannot be reached, or refuses; it says how many were sent.
+    """
+    connection.partitions([topic])
+    total, source = table.count() or 0, quote(table.path.rpartition("/")[2])
+    sender = Sender(connection, topic)
+    started = reported = monotonic()
+    is_complete = False
+    try:
+        with translated(connection.servers):
+            for number, row in enumerate(rows_of(table, key)):
+                if rate and (pause := started + number / rate - monotonic()) > TICK_SECONDS:
+                    stop.wait(pause)
+                if stop.is_set():
+                    break
+                sender.send(row, event_of(row.value, number, source) if as_events else [])
+                if monotonic() - reported > REPORT_SECONDS:
+                    report(number + 1, total, "")
+                    reported = monotonic()
+            else:
+                is_complete = True
+            sender.flush()
+    except DependencyError as err:
+        raise DependencyError(f"{err.message}; {sender.confirmed:,} records were sent", hint=err.hint) from err
+    finally:
+        sender.close()
+    return Produced(records=sender.confirmed, seconds=monotonic() - started, is_complete=is_complete)
+
+
+def rows_of(table: Reader, key: str = "") -> Iterator[Row]:
+    """The rows of a table in JSON.
+
+    Raises:
+        ConfigError: There is no such column as the key.
+        DataError: A value has no place in JSON.
+    """
+    number = 0
+    for batch in table.batches(rows=CHUNK_ROWS):
+        if key and key not in batch.schema.names:
+            raise ConfigError(f"--key {key}: is no column{did_you_mean(key, batch.schema.names)}")
+        for row in plain(batch, table.path).to_pylist():
+            try:
+                yield Row(key_of(row[key]) if key else None, orjson.dumps(row))
+            except orjson.JSONEncodeError as err:
+                raise DataError(f"{table.path}, row {number}: {err}", hint="leave out the column") from err
+            number += 1
+
+
+def plain(batch: pa.RecordBatch, path: str) -> pa.Table:
+    """The same rows, in types that Python and JSON have.
+
+    Raises:
+        DataError: A number is infinite, for which JSON has no word.
+    """
+    table = pa.Table.from_batches([batch])
+    for position, field in enumerate(table.schema):
+        column = table.column(position)
+        if pa.types.is_floating(field.type) and pc.any(pc.is_inf(column)).as_py():
+            raise DataError(f"{path}: {field.name} has an infinite value, which JSON cannot spell")
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
+            column = column.cast(pa.timestamp("us", field.type.tz), safe=False)
+        elif pa.types.is_decimal(field.type):
+            column = column.cast(pa.float64())
+        table = table.set_column(position, field.name, column)
+    return table
+
+
+def key_of(value: Any) -> bytes | None:
+    """A value as the key of a record; none where it is missing."""
+    if value is None or value != value:  # noqa: PLR0124  NaN
+        return None
+    return label_text(value.isoformat() if isinstance(value, date | time) else value).encode()
+
+
+def event_of(value: bytes, number: int, source: str) -> Headers:
+    """The attributes of an event in binary mode: of the same row of the same table they are the same."""
+    attributes = {
+        "specversion": "1.0",
+        "id": f"{number}-{blake2b(value, digest_size=8).hexdigest()}",
+        "source": source,
+        "type": EVENT_TYPE,
+    }
+    headers = [(PREFIXES[0] + name, text.encode()) for name, text in attributes.items()]
+    return [*headers, (CONTENT_TYPE, JSON.encode())]
+
+
+class Sender:
+    """Sends records, and waits where the brokers fall behind.
+
+    Attributes:
+        confirmed: Records that the brokers have.
+    """
+
+    def __init__(self, connection: Connection, topic: str) -> None:
+        """Connect.
+
+        Raises:
+            DependencyError: The cluster cannot be reached, or refuses.
+        """
+        self.topic = topic
+        self.confirmed = 0
+        self._waiting: deque[Any] = deque()
+        self._producer = connection.producer(
+            batch_size=BATCH_BYTES,
+            linger_ms=LINGER_MS,
+            max_block_ms=10_000,
+            delivery_timeout_ms=int(DELIVERY_SECONDS * 1000),
+        )
+
+    def send(self, row: Row, headers: Headers) -> None:
+        """Send one.
+
+        Raises:
+            DataError: The topic refuses one of those that were sent.
+            KafkaError: One of them did not arrive.
+        """
+        try:
+            self._waiting.append(self._producer.send(self.topic, row.value, row.key, headers))
+        except REFUSED as err:
+            raise self._refused(len(self._waiting), err) from err
+        if len(self._waiting) > MOST_WAITING:
+            self._confirm()
+
+    def flush(self) -> None:
+        """Wait until the brokers have all.
+
+        Raises:
+            DataError: The topic refuses one of them.
+            KafkaError: One of them did not arrive.
+        """
+        while self._waiting:  # and no flush of the client's, which fails where a batch is sent in two halves
+            self._confirm()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with suppress(kafka_errors.KafkaError):
+            self._producer.close(timeout=1)
+
+    def _confirm(self) -> None:
+        try:
+            self._waiting[0].get(DELIVERY_SECONDS)
+        except REFUSED as err:
+            raise self._refused(0, err) from err
+        self._waiting.popleft()
+        self.confirmed += 1
+
+    def _refused(self, behind: int, err: Exception) -> DataError:
+        """What to say of a record, by how many are before it that are not confirmed."""
+        return DataError(f"{self.topic}: refuses row {self.confirmed + behind}: {err}")
