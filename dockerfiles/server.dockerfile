@@ -1,4 +1,5 @@
-# The server alone: KServe, ONNX Runtime and the light half of the package; no torch, mlflow or scikit-learn.
+# The server, and the worker for Kafka (--entrypoint model-name, kafka run ...): KServe, ONNX Runtime and the light half
+# of the package; no torch, mlflow or scikit-learn.
 ARG BASE=python:3.11-slim
 FROM ${BASE} AS build
 WORKDIR /build
@@ -6,7 +7,7 @@ COPY requirements.lock ./
 COPY dist/*.whl ./
 # The lock serves as constraints: the same versions as everywhere, of the few packages that this needs.
 RUN python -m venv /opt/model-name \
- && /opt/model-name/bin/pip install --no-cache-dir --constraint requirements.lock "$(ls ./*.whl)[serving]"
+ && /opt/model-name/bin/pip install --no-cache-dir --constraint requirements.lock "$(ls ./*.whl)[serving,kafka]"
 
 FROM ${BASE}
 COPY --from=build /opt/model-name /opt/model-name

@@ -2,6 +2,8 @@
 
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -145,25 +147,37 @@ def produce(
     rate: Annotated[float, typer.Option(min=0, help="Records per second; 0 for as many as it can.")] = 0,
     rows: Annotated[int, typer.Option(min=0, help="Only the first; 0 for all.")] = 0,
     key: Annotated[str, typer.Option(metavar="COLUMN", help="Its value is the record's key, too.")] = "",
+    bundle: Annotated[str, typer.Option(metavar="DIR", help="Send what this bundle takes, histories included.")] = "",
+    drop: Annotated[
+        list[str], typer.Option(metavar="COLUMN", help="Not sent, such as the target; may be repeated.")
+    ] = [],  # noqa: B006
     event: Annotated[bool, typer.Option("--event", help="As CloudEvents in binary mode.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Send the rows of a table, each as a JSON object."""
     from model_name.io.console import show
     from model_name.io.datasets import reader_for
+    from model_name.io.folders import fetch
     from model_name.io.progress import progress
     from model_name.io.services import LoggerService
     from model_name.io.signals import stopping
+    from model_name.serving.bundle import read_manifest
     from model_name.streams.connections import Connection
     from model_name.streams.producing import produce as produce_rows
+    from model_name.streams.producing import requests_of
 
     LoggerService().start()
-    with stopping() as stop, progress("produce") as report:
+    connection, reader = Connection(bootstrap_servers), reader_for(table, limit=rows or None)
+    with stopping() as stop, progress("produce") as report, TemporaryDirectory() as folder:
+        if bundle:
+            schema = read_manifest(Path(fetch(bundle))).table
+            reader = requests_of(reader, schema, Path(folder) / "requests.parquet")
         produced = produce_rows(
-            Connection(bootstrap_servers),
-            reader_for(table, limit=rows or None),
+            connection,
+            reader,
             topic=topic,
             key=key,
+            drop={*drop},
             rate=rate or None,
             as_events=event,
             stop=stop,

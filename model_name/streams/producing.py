@@ -1,10 +1,11 @@
 """The rows of a table as records, for a load, a demonstration or a test."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import date, time
 from hashlib import blake2b
+from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Any, NamedTuple
@@ -17,8 +18,9 @@ from kafka import errors as kafka_errors
 
 from model_name.core.columns import label_text
 from model_name.core.documents import Frozen, did_you_mean
+from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, DataError, DependencyError
-from model_name.io.datasets import Reader
+from model_name.io.datasets import ParquetReader, ParquetWriter, Reader
 from model_name.io.progress import Report
 from model_name.streams.connections import Connection, translated
 from model_name.streams.delivery import BATCH_BYTES, REFUSED
@@ -60,6 +62,7 @@ def produce(
     *,
     topic: str,
     key: str = "",
+    drop: Collection[str] = (),
     rate: float | None = None,
     as_events: bool = False,
     stop: Event,
@@ -74,6 +77,7 @@ def produce(
         table: It is read piece by piece.
         topic: Where to.
         key: The column whose value is the record's key as well.
+        drop: Columns that are not sent, such as the target, which a request must not carry.
         rate: Records per second; as fast as it goes by default.
         as_events: Whether each is an event in binary mode; its id is the same whenever it is sent.
         stop: Ends it; what has been sent until then is waited for.
@@ -92,7 +96,7 @@ def produce(
     is_complete = False
     try:
         with translated(connection.servers):
-            for number, row in enumerate(rows_of(table, key)):
+            for number, row in enumerate(rows_of(table, key, drop)):
                 if rate and (pause := started + number / rate - monotonic()) > TICK_SECONDS:
                     stop.wait(pause)
                 if stop.is_set():
@@ -111,20 +115,45 @@ def produce(
     return Produced(records=sender.confirmed, seconds=monotonic() - started, is_complete=is_complete)
 
 
-def rows_of(table: Reader, key: str = "") -> Iterator[Row]:
+def requests_of(table: Reader, schema: TableSchema, path: Path) -> Reader:
+    """A table with the columns that a request may carry: histories are looked up, the target and strangers left out.
+
+    Reads the whole table, because a history may reach back to its beginning.
+
+    Args:
+        table: With the target where there are histories of it; its limit counts in the end.
+        schema: Of a bundle.
+        path: The Parquet file to write.
+
+    Raises:
+        DataError: What a history looks at is not there.
+    """
+    from model_name.core import frames
+
+    frame = frames.with_histories(table.model_copy(update={"limit": None}).read(schema), schema)
+    ParquetWriter(path=str(path)).write(frame[[name for name in schema.columns if name in frame.columns]])
+    return ParquetReader(path=str(path), limit=table.limit)
+
+
+def rows_of(table: Reader, key: str = "", drop: Collection[str] = ()) -> Iterator[Row]:
     """The rows of a table in JSON.
 
     Raises:
-        ConfigError: There is no such column as the key.
+        ConfigError: There is no such column as the key, or as one to drop.
         DataError: A value has no place in JSON.
     """
     number = 0
     for batch in table.batches(rows=CHUNK_ROWS):
-        if key and key not in batch.schema.names:
-            raise ConfigError(f"--key {key}: is no column{did_you_mean(key, batch.schema.names)}")
+        for option, names in (("key", [key] if key else []), ("drop", drop)):
+            for name in names:
+                if name not in batch.schema.names:
+                    raise ConfigError(f"--{option} {name}: is no column{did_you_mean(name, batch.schema.names)}")
         for row in plain(batch, table.path).to_pylist():
+            found = key_of(row[key]) if key else None
+            for name in drop:
+                del row[name]
             try:
-                yield Row(key_of(row[key]) if key else None, orjson.dumps(row))
+                yield Row(found, orjson.dumps(row))
             except orjson.JSONEncodeError as err:
                 raise DataError(f"{table.path}, row {number}: {err}", hint="leave out the column") from err
             number += 1

@@ -265,8 +265,11 @@ class Worker:
         self.totals.dead_letters += dead
         self.totals.batches += 1
         self.telemetry.delivered(predicted, seconds, time())
-        for position, (error, _) in predicted.failed.items():
-            logger.warning("{} is a dead letter: {}", predicted.requests[position].source, str(error).splitlines()[0])
+        if predicted.failed:
+            position, (error, _) = next(iter(predicted.failed.items()))
+            others = f"; {dead - 1} more of this batch" if dead > 1 else ""
+            source, reason = predicted.requests[position].source, str(error).partition("\n")[0]
+            logger.warning("{} is a dead letter: {}{}", source, reason, others)
         if self.log is not None:
             put(self.log, self.predictor.plane.bundle.manifest, predicted.groups)
 

@@ -17,7 +17,7 @@ from model_name.errors import ConfigError, DataError
 from model_name.io.datasets import Reader, reader_for
 from model_name.scripts import main
 from model_name.streams.connections import Connection
-from model_name.streams.producing import event_of, key_of, produce, rows_of
+from model_name.streams.producing import event_of, key_of, produce, requests_of, rows_of
 from tests.streams.topics import fresh, read_all
 
 
@@ -80,6 +80,25 @@ def test_what_json_cannot_say_is_refused(tmp_path: Path, values: pa.Array, reaso
 )
 def test_a_key_is_spelled_as_elsewhere(value: Any, key: bytes | None) -> None:
     assert key_of(value) == key
+
+
+def test_a_column_that_is_dropped_is_not_sent_even_where_it_is_the_key(tmp_path: Path) -> None:
+    rows = list(rows_of(table_of(tmp_path, size=[1], outcome=["a"], code=["k"]), "code", {"outcome", "code"}))
+    assert [(row.key, json.loads(row.value)) for row in rows] == [(b"k", {"size": 1})]
+    with pytest.raises(ConfigError, match="--drop sise: is no column; did you mean size"):
+        list(rows_of(table_of(tmp_path, size=[1]), drop=["sise"]))
+
+
+def test_a_table_is_sent_as_a_bundle_takes_it(tmp_path: Path, make_schema: Any) -> None:
+    before = {"kind": "numeric", "nullable": True, "history": {"of": "outcome", "lag": "24h"}}
+    columns = {"moment": {"kind": "datetime"}, "before": before}
+    schema = make_schema("regression", columns=columns, key=[])
+    table = table_of(
+        tmp_path, moment=[datetime(2024, 1, day) for day in (1, 2, 3)], outcome=[1.0, 2.0, 3.0], stranger=[1, 2, 3]
+    )
+    asked = requests_of(table.model_copy(update={"limit": 2}), schema, tmp_path / "asked.parquet")
+    assert [json.loads(row.value).keys() for row in rows_of(asked)] == [{"moment", "before"}] * 2
+    assert [json.loads(row.value)["before"] for row in rows_of(asked)] == [None, 1.0]
 
 
 def test_a_column_that_is_not_there_is_no_key(tmp_path: Path) -> None:
