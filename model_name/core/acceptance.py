@@ -19,10 +19,11 @@ from model_name.core.schemas import TableSchema
 Values = Sequence[Any] | NDArray[Any]
 CHUNK_ROWS = 4096  # looked at at once: numpy holds the interpreter meanwhile, which others wait for
 TEXT = frozenset({str})
-MOMENT = re.compile(
-    r"(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.(?:[0-9]{3}|[0-9]{6}))?)?"
+MOMENTS = re.compile(
+    r"(?:(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]"
+    r"(?::[0-5][0-9](?:\.(?:[0-9]{3}|[0-9]{6}))?)?\n)*+"
 ).fullmatch
-"""A moment that `datetime.fromisoformat` and numpy read alike; numpy is ten times as fast."""
+"""Lines of moments that `datetime.fromisoformat` and numpy read alike; numpy is ten times as fast."""
 
 
 class Acceptance:
@@ -113,7 +114,7 @@ class Acceptance:
             values = table[name]
             if isinstance(values, np.ndarray) or not TEXT.issuperset(map(type, values)):
                 return False
-            if not all(map(MOMENT, values)):
+            if not MOMENTS("\n".join([*values, ""])):  # a value of two lines is none for numpy
                 return False
             try:
                 columns[name] = np.array(values, dtype="datetime64[us]")

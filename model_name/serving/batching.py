@@ -20,7 +20,9 @@ from model_name.serving.requests import Answered, Reply, Request, answer
 logger = logging.getLogger("model_name.serving")
 
 LIBC = ctypes.CDLL(None)
-LARGE = 64 * 1024  # bytes of a body, from where on it would keep small ones waiting
+MEDIUM = 8 * 1024  # bytes of a body, from where on a forward pass is worth to be waited for by another thread
+LARGE = 64 * 1024  # from where on it would keep others waiting
+MEDIUM_REQUESTS = 8  # at once; more only have those answered late that came first
 LITTER = 2**20  # bytes of a body that leaves memory to be given back
 
 
@@ -51,7 +53,10 @@ Observer = Callable[[DataPlane, Sequence[Request], Answered], None]
 
 
 class Batcher:
-    """Two lanes: small requests are computed together, large ones by themselves beside them."""
+    """Small requests are computed together, large ones by themselves beside them.
+
+    Those between are read by one thread while the forward pass of others, which needs no interpreter, runs in another.
+    """
 
     def __init__(
         self, plane: DataPlane, limits: Limits, *, observe: Observer = lambda *_: None, compute: Compute = answer
@@ -72,12 +77,14 @@ class Batcher:
         self.waiting_bytes = 0
         self._has_litter = False
         self._small = Lane("small", limits.batch_requests, self._compute)
+        self._medium = Lane("medium", min(MEDIUM_REQUESTS, limits.batch_requests), self._compute, threads=2)
         self._large = Lane("large", 1, self._compute)
+        self._lanes = (self._small, self._medium, self._large)
 
     @property
     def queued(self) -> int:
         """How many requests wait to be computed."""
-        return self._small.depth + self._large.depth
+        return sum([lane.depth for lane in self._lanes])
 
     async def answer(self, request: Request) -> Answer:
         """Wait for the answer to a request.
@@ -96,7 +103,7 @@ class Batcher:
         self.waiting.add(waiting)
         self.waiting_bytes += request.size
         try:
-            (self._large if request.size > LARGE else self._small).put(waiting)
+            self._lane_of(request).put(waiting)
             return await waiting.future
         finally:
             self.waiting.discard(waiting)
@@ -117,8 +124,13 @@ class Batcher:
 
     def close(self) -> None:
         """End the lanes after what they have been given."""
-        self._small.close()
-        self._large.close()
+        for lane in self._lanes:
+            lane.close()
+
+    def _lane_of(self, request: Request) -> "Lane":
+        if request.size <= MEDIUM:
+            return self._small
+        return self._medium if request.size <= LARGE else self._large
 
     def _compute(self, batch: Sequence[Waiting]) -> None:
         """Answer a batch, in the thread of a lane."""
@@ -148,17 +160,18 @@ class Batcher:
 
 
 class Lane:
-    """A thread that takes what waits, computes it, and takes what has come meanwhile."""
+    """A thread, or two, that takes what waits, computes it, and takes what has come meanwhile."""
 
-    def __init__(self, name: str, most: int, compute: Callable[[Sequence[Waiting]], None]) -> None:
+    def __init__(self, name: str, most: int, compute: Callable[[Sequence[Waiting]], None], *, threads: int = 1) -> None:
         """Compute at most so many at once."""
         self.most = most
         self.compute = compute
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._gathered: list[Waiting] = []
         self._turns = 0
-        self._thread = Thread(target=self._run, name=f"lane-{name}", daemon=True)
-        self._thread.start()
+        self._threads = [Thread(target=self._run, name=f"lane-{name}", daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def depth(self) -> int:
@@ -174,8 +187,10 @@ class Lane:
 
     def close(self) -> None:
         """End after what is waiting."""
-        self._queue.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _hand_over(self) -> None:
         # A thread that began with the first request would take the interpreter from those who are about to come.

@@ -178,10 +178,20 @@ def _usual(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | None:
         return None
     if kinds == {list}:
         return {name: [*map(itemgetter(position), rows)] for position, name in enumerate(names)}
+    if 1 < len(rows) <= CHUNK_ROWS and (columns := _turned(rows)) is not None:  # more would hold the interpreter
+        return {name: columns[name] for name in names} if columns.keys() == {*names} else None
     try:
         return {name: [*map(itemgetter(name), rows)] for name in names}
     except KeyError:
         return None
+
+
+def _turned(rows: Sequence[Any]) -> dict[str, list[Any]] | None:
+    """Objects by column, if their names come in one order, as one client writes them."""
+    first = [*rows[0]]
+    if not all(map(first.__eq__, map(list, rows))):
+        return None
+    return dict(zip(first, map(list, zip(*map(dict.values, rows), strict=True)), strict=True))
 
 
 def _as_object(row: Any, number: int, names: Sequence[str], count: int) -> Mapping[str, Any]:

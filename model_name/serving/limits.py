@@ -73,7 +73,10 @@ class Limits(Frozen):
         if size <= self.text_length:
             return
         for name, values in table.items():
-            if isinstance(values, np.ndarray) or not {str, bytes}.intersection(map(type, values)):
+            if isinstance(values, np.ndarray):
+                continue
+            kinds = {*map(type, values)}
+            if not kinds & {str, bytes} or (kinds <= {str, bytes} and max(map(len, values)) <= self.text_length):
                 continue
             for row, value in enumerate(values):
                 if isinstance(value, str | bytes) and len(value) > self.text_length:
