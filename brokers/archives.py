@@ -1,31 +1,38 @@
 """The loaded classes of a broker in one file that Java maps, made once: a start then takes half the processor time."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from brokers.jars import LIBRARIES
 from brokers.locks import locked
 from brokers.nodes import STOP_SECONDS
+
+if TYPE_CHECKING:
+    from brokers.cluster import Cluster
 
 # A broker lives for seconds or minutes here: the second compiler would cost more than it brings.
 QUICK_JAVA = ("-XX:TieredStopAtLevel=1",)
 DUMP_SECONDS = STOP_SECONDS + 50
 
 
-def quick_java() -> tuple[str, ...]:
-    """Options with which a broker starts fastest. The first call runs one to learn what it loads, in about 8 s."""
+def quick_java(make: "Callable[[tuple[str, ...]], Cluster]") -> tuple[str, ...]:
+    """Options with which a broker starts fastest. The first call runs one to learn what it loads, in about 8 s.
+
+    Args:
+        make: A cluster of one node, with these options of Java.
+    """
     archive = LIBRARIES / "classes.jsa"  # beside the jars, whose times it holds: new ones need a new archive
     with locked("classes"):
         if not archive.exists():
-            dump(archive)
+            dump(archive, make(QUICK_JAVA))
     return (*QUICK_JAVA, f"-XX:SharedArchiveFile={archive}")
 
 
-def dump(archive: Path) -> None:
+def dump(archive: Path, cluster: "Cluster") -> None:
     """Run a broker that has served a little, and keep what it has loaded."""
-    from brokers.cluster import Cluster  # which asks for the archive
-
     partial = archive.with_suffix(".partial")
-    with Cluster(java=QUICK_JAVA) as cluster:
+    with cluster:
         cluster.create_topic("first")
         cluster.stop()
         node = cluster.nodes[1]

@@ -264,10 +264,14 @@ class Cluster:
                     raise
                 time.sleep(POLL_SECONDS)
 
+    def _options(self) -> Sequence[str]:
+        """Of Java."""
+        return quick_java(lambda options: Cluster(java=options)) if self._java is None else self._java
+
     def _format(self) -> None:
         """Write the settings of each node and make its log directory ready, all at once."""
         java, jars = require_java(), libraries()
-        options = [f"-Xmx{self._heap_mb}m", *(quick_java() if self._java is None else self._java)]
+        options = [f"-Xmx{self._heap_mb}m", *self._options()]
         logging = [f"-Dorg.slf4j.simpleLogger.{name}={value}" for name, value in LOGGING.items()]
         run = [java, *options, *logging, "-cp", f"{jars}/*"]
         if self.secured:
