@@ -1,9 +1,10 @@
 """How results and offsets reach the broker: together in a transaction, or one after the other."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from threading import Thread
+from time import monotonic
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
@@ -13,7 +14,8 @@ from model_name.streams.connections import Connection
 from model_name.streams.records import Message
 from model_name.streams.settings import WorkerSettings
 
-REFUSED = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError, kafka_errors.InvalidRecordError)
+TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+REFUSED = (*TOO_LARGE, kafka_errors.InvalidRecordError)
 """What says that one record is wrong, not the broker."""
 
 ROOM_BYTES = 64 * 1024  # for the key and the headers of a record beside its value
@@ -100,21 +102,30 @@ def close(producer: KafkaProducer, seconds: float) -> None:
         producer.close(timeout=seconds)
 
 
-def send(producer: KafkaProducer, messages: Sequence[Outgoing]) -> list[Any]:
-    """Hand messages to the producer; the futures of what becomes of them.
+def send(producer: KafkaProducer, messages: Sequence[Outgoing], sent: list[Any]) -> None:
+    """Hand messages to the producer.
+
+    Args:
+        producer: It takes no more once it knows that the broker refuses one of them.
+        messages: In their order.
+        sent: Takes the futures of what becomes of them, as far as it comes.
 
     Raises:
         RefusedError: Some are too large for it.
+        KafkaError: It takes no more.
     """
-    sent, refused = [], {}
+    refused = {}
     for position, (topic, partition, message) in enumerate(messages):
         try:
             sent.append(producer.send(topic, message.value, message.key, message.headers, partition))
         except kafka_errors.MessageSizeTooLargeError as err:
             refused[position] = err
+        except kafka_errors.KafkaError:
+            if refused:
+                break
+            raise
     if refused:
         raise RefusedError(refused)
-    return sent
 
 
 def refused_of(sent: Sequence[Any]) -> dict[int, Exception]:
@@ -150,17 +161,62 @@ class ExactlyOnce(Delivery):
         producer.begin_transaction()
         sent: list[Any] = []
         try:
-            sent = send(producer, messages)
+            send(producer, messages, sent)
             producer.send_offsets_to_transaction(positions(offsets), member)
+            for future in sent:  # what follows a refused one may never be answered, and a commit would wait for that
+                future.get(timeout=self.settings.transaction_seconds)
             producer.commit_transaction()
         except RefusedError:
-            producer.abort_transaction()
+            self._renewed(producer)
             raise
         except kafka_errors.KafkaError as err:
-            if refused := refused_of(sent):
-                producer.abort_transaction()
+            if not refused_of(sent):
+                raise
+            arrived = {position for position, future in enumerate(sent) if future.succeeded()}
+            suspects = [position for position in range(len(messages)) if position not in arrived]
+            if refused := self._refused(producer, messages, suspects):
                 raise RefusedError(refused) from err
             raise
+
+    def _refused(
+        self, producer: KafkaProducer, messages: Sequence[Outgoing], suspects: Collection[int]
+    ) -> dict[int, Exception]:
+        """Which of some messages are refused by themselves.
+
+        The client fails whatever it has not sent yet with the error of the one that was refused. So each is sent alone,
+        in a transaction that is never committed; of a topic, what is larger than one that is too large is so, too.
+        """
+        found: dict[int, Exception] = {}
+        by_size = sorted(suspects, key=lambda position: messages[position].message.size)
+        for topic in {messages[position].topic for position in by_size}:
+            ranked = [position for position in by_size if messages[position].topic == topic]
+            producer = self._renewed(producer)
+            producer.begin_transaction()
+            for rank, position in enumerate(ranked):
+                alone: list[Any] = []
+                try:
+                    send(producer, [messages[position]], alone)
+                    alone[0].get(timeout=self.settings.transaction_seconds)
+                except TOO_LARGE as err:
+                    found |= dict.fromkeys(ranked[rank:], err)
+                    break
+                except kafka_errors.InvalidRecordError as err:
+                    found[position] = err
+                    producer = self._renewed(producer)
+                    producer.begin_transaction()
+        self._renewed(producer)
+        return found
+
+    def _renewed(self, producer: KafkaProducer) -> KafkaProducer:
+        """A producer in the place of one that was refused something: after that, it counts its messages wrongly.
+
+        Raises:
+            KafkaError: Another call has put one in its place: this one was given up as hanging.
+        """
+        if self.producer is not producer:
+            raise kafka_errors.KafkaError("the delivery was given up, and another one has begun")
+        self.recover()
+        return self.producer
 
 
 class AtLeastOnce(Delivery):
@@ -174,13 +230,14 @@ class AtLeastOnce(Delivery):
 
     def deliver(self, messages: Sequence[Outgoing], offsets: Mapping[TopicPartition, int], member: Any) -> None:
         """As of `Delivery`."""
-        producer = self.producer
-        sent = send(producer, messages)
-        producer.flush(timeout=self.settings.transaction_seconds)
+        sent: list[Any] = []
+        send(self.producer, messages, sent)
+        end = monotonic() + self.settings.transaction_seconds
+        for future in sent:  # and no flush of the client's, which fails where a batch goes in two halves
+            with suppress(*REFUSED):
+                future.get(timeout=max(0.0, end - monotonic()))
         if refused := refused_of(sent):
             raise RefusedError(refused)
-        for future in sent:
-            future.get(timeout=0)
         self.consumer.commit(positions(offsets), timeout_ms=10_000)
 
 

@@ -79,11 +79,13 @@ class Outbox:
                     sent.append(self.producer.send(topic, message.value, message.key, message.headers, number))
                 offsets = {partition: OffsetAndMetadata(mark.offset, mark.text, -1)}
                 self.producer.send_offsets_to_transaction(offsets, self.name)
+                for future in sent:  # what follows a refused one may never be answered, and a commit would wait for it
+                    future.get(timeout=TRANSACTION_SECONDS)
                 self.producer.commit_transaction()
         except DependencyError as err:
             if isinstance(err.__cause__, FENCED):
                 raise DependencyError(f"another replay calls itself {self.name}", hint="let it end") from err
-            if refused := refused_of(sent):
-                position, reason = next(iter(refused.items()))
-                raise DataError(f"{messages[position].topic}: refuses a letter: {reason}") from err
+            if refused := refused_of(sent):  # others fail with it; the largest is one that deserves it
+                topic, _, message = messages[max(refused, key=lambda position: messages[position].message.size)]
+                raise DataError(f"{topic}: refuses a letter of {message.size} bytes, {err.message}") from err
             raise

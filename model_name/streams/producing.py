@@ -212,7 +212,7 @@ class Sender:
         """
         self.topic = topic
         self.confirmed = 0
-        self._waiting: deque[Any] = deque()
+        self._waiting: deque[tuple[Any, int]] = deque()  # what becomes of a record, and its size
         self._producer = connection.producer(
             batch_size=BATCH_BYTES,
             linger_ms=LINGER_MS,
@@ -228,9 +228,10 @@ class Sender:
             KafkaError: One of them did not arrive.
         """
         try:
-            self._waiting.append(self._producer.send(self.topic, row.value, row.key, headers))
+            future = self._producer.send(self.topic, row.value, row.key, headers)
         except REFUSED as err:
             raise self._refused(len(self._waiting), err) from err
+        self._waiting.append((future, len(row.value)))
         if len(self._waiting) > MOST_WAITING:
             self._confirm()
 
@@ -251,9 +252,10 @@ class Sender:
 
     def _confirm(self) -> None:
         try:
-            self._waiting[0].get(DELIVERY_SECONDS)
-        except REFUSED as err:
-            raise self._refused(0, err) from err
+            self._waiting[0][0].get(DELIVERY_SECONDS)
+        except REFUSED as err:  # others fail with it; the largest is one that deserves it
+            failed = {position: size for position, (future, size) in enumerate(self._waiting) if future.failed()}
+            raise self._refused(max(failed, key=failed.__getitem__), err) from err
         self._waiting.popleft()
         self.confirmed += 1
 

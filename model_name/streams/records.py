@@ -83,6 +83,12 @@ class Message:
     value: bytes | None
     headers: Headers
 
+    @property
+    def size(self) -> int:
+        """In bytes, about as a topic counts them."""
+        headers = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
+
 
 class RecordRequest(Request):
     """A record whose value asks for predictions."""

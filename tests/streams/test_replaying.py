@@ -226,7 +226,8 @@ def test_of_two_replays_at_once_the_first_gives_way(case: Case) -> None:
 def test_a_letter_that_a_topic_refuses_is_told_and_none_of_its_transaction_is_sent(case: Case, broker: Any) -> None:
     (small,) = fresh(broker, "small", config={"max.message.bytes": 1000})
     connection, partition = Connection(broker.bootstrap), TopicPartition(case.dead, 0)
-    messages = [Outgoing(small, 0, Message(b"k", value, [])) for value in (b"{}", b"x" * 3000)]
-    with Outbox(connection, case.group) as outbox, pytest.raises(DataError, match="refuses a letter"):
+    messages = [Outgoing(small, 0, Message(b"k", value, [])) for value in (b"{}", b"x" * 3000, b"{}")]
+    reason = f"{small}: refuses a letter of 3001 bytes"
+    with Outbox(connection, case.group) as outbox, pytest.raises(DataError, match=reason):
         outbox.send(messages, partition, Mark(1, ""))
     assert read_all(broker, small) == []
