@@ -4,16 +4,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from threading import Thread
+from time import monotonic
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
+from kafka.future import Future
 
 from model_name.streams.connections import Connection
 from model_name.streams.records import Message
 from model_name.streams.settings import WorkerSettings
 
-REFUSED = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError, kafka_errors.InvalidRecordError)
+TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+REFUSED = (*TOO_LARGE, kafka_errors.InvalidRecordError)
 """What says that one record is wrong, not the broker."""
 
 ROOM_BYTES = 64 * 1024  # for the key and the headers of a record beside its value
@@ -29,12 +32,19 @@ class Outgoing(NamedTuple):
 
 
 class RefusedError(Exception):
-    """The broker refuses some of the messages, by their position."""
+    """The broker refuses some of the messages.
 
-    def __init__(self, positions: Mapping[int, Exception]) -> None:
+    Attributes:
+        positions: Which, and why.
+        is_certain: Whether it is all of these. The client says the same of what it has not sent when the broker refuses
+            another message of the transaction.
+    """
+
+    def __init__(self, positions: Mapping[int, Exception], *, is_certain: bool = True) -> None:
         """Take them."""
-        super().__init__(f"{len(positions)} messages are refused")
+        super().__init__(f"{len(positions)} messages are refused: {next(iter(positions.values()))}")
         self.positions = positions
+        self.is_certain = is_certain
 
 
 class Delivery(ABC):
@@ -100,27 +110,63 @@ def close(producer: KafkaProducer, seconds: float) -> None:
         producer.close(timeout=seconds)
 
 
-def send(producer: KafkaProducer, messages: Sequence[Outgoing]) -> list[Any]:
-    """Hand messages to the producer; the futures of what becomes of them.
+def send(producer: KafkaProducer, messages: Sequence[Outgoing], sent: list[Any]) -> None:
+    """Hand messages to the producer.
+
+    Args:
+        producer: That may write.
+        messages: In their order.
+        sent: Gets the futures of what becomes of them, as many as were handed over before an error.
 
     Raises:
         RefusedError: Some are too large for it.
+        KafkaError: The broker refused one before the last was handed over.
     """
-    sent, refused = [], {}
+    refused = {}
     for position, (topic, partition, message) in enumerate(messages):
         try:
             sent.append(producer.send(topic, message.value, message.key, message.headers, partition))
-        except kafka_errors.MessageSizeTooLargeError as err:
+        except TOO_LARGE as err:
             refused[position] = err
+            sent.append(Future().failure(err))
     if refused:
         raise RefusedError(refused)
-    return sent
+
+
+def wait_for(sent: Sequence[Any], seconds: float) -> None:
+    """Wait until it is known what became of messages.
+
+    Not by `flush`, which gives up where the client splits what is too large for one request.
+
+    Raises:
+        KafkaTimeoutError: Time is up.
+    """
+    end = monotonic() + seconds
+    for future in sent:
+        try:
+            future.get(timeout=max(0.0, end - monotonic()))
+        except kafka_errors.KafkaError:
+            if not future.is_done:
+                raise
 
 
 def refused_of(sent: Sequence[Any]) -> dict[int, Exception]:
     """Which messages the broker refused."""
     failed = {position: future.exception for position, future in enumerate(sent) if future.failed()}
     return {position: err for position, err in failed.items() if isinstance(err, REFUSED)}
+
+
+def suspected(refused: Mapping[int, Exception], messages: Sequence[Outgoing]) -> RefusedError:
+    """What to say of messages of a transaction that are refused, of which some have only not been sent.
+
+    Those of one partition are sent in their order, and what is too large alone: the first of them it is, then.
+    """
+    first = min(refused)
+    among = [messages[position] for position in refused]
+    places = {(topic, message.key if partition is None else partition) for topic, partition, message in among}
+    if len(places) == 1 and isinstance(refused[first], TOO_LARGE):
+        return RefusedError({first: refused[first]})
+    return RefusedError(refused, is_certain=len(refused) == 1)
 
 
 class ExactlyOnce(Delivery):
@@ -150,16 +196,19 @@ class ExactlyOnce(Delivery):
         producer.begin_transaction()
         sent: list[Any] = []
         try:
-            sent = send(producer, messages)
+            send(producer, messages, sent)
             producer.send_offsets_to_transaction(positions(offsets), member)
+            wait_for(sent, self.settings.transaction_seconds)  # a commit that meets a refusal is never answered
             producer.commit_transaction()
         except RefusedError:
-            producer.abort_transaction()
+            self.recover()
             raise
         except kafka_errors.KafkaError as err:
             if refused := refused_of(sent):
-                producer.abort_transaction()
-                raise RefusedError(refused) from err
+                # An abort would end it; but the client counts on from what the broker never took, and the transaction
+                # after that is never answered.
+                self.recover()
+                raise suspected(refused, messages) from err
             raise
 
 
@@ -175,8 +224,9 @@ class AtLeastOnce(Delivery):
     def deliver(self, messages: Sequence[Outgoing], offsets: Mapping[TopicPartition, int], member: Any) -> None:
         """As of `Delivery`."""
         producer = self.producer
-        sent = send(producer, messages)
-        producer.flush(timeout=self.settings.transaction_seconds)
+        sent: list[Any] = []
+        send(producer, messages, sent)
+        wait_for(sent, self.settings.transaction_seconds)
         if refused := refused_of(sent):
             raise RefusedError(refused)
         for future in sent:

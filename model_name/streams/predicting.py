@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from time import monotonic
 
 from loguru import logger
@@ -9,7 +10,7 @@ from loguru import logger
 from model_name.errors import ModelNameError, TooLargeError
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.requests import Answered, Group, answer
+from model_name.serving.requests import Answered, Group, Request, answer
 from model_name.streams.deadletters import dead_letter
 from model_name.streams.delivery import Outgoing, RefusedError
 from model_name.streams.records import Message, Record, RecordRequest
@@ -66,9 +67,9 @@ class Predicted:
     seconds: float
     bare: set[int] = field(default_factory=set)
 
-    def outgoing(self, topics: Topics) -> list[Outgoing]:
-        """The messages, in the order of the records."""
-        return [self._message(position, topics) for position in range(len(self.requests))]
+    def outgoing(self, topics: Topics, part: range | None = None) -> list[Outgoing]:
+        """The messages for some of the records, by their positions, or for all, in the order of the records."""
+        return [self._message(position, topics) for position in part or range(len(self.requests))]
 
     def _message(self, position: int, topics: Topics) -> Outgoing:
         record = self.requests[position].record
@@ -78,15 +79,29 @@ class Predicted:
         message = dead_letter(record, error, attempts, keeps_value=position not in self.bare)
         return Outgoing(topics.dead_letter, topics.partition(topics.dead_letter, record), message)
 
-    def refuse(self, error: RefusedError) -> None:
-        """Make dead letters of what the broker refused, and bare ones of dead letters that it refused."""
-        for position, reason in error.positions.items():
+    def refuse(self, error: RefusedError, part: range | None = None) -> None:
+        """Make dead letters of what the broker refused, and bare ones of dead letters that it refused.
+
+        Args:
+            error: Which of the messages that were written.
+            part: Of which records these were; by default of all.
+        """
+        for number, reason in error.positions.items():
+            position = part[number] if part else number
             if position in self.failed:
                 self.bare.add(position)
             else:
                 size = len(self.results.pop(position).value or b"")
                 told = TooLargeError(f"the result has {size} bytes, which the broker refuses: {reason}")
                 self.failed[position] = (told, 1)
+                self.groups = [*chain.from_iterable(without(self.requests[position], one) for one in self.groups)]
+
+
+def without(request: Request, group: Group) -> list[Group]:
+    """What was predicted together, less one of the requests: each of the others by itself, if it was one of these."""
+    if not any(one is request for one in group.requests):
+        return [group]
+    return [group.only(number) for number, one in enumerate(group.requests) if one is not request]
 
 
 class Predictor:

@@ -66,10 +66,15 @@ class Batch:
     member: Any
     run: int
 
-    @property
-    def offsets(self) -> dict[TopicPartition, int]:
-        """The next to be read."""
-        return {partition: records[-1].offset + 1 for partition, records in self.records.items()}
+    def offsets(self, part: range) -> dict[TopicPartition, int]:
+        """The next to be read after some of the records, by their positions."""
+        found, start = {}, 0
+        for partition, records in self.records.items():
+            end = min(start + len(records), part.stop)
+            if max(start, part.start) < end:
+                found[partition] = records[end - start - 1].offset + 1
+            start += len(records)
+        return found
 
 
 @dataclass(slots=True)
@@ -230,33 +235,42 @@ class Worker:
         return self.predictor.predict([*chain.from_iterable(batch.records.values())])
 
     def _deliver(self, batch: Batch, predicting: "Future[Predicted]") -> Predicted:
-        """Write what became of a batch; what the broker refuses becomes dead letters."""
+        """Write what became of a batch."""
         predicted = predicting.result()
-        if batch.run != self._run:
-            raise DroppedError
-        self._delivering_since = started = monotonic()
+        whole, started = range(len(predicted.requests)), monotonic()
+        try:
+            self._write(batch, predicted, whole)
+        except BaseException:
+            if batch.run == self._run:
+                self._run += 1  # whatever follows on this lane was read too far
+                self._delivering_since = inf
+            raise
+        self._next.update(batch.offsets(whole))
+        self._note(predicted, monotonic() - started)
+        return predicted
+
+    def _write(self, batch: Batch, predicted: Predicted, part: range) -> None:
+        """Write what became of some records; what the broker refuses becomes dead letters, and is found by halves."""
         while True:
+            if batch.run != self._run:
+                raise DroppedError
+            self._delivering_since = monotonic()
             try:
-                self.delivery.deliver(predicted.outgoing(self.topics), batch.offsets, batch.member)
+                self.delivery.deliver(predicted.outgoing(self.topics, part), batch.offsets(part), batch.member)
                 break
             except RefusedError as err:
-                if predicted.bare.intersection(err.positions):
+                if not err.is_certain:
+                    middle = len(part) // 2
+                    self._write(batch, predicted, part[:middle])
+                    self._write(batch, predicted, part[middle:])
+                    return
+                logger.warning("the broker: {}", err)
+                if predicted.bare.intersection(part[position] for position in err.positions):
                     raise
-                logger.warning(
-                    "the broker refuses {} records: {}", len(err.positions), next(iter(err.positions.values()))
-                )
-                predicted.refuse(err)
-            except BaseException:
-                if batch.run == self._run:
-                    self._run += 1  # whatever follows on this lane was read too far
-                    self._delivering_since = inf
-                raise
+                predicted.refuse(err, part)
         if batch.run != self._run:
             raise DroppedError  # after all; whoever took its place has looked at the offsets
         self._delivering_since = inf
-        self._next.update(batch.offsets)
-        self._note(predicted, monotonic() - started)
-        return predicted
 
     def _note(self, predicted: Predicted, seconds: float) -> None:
         """Count what is committed, and log it."""
