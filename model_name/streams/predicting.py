@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from time import monotonic
 
 from loguru import logger
@@ -9,7 +10,7 @@ from loguru import logger
 from model_name.errors import ModelNameError, TooLargeError
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.requests import Answered, Group, answer
+from model_name.serving.requests import Answered, Group, Request, answer
 from model_name.streams.deadletters import dead_letter
 from model_name.streams.delivery import Outgoing, RefusedError
 from model_name.streams.records import Message, Record, RecordRequest
@@ -87,6 +88,14 @@ class Predicted:
                 size = len(self.results.pop(position).value or b"")
                 told = TooLargeError(f"the result has {size} bytes, which the broker refuses: {reason}")
                 self.failed[position] = (told, 1)
+                self.groups = [*chain.from_iterable(without(self.requests[position], one) for one in self.groups)]
+
+
+def without(request: Request, group: Group) -> list[Group]:
+    """What was predicted together, less one of the requests: each of the others by itself, if it was one of these."""
+    if not any(one is request for one in group.requests):
+        return [group]
+    return [group.only(number) for number, one in enumerate(group.requests) if one is not request]
 
 
 class Predictor:

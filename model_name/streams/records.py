@@ -137,6 +137,8 @@ class RecordRequest(Request):
         rows = document if isinstance(document, list) else [document]
         if not all(type(row) is dict for row in rows):
             raise DataError('the value is neither an object, nor an array of objects, nor {"instances": [...]}')
+        if not rows:  # to be said before others' rows are beside them
+            raise DataError("the record holds no row")
         limits.check_rows(len(rows))
         check_twice(body, sum(map(len, rows)) + (len(event) if event is not document else 0))
         return Question(rows=rows)
