@@ -182,7 +182,7 @@ def test_nothing_that_is_sent_breaks_a_server(
 
 
 @pytest.mark.parametrize("task", ["regression", "multiclass"])
-@pytest.mark.parametrize("count", [15, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [15, pytest.param(30, marks=pytest.mark.slow)])
 def test_the_server_does_what_its_document_says(servers: dict[str, Server], task: str, count: int) -> None:
     # Given the document that a server serves
     server = servers[task]
