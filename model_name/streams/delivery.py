@@ -139,15 +139,18 @@ def wait_for(sent: Sequence[Any], seconds: float) -> None:
     Not by `flush`, which gives up where the client splits what is too large for one request.
 
     Raises:
-        KafkaTimeoutError: Time is up.
+        KafkaError: The broker does not have all of them, or time is up.
     """
-    end = monotonic() + seconds
+    end, failed = monotonic() + seconds, None
     for future in sent:
         try:
             future.get(timeout=max(0.0, end - monotonic()))
-        except kafka_errors.KafkaError:
+        except kafka_errors.KafkaError as err:
             if not future.is_done:
                 raise
+            failed = failed or err
+    if failed:
+        raise failed
 
 
 def refused_of(sent: Sequence[Any]) -> dict[int, Exception]:
@@ -209,6 +212,9 @@ class ExactlyOnce(Delivery):
                 # after that is never answered.
                 self.recover()
                 raise suspected(refused, messages) from err
+            for held in err.args:
+                if isinstance(held, kafka_errors.KafkaError):  # this one says only that another failed
+                    raise held from err
             raise
 
 
@@ -225,12 +231,13 @@ class AtLeastOnce(Delivery):
         """As of `Delivery`."""
         producer = self.producer
         sent: list[Any] = []
-        send(producer, messages, sent)
-        wait_for(sent, self.settings.transaction_seconds)
-        if refused := refused_of(sent):
-            raise RefusedError(refused)
-        for future in sent:
-            future.get(timeout=0)
+        try:
+            send(producer, messages, sent)
+            wait_for(sent, self.settings.transaction_seconds)
+        except kafka_errors.KafkaError as err:
+            if refused := refused_of(sent):
+                raise RefusedError(refused) from err
+            raise
         self.consumer.commit(positions(offsets), timeout_ms=10_000)
 
 
