@@ -2,9 +2,11 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -17,7 +19,31 @@ from model_name.errors import ConfigError, DependencyError, NotFoundError
 CONNECT_SECONDS = 10.0
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]/]+):([0-9]{1,5})")
 ENVIRONMENT = "MODEL_NAME_KAFKA_"
+LOGIN = f"{ENVIRONMENT}USERNAME, {ENVIRONMENT}PASSWORD and {ENVIRONMENT}SASL_MECHANISM"
+PROTOCOL = f"{ENVIRONMENT}SECURITY_PROTOCOL"
+CERTIFICATE = f"set {ENVIRONMENT}CERTIFICATE and {ENVIRONMENT}KEY to what the listener trusts"
+HINTS_BY_WORDS = {
+    "socket disconnected": f"it hung up, as on who may not come in: check {LOGIN}, and {PROTOCOL}",
+    "CERTIFICATE_VERIFY_FAILED": f"set {ENVIRONMENT}CA to a PEM file of who signs the certificates of the brokers",
+    "BAD_CERTIFICATE": CERTIFICATE,
+    "CERTIFICATE_REQUIRED": CERTIFICATE,
+}
+HINTS_BY_KIND: Mapping[type[BaseException], str] = {
+    kafka_errors.SaslAuthenticationFailedError: f"check {LOGIN}",
+    kafka_errors.UnsupportedSaslMechanismError: f"set {ENVIRONMENT}SASL_MECHANISM to one that it has",
+    kafka_errors.TopicAuthorizationFailedError: "have an ACL allow the user to READ the input, or to WRITE where the "
+    "results and the dead letters go",
+    kafka_errors.GroupAuthorizationFailedError: "have an ACL allow the user to READ the group",
+    kafka_errors.TransactionalIdAuthorizationFailedError: "have an ACL allow the user to WRITE transactional ids with "
+    "the prefix of the group's name, or as the `instance` of the worker says",
+    kafka_errors.AuthorizationError: "have an ACL allow the user what it asks for",
+    kafka_errors.UnsupportedVersionError: "a broker without transactions takes `delivery: at_least_once`",
+}
+CLUTTER = re.compile(r"^(\[Error -?\d+\] ?|\w+Error(: |$))+")  # of the words of the client's errors
 QUICK = {"metrics_enabled": False}  # ours are of records and batches; those of the client cost a tenth of its time
+
+HOPELESS = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError)
+"""What no further attempt makes better."""
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -72,7 +98,31 @@ class Security(BaseSettings):
                 f"{ENVIRONMENT}SECURITY_PROTOCOL is {found.protocol}, and there is no user",
                 hint=f"set {ENVIRONMENT}USERNAME and {ENVIRONMENT}PASSWORD",
             )
+        if found.protocol.endswith("SSL"):
+            found.check_files()
         return found
+
+    def check_files(self) -> None:
+        """Read the PEM files, which the client would only do when it connects, again and again.
+
+        Raises:
+            ConfigError: One is none.
+        """
+        names, context = "CA", ssl.create_default_context()
+        try:
+            if self.ca:
+                context.load_verify_locations(self.ca)
+            if self.certificate:
+                names = f"CERTIFICATE, {ENVIRONMENT}KEY and {ENVIRONMENT}KEY_PASSWORD"
+                # Without a password, a key that has one would be asked for on the terminal.
+                context.load_cert_chain(self.certificate, self.key, self.secret("key_password") or "")
+        except OSError as err:  # of which errors of TLS are
+            raise ConfigError(f"{ENVIRONMENT}{names}: {err}", hint="PEM files that belong together are needed") from err
+
+    def secret(self, name: str) -> str | None:
+        """One of the secrets in the clear."""
+        found: SecretStr | None = getattr(self, name)
+        return found.get_secret_value() if found else None
 
     @property
     def protocol(self) -> Protocol:
@@ -90,13 +140,13 @@ class Security(BaseSettings):
             found |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.username,
-                "sasl_plain_password": self.password.get_secret_value() if self.password else None,
+                "sasl_plain_password": self.secret("password"),
             }
         if self.protocol.endswith("SSL"):
             files = {"ssl_cafile": self.ca, "ssl_certfile": self.certificate, "ssl_keyfile": self.key}
             found |= {name: str(path) for name, path in files.items() if path}
             if self.key_password:
-                found["ssl_password"] = self.key_password.get_secret_value()
+                found["ssl_password"] = self.secret("key_password")
         return found
 
 
@@ -165,7 +215,8 @@ class Connection:
             if topic not in known:
                 raise UnknownTopicError(
                     f"{topic}: {', '.join(self.servers)} has no such topic, or does not show it to this user",
-                    hint="create it, or check its name: " + (", ".join(sorted(known)[:20]) or "there are no topics"),
+                    hint="create it, let the user see it (DESCRIBE), or check its name: "
+                    + (", ".join(sorted(known)[:20]) or "no topic is shown"),
                 )
         return {topic: known[topic] for topic in topics}
 
@@ -177,7 +228,7 @@ class Connection:
             except (OSError, ValueError) as err:  # certificates that cannot be read, addresses that are none
                 raise ConfigError(f"the client of Kafka cannot be made: {err}") from err
             except kafka_errors.KafkaError as err:
-                raise unreachable(self.servers, causes[-1] if causes else err) from err
+                raise unreachable(self.servers, reason(err, causes)) from err
 
 
 class UnknownTopicError(NotFoundError):
@@ -197,39 +248,51 @@ def translated(servers: Iterable[str]) -> Iterator[None]:
         try:
             yield
         except kafka_errors.KafkaError as err:
-            is_vague = isinstance(err, kafka_errors.KafkaTimeoutError) and causes
-            raise unreachable(servers, causes[-1] if is_vague else err) from err
+            raise unreachable(servers, reason(err, causes)) from err
 
 
 def unreachable(servers: Iterable[str], cause: BaseException) -> DependencyError:
     """What to say of a cluster that does not do what it is asked."""
     words = describe(cause)
-    hints: Mapping[type[BaseException], str] = {
-        kafka_errors.SaslAuthenticationFailedError: f"check {ENVIRONMENT}USERNAME, {ENVIRONMENT}PASSWORD and "
-        f"{ENVIRONMENT}SASL_MECHANISM",
-        kafka_errors.UnsupportedSaslMechanismError: f"set {ENVIRONMENT}SASL_MECHANISM to one that it has",
-        kafka_errors.AuthorizationError: "have the user be allowed to, by ACLs of the cluster",
-        kafka_errors.UnsupportedVersionError: "a broker without transactions takes `delivery: at_least_once`",
-    }
-    default = f"check the addresses, and {ENVIRONMENT}SECURITY_PROTOCOL where the listener asks for TLS or SASL"
-    hint = next((hint for kind, hint in hints.items() if isinstance(cause, kind)), default)
+    by_words = (hint for part, hint in HINTS_BY_WORDS.items() if part in words)
+    by_kind = (hint for kind, hint in HINTS_BY_KIND.items() if isinstance(cause, kind))
+    hint = next(
+        chain(by_words, by_kind), f"check the addresses, and {PROTOCOL} where the listener asks for TLS or SASL"
+    )
     return DependencyError(f"Kafka at {', '.join(servers)}: {words}", hint=hint)
 
 
 def describe(cause: BaseException) -> str:
     """An error of the client in a line."""
-    return " ".join(f"{type(cause).__name__.removesuffix('Error')}: {cause}".split())[:500]
+    kind, words = type(cause).__name__.removesuffix("Error"), CLUTTER.sub("", " ".join(f"{cause}".split()))
+    return f"{kind}: {words}"[:500] if words else kind
+
+
+def reason(error: BaseException, causes: Sequence[BaseException]) -> BaseException:
+    """Why there was an error: what was overheard, where it only says that time is up."""
+    if not isinstance(error, kafka_errors.KafkaTimeoutError):
+        return error
+    told = [one for one in causes if not isinstance(one, kafka_errors.KafkaTimeoutError)]
+    return next((one for one in told if isinstance(one, HOPELESS)), told[-1] if told else error)
 
 
 @contextmanager
 def overheard() -> Iterator[list[BaseException]]:
-    """The errors that the client only tells its log, while it tries again: who gives up says that time is up."""
+    """The errors that the client only tells its log, while it tries again: who gives up says that time is up.
+
+    Where there is nothing to hope for, to be told of it ends the attempt. It is not always told: the client may lose
+    the answer of a broker that hangs up after it.
+    """
     heard: list[BaseException] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             given = record.args if isinstance(record.args, tuple) else ()
-            heard.extend(arg for arg in given if isinstance(arg, kafka_errors.KafkaError | OSError))
+            found = [arg for arg in given if isinstance(arg, kafka_errors.KafkaError | OSError)]
+            heard.extend(found)
+            if record.name == "kafka.net.manager" and record.levelno == logging.WARNING:  # between two attempts
+                for hopeless in (one for one in found if isinstance(one, HOPELESS)):
+                    raise hopeless
 
     listener, library = Listener(logging.WARNING), logging.getLogger("kafka")
     library.addHandler(listener)
@@ -237,3 +300,10 @@ def overheard() -> Iterator[list[BaseException]]:
         yield heard
     finally:
         library.removeHandler(listener)
+
+
+def quieten() -> None:
+    """Let the client write nothing: what matters is told by us, once."""
+    library = logging.getLogger("kafka")
+    library.propagate = False
+    library.addHandler(logging.NullHandler())

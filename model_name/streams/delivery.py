@@ -171,6 +171,9 @@ class ExactlyOnce(Delivery):
             raise
         except kafka_errors.KafkaError as err:
             if not refused_of(sent):
+                for held in err.args:
+                    if isinstance(held, kafka_errors.KafkaError):  # this one says only that another failed
+                        raise held from err
                 raise
             arrived = {position for position, future in enumerate(sent) if future.succeeded()}
             suspects = [position for position in range(len(messages)) if position not in arrived]

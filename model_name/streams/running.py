@@ -1,6 +1,5 @@
 """A worker as a process: bundle, broker, probes and signals."""
 
-import logging
 import os
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.garbage import collect_rarely
 from model_name.serving.predictions import LogSettings, PredictionLog
-from model_name.streams.connections import Connection
+from model_name.streams.connections import Connection, quieten
 from model_name.streams.health import HealthServer
 from model_name.streams.instances import Claim
 from model_name.streams.settings import WorkerSettings
@@ -43,7 +42,7 @@ def work(settings: WorkerSettings) -> Totals:
     log = log_of(settings)
     if log is not None:
         log.on_drop = telemetry.log_dropped.inc
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters is told by us, once
+    quieten()
     with stopping() as stop:
         worker = Worker(plane, settings, Connection(settings.bootstrap_servers), telemetry, log)
         health = serve_health(worker, settings, telemetry)

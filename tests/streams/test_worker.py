@@ -16,7 +16,7 @@ from model_name.serving.protocols.v1 import predictions
 from model_name.streams.deadletters import ATTEMPTS, REASON, SOURCE
 from model_name.streams.deadletters import read as read_letter
 from model_name.streams.delivery import ROOM_BYTES
-from model_name.streams.records import RESULT, Headers, Source, source_of
+from model_name.streams.records import RESULT, Headers, Source
 from tests.flats import ROWS, TASKS, make_bundle
 from tests.streams.topics import fresh, write
 from tests.streams.working import Bench, sources, wait_until
@@ -134,7 +134,8 @@ def test_a_result_keeps_key_headers_partition_and_order(make_bench: MakeBench, d
     by_place = dict(zip(places, told, strict=True))
     for answers, names in ((results, RESULT), (dead, SOURCE)):
         for partition in range(3):
-            found = [(record, source_of(record.headers, names)) for record in answers if record.partition == partition]
+            there = [record for record in answers if record.partition == partition]
+            found = [*zip(there, sources(there, names), strict=True)]
             assert [place.offset for _, place in found] == sorted(place.offset for _, place in found)
             for record, place in found:
                 assert (place.topic, place.partition) == (bench.input, partition)
@@ -155,7 +156,7 @@ def test_between_other_numbers_of_partitions_the_order_of_a_key_is_kept(make_ben
     # Then the results of a key lie in one partition and in order; those without a key follow their partition
     key_of = dict(zip(places, (record.key for record in told), strict=True))
     for key in keys:
-        found = [record for record in results if key_of[source_of(record.headers, RESULT)] == key]
+        found = [record for record in results if key_of[sources([record])[0]] == key]
         assert len({record.partition for record in found}) == 1
         assert [place.offset for place in sources(found)] == sorted(place.offset for place in sources(found))
         if key is None:
