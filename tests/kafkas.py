@@ -30,7 +30,7 @@ def broker() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def brokers3() -> Iterator[Cluster]:
     """Three nodes that take everybody."""
     require_kafka()
@@ -38,7 +38,7 @@ def brokers3() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def secured_broker() -> Iterator[Cluster]:
     """One node that takes passwords over TLS and certificates."""
     require_kafka()
