@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from model_name.commands.jobs import run_job
-from model_name.errors import DataError
+from model_name.errors import ConfigError, DataError
 from model_name.io.options import AsJson, Sets
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ def run(
     dead_letter: DeadLetter = "",
     group: Group = "",
     delivery: Annotated[str, typer.Option(help="exactly_once; at_least_once for brokers without transactions.")] = "",
+    http_port: Annotated[str, typer.Option(help="Of probes and metrics, 8082 by default; 0 for none.")] = "",
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -49,12 +50,18 @@ def run(
         "dead_letter": dead_letter,
         "group": group,
         "delivery": delivery,
+        "http_port": http_port,
     }
     pairs = [*sets, *(f"job.{name}={value}" for name, value in given.items() if value)]
     if confs:
         from model_name.settings import load_job
 
-        run_job(load_job(confs, pairs), as_json=as_json)
+        job = load_job(confs, pairs)
+        if job.KIND != "KafkaInferenceJob":
+            raise ConfigError(
+                f"{confs[-1]}: is a {job.KIND}", hint="`model-name run` runs it; here belongs a KafkaInferenceJob"
+            )
+        run_job(job, as_json=as_json)
         return
     from model_name.io.console import show
     from model_name.io.services import LoggerService

@@ -4,7 +4,7 @@ import tempfile
 
 import fsspec
 
-from model_name.errors import NotFoundError
+from model_name.errors import DependencyError, NotFoundError
 
 
 def fetch(place: str) -> str:
@@ -12,8 +12,12 @@ def fetch(place: str) -> str:
 
     Raises:
         NotFoundError: It is not there.
+        DependencyError: The package for its URL is missing.
     """
-    filesystem, path = fsspec.core.url_to_fs(place)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(place)
+    except (ImportError, ValueError) as err:  # a store whose package is not installed, or one that there is not
+        raise DependencyError(f"{place}: {err}") from err
     if not filesystem.exists(path):
         raise NotFoundError(f"{place}: there is no such bundle", hint="name the folder that holds bundle.json")
     if "file" in filesystem.protocol:

@@ -15,7 +15,10 @@ def read_settings(pairs: Sequence[str]) -> WorkerSettings:
     Raises:
         ConfigError: One is wrong or missing.
     """
-    raw = configs.load([], pairs)
+    raw = configs.load([], pairs) if pairs else {}
+    if strangers := raw.keys() - {"job"}:
+        name = min(strangers)
+        raise ConfigError(f"--set {name}=...: everything belongs under `job`", hint=f"--set job.{name}=...")
     try:
         return WorkerSettings.model_validate(raw.get("job", {}))
     except ValidationError as err:

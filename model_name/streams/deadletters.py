@@ -42,7 +42,9 @@ class DeadLetter(NamedTuple):
     dropped: int | None
 
 
-def dead_letter(record: Record, error: BaseException, attempts: int, *, keeps_value: bool = True) -> Message:
+def dead_letter(
+    record: Record, error: BaseException, attempts: int, *, keeps_value: bool = True, keeps_headers: bool = True
+) -> Message:
     """The message for a record that has no result.
 
     Args:
@@ -50,9 +52,11 @@ def dead_letter(record: Record, error: BaseException, attempts: int, *, keeps_va
         error: Why.
         attempts: How often it was tried.
         keeps_value: Whether the value goes with it; without, it is found by the source.
+        keeps_headers: Whether its key and its headers do; without, they are found there, too.
     """
     reason = error.message if isinstance(error, ModelNameError) else f"{type(error).__name__}: {error}"
-    headers: Headers = original(record.headers)
+    headers: Headers = original(record.headers) if keeps_headers else []
+    key = record.key if keeps_headers else None
     headers += [
         (REASON, reason[:MOST_CHARACTERS].encode(errors="replace")),
         (KIND, type(error).__name__.encode()),
@@ -63,7 +67,7 @@ def dead_letter(record: Record, error: BaseException, attempts: int, *, keeps_va
         headers.append((DROPPED, b"%d" % len(record.value)))
     # A producer takes no record with neither key nor value: a tombstone without a key is none anywhere.
     value = record.value if keeps_value else None
-    return Message(record.key, b"" if value is None and record.key is None else value, headers)
+    return Message(key, b"" if value is None and key is None else value, headers)
 
 
 def read(headers: Sequence[tuple[str, bytes | None]]) -> DeadLetter:

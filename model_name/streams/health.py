@@ -53,7 +53,9 @@ class HealthServer:
         try:
             self._server = _Server((host, port), Handler)
         except OSError as err:
-            raise ConfigError(f"http_port {port}: {err.strerror}", hint="name another port, or 0 for none") from err
+            raise ConfigError(
+                f"--http-port {port}: {err.strerror}", hint="--http-port names another one, and 0 none"
+            ) from err
         self.port = self._server.server_address[1]
         Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 

@@ -4,7 +4,7 @@ from kafka import TopicPartition
 
 from model_name.errors import NotFoundError
 from model_name.streams.reading import Span, TopicReader
-from model_name.streams.records import Source
+from model_name.streams.records import Record, Source
 
 
 class Origins:
@@ -43,8 +43,10 @@ class Origins:
         is_home = topic == source.topic and source.partition < count
         return topic, source.partition if is_home else source.partition % count if key is None else None
 
-    def value(self, source: Source, key: bytes | None, size: int) -> bytes | None:
-        """The value of a record, if it is still there and still that one.
+    def record(self, source: Source, key: bytes | None, size: int) -> Record | None:
+        """A record whose value has so many bytes, if it is still there and still that one.
+
+        A letter without a key may have been written without that of its record.
 
         Raises:
             DependencyError: The cluster cannot be reached, or refuses.
@@ -56,8 +58,8 @@ class Origins:
         if not begin <= source.offset < end:
             return None
         for record, *_ in self.reader.read({partition: Span(source.offset, source.offset + 1)}):
-            if record.key == key and record.value is not None and len(record.value) == size:
-                return record.value
+            if key in (None, record.key) and record.value is not None and len(record.value) == size:
+                return record
         return None
 
     def _count(self, topic: str) -> int:

@@ -1,5 +1,6 @@
 """A batch of records, answered: a result or a dead letter for each."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,6 +16,7 @@ from model_name.streams.deadletters import dead_letter
 from model_name.streams.delivery import Outgoing, RefusedError
 from model_name.streams.records import Message, Record, RecordRequest
 
+BAREST = 2
 Failure = tuple[BaseException, int]
 """Why there is no result, and how often it was tried."""
 
@@ -56,7 +58,7 @@ class Predicted:
         results: Of those that have one, by position.
         failed: Of those that have none, by position, with the error and the number of attempts.
         groups: What was predicted together, for the prediction log.
-        bare: Positions of dead letters that go without their value.
+        bare: How often a dead letter was refused, by position: it goes without its value then, and without its headers.
         seconds: That it took.
     """
 
@@ -65,7 +67,7 @@ class Predicted:
     failed: dict[int, Failure]
     groups: Sequence[Group]
     seconds: float
-    bare: set[int] = field(default_factory=set)
+    bare: Counter[int] = field(default_factory=Counter)
 
     def outgoing(self, topics: Topics) -> list[Outgoing]:
         """The messages, in the order of the records."""
@@ -76,14 +78,21 @@ class Predicted:
         if position not in self.failed:
             return Outgoing(topics.output, topics.partition(topics.output, record), self.results[position])
         error, attempts = self.failed[position]
-        message = dead_letter(record, error, attempts, keeps_value=position not in self.bare)
+        bare = self.bare[position]
+        message = dead_letter(record, error, attempts, keeps_value=bare < 1, keeps_headers=bare < 2)
         return Outgoing(topics.dead_letter, topics.partition(topics.dead_letter, record), message)
 
     def refuse(self, error: RefusedError) -> None:
-        """Make dead letters of what the broker refused, and bare ones of dead letters that it refused."""
+        """Make dead letters of what the broker refused, and ever barer ones of dead letters that it refused.
+
+        Raises:
+            RefusedError: Not even one that says only where the record lies is taken.
+        """
         for position, reason in error.positions.items():
             if position in self.failed:
-                self.bare.add(position)
+                self.bare[position] += 1
+                if self.bare[position] > BAREST:
+                    raise error
             else:
                 size = len(self.results.pop(position).value or b"")
                 told = TooLargeError(f"the result has {size} bytes, which the broker refuses: {reason}")

@@ -184,11 +184,12 @@ class Replay:
         if not self.only.takes(letter):
             self.counts["passed_over"] += 1
             return None
-        address = self.origins.address(letter.source, record.key)
-        is_whole = letter.dropped is None
-        value = record.value if is_whole else self.origins.value(letter.source, record.key, letter.dropped or 0)
-        if address is None or (value is None and not is_whole):
+        whole: Record | None = record
+        if letter.dropped is not None:  # what was too large is still where it came from, as a rule
+            whole = self.origins.record(letter.source, record.key, letter.dropped)
+        address = self.origins.address(letter.source, record.key if whole is None else whole.key)
+        if address is None or whole is None:
             self.counts["gone"] += 1
             return None
-        headers = [*original(record.headers), (ATTEMPTS, b"%d" % letter.attempts)]
-        return Outgoing(*address, Message(record.key, value, headers))
+        headers = [*original(whole.headers), (ATTEMPTS, b"%d" % letter.attempts)]
+        return Outgoing(*address, Message(whole.key, whole.value, headers))

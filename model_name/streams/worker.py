@@ -240,11 +240,8 @@ class Worker:
                 self.delivery.deliver(predicted.outgoing(self.topics), batch.offsets, batch.member)
                 break
             except RefusedError as err:
-                if predicted.bare.intersection(err.positions):
-                    raise
-                logger.warning(
-                    "the broker refuses {} records: {}", len(err.positions), next(iter(err.positions.values()))
-                )
+                told = next(iter(err.positions.values()))
+                logger.warning("{} records are too large or refused: {}", len(err.positions), told)
                 predicted.refuse(err)
             except BaseException:
                 if batch.run == self._run:
@@ -284,12 +281,12 @@ class Worker:
             future.result()
             self._failed_in_a_row = 0
 
-    def _keep_membership(self) -> None:
+    def _keep_membership(self, seconds: float = 0.0) -> None:
         """Poll for nothing, while there is no room for more: a slow model keeps its partitions."""
         assigned = self.consumer.assignment()
         self.consumer.pause(*assigned)
         try:
-            self._take(self.consumer.poll(timeout_ms=0))
+            self._take(self.consumer.poll(timeout_ms=int(seconds * 1000)))
         finally:
             with suppress(kafka_errors.KafkaError, KeyError):
                 self.consumer.resume(*assigned & self.consumer.assignment())
@@ -318,6 +315,7 @@ class Worker:
             try:
                 self.delivery.recover()
                 self._is_new = True
+                self._keep_membership(POLL_SECONDS)  # or join again: an expelled member may commit nothing
                 return
             except FATAL as err:
                 raise unreachable(self.connection.servers, err) from err

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from brokers.cluster import Cluster
+from model_name.errors import StorageError
 from tests.flats import make_bundle
 from tests.fleets import SESSION_SECONDS, TRANSACTION_SECONDS, Fleet, some
+from tests.kafkas import require_kafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -26,6 +29,17 @@ MakeFleet = Callable[..., Fleet]
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bundle("regression", tmp_path_factory.mktemp("bundle")).directory
+
+
+@pytest.fixture
+def full_broker() -> Iterator[Cluster]:
+    """One node with a small disk."""
+    require_kafka()
+    try:
+        with Cluster(disk_mb=300) as cluster:
+            yield cluster
+    except StorageError as err:
+        pytest.skip(err.message)
 
 
 @pytest.fixture

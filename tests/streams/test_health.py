@@ -79,7 +79,7 @@ def test_a_client_that_hangs_up_is_not_told_of(state: State, capfd: pytest.Captu
 
 
 def test_a_port_that_is_taken_is_told(state: State) -> None:
-    with pytest.raises(ConfigError, match=f"http_port {state.server.port}: Address already in use"):
+    with pytest.raises(ConfigError, match=f"--http-port {state.server.port}: Address already in use"):
         HealthServer("127.0.0.1", state.server.port, live=str, ready=str, registry=state.registry)
 
 
