@@ -41,10 +41,10 @@ def guarded(call: Callable[[], Any]) -> int:
 
 def failed(error: Exception) -> int:
     """Say what went wrong, a defect with its trace, and return the exit code that goes with it."""
-    found = error if isinstance(error, ModelNameError) else signals.behind(error)
+    found = signals.behind(error) or error  # which an `except OSError` may have turned into an error of ours
     if isinstance(found, ModelNameError):
         return tell(found)
-    if found is not None:
+    if isinstance(found, KeyboardInterrupt):
         return interrupted()
     if isinstance(error, OSError):
         place = error.filename or "the disk"

@@ -72,7 +72,10 @@ class Stop(Event):
 
 @contextmanager
 def stopping() -> Generator[Stop]:
-    """An event that Ctrl-C and SIGTERM set, instead of what they do else; a second Ctrl-C ends the process."""
+    """An event that Ctrl-C and SIGTERM set, instead of what they do else; a second Ctrl-C ends the process.
+
+    It is set from the start where one of them was swallowed before.
+    """
     stop = Stop()
 
     def on_signal(number: int, _: FrameType | None) -> None:
@@ -82,6 +85,9 @@ def stopping() -> Generator[Stop]:
         stop.set()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    seconds, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+    if seconds:  # one came before, and was not heard: it would insist, in whatever is done from here on
+        on_signal(signal.SIGTERM, None)
     try:
         yield stop
     finally:

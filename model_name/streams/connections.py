@@ -37,6 +37,7 @@ HINTS_BY_KIND: Mapping[type[BaseException], str] = {
     kafka_errors.TransactionalIdAuthorizationFailedError: "have an ACL allow the user to WRITE transactional ids with "
     "the prefix of the group's name, or as the `instance` of the worker says",
     kafka_errors.AuthorizationError: "have an ACL allow the user what it asks for",
+    kafka_errors.InconsistentGroupProtocolError: "the group has members of another kind: name a `group` of its own",
     kafka_errors.UnsupportedVersionError: "a broker without transactions takes `delivery: at_least_once`",
 }
 CLUTTER = re.compile(r"^(\[Error -?\d+\] ?|\w+Error(: |$))+")  # of the words of the client's errors

@@ -1,19 +1,19 @@
 import pytest
 
-from model_name.errors import DataError, PreemptedError
+from model_name.errors import DataError, PreemptedError, StorageError
 from model_name.io import processes, signals
 
 
-def chained(cause, explicit):
-    """What a library raises that caught something and tells of it, or not."""
+def chained(cause, explicit, kind=ValueError):
+    """What a library, or one of us, raises that caught something and tells of it, or not."""
     try:
         try:
             raise cause
         except BaseException as err:
             if explicit:
-                raise ValueError("not a valid format") from err
-            raise ValueError("not a valid format")  # noqa: B904
-    except ValueError as err:
+                raise kind("not a valid format") from err
+            raise kind("not a valid format")  # noqa: B904
+    except kind as err:
         return err
 
 
@@ -32,6 +32,14 @@ def test_a_signal_that_a_library_made_an_error_of_is_still_a_signal(capsys, caus
 
     assert processes.guarded(fail) == code
     assert ("Traceback" in capsys.readouterr().err) == (code == 1)
+
+
+def test_a_signal_that_became_an_error_of_the_tree_is_still_a_signal(capsys):
+    def fail():
+        raise chained(PreemptedError("told to stop"), explicit=True, kind=StorageError)
+
+    assert processes.guarded(fail) == PreemptedError.exit_code
+    assert "told to stop" in capsys.readouterr().err
 
 
 def test_an_error_of_the_tree_is_told_with_its_own_code(capsys):

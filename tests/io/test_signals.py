@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from model_name.errors import PreemptedError
+from model_name.io import signals
 from model_name.io.signals import Stop, stopping
 
 
@@ -35,3 +37,22 @@ def test_it_can_be_set_by_who_holds_the_lock_of_an_event():
     with stop._cond:  # where a signal would find who waits for an event of Python's
         stop.set()
     assert stop.is_set()
+
+
+def test_a_signal_that_was_swallowed_before_is_heard_and_insists_no_more(monkeypatch):
+    # Given a SIGTERM that fell into a place that swallows it
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.2)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    try:
+        signals.listen()
+        with pytest.raises(PreemptedError):
+            signal.raise_signal(signal.SIGTERM)
+        # When the work begins that ends between two steps, then it is told to end, and not interrupted
+        with stopping() as stop:
+            assert stop.is_set()
+            assert stop.exit_code == 143
+            time.sleep(0.5)
+    finally:
+        signals.heard()
+        for number, handler in before.items():
+            signal.signal(number, handler)

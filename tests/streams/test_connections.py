@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,12 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 from model_name.errors import ConfigError, DependencyError
 from model_name.streams import connections
 from model_name.streams.connections import ENVIRONMENT, Connection, Security
-from tests.flats import make_bundle
 from tests.fleets import VALUES, Fleet
 from tests.kafkas import new_topic, read, send
+from tests.streams.working import MakeFleet
 
 MOST_SECONDS = 20.0  # until a worker has given up
-MakeFleet = Callable[..., Fleet]
 Env = dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle("regression", tmp_path_factory.mktemp("bundle")).directory
-
-
-@pytest.fixture
-def make_fleet(bundle: Path, tmp_path: Path) -> Iterator[MakeFleet]:
-    """`make_fleet(cluster, env, **changes)`: a group with topics of its own, and no worker yet."""
-    made: list[Fleet] = []
-
-    def make(cluster: Any, env: Env, **changes: Any) -> Fleet:
-        told = {"bootstrap": cluster.bootstrap, "name": f"secure-{time.monotonic_ns()}"} | changes
-        made.append(Fleet(bundle, folder=tmp_path, env=env, **told))
-        made[-1].create_topics(cluster)
-        return made[-1]
-
-    yield make
-    for fleet in made:
-        fleet.end()
 
 
 def by_password(cluster: Any, **changes: Any) -> Env:
@@ -157,7 +135,7 @@ def test_a_worker_of_a_secured_cluster_answers_exactly_once(
     bootstrap = secured_broker.bootstrap_mtls if is_mtls else secured_broker.bootstrap
     connection = secured_broker.connection_mtls() if is_mtls else secured_broker.connection()
     security = {name: value for name, value in connection.items() if name != "bootstrap_servers"}
-    fleet = make_fleet(secured_broker, env, bootstrap=bootstrap)
+    fleet = make_fleet(secured_broker, env=env, bootstrap=bootstrap)
     victim, other = fleet.start(), fleet.start()
     for worker in (victim, other):
         fleet.wait_until_reading(worker)
@@ -188,7 +166,7 @@ def test_a_worker_of_a_secured_cluster_answers_exactly_once(
 )
 def test_who_may_not_come_in_is_told(secured_broker: Any, make_fleet: MakeFleet, changes: Env) -> None:
     # Given somebody whom the cluster does not know
-    fleet = make_fleet(secured_broker, by_password(secured_broker, **changes))
+    fleet = make_fleet(secured_broker, env=by_password(secured_broker, **changes))
     # When a worker starts, then it ends and says why; the client may lose all but that the broker hung up
     code, log = refusal(fleet)
     assert code == 5
@@ -250,7 +228,7 @@ def test_a_cluster_that_is_not_reached_is_told_with_the_reason(
 @pytest.mark.slow
 def test_a_worker_gives_up_a_cluster_that_is_away(secured_broker: Any, make_fleet: MakeFleet) -> None:
     # Given nobody at the address, and when a worker starts, then it ends in time and says why
-    code, log = refusal(make_fleet(secured_broker, {}, bootstrap="127.0.0.1:1"))
+    code, log = refusal(make_fleet(secured_broker, env={}, bootstrap="127.0.0.1:1"))
     assert code == 5
     assert "ECONNREFUSED" in log
 
@@ -259,7 +237,7 @@ def test_a_worker_gives_up_a_cluster_that_is_away(secured_broker: Any, make_flee
 @pytest.mark.parametrize("topic", ["input", "output", "dead_letter"])
 def test_a_topic_that_does_not_exist_is_named(secured_broker: Any, make_fleet: MakeFleet, topic: str) -> None:
     # Given a group of which one topic is gone
-    fleet = make_fleet(secured_broker, by_password(secured_broker))
+    fleet = make_fleet(secured_broker, env=by_password(secured_broker))
     name = getattr(fleet, topic)
     with secured_broker.admin() as admin:
         admin.delete_topics([name])
@@ -293,7 +271,7 @@ def test_who_may_not_do_all_is_told_what_is_missing(
 ) -> None:
     # Given a user with all rights but one, and records of both kinds
     env = by_password(secured_broker, username=secured_broker.stranger, password=secured_broker.stranger_password)
-    fleet = make_fleet(secured_broker, env, delivery=delivery, partitions=1)
+    fleet = make_fleet(secured_broker, env=env, delivery=delivery, partitions=1)
     topics = (fleet.input, fleet.output, fleet.dead_letter)
     rights = {
         "input": rule(ResourceType.TOPIC, fleet.input, ACLOperation.READ),

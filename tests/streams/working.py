@@ -1,11 +1,14 @@
-"""A worker in this process, between topics of a test's own."""
+"""Workers between topics of a test's own: one in this process, or a fleet of processes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
+
+import pytest
 
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.predictions import PredictionLog
@@ -15,6 +18,8 @@ from model_name.streams.records import RESULT, Source, source_of
 from model_name.streams.settings import WorkerSettings
 from model_name.streams.telemetry import Telemetry
 from model_name.streams.worker import Worker
+from tests.flats import make_bundle
+from tests.fleets import Fleet
 from tests.streams.topics import Written, fresh, read_all, write
 
 WORK_SECONDS = 60.0
@@ -107,6 +112,31 @@ class Bench:
             [record for record in found if record.topic == self.output],
             [record for record in found if record.topic == self.dead],
         )
+
+
+MakeFleet = Callable[..., Fleet]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle."""
+    return make_bundle("regression", tmp_path_factory.mktemp("bundle")).directory
+
+
+@pytest.fixture
+def make_fleet(bundle: Path, tmp_path: Path) -> Iterator[MakeFleet]:
+    """`make_fleet(cluster, **changes)`: a group of processes with topics of its own, and none of them yet."""
+    made: list[Fleet] = []
+
+    def make(cluster: Any, **changes: Any) -> Fleet:
+        told = {"bootstrap": cluster.bootstrap, "name": f"fleet-{time.monotonic_ns()}"} | changes
+        made.append(Fleet(bundle, folder=tmp_path, **told))
+        made[-1].create_topics(cluster)
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.end()
 
 
 def wait_until(is_so: Any, seconds: float = WORK_SECONDS) -> None:
