@@ -297,7 +297,6 @@ def test_a_port_that_is_taken_is_said(broker: Any, make_fleet: MakeFleet) -> Non
         worker = fleet.start(f"job.http_port={taken.getsockname()[1]}")
         assert worker.wait(60) == 2
     assert "--http-port names another one" in fleet.log_of(worker)
-    assert members(broker, fleet) == 0
 
 
 @pytest.mark.slow
