@@ -1,19 +1,15 @@
 """What a tabular network is made of. Needs torch, but not Lightning, so that a fitted one loads without it."""
 
-import io
-import warnings
 from math import sqrt
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from model_name.core.features import Matrix
-from model_name.core.models.base import GRAPH_INPUT, GRAPH_OUTPUT, OPSET
 from model_name.core.models.network.encoder import Encoder
 from model_name.core.models.network.settings import NetworkSettings
 
@@ -54,7 +50,8 @@ class Network(nn.Module):
         """What is served, of n raw answers: probabilities, n x k, or predictions in the target's units, n x 1."""
         if self.classes:
             return torch.softmax(raw, dim=2).mean(dim=1)
-        return raw.mean(dim=1) * self.target_deviation + self.target_mean
+        mean = raw.mean(dim=1) if self.members > 1 else raw.squeeze(1)  # one's mean would be a pass of its own
+        return mean * self.target_deviation + self.target_mean
 
     def forward(self, matrix: Tensor) -> Tensor:
         """What is served, for n rows of features."""
@@ -130,27 +127,6 @@ class Dropout(nn.Module):
         words = torch.empty(-(-values.numel() // 8), dtype=torch.int64, device=values.device).random_(-(2**63), None)
         is_kept = words.view(torch.uint8)[: values.numel()].view(values.shape) >= self.dropped
         return values * is_kept * (BYTE / (BYTE - self.dropped))
-
-
-def to_onnx(network: Network, features: int) -> onnx.ModelProto:
-    """The graph of what is served, weights inside.
-
-    By the exporter of TorchScript, which takes 0.3 s; that of `torch.export` takes 10 s at its first call.
-    """
-    graph = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch is pinned, hence its older exporter stays
-        torch.onnx.export(
-            network,
-            (torch.zeros(2, features),),
-            graph,  # type: ignore[arg-type]  # torch's annotation forgets what this exporter also takes
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[GRAPH_INPUT],
-            output_names=[GRAPH_OUTPUT],
-            dynamic_axes={GRAPH_INPUT: {0: "rows"}, GRAPH_OUTPUT: {0: "rows"}},
-        )
-    return onnx.load_from_string(graph.getvalue())
 
 
 def _linear(inputs: int, settings: NetworkSettings, *, is_first: bool) -> nn.Module:

@@ -24,7 +24,7 @@ def pruned(network: Network, kept: int) -> Network:
     for layer, following in pairwise(layers):
         places = torch.sort(torch.topk(norm_in(layer) * norm_out(following), kept).indices).values
         _keep_outputs(layer, places)
-        _keep_inputs(following, places)
+        keep_inputs(following, places)
     return smaller
 
 
@@ -53,7 +53,8 @@ def _keep_outputs(layer: Any, places: Tensor) -> None:
         _select(layer, name, -1, places)
 
 
-def _keep_inputs(layer: Any, places: Tensor) -> None:
+def keep_inputs(layer: Any, places: Tensor) -> None:
+    """Take all inputs out of a layer but those at some places."""
     _select(layer, "weight", 1, places)
     _select(layer, "scale_in", 1, places)
 

@@ -1,7 +1,7 @@
 """The tabular network: embeddings of categories and of numbers, then an MLP or many, trained by Lightning.
 
 Torch takes seconds to import, so that what needs it lives in modules of its own, imported when they are called for:
-`encoder` and `modules` (what is learnt), `steps` and `training` (how), `explaining` and `pruning`.
+`encoder` and `modules` (what is learnt), `steps` and `training` (how), `explaining`, `pruning` and `exporting`.
 """
 
 from hashlib import sha256
@@ -80,7 +80,7 @@ class TabularNetwork(NetworkSettings):
 
     def to_onnx(self) -> onnx.ModelProto:
         """As of `Model`; scaling, clipping, embeddings and the un-scaling of the target are in the graph."""
-        from model_name.core.models.network.modules import to_onnx
+        from model_name.core.models.network.exporting import to_onnx
 
         return to_onnx(self.get_internal_model(), len(self.features.columns))
 
