@@ -14,6 +14,7 @@ from model_name.core.features import Matrix
 from model_name.core.schemas import Outputs, TableSchema
 from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
+from model_name.serving.usual import UsualBodies
 
 CHUNK_ROWS = 2048  # of a forward pass; more only needs more memory, which ONNX Runtime keeps
 
@@ -47,6 +48,7 @@ class DataPlane:
         kinds: Of all columns.
         texts: The columns whose values may be texts.
         blanks: The inputs of which the empty text is a category.
+        usual: Reads what most clients of V1 send.
     """
 
     def __init__(self, bundle: Scorer) -> None:
@@ -60,6 +62,7 @@ class DataPlane:
         self.kinds = {name: column.kind for name, column in self.schema.columns.items()}
         self.texts = frozenset(name for name, kind in self.kinds.items() if kind not in ("numeric", "boolean"))
         self.blanks = {name for name in self.inputs if "" in self.features.categories(name)}
+        self.usual = UsualBodies({name: self.kinds[name] for name in self.inputs})
         self._acceptance = Acceptance(self.schema)
 
     def predict(self, table: Table, *, interval: float | None = None) -> Outputs:

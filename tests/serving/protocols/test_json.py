@@ -123,3 +123,23 @@ def test_a_constant_that_json_has_not_is_no_value_where_it_stands(constant: str,
 def test_a_document_with_constants_is_json_in_all_else(body: bytes) -> None:
     with pytest.raises(DataError, match="the body is not JSON"):
         json.parse(body)
+
+
+@pytest.mark.parametrize("length", [10, json.WIDE - 1, json.WIDE, json.COUNTED, json.COUNTED + 1, 2 * json.COUNTED + 3])
+@pytest.mark.parametrize("place", [0, 3, -2])
+def test_names_are_counted_wherever_they_end(length: int, place: int) -> None:
+    # Given a body with the end of one name, and another one across a border where there is one
+    body = bytearray(b"." * length)
+    ends = {place % length, min(json.COUNTED - 1, length // 2)}
+    for end in ends:
+        body[end : end + 2] = b'":'
+    # Then both are counted
+    assert not json.may_have_twice(bytes(body), len(ends))
+    assert json.may_have_twice(bytes(body), len(ends) - 1)
+
+
+@pytest.mark.parametrize("rest", [b"", b"]", b"\\", b'\\"', b'", 1'])
+def test_a_text_without_an_end_is_refused_at_once(rest: bytes) -> None:
+    # A pattern that looked back would try each of the 2^300,000 ways to part the text.
+    with pytest.raises(DataError, match="not JSON"):
+        json.parse(b'{"inputs": [{"name": "x", "data": ["' + b"a" * 300_000 + rest)

@@ -1,0 +1,67 @@
+"""Bodies that are read the quick way, and those that are not."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_name.core.columns import Kind
+from model_name.serving.dataplane import by_column
+from model_name.serving.usual import UsualBodies
+
+KINDS: dict[str, Kind] = {"size": "numeric", "is new": "boolean", "colour": "category", "sold": "datetime", "id": "text-id"}
+ROW = {"size": 1.5, "is new": True, "colour": "red", "sold": "2024-01-01", "id": "a"}
+VALUES: dict[str, Any] = {
+    "numeric": st.none() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False),
+    "boolean": st.none() | st.booleans(),
+}
+TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+
+
+@pytest.fixture(scope="module")
+def bodies() -> UsualBodies:
+    return UsualBodies(KINDS)
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Rows with the columns in any order."""
+    names = draw(st.permutations(list(KINDS)))
+    row = st.fixed_dictionaries({name: VALUES.get(KINDS[name], TEXTS) for name in names})
+    return draw(st.lists(row, min_size=1, max_size=5))
+
+
+@given(rows())
+def test_usual_rows_are_read_as_they_are_the_other_way(bodies, rows) -> None:
+    body = orjson.dumps({"instances": rows})
+    found = bodies.read(body)
+    expected = by_column(orjson.loads(body)["instances"], list(KINDS))
+    assert found == {name: expected[name] for name in KINDS}
+    assert [*map(type, found["size"])] == [*map(type, expected["size"])]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"[1]", id="no object"),
+        pytest.param(orjson.dumps({"instances": []}), id="no row"),
+        pytest.param(orjson.dumps({"instances": [ROW], "parameters": {}}), id="parameters"),
+        pytest.param(orjson.dumps({"instances": [ROW | {"more": 1}]}), id="a column more"),
+        pytest.param(orjson.dumps({"instances": [ROW, {"size": 1}]}), id="columns less"),
+        pytest.param(orjson.dumps({"instances": [[*ROW.values()]]}), id="an array"),
+        pytest.param(orjson.dumps({"instances": [ROW | {"size": True}]}), id="a boolean for a number"),
+        pytest.param(orjson.dumps({"instances": [ROW | {"size": "1"}]}), id="a text for a number"),
+        pytest.param(orjson.dumps({"instances": [ROW | {"is new": 1}]}), id="a number for a boolean"),
+        pytest.param(orjson.dumps({"instances": [ROW | {"colour": 1}]}), id="a number for a text"),
+        pytest.param(orjson.dumps({"instances": [ROW | {"colour": ["red"]}]}), id="a list for a text"),
+        pytest.param(orjson.dumps({"instances": [ROW]})[:-1], id="cut off"),
+        pytest.param(orjson.dumps({"instances": [ROW]}).replace(b"1.5", b"NaN"), id="NaN"),
+        pytest.param(orjson.dumps({"instances": [ROW]}).replace(b"red", b"\xff"), id="no UTF-8"),
+        pytest.param(orjson.dumps({"instances": [ROW]}).replace(b"red", b"\\ud800"), id="half a character"),
+    ],
+)
+def test_what_is_not_usual_is_left_to_others(bodies, body: bytes) -> None:
+    assert bodies.read(body) is None
