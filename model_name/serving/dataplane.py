@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.acceptance import Acceptance
+from model_name.core.acceptance import Acceptance, Values
 from model_name.core.columns import Columns, Problems, decode_column
 from model_name.core.features import Matrix
 from model_name.core.schemas import Outputs, TableSchema
@@ -19,7 +19,7 @@ from model_name.serving.usual import UsualBodies
 CHUNK_ROWS = 2048  # of a forward pass; more only needs more memory, which ONNX Runtime keeps
 
 Rows = Sequence[Mapping[str, Any] | Sequence[Any]]
-Table = Mapping[str, Sequence[Any] | NDArray[Any]]
+Table = Mapping[str, Values]
 """Raw values by column."""
 
 

@@ -13,8 +13,8 @@ from time import time
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model_name.core.acceptance import Values
 from model_name.core.columns import Columns
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError, ModelNameError
@@ -224,14 +224,22 @@ def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, lis
         if not plane.names <= table.keys() or any(len(values) != length for values in table.values()):
             raise DataError("a tensor of one request is missing or differs in length")  # each alone is told which
     if all(table.keys() == plane.names for table in tables):
-        by_name = ((name, [_plain(table[name]) for table in tables]) for name in plane.inputs)
-        return {name: [*chain.from_iterable(values)] for name, values in by_name}, _parts(list(map(range, lengths)))
+        joined = {name: _chained([table[name] for table in tables]) for name in plane.inputs}
+        return joined, _parts(list(map(range, lengths)))
     names = dict.fromkeys(chain.from_iterable(tables))
     joined = {
         name: [*chain.from_iterable(_values(table.get(name), n) for table, n in zip(tables, lengths, strict=True))]
         for name in names
     }
     return joined, _parts(list(map(range, lengths)))
+
+
+def _chained(many: Sequence[Values]) -> Values:
+    """The values of one column of several requests."""
+    first = many[0]
+    if isinstance(first, np.ndarray) and all(isinstance(one, np.ndarray) and one.dtype == first.dtype for one in many):
+        return np.concatenate(many)
+    return [*chain.from_iterable(map(_plain, many))]
 
 
 def _let_go(many: Iterable[Any]) -> None:
@@ -242,12 +250,12 @@ def _let_go(many: Iterable[Any]) -> None:
                 del values[-PIECE_ROWS:]
 
 
-def _values(values: Sequence[Any] | NDArray[Any] | None, length: int) -> Sequence[Any]:
+def _values(values: Values | None, length: int) -> Sequence[Any]:
     """The values of one column as Python has them; none where a request leaves out a column that it may."""
     return [None] * length if values is None else _plain(values)
 
 
-def _plain(values: Sequence[Any] | NDArray[Any]) -> Sequence[Any]:
+def _plain(values: Values) -> Sequence[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else values
 
 

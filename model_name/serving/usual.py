@@ -1,13 +1,18 @@
 """Bodies of V1 as most clients write them: read by column, in half the time that any JSON takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from struct import error, pack
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from model_name.core.acceptance import Values
 from model_name.core.columns import Kind
 
-TYPES: dict[Kind, Any] = {"numeric": int | float | None, "boolean": bool | None}
+TYPES: dict[Kind, Any] = {"numeric": float | None, "boolean": bool | None}
 """What a value may be; a text or nothing for all others."""
 
 
@@ -20,6 +25,7 @@ class UsualBodies:
     def __init__(self, kinds: Mapping[str, Kind]) -> None:
         """Read rows of these columns."""
         self.names = list(kinds)
+        self._numbers = [position for position, kind in enumerate(kinds.values()) if kind == "numeric"]
         fields = {f"column_{position}": name for position, name in enumerate(kinds)}  # names of columns may be any text
         types = [(field, TYPES.get(kinds[name], str | None)) for field, name in fields.items()]
         strict: dict[str, Any] = {"gc": False, "forbid_unknown_fields": True}
@@ -27,7 +33,7 @@ class UsualBodies:
         body: Any = msgspec.defstruct("Body", [("instances", list[row])], **strict)  # type: ignore[valid-type]  # just made
         self._decoder = msgspec.json.Decoder(body)
 
-    def read(self, body: bytes) -> dict[str, list[Any]] | None:
+    def read(self, body: bytes) -> dict[str, Values] | None:
         """The values by column; None for another body, or if there is no row."""
         try:
             rows = self._decoder.decode(body).instances
@@ -35,5 +41,17 @@ class UsualBodies:
             return None
         if not rows:
             return None
-        columns = zip(*map(msgspec.structs.astuple, rows), strict=True)
-        return dict(zip(self.names, map(list, columns), strict=True))
+        columns: list[Any] = [*zip(*map(msgspec.structs.astuple, rows), strict=True)]
+        if self._numbers:
+            for position, values in zip(self._numbers, _block([columns[one] for one in self._numbers]), strict=True):
+                columns[position] = values
+        return dict(zip(self.names, columns, strict=True))
+
+
+def _block(columns: Sequence[Sequence[float | None]]) -> NDArray[np.float64]:
+    """Columns of numbers, d x n; NaN for None."""
+    try:
+        packed = pack(f"{sum(map(len, columns))}d", *chain.from_iterable(columns))
+    except error:  # there is a None
+        return np.array(columns, dtype=np.float64)
+    return np.frombuffer(packed).reshape(len(columns), -1)  # takes half the time

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from model_name.core.acceptance import Values
 from model_name.core.columns import Kind, label_text
 from model_name.core.schemas import Label, Outputs, TableSchema
 from model_name.errors import DataError
@@ -38,6 +39,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 LABEL_DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT64": np.int64, "FP64": np.float64}
 PLATFORM = "onnxruntime_onnx"
+MANY = 16  # values, from where on an array pays
 LENGTH = struct.Struct("<I")  # of a text in raw bytes
 
 
@@ -78,7 +80,7 @@ def read_table(tensors: Sequence[Tensor], plane: DataPlane, limits: Limits) -> T
     """
     if len(tensors) == 1 and len(tensors[0].shape) == 2 and tensors[0].name not in plane.schema.columns:
         return _read_matrix(tensors[0], plane, limits)
-    table: dict[str, Sequence[Any] | NDArray[Any]] = {}
+    table: dict[str, Values] = {}
     for tensor in tensors:
         name = tensor.name
         if name in table:
@@ -93,13 +95,23 @@ def read_table(tensors: Sequence[Tensor], plane: DataPlane, limits: Limits) -> T
             and 0 < len(values) <= limits.rows
             and (tensor.datatype != "BYTES" or "" not in values)
         ):  # the usual case, in one look
-            table[name] = values
+            table[name] = _packed(values) if kind == "numeric" and len(values) >= MANY else values
             continue
         # What is not a column is named nevertheless, for the schema to refuse or ignore.
         table[name] = () if kind is None else _read_column(tensor, kind, limits)
         if tensor.datatype == "BYTES" and name not in plane.blanks:
             table[name] = [None if value == "" else value for value in table[name]]
     return table if len(table) == len(plane.inputs) else _without_foreign(table, plane.schema)
+
+
+def _packed(values: list[Any]) -> Values:
+    """Numbers as an array, which the next who look at them do in no time; others as they are."""
+    if not {float, int}.issuperset(map(type, values)):
+        return values
+    try:
+        return np.frombuffer(struct.pack(f"{len(values)}d", *values))  # in half the time that numpy takes
+    except OverflowError:
+        return values
 
 
 def _without_foreign(table: Table, schema: TableSchema) -> Table:
