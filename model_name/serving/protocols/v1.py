@@ -14,6 +14,7 @@ from model_name.serving.limits import Limits
 from model_name.serving.protocols import json
 from model_name.serving.requests import Question, Request
 
+SHORT = 4096  # bytes; the few rows of shorter bodies are turned into columns sooner together with those of others
 INTERVAL = "interval"
 """The parameter of a request that asks for prediction intervals, by their level."""
 
@@ -36,7 +37,7 @@ class V1Request(Request):
 
     def read(self, plane: DataPlane, limits: Limits) -> Question:
         """As of `Request`."""
-        if len(self.body) <= json.LONG and (columns := plane.usual.read(self.body)) is not None:
+        if SHORT <= len(self.body) <= json.LONG and (columns := plane.usual.read(self.body)) is not None:
             rows = len(columns[plane.inputs[0]])
             if not json.may_have_twice(self.body, keys=1 + rows * len(columns)):
                 limits.check_rows(rows)
