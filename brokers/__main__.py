@@ -21,30 +21,37 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+PORT = 9092
 PLACES = ("INPUT", "OUTPUT", "DEAD-LETTER")  # what a worker takes topics for
 BUNDLE = "build/bundles/flights/1"
 
 
 @app.command()
 def up(
-    nodes: Annotated[int, typer.Option(help="1, or 3 with every topic on all of them.")] = 1,
+    nodes: Annotated[int | None, typer.Option(help="1 by default, or 3 with every topic on all of them.")] = None,
     secured: Annotated[bool, typer.Option("--secured", help="Clients need a password or a certificate.")] = False,
-    port: Annotated[int, typer.Option(help="Where clients come; of three nodes the first.")] = 9092,
+    port: Annotated[
+        int | None, typer.Option(help=f"Where clients come, {PORT} by default; of three nodes the first.")
+    ] = None,
     topic: Annotated[list[str], typer.Option(metavar="NAME[:PARTITIONS]", help="To create; may be repeated.")] = [],  # noqa: B006
 ) -> None:
-    """Start it, and return when it answers. Its data go with `down`."""
-    from brokers.background import Wanted, current, up
+    """Start it, and return when it answers; where it is up, create further topics. Its data go with `down`."""
+    from brokers.background import Wanted, current, extended, up
     from brokers.jars import LIBRARIES
     from brokers.locks import locked
 
-    if nodes not in {1, 3}:
+    if nodes not in {None, 1, 3}:
         raise ConfigError(f"--nodes {nodes}: a cluster has 1 node or 3")
-    wanted = Wanted(nodes, secured, port, dict(map(partitioned, topic)))
+    topics = dict(map(partitioned, topic))
     with locked("command"):
-        found = current()
+        if found := current():
+            require(found, nodes=nodes, secured=secured, port=port)
+            typer.echo("Kafka is up already.")
+            tell(extended(found, topics))
+            return
         first = "" if LIBRARIES.exists() else "; for the first time Maven fetches it, 54 MB"
-        typer.echo("Kafka is up already." if found else f"Kafka starts{first} ...")
-        tell(found or up(wanted))
+        typer.echo(f"Kafka starts{first} ...")
+        tell(up(Wanted(nodes or 1, secured, port or PORT, topics)))
 
 
 @app.command()
@@ -78,6 +85,23 @@ def hold(wanted: str) -> None:
     hold(Wanted(**json.loads(wanted)))
 
 
+def require(state: "State", *, nodes: int | None, secured: bool, port: int | None) -> None:
+    """Refuse to call something else up.
+
+    Raises:
+        ConfigError: What is up is not what is asked for.
+    """
+    addresses = state.bootstrap.split(",")
+    if (
+        nodes not in {None, len(addresses)}
+        or (secured and not state.environment)
+        or not (port is None or addresses[0].endswith(f":{port}"))
+    ):
+        raise ConfigError(
+            f"another Kafka is up already, at {state.bootstrap}", hint="python -m brokers down, and up again"
+        )
+
+
 def partitioned(text: str) -> tuple[str, int]:
     """`NAME:PARTITIONS`, or one partition.
 
@@ -92,9 +116,11 @@ def partitioned(text: str) -> tuple[str, int]:
 
 def tell(state: "State") -> None:
     """Print how to get in, and what to do next."""
-    from brokers.background import FOLDER
+    from brokers.background import FOLDER, silent
 
     typer.echo(f"  bootstrap servers  {state.bootstrap}")
+    if gone := silent(state):
+        typer.echo(f"  does not answer    {', '.join(gone)}")
     if state.topics:
         typer.echo(f"  topics             {', '.join(state.topics)}")
     if state.environment:

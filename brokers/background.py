@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from brokers import containers
@@ -74,6 +75,32 @@ def current() -> State | None:
     return found if (is_locked("up") if found.process else containers.is_up()) else None
 
 
+def silent(state: State) -> list[str]:
+    """The addresses at which nobody listens, of nodes that were killed by hand, say."""
+    return [one for one in state.bootstrap.split(",") if not is_open(int(one.rpartition(":")[2]))]
+
+
+def extended(state: State, topics: Mapping[str, int]) -> State:
+    """Create what is missing of some topics in a cluster that is up.
+
+    Raises:
+        ConfigError: It wants a password, which this process does not have.
+    """
+    missing = {name: {"num_partitions": topics[name]} for name in topics if name not in state.topics}
+    if not missing:
+        return state
+    if state.environment:
+        raise ConfigError("a secured Kafka gets its topics when it starts", hint="python -m brokers down, and up again")
+    from kafka import KafkaAdminClient
+    from kafka.errors import TopicAlreadyExistsError
+
+    with KafkaAdminClient(bootstrap_servers=state.bootstrap.split(",")) as admin:
+        for name, wanted in missing.items():
+            with suppress(TopicAlreadyExistsError):
+                admin.create_topics({name: wanted}, wait_for_metadata=True)
+    return keep(replace(state, topics=[*state.topics, *missing]))
+
+
 def up(wanted: Wanted) -> State:
     """Start a cluster and return when it answers.
 
@@ -128,6 +155,8 @@ def hold(wanted: Wanted) -> None:
             keep(State(cluster.bootstrap, list(wanted.topics), os.getpid(), *secured))
             while not told:
                 time.sleep(POLL_SECONDS)
+                if not any(node.is_alive for node in cluster.nodes.values()):
+                    raise DependencyError("Kafka has ended", hint=f"see {FOLDER}/1.log")
         shutil.rmtree(FOLDER)
 
 

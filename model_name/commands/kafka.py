@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
@@ -141,7 +141,10 @@ def replay(
             stop=stop,
             report=report,
         )
-    show(f"{dead_letter}, {'a dry run' if dry_run else 'replayed'}", replayed.model_dump(mode="json"), as_json=as_json)
+    found = replayed.model_dump(mode="json")
+    if dry_run and not as_json:
+        found = {"would_be_sent": found.pop("sent"), **found}
+    show(f"{dead_letter}, {'a dry run' if dry_run else 'replayed'}", found, as_json=as_json)
     if stop.exit_code:
         raise typer.Exit(stop.exit_code)
 
@@ -178,7 +181,7 @@ def produce(
     with stopping() as stop, progress("produce") as report, TemporaryDirectory() as folder:
         if bundle:
             schema = read_manifest(Path(fetch(bundle))).table
-            reader = requests_of(reader, schema, Path(folder) / "requests.parquet")
+            reader = requests_of(reader, schema, Path(folder) / f"{PurePath(table).stem}.parquet")
         produced = produce_rows(
             connection,
             reader,
@@ -229,3 +232,8 @@ def consume(
         report = stack.enter_context(progress("consume"))
         consumed = write(records, out, with_headers=headers, report=report)
     show(f"{topic} in {out}", consumed.model_dump(mode="json"), as_json=as_json)
+    if consumed.others and not consumed.rows:
+        raise DataError(
+            f"{topic}: none of its {consumed.others:,} records holds predictions, so that {out} has no row",
+            hint="write lines instead, --out FILE.jsonl",
+        )

@@ -52,7 +52,7 @@ def show_lines(lines: Iterable[str]) -> None:
 
 def show_error(error: ModelNameError) -> None:
     """Say what went wrong and what to do next."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print("error:", style="bold red", end=" ")
     console.print(error.message, markup=False)
     if error.hint:
@@ -61,7 +61,7 @@ def show_error(error: ModelNameError) -> None:
 
 def stdout() -> Console:
     """Where results go."""
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False, emoji=False)  # what is printed may hold anybody's words
 
 
 def words(value: Any) -> str:

@@ -6,9 +6,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from model_name.errors import ModelNameError, StorageError
+from model_name.errors import DependencyError, ModelNameError, StorageError
 from model_name.io import signals
 
+OURS = __name__.partition(".")[0]
+EXTRAS = {"grpc": "serving", "kafka": "kafka", "kfp": "pipelines", "kserve": "serving", "ray": "tuning"}
+"""What installs a package, where it is not the extra `training`."""
 REFUSED = 3  # the gate said no, which was recorded
 INTERRUPTED = 130
 
@@ -49,6 +52,9 @@ def failed(error: Exception) -> int:
     if isinstance(error, OSError):
         place = error.filename or "the disk"
         return tell(StorageError(f"{place}: {error.strerror or error}", hint="check space and permissions"))
+    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) not in ("", OURS):
+        hint = f"pip install 'model-name[{EXTRAS.get(package, 'training')}]'"
+        return tell(DependencyError(f"{package} is not installed", hint=hint))
     traceback.print_exception(error)
     return ModelNameError.exit_code
 

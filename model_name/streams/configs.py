@@ -8,6 +8,8 @@ from model_name.errors import ConfigError
 from model_name.io import configs
 from model_name.streams.settings import WorkerSettings
 
+KIND = "KafkaInferenceJob"  # as configs call it
+
 
 def read_settings(pairs: Sequence[str]) -> WorkerSettings:
     """The settings of `job.KEY=VALUE` pairs and of the environment.
@@ -27,4 +29,5 @@ def read_settings(pairs: Sequence[str]) -> WorkerSettings:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
             hint = "or name a config of KIND KafkaInferenceJob that says it"
             raise ConfigError(f"{options}: missing", hint=hint) from err
-        raise configs.explain(err, raw, [], within="job") from err
+        told = configs.explain(err, raw, [], within="job").message.replace(WorkerSettings.__name__, KIND)
+        raise ConfigError(told, hint=f"`model-name schema {KIND}` lists the keys") from err

@@ -14,6 +14,7 @@ from kafka import errors as kafka_errors
 from pydantic import FilePath, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from model_name.core.documents import did_you_mean
 from model_name.errors import ConfigError, DependencyError, NotFoundError
 
 CONNECT_SECONDS = 10.0
@@ -38,6 +39,10 @@ HINTS_BY_KIND: Mapping[type[BaseException], str] = {
     "the prefix of the group's name, or as the `instance` of the worker says",
     kafka_errors.AuthorizationError: "have an ACL allow the user what it asks for",
     kafka_errors.InconsistentGroupProtocolError: "the group has members of another kind: name a `group` of its own",
+    kafka_errors.InvalidTransactionTimeoutError: "lower `transaction_seconds`, or raise "
+    "transaction.max.timeout.ms of the brokers",
+    kafka_errors.InvalidSessionTimeoutError: "choose `session_seconds` between group.min.session.timeout.ms and "
+    "group.max.session.timeout.ms of the brokers",
     kafka_errors.UnsupportedVersionError: "a broker without transactions takes `delivery: at_least_once`",
 }
 CLUTTER = re.compile(r"^(\[Error -?\d+\] ?|\w+Error(: |$))+")  # of the words of the client's errors
@@ -214,10 +219,11 @@ class Connection:
             admin.close()
         for topic in topics:
             if topic not in known:
+                shown = sorted(name for name in known if not name.startswith("__"))[:20]  # Kafka's own have two
                 raise UnknownTopicError(
                     f"{topic}: {', '.join(self.servers)} has no such topic, or does not show it to this user",
-                    hint="create it, let the user see it (DESCRIBE), or check its name: "
-                    + (", ".join(sorted(known)[:20]) or "no topic is shown"),
+                    hint="create it, let the user see it (DESCRIBE), or check its name"
+                    + (did_you_mean(topic, shown) if shown else "; there is none that is shown"),
                 )
         return {topic: known[topic] for topic in topics}
 

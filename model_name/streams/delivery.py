@@ -98,8 +98,11 @@ class Delivery(ABC):
 
 def close(producer: KafkaProducer, seconds: float) -> None:
     """Let go of a producer, whatever it still has."""
-    with suppress(kafka_errors.KafkaError):
+    try:
         producer.close(timeout=seconds)
+    except kafka_errors.KafkaError:  # it has not let go of anything, and would complain once more when it is collected
+        producer._sender.force_close()  # noqa: SLF001  there is no other way
+        producer._closed = True  # noqa: SLF001
 
 
 def send(producer: KafkaProducer, messages: Sequence[Outgoing], sent: list[Any]) -> None:

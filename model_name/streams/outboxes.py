@@ -1,7 +1,6 @@
 """What sends messages and notes in the same transaction how far it has come."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,7 +9,8 @@ from kafka import errors as kafka_errors
 
 from model_name.errors import DataError, DependencyError
 from model_name.streams.connections import Connection, translated
-from model_name.streams.delivery import BATCH_BYTES, Outgoing, refused_of
+from model_name.streams.delivery import BATCH_BYTES, Outgoing, close, refused_of
+from model_name.streams.records import Source
 from model_name.streams.remainders import Mark
 
 TRANSACTION_SECONDS = 30.0
@@ -61,11 +61,16 @@ class Outbox:
 
     def close(self) -> None:
         """Let go of the producer; what it has not committed is aborted by the next one, or by the broker."""
-        with suppress(kafka_errors.KafkaError):
-            self.producer.close(timeout=1)
+        close(self.producer, 1)
 
-    def send(self, messages: Sequence[Outgoing], partition: TopicPartition, mark: Mark) -> None:
+    def send(self, messages: Sequence[Outgoing], offsets: Sequence[int], partition: TopicPartition, mark: Mark) -> None:
         """Send messages, and commit for a partition what is left of it.
+
+        Args:
+            messages: What is sent for letters.
+            offsets: Of the letters.
+            partition: Where they lie.
+            mark: What is left.
 
         Raises:
             DataError: A topic refuses one of them.
@@ -77,8 +82,8 @@ class Outbox:
                 self.producer.begin_transaction()
                 for topic, number, message in messages:
                     sent.append(self.producer.send(topic, message.value, message.key, message.headers, number))
-                offsets = {partition: OffsetAndMetadata(mark.offset, mark.text, -1)}
-                self.producer.send_offsets_to_transaction(offsets, self.name)
+                left = {partition: OffsetAndMetadata(mark.offset, mark.text, -1)}
+                self.producer.send_offsets_to_transaction(left, self.name)
                 for future in sent:  # what follows a refused one may never be answered, and a commit would wait for it
                     future.get(timeout=TRANSACTION_SECONDS)
                 self.producer.commit_transaction()
@@ -86,6 +91,11 @@ class Outbox:
             if isinstance(err.__cause__, FENCED):
                 raise DependencyError(f"another replay calls itself {self.name}", hint="let it end") from err
             if refused := refused_of(sent):  # others fail with it; the largest is one that deserves it
-                topic, _, message = messages[max(refused, key=lambda position: messages[position].message.size)]
-                raise DataError(f"{topic}: refuses a letter of {message.size} bytes, {err.message}") from err
+                largest = max(refused, key=lambda position: messages[position].message.size)
+                topic, _, message = messages[largest]
+                letter = Source(partition.topic, partition.partition, offsets[largest])
+                raise DataError(
+                    f"{topic}: refuses {letter}, which has {message.size:,} bytes: {err.message}",
+                    hint="raise max.message.bytes of the topic; --reason and --kind pass over letters",
+                ) from err
             raise

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from datetime import date, time
 from hashlib import blake2b
 from pathlib import Path
@@ -14,7 +13,6 @@ from urllib.parse import quote
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from kafka import errors as kafka_errors
 
 from model_name.core.columns import label_text
 from model_name.core.documents import Frozen, did_you_mean
@@ -23,7 +21,7 @@ from model_name.errors import ConfigError, DataError, DependencyError
 from model_name.io.datasets import ParquetReader, ParquetWriter, Reader
 from model_name.io.progress import Report
 from model_name.streams.connections import Connection, translated
-from model_name.streams.delivery import BATCH_BYTES, REFUSED
+from model_name.streams.delivery import BATCH_BYTES, REFUSED, close
 from model_name.streams.records import CONTENT_TYPE, JSON, PREFIXES, Headers
 
 CHUNK_ROWS = 2048
@@ -90,6 +88,7 @@ def produce(
         DependencyError: The cluster cannot be reached, or refuses; it says how many were sent.
     """
     connection.partitions([topic])
+    number = -1
     total, source = table.count() or 0, quote(table.path.rpartition("/")[2])
     sender = Sender(connection, topic)
     started = reported = monotonic()
@@ -108,6 +107,8 @@ def produce(
             else:
                 is_complete = True
             sender.flush()
+        if number < 0:
+            raise DataError(f"{table.path}: has no row")
     except DependencyError as err:
         raise DependencyError(f"{err.message}; {sender.confirmed:,} records were sent", hint=err.hint) from err
     finally:
@@ -126,11 +127,14 @@ def requests_of(table: Reader, schema: TableSchema, path: Path) -> Reader:
         path: The Parquet file to write.
 
     Raises:
-        DataError: What a history looks at is not there.
+        DataError: A column that a request must have is not there.
     """
     from model_name.core import frames
 
     frame = frames.with_histories(table.model_copy(update={"limit": None}).read(schema), schema)
+    for name in schema.inputs:
+        if name not in frame.columns:
+            raise DataError(f"{table.path}: has no column {name}{did_you_mean(name, list(frame.columns))}")
     ParquetWriter(path=str(path)).write(frame[[name for name in schema.columns if name in frame.columns]])
     return ParquetReader(path=str(path), limit=table.limit)
 
@@ -247,8 +251,7 @@ class Sender:
 
     def close(self) -> None:
         """Let go of the connection."""
-        with suppress(kafka_errors.KafkaError):
-            self._producer.close(timeout=1)
+        close(self._producer, 1)
 
     def _confirm(self) -> None:
         try:

@@ -39,6 +39,7 @@ Headers = list[tuple[str, bytes]]
 CONTENT_TYPE = "content-type"
 JSON = "application/json"
 STRUCTURED = "application/cloudevents+json"
+BATCH_OF_EVENTS = "application/cloudevents-batch+json"
 PREFIXES = ("ce_", "ce-")
 DEAD_LETTER = "dead-letter-"
 RESULT = ("source-topic", "source-partition", "source-offset")
@@ -119,11 +120,15 @@ class RecordRequest(Request):
         body = self.record.value
         if body is None:
             raise DataError("the record is a tombstone: it has no value")
+        if not body:
+            raise DataError("the value is empty")
         limits.check_body(len(body))
         self._read_headers()
         document = event = json.parse(body)
         if self.is_structured:
             self.attributes, document = read_structured(event)
+            if document is None:
+                raise DataError("the event has no data")
         if self.attributes:
             check_attributes(self.attributes)
             self.id = self.attributes["id"]
@@ -176,6 +181,8 @@ class RecordRequest(Request):
         self.is_structured = kind == STRUCTURED
         if self.is_structured:
             self.attributes = {}
+        elif kind == BATCH_OF_EVENTS:
+            raise DataError(f"{CONTENT_TYPE}: a batch of events is not read; send each in a record of its own")
         elif kind and kind not in ("text/json", JSON) and not kind.endswith("+json"):
             raise DataError(f"{CONTENT_TYPE}: {kind[:100]} is not JSON")
 

@@ -158,6 +158,7 @@ class Replay:
     def _take(self, batch: Sequence[Record], remainder: Remainder) -> None:
         """Send those of a batch that are to be sent, in one transaction or, where they are large, in several."""
         messages: list[Outgoing] = []
+        offsets: list[int] = []
         size = 0
         for record in batch:
             is_left = remainder.has(record.offset)
@@ -165,14 +166,17 @@ class Replay:
             remainder.pass_by(record.offset, is_left=is_left and found is None)
             if found is not None:
                 messages.append(found)
+                offsets.append(record.offset)
                 size += len(found.message.value or b"")
             if size > TRANSACTION_BYTES or record is batch[-1]:
-                self._send(messages, TopicPartition(record.topic, record.partition), remainder)
-                messages, size = [], 0
+                self._send(messages, offsets, TopicPartition(record.topic, record.partition), remainder)
+                messages, offsets, size = [], [], 0
 
-    def _send(self, messages: Sequence[Outgoing], partition: TopicPartition, remainder: Remainder) -> None:
+    def _send(
+        self, messages: Sequence[Outgoing], offsets: Sequence[int], partition: TopicPartition, remainder: Remainder
+    ) -> None:
         if messages and self.outbox is not None:
-            self.outbox.send(messages, partition, remainder.mark())
+            self.outbox.send(messages, offsets, partition, remainder.mark())
         self.topics.update(message.topic for message in messages)
 
     def _outgoing(self, record: Record) -> Outgoing | None:

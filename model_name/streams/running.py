@@ -90,6 +90,8 @@ def serve_health(worker: Worker, settings: WorkerSettings, telemetry: Telemetry)
         return f"no step for {seconds:.0f} seconds" if seconds > settings.stuck_seconds else ""
 
     def ready() -> str:
+        if worker.is_cut_off:
+            return "the broker is away"
         return live() or ("" if worker.is_ready else "not in the group yet")
 
     return HealthServer(settings.host, settings.http_port, live=live, ready=ready, registry=telemetry.registry)

@@ -5,7 +5,7 @@ from math import inf
 
 from kafka import OffsetAndMetadata, TopicPartition
 
-from model_name.errors import NotFoundError
+from model_name.errors import ConfigError, NotFoundError
 from model_name.io.progress import Report
 from model_name.streams.accounts import Accounts, Verdict
 from model_name.streams.connections import Connection
@@ -30,9 +30,12 @@ def verify(
         report: Where to say how far it is.
 
     Raises:
+        ConfigError: Two of the topics are one.
         NotFoundError: A topic does not exist, or the group has committed nothing.
         DependencyError: The cluster cannot be reached, refuses, or nothing more comes.
     """
+    if len({input_, output, dead_letter}) < 3:
+        raise ConfigError(f"input, output and dead letters are three topics, not {input_}, {output}, {dead_letter}")
     with TopicReader(connection, group=group) as reader:
         records = reader.partitions(input_)
         # In this order: what answers a record is written before the record is committed. Only what commits it may

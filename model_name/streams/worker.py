@@ -37,6 +37,8 @@ POLL_SECONDS = 0.5  # that a poll waits for records, and a signal for the poll
 UNDER_WAY = 2  # batches: one is delivered while the next is predicted
 OFFSET_MILLISECONDS = 10_000  # to read or write an offset
 LAG_SECONDS = 1.0  # between two looks at how far behind it is
+TOLD_SECONDS = 10.0  # between two lines of the log about dead letters
+ANSWER_MILLISECONDS = 2000  # for a coordinator that is only asked whether it is there
 PAUSES = (0.1, 0.3, 1.0, 2.0)  # seconds before each try to recover, the last one again and again
 MOST_FAILED = 5  # times in a row, of what may never end
 FETCH_BYTES = 16 * 2**20  # that wait in this process at most, from each broker
@@ -99,6 +101,7 @@ class Worker:
     Attributes:
         totals: What it has done.
         is_ready: Whether it takes part in the group.
+        is_cut_off: Whether the broker is away, as far as it knows.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class Worker:
         self.telemetry = telemetry
         self.log = log
         self.totals = Totals()
-        self.is_ready = False
+        self.is_ready = self.is_cut_off = False
         self.predictor = Predictor(plane, settings.limits)
         partitions = connection.partitions([settings.input, settings.output, settings.dead_letter])
         self.topics = Topics(settings.output, settings.dead_letter, partitions[settings.input], partitions)
@@ -140,8 +143,9 @@ class Worker:
         self._delivering_since = inf
         self._run = 0
         self._failed_in_a_row = 0
-        self._beat = monotonic()
+        self._beat = self._heard = monotonic()
         self._looked = 0.0
+        self._told, self._untold = -inf, 0
         self._is_new = True  # what this worker reads: to be read from the committed offsets
         self._next: dict[TopicPartition, int] = {}
 
@@ -187,8 +191,10 @@ class Worker:
                 self._rewind()
             if len(self._under_way) < UNDER_WAY and not self._is_new:
                 self._take(self.consumer.poll(timeout_ms=int(POLL_SECONDS * 1000)))
-            elif not wait([self._under_way[0][0]], POLL_SECONDS).done:
+            elif self._under_way and not wait([self._under_way[0][0]], POLL_SECONDS).done:
                 self._keep_membership()
+            if not self._under_way and monotonic() - self._heard > self.settings.session_seconds / 2:
+                self._ask()
         except FATAL as err:
             raise unreachable(self.connection.servers, err) from err
         except RefusedError as err:  # a bare dead letter
@@ -267,12 +273,41 @@ class Worker:
         self.totals.batches += 1
         self.telemetry.delivered(predicted, seconds, time())
         if predicted.failed:
-            position, (error, _) = next(iter(predicted.failed.items()))
-            others = f"; {dead - 1} more of this batch" if dead > 1 else ""
-            source, reason = predicted.requests[position].source, str(error).partition("\n")[0]
-            logger.warning("{} is a dead letter: {}{}", source, reason, others)
+            self._tell(predicted)
         if self.log is not None:
             put(self.log, self.predictor.plane.bundle.manifest, predicted.groups)
+
+    def _tell(self, predicted: Predicted) -> None:
+        """Say of a dead letter why it is one, and of those that come soon after it how many they are."""
+        self._untold += len(predicted.failed)
+        if monotonic() - self._told < TOLD_SECONDS:
+            return
+        position, (error, _) = next(iter(predicted.failed.items()))
+        source, reason = predicted.requests[position].source, str(error).partition("\n")[0]
+        others = f"; and {self._untold - 1:,} more since the last line" if self._untold > 1 else ""
+        logger.warning("{} is a dead letter: {}{}", source, reason, others)
+        self._told, self._untold = monotonic(), 0
+
+    def _ask(self) -> None:
+        """Hear from the coordinator of the group, where no delivery shows that it is there."""
+        self._heard = monotonic()
+        try:
+            self.consumer.committed(TopicPartition(self.settings.input, 0), timeout_ms=ANSWER_MILLISECONDS)
+        except FATAL:
+            raise
+        except kafka_errors.KafkaError as err:
+            if not self.is_cut_off:
+                logger.warning("the broker is away: {}", describe(err))
+            self.is_cut_off = True
+            return
+        self._found()
+
+    def _found(self) -> None:
+        """Note that the broker answers."""
+        self._heard = monotonic()
+        if self.is_cut_off:
+            logger.info("the broker answers again")
+            self.is_cut_off = False
 
     def _settle(self) -> None:
         """Take from the list what is delivered.
@@ -284,6 +319,7 @@ class Worker:
             future, _ = self._under_way.popleft()
             future.result()
             self._failed_in_a_row = 0
+            self._found()
 
     def _keep_membership(self, seconds: float = 0.0) -> None:
         """Poll for nothing, while there is no room for more: a slow model keeps its partitions."""
@@ -324,6 +360,7 @@ class Worker:
             except FATAL as err:
                 raise unreachable(self.connection.servers, err) from err
             except (kafka_errors.KafkaError, DependencyError) as err:
+                self.is_cut_off = True
                 logger.warning("not yet: {}", describe(err))
 
     def _check_patience(self, error: BaseException) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,12 @@ def test_up_returns_when_it_answers_and_down_leaves_nothing(checkout):
     send(connection, "rows", [b"one"])
     assert read(connection, "rows", 1) == [b"one"]
 
-    code, told = command(checkout, "up", "--nodes", "3")
-    assert (code, "up already" in told, f"127.0.0.1:{port}" in told) == (0, True, True)
+    code, told = command(checkout, "up", "--topic", "rows:2", "--topic", "more:3")
+    assert (code, "up already" in told, "rows, results, more" in told) == (0, True, True), told
     assert command(checkout, "status")[0] == 0
+    for other in (["--nodes", "3"], ["--secured"], ["--port", str(port + 1)]):
+        code, told = command(checkout, "up", *other)
+        assert (code, f"another Kafka is up already, at 127.0.0.1:{port}" in told) == (2, True), told
 
     assert command(checkout, "down") == (0, "Kafka is down.\n")
     assert command(checkout, "status")[0] == 1
@@ -103,6 +107,17 @@ def test_one_that_was_killed_is_not_up_and_can_be_started_again(checkout):
     assert command(checkout, "status")[0] == 1
     code, told = command(checkout, "up", "--port", str(ports[1]))
     assert (code, f"127.0.0.1:{ports[1]}" in told) == (0, True)
+
+
+def test_one_whose_broker_was_killed_is_not_up(checkout):
+    (port,) = free_ports(1)
+    command(checkout, "up", "--port", str(port))
+    (broker,) = Path(f"/proc/{state(checkout)['process']}/task").glob("*/children")
+    os.kill(int(broker.read_text().split()[0]), signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while command(checkout, "status")[0] == 0:
+        assert time.monotonic() < deadline
+    assert command(checkout, "up", "--port", str(port))[0] == 0
 
 
 def test_what_hinders_the_start_is_told(checkout):

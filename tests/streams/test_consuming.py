@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from model_name.errors import ConfigError, DataError
 from model_name.scripts import main
 from model_name.streams.consuming import line_of, rows_of, table_of, write
+from tests.kafkas import send
 from tests.streams.made import Made
 from tests.streams.topics import Written, fresh
 from tests.streams.topics import write as write_records
@@ -209,6 +210,17 @@ def test_they_are_written_to_a_table(
 )
 def test_what_cannot_be_is_told(broker: Any, topic: str, topic_: str, options: list[str], code: int) -> None:
     assert main(["kafka", "consume", topic_ or topic, "--bootstrap-servers", broker.bootstrap, *options]) == code
+
+
+@pytest.mark.kafka
+def test_a_table_of_no_predictions_is_no_success(
+    broker: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (letters,) = fresh(broker, "letters")
+    send(broker.connection(), letters, [b"{}", b"x"])
+    path = str(tmp_path / "all.csv")
+    assert main(["kafka", "consume", letters, "--bootstrap-servers", broker.bootstrap, "--out", path]) == 4
+    assert "none of its 2 records holds predictions" in capsys.readouterr().err
 
 
 def started(broker: Any, topic: str, *options: str) -> "subprocess.Popen[bytes]":

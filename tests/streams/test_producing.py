@@ -101,6 +101,12 @@ def test_a_table_is_sent_as_a_bundle_takes_it(tmp_path: Path, make_schema: Any) 
     assert [json.loads(row.value)["before"] for row in rows_of(asked)] == [None, 1.0]
 
 
+def test_a_table_without_what_a_bundle_takes_is_refused(tmp_path: Path, make_schema: Any) -> None:
+    schema = make_schema("regression", columns={"moment": {"kind": "datetime"}}, key=[])
+    with pytest.raises(DataError, match="has no column moment; did you mean momant"):
+        requests_of(table_of(tmp_path, momant=[datetime(2024, 1, 1)], outcome=[1.0]), schema, tmp_path / "a.parquet")
+
+
 def test_a_column_that_is_not_there_is_no_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--key sise: is no column; did you mean size"):
         list(rows_of(table_of(tmp_path, size=[1]), "sise"))
@@ -191,11 +197,13 @@ def test_the_command_tells_what_it_did(broker: Any, tmp_path: Path, capsys: pyte
     [
         pytest.param("rows.csv", "s-none", 5, id="a topic that is not there"),
         pytest.param("none.csv", "", 4, id="a table that is not there"),
+        pytest.param("empty.csv", "", 4, id="a table without rows"),
         pytest.param("rows.xls", "", 2, id="no table"),
     ],
 )
 def test_what_is_not_there_is_told(broker: Any, tmp_path: Path, table: str, topic: str, code: int) -> None:
     (tmp_path / "rows.csv").write_text("n\n1\n")
+    (tmp_path / "empty.csv").write_text("n\n")
     topic = topic or fresh(broker, "in")[0]
     servers = ["--bootstrap-servers", broker.bootstrap]
     assert main(["kafka", "produce", str(tmp_path / table), *servers, "--topic", topic]) == code

@@ -217,9 +217,9 @@ def test_of_two_replays_at_once_the_first_gives_way(case: Case) -> None:
     message = Outgoing(case.other, 0, Message(b"k", b"{}", []))
     connection, partition = Connection(case.broker.bootstrap), TopicPartition(case.dead, 0)
     with Outbox(connection, case.group) as first, Outbox(connection, case.group) as second:
-        second.send([message], partition, Mark(1, ""))
+        second.send([message], [0], partition, Mark(1, ""))
         with pytest.raises(DependencyError, match="another replay"):
-            first.send([message], partition, Mark(1, ""))
+            first.send([message], [0], partition, Mark(1, ""))
     assert len(read_all(case.broker, case.other)) == 1
 
 
@@ -227,7 +227,7 @@ def test_a_letter_that_a_topic_refuses_is_told_and_none_of_its_transaction_is_se
     (small,) = fresh(broker, "small", config={"max.message.bytes": 1000})
     connection, partition = Connection(broker.bootstrap), TopicPartition(case.dead, 0)
     messages = [Outgoing(small, 0, Message(b"k", value, [])) for value in (b"{}", b"x" * 3000, b"{}")]
-    reason = f"{small}: refuses a letter of 3001 bytes"
+    reason = rf"{small}: refuses {case.dead}\[0\]@7, which has 3,001 bytes"
     with Outbox(connection, case.group) as outbox, pytest.raises(DataError, match=reason):
-        outbox.send(messages, partition, Mark(1, ""))
+        outbox.send(messages, [5, 7, 8], partition, Mark(1, ""))
     assert read_all(broker, small) == []

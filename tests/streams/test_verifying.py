@@ -136,6 +136,11 @@ def test_a_topic_that_is_not_there_is_named(case: Case, capsys: pytest.CaptureFi
     assert case.verify(capsys) == (5, {})
 
 
+def test_a_topic_does_not_answer_itself(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.output = case.input
+    assert case.verify(capsys) == (2, {})
+
+
 def test_what_may_have_been_cleaned_away_is_not_called_lost(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     # Given an output of which the first half is gone
     case.answer()

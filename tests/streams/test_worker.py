@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from kafka import TopicPartition
+from loguru import logger
 
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.predictions import LogSettings, PredictionLog
@@ -438,3 +439,52 @@ def test_records_of_aborted_transactions_are_not_answered(make_bench: MakeBench)
     results, _ = bench.work(6)
     # Then only those that were have results
     assert sources(results) == places
+
+
+def test_an_idle_worker_notices_that_its_broker_is_away_and_back(make_bench: MakeBench, broker: Any) -> None:
+    with make_bench().working(session_seconds=3) as worker:
+        wait_until(lambda: worker.is_ready)
+        assert not worker.is_cut_off
+        broker.suspend()
+        try:
+            wait_until(lambda: worker.is_cut_off, seconds=15)
+        finally:
+            broker.resume()
+        wait_until(lambda: not worker.is_cut_off)
+
+
+def test_many_dead_letters_are_a_few_lines_of_the_log(make_bench: MakeBench) -> None:
+    lines: list[str] = []
+    number = logger.add(lines.append, format="{message}", level="WARNING")
+    bench = make_bench()
+    bench.write(*[bench.record(b"no JSON") for _ in range(400)])
+    try:
+        bench.work(400, max_poll_records=20)
+    finally:
+        logger.remove(number)
+    told = [line for line in lines if "is a dead letter" in line]
+    assert 1 <= len(told) <= 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "value", "reason"),
+    [
+        pytest.param([], b"", "the value is empty", id="no byte"),
+        pytest.param(
+            [("content-type", b"application/cloudevents+json")],
+            orjson.dumps(CORRELATED | {"specversion": "1.0"}),
+            "the event has no data",
+            id="an event without data",
+        ),
+        pytest.param(
+            [("content-type", b"application/cloudevents-batch+json")],
+            b"[]",
+            "a batch of events",
+            id="a batch of events",
+        ),
+    ],
+)
+def test_an_event_that_is_none_says_why(make_bench: MakeBench, headers: Headers, value: bytes, reason: str) -> None:
+    bench = make_bench()
+    (letter,) = bench.answer(bench.record(value, headers=headers)).dead_letters
+    assert reason in read_letter(letter.headers).reason
