@@ -200,8 +200,9 @@ class Batch:
 
     def let_go(self) -> None:
         """Free what was read."""
-        for question in self.questions.values():
-            _let_go([question.rows, *(question.table or {}).values()])
+        for position, question in self.questions.items():
+            if self.requests[position].size > PIECE_ROWS:
+                _let_go([question.rows, *(question.table or {}).values()])
 
 
 def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, list[slice]]:

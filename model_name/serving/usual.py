@@ -1,4 +1,7 @@
-"""Bodies of V1 as most clients write them: read by column, in half the time that any JSON takes."""
+"""Bodies of V1 and V2 as most clients write them, read in half the time that any JSON takes.
+
+Says nothing of what is wrong: any other body is left to who reads all of them.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -17,10 +20,7 @@ TYPES: dict[Kind, Any] = {"numeric": float | None, "boolean": bool | None}
 
 
 class UsualBodies:
-    """Reads `{"instances": [ROW, ...]}` whose rows are objects with a value of its type for each input, and no more.
-
-    Says nothing of what is wrong: any other body is left to who reads all of them.
-    """
+    """Reads `{"instances": [ROW, ...]}` whose rows are objects with a value of its type for each input, and no more."""
 
     def __init__(self, kinds: Mapping[str, Kind]) -> None:
         """Read rows of these columns."""
@@ -46,6 +46,33 @@ class UsualBodies:
             for position, values in zip(self._numbers, _block([columns[one] for one in self._numbers]), strict=True):
                 columns[position] = values
         return dict(zip(self.names, columns, strict=True))
+
+
+class UsualTensor(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A tensor of V2 in JSON, without parameters."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[str | bool | int | float | None]
+
+
+class UsualTensors(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A body of V2 without parameters and wishes."""
+
+    inputs: list[UsualTensor]
+    id: str = ""
+
+
+TENSORS = msgspec.json.Decoder(UsualTensors)
+
+
+def read_tensors(body: bytes) -> UsualTensors | None:
+    """The body, if it is one of these."""
+    try:
+        return TENSORS.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _block(columns: Sequence[Sequence[float | None]]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from model_name.core.columns import Kind
 from model_name.serving.dataplane import by_column
-from model_name.serving.usual import UsualBodies
+from model_name.serving.usual import UsualBodies, UsualTensor, read_tensors
 
 KINDS: dict[str, Kind] = {
     "size": "numeric",
@@ -79,3 +79,34 @@ def test_a_table_may_have_no_numbers() -> None:
 )
 def test_what_is_not_usual_is_left_to_others(bodies, body: bytes) -> None:
     assert bodies.read(body) is None
+
+
+def test_tensors_are_read() -> None:
+    body = orjson.dumps({"id": "a", "inputs": [{"name": "x", "shape": [2], "datatype": "FP64", "data": [1, None]}]})
+    found = read_tensors(body)
+    assert found is not None
+    assert (found.id, found.inputs) == ("a", [UsualTensor("x", [2], "FP64", [1, None])])
+
+
+TENSOR = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param({"inputs": [TENSOR], "outputs": []}, id="wishes"),
+        pytest.param({"inputs": [TENSOR | {"parameters": {}}]}, id="parameters"),
+        pytest.param({"inputs": [TENSOR | {"data": [[1]]}]}, id="nested data"),
+        pytest.param({"inputs": [TENSOR | {"shape": [1.0]}]}, id="no shape"),
+        pytest.param({"inputs": [TENSOR | {"name": 1}]}, id="no name"),
+        pytest.param({"inputs": {}}, id="no tensors"),
+    ],
+)
+def test_other_tensors_are_left_to_others(document: Any) -> None:
+    assert read_tensors(orjson.dumps(document)) is None
+
+
+def test_no_depth_of_a_body_is_too_much() -> None:
+    deep = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": ' + b"[" * 100_000 + b"]" * 100_000
+    assert read_tensors(deep + b"}]}") is None
+    assert UsualBodies(KINDS).read(b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}") is None

@@ -16,6 +16,7 @@ from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane, Table
 from model_name.serving.limits import Limits
+from model_name.serving.usual import UsualTensor
 
 INTEGERS = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
 NUMBERS = ("FP64", "FP32", "FP16", *INTEGERS)
@@ -95,13 +96,32 @@ def read_table(tensors: Sequence[Tensor], plane: DataPlane, limits: Limits) -> T
             and 0 < len(values) <= limits.rows
             and (tensor.datatype != "BYTES" or "" not in values)
         ):  # the usual case, in one look
-            table[name] = _packed(values) if kind == "numeric" and len(values) >= MANY else values
+            table[name] = values
             continue
         # What is not a column is named nevertheless, for the schema to refuse or ignore.
         table[name] = () if kind is None else _read_column(tensor, kind, limits)
         if tensor.datatype == "BYTES" and name not in plane.blanks:
             table[name] = [None if value == "" else value for value in table[name]]
     return table if len(table) == len(plane.inputs) else _without_foreign(table, plane.schema)
+
+
+def usual_table(tensors: Sequence[UsualTensor], plane: DataPlane, limits: Limits) -> Table | None:
+    """The columns of tensors, if they are one for each input, of shape [n] and with nothing that is to be explained."""
+    table: dict[str, Values] = {tensor.name: tensor.data for tensor in tensors}
+    if len(tensors) != len(plane.inputs) or table.keys() != plane.names:
+        return None
+    rows = len(tensors[0].data)
+    if not 0 < rows <= limits.rows:
+        return None
+    for tensor in tensors:
+        name, datatype, values, kind = tensor.name, tensor.datatype, tensor.data, plane.kinds[tensor.name]
+        if len(values) != rows or tensor.shape != [rows] or datatype not in DATATYPES[kind]:
+            return None
+        if datatype == "BYTES" and "" in values:
+            return None
+        if rows >= MANY and kind == "numeric":
+            table[name] = _packed(values)
+    return table
 
 
 def _packed(values: list[Any]) -> Values:

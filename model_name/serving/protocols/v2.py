@@ -13,9 +13,10 @@ from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import json
-from model_name.serving.protocols.tensors import Tensor, read_table, write_outputs, write_raw
+from model_name.serving.protocols.tensors import Tensor, read_table, usual_table, write_outputs, write_raw
 from model_name.serving.protocols.v1 import read_level
 from model_name.serving.requests import Question, Request
+from model_name.serving.usual import read_tensors
 
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
@@ -70,6 +71,12 @@ class V2Request(Request):
     def read(self, plane: DataPlane, limits: Limits) -> Question:
         """As of `Request`."""
         check_version(self.version, plane.bundle.manifest, self.name)
+        if self.json_length is None and len(self.body) <= json.LONG and (usual := read_tensors(self.body)) is not None:
+            table = usual_table(usual.inputs, plane, limits)
+            if table is not None:
+                self.id = usual.id or self.id
+                limits.check_id(self.id)
+                return Question(table=table)
         body, tail = self.body, memoryview(b"")
         if self.json_length is not None:
             if self.json_length > len(body):
