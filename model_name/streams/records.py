@@ -121,7 +121,7 @@ class RecordRequest(Request):
         if body is None:
             raise DataError("the record is a tombstone: it has no value")
         if not body:
-            raise DataError("the value is empty")
+            raise DataError("the value is not JSON: it is empty")
         limits.check_body(len(body))
         self._read_headers()
         document = event = json.parse(body)

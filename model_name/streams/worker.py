@@ -43,6 +43,9 @@ PAUSES = (0.1, 0.3, 1.0, 2.0)  # seconds before each try to recover, the last on
 MOST_FAILED = 5  # times in a row, of what may never end
 FETCH_BYTES = 16 * 2**20  # that wait in this process at most, from each broker
 FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
+SILENT = (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError, kafka_errors.NodeNotReadyError)
+"""What says that there is no answer."""
+
 FATAL = (
     kafka_errors.AuthorizationError,
     kafka_errors.SaslAuthenticationFailedError,
@@ -340,6 +343,7 @@ class Worker:
         self._run += 1
         self.totals.failures += 1
         self.telemetry.failures.inc()
+        self.is_cut_off |= isinstance(error, SILENT)
         logger.warning("a batch is read again: {}", describe(error))
         self._check_patience(error)
         while self._under_way and not stop.is_set():  # whoever holds the producer must be done with it
@@ -356,6 +360,7 @@ class Worker:
                 self.delivery.recover()
                 self._is_new = True
                 self._keep_membership(POLL_SECONDS)  # or join again: an expelled member may commit nothing
+                self._found()
                 return
             except FATAL as err:
                 raise unreachable(self.connection.servers, err) from err

@@ -112,8 +112,9 @@ def test_one_that_was_killed_is_not_up_and_can_be_started_again(checkout):
 def test_one_whose_broker_was_killed_is_not_up(checkout):
     (port,) = free_ports(1)
     command(checkout, "up", "--port", str(port))
-    (broker,) = Path(f"/proc/{state(checkout)['process']}/task").glob("*/children")
-    os.kill(int(broker.read_text().split()[0]), signal.SIGKILL)
+    tasks = Path(f"/proc/{state(checkout)['process']}/task").glob("*/children")
+    (broker,) = [int(child) for task in tasks for child in task.read_text().split()]
+    os.kill(broker, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while command(checkout, "status")[0] == 0:
         assert time.monotonic() < deadline

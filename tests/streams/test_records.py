@@ -117,7 +117,7 @@ def test_a_record_is_answered(value: bytes, headers: Any, count: int) -> None:
         pytest.param(as_json(EXAMPLE), event(Subject="x"), "Subject", id="an attribute that is none"),
         pytest.param(as_json(EXAMPLE), [*event(), ("ce_x", b"\xff")], "ce_x: is not UTF-8", id="a wrong attribute"),
         pytest.param(as_json([1]), IN_EVENT, "not an object", id="a structured event that is none"),
-        pytest.param(as_json(ATTRIBUTES), IN_EVENT, "neither an object", id="an event without data"),
+        pytest.param(as_json(ATTRIBUTES), IN_EVENT, "has no data", id="an event without data"),
         pytest.param(structured(EXAMPLE, data_base64="e30="), IN_EVENT, "data beside it", id="an event of two data"),
         pytest.param(as_json(ATTRIBUTES | {"data_base64": "?"}), IN_EVENT, "not Base64", id="no Base64"),
     ],
