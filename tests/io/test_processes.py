@@ -1,6 +1,6 @@
 import pytest
 
-from model_name.errors import DataError, PreemptedError, StorageError
+from model_name.errors import DataError, DependencyError, PreemptedError, StorageError
 from model_name.io import processes, signals
 
 
@@ -53,3 +53,20 @@ def test_an_error_of_the_tree_is_told_with_its_own_code(capsys):
 def test_no_signal_is_behind_nothing():
     assert signals.behind(None) is None
     assert signals.behind(ValueError("plain")) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "hint"),
+    [("pyarrow.parquet", "model-name[training]"), ("kafka", "model-name[kafka]"), ("kserve", "model-name[serving]")],
+)
+def test_a_package_that_is_not_installed_is_named_with_what_installs_it(capsys, module, hint):
+    code = processes.failed(ModuleNotFoundError(f"No module named {module!r}", name=module))
+    told = capsys.readouterr().err
+    assert code == DependencyError.exit_code
+    assert f"{module.partition('.')[0]} is not installed" in told
+    assert hint in told
+
+
+def test_a_module_of_ours_that_is_missing_is_a_defect(capsys):
+    assert processes.failed(ModuleNotFoundError("No module named 'model_name.x'", name="model_name.x")) == 1
+    assert "ModuleNotFoundError" in capsys.readouterr().err
