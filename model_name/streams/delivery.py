@@ -131,6 +131,24 @@ def send(producer: KafkaProducer, messages: Sequence[Outgoing], sent: list[Any])
         raise RefusedError(refused)
 
 
+def settle(sent: Sequence[Any], seconds: float, *, but: tuple[type[Exception], ...] = ()) -> None:
+    """Wait until messages have arrived.
+
+    Args:
+        sent: What becomes of them.
+        seconds: At most.
+        but: Errors that are passed over.
+
+    Raises:
+        KafkaError: One of them has not arrived, or not in time.
+    """
+    end = monotonic() + seconds
+    for future in sent:
+        if not future.succeeded():  # which costs a tenth of asking for what became of it
+            with suppress(*but):
+                future.get(timeout=max(0.0, end - monotonic()))
+
+
 def refused_of(sent: Sequence[Any]) -> dict[int, Exception]:
     """Which messages the broker refused."""
     failed = {position: future.exception for position, future in enumerate(sent) if future.failed()}
@@ -166,9 +184,8 @@ class ExactlyOnce(Delivery):
         try:
             send(producer, messages, sent)
             producer.send_offsets_to_transaction(positions(offsets), member)
-            for future in sent:  # what follows a refused one may never be answered, and a commit would wait for that
-                future.get(timeout=self.settings.transaction_seconds)
-            producer.commit_transaction()
+            settle(sent, self.settings.transaction_seconds)  # what follows a refused one may never be answered
+            producer.commit_transaction()  # and would wait for that
         except RefusedError:
             self._renewed(producer)
             raise
@@ -238,10 +255,7 @@ class AtLeastOnce(Delivery):
         """As of `Delivery`."""
         sent: list[Any] = []
         send(self.producer, messages, sent)
-        end = monotonic() + self.settings.transaction_seconds
-        for future in sent:  # and no flush of the client's, which fails where a batch goes in two halves
-            with suppress(*REFUSED):
-                future.get(timeout=max(0.0, end - monotonic()))
+        settle(sent, self.settings.transaction_seconds, but=REFUSED)  # no flush, which fails where a batch is halved
         if refused := refused_of(sent):
             raise RefusedError(refused)
         self.consumer.commit(positions(offsets), timeout_ms=10_000)

@@ -124,6 +124,9 @@ class RecordRequest(Request):
             raise DataError("the value is not JSON: it is empty")
         limits.check_body(len(body))
         self._read_headers()
+        row = None if self.attributes or self.is_structured else plane.usual.read_row(body)
+        if row is not None and not json.may_have_twice(body, len(row)):
+            return Question(rows=[row])
         document = event = json.parse(body)
         if self.is_structured:
             self.attributes, document = read_structured(event)
