@@ -3,6 +3,7 @@
 Says nothing of what is wrong: any other body is left to who reads all of them.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from struct import error, pack
@@ -17,6 +18,8 @@ from model_name.core.columns import Kind
 
 TYPES: dict[Kind, Any] = {"numeric": float | None, "boolean": bool | None}
 """What a value may be; a text or nothing for all others."""
+UNSPEAKABLE = re.compile(r'[\\"\x00-\x1f]')
+"""What msgspec takes in no name."""
 
 
 class UsualBodies:
@@ -29,6 +32,10 @@ class UsualBodies:
         fields = {f"column_{position}": name for position, name in enumerate(kinds)}  # names of columns may be any text
         types = [(field, TYPES.get(kinds[name], str | None)) for field, name in fields.items()]
         strict: dict[str, Any] = {"gc": False, "forbid_unknown_fields": True}
+        self._row: msgspec.json.Decoder[Any] | None = None
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        if any(map(UNSPEAKABLE.search, kinds)):
+            return
         row = msgspec.defstruct("Row", types, rename=fields, **strict)
         self._row = msgspec.json.Decoder(row)
         body: Any = msgspec.defstruct("Body", [("instances", list[row])], **strict)  # type: ignore[valid-type]  # just made
@@ -36,6 +43,8 @@ class UsualBodies:
 
     def read_row(self, body: bytes) -> list[Any] | None:
         """The values of a body that is one such row and nothing around it, in the order of the columns."""
+        if self._row is None:
+            return None
         try:
             return [*msgspec.structs.astuple(self._row.decode(body))]
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -43,6 +52,8 @@ class UsualBodies:
 
     def read(self, body: bytes) -> dict[str, Values] | None:
         """The values by column; None for another body, or if there is no row."""
+        if self._decoder is None:
+            return None
         try:
             rows = self._decoder.decode(body).instances
         except (msgspec.MsgspecError, UnicodeDecodeError):

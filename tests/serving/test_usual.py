@@ -81,6 +81,15 @@ def test_what_is_not_usual_is_left_to_others(bodies, body: bytes) -> None:
     assert bodies.read(body) is None
 
 
+@pytest.mark.parametrize("name", ['a "b"', "a\\b", "a\nb", "größe", "", "a.b", "class", "column_1"])
+def test_a_column_may_have_any_name(name: str) -> None:
+    bodies = UsualBodies({name: "category", "column_0": "numeric"})
+    row = {name: "x", "column_0": 1}
+    assert bodies.read(orjson.dumps({"instances": [row]})) in (None, {name: ("x",), "column_0": [1]})
+    assert bodies.read_row(orjson.dumps(row)) in (None, ["x", 1])
+    assert (bodies.read_row(orjson.dumps(row)) is None) == any(letter in name for letter in '"\\\n')
+
+
 def test_tensors_are_read() -> None:
     body = orjson.dumps({"id": "a", "inputs": [{"name": "x", "shape": [2], "datatype": "FP64", "data": [1, None]}]})
     found = read_tensors(body)
