@@ -95,14 +95,20 @@ def test_a_kind_with_nothing_to_leave_out_is_refused_before_the_table_is_read(tm
         train(confs, model=LINE, export={"prune": 0.5})
 
 
-@pytest.mark.parametrize("model", [pytest.param(NETWORK, id="network"), pytest.param(BLEND, id="blend")])
-def test_a_network_in_eight_bits_is_smaller_and_hardly_worse(confs, rows, model):
+@pytest.mark.parametrize(
+    ("model", "share"),
+    [
+        pytest.param(NETWORK, 0.85, id="network"),
+        pytest.param(BLEND, 0.95, id="blend, which is trees for the most part"),
+    ],
+)
+def test_a_network_in_eight_bits_is_smaller_and_hardly_worse(confs, rows, model, share):
     confs = factories.project(confs)
     found = train(confs, model=model, export={"quantize": True})
     # then the graph is smaller, and its loss was measured
     bundle = Bundle.load(Path(found.bundle))
     (made,) = bundle.manifest.shrunk
-    assert made.bytes_after == (bundle.directory / GRAPH).stat().st_size < 0.85 * made.bytes_before
+    assert made.bytes_after == (bundle.directory / GRAPH).stat().st_size < share * made.bytes_before
     assert made.metrics_before == pytest.approx(found.metrics, rel=1e-4)
     assert made.metrics_after["rmse"] == pytest.approx(found.metrics["rmse"], rel=0.02)
     assert made.metrics_after != made.metrics_before
