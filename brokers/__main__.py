@@ -91,12 +91,8 @@ def require(state: "State", *, nodes: int | None, secured: bool, port: int | Non
     Raises:
         ConfigError: What is up is not what is asked for.
     """
-    addresses = state.bootstrap.split(",")
-    if (
-        nodes not in {None, len(addresses)}
-        or (secured and not state.environment)
-        or not (port is None or addresses[0].endswith(f":{port}"))
-    ):
+    is_secured = bool(state.environment)
+    if nodes not in {None, len(state.ports)} or port not in {None, state.ports[0]} or (secured and not is_secured):
         raise ConfigError(
             f"another Kafka is up already, at {state.bootstrap}", hint="python -m brokers down, and up again"
         )

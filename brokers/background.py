@@ -65,6 +65,11 @@ class State:
     bootstrap_mtls: str = ""
     environment: str = ""
 
+    @property
+    def ports(self) -> list[int]:
+        """Of the nodes, for clients."""
+        return [int(address.rpartition(":")[2]) for address in self.bootstrap.split(",")]
+
 
 def current() -> State | None:
     """What is up; None if nothing is."""
@@ -77,7 +82,7 @@ def current() -> State | None:
 
 def silent(state: State) -> list[str]:
     """The addresses at which nobody listens, of nodes that were killed by hand, say."""
-    return [one for one in state.bootstrap.split(",") if not is_open(int(one.rpartition(":")[2]))]
+    return [f"127.0.0.1:{port}" for port in state.ports if not is_open(port)]
 
 
 def extended(state: State, topics: Mapping[str, int]) -> State:

@@ -55,12 +55,11 @@ def run(
     pairs = [*sets, *(f"job.{name}={value}" for name, value in given.items() if value)]
     if confs:
         from model_name.settings import load_job
+        from model_name.streams.configs import KIND
 
         job = load_job(confs, pairs)
-        if job.KIND != "KafkaInferenceJob":
-            raise ConfigError(
-                f"{confs[-1]}: is a {job.KIND}", hint="`model-name run` runs it; here belongs a KafkaInferenceJob"
-            )
+        if job.KIND != KIND:
+            raise ConfigError(f"{confs[-1]}: is a {job.KIND}", hint=f"`model-name run` runs it; here belongs a {KIND}")
         run_job(job, as_json=as_json)
         return
     from model_name.io.console import show

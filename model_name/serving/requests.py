@@ -201,7 +201,7 @@ class Batch:
     def let_go(self) -> None:
         """Free what was read."""
         for position, question in self.questions.items():
-            if self.requests[position].size > PIECE_ROWS:
+            if self.requests[position].size > PIECE_ROWS:  # no value takes less than a byte
                 _let_go([question.rows, *(question.table or {}).values()])
 
 

@@ -43,26 +43,19 @@ class UsualBodies:
 
     def read_row(self, body: bytes) -> list[Any] | None:
         """The values of a body that is one such row and nothing around it, in the order of the columns."""
-        if self._row is None:
-            return None
-        try:
-            return [*msgspec.structs.astuple(self._row.decode(body))]
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None
+        row = _decoded(self._row, body)
+        return None if row is None else [*msgspec.structs.astuple(row)]
 
     def read(self, body: bytes) -> dict[str, Values] | None:
         """The values by column; None for another body, or if there is no row."""
-        if self._decoder is None:
+        found = _decoded(self._decoder, body)
+        if found is None or not found.instances:
             return None
-        try:
-            rows = self._decoder.decode(body).instances
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None
-        if not rows:
-            return None
-        columns: list[Any] = [*zip(*map(msgspec.structs.astuple, rows), strict=True)]
+        columns: list[Any] = [*zip(*map(msgspec.structs.astuple, found.instances), strict=True)]
         if self._numbers:
-            for position, values in zip(self._numbers, _block([columns[one] for one in self._numbers]), strict=True):
+            numbers = [*chain.from_iterable(columns[position] for position in self._numbers)]
+            block = as_array(numbers).reshape(len(self._numbers), -1)
+            for position, values in zip(self._numbers, block, strict=True):
                 columns[position] = values
         return dict(zip(self.names, columns, strict=True))
 
@@ -88,16 +81,25 @@ TENSORS = msgspec.json.Decoder(UsualTensors)
 
 def read_tensors(body: bytes) -> UsualTensors | None:
     """The body, if it is one of these."""
+    found: UsualTensors | None = _decoded(TENSORS, body)
+    return found
+
+
+def as_array(numbers: Sequence[float | None]) -> NDArray[np.float64]:
+    """Numbers as an array, NaN for None; in half the time that numpy takes, where there is no None.
+
+    Raises:
+        OverflowError: An integer is too large.
+    """
     try:
-        return TENSORS.decode(body)
+        return np.frombuffer(pack(f"{len(numbers)}d", *numbers))
+    except error:
+        return np.array(numbers, dtype=np.float64)
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any] | None, body: bytes) -> Any:
+    """What a decoder takes a body for; None if it does not take it."""
+    try:
+        return None if decoder is None else decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-
-
-def _block(columns: Sequence[Sequence[float | None]]) -> NDArray[np.float64]:
-    """Columns of numbers, d x n; NaN for None."""
-    try:
-        packed = pack(f"{sum(map(len, columns))}d", *chain.from_iterable(columns))
-    except error:  # there is a None
-        return np.array(columns, dtype=np.float64)
-    return np.frombuffer(packed).reshape(len(columns), -1)  # takes half the time

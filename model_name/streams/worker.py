@@ -174,9 +174,8 @@ class Worker:
         """
         self.consumer.subscribe([self.settings.input], listener=Announcer(self))
         try:
-            with translated(
-                self.connection.servers
-            ):  # who leads the group before it knows the topic shares out nothing
+            # Who leads the group before it knows the topic shares out nothing.
+            with translated(self.connection.servers):
                 self.consumer.partitions_for_topic(self.settings.input)
             while not stop.is_set():
                 self.turn(stop)
