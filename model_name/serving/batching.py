@@ -1,14 +1,20 @@
-"""Requests are computed off the event loop, as many at once as have come: nobody waits for others to come."""
+"""Requests are computed as many at once as have come: nobody waits for others to come.
+
+What takes longer than a moment is computed off the event loop. A batch of small requests usually takes less, and then
+handing it to a thread and back would cost a third of the throughput; see `Lane`.
+"""
 
 import asyncio
 import ctypes
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from queue import Empty, SimpleQueue
 from threading import Thread
-from time import time
-from typing import NamedTuple
+from time import perf_counter, time
+from typing import Any, NamedTuple
 
 from model_name.errors import BusyError, DependencyError, ModelNameError
 from model_name.serving.bundle import Manifest
@@ -24,6 +30,8 @@ MEDIUM = 8 * 1024  # bytes of a body, from where on a forward pass is worth to b
 LARGE = 64 * 1024  # from where on it would keep others waiting
 MEDIUM_REQUESTS = 8  # at once; more only have those answered late that came first
 LITTER = 2**20  # bytes of a body that leaves memory to be given back
+MOMENT = 0.005  # seconds for which the event loop may be held up
+MEMORY = 0.8  # of the mean time of a batch for what it was before
 
 
 class Answer(NamedTuple):
@@ -47,9 +55,11 @@ class Waiting:
 
 
 Compute = Callable[[DataPlane, Sequence[Request], Limits], Answered]
-"""Answers a batch, in the thread of a lane."""
+"""Answers a batch."""
 Observer = Callable[[DataPlane, Sequence[Request], Answered], None]
 """What is told of each batch, in the thread that computed it."""
+Tell = Callable[..., None]
+"""Calls a function with arguments, on the event loop."""
 
 
 class Batcher:
@@ -76,7 +86,7 @@ class Batcher:
         self.waiting: set[Waiting] = set()
         self.waiting_bytes = 0
         self._has_litter = False
-        self._small = Lane("small", limits.batch_requests, self._compute)
+        self._small = Lane("small", limits.batch_requests, self._compute, moment=MOMENT)
         self._medium = Lane("medium", min(MEDIUM_REQUESTS, limits.batch_requests), self._compute, threads=2)
         self._large = Lane("large", 1, self._compute)
         self._lanes = (self._small, self._medium, self._large)
@@ -132,11 +142,11 @@ class Batcher:
             return self._small
         return self._medium if request.size <= LARGE else self._large
 
-    def _compute(self, batch: Sequence[Waiting]) -> None:
-        """Answer a batch, in the thread of a lane."""
+    def _compute(self, batch: Sequence[Waiting], tell: Tell) -> None:
+        """Answer a batch, in any thread."""
         gone = [waiting for waiting in batch if waiting.is_abandoned]
-        if gone and not (loop := gone[0].future.get_loop()).is_closed():  # what they sent counts until they are told
-            loop.call_soon_threadsafe(_release, gone)
+        if gone:  # what they sent counts until they are told
+            tell(_release, gone)
         batch = [waiting for waiting in batch if waiting not in gone]
         if not batch:
             return
@@ -149,26 +159,47 @@ class Batcher:
         except Exception as err:
             if len(batch) > 1:
                 for waiting in batch:
-                    self._compute([waiting])
+                    self._compute([waiting], tell)
                 return
             logger.exception("request %s failed", requests[0].id)
             answered = Answered([_failure(err)])
         self._has_litter |= batch[0].request.size > LITTER
-        loop = batch[0].future.get_loop()
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_deliver, batch, answered.replies, plane.bundle.manifest)
+        tell(_deliver, batch, answered.replies, plane.bundle.manifest)
 
 
 class Lane:
-    """A thread, or two, that takes what waits, computes it, and takes what has come meanwhile."""
+    """Takes what waits, computes it, and takes what has come meanwhile: in threads of its own, or on the event loop.
 
-    def __init__(self, name: str, most: int, compute: Callable[[Sequence[Waiting]], None], *, threads: int = 1) -> None:
-        """Compute at most so many at once."""
+    A thread waits for the interpreter while the event loop has it, and the event loop while the thread has it. So what
+    is over in a moment is computed where it came, once the batches before have shown that it is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        most: int,
+        compute: Callable[[Sequence[Waiting], Tell], None],
+        *,
+        threads: int = 1,
+        moment: float = 0.0,
+    ) -> None:
+        """Compute at most so many at once.
+
+        Args:
+            name: Of its threads.
+            most: Requests in a batch.
+            compute: Answers them.
+            threads: How many.
+            moment: Seconds for which a batch may hold up the event loop; none may by default.
+        """
         self.most = most
         self.compute = compute
+        self.moment = moment
+        self.seconds = inf  # of a batch, in the running mean; not known yet
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._gathered: list[Waiting] = []
         self._turns = 0
+        self._is_busy = False
         self._threads = [Thread(target=self._run, name=f"lane-{name}", daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -193,10 +224,17 @@ class Lane:
             thread.join()
 
     def _hand_over(self) -> None:
-        # A thread that began with the first request would take the interpreter from those who are about to come.
+        loop = self._gathered[0].future.get_loop()
+        # Who began with the first request would take the interpreter from those who are about to come.
         if self._turns and len(self._gathered) < self.most:
             self._turns -= 1
-            self._gathered[0].future.get_loop().call_soon(self._hand_over)
+            loop.call_soon(self._hand_over)
+            return
+        if self.seconds < self.moment and not self._is_busy and self._queue.empty():
+            batch, self._gathered = self._gathered[: self.most], self._gathered[self.most :]
+            if self._gathered:
+                loop.call_soon(self._hand_over)
+            self._timed(batch, _at_once)
             return
         gathered, self._gathered = self._gathered, []
         for waiting in gathered:
@@ -204,9 +242,17 @@ class Lane:
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
+            self._is_busy = True
             batch = [first, *self._more()]
-            self.compute(batch)
+            self._timed(batch, partial(_across, first.future.get_loop()))
+            self._is_busy = False
             del first, batch  # or the last body would stay until the next one comes
+
+    def _timed(self, batch: Sequence[Waiting], tell: Tell) -> None:
+        started = perf_counter()
+        self.compute(batch, tell)
+        seconds = perf_counter() - started
+        self.seconds = seconds if self.seconds == inf else MEMORY * self.seconds + (1 - MEMORY) * seconds
 
     def _more(self) -> list[Waiting]:
         """What else waits."""
@@ -227,6 +273,17 @@ def give_back_memory() -> None:
     """Return to the system what a large request has used: the allocator of glibc would keep it."""
     if (trim := getattr(LIBC, "malloc_trim", None)) is not None:
         trim(0)
+
+
+def _at_once(call: Callable[..., None], *args: Any) -> None:
+    """Call from the event loop."""
+    call(*args)
+
+
+def _across(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> None:
+    """Call from another thread, if there is still anybody to tell."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, *args)
 
 
 def _deliver(batch: Sequence[Waiting], replies: Sequence[Reply | ModelNameError], manifest: Manifest) -> None:
