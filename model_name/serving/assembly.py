@@ -105,6 +105,7 @@ def run(
         args=args,
         header_seconds=batcher.limits.header_seconds,
         tick=tick,
+        shortcuts=front.shortcut,
     )
     share_interpreter()
     return_large_blocks()

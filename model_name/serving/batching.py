@@ -41,17 +41,28 @@ class Answer(NamedTuple):
     manifest: Manifest
 
 
+Outcome = Answer | ModelNameError
+"""An answer, or why there is none."""
+
+
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A request, and who waits for its answer."""
+    """A request, and who waits for its answer.
+
+    Attributes:
+        request: The request.
+        tell: Called once with what becomes of it, on the event loop.
+        is_over: Whether nobody waits any more.
+    """
 
     request: Request
-    future: "asyncio.Future[Answer]"
+    tell: Callable[[Outcome], None]
+    is_over: bool = False
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether nobody does any more."""
-        return self.future.done() or self.request.is_abandoned
+        """Whether an answer would reach nobody."""
+        return self.is_over or self.request.is_abandoned
 
 
 Compute = Callable[[DataPlane, Sequence[Request], Limits], Answered]
@@ -105,20 +116,33 @@ class Batcher:
             AbandonedError: The client has left.
             ModelNameError: The request is refused; the message says why.
         """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiting = self.submit(request, partial(_settle, future))
+        try:
+            return await future
+        finally:
+            self._forget(waiting)
+            del waiting, future  # hold the error that is raised, which holds this frame
+
+    def submit(self, request: Request, tell: Callable[[Outcome], None]) -> Waiting:
+        """Have a request answered; to be called on the event loop.
+
+        Args:
+            request: The request.
+            tell: Called once with its answer, or with why there is none as of `answer`; on the event loop, later.
+
+        Raises:
+            BusyError: Too many wait already.
+        """
         if self.queued >= self.limits.queued_requests or (
             self.waiting and self.waiting_bytes + request.size > self.limits.queued_bytes
         ):
             raise BusyError("too many requests wait already; try again in a second")
-        waiting = Waiting(request, asyncio.get_running_loop().create_future())
+        waiting = Waiting(request, tell)
         self.waiting.add(waiting)
         self.waiting_bytes += request.size
-        try:
-            self._lane_of(request).put(waiting)
-            return await waiting.future
-        finally:
-            self.waiting.discard(waiting)
-            self.waiting_bytes -= request.size
-            del waiting  # holds the error that is raised, which holds this frame
+        self._lane_of(request).put(waiting)
+        return waiting
 
     def tidy(self) -> None:
         """Give up on what waits too long or for nobody, and memory back; to be called on the event loop each second."""
@@ -126,11 +150,11 @@ class Batcher:
             self._has_litter = False
             give_back_memory()
         oldest = time() - self.limits.answer_seconds
-        for waiting in [one for one in self.waiting if not one.future.done()]:
+        for waiting in [*self.waiting]:
             if waiting.request.is_abandoned:
-                waiting.future.set_exception(AbandonedError("the client has left"))
+                self._end(waiting, AbandonedError("the client has left"))
             elif waiting.request.received < oldest:
-                waiting.future.set_exception(DependencyError("the answer takes too long"))
+                self._end(waiting, DependencyError("the answer takes too long"))
 
     def close(self) -> None:
         """End the lanes after what they have been given."""
@@ -146,7 +170,7 @@ class Batcher:
         """Answer a batch, in any thread."""
         gone = [waiting for waiting in batch if waiting.is_abandoned]
         if gone:  # what they sent counts until they are told
-            tell(_release, gone)
+            tell(self._release, gone)
         batch = [waiting for waiting in batch if waiting not in gone]
         if not batch:
             return
@@ -164,7 +188,27 @@ class Batcher:
             logger.exception("request %s failed", requests[0].id)
             answered = Answered([_failure(err)])
         self._has_litter |= batch[0].request.size > LITTER
-        tell(_deliver, batch, answered.replies, plane.bundle.manifest)
+        tell(self._deliver, batch, answered.replies, plane.bundle.manifest)
+
+    def _deliver(self, batch: Sequence[Waiting], replies: Sequence[Reply | ModelNameError], manifest: Manifest) -> None:
+        for waiting, reply in zip(batch, replies, strict=True):
+            self._end(waiting, _bare(reply) if isinstance(reply, ModelNameError) else Answer(reply, manifest))
+
+    def _release(self, gone: Sequence[Waiting]) -> None:
+        for waiting in gone:
+            self._end(waiting, AbandonedError("the client has left"))
+
+    def _end(self, waiting: Waiting, outcome: Outcome) -> None:
+        """Tell who waits, in a turn of the event loop of its own: what fails there is not the neighbours' trouble."""
+        if not waiting.is_over:
+            self._forget(waiting)
+            asyncio.get_running_loop().call_soon(waiting.tell, outcome)
+
+    def _forget(self, waiting: Waiting) -> None:
+        if not waiting.is_over:
+            waiting.is_over = True
+            self.waiting.discard(waiting)
+            self.waiting_bytes -= waiting.request.size
 
 
 class Lane:
@@ -200,6 +244,7 @@ class Lane:
         self._gathered: list[Waiting] = []
         self._turns = 0
         self._is_busy = False
+        self._loop: asyncio.AbstractEventLoop
         self._threads = [Thread(target=self._run, name=f"lane-{name}", daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -214,7 +259,8 @@ class Lane:
         self._gathered.append(waiting)
         self._turns = waiting.request.turns
         if len(self._gathered) == 1:
-            waiting.future.get_loop().call_soon(self._hand_over)
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._hand_over)
 
     def close(self) -> None:
         """End after what is waiting."""
@@ -224,16 +270,15 @@ class Lane:
             thread.join()
 
     def _hand_over(self) -> None:
-        loop = self._gathered[0].future.get_loop()
         # Who began with the first request would take the interpreter from those who are about to come.
         if self._turns and len(self._gathered) < self.most:
             self._turns -= 1
-            loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._hand_over)
             return
         if self.seconds < self.moment and not self._is_busy and self._queue.empty():
             batch, self._gathered = self._gathered[: self.most], self._gathered[self.most :]
             if self._gathered:
-                loop.call_soon(self._hand_over)
+                self._loop.call_soon(self._hand_over)
             self._timed(batch, _at_once)
             return
         gathered, self._gathered = self._gathered, []
@@ -244,7 +289,7 @@ class Lane:
         while (first := self._queue.get()) is not None:
             self._is_busy = True
             batch = [first, *self._more()]
-            self._timed(batch, partial(_across, first.future.get_loop()))
+            self._timed(batch, partial(_across, self._loop))
             self._is_busy = False
             del first, batch  # or the last body would stay until the next one comes
 
@@ -286,25 +331,16 @@ def _across(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: A
         loop.call_soon_threadsafe(call, *args)
 
 
-def _deliver(batch: Sequence[Waiting], replies: Sequence[Reply | ModelNameError], manifest: Manifest) -> None:
-    """Hand the answers over, on the event loop."""
-    for waiting, reply in zip(batch, replies, strict=True):
-        if waiting.future.done():  # given up
-            continue
-        if isinstance(reply, Exception):
-            waiting.future.set_exception(_bare(reply))
-        else:
-            waiting.future.set_result(Answer(reply, manifest))
+def _settle(future: "asyncio.Future[Answer]", outcome: Outcome) -> None:
+    if future.done():  # cancelled
+        return
+    if isinstance(outcome, ModelNameError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
-def _release(gone: Sequence[Waiting]) -> None:
-    """Let go of requests that nobody waits for, on the event loop."""
-    for waiting in gone:
-        if not waiting.future.done():
-            waiting.future.set_exception(AbandonedError("the client has left"))
-
-
-def _bare(err: Exception) -> Exception:
+def _bare(err: ModelNameError) -> ModelNameError:
     """An error without what it came through: the frames hold the batch, which holds the error, and all its bodies."""
     err.__traceback__ = err.__cause__ = err.__context__ = None
     return err

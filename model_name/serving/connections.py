@@ -13,9 +13,12 @@ from typing import Any, cast
 
 import orjson
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from model_name.serving.http import JSON, SECURITY
+from model_name.serving.shortcuts import Shortcuts, Take, Visit
 
 MOST_UNREAD = 64 * 1024  # bytes of the headers of a request, of its trailers, or between two parts of its body
 LINGER_SECONDS = 0.5  # that a connection without a request is kept at the end: its next request may be on its way
@@ -62,7 +65,7 @@ class Corked:
 
 
 class Connection(HttpToolsProtocol):
-    """Uvicorn's, which also knows since when it waits for its client, and how much it reads in vain.
+    """Uvicorn's, which also knows since when it waits for its client, how much it reads in vain, and a short way.
 
     Attributes:
         waiting_since: For the rest of the headers, for a body that nobody reads, or for a request; None while a request
@@ -75,6 +78,19 @@ class Connection(HttpToolsProtocol):
     _is_in_head = False
     _running: Any = None  # the request that is answered; of several that have come, not the last one
     _unread = 0  # bytes since something was understood: of headers, trailers or extensions of chunks
+    _take: Take | None = None  # of the request that comes, if it has not gone the long way yet
+
+    def __init__(self, config: Config, server_state: ServerState, shortcuts: Shortcuts = lambda *_: None) -> None:
+        """Serve what a configuration names.
+
+        Args:
+            config: Of Uvicorn, with the application.
+            server_state: What all connections share.
+            shortcuts: Takes requests that come whole.
+        """
+        super().__init__(config, server_state, {})
+        self._shortcuts = shortcuts
+        self._parts: list[bytes] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
@@ -92,7 +108,6 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read, and refuse what is no HTTP or has no end."""
-        self._unset_keepalive_if_required()
         self._unread += len(data)
         try:
             self.parser.feed_data(data)
@@ -103,6 +118,11 @@ class Connection(HttpToolsProtocol):
             return
         if self._unread > MOST_UNREAD:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers have more than {MOST_UNREAD} bytes")
+        if self._take is not None:  # there is more to come
+            self._take = None
+            self._go_the_long_way()
+            for part in self._parts:
+                super().on_body(part)
 
     def on_message_begin(self) -> None:
         """Wait for the rest of the headers."""
@@ -122,15 +142,23 @@ class Connection(HttpToolsProtocol):
         """Wait for nothing: the body has its own time."""
         self._is_in_head = False
         self._unread = 0
-        if not self._wants_upgrade():
-            self.waiting_since = None
-            super().on_headers_complete()
-            self.cycle.transport = cast("asyncio.Transport", self._corked)  # its task has not begun
+        if self._wants_upgrade():
+            return
+        self.waiting_since = None
+        if self._is_free and self.parser.get_method() == b"POST":
+            self._take = self._shortcuts(self.url, self.headers)
+        if self._take is None:
+            self._go_the_long_way()
+        else:
+            self._parts = []
 
     def on_body(self, body: bytes) -> None:
         """Take a part of it."""
         self._unread = 0
-        super().on_body(body)
+        if self._take is None:
+            super().on_body(body)
+        else:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         """Wait for the next request, if this one has been answered before it was read."""
@@ -138,6 +166,13 @@ class Connection(HttpToolsProtocol):
             return
         self._unread = 0
         self.is_idle = True
+        if self._take is not None:
+            take, self._take = self._take, None
+            keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+            self._running = visit = Visit(self, keep_alive=keep_alive)
+            self.cycle = cast("Any", visit)
+            take(b"".join(self._parts), self.transport, visit.reply)
+            return
         super().on_message_complete()
         if not self.pipeline:
             self.flow.resume_reading()  # a long body has paused it, and who is not read from is not seen leaving
@@ -145,14 +180,28 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the rest of the request, or for the next one."""
         self._corked.end()
-        super().on_response_complete()
-        if not self.pipeline:
-            self.waiting_since = monotonic()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.waiting_since = monotonic()  # Uvicorn would start a timer, which `close_slow` makes needless
 
     @property
     def has_answered(self) -> bool:
         """Whether it is one that is kept alive."""
         return self.cycle is not None
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether no request is before the one that comes, and nothing keeps an answer from going out at once."""
+        is_first = self.cycle is None or self.cycle.response_complete
+        return is_first and not self.flow.write_paused and not self.access_log
+
+    def _go_the_long_way(self) -> None:
+        super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", self._corked)  # its task has not begun
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle

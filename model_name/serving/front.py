@@ -5,30 +5,29 @@ bytes to the batcher, and its answer from the batcher to the socket.
 """
 
 import re
+from asyncio import BaseTransport
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from model_name.errors import DataError, ModelNameError, NotFoundError
+from model_name.errors import ModelNameError, NotFoundError
+from model_name.serving.batching import Answer, Outcome
 from model_name.serving.bundle import Manifest
+from model_name.serving.doors import Door, Doors
 from model_name.serving.http import JSON, SECURITY, Application, Headers, Http, Receive, Scope, Send, read_body
-from model_name.serving.protocols.cloudevents import EventReply, EventRequest, encoded, is_event
 from model_name.serving.protocols.tensors import metadata
-from model_name.serving.protocols.v1 import V1Request
-from model_name.serving.protocols.v2 import BinaryBody, V2Request
 from model_name.serving.refusals import MethodError, UnservedError, told
-from model_name.serving.requests import Request
 from model_name.serving.service import Service
+from model_name.serving.shortcuts import LONG, Reply, Take
 
 Handler = Callable[[Scope, Receive], Awaitable[Http]]
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 PROTOCOL = "model_name.protocol"  # of a request, where it is another one than its path says
 RETRY_AFTER: Headers = [(b"retry-after", b"1")]
 OTHERS = re.compile(
@@ -48,12 +47,32 @@ class Route:
         protocol: In the metrics.
         handle: Called with the scope and with what receives the body.
         is_open: Whether it needs no token.
+        door: What `handle` takes the request through, where a request that comes whole needs no more.
     """
 
     name: str
     protocol: str
     handle: Handler
     is_open: bool = False
+    door: Door | None = None
+
+
+class Arrival(NamedTuple):
+    """A request whose headers have come.
+
+    Attributes:
+        route: What answers it.
+        door: What its body goes through.
+        headers: All of them.
+        by_name: The last of each name.
+        started: When they had come.
+    """
+
+    route: Route
+    door: Door
+    headers: Headers
+    by_name: Mapping[bytes, bytes]
+    started: float
 
 
 class Front:
@@ -70,6 +89,7 @@ class Front:
         self.service = service
         self.rest = rest
         self._versions: dict[str, Headers] = {}
+        self._doors = Doors(service)
         name, state = service.name, service.state
         v1, v2 = f"/v1/models/{name}", f"/v2/models/{name}"
         probes = {
@@ -90,6 +110,11 @@ class Front:
             },
             **{path: {"GET": Route("page", "http", page)} for path, page in pages.items()},
         }
+        self._short = {
+            path.encode(): (route, route.door)
+            for path, verbs in self._routes.items()
+            if (route := verbs.get("POST")) is not None and route.door is not None
+        }
         service.telemetry.watch(queued=lambda: service.batcher.queued)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,14 +133,51 @@ class Front:
                 self.service.guard.check(scope["headers"])
             answer = await route.handle(scope, receive)
         except ModelNameError as err:
-            self.service.refusals.tell(f"{scope.get(PROTOCOL, route.protocol)} {route.name}", err)
-            answer = refusal(err)
+            answer = self._refused(scope.get(PROTOCOL, route.protocol), route, err)
         finally:
             self.service.telemetry.in_flight -= 1
         self.service.telemetry.answered(
             scope.get(PROTOCOL, route.protocol), route.name, answer.status, perf_counter() - started
         )
         await _send(send, answer, self._standing(answer.manifest))
+
+    def shortcut(self, url: bytes, headers: Headers) -> Take | None:
+        """What answers a request that comes whole, as of `Shortcuts`."""
+        route = self._short.get(url)
+        if route is None:
+            return None
+        by_name = dict(headers)
+        if b"content-length" not in by_name or not LONG.isdisjoint(by_name):
+            return None
+        return partial(self._take, Arrival(*route, headers, by_name, perf_counter()))
+
+    def _take(self, arrival: Arrival, body: bytes, transport: BaseTransport, reply: Reply) -> None:
+        """Answer as `__call__` does, but without a task: what the batcher calls sends the answer."""
+        service, route = self.service, arrival.route
+        protocol = route.protocol
+        told: Callable[[Answer], Http]  # before there is one, nothing is answered
+
+        def end(outcome: Outcome) -> None:
+            answer = told(outcome) if isinstance(outcome, Answer) else self._refused(protocol, route, outcome)
+            service.telemetry.in_flight -= 1
+            service.telemetry.answered(protocol, route.name, answer.status, perf_counter() - arrival.started)
+            reply(answer, self._standing(answer.manifest))
+
+        service.telemetry.in_flight += 1
+        try:
+            service.guard.check(arrival.headers)
+            service.batcher.limits.check_body(len(body))
+            request, told = arrival.door(arrival.by_name, body)
+            protocol = request.protocol
+            service.repository.require()
+            request.connection = transport
+            service.batcher.submit(request, end)
+        except ModelNameError as err:
+            end(err)
+
+    def _refused(self, protocol: str, route: Route, err: ModelNameError) -> Http:
+        self.service.refusals.tell(f"{protocol} {route.name}", err)
+        return refusal(err)
 
     def _standing(self, manifest: Manifest | None) -> Headers:
         """The headers of every answer: who made it, and what browsers must not do with it."""
@@ -132,15 +194,20 @@ class Front:
 
     def _verbs(self, v1: str, v2: str) -> dict[str, dict[str, Route]]:
         """What is computed here, and what is another server's."""
-        predict: Handler = self._predict
-        infer: Handler = self._infer
-        explain: Handler = self._unserved
+        predict: Door | None = self._doors.predict
+        infer: Door | None = self._doors.infer
+        explain: Door | None = None
         if self.service.verb == "explain":
-            predict, infer, explain = self._unserved, self._unserved, self._explain
+            predict, infer, explain = None, None, self._doors.rows
+
+        def through(name: str, protocol: str, door: Door | None) -> dict[str, Route]:
+            handle: Handler = self._unserved if door is None else partial(self._pass, door)
+            return {"POST": Route(name, protocol, handle, door=door)}
+
         return {
-            f"{v1}:predict": {"POST": Route("predict", "v1", predict)},
-            f"{v1}:explain": {"POST": Route("explain", "v1", explain)},
-            f"{v2}/infer": {"POST": Route("infer", "v2", infer)},
+            f"{v1}:predict": through("predict", "v1", predict),
+            f"{v1}:explain": through("explain", "v1", explain),
+            f"{v2}/infer": through("infer", "v2", infer),
         }
 
     def _route(self, scope: Scope) -> Route | None:
@@ -175,47 +242,19 @@ class Front:
             return Route("repository", "v2", partial(self._change, name=changed, change=change))
         if v1_name or v2_name != self.service.name:
             return Route("other", "http", partial(_not_found, v1_name or v2_name, self.service.name))
-        infer = self._unserved if self.service.verb == "explain" else partial(self._infer, version=version)
-        return Route("infer", "v2", infer)
+        if self.service.verb == "explain":
+            return Route("infer", "v2", self._unserved)
+        return Route("infer", "v2", partial(self._pass, partial(self._doors.infer, version=version)))
 
-    async def _predict(self, scope: Scope, receive: Receive) -> Http:
-        headers = dict(scope["headers"])
-        if not is_event(headers):
-            return await self._v1(scope, receive, headers)
-        body = await read_body(headers, receive, self.service.batcher.limits)
-        scope[PROTOCOL] = EventRequest.protocol
-        event = EventRequest(body, self._request_id(headers), headers=headers, name=self.service.name)
-        answer = await self._answer(scope, event)
-        reply: EventReply = answer.reply
-        return Http(reply.body, 200, reply.content_type, [*reply.headers, _id_header(event.id)], answer.manifest)
-
-    async def _explain(self, scope: Scope, receive: Receive) -> Http:
-        return await self._v1(scope, receive, dict(scope["headers"]))
-
-    async def _v1(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]) -> Http:
-        body = await read_body(headers, receive, self.service.batcher.limits)
-        request = V1Request(body, self._request_id(headers))
-        answer = await self._answer(scope, request)
-        return Http(answer.reply, 200, JSON, [_id_header(request.id)], answer.manifest)
-
-    async def _infer(self, scope: Scope, receive: Receive, version: str = "") -> Http:
+    async def _pass(self, door: Door, scope: Scope, receive: Receive) -> Http:
+        """Answer what comes through a door, as soon as all of it has come."""
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, self.service.batcher.limits)
-        request_id = self._request_id(headers)
-        request = V2Request(
-            body, request_id, name=self.service.name, version=version, json_length=_json_length(headers)
-        )
-        answer = await self._answer(scope, request)
-        if isinstance(answer.reply, BinaryBody):
-            length = (b"inference-header-content-length", str(answer.reply.json_length).encode())
-            more = [length, _id_header(request_id)]
-            return Http(answer.reply.content, 200, b"application/octet-stream", more, answer.manifest)
-        return Http(answer.reply, 200, JSON, [_id_header(request_id)], answer.manifest)
-
-    async def _answer(self, scope: Scope, request: Request) -> Any:
+        request, told = door(headers, body)
+        scope[PROTOCOL] = request.protocol
         self.service.repository.require()
         request.connection = scope.get("extensions", {}).get("model_name.connection")
-        return await self.service.batcher.answer(request)
+        return told(await self.service.batcher.answer(request))
 
     async def _unserved(self, scope: Scope, receive: Receive) -> Http:
         if self.service.verb == "predict":
@@ -239,11 +278,6 @@ class Front:
 
     async def _metrics(self, scope: Scope, receive: Receive) -> Http:
         return Http(generate_latest(self.service.telemetry.registry), 200, CONTENT_TYPE_LATEST.encode())
-
-    def _request_id(self, headers: Mapping[bytes, bytes]) -> str:
-        """What the client calls its request, if that can stand in a header and in a log; else one of ours."""
-        given = headers.get(b"x-request-id")
-        return given.decode() if given and REQUEST_ID.fullmatch(given) else self.service.next_id()
 
     async def _leave(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let KServe's routes answer."""
@@ -306,21 +340,3 @@ async def _refuse_method(allowed: str, scope: Scope, _: Receive) -> Http:
 
 async def _not_found(name: str, served: str, _: Scope, __: Receive) -> Http:
     raise NotFoundError(f"there is no model {name[:100]} here, or no such version; this server serves {served}")
-
-
-def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
-    """The length of the JSON before binary tensors.
-
-    Raises:
-        DataError: It is no number.
-    """
-    length = headers.get(b"inference-header-content-length")
-    if length is None:
-        return None
-    if not length.isdigit() or len(length) > 12:
-        raise DataError("Inference-Header-Content-Length is not a number of bytes")
-    return int(length)
-
-
-def _id_header(request_id: str) -> tuple[bytes, bytes]:
-    return (b"x-request-id", encoded(request_id))

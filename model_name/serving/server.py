@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from time import time
 
@@ -22,6 +23,7 @@ from uvicorn.server import ServerState
 from model_name.serving.connections import LINGER_SECONDS, Connection, Listener, close_connections, close_slow
 from model_name.serving.health import Health
 from model_name.serving.http import Application
+from model_name.serving.shortcuts import Shortcuts
 from model_name.serving.state import State
 
 logger = logging.getLogger("model_name.serving")
@@ -92,6 +94,7 @@ class Server:
         args: Namespace,
         header_seconds: float,
         tick: Callable[[], Awaitable[None]],
+        shortcuts: Shortcuts,
     ) -> None:
         """Serve a front.
 
@@ -105,6 +108,7 @@ class Server:
             args: KServe's, and how long the end may take.
             header_seconds: How long a client may take to say what it wants.
             tick: Called each second.
+            shortcuts: Past the front, for requests that come whole.
         """
         self.front = front
         self.state = state
@@ -114,6 +118,7 @@ class Server:
         self.args = args
         self.header_seconds = header_seconds
         self.tick = tick
+        self.shortcuts = shortcuts
         self.health = Health(service)
         self._connections = ServerState()
 
@@ -157,7 +162,8 @@ class Server:
             SSLCertRefresher(context, str(self.tls.key), str(self.tls.certificate))
         self._date()
         listener = Listener(self.address.host, self.address.http_port, BACKLOG)
-        await listener.start(lambda: Connection(config, self._connections, {}), context, self.header_seconds)
+        make = partial(Connection, config, self._connections, self.shortcuts)
+        await listener.start(make, context, self.header_seconds)
         return listener
 
     async def _start_grpc(self) -> grpc.aio.Server | None:
