@@ -21,6 +21,7 @@ from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.tensors import Tensor, metadata, read_table, write_outputs, write_raw
+from model_name.serving.protocols.usualrpc import read_row
 from model_name.serving.protocols.v1 import INTERVAL, read_level
 from model_name.serving.protocols.v2 import check_version
 from model_name.serving.refusals import EndingError, told
@@ -63,7 +64,7 @@ class RpcRequest(Request):
     """A `ModelInferRequest`. Who sends typed contents is answered by them, who sends raw bytes by those."""
 
     protocol = "grpc"
-    turns = 5  # a call takes several to get here
+    turns = 16  # a call takes several to get here; all of them take less than a tenth of a millisecond
 
     def __init__(self, message: bytes, id: str, *, name: str) -> None:  # noqa: A002  as of Request
         """Take the message.
@@ -85,6 +86,10 @@ class RpcRequest(Request):
         Raises:
             NotFoundError: It asks another model.
         """
+        if (usual := read_row(self.message, self.name, plane)) is not None:
+            self.id = usual[0] or self.id
+            limits.check_id(self.id)
+            return Question(rows=[usual[1]])
         message = parse(pb.ModelInferRequest, self.message)
         if message.model_name != self.name:
             raise NotFoundError(f"there is no model {message.model_name[:100]} here; this server serves {self.name}")

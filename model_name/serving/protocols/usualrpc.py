@@ -1,0 +1,125 @@
+"""Messages of gRPC as most clients write them for one row, read from their bytes.
+
+To ask a parsed message for each of its tensors takes five times as long. Says nothing of what is wrong: any other
+message is left to who reads all of them.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from struct import Struct
+from typing import Any
+
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.protocols.tensors import DATATYPES
+
+# The wire format of protocol buffers: a field is a tag, the length of its bytes and these. A tensor is field 5 of a
+# message; in it name, datatype, shape and contents are fields 1, 2, 3 and 5. Lengths below 128 are one byte.
+ROW = b"\x1a\x01\x01*"  # the shape [1], and the tag of the contents behind it
+TENSOR = ord("*")
+NAME, ID = b"\n", 0x1A
+SHORT = 128  # bytes
+HEADS = 4096  # names with a datatype that are kept, each shorter than `SHORT`
+DOUBLE, FLOAT = Struct("<xxd").unpack, Struct("<xxf").unpack
+
+
+def read_row(message: bytes, name: str, plane: DataPlane) -> tuple[str, list[Any]] | None:
+    """The id of a message and the values of its row, in the order of the inputs; None for another message.
+
+    Args:
+        message: Its bytes.
+        name: Of the model.
+        plane: What answers it.
+    """
+    first, *pieces = message.split(ROW)  # each has the contents of a tensor, and the head of the next one
+    start = _after_name(first, name.encode())
+    if start is None or len(pieces) != len(plane.inputs):
+        return None
+    request_id = ""
+    try:
+        if first[start] == ID:
+            end = start + 2 + first[start + 1]
+            request_id, start = first[start + 2 : end].decode(), end
+        found: dict[str, Any] = {}
+        head = first[start:]
+        for piece in pieces:
+            end = 1 + piece[0]
+            contents = piece[1:end]
+            if head[0] != TENSOR or head[1] >= SHORT or head[1] != len(head) - 2 + len(ROW) + end:
+                return None
+            column, datatype = _named(head[2:])
+            value = READERS[datatype](contents)
+            if value is None or len(contents) != end - 1 or datatype not in DATATYPES[plane.kinds[column]]:
+                return None
+            found[column] = value
+            head = piece[end:]
+        return None if head else (request_id, [found[column] for column in plane.inputs])
+    except (LookupError, ValueError):  # of which what is no UTF-8 is one
+        return None
+
+
+def _after_name(first: bytes, name: bytes) -> int | None:
+    """Where a message goes on behind the name of its model."""
+    start = len(NAME) + 1 + len(name)
+    return start if len(name) < SHORT and first.startswith(NAME + bytes([len(name)]) + name) else None
+
+
+@lru_cache(HEADS)
+def _named(head: bytes) -> tuple[str, str]:
+    """The name and the datatype of a tensor.
+
+    Raises:
+        LookupError: There is something else.
+        ValueError: It is not UTF-8.
+    """
+    end = 2 + head[1]
+    if head[:1] != NAME or head[end] != 0x12 or end + 2 + head[end + 1] != len(head):
+        raise LookupError
+    return head[2:end].decode(), head[end + 2 :].decode()
+
+
+def _text(contents: bytes) -> str | None:
+    """A text; the empty one may mean that there is none."""
+    is_text = len(contents) > 2 and contents[0] == 0x42 and contents[1] == len(contents) - 2
+    return contents[2:].decode() if is_text else None
+
+
+def _double(contents: bytes) -> float | None:
+    return DOUBLE(contents)[0] if len(contents) == 10 and contents[:2] == b":\x08" else None
+
+
+def _single(contents: bytes) -> float | None:
+    return FLOAT(contents)[0] if len(contents) == 6 and contents[:2] == b"2\x04" else None
+
+
+def _boolean(contents: bytes) -> bool | None:
+    return {b"\n\x01\x00": False, b"\n\x01\x01": True}.get(contents)
+
+
+def _integer(field: int) -> Callable[[bytes], int | None]:
+    """A reader of an integer from 0 to 2^28 - 1, seven bits a byte."""
+    tag = field << 3 | 2
+
+    def read(contents: bytes) -> int | None:
+        *low, last = contents[2:]
+        if contents[0] != tag or contents[1] != len(low) + 1 or last >= SHORT or len(low) > 3:
+            return None
+        if not low:
+            return last
+        if min(low) < SHORT:  # several
+            return None
+        return sum((byte & 0x7F) << 7 * place for place, byte in enumerate([*low, last]))
+
+    return read
+
+
+READERS: Mapping[str, Callable[[bytes], Any]] = {
+    "BOOL": _boolean,
+    **dict.fromkeys(("INT8", "INT16", "INT32"), _integer(2)),
+    "INT64": _integer(3),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), _integer(4)),
+    "UINT64": _integer(5),
+    "FP32": _single,
+    "FP64": _double,
+    "BYTES": _text,
+}
+"""The value of each datatype; None for what is to be read otherwise."""
