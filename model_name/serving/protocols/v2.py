@@ -10,7 +10,7 @@ import orjson
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
-from model_name.serving.dataplane import DataPlane
+from model_name.serving.dataplane import DataPlane, Table
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import json
 from model_name.serving.protocols.tensors import Tensor, read_table, usual_table, write_outputs, write_raw
@@ -76,7 +76,8 @@ class V2Request(Request):
             if table is not None:
                 self.id = usual.id or self.id
                 limits.check_id(self.id)
-                return Question(table=table)
+                # Rows of several requests are sooner put together than tables.
+                return Question(table=table) if len(usual.inputs[0].data) > 1 else Question(rows=[_row(table, plane)])
         body, tail = self.body, memoryview(b"")
         if self.json_length is not None:
             if self.json_length > len(body):
@@ -110,6 +111,11 @@ class V2Request(Request):
         document = {"model_name": self.name, "model_version": manifest.version, "id": self.id, "outputs": described}
         text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
         return BinaryBody(len(text), b"".join([text, *parts])) if parts else text
+
+
+def _row(table: Table, plane: DataPlane) -> list[Any]:
+    """The one row of a table, in the order of the inputs."""
+    return [table[name][0] for name in plane.inputs]
 
 
 def check_version(asked: str, manifest: Manifest, name: str) -> None:
