@@ -30,37 +30,41 @@ def read_row(message: bytes, name: str, plane: DataPlane) -> tuple[str, list[Any
         name: Of the model.
         plane: What answers it.
     """
-    first, *pieces = message.split(ROW)  # each has the contents of a tensor, and the head of the next one
-    start = _after_name(first, name.encode())
-    if start is None or len(pieces) != len(plane.inputs):
+    if (start := _after_name(message, name.encode())) is None:
         return None
-    request_id = ""
+    size, request_id = len(message), ""
+    found: dict[str, Any] = {}
     try:
-        if first[start] == ID:
-            end = start + 2 + first[start + 1]
-            request_id, start = first[start + 2 : end].decode(), end
-        found: dict[str, Any] = {}
-        head = first[start:]
-        for piece in pieces:
-            end = 1 + piece[0]
-            contents = piece[1:end]
-            if head[0] != TENSOR or head[1] >= SHORT or head[1] != len(head) - 2 + len(ROW) + end:
+        if message[start] == ID:
+            length = message[start + 1]
+            if length >= SHORT:
                 return None
-            column, datatype = _named(head[2:])
-            value = READERS[datatype](contents)
-            if value is None or len(contents) != end - 1 or datatype not in DATATYPES[plane.kinds[column]]:
+            request_id = message[start + 2 : start + 2 + length].decode()
+            start += 2 + length
+        while start < size:
+            shape = message.index(ROW, start)
+            contents = shape + len(ROW) + 1
+            end = contents + message[contents - 1]
+            length = message[start + 1]
+            if message[start] != TENSOR or length >= SHORT or end != start + 2 + length or end > size:
+                return None
+            column, datatype = _named(message[start + 2 : shape])
+            value = READERS[datatype](message[contents:end])
+            if value is None or column in found or datatype not in DATATYPES[plane.kinds[column]]:
                 return None
             found[column] = value
-            head = piece[end:]
-        return None if head else (request_id, [found[column] for column in plane.inputs])
+            start = end
+        row = [found[column] for column in plane.inputs]
     except (LookupError, ValueError):  # of which what is no UTF-8 is one
         return None
+    return (request_id, row) if len(row) == len(found) else None
 
 
-def _after_name(first: bytes, name: bytes) -> int | None:
+def _after_name(message: bytes, name: bytes) -> int | None:
     """Where a message goes on behind the name of its model."""
-    start = len(NAME) + 1 + len(name)
-    return start if len(name) < SHORT and first.startswith(NAME + bytes([len(name)]) + name) else None
+    if len(name) >= SHORT or not message.startswith(NAME + bytes([len(name)]) + name):
+        return None
+    return len(NAME) + 1 + len(name)
 
 
 @lru_cache(HEADS)
