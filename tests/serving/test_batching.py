@@ -14,6 +14,7 @@ import pytest
 
 from model_name.core.schemas import Outputs
 from model_name.errors import BusyError, DataError, DependencyError, ModelNameError
+from model_name.serving import batching
 from model_name.serving.batching import LARGE, Answer, Batcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
@@ -35,6 +36,7 @@ class Plane(DataPlane):
         gate: Closed, it holds up small requests.
         slow_gate: Closed, it holds up large ones.
         rows: Of each forward pass.
+        on_run: Called in it.
     """
 
     def __init__(self) -> None:
@@ -43,9 +45,11 @@ class Plane(DataPlane):
         self.gate.set()
         self.slow_gate.set()
         self.rows: list[int] = []
+        self.on_run: Callable[[], Any] = lambda: None
 
     def run(self, matrix: Any, *, interval: float | None = None) -> Outputs:
         self.rows.append(len(matrix))
+        self.on_run()
         assert (self.slow_gate if len(matrix) >= SLOW_ROWS else self.gate).wait(30)
         if (matrix[:, 0] == POISON).any():
             raise RuntimeError("the graph broke")
@@ -122,6 +126,40 @@ def test_the_event_loop_is_free_during_a_forward_pass() -> None:
         assert predictions(await first) == [12.5]
 
     scene(scenario)
+
+
+@pytest.fixture
+def long_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment that a busy machine does not exceed by chance."""
+    monkeypatch.setattr(batching, "MOMENT", 0.1)
+
+
+def test_what_is_over_in_a_moment_is_computed_where_it_came(long_moment: None) -> None:
+    threads: list[str] = []
+
+    async def scenario(noted: Noted) -> None:
+        noted.plane.on_run = lambda: threads.append(threading.current_thread().name)
+        for _ in range(20):
+            await noted.batcher.answer(row())
+        noted.plane.on_run = lambda: (threads.append(threading.current_thread().name), time.sleep(0.6))
+        for _ in range(3):
+            await noted.batcher.answer(row())
+        assert len(predictions(await noted.batcher.answer(large()))) == 400
+
+    scene(scenario)
+    # Nobody knows of the first how long it takes, and of the first slow one that it is.
+    assert (threads[0], threads[19:]) == ("lane-small", ["MainThread"] * 2 + ["lane-small"] * 2 + ["lane-large"])
+
+
+def test_a_batch_that_is_computed_where_it_came_has_no_more_than_it_may(long_moment: None) -> None:
+    async def scenario(noted: Noted) -> None:
+        for _ in range(20):
+            await noted.batcher.answer(row())
+        answers = await asyncio.gather(*(noted.batcher.answer(row()) for _ in range(10)))
+        assert [predictions(answer) for answer in answers] == [[12.5]] * 10
+        assert (noted.batcher.waiting, noted.batcher.queued) == (set(), 0)
+
+    assert scene(scenario, batch_requests=4).batches == [1] * 20 + [4, 4, 2]
 
 
 def test_who_comes_alone_does_not_wait_for_others() -> None:
