@@ -31,7 +31,7 @@ LARGE = 64 * 1024  # from where on it would keep others waiting
 MEDIUM_REQUESTS = 8  # at once; more only have those answered late that came first
 LITTER = 2**20  # bytes of a body that leaves memory to be given back
 MOMENT = 0.005  # seconds for which the event loop may be held up
-MEMORY = 0.8  # of the mean time of a batch for what it was before
+REACH = 5  # batches back, about, that their mean goes
 
 
 class Answer(NamedTuple):
@@ -240,6 +240,7 @@ class Lane:
         self.compute = compute
         self.moment = moment
         self.seconds = inf  # of a batch, in the running mean; not known yet
+        self.bytes = 1.0  # of its requests
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._gathered: list[Waiting] = []
         self._turns = 0
@@ -275,9 +276,10 @@ class Lane:
             self._turns -= 1
             self._loop.call_soon(self._hand_over)
             return
-        if self.seconds < self.moment and not self._is_busy and self._queue.empty():
-            batch, self._gathered = self._gathered[: self.most], self._gathered[self.most :]
-            if self._gathered:
+        batch, rest = self._gathered[: self.most], self._gathered[self.most :]
+        if self._expected(batch) < self.moment and not self._is_busy and self._queue.empty():
+            self._gathered = rest
+            if rest:
                 self._loop.call_soon(self._hand_over)
             self._timed(batch, _at_once)
             return
@@ -289,15 +291,29 @@ class Lane:
         while (first := self._queue.get()) is not None:
             self._is_busy = True
             batch = [first, *self._more()]
-            self._timed(batch, partial(_across, self._loop))
+            self._timed(batch, self._across)
             self._is_busy = False
             del first, batch  # or the last body would stay until the next one comes
+
+    def _across(self, call: Callable[..., None], *args: Any) -> None:
+        """Call on the event loop from a thread of the lane, if there is still anybody to tell."""
+        self._is_busy = False  # before the next request of who is told looks whether it is
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call, *args)
 
     def _timed(self, batch: Sequence[Waiting], tell: Tell) -> None:
         started = perf_counter()
         self.compute(batch, tell)
-        seconds = perf_counter() - started
-        self.seconds = seconds if self.seconds == inf else MEMORY * self.seconds + (1 - MEMORY) * seconds
+        seconds, size = perf_counter() - started, _size(batch)
+        if self.seconds == inf:
+            self.seconds, self.bytes = seconds, size
+        else:
+            self.seconds += (seconds - self.seconds) / REACH
+            self.bytes += (size - self.bytes) / REACH
+
+    def _expected(self, batch: Sequence[Waiting]) -> float:
+        """Seconds that a batch may take: as those before, and longer by as much as it is larger."""
+        return self.seconds * max(1.0, _size(batch) / self.bytes)
 
     def _more(self) -> list[Waiting]:
         """What else waits."""
@@ -320,15 +336,14 @@ def give_back_memory() -> None:
         trim(0)
 
 
+def _size(batch: Sequence[Waiting]) -> float:
+    """Bytes; at least one."""
+    return max(1.0, sum([waiting.request.size for waiting in batch]))
+
+
 def _at_once(call: Callable[..., None], *args: Any) -> None:
     """Call from the event loop."""
     call(*args)
-
-
-def _across(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> None:
-    """Call from another thread, if there is still anybody to tell."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(call, *args)
 
 
 def _settle(future: "asyncio.Future[Answer]", outcome: Outcome) -> None:

@@ -121,7 +121,8 @@ class Connection(HttpToolsProtocol):
         if self._take is not None:  # there is more to come
             self._take = None
             self._go_the_long_way()
-            for part in self._parts:
+            parts, self._parts = self._parts, []
+            for part in parts:
                 super().on_body(part)
 
     def on_message_begin(self) -> None:
@@ -149,8 +150,6 @@ class Connection(HttpToolsProtocol):
             self._take = self._shortcuts(self.url, self.headers)
         if self._take is None:
             self._go_the_long_way()
-        else:
-            self._parts = []
 
     def on_body(self, body: bytes) -> None:
         """Take a part of it."""
@@ -167,11 +166,12 @@ class Connection(HttpToolsProtocol):
         self._unread = 0
         self.is_idle = True
         if self._take is not None:
-            take, self._take = self._take, None
+            take, body = self._take, b"".join(self._parts)
+            self._take, self._parts = None, []
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
             self._running = visit = Visit(self, keep_alive=keep_alive)
             self.cycle = cast("Any", visit)
-            take(b"".join(self._parts), self.transport, visit.reply)
+            take(body, self.transport, visit.reply)
             return
         super().on_message_complete()
         if not self.pipeline:

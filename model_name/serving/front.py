@@ -20,7 +20,7 @@ from model_name.errors import ModelNameError, NotFoundError
 from model_name.serving.batching import Answer, Outcome
 from model_name.serving.bundle import Manifest
 from model_name.serving.doors import Door, Doors
-from model_name.serving.http import JSON, SECURITY, Application, Headers, Http, Receive, Scope, Send, read_body
+from model_name.serving.http import JSON, SECURITY, Application, Headers, Http, Intake, Receive, Scope, Send
 from model_name.serving.protocols.tensors import metadata
 from model_name.serving.refusals import MethodError, UnservedError, told
 from model_name.serving.service import Service
@@ -90,6 +90,7 @@ class Front:
         self.rest = rest
         self._versions: dict[str, Headers] = {}
         self._doors = Doors(service)
+        self._intake = Intake(service.batcher.limits)
         name, state = service.name, service.state
         v1, v2 = f"/v1/models/{name}", f"/v2/models/{name}"
         probes = {
@@ -249,7 +250,7 @@ class Front:
     async def _pass(self, door: Door, scope: Scope, receive: Receive) -> Http:
         """Answer what comes through a door, as soon as all of it has come."""
         headers = dict(scope["headers"])
-        body = await read_body(headers, receive, self.service.batcher.limits)
+        body = await self._intake.body(headers, receive)
         request, told = door(headers, body)
         scope[PROTOCOL] = request.protocol
         self.service.repository.require()

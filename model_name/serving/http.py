@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from zlib import MAX_WBITS, decompressobj
 from zlib import error as ZlibError  # noqa: N812  it is one
 
-from model_name.errors import DataError, TooLargeError
+from model_name.errors import BusyError, DataError, TooLargeError
 from model_name.serving.bundle import Manifest
 from model_name.serving.limits import Limits
 from model_name.serving.refusals import MediaError, SlowError
@@ -39,39 +39,59 @@ class Http(NamedTuple):
     manifest: Manifest | None = None
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: Limits) -> bytes:
-    """The body of a request.
+class Intake:
+    """Reads bodies, of all clients: while one comes in, it waits in no queue and has to be bounded here.
 
-    Raises:
-        TooLargeError: It is longer than it may be.
-        DataError: It does not come, or is encoded as nothing that is known.
+    Attributes:
+        limits: How long one may be, and all together.
+        size: Of what has come of all that are being read, in bytes.
     """
-    most = limits.body_bytes
-    length = headers.get(b"content-length", b"0")
-    if length.isdigit():
-        limits.check_body(int(length))
-    body = await _all(receive, limits)
-    encoding = headers.get(b"content-encoding")
-    return body if encoding is None else _decoded(body, encoding.strip().lower(), most)
 
+    def __init__(self, limits: Limits) -> None:
+        """Begin with none."""
+        self.limits = limits
+        self.size = 0
 
-async def _all(receive: Receive, limits: Limits) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise DataError("the body was cut off")
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limits.body_bytes:
-                    raise TooLargeError(f"the body has more than {limits.body_bytes} bytes")
-                if not message.get("more_body"):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-    except TimeoutError as err:
-        raise SlowError(f"the body did not come within {limits.body_seconds:g} s") from err
+    async def body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The body of a request.
+
+        Raises:
+            TooLargeError: It is longer than it may be.
+            BusyError: There is no room for more of it.
+            DataError: It does not come, or is encoded as nothing that is known.
+        """
+        most = self.limits.body_bytes
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit():
+            self.limits.check_body(int(length))
+        body = await self._all(receive)
+        encoding = headers.get(b"content-encoding")
+        if encoding is None:
+            return body
+        return await asyncio.to_thread(_decoded, body, encoding.strip().lower(), most)  # may take a tenth of a second
+
+    async def _all(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise DataError("the body was cut off")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    self.size += len(parts[-1])
+                    if size > self.limits.body_bytes:
+                        raise TooLargeError(f"the body has more than {self.limits.body_bytes} bytes")
+                    if size < self.size > self.limits.queued_bytes:
+                        raise BusyError("too many bodies are being read already; try again in a second")
+                    if not message.get("more_body"):
+                        return parts[0] if len(parts) == 1 else b"".join(parts)
+        except TimeoutError as err:
+            raise SlowError(f"the body did not come within {self.limits.body_seconds:g} s") from err
+        finally:
+            self.size -= size
 
 
 def _decoded(body: bytes, encoding: bytes, most: int) -> bytes:

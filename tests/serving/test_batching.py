@@ -151,6 +151,22 @@ def test_what_is_over_in_a_moment_is_computed_where_it_came(long_moment: None) -
     assert (threads[0], threads[19:]) == ("lane-small", ["MainThread"] * 2 + ["lane-small"] * 2 + ["lane-large"])
 
 
+def test_a_batch_that_is_much_larger_than_those_before_is_computed_by_a_thread(long_moment: None) -> None:
+    threads: list[str] = []
+
+    async def scenario(noted: Noted) -> None:
+        noted.plane.on_run = lambda: threads.append(threading.current_thread().name)
+        for _ in range(20):
+            await noted.batcher.answer(row())
+        noted.batcher._small.seconds = 0.05  # half a moment: twice as much may just be too much
+        await noted.batcher.answer(row())
+        noted.batcher._small.seconds = 0.05
+        await noted.batcher.answer(row(number=5))
+
+    scene(scenario)
+    assert threads[-2:] == ["MainThread", "lane-small"]
+
+
 def test_a_batch_that_is_computed_where_it_came_has_no_more_than_it_may(long_moment: None) -> None:
     async def scenario(noted: Noted) -> None:
         for _ in range(20):
