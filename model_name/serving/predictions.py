@@ -205,8 +205,8 @@ class PredictionLog:
             self._records = Records(manifest, slot=self._slot, key=self._key, text_ids=self.settings.text_ids)
             self._tell_left_out(self._records.left_out)
         for day, lines in self._records.lines(stretch).items():
-            part = self._files.add(day, manifest.version, b"".join(lines), len(lines))
-            work.rows -= len(lines)
+            part = self._files.add(day, manifest.version, lines.text, lines.rows)
+            work.rows -= lines.rows
             if self._files.is_due(part):
                 self._write([part])
 
