@@ -14,10 +14,11 @@ def put(log: PredictionLog, manifest: Manifest, groups: Iterable[Group]) -> None
     """Have the log write what is answered just now."""
     now = time()
     for group in groups:
-        asked = tuple(
+        # A list is sooner made than what a generator gives, and this is done for each request.
+        asked = [
             AnsweredRequest(one.id, one.protocol, one.received, now - one.received, rows)
             for one, rows in zip(group.requests, group.rows, strict=True)
-        )
+        ]
         log.put(AnsweredBatch(manifest, group.columns, group.outputs, asked))
 
 
