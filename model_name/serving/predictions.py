@@ -20,7 +20,7 @@ from model_name.serving.records import MAX_KEY_BYTES, AnsweredBatch, AnsweredReq
 
 __all__ = ["AnsweredBatch", "AnsweredRequest", "LogSettings", "PredictionLog"]
 
-STRETCH_ROWS = 256  # formatted at a time, in about 2 ms
+STRETCH_ROWS = 256  # formatted at a time, in about a millisecond
 PAUSE_SECONDS = 0.01  # between two stretches, at least: the interpreter lock belongs to the requests
 SHARE = 0.06  # of one processor that the log may take: requests lose no more, and what does not fit is dropped
 IDLE_SECONDS = 0.1  # between two looks at a buffer that was empty
