@@ -6,8 +6,8 @@ from functools import partial
 from typing import NamedTuple
 
 from model_name.errors import DataError
-from model_name.serving.batching import Answer
 from model_name.serving.http import JSON, Http
+from model_name.serving.lanes import Answer
 from model_name.serving.protocols.cloudevents import EventReply, EventRequest, encoded, is_event
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import BinaryBody, V2Request

@@ -17,10 +17,10 @@ import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from model_name.errors import ModelNameError, NotFoundError
-from model_name.serving.batching import Answer, Outcome
 from model_name.serving.bundle import Manifest
 from model_name.serving.doors import Door, Doors
 from model_name.serving.http import JSON, SECURITY, Application, Headers, Http, Intake, Receive, Scope, Send
+from model_name.serving.lanes import Answer, Outcome
 from model_name.serving.protocols.tensors import metadata
 from model_name.serving.refusals import MethodError, UnservedError, told
 from model_name.serving.service import Service

@@ -15,8 +15,9 @@ import pytest
 from model_name.core.schemas import Outputs
 from model_name.errors import BusyError, DataError, DependencyError, ModelNameError
 from model_name.serving import batching
-from model_name.serving.batching import LARGE, Answer, Batcher
+from model_name.serving.batching import LARGE, Batcher
 from model_name.serving.dataplane import DataPlane
+from model_name.serving.lanes import Answer
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.tensors import DATATYPES
 from model_name.serving.protocols.v1 import V1Request
