@@ -22,7 +22,7 @@ __all__ = ["AnsweredBatch", "AnsweredRequest", "LogSettings", "PredictionLog"]
 
 STRETCH_ROWS = 256  # formatted at a time, in about a millisecond
 PAUSE_SECONDS = 0.01  # between two stretches, at least: the interpreter lock belongs to the requests
-SHARE = 0.06  # of one processor that the log may take: requests lose no more, and what does not fit is dropped
+SHARE = 0.04  # of one processor that the log may take: requests lose no more, and what does not fit is dropped
 IDLE_SECONDS = 0.1  # between two looks at a buffer that was empty
 QUIET_SECONDS = 60.0  # between two warnings
 
