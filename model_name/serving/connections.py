@@ -17,8 +17,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from model_name.serving.http import JSON, SECURITY
-from model_name.serving.shortcuts import Shortcuts, Take, Visit
+from model_name.serving.http import CLOSE, SECURITY, Http, headers_of
+from model_name.serving.shortcuts import Shortcuts, Take, Visit, written
 
 MOST_UNREAD = 64 * 1024  # bytes of the headers of a request, of its trailers, or between two parts of its body
 LINGER_SECONDS = 0.5  # that a connection without a request is kept at the end: its next request may be on its way
@@ -234,11 +234,9 @@ class Connection(HttpToolsProtocol):
             # The rest of what has been answered, or of what is not to be answered yet.
             self.transport.close()
             return
-        body = orjson.dumps({"error": reason})
-        length = (b"content-length", b"%d" % len(body))
-        headers = [*self.server_state.default_headers, (b"content-type", JSON), length, (b"connection", b"close")]
-        head = b"".join(b"%b: %b\r\n" % header for header in [*headers, *SECURITY])
-        self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, status.phrase.encode(), head, body))
+        answer = Http(orjson.dumps({"error": reason}), status)
+        headers = [*self.server_state.default_headers, *headers_of(answer, [CLOSE, *SECURITY])]
+        self.transport.write(written(answer, headers))
         self.transport.close()
 
 

@@ -19,7 +19,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from model_name.errors import ModelNameError, NotFoundError
 from model_name.serving.bundle import Manifest
 from model_name.serving.doors import Door, Doors
-from model_name.serving.http import JSON, SECURITY, Application, Headers, Http, Intake, Receive, Scope, Send
+from model_name.serving.http import (
+    CLOSE,
+    JSON,
+    SECURITY,
+    Application,
+    Headers,
+    Http,
+    Intake,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+)
 from model_name.serving.lanes import Answer, Outcome
 from model_name.serving.protocols.tensors import metadata
 from model_name.serving.refusals import MethodError, UnservedError, told
@@ -191,7 +203,7 @@ class Front:
             slot = self.service.telemetry.slot.encode("ascii", "replace")
             versions = [(b"x-model-version", version), (b"x-model-semver", semver), (b"x-model-slot", slot)]
             headers = self._versions[key] = [*versions, *SECURITY]
-        return [*headers, (b"connection", b"close")] if self.service.state.is_draining else headers
+        return [*headers, CLOSE] if self.service.state.is_draining else headers
 
     def _verbs(self, v1: str, v2: str) -> dict[str, dict[str, Route]]:
         """What is computed here, and what is another server's."""
@@ -322,8 +334,7 @@ def error_body(err: ModelNameError) -> bytes:
 
 
 async def _send(send: Send, answer: Http, standing: Headers) -> None:
-    length = (b"content-length", str(len(answer.body)).encode())
-    headers = [(b"content-type", answer.content_type), length, *standing, *answer.headers]
+    headers = headers_of(answer, standing)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 

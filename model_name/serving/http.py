@@ -29,6 +29,10 @@ SECURITY: Headers = [
 """What browsers must not do with any answer."""
 
 
+CLOSE = (b"connection", b"close")
+"""Of the last answer on a connection."""
+
+
 class Http(NamedTuple):
     """An answer."""
 
@@ -37,6 +41,12 @@ class Http(NamedTuple):
     content_type: bytes = JSON
     headers: Headers = []
     manifest: Manifest | None = None
+
+
+def headers_of(answer: Http, standing: Headers) -> Headers:
+    """The headers of an answer, with those of every answer."""
+    length = (b"content-length", b"%d" % len(answer.body))
+    return [(b"content-type", answer.content_type), length, *standing, *answer.headers]
 
 
 class Intake:

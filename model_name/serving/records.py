@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -111,28 +111,20 @@ class Rows:
     def add(self, request: AnsweredRequest, first: int, end: int) -> None:
         """Add rows of a request, from one number to before another."""
         start = request.rows.start
-        if end == first + 1:  # nearly always, and then in a third of the time
-            self.requests.append(request)
-            self.numbers.append(first)
-            self.positions.append(start + first)
-        else:
-            self.requests.extend([request] * (end - first))
-            self.numbers.extend(range(first, end))
-            self.positions.extend(range(start + first, start + end))
+        self.requests.extend([request] * (end - first))
+        self.numbers.extend(range(first, end))
+        self.positions.extend(range(start + first, start + end))
 
 
 def pieces(batch: AnsweredBatch, requests: Iterable[AnsweredRequest], size: int) -> Iterator[Rows]:
     """The rows of some requests of a batch: at least `size` at a time, and less than twice as many."""
     requests = list(requests)
     count = len(batch.outputs.prediction)
-    starts = [*range(count)]
-    if (
-        count <= size
-        and [request.rows.start for request in requests] == starts
-        and [request.rows.stop for request in requests] == [*range(1, count + 1)]
-    ):  # one row each, nearly always, and then in a fifth of the time
-        yield Rows(batch, requests, [0] * count, starts)
-        return
+    if 0 < len(requests) == count <= size:  # one row each, nearly always, and then in a fifth of the time
+        bounds = [(request.rows.start, request.rows.stop) for request in requests]
+        if bounds == [*pairwise(range(count + 1))]:
+            yield Rows(batch, requests, [0] * count, [*range(count)])
+            return
     piece = Rows(batch)
     for request in requests:
         rows = request.rows.stop - request.rows.start

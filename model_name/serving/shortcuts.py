@@ -11,11 +11,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from model_name.serving.http import Headers, Http
+from model_name.serving.http import CLOSE, Headers, Http, headers_of
 
 LONG = frozenset({b"transfer-encoding", b"content-encoding", b"expect"})
 """Headers of a request that goes the long way."""
-CLOSE = (b"connection", b"close")
 
 Reply = Callable[[Http, Headers], None]
 """Sends an answer, with the headers of every answer."""
@@ -55,16 +54,14 @@ class Visit:
         is_last = CLOSE in standing
         if not self.keep_alive and not is_last:
             standing, is_last = [*standing, CLOSE], True
-        length = (b"content-length", b"%d" % len(answer.body))
-        headers = [
-            *connection.server_state.default_headers,
-            (b"content-type", answer.content_type),
-            length,
-            *standing,
-            *answer.headers,
-        ]
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        connection.transport.write(b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", answer.body]))
+        headers = [*connection.server_state.default_headers, *headers_of(answer, standing)]
+        connection.transport.write(written(answer, headers))
         if is_last:
             connection.transport.close()
         connection.on_response_complete()
+
+
+def written(answer: Http, headers: Headers) -> bytes:
+    """An answer as it goes over the wire, with these headers."""
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", answer.body])

@@ -14,8 +14,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.core.columns import Column
 from model_name.core.schemas import TableSchema
-from model_name.serving.protocols.rpc import CONTENTS
-from model_name.serving.protocols.tensors import DATATYPES, DTYPES, Tensor, write_raw
+from model_name.serving.protocols.tensors import CONTENTS, DATATYPES, DTYPES, Tensor, write_raw
 
 Row = dict[str, Any]
 Manner = Literal["tame", "wild", "grpc"]

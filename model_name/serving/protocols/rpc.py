@@ -20,7 +20,7 @@ from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.tensors import Tensor, metadata, read_table, write_outputs, write_raw
+from model_name.serving.protocols.tensors import CONTENTS, Tensor, metadata, read_table, write_outputs, write_raw
 from model_name.serving.protocols.usualrpc import read_row
 from model_name.serving.protocols.v1 import INTERVAL, read_level
 from model_name.serving.protocols.v2 import check_version
@@ -42,22 +42,6 @@ CODES = {
 DOUBLE_FIELD = 4  # the number of `double_param` in Triton's `InferParameter`
 MOST_DETAILS = 4000  # bytes of a reason; gRPC sends it in a header, percent-encoded, of which clients take 8 KB
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-
-CONTENTS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-"""Where the values of each datatype are in a message; FP16 has no place of its own and comes as raw bytes alone."""
 
 
 class RpcRequest(Request):

@@ -38,6 +38,22 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """How the datatypes of one size lie in raw bytes; BYTES are texts of which each has its length before it."""
 
+CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Where the values of each datatype are in a message of gRPC; FP16 has no place there and comes as raw bytes alone."""
+
 LABEL_DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT64": np.int64, "FP64": np.float64}
 PLATFORM = "onnxruntime_onnx"
 MANY = 16  # values, from where on an array pays

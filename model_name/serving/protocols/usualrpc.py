@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Any
 
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.protocols.tensors import DATATYPES
+from model_name.serving.protocols.tensors import CONTENTS, DATATYPES
 
 # The wire format of protocol buffers: a field is a tag, the length of its bytes and these. A tensor is field 5 of a
 # message; in it name, datatype, shape and contents are fields 1, 2, 3 and 5. Lengths below 128 are one byte.
@@ -116,14 +116,15 @@ def _integer(field: int) -> Callable[[bytes], int | None]:
     return read
 
 
-READERS: Mapping[str, Callable[[bytes], Any]] = {
-    "BOOL": _boolean,
-    **dict.fromkeys(("INT8", "INT16", "INT32"), _integer(2)),
-    "INT64": _integer(3),
-    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), _integer(4)),
-    "UINT64": _integer(5),
-    "FP32": _single,
-    "FP64": _double,
-    "BYTES": _text,
+FIELDS: Mapping[str, Callable[[bytes], Any]] = {
+    "bool_contents": _boolean,
+    "int_contents": _integer(2),
+    "int64_contents": _integer(3),
+    "uint_contents": _integer(4),
+    "uint64_contents": _integer(5),
+    "fp32_contents": _single,
+    "fp64_contents": _double,
+    "bytes_contents": _text,
 }
-"""The value of each datatype; None for what is to be read otherwise."""
+"""The value of each kind of contents; None for what is to be read otherwise."""
+READERS = {datatype: FIELDS[place] for datatype, place in CONTENTS.items()}

@@ -14,8 +14,8 @@ from model_name.errors import DataError, TooLargeError
 from model_name.serving.bundle import FEATURES, Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.rpc import CONTENTS, RpcRequest
-from model_name.serving.protocols.tensors import DTYPES, Tensor, label_datatype, metadata, write_raw
+from model_name.serving.protocols.rpc import RpcRequest
+from model_name.serving.protocols.tensors import CONTENTS, DTYPES, Tensor, label_datatype, metadata, write_raw
 from model_name.serving.protocols.v2 import V2Request
 from tests.serving.asking import ask, ask_v2
 from tests.serving.manifests import COLUMNS, manifest_of, table_of

@@ -12,8 +12,8 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from model_name.errors import ModelNameError
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.rpc import CONTENTS, RpcRequest, parse, read_tensors
-from model_name.serving.protocols.tensors import DATATYPES, read_table
+from model_name.serving.protocols.rpc import RpcRequest, parse, read_tensors
+from model_name.serving.protocols.tensors import CONTENTS, DATATYPES, read_table
 from model_name.serving.protocols.usualrpc import read_row
 from tests.serving.manifests import manifest_of, plane_of, table_of
 
