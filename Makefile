@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 UV := 0.13.8
 SETUP := $(VENV)/.set-up
-SOURCES := model_name components pipelines tests benchmarks brokers data demo.py
+SOURCES := model_name components pipelines tests benchmarks local_kafka data demo.py
 CONFS ?= confs/flights
 JOB ?= training
 JOBS := preparation tuning training evaluations explanations promotion reports inference
@@ -135,11 +135,11 @@ docs-serve: $(SETUP)  ## Serve it on port 8088
 .PHONY: kafka kafka-up kafka-down kafka-status
 kafka: kafka-up  ## The same as kafka-up
 kafka-up: $(SETUP)  ## A real Kafka on port 9092, in the background (KAFKA="--nodes 3 --secured --topic rows:4")
-	$(RUN) -m brokers up $(KAFKA)
+	$(RUN) -m local_kafka up $(KAFKA)
 kafka-down: $(SETUP)  ## End it and remove its data
-	$(RUN) -m brokers down
+	$(RUN) -m local_kafka down
 kafka-status: $(SETUP)  ## Whether it is up, and where
-	$(RUN) -m brokers status
+	$(RUN) -m local_kafka status
 
 ##@ mlflow
 

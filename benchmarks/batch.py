@@ -135,7 +135,7 @@ def table(options: argparse.Namespace) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from model_name.core.frames import with_histories
+    from model_name.core.dataframes import with_histories
     from model_name.settings import load_job
 
     job = load_job([f"{CONFS}/training.yaml"], (), {})

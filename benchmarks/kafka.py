@@ -25,8 +25,8 @@ from benchmarks.measuring import BUILD, console, show, write
 from benchmarks.overlays import lay_over
 from benchmarks.servers.subject import Subject, subject
 from benchmarks.streams import loops
-from brokers.cluster import Cluster
-from brokers.jars import unavailable
+from local_kafka.cluster import Cluster
+from local_kafka.jars import unavailable
 
 PARTITIONS = 3
 BATCH = 500

@@ -21,13 +21,13 @@ import pandas as pd
 
 from benchmarks.measuring import console, show, write
 from benchmarks.tables import Source, sources
-from model_name.core import frames
+from model_name.core import dataframes
 from model_name.core.metrics import Metric
 from model_name.core.models import AutoModel, BoostedTrees, ConstantModel, FitContext, Model, RandomForest
-from model_name.core.profiling.profiles import infer
+from model_name.core.profiling.infer_schema import infer
 from model_name.core.schemas import TableSchema
 from model_name.io.configs import read_document
-from model_name.utils.automl import AutoSearcher
+from model_name.utils.search.automl import AutoSearcher
 from model_name.utils.splitters import RandomSplitter, Splitter, TimeSplitter
 
 SMALL_ROWS = 6000  # below which the held-out part is so small that several are drawn
@@ -71,7 +71,7 @@ def compare(name: str, source: Source, searcher: AutoSearcher, repeats: int) -> 
         if source.schema
         else infer(raw, name=name, target=source.target).schema
     )
-    table = frames.check(frames.with_histories(raw, schema), schema).frame
+    table = dataframes.check(dataframes.with_histories(raw, schema), schema).frame
     seeds = range(repeats if len(table) < SMALL_ROWS and schema.time is None else 1)
     found = [
         once(table, schema, searcher, TimeSplitter() if schema.time else RandomSplitter(random_state=seed))

@@ -18,7 +18,7 @@ from benchmarks.measuring import console, show, write
 if TYPE_CHECKING:
     from torch.utils.data import TensorDataset
 
-    from model_name.core.models.network.modules import Network
+    from model_name.core.models.network.network import Network
     from model_name.core.models.network.tabular import TabularNetwork
 
 COLUMNS = 25
@@ -59,7 +59,7 @@ def judge(found: dict[int, dict[str, list[float]]]) -> int:
 
 def measure(size: int, rows: int, rounds: int) -> dict[str, list[float]]:
     """Rows a second of each way, a number a round."""
-    from model_name.core.models.network.training import repeatable
+    from model_name.core.models.network.lightning_trainer import repeatable
 
     settings, network, learning = subject(size, rows)
     found: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -76,11 +76,11 @@ def subject(size: int, rows: int) -> "tuple[TabularNetwork, Network, TensorDatas
     """A default network of one epoch, and normal rows with a target to learn."""
     import numpy as np
 
-    from model_name.core.features import Number
+    from model_name.core.features.transforms import Number
     from model_name.core.models import TabularNetwork
     from model_name.core.models.network.encoder import Encoder
-    from model_name.core.models.network.modules import Network
-    from model_name.core.models.network.training import tensors
+    from model_name.core.models.network.lightning_trainer import tensors
+    from model_name.core.models.network.network import Network
 
     random = np.random.default_rng(0)
     matrix = random.normal(size=(rows, COLUMNS)).astype(np.float32)
@@ -133,7 +133,7 @@ def ours(settings: "TabularNetwork", network: "Network", learning: "TensorDatase
     from torch.utils.data import TensorDataset
 
     from model_name.core.models import FitContext
-    from model_name.core.models.network import training
+    from model_name.core.models.network import lightning_trainer
 
     class Clock(Callback):
         start = seconds = 0.0
@@ -146,9 +146,9 @@ def ours(settings: "TabularNetwork", network: "Network", learning: "TensorDatase
 
     clock = Clock()
     network.train().requires_grad_(requires_grad=True)
-    keeper = training.Keeper(settings, FitContext(), "benchmark")
+    keeper = lightning_trainer.Keeper(settings, FitContext(), "benchmark")
     few = TensorDataset(*(tensor[:1] for tensor in learning.tensors))
-    training.fit(network, learning, few, keeper, callbacks=[clock])
+    lightning_trainer.fit(network, learning, few, keeper, callbacks=[clock])
     return clock.seconds
 
 

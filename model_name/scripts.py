@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from model_name import __version__
-from model_name.commands import kafka
-from model_name.commands.jobs import run_job
+from model_name.cli import kafka_commands
+from model_name.cli.job_runs import run_job
+from model_name.cli.options import AsJson, Budget, Sets, with_budget
 from model_name.errors import ConfigError
-from model_name.io.options import AsJson, Budget, Sets, with_budget
-from model_name.io.processes import guarded, set_up
+from model_name.io.entrypoint import guarded, set_up
 
 if TYPE_CHECKING:
     from model_name.io.registries import Registry, Version
@@ -35,7 +35,7 @@ audit = typer.Typer(
 )
 app.add_typer(models)
 app.add_typer(audit)
-app.add_typer(kafka.app)
+app.add_typer(kafka_commands.app)
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="An alias, a version number, a semantic version or `latest`.")]
 Name = Annotated[str, typer.Option("--name", help="The registered model; may be left out if there is only one.")]
@@ -74,10 +74,10 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Infer the schema of a table and write a commented config folder that runs as it is."""
-    from model_name.core.profiling.profiles import infer
+    from model_name.core.profiling.infer_schema import infer
     from model_name.io.console import show
     from model_name.io.datasets import reader_for
-    from model_name.io.scaffolds import project_name, write_project
+    from model_name.io.scaffolding import project_name, write_project
 
     name = name or project_name(table)
     frame = reader_for(table).read()
@@ -153,8 +153,8 @@ def models_diff(
 ) -> None:
     """Say what differs between two versions: contract, hyperparameters, features, metrics, importances."""
     from model_name.io.console import show_json, show_rows
-    from model_name.jobs.reporting.comparisons import compare, tables, write_page
-    from model_name.jobs.reporting.records import read_findings
+    from model_name.reports.artifacts import read_findings
+    from model_name.reports.diff import compare, tables, write_page
 
     found = registry(name, mlflow)
     older, candidate = (read_findings(found, found.resolve(ref)) for ref in (a, b))
@@ -193,7 +193,7 @@ def promote(
 @audit.command("list")
 def audit_list(trail: Trail = "audit", as_json: AsJson = False) -> None:
     """List what was promoted, refused and forced."""
-    from model_name.io.audits import AuditTrail
+    from model_name.io.audit import AuditTrail
     from model_name.io.console import show_json, show_rows
 
     entries = AuditTrail(trail).entries()
@@ -207,7 +207,7 @@ def audit_list(trail: Trail = "audit", as_json: AsJson = False) -> None:
 @audit.command("verify")
 def audit_verify(trail: Trail = "audit", as_json: AsJson = False) -> None:
     """Check every hash of the trail; names the first entry that was changed."""
-    from model_name.io.audits import AuditTrail
+    from model_name.io.audit import AuditTrail
     from model_name.io.console import show
 
     show("The trail is whole", {"entries": AuditTrail(trail).verify()}, as_json=as_json)
@@ -226,7 +226,7 @@ def serve(
     mlflow: Tracking = DEFAULT_MLFLOW,
 ) -> None:
     """Serve a version over REST and gRPC; further options are those of `python -m model_name.serving --help`."""
-    from model_name.io.folders import fetch
+    from model_name.io.storage import fetch
 
     further = list(context.args)
     if ref.startswith("-"):  # without a version, the first option of the server stands in its place
@@ -234,7 +234,7 @@ def serve(
     if explainer and bundle:
         raise ConfigError("--explainer: a bundle has no model to explain", hint="name a version instead of --bundle")
     if explainer:
-        server = ["model_name.explainers", "--model", str(registry(name, mlflow).folder(ref).resolve())]
+        server = ["model_name.explainer", "--model", str(registry(name, mlflow).folder(ref).resolve())]
     else:
         folder = fetch(bundle) if bundle else str(registry(name, mlflow).bundle(ref).resolve())
         server = ["model_name.serving", "--bundle", folder, "--grpc_port", str(grpc_port)]
@@ -263,7 +263,7 @@ def registries(name: str, mlflow_uri: str) -> "list[Registry]":
     Raises:
         NotFoundError: There is none.
     """
-    from model_name.core.documents import did_you_mean
+    from model_name.core.schemas.strict_models import did_you_mean
     from model_name.errors import NotFoundError
     from model_name.io.osvariables import env
     from model_name.io.registries import Registry, names

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from model_name.core.documents import did_you_mean
 from model_name.core.schemas import TableSchema
+from model_name.core.schemas.strict_models import did_you_mean
 from model_name.errors import ConfigError
 from model_name.io import configs, osvariables
 from model_name.io.configs import exists

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from model_name.io.options import AsJson, Budget, Sets, with_budget
-from model_name.io.processes import REFUSED, guarded, set_up
+from model_name.cli.options import AsJson, Budget, Sets, with_budget
+from model_name.io.entrypoint import REFUSED, guarded, set_up
 
 app = typer.Typer(
     name="python -m pipelines",
@@ -55,7 +55,7 @@ def run(
 ) -> None:
     """Compile the pipeline and run it here; exits with 3 if the gate refused the version."""
     from pipelines.compiling import compile_pipeline
-    from pipelines.running import run_pipeline
+    from pipelines.local_runner import run_pipeline
 
     package = compile_pipeline(name, confs, profile="local", sets=with_budget(sets, budget), skip=skip)
     found = run_pipeline(name, package, {"table": table})

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from loguru import logger
 
-from model_name.core import frames
+from model_name.core import dataframes
 from model_name.core.models import Model, model_kinds
 from model_name.core.schemas import TableSchema
 from model_name.io.osvariables import Env, env
 from model_name.io.services import MlflowService
-from tests.kafkas import broker, brokers3, secured_broker  # noqa: F401
+from tests.support.kafka_cluster import broker, brokers3, secured_broker  # noqa: F401
 
 # A shared machine is slow at times; that says nothing about the code.
 settings.register_profile("shared", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -89,7 +89,7 @@ def table_of(task: str, rows: int = 240, seed: int = 0) -> pd.DataFrame:
 
 @cache
 def _fitted(kind: str, task: str) -> Model:
-    table = frames.check(table_of(task), schema_of(task)).frame
+    table = dataframes.check(table_of(task), schema_of(task)).frame
     return model_kinds()[kind](**SPEED.get(kind, {})).fit(schema_of(task), table)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from model_name.scripts import main
-from tests import factories
+from tests.support import projects
 
 SHARED = "job.mlflow.tracking_uri"
 
@@ -20,7 +20,7 @@ SHARED = "job.mlflow.tracking_uri"
 @pytest.fixture
 def confs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return factories.project(tmp_path)
+    return projects.project(tmp_path)
 
 
 def edit(confs, name, change):
@@ -31,7 +31,7 @@ def edit(confs, name, change):
 
 def damage(confs, change):
     """Change the table."""
-    change(factories.table()).to_parquet(confs.parent / "orders.parquet", index=False)
+    change(projects.table()).to_parquet(confs.parent / "orders.parquet", index=False)
 
 
 def appended(frame):
@@ -143,7 +143,7 @@ def test_run_prints_one_json_document(confs, capfd):
 def registered(tmp_path_factory):
     """A folder with one champion."""
     folder = tmp_path_factory.mktemp("registered")
-    confs = factories.project(folder)
+    confs = projects.project(folder)
     for step in ("training", "evaluations", "promotion"):
         assert main(["run", str(confs / f"{step}.yaml"), "--json"]) == 0
     return folder
@@ -244,7 +244,7 @@ def test_serve_of_a_bundle_that_is_not_there(capfd):
 def test_init_then_run(tmp_path, monkeypatch, capfd):
     # Given a table of one's own
     monkeypatch.chdir(tmp_path)
-    factories.table().to_csv("orders.csv", index=False)
+    projects.table().to_csv("orders.csv", index=False)
     # When a config is made from it and its table is prepared by it
     assert main(["init", "orders.csv", "--target", "amount", "--out", "confs/my", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
@@ -279,7 +279,7 @@ def test_init_of_a_series_makes_features_that_the_jobs_then_make(tmp_path, monke
 
 def test_init_of_a_country_that_there_is_not(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    factories.table().to_parquet("orders.parquet")
+    projects.table().to_parquet("orders.parquet")
     assert main(["init", "orders.parquet", "--target", "amount", "--country", "XX"]) == 2
     assert "--country: XX is not a country" in capfd.readouterr().err
     assert not (tmp_path / "confs").exists()
@@ -287,7 +287,7 @@ def test_init_of_a_country_that_there_is_not(tmp_path, monkeypatch, capfd):
 
 def test_init_without_the_target_names_the_nearest(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    factories.table().to_parquet("orders.parquet")
+    projects.table().to_parquet("orders.parquet")
     assert main(["init", "orders.parquet", "--target", "amont"]) == 4
     assert "amount" in capfd.readouterr().err
     assert not (tmp_path / "confs").exists()
@@ -334,7 +334,7 @@ LONG = ["--set", "job.model={KIND: BoostedTrees, max_iter: 1000000, max_leaf_nod
 )
 def test_a_signal_ends_the_work_with_its_code_and_no_version(tmp_path, number, code, words):
     # Given a training that takes minutes
-    confs = factories.project(tmp_path)
+    confs = projects.project(tmp_path)
     process = start(confs, *LONG)
     read_until(process, "INFO    training BoostedTrees")
     time.sleep(1)
@@ -354,9 +354,9 @@ def test_a_signal_ends_the_work_with_its_code_and_no_version(tmp_path, number, c
 @pytest.mark.slow
 def test_a_preempted_network_goes_on_where_it_was(tmp_path):
     # Given a network that is stopped after some epochs
-    confs = factories.project(tmp_path)
+    confs = projects.project(tmp_path)
     network = {"KIND": "TabularNetwork", "max_epochs": 100_000, "patience": 100_000}
-    factories.write(confs / "training.yaml", {"job": {"KIND": "TrainingJob", "model": network}})
+    projects.write(confs / "training.yaml", {"job": {"KIND": "TrainingJob", "model": network}})
     process = start(confs)
     read_until(process, "training TabularNetwork: ")
     process.send_signal(signal.SIGTERM)

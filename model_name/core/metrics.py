@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from model_name.core.documents import Frozen
 from model_name.core.schemas import Label, Outputs, Task
+from model_name.core.schemas.strict_models import Frozen
 from model_name.errors import ConfigError
 
 Scores = dict[str, float]

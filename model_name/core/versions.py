@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator
 
-from model_name.core.documents import Frozen
-from model_name.core.models.base import Model
+from model_name.core.models.model import Model
+from model_name.core.schemas.strict_models import Frozen
 
 Ref = Annotated[str, BeforeValidator(lambda raw: str(raw) if type(raw) is int else raw)]
 """An alias, a version number, a semantic version or `latest`; `--set job.ref=3` makes a number of a number."""

@@ -18,8 +18,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from model_name.core.documents import Frozen
 from model_name.core.schemas import TableSchema
+from model_name.core.schemas.strict_models import Frozen
 from model_name.errors import ConfigError, DataError, ModelNameError, NotFoundError, StorageError
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import DataType
 
 import model_name
-from model_name.core.documents import Frozen, Many
 from model_name.core.models import AutoModel, Model
+from model_name.core.schemas.strict_models import Frozen, Many
 from model_name.core.versions import LATEST, Recipe, Semver, next_semver
 from model_name.errors import DataError, NotFoundError
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 from loguru import logger
 from pydantic import Field
 
-from model_name.core.documents import Frozen
+from model_name.core.schemas.strict_models import Frozen
 from model_name.errors import DependencyError
 from model_name.io.osvariables import env
 

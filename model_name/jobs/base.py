@@ -11,11 +11,11 @@ import pandas as pd
 from loguru import logger
 from pydantic import Field, PrivateAttr
 
-from model_name.core import frames, ranks
-from model_name.core.columns import CheckReport
-from model_name.core.documents import Frozen, Many
+from model_name.core import dataframes, ranks
 from model_name.core.metrics import Metric, default_metrics
 from model_name.core.schemas import TableSchema
+from model_name.core.schemas.columns import CheckReport
+from model_name.core.schemas.strict_models import Frozen, Many
 from model_name.io import signals
 from model_name.io.datasets import ReaderKind
 from model_name.io.services import AlertsService, LoggerService, MlflowService
@@ -140,15 +140,15 @@ class Job(Frozen, ABC):
 
         return Registry(self.name)
 
-    def read(self) -> frames.Checked:
+    def read(self) -> dataframes.Checked:
         """The table, checked; what the check did is logged.
 
         Raises:
             DataError: It does not fit the schema.
         """
         raw = self.table.read(self.schema_)
-        checked = frames.check(frames.with_histories(raw, self.schema_), self.schema_)
-        checked.report.notes = tuple(frames.said_of_histories(raw, self.schema_))
+        checked = dataframes.check(dataframes.with_histories(raw, self.schema_), self.schema_)
+        checked.report.notes = tuple(dataframes.said_of_histories(raw, self.schema_))
         for sentence in checked.report.sentences():
             logger.warning("{}: {}", self.table.path, sentence)
         logger.info("{}: {:,} rows fit the schema {}", self.table.path, len(checked.frame), self.schema_.name)

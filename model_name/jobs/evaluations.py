@@ -8,17 +8,17 @@ import pandas as pd
 from loguru import logger
 from pydantic import Field
 
-from model_name.core.columns import label_text
-from model_name.core.decisions import Costs
-from model_name.core.documents import Frozen, Many
-from model_name.core.measuring.bootstrap import MIN_RESAMPLES, Difference, Interval, Resampler, difference, interval
-from model_name.core.measuring.curves import Curves, calibration_error, coverages, curves
-from model_name.core.measuring.learning import COST, LearningPoint, learning_curve
-from model_name.core.measuring.slices import FoundSlice, worst_slices
-from model_name.core.measuring.weighted import statistic
+from model_name.core.decisions.decision import Costs
+from model_name.core.evaluation.bootstrap import MIN_RESAMPLES, Difference, Interval, Resampler, difference, interval
+from model_name.core.evaluation.curves import Curves, calibration_error, coverages, curves
+from model_name.core.evaluation.learning_curve import COST, LearningPoint, learning_curve
+from model_name.core.evaluation.slices import FoundSlice, worst_slices
+from model_name.core.evaluation.weighted_metrics import statistic
 from model_name.core.metrics import Metric, Scores, row_losses, score_all
 from model_name.core.models import BoostedTrees, ConstantModel, Model
 from model_name.core.schemas import Outputs
+from model_name.core.schemas.columns import label_text
+from model_name.core.schemas.strict_models import Frozen, Many
 from model_name.core.versions import CHAMPION, LATEST, Ref
 from model_name.errors import ConfigError, DataError, NotFoundError
 from model_name.io.registries import Version

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from model_name.core.models import Model
+from model_name.core.models.lime import local_weights
 from model_name.core.versions import LATEST, Ref
 from model_name.io.datasets import ParquetWriter
 from model_name.jobs.base import Job, Parts, Result
-from model_name.jobs.surrogates import local_weights
 
 EXPLANATION = "explanation.json"
 SAMPLES = "explanations"

@@ -17,15 +17,15 @@ from loguru import logger
 from numpy.typing import NDArray
 from pydantic import Field
 
-from model_name.core import frames
-from model_name.core.columns import CheckReport, Columns, Kind, also, label_text
-from model_name.core.documents import Many
+from model_name.core import dataframes
 from model_name.core.schemas import Label, TableSchema
+from model_name.core.schemas.columns import CheckReport, Columns, Kind, also, label_text
+from model_name.core.schemas.strict_models import Many
 from model_name.core.versions import CHAMPION, Ref
 from model_name.errors import ConfigError, DataError
 from model_name.io.configs import exists
 from model_name.io.datasets import BATCH_ROWS, ParquetReader, ParquetWriter
-from model_name.io.parts import PartsFolder, file_version
+from model_name.io.partitioned_output import PartsFolder, file_version
 from model_name.io.progress import Report, progress
 from model_name.jobs.base import Job, Result
 from model_name.serving.bundle import MANIFEST, Bundle, file_hash
@@ -152,7 +152,7 @@ class InferenceJob(Job):
         path = f"{self.build.rstrip('/')}/prepared/{self.name}-{sha256(state.encode()).hexdigest()[:16]}.parquet"
         if not exists(path):
             logger.info("{}: making {}, as the schema says", self.table.path, ", ".join(self.schema_.histories))
-            ParquetWriter(path=path).write(frames.with_histories(self.table.read(self.schema_), self.schema_))
+            ParquetWriter(path=path).write(dataframes.with_histories(self.table.read(self.schema_), self.schema_))
         return path
 
     def _untold(self, path: str) -> list[str]:
@@ -181,7 +181,7 @@ class InferenceJob(Job):
     def _bundle(self) -> Path:
         if not self.bundle:
             return self.registry.bundle(self.ref)
-        from model_name.io.folders import fetch
+        from model_name.io.storage import fetch
 
         return Path(fetch(self.bundle))
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from model_name.jobs.base import Job, Result
-from model_name.streams.settings import WorkerSettings
+from model_name.kafka.worker.worker_config import WorkerSettings
 
 
 class KafkaInferenceResult(Result):
@@ -42,7 +42,7 @@ class KafkaInferenceJob(WorkerSettings, Job):
             NotFoundError: The bundle or a topic does not exist.
             DependencyError: The cluster cannot be reached, or refuses.
         """
-        from model_name.streams.running import work
+        from model_name.kafka.worker.startup import work
 
         done = work(self)
         return KafkaInferenceResult(

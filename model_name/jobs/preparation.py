@@ -4,9 +4,9 @@ from typing import Literal
 
 import pandas as pd
 
-from model_name.core import frames
-from model_name.core.documents import Many
-from model_name.core.fitting import Goal, fit_features
+from model_name.core import dataframes
+from model_name.core.features.fitting import Goal, fit_features
+from model_name.core.schemas.strict_models import Many
 from model_name.io.datasets import ParquetWriter, replacing
 from model_name.jobs.base import SHOWN_HASH, Job, Result
 
@@ -54,7 +54,7 @@ class PreparationJob(Job):
         checked = self.read()
         train, _ = self.split_by.split(checked.frame, self.schema_)
         self._require_features(checked.frame.iloc[train])
-        fingerprint = frames.fingerprint(checked.frame)[:SHOWN_HASH]
+        fingerprint = dataframes.fingerprint(checked.frame)[:SHOWN_HASH]
         path = f"{self.build.rstrip('/')}/prepared/{self.name}-{fingerprint}.parquet"
         result = PreparationResult(
             source=self.table.path,
@@ -72,8 +72,8 @@ class PreparationJob(Job):
     def _require_features(self, train: pd.DataFrame) -> None:
         """What the schema asks for must be there, such as the holidays of a country: cheaper to learn now."""
         schema = self.schema_
-        columns = frames.to_columns(train, schema)
-        fit_features(schema, columns, Goal.of(schema, frames.target_codes(train, schema)))
+        columns = dataframes.to_columns(train, schema)
+        fit_features(schema, columns, Goal.of(schema, dataframes.target_codes(train, schema)))
 
 
 def ranges(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:

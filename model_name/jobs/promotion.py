@@ -7,11 +7,11 @@ import mlflow
 from loguru import logger
 from pydantic import Field
 
-from model_name.core.documents import Frozen, Many
 from model_name.core.metrics import Metric
+from model_name.core.schemas.strict_models import Frozen, Many
 from model_name.core.versions import CHALLENGER, CHAMPION, LATEST, PREVIOUS, Ref
 from model_name.errors import ConfigError, NotFoundError
-from model_name.io.audits import AuditTrail
+from model_name.io.audit import AuditTrail
 from model_name.io.osvariables import env
 from model_name.io.registries import Version
 from model_name.jobs.base import Job, Result

@@ -9,10 +9,10 @@ import mlflow
 from pydantic import Field
 
 import model_name
-from model_name.core.columns import Column
+from model_name.core.formatting import between, number, percent
 from model_name.core.metrics import Metric
+from model_name.core.schemas.columns import Column
 from model_name.core.versions import LATEST, Ref
-from model_name.core.wording import between, number, percent
 from model_name.errors import NotFoundError
 from model_name.io.configs import exists
 from model_name.io.datasets import replacing
@@ -22,10 +22,8 @@ from model_name.jobs.evaluations import CONSTANT, EVALUATION, EvaluationResult, 
 from model_name.jobs.explanations import ExplanationResult
 from model_name.jobs.preparation import PreparationResult, findings_place
 from model_name.jobs.promotion import PromotionResult
-from model_name.jobs.reporting import featurepictures, pictures
-from model_name.jobs.reporting.comparisons import importance_changes
-from model_name.jobs.reporting.pages import render
-from model_name.jobs.reporting.records import (
+from model_name.reports import feature_figures, figures
+from model_name.reports.artifacts import (
     Detail,
     Difference,
     Findings,
@@ -34,8 +32,10 @@ from model_name.jobs.reporting.records import (
     read_findings,
     search_of,
 )
+from model_name.reports.diff import importance_changes
+from model_name.reports.render import render
 from model_name.serving.bundle import ColumnProfile
-from model_name.serving.cards.profiles import profile_words
+from model_name.serving.model_card.column_profiles import profile_words
 
 REPORT = "report.html"
 CHAMPION = "champion"  # what an evaluation calls the one that it compared with
@@ -162,18 +162,18 @@ def report(
         search=search,
         metric=metric,
         rows=metric_rows(evaluation, detail),
-        metric_pictures=shown(pictures.difference_picture(detail), *pictures.metric_pictures(evaluation, detail)),
-        slice_pictures=shown(pictures.slice_picture(evaluation, detail)),
-        curves=shown(*pictures.curve_pictures(manifest.table, detail), pictures.learning_picture(detail, metric)),
-        search_pictures=shown(pictures.search_picture(search) if search else None),
+        metric_pictures=shown(figures.difference_picture(detail), *figures.metric_pictures(evaluation, detail)),
+        slice_pictures=shown(figures.slice_picture(evaluation, detail)),
+        curves=shown(*figures.curve_pictures(manifest.table, detail), figures.learning_picture(detail, metric)),
+        search_pictures=shown(figures.search_picture(search) if search else None),
         folds=fold_rows(search, metric) if search else [],
         kinds=list(kind_rows(search, metric)) if search else [],
         members=list(member_rows(search)) if search else [],
         unscored=unscored(search) if search else {},
         explanation_pictures=shown(
-            featurepictures.importance_picture(explanation, before, f"the {champion}") if explanation else None,
-            featurepictures.swarm_picture(findings),
-            *featurepictures.dependence_pictures(findings),
+            feature_figures.importance_picture(explanation, before, f"the {champion}") if explanation else None,
+            feature_figures.swarm_picture(findings),
+            *feature_figures.dependence_pictures(findings),
         ),
         importances=list(importance_changes(before, explanation)) if explanation else [],
         is_compared=before is not None,
@@ -182,7 +182,7 @@ def report(
     )
 
 
-def shown(*found: pictures.Picture | None) -> list[pictures.Picture]:
+def shown(*found: figures.Picture | None) -> list[figures.Picture]:
     """The pictures that there are."""
     return [picture for picture in found if picture is not None]
 
@@ -326,7 +326,7 @@ def column_rows(findings: Findings, prepared: PreparationResult | None) -> Itera
             "kind": column.kind,
             "description": column.description,
             "missing": profile.missing,
-            "spark": featurepictures.sparkline(name, profile),
+            "spark": feature_figures.sparkline(name, profile),
             "words": column_words(name, column, profile, prepared),
         }
 

@@ -4,7 +4,7 @@ import mlflow
 from loguru import logger
 
 from model_name.jobs.base import loggable
-from model_name.utils.trials import SearchResult
+from model_name.utils.search.trials import SearchResult
 
 TRIALS = "trials.json"
 BEST = "best.json"

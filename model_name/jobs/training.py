@@ -10,27 +10,27 @@ import pandas as pd
 from loguru import logger
 from pydantic import Field, ValidationError
 
-from model_name.core import frames, ranks
-from model_name.core.calibration import Calibration, require
-from model_name.core.conformal import Conformal
-from model_name.core.decisions import Costs
+from model_name.core import dataframes, ranks
+from model_name.core.decisions.calibration import Calibration, require
+from model_name.core.decisions.conformal import Conformal
+from model_name.core.decisions.decision import Costs
 from model_name.core.metrics import Scores, score_all
 from model_name.core.models import AutoModel, Model, ModelConfig
-from model_name.core.models.kinds import sentence
+from model_name.core.models.model_kinds import sentence
 from model_name.core.schemas import Outputs
 from model_name.core.versions import Ref
 from model_name.errors import ConfigError
 from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
 from model_name.jobs.base import FIT_SECONDS, SHOWN_HASH, Job, Parts, Result, loggable
-from model_name.jobs.exports import export_bundle, stamp
-from model_name.jobs.fits import Fitter, Learnt
 from model_name.jobs.searches import TUNING_RUN, log_search
-from model_name.jobs.shrinking import Export
 from model_name.serving.bundle import MANIFEST, Bundle
-from model_name.utils.automl import AutoSearcher
+from model_name.training.compression import Export
+from model_name.training.export import export_bundle, stamp
+from model_name.training.trainer import Fitter, Learnt
+from model_name.utils.search.automl import AutoSearcher
+from model_name.utils.search.trials import SearchResult
 from model_name.utils.signers import SchemaSigner, SignerKind
-from model_name.utils.trials import SearchResult
 
 
 class TrainingResult(Result):
@@ -199,7 +199,7 @@ class TrainingJob(Job):
 
     def _learn(self, model: Model, train: pd.DataFrame, earlier: Version | None) -> Learnt:
         fitter = Fitter(self.schema_, self.split_by, self.interval, self.costs, self.calibration, self.export)
-        checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{frames.fingerprint(train)[:SHOWN_HASH]}"
+        checkpoints = Path(self.build) / "checkpoints" / f"{self.name}-{dataframes.fingerprint(train)[:SHOWN_HASH]}"
         return fitter.learn(model, train, checkpoints, self.registry.load(earlier.version) if earlier else None)
 
     def _scores(self, parts: Parts, outputs: Outputs) -> Scores:

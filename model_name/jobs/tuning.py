@@ -13,8 +13,8 @@ from model_name.errors import ConfigError
 from model_name.io.progress import progress
 from model_name.jobs.base import Job, Result
 from model_name.jobs.searches import log_search
-from model_name.utils.automl import AutoSearcher
-from model_name.utils.ray_search import RaySearcher
+from model_name.utils.search.automl import AutoSearcher
+from model_name.utils.search.ray_search import RaySearcher
 from model_name.utils.searchers import GridSearcher, OptunaSearcher
 
 

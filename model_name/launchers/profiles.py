@@ -5,7 +5,7 @@ from math import floor
 
 from pydantic import Field
 
-from model_name.core.documents import Frozen, Many
+from model_name.core.schemas.strict_models import Frozen, Many
 from model_name.errors import ConfigError
 from model_name.io.configs import read_document
 

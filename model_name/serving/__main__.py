@@ -5,10 +5,10 @@ MODEL_NAME_TOKEN is the bearer token that clients must show, MODEL_NAME_LOG_KEY 
 sensitive values in the prediction log.
 """
 
-from model_name.serving import slim
+from model_name.serving.runtime import kserve_imports
 
 if __name__ == "__main__":
-    slim.slim_down()
+    kserve_imports.slim_down()
 
 import sys
 from argparse import Namespace
@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from model_name.serving import logs
-from model_name.serving.assembly import run
-from model_name.serving.batching import Batcher
+from model_name.serving.arguments import MODELS, address_of, limits_of, log_of, make_parser, run_main
+from model_name.serving.batching.batcher import Batcher
+from model_name.serving.batching.observer import Watcher
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.options import MODELS, address_of, limits_of, log_of, make_parser, run_main
-from model_name.serving.telemetry import Telemetry
-from model_name.serving.watching import Watcher
+from model_name.serving.runtime import log_config
+from model_name.serving.server_metrics import Telemetry
+from model_name.serving.startup import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def serve(args: Namespace) -> None:
         DataError: The bundle is broken.
     """
     address_of(args)
-    logs.configure(args)
+    log_config.configure(args)
     load = partial(load_plane, threads=args.forward_threads)
     plane = load(args.bundle)
     telemetry = Telemetry(args.slot)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pydantic import ValidationError
 
-from model_name.core.decisions import Decision
-from model_name.core.documents import Frozen, Many
-from model_name.core.features import Features, Matrix
+from model_name.core.decisions.decision import Decision
+from model_name.core.features.transforms import Features, Matrix
 from model_name.core.schemas import TableSchema
+from model_name.core.schemas.strict_models import Frozen, Many
 from model_name.errors import DataError, NotFoundError, StorageError
 
 GRAPH = "model.onnx"

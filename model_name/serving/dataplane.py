@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.acceptance import Acceptance, Values
-from model_name.core.columns import Columns, Problems, decode_column
-from model_name.core.features import Matrix
+from model_name.core.features.transforms import Matrix
 from model_name.core.schemas import Outputs, TableSchema
+from model_name.core.schemas.columns import Columns, Problems, decode_column
+from model_name.core.schemas.fast_validation import Acceptance, Values
 from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
-from model_name.serving.usual import UsualBodies
+from model_name.serving.protocols.fast_json import UsualBodies
 
 CHUNK_ROWS = 2048  # of a forward pass; more only needs more memory, which ONNX Runtime keeps
 

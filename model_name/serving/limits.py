@@ -3,7 +3,7 @@
 import numpy as np
 from pydantic import PositiveInt
 
-from model_name.core.documents import Duration, Frozen
+from model_name.core.schemas.strict_models import Duration, Frozen
 from model_name.errors import DataError, TooLargeError
 from model_name.serving.dataplane import Table
 

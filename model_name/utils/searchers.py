@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pandas as pd
 from pydantic import Field
 
-from model_name.core import frames
-from model_name.core.documents import Duration, Frozen
+from model_name.core import dataframes
 from model_name.core.metrics import Metric
 from model_name.core.models import Model
 from model_name.core.schemas import TableSchema
+from model_name.core.schemas.strict_models import Duration, Frozen
 from model_name.errors import ConfigError, DataError
-from model_name.utils.journals import JOURNAL_FORMAT, Journal
-from model_name.utils.spaces import Choice, Params, Range, Space, own_params, require_fit
+from model_name.utils.search.spaces import Choice, Params, Range, Space, own_params, require_fit
+from model_name.utils.search.trial_journal import JOURNAL_FORMAT, Journal
+from model_name.utils.search.trials import Bench, SearchResult, Trial, best_of
 from model_name.utils.splitters import Splitter
-from model_name.utils.trials import Bench, SearchResult, Trial, best_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -119,7 +119,7 @@ class Searcher(Frozen, ABC):
             bench.model.model_dump_json(),
             bench.schema.model_dump_json(),
             bench.metric.name,
-            frames.fingerprint(bench.table),
+            dataframes.fingerprint(bench.table),
             splitter.model_dump_json(),
         )
         return sha256("\n".join(parts).encode()).hexdigest()

@@ -8,9 +8,9 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
-from model_name.core.columns import Column
-from model_name.core.documents import Frozen
 from model_name.core.schemas import TableSchema
+from model_name.core.schemas.columns import Column
+from model_name.core.schemas.strict_models import Frozen
 
 TYPES = {"numeric": DataType.double, "category": DataType.string, "datetime": DataType.datetime}
 

@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from model_name.core.documents import Frozen
 from model_name.core.schemas import TableSchema
+from model_name.core.schemas.strict_models import Frozen
 from model_name.errors import ConfigError, DataError
 
 Rows = NDArray[np.int64]

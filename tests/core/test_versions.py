@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from model_name.core import frames
+from model_name.core import dataframes
 from model_name.core.models import BoostedTrees, ConstantModel
 from model_name.core.versions import Recipe, Semver, next_semver
 
@@ -70,7 +70,7 @@ def recipe_of(make_schema, make_table):
 
     def make(model, task="regression", seed=0, rows=240, schema=None, **columns):
         schema = schema or make_schema(task)
-        table = frames.check(make_table(task, seed=seed, rows=rows).assign(**columns), schema).frame
+        table = dataframes.check(make_table(task, seed=seed, rows=rows).assign(**columns), schema).frame
         return Recipe.of(model.fit(schema, table))
 
     return make

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from brokers.cluster import Cluster
+from local_kafka.cluster import Cluster
 from model_name.errors import StorageError
-from tests.flats import make_bundle
-from tests.fleets import SESSION_SECONDS, TRANSACTION_SECONDS, Fleet, some
-from tests.kafkas import require_kafka
+from tests.support.flat_tables import make_bundle
+from tests.support.kafka_cluster import require_kafka
+from tests.support.worker_processes import SESSION_SECONDS, TRANSACTION_SECONDS, Fleet, some
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-SLOW = Path(__file__).parents[1] / "slowworker.py"
+SLOW = Path(__file__).parents[1] / "support/slow_worker.py"
 KILLS = 50
 REBALANCES = 20
 OUTAGES = 10

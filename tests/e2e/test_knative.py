@@ -24,8 +24,8 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from tests.flats import ROWS, make_bundle
-from tests.servers import Server, launch
+from tests.support.flat_tables import ROWS, make_bundle
+from tests.support.server_processes import Server, launch
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_name.core import frames
+from model_name.core import dataframes
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, DataError, NotFoundError, PreemptedError, StorageError
 from model_name.io.datasets import CsvReader, ParquetReader, ParquetWriter, reader_for, replacing, storage_error
@@ -108,10 +108,10 @@ def test_the_schema_tells_a_text_format_its_types(workplace, make_schema, make_t
     write(f"{workplace}/t.parquet", table)
     write(f"{workplace}/t.csv", table)
     # when both are read and checked, then they are the same table
-    read = [frames.check(reader_for(f"t.{end}").read(schema), schema).frame for end in ("parquet", "csv")]
+    read = [dataframes.check(reader_for(f"t.{end}").read(schema), schema).frame for end in ("parquet", "csv")]
     pd.testing.assert_frame_equal(*read)
     # and so they are up to a limit
-    some = [frames.check(reader_for(f"t.{end}", 50).read(schema), schema).frame for end in ("parquet", "csv")]
+    some = [dataframes.check(reader_for(f"t.{end}", 50).read(schema), schema).frame for end in ("parquet", "csv")]
     pd.testing.assert_frame_equal(*some)
 
 

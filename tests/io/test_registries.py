@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import model_name
-from model_name.core import frames
+from model_name.core import dataframes
 from model_name.core.models import AutoModel, BoostedTrees, ConstantModel
 from model_name.core.versions import SEMVER
 from model_name.errors import DataError, NotFoundError
@@ -48,7 +48,7 @@ def registry(workplace, shelf):
 def fit(make_schema, make_table, task, *, kind=BoostedTrees, rows=120, schema=None, **params):
     schema = schema or make_schema(task)
     params = params or ({"max_iter": 4, "min_samples_leaf": 5} if kind is BoostedTrees else {})
-    return kind(**params).fit(schema, frames.check(make_table(task, rows=rows), schema).frame)
+    return kind(**params).fit(schema, dataframes.check(make_table(task, rows=rows), schema).frame)
 
 
 def save(service, model, signer=None, name=NAME):
@@ -56,7 +56,7 @@ def save(service, model, signer=None, name=NAME):
     schema = model.schema_
     raw = {"size": 1, "gap": None, "group": "a", "mark": None, "flag": True, "maybe": None, "moment": "2024-01-01"}
     raw = {key: [value] * 2 for key, value in raw.items() if key in schema.inputs}
-    sample = frames.from_columns(schema.check_request(raw), schema)
+    sample = dataframes.from_columns(schema.check_request(raw), schema)
     with service.run("train", experiment=name) as run:
         uri = Registry(name).save(model, (signer or SchemaSigner()).sign(schema, sample, model.predict(sample)), sample)
         mlflow.log_text("words", "bundle/words.txt")

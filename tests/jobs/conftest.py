@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from mlflow.entities import Param, Run, RunData, RunInfo
 
-from model_name.core import frames
+from model_name.core import dataframes
 from model_name.core.models import Model
 from model_name.core.versions import Recipe
 from model_name.io.registries import Version
 from model_name.jobs.explanations import ExplanationResult, feature_values
-from model_name.jobs.exports import export_bundle, stamp
 from model_name.jobs.inference import InferenceJob
-from model_name.jobs.reporting.records import Detail, Findings, evaluation_of
+from model_name.reports.artifacts import Detail, Findings, evaluation_of
 from model_name.serving.bundle import read_manifest
+from model_name.training.export import export_bundle, stamp
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def bundle_of(
     def bundle(task: str) -> Path:
         if task not in made:
             folder = tmp_path_factory.mktemp(f"bundle-{task}")
-            table = frames.check(make_table(task), make_schema(task)).frame
+            table = dataframes.check(make_table(task), make_schema(task)).frame
             made[task] = export(fitted("BoostedTrees", task), folder, table)
         return made[task]
 
@@ -127,7 +127,7 @@ def findings_of(
 
     def findings(task: str, semver: str = "1.2.0", params: dict[str, str] | None = None, **changes: Any) -> Findings:
         model = fitted("BoostedTrees", task)
-        table = frames.check(make_table(task), make_schema(task)).frame[-40:]
+        table = dataframes.check(make_table(task), make_schema(task)).frame[-40:]
         explained = model.explain(table)
         text = evaluation_text(task, semver=semver, **changes)
         number = evaluation_of(text).version

@@ -8,13 +8,13 @@ import mlflow
 import pytest
 
 from model_name.errors import ConfigError
-from model_name.jobs.components import configured
-from model_name.jobs.reporting.records import search_of
+from model_name.reports.artifacts import search_of
+from model_name.runner import configured
 from model_name.scripts import main
 from model_name.settings import load_job, load_raw
-from model_name.utils.benches import AutoBench
+from model_name.utils.search.objective import AutoBench
 from pipelines.__main__ import main as pipelines
-from tests import factories
+from tests.support import projects
 
 SEARCHER = {"kinds": ["BoostedTrees", "LinearModel"], "max_trials": 3, "folds": 2}
 TRAINING = {"KIND": "TrainingJob", "model": {"KIND": "AutoModel"}, "searcher": SEARCHER}
@@ -22,9 +22,9 @@ TUNING = {"KIND": "TuningJob", "model": {"KIND": "AutoModel"}, "searcher": SEARC
 
 
 def project(folder):
-    confs = factories.project(folder)
-    factories.write(confs / "training.yaml", {"job": TRAINING})
-    factories.write(confs / "tuning.yaml", {"job": TUNING})
+    confs = projects.project(folder)
+    projects.write(confs / "training.yaml", {"job": TRAINING})
+    projects.write(confs / "tuning.yaml", {"job": TUNING})
     return confs
 
 
@@ -140,8 +140,8 @@ def test_a_step_takes_over_what_the_step_before_it_hands_on(tmp_path):
     ],
 )
 def test_a_searcher_that_does_not_fit_the_model_is_refused(tmp_path, job, words):
-    confs = factories.project(tmp_path)
-    factories.write(confs / "tuning.yaml", {"job": {"KIND": "TuningJob"} | job})
+    confs = projects.project(tmp_path)
+    projects.write(confs / "tuning.yaml", {"job": {"KIND": "TuningJob"} | job})
     with pytest.raises(ConfigError, match=words):
         run(confs, "tuning")
 

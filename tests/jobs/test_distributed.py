@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import factories
+from tests.support import projects
 
 ROOT = Path(__file__).parents[2]
 # Without dropout, whose draws differ between processes, several processes take the very steps of one.
@@ -39,9 +39,9 @@ def start(folder: Path, *command: str) -> subprocess.CompletedProcess:
 
 
 def write_training(folder: Path, **model: object) -> str:
-    confs = factories.project(folder)
+    confs = projects.project(folder)
     plugins = {"plugins": ["broken"]} if model else {}
-    factories.write(confs / "training.yaml", {"job": {"KIND": "TrainingJob", "model": NETWORK | model} | plugins})
+    projects.write(confs / "training.yaml", {"job": {"KIND": "TrainingJob", "model": NETWORK | model} | plugins})
     return str(confs / "training.yaml")
 
 

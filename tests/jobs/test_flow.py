@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model_name.io.audits import AuditTrail
-from model_name.jobs.reporting.records import search_of
+from model_name.io.audit import AuditTrail
+from model_name.reports.artifacts import search_of
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.settings import load_job
-from tests import factories
+from tests.support import projects
 
 STEPS = ("preparation", "training", "evaluations", "explanations", "promotion", "reports")
 
@@ -27,7 +27,7 @@ def run(confs, step, *sets):
 @pytest.fixture(scope="module", params=["regression", "binary", "multiclass"])
 def flow(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    confs = factories.project(folder, request.param)
+    confs = projects.project(folder, request.param)
     results = {step: run(confs, step) for step in STEPS}
     return SimpleNamespace(task=request.param, folder=folder, confs=confs, **results)
 
@@ -40,12 +40,12 @@ def test_preparation_keeps_every_row_of_a_good_table(flow):
 def test_training_registers_the_first_version_with_its_scores(flow):
     assert (flow.training.version, flow.training.semver, flow.training.kind) == ("1", "1.0.0", "BoostedTrees")
     assert flow.training.test_rows == 120
-    assert set(flow.training.metrics) == {metric["name"] for metric in factories.METRICS[flow.task]}
+    assert set(flow.training.metrics) == {metric["name"] for metric in projects.METRICS[flow.task]}
 
 
 def test_the_bundle_answers_like_the_registered_model(flow):
     # Given rows that training has not seen
-    rows = factories.table(flow.task, seed=9).drop(columns="amount").head(50)
+    rows = projects.table(flow.task, seed=9).drop(columns="amount").head(50)
     # When both are asked
     job = load_job([flow.confs / "training.yaml"])
     with job:
@@ -113,7 +113,7 @@ def test_the_run_holds_everything_about_the_version(flow):
 def history(tmp_path_factory):
     """One champion, and then a version that is worse."""
     folder = tmp_path_factory.mktemp("history")
-    confs = factories.project(folder, metrics=[{"name": "rmse"}])
+    confs = projects.project(folder, metrics=[{"name": "rmse"}])
     for step in ("training", "evaluations", "promotion"):
         run(confs, step)
     worse = run(confs, "training", "job.model={KIND: BoostedTrees, max_iter: 1}")
@@ -172,14 +172,14 @@ def test_forcing_promotes_remembers_the_one_before_and_says_so(tmp_path_factory,
 
 
 def test_the_same_recipe_on_the_same_rows_is_a_patch_with_equal_scores(tmp_path):
-    confs = factories.project(tmp_path)
+    confs = projects.project(tmp_path)
     first, second = run(confs, "training"), run(confs, "training")
     assert (first.semver, second.semver) == ("1.0.0", "1.0.1")
     assert first.metrics == second.metrics
 
 
 def test_tuning_finds_parameters_that_training_takes(tmp_path):
-    confs = factories.project(tmp_path)
+    confs = projects.project(tmp_path)
     found = run(confs, "tuning")
     trained = run(confs, "training", f"job.params={json.dumps(found.params)}")
     assert found.trials == 3
@@ -194,7 +194,7 @@ def test_tuning_finds_parameters_that_training_takes(tmp_path):
 
 def test_a_version_whose_files_cannot_be_stored_is_withdrawn(tmp_path, monkeypatch):
     # Given a build folder that is a file, so that the bundle cannot be put there
-    confs = factories.project(tmp_path)
+    confs = projects.project(tmp_path)
     (tmp_path / "build").write_text("in the way")
     # When training runs
     with pytest.raises(OSError, match="build"):
@@ -206,14 +206,14 @@ def test_a_version_whose_files_cannot_be_stored_is_withdrawn(tmp_path, monkeypat
 
 
 def test_a_champion_of_another_schema_is_told_and_does_not_stop_the_evaluation(tmp_path):
-    confs = factories.project(tmp_path)
+    confs = projects.project(tmp_path)
     for step in ("training", "evaluations", "promotion"):
         run(confs, step)
     # Given a new version that needs no `size`, and a table without it
-    smaller = factories.schema()
+    smaller = projects.schema()
     del smaller["columns"]["size"]
-    factories.write(confs / "schema.yaml", smaller)
-    factories.table().drop(columns="size").to_parquet(tmp_path / "orders.parquet")
+    projects.write(confs / "schema.yaml", smaller)
+    projects.table().drop(columns="size").to_parquet(tmp_path / "orders.parquet")
     trained = run(confs, "training")
     # When it is evaluated
     found = run(confs, "evaluations")
@@ -224,8 +224,8 @@ def test_a_champion_of_another_schema_is_told_and_does_not_stop_the_evaluation(t
 
 def test_a_version_that_learnt_nothing_is_refused_without_any_threshold(tmp_path):
     # Given a target that no column says anything about
-    noise = factories.table().assign(amount=np.random.default_rng(1).normal(0, 1, 600))
-    confs = factories.project(tmp_path, frame=noise, metrics=[{"name": "rmse"}])
+    noise = projects.table().assign(amount=np.random.default_rng(1).normal(0, 1, 600))
+    confs = projects.project(tmp_path, frame=noise, metrics=[{"name": "rmse"}])
     for step in ("training", "evaluations"):
         run(confs, step)
     # When it is put through the gate

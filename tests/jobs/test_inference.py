@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from model_name.core import frames
-from model_name.core.decisions import Decision, PredictionIntervals
+from model_name.core import dataframes
+from model_name.core.decisions.decision import Decision, PredictionIntervals
 from model_name.core.models import model_kinds
 from model_name.errors import ConfigError, DataError, DependencyError, NotFoundError, PreemptedError, StorageError
-from model_name.io.parts import Part
+from model_name.io.partitioned_output import Part
 from model_name.jobs import inference
-from model_name.jobs.exports import export_bundle, stamp
 from model_name.jobs.inference import in_order
 from model_name.serving.bundle import Bundle, read_manifest, write_manifest
+from model_name.training.export import export_bundle, stamp
 
 ROWS = 250  # in parts of 100, 100 and 50
 DEADLINE_SECONDS = 60.0
@@ -94,7 +94,7 @@ def with_value(table, row, **values):
 def test_the_output_is_the_pyfuncs(make_job, make_table, make_schema, fitted, task):
     # Given a table that the model has not seen, target included, and what the pyfunc says of it
     table = make_table(task, rows=ROWS, seed=1)
-    expected = fitted("BoostedTrees", task).predict(frames.check(table, make_schema(task)).frame)
+    expected = fitted("BoostedTrees", task).predict(dataframes.check(table, make_schema(task)).frame)
     # When it is predicted
     result = run(make_job(table, task))
     # Then the key comes back in its order with the same answers
@@ -677,7 +677,7 @@ def told(make_schema, make_table, workplace):
     columns = make_schema("regression").model_dump(exclude_defaults=True)["columns"]
     schema = make_schema("regression", columns=columns | {"outcome_21h": HISTORY})
     raw = make_table("regression", rows=ROWS, seed=1)
-    train = frames.check(frames.with_histories(raw, schema), schema).frame
+    train = dataframes.check(dataframes.with_histories(raw, schema), schema).frame
     model = model_kinds()["BoostedTrees"](max_iter=8, min_samples_leaf=5).fit(schema, train)
     (workplace / "bundle").mkdir()
     bundle = export_bundle(model, workplace / "bundle", train, train, name="things", run_id="0" * 32, metrics={})
@@ -693,14 +693,14 @@ def test_a_raw_table_is_told_of_its_earlier_rows(make_job, told, out, workplace)
     result = run(make_job(raw, schema=schema, bundle=str(workplace / "bundle")))
     # Then the predictions are those of the table with the column
     assert (result.rows, result.predicted) == (ROWS, ROWS)
-    expected = model.predict(frames.with_histories(raw, schema).drop(columns="outcome"))
+    expected = model.predict(dataframes.with_histories(raw, schema).drop(columns="outcome"))
     found = pd.read_parquet(out).sort_values("code", key=lambda codes: codes.str[3:].astype(int))
     np.testing.assert_allclose(found["prediction"], expected["prediction"], rtol=1e-4)
 
 
 def test_a_table_that_brings_the_column_is_streamed_as_it_is(make_job, told, workplace):
     schema, raw, _ = told
-    table = frames.with_histories(raw, schema).drop(columns="outcome")
+    table = dataframes.with_histories(raw, schema).drop(columns="outcome")
     assert run(make_job(table, schema=schema, bundle=str(workplace / "bundle"))).predicted == ROWS
     assert not (workplace / "build" / "prepared").exists()
 

@@ -9,7 +9,6 @@ import pytest
 from model_name.core.metrics import Metric
 from model_name.jobs.preparation import PreparationResult
 from model_name.jobs.promotion import PromotionResult
-from model_name.jobs.reporting.records import Best, Detail, Difference, Search
 from model_name.jobs.reports import (
     column_rows,
     fold_rows,
@@ -20,7 +19,8 @@ from model_name.jobs.reports import (
     unscored,
     verdict,
 )
-from tests.jobs.pages import Page
+from model_name.reports.artifacts import Best, Detail, Difference, Search
+from tests.support.html_pages import Page
 
 BAD = "<script>alert('&\"')</script>"
 

@@ -11,7 +11,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from model_name.errors import ConfigError
 from model_name.settings import build_job
 from pipelines.compiling import compile_pipeline
-from tests import factories
+from tests.support import projects
 
 
 def compiled(confs, name="training", **options):
@@ -22,7 +22,7 @@ def compiled(confs, name="training", **options):
 
 @pytest.fixture(scope="module")
 def confs(tmp_path_factory):
-    return factories.project(tmp_path_factory.mktemp("compiling"))
+    return projects.project(tmp_path_factory.mktemp("compiling"))
 
 
 def steps(spec):
@@ -52,7 +52,7 @@ def test_training_takes_what_tuning_hands_on(confs):
 
 
 def test_without_a_file_tuning_is_left_out(tmp_path):
-    confs = factories.project(tmp_path)
+    confs = projects.project(tmp_path)
     (confs / "tuning.yaml").unlink()
     assert "tuning" not in steps(compiled(confs)[0])
 
@@ -109,10 +109,10 @@ def test_a_profile_of_gpus_reaches_the_ir(confs):
 )
 def test_trials_of_ray_share_the_gpus_of_the_profile(tmp_path, profile, own, shares):
     # given a search by Ray
-    confs = factories.project(tmp_path)
+    confs = projects.project(tmp_path)
     searcher = {"KIND": "RaySearcher", "space": {"max_iter": [10, 30]}} | own
-    factories.write(confs / "tuning.yaml", {"job": {"model": {"KIND": "BoostedTrees"}, "searcher": searcher}})
-    factories.write(tmp_path / "profile.yaml", profile)
+    projects.write(confs / "tuning.yaml", {"job": {"model": {"KIND": "BoostedTrees"}, "searcher": searcher}})
+    projects.write(tmp_path / "profile.yaml", profile)
     # when the pipeline is compiled for a profile
     spec, _ = compiled(confs, profile=str(tmp_path / "profile.yaml"))
     config = json.loads(steps(spec)["tuning"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])
@@ -142,7 +142,7 @@ def test_only_steps_that_can_go_on_are_retried(confs):
 
 
 def test_a_profile_of_ones_own_comes_from_a_file(confs, tmp_path):
-    factories.write(
+    projects.write(
         tmp_path / "big.yaml", {"image": "mine-python:1", "gpus": 1, "gpu_type": "amd.com/gpu", "memory": "64Gi"}
     )
     spec, _ = compiled(confs, profile=str(tmp_path / "big.yaml"))

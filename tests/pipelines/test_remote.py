@@ -10,7 +10,7 @@ from model_name.errors import ConfigError, DependencyError
 from model_name.io.osvariables import env
 from pipelines import remote
 from pipelines.compiling import compile_pipeline
-from tests import factories
+from tests.support import projects
 
 TOKEN = "let-me-in"
 
@@ -73,7 +73,7 @@ def host(monkeypatch):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    confs = factories.project(tmp_path_factory.mktemp("remote"))
+    confs = projects.project(tmp_path_factory.mktemp("remote"))
     return compile_pipeline("training", str(confs), out=str(confs.parent / "training.yaml"))
 
 

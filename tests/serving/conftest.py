@@ -7,8 +7,8 @@ import pytest
 
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from tests.flats import ROWS, TASKS, VERSION, Row, make_bundle, make_schema, make_table  # noqa: F401
-from tests.servers import Server, StartServer, launch, pytest_runtest_makereport, stop_all  # noqa: F401
+from tests.support.flat_tables import ROWS, TASKS, VERSION, Row, make_bundle, make_schema, make_table  # noqa: F401
+from tests.support.server_processes import Server, StartServer, launch, pytest_runtest_makereport, stop_all  # noqa: F401
 
 
 @pytest.fixture(params=TASKS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model_name.core.decisions import Decision
+from model_name.core.decisions.decision import Decision
 from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.bundle import GRAPH, MANIFEST, Bundle, file_hash
 

@@ -31,13 +31,13 @@ from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRe
 from kserve.inference_client import RESTConfig
 from tritonclient.utils import InferenceServerException
 
-from model_name.core import frames
+from model_name.core import dataframes
 from model_name.core.models import BoostedTrees
-from model_name.jobs.exports import export_bundle
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from tests.serving.clients import DATATYPES, LABELS, METADATA, VERSION, arrays, assert_same, request_of, run, tensors
-from tests.serving.manifests import table_of
+from model_name.training.export import export_bundle
+from tests.support.clients import DATATYPES, LABELS, METADATA, VERSION, arrays, assert_same, request_of, run, tensors
+from tests.support.manifests import table_of
 
 if TYPE_CHECKING:
     from conftest import Row, Server, StartServer
@@ -298,7 +298,7 @@ def ask_triton(servers: dict[str, Server]) -> Callable[[str, list[Row]], dict[st
 
     @cache
     def outcomes(task: str, text: str) -> dict[str, Any]:
-        script = Path(__file__).with_name("triton.py")
+        script = Path(__file__).parents[1] / "support/triton.py"
         command = [sys.executable, str(script), servers[task].grpc_url, task, VERSION]
         result = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
         assert result.returncode == 0, result.stderr
@@ -385,7 +385,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory, start_server: StartServer)
     random = np.random.default_rng(3)
     table = pd.DataFrame(random.uniform(0, 100, (200, 2)), columns=list(columns))
     table["price"] = table["area"] * 3 - table["age"]
-    checked = frames.check(table, schema).frame
+    checked = dataframes.check(table, schema).frame
     model = BoostedTrees(max_iter=5).fit(schema, checked[:150])
     directory = tmp_path_factory.mktemp("numbers")
     export_bundle(model, directory, checked[:150], checked[150:], name="numbers", run_id="0" * 32, metrics={})

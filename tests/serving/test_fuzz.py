@@ -22,9 +22,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.predictionlogs import lines
-from tests.serving.shots import Shot, bomb, shots
-from tests.serving.sockets import Answer, answers, connected, read_all, send
+from tests.support.fuzz_requests import Shot, bomb, shots
+from tests.support.prediction_logs import lines
+from tests.support.sockets import Answer, answers, connected, read_all, send
 
 if TYPE_CHECKING:
     from conftest import Row, Server, StartServer

@@ -17,9 +17,9 @@ import httpx
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
-from model_name.jobs.exports import stamp
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
+from model_name.training.export import stamp
 
 if TYPE_CHECKING:
     from conftest import Row, Server, StartServer

@@ -19,15 +19,15 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 
 from model_name.core.schemas import Outputs
 from model_name.errors import BusyError, ConfigError, DataError
-from model_name.serving.batching import Batcher
+from model_name.serving.arguments import limits_of, make_parser
+from model_name.serving.batching.batcher import Batcher
+from model_name.serving.batching.requests import answer
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.options import limits_of, make_parser
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import V2Request
-from model_name.serving.refusals import AbandonedError, printable, told
-from model_name.serving.requests import answer
-from tests.serving.sockets import answers, exchange, http
+from model_name.serving.request_errors import AbandonedError, printable, told
+from tests.support.sockets import answers, exchange, http
 
 if TYPE_CHECKING:
     from conftest import Row, Server, StartServer

@@ -11,7 +11,7 @@ import pytest
 
 from model_name.serving.__main__ import main
 from model_name.serving.bundle import Bundle
-from tests.serving.clients import (
+from tests.support.clients import (
     post_v1,
 )
 

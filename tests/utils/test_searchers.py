@@ -18,14 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter
 
-from model_name.core.features import Matrix
+from model_name.core.features.transforms import Matrix
 from model_name.core.metrics import Metric
 from model_name.core.models import BoostedTrees, FitContext, Model
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, DataError, StorageError
+from model_name.utils.search.trials import SearchResult, Trial
 from model_name.utils.searchers import GridSearcher, OptunaSearcher, Searcher
 from model_name.utils.splitters import RandomSplitter, TimeSplitter
-from model_name.utils.trials import SearchResult, Trial
 
 ROOT = Path(__file__).parents[2]
 RMSE = Metric(name="rmse")

@@ -2,7 +2,7 @@ import pytest
 from mlflow.types import DataType
 from mlflow.types.schema import AnyType
 
-from model_name.core import frames
+from model_name.core import dataframes
 from model_name.utils.signers import InferSigner, SchemaSigner
 
 OUTPUTS = {
@@ -28,7 +28,7 @@ def columns(schema):
 @pytest.fixture
 def example(fitted, make_schema, make_table, task):
     """The schema, a checked table and what a model answers for it."""
-    checked = frames.check(make_table(task), make_schema(task)).frame
+    checked = dataframes.check(make_table(task), make_schema(task)).frame
     return make_schema(task), checked, fitted("ConstantModel", task).predict(checked)
 
 

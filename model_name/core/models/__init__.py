@@ -1,11 +1,11 @@
 """The model kinds. A new kind subclasses `Model` in a module of its own and names itself by its `KIND`."""
 
-from model_name.core.models.auto import AutoModel
-from model_name.core.models.base import Explanation, FitContext, Model, model_kinds
-from model_name.core.models.kinds import ModelConfig, build_model
+from model_name.core.models.baseline import ConstantModel
+from model_name.core.models.blend import AutoModel
 from model_name.core.models.linear import LinearModel
+from model_name.core.models.model import Explanation, FitContext, Model, model_kinds
+from model_name.core.models.model_kinds import ModelConfig, build_model
 from model_name.core.models.network.tabular import TabularNetwork
-from model_name.core.models.references import ConstantModel
 from model_name.core.models.trees import BoostedTrees, RandomForest
 
 __all__ = [

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from pydantic import Field, PrivateAttr
 
-from model_name.core.features import Feature, Matrix
-from model_name.core.models.base import (
+from model_name.core.features.transforms import Feature, Matrix
+from model_name.core.models.model import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
     OPSET,
@@ -22,7 +22,7 @@ from model_name.core.models.base import (
     Model,
     softmax,
 )
-from model_name.core.models.pieces import SMALLEST, pieces
+from model_name.core.models.piecewise_linear import SMALLEST, pieces
 
 CLIP_DEVIATIONS = 8.0  # beyond which a number is taken for a mistake rather than extrapolated
 MAX_DENSE_CODES = 300  # categories in all, beyond which the indicators are kept as a sparse matrix

@@ -12,8 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
-from model_name.core.features import Matrix
-from model_name.core.models.base import GRAPH_INPUT, GRAPH_OUTPUT, OPSET, Explanation, FitContext, Model, Scale
+from model_name.core.features.transforms import Matrix
+from model_name.core.models.model import GRAPH_INPUT, GRAPH_OUTPUT, OPSET, Explanation, FitContext, Model, Scale
 
 SLICE_ROWS = 4  # that SHAP explains at once: a tenth of a second of a forest
 OURS = {"class_weight", "randomized"}  # that scikit-learn has not, or not for every task

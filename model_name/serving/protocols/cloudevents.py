@@ -16,12 +16,12 @@ import orjson
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
+from model_name.serving.batching.requests import Question, Request
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.protocols import json
+from model_name.serving.protocols import strict_json
 from model_name.serving.protocols.v1 import check_names, predictions, read_instances
-from model_name.serving.requests import Question, Request
 
 STRUCTURED = b"application/cloudevents+json"
 BATCH = b"application/cloudevents-batch"
@@ -75,7 +75,7 @@ class EventRequest(Request):
         """As of `Request`."""
         if self.headers.get(b"content-type", b"").lower().startswith(BATCH):
             raise DataError("batches of events are not taken; send one event a request")
-        event = json.parse(self.body)
+        event = strict_json.parse(self.body)
         body, document, inside = self.body, event, ""
         if self.is_structured:
             (self.attributes, document), inside = read_structured(event), "data"
@@ -83,7 +83,7 @@ class EventRequest(Request):
             self._read_headers()
         if isinstance(document, str | bytes):  # JSON within: the SDK for Python writes data so that are a text
             body, inside = document.encode() if isinstance(document, str) else document, ""
-            document = json.parse(body)
+            document = strict_json.parse(body)
         check_attributes(self.attributes)
         self.id = self.attributes["id"]
         question = read_instances(document, limits)

@@ -9,14 +9,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from model_name.core.acceptance import Values
-from model_name.core.columns import Kind, label_text
 from model_name.core.schemas import Label, Outputs, TableSchema
+from model_name.core.schemas.columns import Kind, label_text
+from model_name.core.schemas.fast_validation import Values
 from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane, Table
 from model_name.serving.limits import Limits
-from model_name.serving.usual import UsualTensor, as_array
+from model_name.serving.protocols.fast_json import UsualTensor, as_array
 
 INTEGERS = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
 NUMBERS = ("FP64", "FP32", "FP16", *INTEGERS)

@@ -5,14 +5,14 @@ from typing import Any
 
 import orjson
 
-from model_name.core.columns import label_text
 from model_name.core.schemas import Outputs
+from model_name.core.schemas.columns import label_text
 from model_name.errors import DataError
+from model_name.serving.batching.requests import Question, Request
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.protocols import json
-from model_name.serving.requests import Question, Request
+from model_name.serving.protocols import strict_json
 
 SHORT = 4096  # bytes; the few rows of shorter bodies are turned into columns sooner together with those of others
 INTERVAL = "interval"
@@ -37,12 +37,12 @@ class V1Request(Request):
 
     def read(self, plane: DataPlane, limits: Limits) -> Question:
         """As of `Request`."""
-        if SHORT <= len(self.body) <= json.LONG and (columns := plane.usual.read(self.body)) is not None:
+        if SHORT <= len(self.body) <= strict_json.LONG and (columns := plane.usual.read(self.body)) is not None:
             rows = len(columns[plane.inputs[0]])
-            if not json.may_have_twice(self.body, keys=1 + rows * len(columns)):
+            if not strict_json.may_have_twice(self.body, keys=1 + rows * len(columns)):
                 limits.check_rows(rows)
                 return Question(table=columns)
-        document = json.parse(self.body)
+        document = strict_json.parse(self.body)
         question = read_instances(document, limits)
         check_names(self.body, document)
         return question
@@ -84,15 +84,15 @@ def check_names(body: bytes, document: Mapping[str, Any], inside: str = "") -> N
     """
     data = document[inside] if inside else document
     keys = len(document) + len(data) * bool(inside) + sum([len(row) for row in data["instances"] if type(row) is dict])
-    found = json.with_twice(body, keys)
+    found = strict_json.with_twice(body, keys)
     if found is None:
         return
     if inside and isinstance(found, dict):
         found = found[inside]
-    if isinstance(found, json.Twice):
+    if isinstance(found, strict_json.Twice):
         raise DataError(f"{found}: comes twice")
     for row, value in enumerate(found["instances"]):
-        if isinstance(value, json.Twice):
+        if isinstance(value, strict_json.Twice):
             raise DataError(
                 f"{value}, row {row}: comes twice" if len(found["instances"]) > 1 else f"{value}: comes twice"
             )

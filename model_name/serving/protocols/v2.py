@@ -9,14 +9,14 @@ import orjson
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
+from model_name.serving.batching.requests import Question, Request
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane, Table
 from model_name.serving.limits import Limits
-from model_name.serving.protocols import json
+from model_name.serving.protocols import strict_json
+from model_name.serving.protocols.fast_json import read_tensors
 from model_name.serving.protocols.tensors import Tensor, read_table, usual_table, write_outputs, write_raw
 from model_name.serving.protocols.v1 import read_level
-from model_name.serving.requests import Question, Request
-from model_name.serving.usual import read_tensors
 
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
@@ -71,7 +71,11 @@ class V2Request(Request):
     def read(self, plane: DataPlane, limits: Limits) -> Question:
         """As of `Request`."""
         check_version(self.version, plane.bundle.manifest, self.name)
-        if self.json_length is None and len(self.body) <= json.LONG and (usual := read_tensors(self.body)) is not None:
+        if (
+            self.json_length is None
+            and len(self.body) <= strict_json.LONG
+            and (usual := read_tensors(self.body)) is not None
+        ):
             table = usual_table(usual.inputs, plane, limits)
             if table is not None:
                 self.id = usual.id or self.id
@@ -83,7 +87,7 @@ class V2Request(Request):
             if self.json_length > len(body):
                 raise DataError(f"the body is malformed: its JSON is to have {self.json_length} of {len(body)} bytes")
             body, tail = body[: self.json_length], memoryview(body)[self.json_length :]
-        document = _object(json.parse(body), "the body")
+        document = _object(strict_json.parse(body), "the body")
         self.id = _read_id(document, self.id)
         limits.check_id(self.id)
         parameters = _parameters(document, "the body")

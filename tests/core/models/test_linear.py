@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from model_name.core import frames
-from model_name.core.features import Code, DatePart, Number
+from model_name.core import dataframes
+from model_name.core.features.transforms import Code, DatePart, Number
 from model_name.core.models import LinearModel
 from model_name.core.models.linear import CLIP_DEVIATIONS, Encoder
 from model_name.core.schemas import TableSchema
@@ -25,7 +25,7 @@ def plain(task="regression", rows=400, categories=3, **columns):
     target = signal if task == "regression" else np.where(noisy > np.median(noisy), "yes", "no")
     table = {"x": x, "g": np.array([f"c{code}" for code in codes], dtype=object), "y": target} | columns
     schema = TableSchema.model_validate(raw)
-    return schema, frames.check(pd.DataFrame(table), schema).frame
+    return schema, dataframes.check(pd.DataFrame(table), schema).frame
 
 
 def test_a_straight_line_is_found():

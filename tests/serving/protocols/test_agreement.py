@@ -12,19 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
-from model_name.core.acceptance import Acceptance
 from model_name.core.schemas import TableSchema
+from model_name.core.schemas.fast_validation import Acceptance
 from model_name.errors import DataError, ModelNameError
+from model_name.serving.batching.requests import Request, answer
 from model_name.serving.dataplane import DataPlane
+from model_name.serving.grpc.servicer import RpcRequest
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.cloudevents import EventRequest
-from model_name.serving.protocols.rpc import RpcRequest
 from model_name.serving.protocols.tensors import DATATYPES, write_raw
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import BinaryBody, V2Request
-from model_name.serving.requests import Request, answer
-from tests.serving.manifests import COLUMNS, EXAMPLE, manifest_of, plane_of, table_of
-from tests.serving.shots import ANYTHING, in_json, raw_tensors, row, spoilt, tensor_of
+from tests.support.fuzz_requests import ANYTHING, in_json, raw_tensors, row, spoilt, tensor_of
+from tests.support.manifests import COLUMNS, EXAMPLE, manifest_of, plane_of, table_of
 
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 TASKS = ("regression", "binary", "multiclass")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from model_name.errors import DataError
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.protocols.cloudevents import EventReply, EventRequest, encoded, is_event
-from tests.serving.asking import ask
-from tests.serving.manifests import EXAMPLE, manifest_of, plane_of, table_of
+from tests.support.in_process_requests import ask
+from tests.support.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
 if TYPE_CHECKING:
     from conftest import Row, Server

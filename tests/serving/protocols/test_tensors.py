@@ -13,12 +13,12 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from model_name.errors import DataError, TooLargeError
 from model_name.serving.bundle import FEATURES, Bundle
 from model_name.serving.dataplane import DataPlane
+from model_name.serving.grpc.servicer import RpcRequest
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.rpc import RpcRequest
 from model_name.serving.protocols.tensors import CONTENTS, DTYPES, Tensor, label_datatype, metadata, write_raw
 from model_name.serving.protocols.v2 import V2Request
-from tests.serving.asking import ask, ask_v2
-from tests.serving.manifests import COLUMNS, manifest_of, table_of
+from tests.support.in_process_requests import ask, ask_v2
+from tests.support.manifests import COLUMNS, manifest_of, table_of
 
 Rows = Sequence[Sequence[Any]]
 Sender = Callable[[DataPlane, str, Rows], list[Any]]
@@ -240,7 +240,7 @@ def test_the_one_column_of_a_table_may_have_its_own_name_or_another(name: str, v
 def test_a_matrix_that_does_not_fit_is_refused(
     plane: DataPlane, datatype: str, rows: Rows, reason: str, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.serving.asking.Limits", lambda: LIMITS)
+    monkeypatch.setattr("tests.support.in_process_requests.Limits", lambda: LIMITS)
     with pytest.raises((DataError, TooLargeError), match=reason):
         send(plane, datatype, rows)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from model_name.serving.dataplane import DataPlane
-from tests.serving.clients import (
+from tests.support.clients import (
     post_v1,
 )
-from tests.serving.refused import BAD_VALUES
+from tests.support.error_cases import BAD_VALUES
 
 if TYPE_CHECKING:
     from conftest import Row, Server

@@ -10,7 +10,7 @@ from kserve import InferResponse
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.serving.dataplane import DataPlane
-from tests.serving.clients import (
+from tests.support.clients import (
     LABELS,
     METADATA,
     VERSION,
@@ -24,7 +24,7 @@ from tests.serving.clients import (
     run,
     tensors,
 )
-from tests.serving.refused import BAD_TENSORS, BAD_VALUES
+from tests.support.error_cases import BAD_TENSORS, BAD_VALUES
 
 if TYPE_CHECKING:
     from conftest import Row, Server

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model_name.core.features import Feature, Matrix
-from model_name.core.models.network.settings import NetworkSettings
-from model_name.core.models.pieces import SMALLEST, pieces
+from model_name.core.features.transforms import Feature, Matrix
+from model_name.core.models.network.hyperparameters import NetworkSettings
+from model_name.core.models.piecewise_linear import SMALLEST, pieces
 
 CLIP_DEVIATIONS = 5.0  # standard deviations from the mean that a number is clipped at
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model_name.core.models.network.modules import Heads, Network, SharedLinear
+from model_name.core.models.network.network import Heads, Network, SharedLinear
 
 
 def pruned(network: Network, kept: int) -> Network:

@@ -12,13 +12,13 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
-from model_name.core.features import Matrix
-from model_name.core.models.base import Explanation, FitContext
-from model_name.core.models.network.settings import NetworkSettings
+from model_name.core.features.transforms import Matrix
+from model_name.core.models.model import Explanation, FitContext
+from model_name.core.models.network.hyperparameters import NetworkSettings
 from model_name.errors import ConfigError
 
 if TYPE_CHECKING:
-    from model_name.core.models.network.modules import Network
+    from model_name.core.models.network.network import Network
 
 CHECKPOINT_FORMAT = 2  # to be raised when a change here or in the modules makes older checkpoints mean something else
 
@@ -55,19 +55,19 @@ class TabularNetwork(NetworkSettings):
             PreemptedError: A SIGTERM came; the next fit with the same checkpoints goes on.
             ConfigError: The hyperparameters make it diverge, or do not fit the task.
         """
-        from model_name.core.models.network import training
+        from model_name.core.models.network import lightning_trainer
 
         self._require_classes()
         learning, validating = self._split(len(matrix), has_time_order=context.has_time_order)
-        with training.repeatable(self.random_state, self.threads):
+        with lightning_trainer.repeatable(self.random_state, self.threads):
             network = self._build(matrix[learning], targets[learning])
             if context.warm_start is not None:
                 # The earlier encoder and the earlier scale of the target with them: weights mean nothing without.
                 network.load_state_dict(context.warm_start.get_internal_model().state_dict())
-            self._network = training.train(
+            self._network = lightning_trainer.train(
                 network,
-                training.tensors(network, matrix[learning], targets[learning]),
-                training.tensors(network, matrix[validating], targets[validating]),
+                lightning_trainer.tensors(network, matrix[learning], targets[learning]),
+                lightning_trainer.tensors(network, matrix[validating], targets[validating]),
                 settings=self,
                 context=context,
                 fingerprint=self._fingerprint(matrix, targets, context),
@@ -80,7 +80,7 @@ class TabularNetwork(NetworkSettings):
 
     def to_onnx(self) -> onnx.ModelProto:
         """As of `Model`; scaling, clipping, embeddings and the un-scaling of the target are in the graph."""
-        from model_name.core.models.network.exporting import to_onnx
+        from model_name.core.models.network.onnx_export import to_onnx
 
         return to_onnx(self.get_internal_model(), len(self.features.columns))
 
@@ -92,7 +92,7 @@ class TabularNetwork(NetworkSettings):
         """
         import torch
 
-        from model_name.core.models.network.explaining import completed, contributions
+        from model_name.core.models.network.expected_gradients import completed, contributions
 
         network = self.get_internal_model()
         rows, background = (
@@ -145,7 +145,7 @@ class TabularNetwork(NetworkSettings):
 
     def _build(self, matrix: Matrix, targets: NDArray[Any]) -> "Network":
         from model_name.core.models.network.encoder import Encoder
-        from model_name.core.models.network.modules import Network
+        from model_name.core.models.network.network import Network
 
         encoder = Encoder(self.features.columns, matrix, self)
         return Network(encoder, self, classes=len(self.classes), targets=targets)

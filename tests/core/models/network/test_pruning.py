@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from model_name.core.columns import Column
 from model_name.core.models import ConstantModel, TabularNetwork
 from model_name.core.models.network.pruning import norm_in, norm_out
 from model_name.core.schemas import TableSchema, Target
+from model_name.core.schemas.columns import Column
 from model_name.errors import ConfigError, NotFittedError
 
 SCHEMA = TableSchema(

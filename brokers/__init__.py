@@ -1,1 +1,0 @@
-"""A real Apache Kafka without containers, for tests, benchmarks and first steps: `python -m brokers up`."""

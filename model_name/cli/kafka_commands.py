@@ -1,0 +1,238 @@
+"""`model-name kafka ...`. Everything heavy is imported by the command that needs it."""
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
+from typing import Annotated, Literal
+
+import typer
+
+from model_name.cli.job_runs import run_job
+from model_name.cli.options import AsJson, Sets
+from model_name.errors import ConfigError, DataError
+
+app = typer.Typer(
+    name="kafka",
+    help="Predict from one topic of Kafka to another, exactly once, and look after it.",
+    no_args_is_help=True,
+)
+
+Input = Annotated[str, typer.Option("--input", metavar="TOPIC", help="Of the records.")]
+Output = Annotated[str, typer.Option(metavar="TOPIC", help="Of the results.")]
+DeadLetter = Annotated[str, typer.Option(metavar="TOPIC", help="Of the records without a result.")]
+Group = Annotated[str, typer.Option(metavar="NAME", help="The workers that share the input.")]
+Servers = Annotated[str, typer.Option("--bootstrap-servers", metavar="HOST:PORT", help="Several separated by commas.")]
+
+
+@app.command()
+def run(
+    confs: Annotated[
+        list[str], typer.Argument(metavar="[CONF...]", help="Config files of KIND KafkaInferenceJob; options win.")
+    ] = [],  # noqa: B006
+    bundle: Annotated[str, typer.Option(help="The bundle's folder, or any fsspec URL of it.")] = "",
+    bootstrap_servers: Servers = "",
+    input_: Input = "",
+    output: Output = "",
+    dead_letter: DeadLetter = "",
+    group: Group = "",
+    delivery: Annotated[str, typer.Option(help="exactly_once; at_least_once for brokers without transactions.")] = "",
+    http_port: Annotated[str, typer.Option(help="Of probes and metrics, 8082 by default; 0 for none.")] = "",
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Answer the records of a topic until SIGTERM; `--set job.KEY=VALUE` sets what has no option of its own."""
+    given = {
+        "bundle": bundle,
+        "bootstrap_servers": bootstrap_servers,
+        "input": input_,
+        "output": output,
+        "dead_letter": dead_letter,
+        "group": group,
+        "delivery": delivery,
+        "http_port": http_port,
+    }
+    pairs = [*sets, *(f"job.{name}={value}" for name, value in given.items() if value)]
+    if confs:
+        from model_name.kafka.worker.config_files import KIND
+        from model_name.settings import load_job
+
+        job = load_job(confs, pairs)
+        if job.KIND != KIND:
+            raise ConfigError(f"{confs[-1]}: is a {job.KIND}", hint=f"`model-name run` runs it; here belongs a {KIND}")
+        run_job(job, as_json=as_json)
+        return
+    from model_name.io.console import show
+    from model_name.io.services import LoggerService
+    from model_name.kafka.worker.config_files import read_settings
+    from model_name.kafka.worker.startup import work
+
+    settings = read_settings(pairs)
+    LoggerService().start()
+    show("The worker has stopped", asdict(work(settings)), as_json=as_json)
+
+
+@app.command()
+def verify(
+    bootstrap_servers: Servers,
+    input_: Input,
+    output: Output,
+    dead_letter: DeadLetter,
+    group: Annotated[
+        str, typer.Option(metavar="NAME", help="What the workers have not committed is waiting; else it is lost.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Hold the topics against each other: one answer a record, in order; exits with 4 where that is not so."""
+    from model_name.io.console import show
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.kafka.client import Connection
+    from model_name.kafka.tools.verify import verify as verify_topics
+
+    LoggerService().start()
+    with progress("verify") as report:
+        verdict = verify_topics(
+            Connection(bootstrap_servers),
+            input_=input_,
+            output=output,
+            dead_letter=dead_letter,
+            group=group or None,
+            report=report,
+        )
+    found = verdict.model_dump(mode="json")
+    if not as_json:
+        found = {name: [of["count"], *of["examples"]] if isinstance(of, dict) else of for name, of in found.items()}
+    show(f"{input_} in {output}", found | {"is_clean": verdict.is_clean}, as_json=as_json)
+    if not verdict.is_clean:
+        raise DataError(f"{input_}: {verdict.words}", hint="the examples say where they lie: model-name kafka consume")
+
+
+@app.command()
+def replay(
+    bootstrap_servers: Servers,
+    dead_letter: DeadLetter,
+    group: Annotated[str, typer.Option(metavar="NAME", help="The workers'; NAME-replay notes what was sent.")],
+    to: Annotated[str, typer.Option(metavar="TOPIC", help="Instead of the topics they came from.")] = "",
+    kind: Annotated[str, typer.Option(help="Only of this kind of error, e.g. DataError.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Only where the reason contains it.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them, and send nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters back to be predicted, each once; what is passed over can be replayed later."""
+    from model_name.io.console import show
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.io.signals import stopping
+    from model_name.kafka.client import Connection
+    from model_name.kafka.tools.replay import Filter
+    from model_name.kafka.tools.replay import replay as replay_letters
+
+    LoggerService().start()
+    with stopping() as stop, progress("replay") as report:
+        replayed = replay_letters(
+            Connection(bootstrap_servers),
+            dead_letter=dead_letter,
+            group=group,
+            to=to,
+            only=Filter(kind=kind, reason=reason),
+            is_dry=dry_run,
+            stop=stop,
+            report=report,
+        )
+    found = replayed.model_dump(mode="json")
+    if dry_run and not as_json:
+        found = {"would_be_sent": found.pop("sent"), **found}
+    show(f"{dead_letter}, {'a dry run' if dry_run else 'replayed'}", found, as_json=as_json)
+    if stop.exit_code:
+        raise typer.Exit(stop.exit_code)
+
+
+@app.command()
+def produce(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A Parquet or CSV file, or any fsspec URL of one.")],
+    bootstrap_servers: Servers,
+    topic: Annotated[str, typer.Option(metavar="TOPIC", help="Where to.")],
+    rate: Annotated[float, typer.Option(min=0, help="Records per second; 0 for as many as it can.")] = 0,
+    rows: Annotated[int, typer.Option(min=0, help="Only the first; 0 for all.")] = 0,
+    key: Annotated[str, typer.Option(metavar="COLUMN", help="Its value is the record's key, too.")] = "",
+    bundle: Annotated[str, typer.Option(metavar="DIR", help="Send what this bundle takes, histories included.")] = "",
+    drop: Annotated[
+        list[str], typer.Option(metavar="COLUMN", help="Not sent, such as the target; may be repeated.")
+    ] = [],  # noqa: B006
+    event: Annotated[bool, typer.Option("--event", help="As CloudEvents in binary mode.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send the rows of a table, each as a JSON object."""
+    from model_name.io.console import show
+    from model_name.io.datasets import reader_for
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.io.signals import stopping
+    from model_name.io.storage import fetch
+    from model_name.kafka.client import Connection
+    from model_name.kafka.tools.produce import produce as produce_rows
+    from model_name.kafka.tools.produce import requests_of
+    from model_name.serving.bundle import read_manifest
+
+    LoggerService().start()
+    connection, reader = Connection(bootstrap_servers), reader_for(table, limit=rows or None)
+    with stopping() as stop, progress("produce") as report, TemporaryDirectory() as folder:
+        if bundle:
+            schema = read_manifest(Path(fetch(bundle))).table
+            reader = requests_of(reader, schema, Path(folder) / f"{PurePath(table).stem}.parquet")
+        produced = produce_rows(
+            connection,
+            reader,
+            topic=topic,
+            key=key,
+            drop={*drop},
+            rate=rate or None,
+            as_events=event,
+            stop=stop,
+            report=report,
+        )
+    show(f"{table} in {topic}", produced.model_dump(mode="json"), as_json=as_json)
+    if stop.exit_code:
+        raise typer.Exit(stop.exit_code)
+
+
+@app.command()
+def consume(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Of the records.")],
+    bootstrap_servers: Servers,
+    most: Annotated[int, typer.Option("--max", min=0, help="How many at most; 0 for all.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for more, until Ctrl-C.")] = False,
+    start: Annotated[Literal["earliest", "latest"], typer.Option("--from", help="Where to begin.")] = "earliest",
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="Lines in a .jsonl, or the predictions as a table: .csv or .parquet.")
+    ] = "",
+    headers: Annotated[bool, typer.Option("--headers", help="With the headers of the records.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the records of a topic, a line of JSON each, or write them to a file."""
+    from model_name.io.console import show, show_lines
+    from model_name.io.progress import progress
+    from model_name.io.services import LoggerService
+    from model_name.io.signals import stopping
+    from model_name.kafka.client import Connection
+    from model_name.kafka.tools.consume import check_ending, line_of, write
+    from model_name.kafka.tools.consume import consume as consume_records
+
+    LoggerService().start()
+    if out:
+        check_ending(out)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stopping()) if follow else None
+        records = consume_records(Connection(bootstrap_servers), topic, start=start, most=most or None, stop=stop)
+        if not out:
+            show_lines(line_of(record, with_headers=headers) for record in records)
+            return
+        report = stack.enter_context(progress("consume"))
+        consumed = write(records, out, with_headers=headers, report=report)
+    show(f"{topic} in {out}", consumed.model_dump(mode="json"), as_json=as_json)
+    if consumed.others and not consumed.rows:
+        raise DataError(
+            f"{topic}: none of its {consumed.others:,} records holds predictions, so that {out} has no row",
+            hint="write lines instead, --out FILE.jsonl",
+        )

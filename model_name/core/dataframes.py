@@ -1,0 +1,321 @@
+"""Pandas frames at the boundaries: checked against the schema, with what was done counted and told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from model_name.core.schemas import Label, Outputs, TableSchema, Target
+from model_name.core.schemas.columns import (
+    LARGEST,
+    CheckReport,
+    Column,
+    Columns,
+    Problems,
+    also,
+    decode_column,
+    is_missing,
+    label_text,
+    read_number,
+    shown,
+)
+from model_name.core.schemas.lags import look_back
+from model_name.errors import DataError
+
+if TYPE_CHECKING:
+    import pandera.pandas as pa
+
+Frame = pd.DataFrame
+
+DTYPES = {
+    "numeric": "float64",
+    "boolean": "float64",
+    "datetime": "datetime64[us]",
+    "category": "object",
+    "text-id": "object",
+}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A frame that fits its schema, and what had to be done to it."""
+
+    frame: Frame
+    report: CheckReport
+
+
+def check(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> Checked:
+    """Hold a frame against its schema; the rows keep their order.
+
+    Args:
+        frame: A table with the columns of the schema, and the target where asked for.
+        schema: What the table must be.
+        with_target: Whether the target must be there; otherwise it is left out if it is.
+
+    Returns:
+        The typed frame, columns in the order of the schema, and a report of dropped rows, clipped values and ignored
+        columns.
+
+    Raises:
+        DataError: A column or value that the schema refuses, an empty table, a constant target.
+    """
+    if frame.empty:
+        raise DataError("the table is empty: it has no rows", hint="check the path and the limit of its reader")
+    ignored = _extra_columns(frame, schema)
+    names = list(schema.columns)
+    columns = schema.decode({str(name): frame[name].array.to_numpy() for name in frame.columns}, names=names)
+    columns, keep, report = schema.apply(columns, may_drop=True)
+    report.ignored = ignored
+    typed = from_columns(columns, schema).set_axis(frame.index)
+    if with_target:
+        typed[schema.target.name] = decode_target(frame, schema.target)
+    typed = typed.loc[keep]
+    typed = _without_duplicates(typed, schema, report)
+    if typed.empty:
+        raise DataError("no row of the table is left after the check: " + "; ".join(report.sentences()))
+    if with_target and typed[schema.target.name].nunique() < 2:
+        value = typed[schema.target.name].iloc[0]
+        raise DataError(f"the target {schema.target.name} is constant: {value}; there is nothing to learn")
+    report.kept = len(typed)
+    validate(typed, schema, with_target=with_target)
+    return Checked(typed, report)
+
+
+def with_histories(frame: Frame, schema: TableSchema) -> Frame:
+    """A raw table with the columns that tell of earlier rows; those that it has already are taken as they are.
+
+    Raises:
+        DataError: What a history looks at is not there or cannot be read.
+    """
+    lacking = {name: column.history for name, column in schema.histories.items() if name not in frame.columns}
+    if not lacking:
+        return frame
+    _no_name_twice(frame)
+    made = {}
+    for name, history in lacking.items():
+        if history is None:  # as `histories` promises, it is not
+            continue
+        needed = [history.of, str(schema.time), *history.by]
+        absent = [column for column in needed if column not in frame.columns]
+        if absent:
+            hint = f"bring it, or bring {name} itself"
+            raise DataError(f"{name}: is a history of {absent[0]}, which is not a column of the table", hint=hint)
+        times, values = (_numbers_of(frame, schema, column) for column in (str(schema.time), history.of))
+        made[name] = look_back(history, times, _entities(frame, history.by), values)
+    return frame.assign(**made)
+
+
+def _entities(frame: Frame, by: Sequence[str]) -> np.ndarray:
+    """The number of the entity of each row; all are one where no column tells them apart."""
+    if not by:
+        return np.zeros(len(frame), dtype=np.int64)
+    return frame.groupby(list(by), dropna=False, sort=False, observed=True).ngroup().to_numpy()
+
+
+def said_of_histories(frame: Frame, schema: TableSchema) -> list[str]:
+    """What should be known of the columns that were made of a raw table's earlier rows, a sentence each."""
+    said = []
+    for name, column in schema.histories.items():
+        history = column.history
+        if history is None or name in frame.columns:  # it was brought
+            continue
+        of = [*history.by, str(schema.time)]
+        shared = int(frame.duplicated(of, keep=False).sum())
+        if shared:
+            said.append(f"{name}: {shared} rows share their {', '.join(of)}; it is the mean over such rows")
+    return said
+
+
+def _numbers_of(frame: Frame, schema: TableSchema, name: str) -> np.ndarray:
+    """A raw column as moments or numbers; of a binary target, 1 for the positive class; rows to predict may lack it."""
+    values = frame[name].array.to_numpy()
+    if name != schema.target.name:
+        return schema.decode({name: values}, names=[name])[name]
+    if schema.classes:
+        positive = label_text(schema.classes[1])
+        return np.array([np.nan if is_missing(value) else float(label_text(value) == positive) for value in values])
+    problems = Problems()
+    decoded = decode_column(name, Column(kind="numeric", nullable=True), values, problems)
+    problems.raise_if_any()
+    return decoded
+
+
+def pandera_schema(schema: TableSchema, *, with_target: bool = True) -> "pa.DataFrameSchema":
+    """The Pandera schema that a checked frame obeys."""
+    import pandera.pandas as pa
+
+    columns = {name: _pandera_column(column) for name, column in schema.columns.items()}
+    if with_target:
+        labels = list(schema.classes)
+        checks = [pa.Check.isin(labels)] if labels else [pa.Check(np.isfinite, name="finite")]
+        columns[schema.target.name] = pa.Column("object" if labels else "float64", checks=checks)
+    return pa.DataFrameSchema(columns, strict=True, ordered=True, unique=list(schema.key) or None)
+
+
+def validate(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> None:
+    """Assert that a frame obeys the derived Pandera schema.
+
+    Raises:
+        DataError: It does not.
+    """
+    import pandera.pandas as pa
+
+    try:
+        pandera_schema(schema, with_target=with_target).validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as err:
+        cases = err.failure_cases.head(5)
+        found = "; ".join(_failure(case, schema) for case in cases.itertuples())
+        raise DataError(f"the table does not obey the schema {schema.name}: {found}") from err
+
+
+def to_columns(frame: Frame, schema: TableSchema) -> Columns:
+    """The typed input columns of a frame that was checked, or that a request brought.
+
+    Raises:
+        DataError: An input is missing or a value does not fit.
+    """
+    _no_name_twice(frame)
+    return schema.check_request(
+        {str(name): frame[name].array.to_numpy() for name in frame.columns if name != schema.target.name}
+    )
+
+
+def from_columns(columns: Columns, schema: TableSchema) -> Frame:
+    """Typed columns as a frame."""
+    return Frame({name: pd.Series(values, dtype=DTYPES[schema.columns[name].kind]) for name, values in columns.items()})
+
+
+def decode_target(frame: Frame, target: Target) -> np.ndarray:
+    """The typed target of a frame: float64 of a regression, labels of a classification.
+
+    Raises:
+        DataError: It is not there, missing in a row, infinite, or not one of the classes.
+    """
+    if target.name not in frame.columns:
+        raise DataError(
+            f"{target.name}: the target is not a column of the table",
+            hint=f"the columns are {', '.join(map(str, frame.columns))}",
+        )
+    values = frame[target.name].array.to_numpy()
+    if target.classes is None and values.dtype.kind in "fiu" and np.isfinite(values).all():
+        return np.asarray(values, dtype=np.float64)  # the usual case of a regression, far faster than one by one
+    labels = {label_text(label): label for label in target.classes or ()}
+    decoded = np.empty(len(values), dtype=object if labels else np.float64)
+    problems = Problems()
+    for row, value in enumerate(values):
+        decoded[row], reason = _decode_label(value, labels)
+        if reason:
+            problems.add(target.name, [row], lambda _, words=reason: words, len(values))
+    problems.raise_if_any()
+    return decoded
+
+
+def target_codes(frame: Frame, schema: TableSchema) -> np.ndarray:
+    """The target of a checked frame as models learn it: numbers of a regression, else positions in the classes.
+
+    Raises:
+        DataError: A class is not in the frame.
+    """
+    targets = frame[schema.target.name]
+    if not schema.classes:
+        return targets.to_numpy(dtype=np.float64)
+    position = {label: code for code, label in enumerate(schema.classes)}
+    codes = np.array([position[label] for label in targets])
+    absent = [label for code, label in enumerate(schema.classes) if not (codes == code).any()]
+    if absent:
+        raise DataError(
+            f"the training part has no row of class {absent[0]!r}",
+            hint="take it out of the schema's classes, bring rows of it, or split otherwise",
+        )
+    return codes
+
+
+def is_in_order(frame: Frame, schema: TableSchema) -> bool:
+    """Whether the rows come in the order of time, so that the last ones are the newest."""
+    return schema.time is not None and bool(frame[schema.time].is_monotonic_increasing)
+
+
+def fingerprint(frame: Frame) -> str:
+    """SHA-256 of a table's names, values and order."""
+    digest = sha256(repr(list(frame.columns)).encode())
+    digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def outputs_frame(outputs: Outputs, index: pd.Index | None = None) -> Frame:
+    """What a model answered, as a frame with the index of its rows."""
+    return Frame(outputs.columns, index=index)
+
+
+def _decode_label(value: object, labels: dict[str, Label]) -> tuple[Label | float | None, str]:
+    """One value of the target, and what is wrong with it."""
+    nothing = None if labels else np.nan
+    if is_missing(value):
+        return nothing, "the target is missing"
+    if labels:
+        text = label_text(value.decode(errors="replace") if isinstance(value, bytes) else value)
+        return (labels[text], "") if text in labels else (nothing, f"{value!r} is not one of its classes")
+    try:
+        number = read_number(value)
+    except (ValueError, TypeError, OverflowError):
+        return nothing, f"{value!r} is not a number"
+    return number, "" if np.isfinite(number) else f"{value} is not finite"
+
+
+def _extra_columns(frame: Frame, schema: TableSchema) -> tuple[str, ...]:
+    _no_name_twice(frame)
+    extra = tuple(str(name) for name in frame.columns if name not in schema.columns and name != schema.target.name)
+    if extra and schema.extra == "refuse":
+        raise DataError(
+            f"{extra[0]}: is not a column of the schema {schema.name}{also(extra[1:])}",
+            hint="add it to the schema, or set `extra: drop` there",
+        )
+    return extra
+
+
+def _no_name_twice(frame: Frame) -> None:
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"{twice}: the table has this column twice")
+
+
+def _failure(case: Any, schema: TableSchema) -> str:
+    column = schema.columns.get(case.column)
+    return f"{case.column}: {case.check} ({shown(column, case.failure_case) if column else case.failure_case})"
+
+
+def _without_duplicates(frame: Frame, schema: TableSchema, report: CheckReport) -> Frame:
+    if not schema.key and schema.duplicates == "refuse":  # without a key, two equal rows may be two cases
+        return frame
+    again = frame.duplicated(subset=list(schema.key) or None)
+    if not again.any():
+        return frame
+    if schema.duplicates == "refuse":
+        first = frame.loc[again].iloc[0]
+        key = ", ".join(f"{name}={shown(schema.columns[name], first[name])}" for name in schema.key)
+        raise DataError(
+            f"{int(again.sum())} rows have the key of an earlier row, the first is {key}",
+            hint="mend the table, or set `duplicates: drop` in the schema",
+        )
+    report.dropped["key of an earlier row" if schema.key else "equal to an earlier row"] = int(again.sum())
+    return frame.loc[~again]
+
+
+def _pandera_column(column: Column) -> "pa.Column":
+    import pandera.pandas as pa
+
+    checks = []
+    if column.min is not None:
+        checks.append(pa.Check.ge(column.min))
+    if column.max is not None:
+        checks.append(pa.Check.le(column.max))
+    if column.kind == "numeric":
+        checks.append(pa.Check(lambda values: np.abs(values) <= LARGEST, name="finite"))
+    if column.values is not None and column.unseen == "refuse":
+        checks.append(pa.Check.isin(list(column.values)))
+    if column.kind == "boolean":
+        checks.append(pa.Check.isin([0.0, 1.0]))
+    return pa.Column(DTYPES[column.kind], checks=checks, nullable=column.nullable)

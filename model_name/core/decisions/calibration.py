@@ -1,0 +1,155 @@
+"""Fitting of what `decisions` applies: calibration, and the threshold that costs least."""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_name.core.decisions.conformal import Conformal
+from model_name.core.decisions.decision import (
+    SMALLEST,
+    Calibrator,
+    Costs,
+    Decision,
+    Isotonic,
+    Sigmoid,
+    Temperature,
+    log_odds,
+)
+from model_name.core.metrics import codes
+from model_name.core.schemas import Outputs, Task
+from model_name.errors import ConfigError, DataError
+
+Calibration = Literal["none", "sigmoid", "isotonic", "temperature"]
+
+FITTING: dict[Task, tuple[Calibration, ...]] = {
+    "regression": ("none",),
+    "binary": ("none", "sigmoid", "isotonic", "temperature"),
+    "multiclass": ("none", "temperature"),
+}
+
+
+def require(calibration: Calibration, task: Task) -> None:
+    """Refuse a calibration that does not fit a task.
+
+    Raises:
+        ConfigError: Naming those that do.
+    """
+    if calibration not in FITTING[task]:
+        raise ConfigError(
+            f"job.calibration: {calibration} does not fit a {task} target",
+            hint=f"use one of {', '.join(FITTING[task])}",
+        )
+
+
+def decision(
+    targets: NDArray[Any],
+    outputs: Outputs,
+    *,
+    interval: Conformal | None,
+    costs: Costs | None,
+    calibration: Calibration,
+) -> Decision:
+    """All that is decided on the scores of a model.
+
+    Args:
+        targets: n numbers or labels of rows that the model has not seen.
+        outputs: What it answers for them.
+        interval: The prediction intervals of a regression, if there are to be some.
+        costs: What wrong answers of a binary target cost, if the threshold is to be chosen.
+        calibration: How probabilities are calibrated; before the threshold is chosen.
+
+    Raises:
+        DataError: A probability is NaN.
+    """
+    if outputs.probabilities is None:
+        return Decision(intervals=interval.fit(outputs.prediction, targets) if interval else None)
+    if np.isnan(outputs.probabilities).any():
+        raise DataError("the model answers NaN for rows that it has not seen: neither costs nor calibration can be met")
+    truth = codes(targets, outputs.classes)
+    calibrator = fit_calibrator(calibration, outputs.probabilities, truth)
+    if costs is None:
+        return Decision(calibrator=calibrator)
+    scores = calibrator.apply(outputs.probabilities) if calibrator else outputs.probabilities
+    threshold = cheapest_threshold(scores[:, 1], truth == 1, costs)
+    return Decision(calibrator=calibrator, threshold=threshold, costs=costs)
+
+
+def fit_calibrator(
+    calibration: Calibration, probabilities: NDArray[np.float64], truth: NDArray[np.int64]
+) -> Calibrator | None:
+    """A calibrator from out-of-sample probabilities.
+
+    Args:
+        calibration: Which kind.
+        probabilities: n x k.
+        truth: The position of the class of each row.
+    """
+    if calibration == "sigmoid":
+        return _sigmoid(probabilities[:, 1], truth)
+    if calibration == "isotonic":
+        return _isotonic(probabilities[:, 1], truth)
+    if calibration == "temperature":
+        return _temperature(probabilities, truth)
+    return None
+
+
+def cheapest_threshold(probabilities: NDArray[np.float64], is_positive: NDArray[np.bool_], costs: Costs) -> float:
+    """The probability from which on to call a row positive, so that n rows cost least.
+
+    It lies half-way between two probabilities of the rows. Of several that cost the same it is the one nearest to
+    what would be best if the probabilities were right, cost of a false positive / sum of both (Elkan 2001).
+
+    Returns:
+        0 where all are best called positive; a number above all probabilities where none is.
+    """
+    order = np.argsort(probabilities, kind="stable")
+    ascending, positive = probabilities[order], is_positive[order]
+    # Called negative are the first 0, 1, ..., n rows: their positives are missed, the negatives behind them accused.
+    missed = np.r_[0, np.cumsum(positive)]
+    accused = (~positive).sum() - np.r_[0, np.cumsum(~positive)]
+    cost = costs.false_negative * missed + costs.false_positive * accused
+    between = np.flatnonzero(np.r_[True, ascending[1:] > ascending[:-1], True])  # equal ones cannot be told apart
+    above = (ascending[-1] + 1) / 2 if ascending[-1] < 1 else np.nextafter(1, 2)
+    thresholds = np.r_[0, (ascending[1:] + ascending[:-1]) / 2, above][between]
+    cheapest = np.flatnonzero(np.isclose(cost[between], cost[between].min(), rtol=1e-12))
+    ideal = costs.false_positive / (costs.false_positive + costs.false_negative)
+    return float(thresholds[cheapest[np.argmin(np.abs(thresholds[cheapest] - ideal))]])
+
+
+def _sigmoid(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Sigmoid:
+    from scipy.optimize import minimize
+
+    odds = log_odds(probabilities)
+    positives = int(truth.sum())
+    # Platt's targets: a little inside 0 and 1, so that classes that can be told apart do not ask for an infinite slope.
+    targets = np.where(truth == 1, (positives + 1) / (positives + 2), 1 / (len(truth) - positives + 2))
+
+    def loss(line: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        scores = line[0] * odds + line[1]
+        errors = 1 / (1 + np.exp(-scores)) - targets
+        value = np.mean(np.logaddexp(0, scores) - targets * scores)
+        return float(value), np.array([np.mean(errors * odds), np.mean(errors)])
+
+    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
+    return Sigmoid(slope=float(found.x[0]), intercept=float(found.x[1]))
+
+
+def _isotonic(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Isotonic:
+    from sklearn.isotonic import IsotonicRegression
+
+    # Inside 0 and 1: that a probability was always right in n rows is no proof that it cannot be wrong.
+    margin = 1 / (len(truth) + 2)
+    fitted = IsotonicRegression(y_min=margin, y_max=1 - margin, out_of_bounds="clip").fit(probabilities, truth)
+    return Isotonic(given=tuple(fitted.X_thresholds_.tolist()), calibrated=tuple(fitted.y_thresholds_.tolist()))
+
+
+def _temperature(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Temperature:
+    from scipy.optimize import minimize_scalar
+
+    def loss(logarithm: float) -> float:
+        shares = Temperature(temperature=float(np.exp(logarithm))).apply(probabilities)
+        return float(-np.log(np.maximum(shares[np.arange(len(truth)), truth], SMALLEST)).mean())
+
+    found = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
+    return Temperature(temperature=float(np.exp(found.x)))

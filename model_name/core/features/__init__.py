@@ -1,0 +1,1 @@
+"""Features: transformations of checked columns into the matrix that a model takes."""

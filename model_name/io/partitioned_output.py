@@ -1,0 +1,209 @@
+"""A folder of Parquet parts that a killed run can go on with: a part is there complete, or not at all."""
+
+import json
+import re
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from hashlib import sha256
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from loguru import logger
+
+from model_name.core.schemas.columns import CheckReport
+from model_name.errors import ConfigError, DependencyError, ModelNameError, NotFoundError
+from model_name.io.datasets import replacing, storage_error
+
+STATE = "_job.json"  # what the parts were made from
+DONE = "_SUCCESS"
+REPORT = "model_name.report"  # in the footer of a part, so that what was dropped is still known after a kill
+PART = re.compile(r"part-(\d{5,})\.parquet")
+DRAFT = re.compile(rf"({PART.pattern}|{STATE}|{DONE})\.\d+\.part")  # as `replacing` calls them; a kill leaves one
+VERSION = ("size", "mtime", "created", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated")
+
+
+class Part:
+    """One file that is being written."""
+
+    def __init__(self, file: IO[bytes], schema: pa.Schema) -> None:
+        """Write into an open file."""
+        self.report = CheckReport()
+        # Numbers rarely come twice. (The type stubs know a bool alone.)
+        texts: Any = [field.name for field in schema if pa.types.is_string(field.type)]
+        self._writer = pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=texts)
+
+    def write(self, table: pa.Table, report: CheckReport) -> None:
+        """Append rows, and what the check of them found."""
+        self._writer.write_table(table)
+        self.report.add(report)
+
+    def complete(self) -> None:
+        """Write the footer."""
+        self._writer.add_key_value_metadata({REPORT: json.dumps(asdict(self.report))})  # in the footer, thus with it
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Close what will be thrown away; left open, the writer would do so itself, later and into a closed file."""
+        with suppress(OSError, ValueError):
+            self._writer.close()
+
+
+class PartsFolder:
+    """The output of one job, local or behind an fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        """Look at a folder; it need not exist yet.
+
+        Raises:
+            ConfigError: The URL is of no known kind.
+            DependencyError: The package for its kind is not installed.
+        """
+        self.url = url.rstrip("/")
+        try:
+            self.filesystem, self.root = fsspec.core.url_to_fs(self.url)
+        except ImportError as err:
+            raise DependencyError(f"{url}: {err}") from err
+        except ValueError as err:
+            raise ConfigError(f"{url}: {err}") from err
+
+    def resume(self, state: dict[str, Any]) -> CheckReport:
+        """What complete parts of the same work hold already; all else that a job of ours left is removed.
+
+        Args:
+            state: All that decides what the parts hold.
+
+        Raises:
+            ConfigError: The folder holds files that no job of ours wrote.
+            StorageError: It cannot be read or written.
+        """
+        mark = sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+        names = self._names()
+        drafts = [name for name in names if DRAFT.fullmatch(name)]
+        parts = sorted((name for name in names if PART.fullmatch(name)), key=lambda name: (len(name), name))
+        is_same = self._mark(names) == mark and DONE not in names
+        reports = list(self._complete(parts)) if is_same else []
+        # `_SUCCESS` goes first and `_job.json` last: killed in between, the folder never looks whole nor foreign.
+        self._remove([DONE] * (DONE in names) + drafts + parts[len(reports) :])
+        if not is_same:
+            self._put(STATE, json.dumps({"mark": mark} | state, indent=1))
+        total = CheckReport()
+        for report in reports:
+            total.add(report)
+        return total
+
+    @contextmanager
+    def part(self, number: int, schema: pa.Schema) -> Generator[Part]:
+        """A part to write; it is there once the block has ended well, and not before.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        with replacing(f"{self.url}/{part_name(number)}") as file:
+            part = Part(file, schema)
+            try:
+                yield part
+                part.complete()
+            except BaseException:
+                part.abandon()
+                raise
+
+    def finish(self) -> None:
+        """Say that all parts are there.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        self._put(DONE, "")
+
+    def _put(self, name: str, text: str) -> None:
+        with replacing(f"{self.url}/{name}") as file:
+            file.write(text.encode())
+
+    def _names(self) -> list[str]:
+        """The files of the folder, all of them ours."""
+        with _reached(self.url):
+            self.filesystem.invalidate_cache(self.root)
+            if self.filesystem.isfile(self.root):
+                raise ConfigError(f"{self.url}: is a file", hint="set job.outputs to a folder")
+            if not self.filesystem.isdir(self.root):
+                return []
+            paths = self.filesystem.ls(self.root, detail=False)
+        names = sorted({path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != self.root})
+        for name in names:
+            is_ours = name == STATE or (STATE in names and (name == DONE or PART.fullmatch(name)))
+            if not (is_ours or DRAFT.fullmatch(name) or name.startswith(".")):
+                raise self._foreign(name)
+        return names
+
+    def _mark(self, names: Sequence[str]) -> str:
+        """The mark of the work that the parts belong to."""
+        if STATE not in names:
+            return ""
+        with _reached(self.url):
+            text = self.filesystem.cat_file(f"{self.root}/{STATE}")
+        try:
+            return str(json.loads(text)["mark"])
+        except (ValueError, KeyError, TypeError) as err:
+            raise self._foreign(STATE) from err
+
+    def _foreign(self, name: str) -> ConfigError:
+        return ConfigError(f"{self.url}: holds {name}, which no such job wrote", hint="set job.outputs to a new folder")
+
+    def _complete(self, parts: Sequence[str]) -> Iterator[CheckReport]:
+        """The reports of the first parts, up to the first one that is missing or cannot be read."""
+        for number, name in enumerate(parts):
+            report = self._report(name) if name == part_name(number) else None
+            if report is None:
+                logger.warning("{}: {} is not complete and will be made again", self.url, part_name(number))
+                return
+            yield report
+
+    def _report(self, name: str) -> CheckReport | None:
+        try:
+            with self.filesystem.open(f"{self.root}/{name}", "rb") as file:
+                footer = pq.read_metadata(file).metadata or {}
+            found = json.loads(footer[REPORT.encode()])
+            return CheckReport(**found | {"ignored": tuple(found["ignored"])})
+        except ModelNameError:  # such as a preemption, which is an OSError too
+            raise
+        except (OSError, ValueError, KeyError, TypeError):  # a crash of the machine can leave anything
+            return None
+
+    def _remove(self, names: Sequence[str]) -> None:
+        with _reached(self.url):
+            for name in names:
+                self.filesystem.rm(f"{self.root}/{name}")
+
+
+def part_name(number: int) -> str:
+    """The file of a part."""
+    return f"part-{number:05d}.parquet"
+
+
+def file_version(path: str) -> dict[str, str]:
+    """What tells one content of a file from another without reading it: its size, time or ETag.
+
+    Raises:
+        NotFoundError: There is no such file.
+        StorageError: It cannot be reached.
+    """
+    try:
+        with _reached(path):
+            filesystem, place = fsspec.core.url_to_fs(path)
+            info = filesystem.info(place)
+    except FileNotFoundError as err:
+        raise NotFoundError(f"{path}: there is no such file", hint="check the path of the table") from err
+    return {key: str(info[key]) for key in VERSION if info.get(key) is not None}
+
+
+@contextmanager
+def _reached(place: str) -> Generator[None]:
+    try:
+        yield
+    except (ModelNameError, FileNotFoundError):
+        raise
+    except OSError as err:
+        raise storage_error(place, err) from err

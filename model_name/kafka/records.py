@@ -1,0 +1,264 @@
+"""A record of Kafka as a request, and its result as a record.
+
+The value is JSON: a row as an object, rows as an array of objects, or a body of V1, `{"instances": [...]}`. It may be
+the data of a CloudEvent, in binary mode (attributes in `ce_` headers, as its binding for Kafka has them, or in `ce-`
+headers, as some bridges leave those of HTTP) or in structured mode.
+
+The result is a body of V1, in the mode of the record; a plain record gets an event in binary mode. It keeps the
+record's key and headers. Its event correlates as that of HTTP does, and its headers say of which record it is the
+result: `source-topic`, `source-partition`, `source-offset`; and of which version: `model-semver`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+
+from model_name.core.schemas import Outputs
+from model_name.errors import DataError
+from model_name.serving.batching.requests import Question, Request
+from model_name.serving.bundle import Manifest
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.limits import Limits
+from model_name.serving.protocols import strict_json
+from model_name.serving.protocols.cloudevents import (
+    REPLY_TYPE,
+    check_attributes,
+    read_structured,
+    reply_to,
+    source_of_replies,
+    spelled,
+)
+from model_name.serving.protocols.v1 import check_names, predictions, read_instances
+
+Headers = list[tuple[str, bytes]]
+
+CONTENT_TYPE = "content-type"
+JSON = "application/json"
+STRUCTURED = "application/cloudevents+json"
+BATCH_OF_EVENTS = "application/cloudevents-batch+json"
+PREFIXES = ("ce_", "ce-")
+DEAD_LETTER = "dead-letter-"
+RESULT = ("source-topic", "source-partition", "source-offset")
+"""The headers of a result that say of which record it is."""
+SEMVER = "model-semver"
+OWN = frozenset({*RESULT, SEMVER, CONTENT_TYPE})
+
+
+NUMBER = re.compile(rb"[0-9]{1,18}")
+"""Of an offset or an attempt; whoever writes more digits, writes to do harm."""
+
+
+class Record(Protocol):
+    """What a consumer hands out."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class Source(NamedTuple):
+    """Where a record lies."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A record that is to be written."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def size(self) -> int:
+        """In bytes, about as a topic counts them."""
+        headers = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
+
+
+class RecordRequest(Request):
+    """A record whose value asks for predictions."""
+
+    protocol = "kafka"
+
+    def __init__(self, record: Record, *, name: str) -> None:
+        """Take the record.
+
+        Args:
+            record: As it was polled.
+            name: Of the model.
+        """
+        super().__init__(f"partition:{record.partition}/offset:{record.offset}", len(record.value or b""))
+        self.record = record
+        self.name = name
+        self.attributes: dict[str, Any] = {}
+        self.prefix = PREFIXES[0]
+        self.is_structured = False
+
+    @property
+    def source(self) -> Source:
+        """Where the record lies."""
+        return Source(self.record.topic, self.record.partition, self.record.offset)
+
+    def read(self, plane: DataPlane, limits: Limits) -> Question:
+        """As of `Request`."""
+        body = self.record.value
+        if body is None:
+            raise DataError("the record is a tombstone: it has no value")
+        if not body:
+            raise DataError("the value is not JSON: it is empty")
+        limits.check_body(len(body))
+        self._read_headers()
+        row = None if self.attributes or self.is_structured else plane.usual.read_row(body)
+        if row is not None and not strict_json.may_have_twice(body, len(row)):
+            return Question(rows=[row])
+        document = event = strict_json.parse(body)
+        if self.is_structured:
+            self.attributes, document = read_structured(event)
+            if document is None:
+                raise DataError("the event has no data")
+        if self.attributes:
+            check_attributes(self.attributes)
+            self.id = self.attributes["id"]
+        if isinstance(document, str | bytes):  # JSON within, as some clients leave it
+            body = document.encode() if isinstance(document, str) else document
+            document = event = strict_json.parse(body)
+        if isinstance(document, dict) and "instances" in document and "instances" not in plane.kinds:
+            question = read_instances(document, limits)
+            check_names(body, event, "data" if event is not document else "")
+            return question
+        rows = document if isinstance(document, list) else [document]
+        if not all(type(row) is dict for row in rows):
+            raise DataError('the value is neither an object, nor an array of objects, nor {"instances": [...]}')
+        if not rows:  # to be said before others' rows are beside them
+            raise DataError("the record holds no row")
+        limits.check_rows(len(rows))
+        check_twice(body, sum(map(len, rows)) + (len(event) if event is not document else 0))
+        return Question(rows=rows)
+
+    def write(self, outputs: Outputs, manifest: Manifest) -> Message:
+        """As of `Request`."""
+        record, data = self.record, predictions(outputs)
+        headers = self._kept_headers() if record.headers else []
+        headers += coordinates(self.source, RESULT)
+        if not self.attributes:  # the usual record is no event: all but its name is the same for all
+            headers += _constants(self.name, manifest.semver)
+            headers.append((f"{PREFIXES[0]}id", self.id.encode()))
+            return Message(record.key, orjson.dumps(data), headers)
+        headers.append((SEMVER, manifest.semver.encode()))
+        attributes = reply_to(self.attributes, self.name, manifest)
+        if self.is_structured:
+            event = attributes | {"datacontenttype": JSON, "data": data}
+            return Message(record.key, orjson.dumps(event), [*headers, (CONTENT_TYPE, STRUCTURED.encode())])
+        headers += [(self.prefix + name, spelled(value).encode()) for name, value in attributes.items()]
+        return Message(record.key, orjson.dumps(data), [*headers, (CONTENT_TYPE, JSON.encode())])
+
+    def _read_headers(self) -> None:
+        """The kind of the value, and the attributes where they are headers.
+
+        Raises:
+            DataError: The value is not JSON, or a header is not UTF-8.
+        """
+        kind = ""
+        for name, value in self.record.headers:
+            if name.lower() == CONTENT_TYPE:
+                kind = _text(name, value).partition(";")[0].strip().lower()
+            elif name.startswith(PREFIXES):
+                self.prefix = name[:3]
+                self.attributes[name[3:]] = _text(name, value)
+        self.is_structured = kind == STRUCTURED
+        if self.is_structured:
+            self.attributes = {}
+        elif kind == BATCH_OF_EVENTS:
+            raise DataError(f"{CONTENT_TYPE}: a batch of events is not read; send each in a record of its own")
+        elif kind and kind not in ("text/json", JSON) and not kind.endswith("+json"):
+            raise DataError(f"{CONTENT_TYPE}: {kind[:100]} is not JSON")
+
+    def _kept_headers(self) -> Headers:
+        """The headers of the record that are neither attributes of its event nor what a result has of its own."""
+        return [
+            (name, value or b"")
+            for name, value in self.record.headers
+            if not name.startswith((*PREFIXES, DEAD_LETTER)) and name.lower() not in OWN
+        ]
+
+
+def check_twice(body: bytes, keys: int) -> None:
+    """Refuse a value in which a name comes twice.
+
+    Args:
+        body: The value.
+        keys: How many its rows have, and the event around them.
+
+    Raises:
+        DataError: There is one.
+    """
+    if (found := strict_json.with_twice(body, keys)) is not None and (name := _first_twice(found)):
+        raise DataError(f"{name}: comes twice")
+
+
+def _first_twice(found: Any) -> str:
+    if isinstance(found, strict_json.Twice):
+        return str(found)
+    inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+    return next(filter(None, map(_first_twice, inner)), "")
+
+
+@cache
+def _constants(name: str, semver: str) -> Headers:
+    """The headers that all results of one version share."""
+    attributes = {
+        "specversion": "1.0",
+        "source": source_of_replies(name),
+        "type": REPLY_TYPE,
+    }
+    return [
+        (SEMVER, semver.encode()),
+        (CONTENT_TYPE, JSON.encode()),
+        *((PREFIXES[0] + key, value.encode()) for key, value in attributes.items()),
+    ]
+
+
+def coordinates(source: Source, names: Sequence[str]) -> Headers:
+    """Headers of these names that say where a record lies."""
+    topic, partition, offset = source
+    return [(names[0], topic.encode()), (names[1], b"%d" % partition), (names[2], b"%d" % offset)]
+
+
+def source_of(headers: Sequence[tuple[str, bytes | None]], names: Sequence[str]) -> Source | None:
+    """What `coordinates` wrote; None where it is not there."""
+    found = dict(headers)
+    topic, *numbers = (found.get(name) for name in names)
+    partition, offset = map(number_of, numbers)
+    try:
+        named = (topic or b"").decode()
+    except UnicodeDecodeError:
+        return None
+    return Source(named, partition, offset) if named and partition is not None and offset is not None else None
+
+
+def number_of(value: bytes | None) -> int | None:
+    """The number that a header holds; None where it holds none, or one that is none of ours."""
+    return int(value) if value and NUMBER.fullmatch(value) else None
+
+
+def _text(name: str, value: bytes | None) -> str:
+    try:
+        return (value or b"").decode()
+    except UnicodeDecodeError as err:
+        raise DataError(f"{name}: is not UTF-8") from err

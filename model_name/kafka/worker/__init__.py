@@ -1,0 +1,1 @@
+"""Consumer-group worker: predictions from one topic to another."""

@@ -1,0 +1,1 @@
+"""Adaptive batching: requests that wait together are computed together."""

@@ -1,0 +1,1 @@
+"""gRPC: the services of the Open Inference Protocol and of the health checking protocol."""

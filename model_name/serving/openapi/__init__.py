@@ -1,0 +1,1 @@
+"""OpenAPI document and JSON schemas of the requests."""

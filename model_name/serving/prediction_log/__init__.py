@@ -1,0 +1,1 @@
+"""Prediction log: JSON Lines files of requests and their outputs."""

@@ -1,0 +1,1 @@
+"""REST: HTTP connections, routes and messages."""

@@ -1,0 +1,1 @@
+"""Process runtime: sockets, TLS, signals, memory and log configuration."""

@@ -1,0 +1,155 @@
+"""The parts of a server, put together."""
+
+import ctypes
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kserve import model_server
+from kserve.model import Model
+from kserve.model_repository import ModelRepository
+from kserve.protocol.dataplane import DataPlane as Protocols
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+from kserve.protocol.rest.server import RESTServer
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from model_name.serving.arguments import address_of, check_free, tls_of
+from model_name.serving.auth import Guard
+from model_name.serving.batching.batcher import Batcher
+from model_name.serving.batching.observer import Watcher
+from model_name.serving.context import Service, Verb
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.grpc.servicer import SERVICE, Rpc
+from model_name.serving.model_repository import FILES, Repository, Swapper
+from model_name.serving.request_errors import Refusals
+from model_name.serving.rest.app import Front
+from model_name.serving.rest.messages import Application
+from model_name.serving.rest.pages import Pages
+from model_name.serving.runtime.memory import collect_rarely
+from model_name.serving.runtime.server import Server
+from model_name.serving.server_metrics import Telemetry
+from model_name.serving.state import State
+
+LOG_SECONDS = 5.0  # to write what waits to be written at the end
+SWITCH_SECONDS = 0.0005  # a tenth of Python's: requests come in while others are computed, so that batches grow
+M_MMAP_THRESHOLD = -3  # of malloc.h
+LARGE_BLOCK = 2**20  # bytes
+TOKEN = "MODEL_NAME_TOKEN"  # noqa: S105  its name  # nosec B105
+
+
+def run(
+    args: Namespace,
+    batcher: Batcher,
+    telemetry: Telemetry,
+    *,
+    directory: Path,
+    load: Callable[[Path], DataPlane],
+    watcher: Watcher,
+    verb: Verb = "predict",
+    files: Sequence[str] = FILES,
+) -> None:
+    """Serve what a batcher answers until a signal.
+
+    Args:
+        args: Of the command line.
+        batcher: What computes.
+        telemetry: What is counted.
+        directory: Where the bundle lies; a new one there takes over.
+        load: Reads it, and answers its example.
+        watcher: What notes the answers.
+        verb: What this server does.
+        files: Of the folder, that a new bundle changes.
+
+    Raises:
+        ConfigError: An argument asks for what cannot be done, or a port is taken.
+    """
+    manifest = batcher.plane.bundle.manifest
+    name = args.model_name or manifest.name
+    tls, address = tls_of(args), address_of(args)
+    check_free(address)
+    telemetry.serve(manifest)
+    state = State(is_loaded=True)
+    swapper = Swapper(directory, batcher, telemetry, seconds=args.watch_seconds, load=load, files=files)
+    service = Service(
+        name=name,
+        batcher=batcher,
+        state=state,
+        telemetry=telemetry,
+        guard=Guard(os.environ.get(TOKEN, "").encode()),
+        refusals=Refusals(is_quoting=not any(column.sensitive for column in manifest.table.columns.values())),
+        repository=Repository(name, state, swapper.swap, is_open=args.model_repository),
+        about=about(args),
+        verb=verb,
+    )
+    pages = Pages(name, args.slot, batcher, needs_token=service.guard.is_asking)
+    shown = {"/": pages.root, "/openapi.json": pages.openapi} if verb == "predict" else {}
+    front = Front(service, routes_of_kserve(args, name), shown)
+    rpc = Rpc(service)
+
+    async def tick() -> None:
+        batcher.tidy()
+        watcher.count()
+        await swapper.look()
+
+    server = Server(
+        front,
+        state,
+        address,
+        handler=rpc.handler(),
+        service=SERVICE,
+        tls=tls,
+        args=args,
+        header_seconds=batcher.limits.header_seconds,
+        tick=tick,
+        shortcuts=front.shortcut,
+    )
+    share_interpreter()
+    return_large_blocks()
+    watcher.start()
+    server.run()
+    batcher.close()
+    watcher.close(LOG_SECONDS)
+
+
+def share_interpreter() -> None:
+    """Let the event loop have the interpreter soon, while a batch is computed."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    collect_rarely()
+
+
+def return_large_blocks() -> None:
+    """Have glibc map large blocks by themselves, and so return them when they are freed.
+
+    After the first it would take them from the heap of a thread, of which it keeps as much as it ever had.
+    """
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+
+
+def routes_of_kserve(args: Namespace, name: str) -> Application:
+    """KServe's own routes: they list the model, which no request reaches this way."""
+    model = Model(name)
+    model.ready = True
+    registry = ModelRepository()
+    registry.update(model)
+    extension = ModelRepositoryExtension(model_registry=registry)
+    server = RESTServer("kserve.model_server:app", Protocols(registry), extension, args.http_port)
+    server.create_application()
+    model_server.app.router.redirect_slashes = False  # to where the client's own Host header says
+    model_server.app.add_exception_handler(HTTPException, _say_why)
+    return model_server.app  # type: ignore[no-any-return]
+
+
+async def _say_why(_: Request, err: HTTPException) -> Response:
+    """A path or a method that there is not, in the words of all other refusals."""
+    return JSONResponse({"error": err.detail}, err.status_code, err.headers)
+
+
+def about(args: Namespace) -> dict[str, object]:
+    """What the server says of itself in V2."""
+    extensions = ["binary_tensor_data", *(["model_repository_extension"] if args.model_repository else [])]
+    return {"name": "kserve", "version": model_server.app.version, "extensions": extensions}

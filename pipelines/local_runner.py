@@ -1,0 +1,85 @@
+"""Run a compiled pipeline on this machine: the same steps, each a process, without Docker or a cluster."""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from kfp import components, local
+from rich.console import Console
+
+from model_name import errors
+from model_name.runner import ERROR, OUTBOX
+from pipelines.graphs import RESULTS
+from pipelines.steplog import StepLog
+
+LOCAL_ROOT = Path("build") / "local"
+KILL_SECONDS = 10
+
+
+def run_pipeline(name: str, package: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run a compiled pipeline and return what its last job found, with the seconds that it all took.
+
+    Raises:
+        ModelNameError: What the failed step raised.
+    """
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[OUTBOX] = folder
+        with _told(steps_of(package)), _children_end():
+            local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(LOCAL_ROOT))
+            try:
+                components.load_component_from_file(str(package))(**arguments)
+            except RuntimeError as err:  # kfp's word for a failed step
+                raise _error(Path(folder)) or errors.ModelNameError(f"the pipeline failed: {err}") from err
+        found: dict[str, Any] = json.loads((Path(folder) / f"{RESULTS[name]}.json").read_text(encoding="utf-8"))
+    return found | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def _error(folder: Path) -> errors.ModelNameError | None:
+    """The error that a step left behind."""
+    place = folder / f"{ERROR}.json"
+    if not place.exists():
+        return None
+    found = json.loads(place.read_text(encoding="utf-8"))
+    kind: type[errors.ModelNameError] = getattr(errors, found["type"])
+    return kind(found["message"], hint=found["hint"])
+
+
+def steps_of(package: Path) -> int:
+    """How many steps a compiled pipeline has."""
+    spec = next(iter(yaml.safe_load_all(package.read_text(encoding="utf-8"))))
+    return len(spec["deploymentSpec"]["executors"])
+
+
+@contextlib.contextmanager
+def _told(steps: int) -> Generator[None]:
+    """What the runner prints is told on stderr: stdout is for the result. Warnings nobody can act on are left out."""
+    log = StepLog(Console(stderr=True), steps)
+    with contextlib.redirect_stdout(log), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"kfp\.")
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"kfp\.")
+        yield
+
+
+@contextlib.contextmanager
+def _children_end() -> Generator[None]:
+    """Whatever ends the run ends its step: it is told to stop, and killed if it does not."""
+    try:
+        yield
+    finally:
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+        _, alive = psutil.wait_procs(children, timeout=KILL_SECONDS)
+        for child in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()

@@ -1,0 +1,102 @@
+"""From scores to answers: calibrated probabilities, labels that cost least, intervals."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_name.core.decisions.decision import Costs, Decision, Isotonic, PredictionIntervals, Sigmoid, Temperature
+from model_name.core.schemas import Outputs
+from model_name.errors import DataError
+
+SCORES = np.array([[0.9, 0.1], [0.7, 0.3], [0.4, 0.6]])
+INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(1.0, 5.0), halves=((1, 2, 3), (2, 4, 6)), rows=500)
+DECISIONS = [
+    pytest.param(Decision(), id="nothing"),
+    pytest.param(Decision(intervals=INTERVALS), id="intervals"),
+    pytest.param(Decision(calibrator=Sigmoid(slope=2.0, intercept=-0.5)), id="sigmoid"),
+    pytest.param(Decision(calibrator=Isotonic(given=(0.2, 0.8), calibrated=(0.1, 0.7))), id="isotonic"),
+    pytest.param(Decision(calibrator=Temperature(temperature=1.7), threshold=0.2, costs=Costs()), id="temperature"),
+]
+
+
+def test_without_a_decision_scores_are_answered_as_they_are():
+    for scores, classes in [(np.array([[1.0], [2.0]]), ()), (SCORES, ("no", "yes"))]:
+        mine, plain = Decision().outputs(scores, classes), Outputs.from_scores(scores, classes)
+        assert {name: values.tolist() for name, values in mine.columns.items()} == {
+            name: values.tolist() for name, values in plain.columns.items()
+        }
+
+
+def test_the_width_of_an_interval_is_that_of_the_bin_of_its_prediction():
+    outputs = Decision(intervals=INTERVALS).outputs(np.array([[0.0], [1.0], [1.5], [9.0]]), (), 0.9)
+    assert (outputs.upper - outputs.prediction).tolist() == [2, 2, 4, 6]
+    assert (outputs.prediction - outputs.lower).tolist() == [2, 2, 4, 6]
+    assert list(outputs.columns) == ["prediction", "lower", "upper"]
+
+
+@pytest.mark.parametrize(
+    ("decision", "classes", "level", "reason"),
+    [
+        pytest.param(Decision(intervals=INTERVALS), (), 0.5, "the levels are 0.8, 0.9", id="another level"),
+        pytest.param(Decision(intervals=INTERVALS), (), float("nan"), "the levels are 0.8, 0.9", id="NaN"),
+        pytest.param(Decision(), (), 0.9, "this version has no prediction intervals", id="no intervals"),
+        pytest.param(Decision(), (1, 2, 3), 0.9, "this is a classification", id="classes"),
+    ],
+)
+def test_an_interval_that_there_is_not_is_refused(decision, classes, level, reason):
+    with pytest.raises(DataError, match=reason):
+        decision.outputs(np.ones((2, max(1, len(classes)))), classes, level)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "called"),
+    [
+        pytest.param(0.3, [False, True, True], id="on the threshold is positive"),
+        pytest.param(0.31, [False, False, True], id="below it is negative"),
+        pytest.param(0.0, [True, True, True], id="all"),
+        pytest.param(1.0001, [False, False, False], id="none"),
+    ],
+)
+def test_a_row_is_positive_from_the_threshold_on(threshold, called):
+    outputs = Decision(threshold=threshold).outputs(SCORES, (False, True))
+    assert outputs.prediction.tolist() == called
+    np.testing.assert_array_equal(outputs.probabilities, SCORES)
+
+
+def test_the_threshold_is_held_against_calibrated_probabilities():
+    halved = Isotonic(given=(0.0, 1.0), calibrated=(0.0, 0.5))
+    outputs = Decision(calibrator=halved, threshold=0.3).outputs(SCORES, ("no", "yes"))
+    np.testing.assert_allclose(outputs.probabilities[:, 1], [0.05, 0.15, 0.3])
+    assert outputs.prediction.tolist() == ["no", "no", "yes"]
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+def test_a_decision_survives_json(decision):
+    assert Decision.model_validate_json(decision.model_dump_json()) == decision
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize("classes", [(), ("no", "yes")], ids=["regression", "binary"])
+def test_no_rows_have_no_answers(decision, classes):
+    assert len(decision.outputs(np.empty((0, max(1, len(classes)))), classes).prediction) == 0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.sampled_from([one.values[0] for one in DECISIONS[2:]]))
+def test_calibrated_probabilities_are_shares_in_the_order_of_the_given(positive, decision):
+    positive = np.sort(positive)
+    found = decision.outputs(np.column_stack([1 - positive, positive]), ("no", "yes")).probabilities
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert ((found >= 0) & (found <= 1)).all()
+    assert (np.diff(found[:, 1]) >= -1e-12).all()
+
+
+def test_what_costs_are_is_the_mean_over_rows():
+    is_positive, is_called = np.array([True, True, False, False]), np.array([True, False, True, False])
+    assert Costs(false_positive=1, false_negative=5).mean(is_positive, is_called) == 6 / 4
+
+
+def test_the_recipe_names_what_was_configured_and_not_what_was_fitted():
+    fitted = [Decision(calibrator=Sigmoid(slope=slope, intercept=0)) for slope in (1, 2)]
+    assert fitted[0].recipe == fitted[1].recipe != Decision(costs=Costs()).recipe
+    assert not any(Decision(intervals=INTERVALS).recipe)

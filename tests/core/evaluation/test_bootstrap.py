@@ -1,0 +1,106 @@
+"""Intervals are as wide as chance makes them, no wider where models are compared on the same rows."""
+
+import time
+
+import numpy as np
+import pytest
+
+from model_name.core.evaluation.bootstrap import MIN_DAYS, Resampler, difference, interval
+from model_name.core.evaluation.weighted_metrics import statistic
+from model_name.core.metrics import Metric
+from model_name.core.schemas import Outputs
+
+RMSE = Metric(name="mse")
+
+
+def answers(errors):
+    return np.zeros(len(errors)), Outputs.from_scores(errors, ())
+
+
+def hours(rows):
+    return np.datetime64("2024-01-01") + np.arange(rows) * np.timedelta64(1, "h")
+
+
+def spread(errors, moments=None, resamples=500):
+    targets, outputs = answers(errors)
+    resampler = Resampler.of(len(errors), moments, resamples=resamples, seed=1)
+    return interval(resampler.distribution([statistic(RMSE, targets, outputs)])[:, 0])
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
+    errors = np.random.default_rng(0).normal(0, 1, 5000)
+    found, squares = spread(errors), errors**2
+    half = 1.96 * squares.std() / np.sqrt(5000)
+    assert found.low == pytest.approx(squares.mean() - half, abs=half / 4)
+    assert found.high == pytest.approx(squares.mean() + half, abs=half / 4)
+
+
+def test_days_that_differ_make_it_wider_than_rows_would():
+    errors = np.repeat(np.random.default_rng(0).normal(0, 1, 100), 24)
+    by_day, by_row = spread(errors, hours(2400)), spread(errors)
+    assert by_day.high - by_day.low > 3 * (by_row.high - by_row.low)
+
+
+def test_equal_seeds_give_equal_intervals():
+    errors = np.random.default_rng(0).normal(0, 1, 200)
+    assert spread(errors) == spread(errors)
+
+
+@pytest.mark.parametrize(
+    ("rows", "moments", "words"),
+    [
+        pytest.param(24 * MIN_DAYS, hours(24 * MIN_DAYS), f"{MIN_DAYS} days, drawn 500 times", id="enough days"),
+        pytest.param(12, hours(12), "12 rows, drawn 500 times", id="12 rows of one day"),
+        pytest.param(12, None, "12 rows, drawn 500 times", id="no time column"),
+        pytest.param(300_000, None, "300,000 rows, drawn 200 times", id="many rows are drawn less often"),
+    ],
+)
+def test_days_are_drawn_where_there_are_enough(rows, moments, words):
+    assert Resampler.of(rows, moments, resamples=500, seed=0).words == words
+
+
+def test_a_shared_difficulty_cancels_in_a_difference():
+    # given: a model that is a little worse on each row, on days of which some are very hard
+    hard = np.repeat(np.random.default_rng(0).exponential(1, 60), 24)
+    targets, mine = answers(np.sqrt(hard))
+    _, theirs = answers(np.sqrt(hard + 0.05))
+    resampler = Resampler.of(len(hard), hours(len(hard)), resamples=500, seed=0)
+    # when
+    drawn = resampler.distribution([statistic(RMSE, targets, outputs) for outputs in (mine, theirs)])
+    found = difference("champion", "mse", (float(hard.mean()), float(hard.mean()) + 0.05), drawn[:, 0] - drawn[:, 1])
+    # then
+    assert (found.value, found.low, found.high) == pytest.approx((-0.05, -0.05, -0.05))
+    assert np.ptp(drawn[:, 0]) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("values", "is_known"),
+    [
+        pytest.param([np.nan] * 300 + [1.0] * 200, False, id="mostly undefined"),
+        pytest.param([np.nan] * 200 + [1.0] * 300, True, id="mostly defined"),
+        pytest.param([], False, id="nothing"),
+    ],
+)
+def test_an_interval_of_what_is_mostly_undefined_is_none(values, is_known):
+    found = interval(np.array(values))
+    assert (found.low is not None, found.high is not None) == (is_known, is_known)
+
+
+def test_a_difference_to_what_is_not_defined_is_none():
+    assert difference("constant", "roc_auc", (0.7, None), np.full(5, np.nan)).value is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "seconds"), [(20_000, 3), (300_000, 10)])
+def test_many_rows_are_drawn_in_seconds(rows, seconds):
+    random = np.random.default_rng(0)
+    positive = random.random(rows)
+    outputs = Outputs.from_scores(np.column_stack([1 - positive, positive]), (False, True))
+    targets = random.random(rows) < positive
+    metrics = [Metric(name=name) for name in ("roc_auc", "log_loss", "accuracy")]
+    start = time.process_time()
+    drawn = Resampler.of(rows, None, resamples=500, seed=0).distribution(
+        [statistic(metric, targets, outputs) for metric in metrics]
+    )
+    assert time.process_time() - start < 2 * seconds  # of a processor that others share
+    assert np.isfinite(drawn).all()

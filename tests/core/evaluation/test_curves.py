@@ -1,0 +1,130 @@
+"""Curves are the ones of the definitions, and short enough to be drawn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import auc, average_precision_score, confusion_matrix, roc_auc_score
+
+from model_name.core.decisions.decision import PredictionIntervals
+from model_name.core.evaluation.curves import Curves, calibration_bins, calibration_error, coverages, curves
+from model_name.core.schemas import Outputs
+
+EMPTY = {"predicted", "residuals", "coverage", "roc", "precision_recall", "calibration", "confusion"}
+
+
+def binary(positive, classes=(False, True)):
+    positive = np.asarray(positive, dtype=float)
+    return Outputs.from_scores(np.column_stack([1 - positive, positive]), classes)
+
+
+@pytest.fixture
+def judged():
+    random = np.random.default_rng(0)
+    positive = random.random(3000)
+    return random.random(3000) < positive, binary(positive)
+
+
+def test_the_areas_under_the_thinned_curves_are_those_of_all_rows(judged):
+    targets, outputs = judged
+    drawn = curves(targets, outputs)
+    assert len(drawn.roc) <= 100
+    assert len(drawn.precision_recall) <= 100
+    positive = outputs.probabilities[:, 1]
+    roc, recall = (np.array([(point.x, point.y) for point in curve]) for curve in (drawn.roc, drawn.precision_recall))
+    assert auc(*roc.T) == pytest.approx(roc_auc_score(targets, positive), abs=0.005)
+    assert auc(*recall.T) == pytest.approx(average_precision_score(targets, positive), abs=0.01)
+    assert (tuple(roc[0]), tuple(roc[-1])) == ((0, 0), (1, 1))
+
+
+def test_true_probabilities_are_calibrated_and_false_ones_are_not(judged):
+    targets, outputs = judged
+    bins = calibration_bins(targets.astype(int), outputs)
+    assert [each.rows for each in bins] == [300] * 10
+    assert calibration_error(bins) < 0.04
+    sure = binary(outputs.probabilities[:, 1] > 0.5)
+    assert calibration_error(calibration_bins(targets.astype(int), sure)) == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_constant_probability_is_one_bin():
+    (found,) = calibration_bins(np.array([0, 1, 1, 1]), binary([0.6] * 4))
+    assert (found.predicted, found.observed, found.rows) == pytest.approx((0.6, 0.75, 4))
+
+
+def test_more_than_two_classes_are_calibrated_by_the_predicted_one():
+    scores = np.array([[0.8, 0.1, 0.1], [0.2, 0.2, 0.6]])
+    bins = calibration_bins(np.array([0, 1]), Outputs.from_scores(scores, ("a", "b", "c")))
+    assert [(each.predicted, each.observed) for each in bins] == [(0.6, 0.0), (0.8, 1.0)]
+    assert calibration_error(bins) == pytest.approx((0.6 + 0.2) / 2)
+
+
+def test_the_confusion_counts_rows_of_an_actual_class_by_their_prediction():
+    targets = np.array(["c", "a", "a", "b", "a"], dtype=object)
+    scores = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0.5]]) + 0.1
+    outputs = Outputs.from_scores(scores, ("c", "a", "b"))  # in the order of the classes, not of the alphabet
+    found = curves(targets, outputs).confusion
+    assert [list(row) for row in found] == confusion_matrix(
+        targets, outputs.prediction, labels=["c", "a", "b"]
+    ).tolist()
+
+
+def test_residuals_are_put_in_equal_bins_of_time():
+    rows = 4000
+    random = np.random.default_rng(0)
+    moments = np.datetime64("2024-01-01T00:00:00") + random.permutation(rows) * np.timedelta64(1, "h")
+    actual = random.normal(0, 1, rows) + (moments > np.datetime64("2024-05-01")) * 5
+    found = curves(actual, Outputs.from_scores(np.zeros(rows), ()), moments=moments).residuals
+    assert [band.rows for band in found] == [100] * 40
+    assert found[0].x == "2024-01-01T00:00:00"
+    assert [found[0].low, found[0].middle, found[0].high] == pytest.approx([-1.28, 0, 1.28], abs=0.5)
+    assert found[-1].middle == pytest.approx(5, abs=0.4)
+
+
+def test_without_a_time_they_are_put_in_bins_of_the_prediction():
+    predicted = np.arange(100.0)
+    found = curves(predicted + 1, Outputs.from_scores(predicted, ())).residuals
+    assert [(band.x, band.middle, band.rows) for band in found][:2] == [("0", 1.0, 10), ("10", 1.0, 10)]
+
+
+def test_the_points_are_a_sample_that_a_seed_decides():
+    predicted = np.arange(2000.0)
+    outputs = Outputs.from_scores(predicted, ())
+    found = curves(predicted * 2, outputs, seed=3).predicted
+    assert len(found) == 500
+    assert all(point.y == 2 * point.x for point in found)
+    assert found == curves(predicted * 2, outputs, seed=3).predicted
+
+
+def test_coverage_is_the_share_inside_and_the_mean_width():
+    intervals = PredictionIntervals(levels=(0.5, 0.9), edges=(), halves=((1,), (3,)), rows=10)
+    found = coverages(intervals, np.zeros(4), np.array([0.0, 1.0, 2.0, 9.0]))
+    assert [(each.level, each.observed, each.width) for each in found] == [(0.5, 0.5, 2.0), (0.9, 0.75, 6.0)]
+
+
+def test_predictions_of_nan_cover_nothing():
+    intervals = PredictionIntervals(levels=(0.5,), edges=(), halves=((1,),), rows=10)
+    assert coverages(intervals, np.array([0.0, np.nan]), np.zeros(2)) == ()
+
+
+@pytest.mark.parametrize(
+    ("targets", "outputs", "drawn"),
+    [
+        pytest.param(np.ones(12), Outputs.from_scores(np.ones(12), ()), {"predicted", "residuals"}, id="12 rows"),
+        pytest.param(np.ones(5), Outputs.from_scores(np.full(5, np.nan), ()), set(), id="predictions of NaN"),
+        pytest.param(
+            np.ones(5, dtype=bool),
+            binary([0.2] * 5),
+            {"calibration", "confusion"},
+            id="one class, constant predictions",
+        ),
+        pytest.param(np.ones(5, dtype=bool), binary([np.nan] * 5), set(), id="probabilities of NaN"),
+        pytest.param(
+            np.arange(60).astype(object),
+            Outputs.from_scores(np.eye(60) + 0.1, tuple(range(60))),
+            {"calibration"},
+            id="more classes than a matrix can show",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_empty(targets, outputs, drawn):
+    found = curves(targets, outputs)
+    assert {name for name in EMPTY if getattr(found, name)} == drawn
+    assert Curves.model_validate_json(found.model_dump_json()) == found

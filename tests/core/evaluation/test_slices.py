@@ -1,0 +1,138 @@
+"""The search finds the rows that were made worse, and nothing in noise."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from model_name.core.evaluation.slices import cuts_of, worst_slices
+from model_name.core.schemas import TableSchema, Target
+from model_name.core.schemas.columns import Column
+
+ROWS = 4000
+
+
+def make(rows=ROWS, seed=0, **columns):
+    random = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "name": [f"n{row}" for row in range(rows)],
+            "moment": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(rows), unit="h"),
+            "group": random.choice(["a", "b", "c"], rows),
+            "size": np.where(random.random(rows) < 0.1, np.nan, random.normal(0, 1, rows)),
+            "is_open": random.choice([0.0, 1.0], rows),
+            "secret": random.choice(["x", "y"], rows),
+        }
+    ).assign(**columns)
+    return table, random.exponential(1, rows)
+
+
+SCHEMA = TableSchema(
+    name="t",
+    target=Target(name="y", task="regression"),
+    time="moment",
+    columns={
+        "name": Column(kind="text-id"),
+        "moment": Column(kind="datetime"),
+        "group": Column(kind="category"),
+        "size": Column(kind="numeric", nullable=True),
+        "is_open": Column(kind="boolean"),
+        "secret": Column(kind="category", sensitive=True),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("is_bad", "words"),
+    [
+        pytest.param(lambda t: t["group"] == "b", "group is b", id="a category"),
+        pytest.param(lambda t: t["is_open"] == 1, "is_open is true", id="a boolean"),
+        pytest.param(lambda t: t["size"].isna(), "size is missing", id="missing values"),
+        pytest.param(lambda t: t["size"] > 0.9, "size above 0.8", id="large numbers"),
+        pytest.param(lambda t: t["moment"].dt.hour.isin([22, 23]), "moment hour 22 to 23", id="hours"),
+        pytest.param(lambda t: t["moment"].dt.weekday == 5, "moment weekday is Saturday", id="a weekday"),
+        pytest.param(lambda t: t["moment"].dt.month == 3, "moment month is March", id="a month"),
+        pytest.param(
+            lambda t: (t["group"] == "c") & (t["moment"].dt.weekday == 0),
+            "moment weekday is Monday and group is c",
+            id="a pair",
+        ),
+    ],
+)
+def test_rows_that_are_worse_are_found_and_named(is_bad, words):
+    table, losses = make()
+    bad = is_bad(table).to_numpy()
+    found = worst_slices(table, SCHEMA, losses + 3 * bad, min_rows=30)
+    assert found[0].words.startswith(words)
+    assert (bad[found[0].rows]).mean() > 0.9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_days_that_are_hard_by_chance_are_no_slice(seed):
+    # given: days that share their weather and their loss, which have nothing to do with one another
+    random = np.random.default_rng(seed)
+    table, losses = make()
+    day = np.arange(ROWS) // 24
+    table = table.assign(group="a", size=random.normal(0, 1, 200)[day])
+    losses = losses / 10 + random.exponential(1, 200)[day]
+    # then: counted by rows the weather would be to blame
+    assert worst_slices(table, SCHEMA, losses, min_rows=30)
+    assert worst_slices(table, SCHEMA, losses, min_rows=30, blocks=day) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_holds_no_slice(seed):
+    table, losses = make(seed=seed)
+    assert worst_slices(table, SCHEMA, losses, min_rows=30) == []
+
+
+def test_a_pair_that_adds_nothing_to_its_column_is_not_told():
+    table, losses = make()
+    found = worst_slices(table, SCHEMA, losses + 3 * (table["group"] == "b").to_numpy(), min_rows=30)
+    assert [slice_.words for slice_ in found] == ["group is b"]
+
+
+def test_what_is_found_does_not_overlap_and_is_at_most_five_the_worst_first():
+    table, losses = make()
+    weekday = table["moment"].dt.weekday.to_numpy()
+    found = worst_slices(table, SCHEMA, losses + weekday**2.0, min_rows=30)
+    assert 2 <= len(found) <= 5
+    assert [slice_.excess for slice_ in found] == sorted((slice_.excess for slice_ in found), reverse=True)
+    for place, slice_ in enumerate(found):
+        for other in found[:place]:
+            assert len(np.intersect1d(slice_.rows, other.rows)) <= 0.5 * min(len(slice_.rows), len(other.rows))
+
+
+def test_a_slice_has_at_least_the_rows_that_are_asked_for():
+    table, losses = make()
+    rare = np.isin(np.arange(ROWS), np.random.default_rng(1).choice(ROWS, 20, replace=False))
+    table = table.assign(group=np.where(rare, "rare", table["group"]))
+    assert [found.words for found in worst_slices(table, SCHEMA, losses + 9 * rare, min_rows=20)] == ["group is rare"]
+    assert worst_slices(table, SCHEMA, losses + 9 * rare, min_rows=400) == []
+
+
+def test_names_and_sensitive_columns_are_not_looked_at():
+    table, _ = make()
+    assert {cut.source for cut in cuts_of(table, SCHEMA)} == {"moment", "group", "size", "is_open"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        pytest.param({"group": [f"g{row}" for row in range(10_000)]}, 10_000, id="a column of 10 000 values"),
+        pytest.param({}, 12, id="12 rows"),
+        pytest.param({"size": np.full(500, np.nan)}, 500, id="a column of which nothing is known"),
+        pytest.param({"size": np.zeros(500), "group": "a", "is_open": 1.0}, 500, id="columns that are constant"),
+        pytest.param({"moment": pd.Timestamp("2024-01-01")}, 500, id="a single moment"),
+        pytest.param({"moment": pd.Series([pd.NaT] * 500, dtype="datetime64[us]")}, 500, id="no moment"),
+    ],
+)
+def test_odd_tables_are_searched_as_well(columns, rows):
+    table, losses = make(rows, **columns)
+    assert worst_slices(table, SCHEMA, losses, min_rows=30) == []
+
+
+@pytest.mark.parametrize(
+    "losses", [pytest.param(np.full(ROWS, np.nan), id="NaN"), pytest.param(np.ones(ROWS), id="all equal")]
+)
+def test_losses_that_say_nothing_find_nothing(losses):
+    assert worst_slices(make()[0], SCHEMA, losses, min_rows=30) == []

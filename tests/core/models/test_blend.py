@@ -1,0 +1,83 @@
+import numpy as np
+import onnxruntime as ort
+import pytest
+from pydantic import ValidationError
+
+from model_name.core import dataframes
+from model_name.core.models import AutoModel, build_model
+from model_name.errors import ConfigError, DataError
+
+TREES = {"KIND": "BoostedTrees", "max_iter": 5}
+LINE = {"KIND": "LinearModel"}
+
+
+@pytest.fixture
+def checked(make_schema, make_table, task):
+    return dataframes.check(make_table(task), make_schema(task)).frame
+
+
+def test_it_answers_the_weighted_mean_of_its_members(make_schema, checked, task):
+    schema = make_schema(task)
+    blend = AutoModel(members=[TREES, LINE], weights=[0.75, 0.25]).fit(schema, checked)
+    # given the same members on their own
+    alone = [build_model(member).fit(schema, checked) for member in (TREES, LINE)]
+    scores = [model.score_matrix(model.matrix(checked)) for model in alone]
+    # then the blend is their mean, in the graph as well
+    wanted = 0.75 * scores[0] + 0.25 * scores[1]
+    np.testing.assert_allclose(blend.score_matrix(blend.matrix(checked)), wanted, rtol=1e-6)
+    session = ort.InferenceSession(blend.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"])
+    (served,) = session.run(["scores"], {"features": blend.matrix(checked)})
+    np.testing.assert_allclose(served.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_its_explanation_is_the_sum_of_those_of_its_members(make_schema, checked, task):
+    blend = AutoModel(members=[TREES, LINE], weights=[0.75, 0.25]).fit(make_schema(task), checked)
+    rows = blend.matrix(checked.head(20))
+    parts = [model.explain_answers(rows).values for model in blend.get_internal_model()]
+    np.testing.assert_allclose(blend.explain_matrix(rows).values, 0.75 * parts[0] + 0.25 * parts[1])
+    assert blend.explain(checked.head(20)).scale == ("prediction" if task == "regression" else "probability")
+
+
+def test_members_take_the_seed_of_the_blend_unless_they_have_one(make_schema, make_table):
+    checked = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    blend = AutoModel(members=[TREES, TREES | {"random_state": 7}], weights=[0.5, 0.5], random_state=3)
+    seeds = [model.random_state for model in blend.fit(make_schema("regression"), checked).get_internal_model()]
+    assert seeds == [3, 7]
+
+
+def test_it_is_described_member_by_member():
+    blend = AutoModel(members=[TREES, LINE], weights=[0.25, 0.75])
+    assert blend.described() == {
+        "member 1": "75 % LinearModel",
+        "member 2": "25 % BoostedTrees: max_iter 5",
+        "random_state": 42,
+    }
+
+
+def test_without_members_it_says_who_chooses_them(make_schema, checked, task):
+    with pytest.raises(ConfigError, match="no members before a search"):
+        AutoModel().fit(make_schema(task), checked)
+
+
+def test_a_member_that_cannot_be_fitted_is_told(make_schema, make_table):
+    checked = dataframes.check(make_table("multiclass"), make_schema("multiclass")).frame
+    with pytest.raises(DataError, match="no row of class"):
+        AutoModel(members=[TREES], weights=[1.0]).fit(make_schema("multiclass"), checked[checked["outcome"] != "mid"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        pytest.param({"members": [TREES]}, "1 members and 0 weights", id="no weights"),
+        pytest.param({"members": [TREES], "weights": [0.5]}, "sum of 1", id="half a weight"),
+        pytest.param({"members": [TREES, LINE], "weights": [1.5, -0.5]}, "above 0", id="a negative weight"),
+        pytest.param({"members": [{"KIND": "Trees"}], "weights": [1.0]}, "members.0: Trees is not", id="unknown kind"),
+        pytest.param(
+            {"members": [TREES | {"max_itr": 3}], "weights": [1.0]}, "did you mean max_iter", id="a misspelt key"
+        ),
+        pytest.param({"members": [{"KIND": "AutoModel"}], "weights": [1.0]}, "a blend itself", id="a blend in a blend"),
+    ],
+)
+def test_a_blend_that_hangs_not_together_is_refused(wrong, reason):
+    with pytest.raises(ValidationError, match=reason):
+        AutoModel(**wrong)

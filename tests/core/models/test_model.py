@@ -1,0 +1,370 @@
+import gc
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pandas as pd
+import pytest
+from pydantic import Field, PrivateAttr, ValidationError
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+
+from model_name.core import dataframes
+from model_name.core.decisions.decision import Decision
+from model_name.core.models import BoostedTrees, ConstantModel, Explanation, Model, RandomForest, model_kinds
+from model_name.core.models.model import ADDITIVITY_TOLERANCE
+from model_name.core.models.trees import SklearnModel
+from model_name.errors import DataError, ExplanationError, ExportError, NotFittedError
+from model_name.training.export import check_parity, export_bundle, parity_rows
+
+KINDS = ("BoostedTrees", "RandomForest", "ConstantModel", "LinearModel", "AutoModel")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def checked(make_schema, make_table, task):
+    return dataframes.check(make_table(task), make_schema(task)).frame
+
+
+def test_a_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, make_schema, make_table):
+    # given rows that it has not seen, under an index of their own
+    model = fitted(kind, task)
+    rows = make_table(task, rows=20, seed=5).set_axis([f"r{row}" for row in range(20)])
+    # when they are predicted
+    answer = model.predict(rows.drop(columns="outcome"))
+    # then there is one answer a row
+    classes = make_schema(task).classes
+    names = [f"probability_{str(label).lower() if isinstance(label, bool) else label}" for label in classes]
+    assert list(answer.columns) == ["prediction", *names]
+    assert answer.index.equals(rows.index)
+    if classes:
+        assert set(answer["prediction"]) <= set(classes)
+        np.testing.assert_allclose(answer[names].sum(axis=1), 1, atol=1e-6)
+    else:
+        assert answer["prediction"].dtype == np.float64
+        assert np.isfinite(answer["prediction"]).all()
+
+
+def test_a_model_decides_as_it_is_told_until_it_is_fitted_again(fitted, make_schema, make_table):
+    # given a model that calls everything positive
+    schema, table = make_schema("binary"), dataframes.check(make_table("binary"), make_schema("binary")).frame
+    model = fitted("BoostedTrees", "binary").with_params().fit(schema, table)
+    plain = model.outputs(table)
+    model.decide_by(Decision(threshold=0.0))
+    # then it does, its raw answers apart
+    assert model.predict(table)["prediction"].all()
+    assert model.undecided(table).prediction.tolist() == plain.prediction.tolist()
+    # and a copy, or another fit, knows nothing of it
+    assert model.with_params().decision == model.fit(schema, table).decision == Decision()
+
+
+def test_a_model_that_was_stored_before_there_were_decisions_answers_as_it_did(fitted, make_table):
+    model = fitted("BoostedTrees", "regression").model_copy(deep=True)
+    expected = model.predict(make_table("regression"))
+    del model.__pydantic_private__["_decision"]
+    pd.testing.assert_frame_equal(model.predict(make_table("regression")), expected)
+
+
+def test_no_rows_have_no_answers(fitted, kind, task, checked):
+    answer = fitted(kind, task).predict(checked.head(0))
+    assert len(answer) == 0
+    assert list(answer.columns) == list(fitted(kind, task).predict(checked.head(1)).columns)
+
+
+def test_equal_seeds_and_rows_give_equal_models(fitted, kind, task, make_schema, checked):
+    first = fitted(kind, task)
+    second = first.with_params().fit(make_schema(task), checked)
+    pd.testing.assert_frame_equal(second.predict(checked), first.predict(checked))
+    explained = [model.explain_samples(checked.head(3)) for model in (first, second)]
+    pd.testing.assert_frame_equal(*explained)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(lambda model, table, folder: model.predict(table), id="predict"),
+        pytest.param(lambda model, table, folder: model.explain_model(table), id="explain_model"),
+        pytest.param(lambda model, table, folder: model.explain_samples(table), id="explain_samples"),
+        pytest.param(lambda model, table, folder: model.export(folder), id="export"),
+        pytest.param(lambda model, table, folder: model.features, id="features"),
+        pytest.param(lambda model, table, folder: model.classes, id="classes"),
+    ],
+)
+def test_an_unfitted_model_says_so(kind, ask, make_table, tmp_path):
+    with pytest.raises(NotFittedError, match=f"{kind} is not fitted"):
+        ask(model_kinds()[kind](), make_table("regression"), tmp_path)
+
+
+def test_an_unfitted_estimator_is_not_shown():
+    with pytest.raises(NotFittedError, match="BoostedTrees is not fitted"):
+        BoostedTrees().get_internal_model()
+    with pytest.raises(NotImplementedError, match="ConstantModel has no internal model"):
+        ConstantModel().get_internal_model()
+
+
+def test_the_export_answers_like_the_model(fitted, kind, task, make_schema, checked, tmp_path):
+    # given rows with gaps, unseen categories and the bounds
+    model = fitted(kind, task)
+    rows = parity_rows(make_schema(task), checked)
+    assert rows["gap"].isna().any()
+    assert not set(rows["group"]) <= set("abc")
+    # when the graph is asked alone
+    session = ort.InferenceSession(str(model.export(tmp_path)))
+    assert [given.name for given in session.get_inputs()] == ["features"]
+    assert [answer.name for answer in session.get_outputs()] == ["scores"]
+    (scores,) = session.run(None, {"features": model.matrix(rows)})
+    # then it answers the same
+    assert scores.shape == (len(rows), max(1, len(model.classes)))
+    np.testing.assert_allclose(
+        scores.reshape(len(rows), -1), model.score_matrix(model.matrix(rows)).reshape(len(rows), -1), atol=1e-4
+    )
+
+
+def test_a_bundle_of_every_kind_passes_the_parity_check(fitted, kind, task, make_schema, checked, tmp_path):
+    model = fitted(kind, task)
+    bundle = export_bundle(model, tmp_path, checked.head(200), checked.tail(40), name="m", run_id="r", metrics={})
+    assert check_parity(model, bundle, parity_rows(make_schema(task), checked)) <= 1e-4
+
+
+class Native(SklearnModel):
+    """Native category splits, which skl2onnx drops without a word."""
+
+    KIND: Literal["TestNative"] = "TestNative"
+
+    def fit_matrix(self, matrix, targets, context):
+        categorical = [place for place, feature in enumerate(self.features.columns) if feature.kind == "category"]
+        estimator = HistGradientBoostingRegressor(categorical_features=categorical, max_iter=20, min_samples_leaf=2)
+        self._estimator = estimator.fit(matrix, targets)
+
+
+class Gappy(SklearnModel):
+    """A forest that is fed missing values, of which skl2onnx knows nothing."""
+
+    KIND: Literal["TestGappy"] = "TestGappy"
+
+    def fit_matrix(self, matrix, targets, context):
+        self._estimator = RandomForestRegressor(n_estimators=10, random_state=0).fit(matrix, targets)
+
+
+@pytest.mark.parametrize(
+    "broken", [pytest.param(Native, id="native category splits"), pytest.param(Gappy, id="gaps in a forest")]
+)
+def test_an_export_that_is_silently_wrong_is_caught(broken, make_schema, make_table, tmp_path):
+    # given a table whose target hangs on the categories and on what is missing
+    raw = make_table("regression")
+    noise = raw["outcome"] / 100
+    shift = raw["group"].map({"a": 5.0, "b": -5.0, "c": 5.0}) + 8.0 * raw["gap"].isna()
+    table = dataframes.check(raw.assign(outcome=shift + noise), make_schema("regression")).frame
+    model = broken().fit(make_schema("regression"), table)
+    # when it is exported, then the difference is noticed
+    with pytest.raises(ExportError, match=f"{broken().KIND}: the exported graph differs from the model"):
+        export_bundle(model, tmp_path, table.head(200), table.tail(40), name="m", run_id="r", metrics={})
+
+
+def test_contributions_add_up_and_name_the_features(fitted, kind, task, checked):
+    model, rows = fitted(kind, task), checked.head(6)
+    # when rows are explained
+    explanation = model.explain(rows)
+    # then base and contributions are the scores
+    assert explanation.additivity_error < 0.01
+    assert explanation.features == model.features.names
+    shape = (6, len(model.features.names)) + ((3,) if task == "multiclass" else ())
+    assert explanation.values.shape == shape
+    assert explanation.scale == (
+        "prediction"
+        if task == "regression"
+        else "log-odds"
+        if kind in {"BoostedTrees", "LinearModel"}
+        else "probability"
+    )
+    # and each row has its contributions, under its index
+    samples = model.explain_samples(rows)
+    assert (list(samples.columns), list(samples.index)) == (model.features.names, list(rows.index))
+
+
+def test_what_was_prepared_to_explain_explains_alike(fitted, kind, task, checked):
+    model = fitted(kind, task)
+    matrix = model.matrix(checked.head(6))
+    expected, explain = model.explain_matrix(matrix), model.explainer()
+    for found in (explain(matrix), explain(matrix)):
+        np.testing.assert_array_equal(found.values, expected.values)
+        np.testing.assert_array_equal(found.base, expected.base)
+        assert (found.scale, found.features) == (expected.scale, expected.features)
+
+
+def test_contributions_to_the_answer_add_up_to_the_answer(fitted, kind, task, checked):
+    model, rows = fitted(kind, task), checked.head(6)
+    # when the answer itself is explained, on whatever scale the kind explains
+    found = model.explain_answers(model.matrix(rows))
+    # then base and contributions are what is answered
+    answers = model.score_matrix(model.matrix(rows))
+    wanted = answers[:, 1] if task == "binary" else answers
+    assert found.scale == ("prediction" if task == "regression" else "probability")
+    np.testing.assert_allclose(found.base + found.values.sum(axis=1), wanted, atol=1e-3)
+
+
+def test_importances_are_sorted_and_find_what_matters(fitted, task, checked):
+    importances = fitted("BoostedTrees", task).explain_model(checked.head(40))
+    assert list(importances.columns) == ["feature", "importance"]
+    assert importances["importance"].is_monotonic_decreasing
+    assert set(importances["feature"]) == set(fitted("BoostedTrees", task).features.names)
+    assert importances["feature"].iloc[0] == "size"
+
+
+def test_nothing_matters_to_a_constant(fitted, task, checked):
+    assert (fitted("ConstantModel", task).explain_model(checked.head(5))["importance"] == 0).all()
+
+
+def test_samples_of_many_classes_are_those_of_the_predicted_one(fitted, checked_multiclass):
+    model = fitted("BoostedTrees", "multiclass")
+    explanation = model.explain(checked_multiclass)
+    samples = model.samples_of(explanation, checked_multiclass)
+    predicted = model.predict(checked_multiclass)["prediction"]
+    for place, label in enumerate(predicted):
+        code = model.classes.index(label)
+        np.testing.assert_allclose(samples.iloc[place], explanation.values[place, :, code])
+
+
+@pytest.fixture
+def checked_multiclass(make_schema, make_table):
+    return dataframes.check(make_table("multiclass"), make_schema("multiclass")).frame.head(8)
+
+
+class Lying(ConstantModel):
+    """Explains itself wrongly."""
+
+    KIND: Literal["TestLying"] = "TestLying"
+
+    def explain_matrix(self, matrix):
+        scores = np.arange(len(matrix), dtype=float)
+        return self.explanation(np.ones_like(matrix), 0.0, scores, "prediction")
+
+
+def test_contributions_that_do_not_add_up_are_an_error(make_schema, make_table):
+    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    with pytest.raises(ExplanationError, match="contributions miss the scores by"):
+        Lying().fit(make_schema("regression"), table).explain(table.head(5))
+
+
+@pytest.mark.parametrize(
+    ("values", "score", "is_additive"),
+    [
+        pytest.param([3e6, -1e6], 7e6 + 0.5, True, id="what float32 rounds off"),
+        pytest.param([0.3, -0.3], 5.0, True, id="a row in the middle"),
+        pytest.param([0.3, -0.3], 5.02, False, id="a row in the middle, missed by a part of what is moved"),
+        pytest.param([0.0, 0.0], 5.0, True, id="nothing is moved"),
+        pytest.param([0.0, 0.0], 5.01, False, id="nothing is moved, but the score is another"),
+    ],
+)
+def test_a_single_row_adds_up_or_not(values, score, is_additive):
+    base = 5.0 if score < 1e6 else 5e6
+    explanation = Explanation(np.array([values]), np.array(base), np.array([score]), "prediction", ["a", "b"])
+    assert (explanation.additivity_error < ADDITIVITY_TOLERANCE) == is_additive
+    if not is_additive:
+        with pytest.raises(ExplanationError, match="Kind: contributions miss the scores by"):
+            explanation.require_additive("Kind")
+
+
+def test_one_class_a_row_of_several():
+    values = np.arange(12.0).reshape(2, 2, 3)
+    base = np.array([10.0, 20.0, 30.0])
+    found = Explanation(values, base, values.sum(axis=1) + base, "log-odds", ["a", "b"]).of_classes(np.array([2, 0]))
+    np.testing.assert_array_equal(found.values, [[2.0, 5.0], [6.0, 9.0]])
+    np.testing.assert_array_equal(found.base, [30.0, 10.0])
+    np.testing.assert_array_equal(found.scores, [37.0, 25.0])
+    assert found.additivity_error == 0
+
+
+def test_importances_of_an_explanation_are_means_over_rows_and_classes():
+    values = np.array([[[1.0, -1.0], [0.0, 4.0]]])
+    explanation = Explanation(values, np.zeros(2), values.sum(axis=1), "log-odds", ["a", "b"])
+    assert explanation.importances == {"b": 2.0, "a": 1.0}
+    assert explanation.additivity_error == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "task", "reason"),
+    [
+        pytest.param({"outcome": 3.0}, "regression", "has one value of outcome only: 3.0", id="a constant target"),
+        pytest.param({"outcome": True}, "binary", "has one value of outcome only: True", id="one class"),
+        pytest.param(
+            {"moment": "never"}, "regression", "moment, row 0: not a date and time", id="a column that does not fit"
+        ),
+    ],
+)
+def test_a_training_part_that_cannot_be_learnt_is_refused(kind, change, task, reason, make_schema, make_table):
+    table = dataframes.check(make_table(task), make_schema(task)).frame
+    with pytest.raises(DataError, match=reason):
+        model_kinds()[kind]().fit(make_schema(task), table.assign(**change))
+
+
+def test_a_class_that_is_absent_in_training_is_refused(kind, make_schema, make_table):
+    table = dataframes.check(make_table("multiclass"), make_schema("multiclass")).frame
+    with pytest.raises(DataError, match="the training part has no row of class 'mid'"):
+        model_kinds()[kind]().fit(make_schema("multiclass"), table[table["outcome"] != "mid"])
+
+
+def test_hyperparameters_are_read_and_set_and_checked():
+    model = RandomForest(n_estimators=3)
+    assert model.get_params() == {
+        "random_state": 42,
+        "n_estimators": 3,
+        "max_depth": 12,
+        "min_samples_leaf": 5,
+        "max_features": 0.5,
+        "randomized": False,
+        "class_weight": "none",
+        "n_jobs": -1,
+    }
+    assert model.set_params(n_estimators=5) is model
+    assert model.n_estimators == 5
+    assert model.with_params(max_depth=None).get_params() == model.get_params() | {"max_depth": None}
+    for wrong, reason in (({"n_estimator": 3}, "did you mean n_estimators"), ({"n_estimators": "3"}, "integer")):
+        with pytest.raises(ValidationError, match=reason):
+            model.set_params(**wrong)
+        with pytest.raises(ValidationError, match=reason):
+            model.with_params(**wrong)
+    assert model.n_estimators == 5
+
+
+class Slope(Model):
+    """The least that a kind of one's own must do: no estimator, no explanation of its own."""
+
+    KIND: Literal["TestSlope"] = "TestSlope"
+    factor: float = Field(2.0, gt=0)
+    _base: float | None = PrivateAttr(None)
+
+    def fit_matrix(self, matrix, targets, context) -> None:
+        context.progress(1, 1, "done")
+        self._base = float(targets.mean())
+
+    def score_matrix(self, matrix) -> Any:
+        return self._fitted(self._base) + self.factor * np.nan_to_num(matrix[:, 0])
+
+    def to_onnx(self) -> onnx.ModelProto:
+        raise NotImplementedError
+
+
+def test_a_kind_of_ones_own_is_found_and_works(make_schema, make_table):
+    # given a subclass, then it is a kind like the others
+    assert model_kinds()["TestSlope"] is Slope
+    assert {"BoostedTrees", "ConstantModel", "RandomForest", "TabularNetwork"} <= set(model_kinds())
+    # and explains itself by permutation
+    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    model = Slope().fit(make_schema("regression"), table)
+    importances = model.explain(table.head(10)).importances
+    assert next(iter(importances)) == "size"
+    assert sum(value > 1e-9 for value in importances.values()) == 1
+
+
+def test_a_subclass_without_a_name_of_its_own_does_not_take_its_parents_place():
+    class Nameless(BoostedTrees):
+        pass
+
+    assert model_kinds()["BoostedTrees"] is BoostedTrees
+    del Nameless
+    gc.collect()

@@ -1,0 +1,21 @@
+"""Figures are short."""
+
+import pytest
+
+from model_name.core.formatting import number, percent, size
+
+
+@pytest.mark.parametrize(
+    ("told_value", "words"),
+    [
+        pytest.param(number(None), "–", id="nothing"),
+        pytest.param(number(123456.7), "123,457", id="large"),
+        pytest.param(number(0.00012345), "0.0001234", id="small"),
+        pytest.param(percent(0.0001), "< 0.1 %", id="nearly none"),
+        pytest.param(percent(0.0), "0.0 %", id="none"),
+        pytest.param(size(512), "512 bytes", id="bytes"),
+        pytest.param(size(3 * 1024**2), "3 MiB", id="mebibytes"),
+    ],
+)
+def test_figures_are_short(told_value, words):
+    assert told_value == words

@@ -1,0 +1,126 @@
+"""Models of every kind, saved as the registry keeps them, and real explainers over them."""
+
+import inspect
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.models import Model as Saved
+
+from model_name.core import dataframes
+from model_name.core.decisions.decision import Decision, PredictionIntervals
+from model_name.core.models import Model
+from model_name.io.registries import PyfuncModel
+from model_name.serving.bundle import Manifest, write_manifest
+from model_name.training.export import example
+from tests.support.server_processes import Server, launch, pytest_runtest_makereport, stop_all  # noqa: F401
+
+SERVED = {
+    "BoostedTrees": "regression",
+    "RandomForest": "binary",
+    "LinearModel": "multiclass",
+    "TabularNetwork": "multiclass",
+    "AutoModel": "binary",
+}
+INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(3.0,), halves=((1.0, 2.0), (1.5, 3.0)), rows=300)
+
+SaveModel = Callable[..., Path]
+StartExplainer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def make_manifest(make_schema: Any, make_table: Any) -> Callable[..., Manifest]:
+    """`make_manifest(model, **changes)`: what the registry lays beside a model of such a table."""
+
+    def make(model: Model, **changes: Any) -> Manifest:
+        schema = model.schema_
+        table = dataframes.check(make_table(schema.target.task), make_schema(schema.target.task)).frame
+        raw = Manifest(
+            name="things",
+            semver="1.2.3",
+            version="7",
+            run_id="f" * 32,
+            kind=model.KIND,
+            table=schema,
+            features=model.features,
+            decision=Decision(intervals=INTERVALS) if not model.classes else model.decision,
+            profile={},
+            metrics={},
+            example=example(schema, table),
+            files={},
+            created="2026-01-01T00:00:00+00:00",
+        )
+        return raw.model_copy(update=changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def save_model(make_manifest: Callable[..., Manifest]) -> SaveModel:
+    """`save_model(model, folder, **manifest)`: the folder of a registered model; another one there is replaced."""
+
+    def save(model: Model, folder: Path, **changes: Any) -> Path:
+        manifest = make_manifest(model, **changes)
+        shutil.rmtree(folder, ignore_errors=True)
+        module = type(model).__module__
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=PyfuncModel(model),
+            code_paths=None if module.startswith("model_name.") else [inspect.getfile(type(model))],
+            mlflow_model=Saved(run_id=manifest.run_id),
+            pip_requirements=[],
+        )
+        write_manifest(folder, manifest)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def start_explainer(serving_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartExplainer]:
+    """Starts `python -m model_name.explainer` away from the sources. All are stopped at the end."""
+    package = str(Path(__file__).parents[2])
+    away = tmp_path_factory.mktemp("away")
+
+    def start(folder: Path, *args: str, **env: str) -> Server:
+        log = tmp_path_factory.mktemp("explainer") / "log"
+        known = serving_env | {"PYTHONPATH": package} | env
+        args = ("--model", str(folder), "--drain_seconds", "0.2", *args)
+        return launch("model_name.explainer", *args, name="things", log=log, env=known, cwd=away)
+
+    yield start
+    stop_all()
+
+
+@pytest.fixture(scope="session")
+def explainer_of(
+    fitted: Callable[[str, str], Model],
+    save_model: SaveModel,
+    start_explainer: StartExplainer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], Server]:
+    """`explainer_of(kind)`: a ready one, started once in the session."""
+    started: dict[str, Server] = {}
+
+    def explainer(kind: str) -> Server:
+        if kind not in started:
+            folder = save_model(fitted(kind, SERVED[kind]), tmp_path_factory.mktemp(kind) / "model")
+            started[kind] = start_explainer(folder)
+        return started[kind].wait()
+
+    return explainer
+
+
+@pytest.fixture(scope="session")
+def rows(make_table: Any) -> list[dict[str, Any]]:
+    """Rows as clients send them."""
+    table = make_table("regression", rows=12, seed=5).drop(columns=["outcome", "code"])
+    table["moment"] = table["moment"].map(lambda moment: moment.isoformat())
+    return [
+        {name: None if pd.isna(value) else value for name, value in row.items()}
+        for row in table.astype(object).to_dict("records")
+    ]

@@ -1,0 +1,248 @@
+"""A real explainer and real clients."""
+
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from model_name.core import dataframes
+from model_name.explainer.__main__ import main
+from model_name.serving.batching.batcher import LARGE
+
+PATH = "/v1/models/things:explain"
+KINDS = [
+    "BoostedTrees",
+    *(
+        pytest.param(kind, marks=pytest.mark.slow)
+        for kind in ("RandomForest", "LinearModel", "TabularNetwork", "AutoModel")
+    ),
+]
+
+
+@pytest.fixture(scope="session")
+def server(explainer_of):
+    """That of boosted trees, a regression."""
+    return explainer_of("BoostedTrees")
+
+
+def explain(server, instances, **more):
+    return server.client.post(PATH, json={"instances": instances} | more)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_explained_over_http_and_adds_up(explainer_of, rows, kind):
+    response = explain(explainer_of(kind), rows)
+    assert response.status_code == 200
+    found = response.json()["explanations"]
+    assert len(found) == len(rows)
+    for row in found:
+        assert row["base_value"] + sum(row["values"].values()) == pytest.approx(row["score"], abs=2e-4, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_requests_are_answered_alike_however_busy_it_is(explainer_of, rows, kind):
+    # Given what it answers alone
+    alone = [explain(explainer_of(kind), [row]).content for row in rows]
+    # When clients ask all at once, small requests and one that goes the other lane
+    large = {"instances": rows, "parameters": {"padding": "x" * LARGE}}
+    with ThreadPoolExecutor(8) as pool:
+        other = pool.submit(explainer_of(kind).client.post, PATH, json=large)
+        together = list(pool.map(lambda row: explain(explainer_of(kind), [row]).content, rows * 3))
+    # Then they are answered the same
+    assert together == alone * 3
+    assert len(other.result().json()["explanations"]) == len(rows)
+
+
+def test_rows_may_be_arrays(server, rows):
+    by_name, by_place = (explain(server, some).json() for some in (rows, [list(row.values()) for row in rows]))
+    assert by_name == by_place
+
+
+def test_no_header_of_a_request_comes_back(server, rows, tmp_path):
+    # Given a request with headers that nobody else may learn of
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"instances": rows[:1]}))
+    secrets = ["-H", "X-Secret: hush", "-H", "Authorization: Bearer hush", "-H", "Cookie: hush=hush"]
+    # When it is sent by curl
+    command = ["curl", "-si", *secrets, "-d", f"@{body}", server.url + PATH]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # Then they are neither in the headers nor in the body, and the version is
+    head, _, text = answer.partition("\n\n")
+    assert head.startswith("HTTP/1.1 200")
+    assert "x-model-version: 7" in head
+    assert "x-model-semver: 1.2.3" in head
+    assert "hush" not in answer
+    assert "secret" not in answer.lower()
+    assert set(json.loads(text)) == {"explanations", "scale"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param({"size": "wide"}, "size: not a number", id="text where a number belongs"),
+        pytest.param({"size": None}, "size: is missing", id="nothing where something must be"),
+        pytest.param({"colour": "red"}, "colour: ", id="a column that there is not"),
+        pytest.param({"size": 1e300}, "size: 1e+300 is too large for float32", id="a number that no feature holds"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_reason(server, rows, change, reason):
+    response = explain(server, [rows[0] | change])
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        pytest.param(b"{", 400, "", id="no JSON"),
+        pytest.param(b"[]", 400, 'the body is not an object with "instances"', id="no object"),
+        pytest.param(b'{"instances": []}', 400, "the request holds no row", id="no row"),
+        pytest.param(b'{"instances": [{}], "parameters": 1}', 400, '"parameters" is not an object', id="no parameters"),
+        pytest.param(
+            b'{"instances": [' + b"{}," * 1000 + b"{}]}",
+            413,
+            "the request has 1001 rows, this server takes 1000 at once",
+            id="too many rows",
+        ),
+    ],
+)
+def test_a_bad_body_is_refused_with_its_reason(server, body, status, reason):
+    response = server.client.post(PATH, content=body)
+    assert response.status_code == status
+    assert reason in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        pytest.param("POST", "/v1/models/things:predict", 501, "its predictor is another server", id="predict of V1"),
+        pytest.param("POST", "/v2/models/things/infer", 501, "its predictor is another server", id="infer of V2"),
+        pytest.param("POST", "/v1/models/others:explain", 404, "there is no model others here", id="another model"),
+        pytest.param("GET", PATH, 405, "that is POST", id="another method"),
+    ],
+)
+def test_what_it_does_not_do_is_refused_with_its_reason(server, rows, method, path, status, reason):
+    response = server.client.request(method, path, json={"instances": rows[:1]})
+    assert response.status_code == status
+    assert reason in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models/things", "/v2/models/things/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/things"],
+)
+def test_probes_and_metadata_are_answered(server, path):
+    assert server.client.get(path).status_code == 200
+
+
+def test_the_metrics_count_explanations(server, rows):
+    explain(server, rows[:1])
+    text = server.client.get("/metrics").text
+    assert 'model_name_requests_total{code="200",protocol="v1",route="explain"}' in text
+    assert 'model_name_model_info{name="things"' in text
+
+
+@pytest.mark.slow
+def test_it_ends_in_peace_on_sigterm(save_model, fitted, start_explainer, tmp_path, rows):
+    # Given an explainer, and a request that takes a while
+    server = start_explainer(save_model(fitted("RandomForest", "regression"), tmp_path / "model")).wait()
+    many = [row for row in rows for _ in range(80)]
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(httpx.post(server.url + PATH, json={"instances": many}, timeout=60))
+    )
+    thread.start()
+    time.sleep(0.1)
+    # When it is told to end
+    code = server.stop()
+    thread.join()
+    # Then the request is answered, and the exit code is that of a server which was told to
+    assert code == 0
+    assert len(found[0].json()["explanations"]) == len(many)
+
+
+@pytest.mark.slow
+def test_a_token_is_asked_for_where_there_is_one(save_model, fitted, start_explainer, tmp_path, rows):
+    folder = save_model(fitted("LinearModel", "regression"), tmp_path / "model")
+    server = start_explainer(folder, MODEL_NAME_TOKEN="token").wait()
+    assert explain(server, rows[:1]).status_code == 401
+    server.client.headers["Authorization"] = "Bearer token"
+    assert explain(server, rows[:1]).status_code == 200
+
+
+@pytest.mark.slow
+def test_another_version_in_the_folder_takes_over(save_model, fitted, start_explainer, tmp_path, rows):
+    # Given an explainer that looks often
+    folder = save_model(fitted("LinearModel", "regression"), tmp_path / "model")
+    server = start_explainer(folder, "--watch_seconds", "0.2").wait()
+    before = explain(server, rows)
+    # When a manifest of another model comes, then it is refused
+    manifest = (folder / "bundle.json").read_text()
+    (folder / "bundle.json").write_text(manifest.replace("f" * 32, "0" * 32))
+    wait_until(lambda: "is of run 000" in server.output())
+    assert explain(server, rows).headers["x-model-semver"] == "1.2.3"
+    # And when another version comes, then it takes over
+    save_model(fitted("BoostedTrees", "regression"), folder, semver="1.3.0", version="8")
+    wait_until(lambda: explain(server, rows).headers["x-model-semver"] == "1.3.0")
+    assert explain(server, rows).json() != before.json()
+
+
+def wait_until(is_so, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_kind_of_a_plugin_is_explained_where_the_plugin_is_not_installed(
+    save_model, make_schema, make_table, start_explainer, tmp_path, rows, monkeypatch
+):
+    # Given a kind that is defined in a module beside the project
+    source = """
+        from typing import Literal
+        import numpy as np
+        from model_name.core.models import Model
+
+        class Slope(Model):
+            KIND: Literal["Slope"] = "Slope"
+
+            def fit_matrix(self, matrix, targets, context):
+                pass
+
+            def score_matrix(self, matrix):
+                return 2.0 * matrix[:, 0].astype(np.float64)
+
+            def to_onnx(self):
+                raise NotImplementedError
+    """
+    (tmp_path / "slopes_of_the_explainers_test.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(tmp_path)
+    from slopes_of_the_explainers_test import Slope
+
+    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    folder = save_model(Slope().fit(make_schema("regression"), table), tmp_path / "saved")
+    # When it is served by a process that knows nothing of the module
+    server = start_explainer(folder).wait()
+    # Then it is explained by permutation
+    for row, sent in zip(explain(server, rows).json()["explanations"], rows, strict=True):
+        assert row["prediction"] == 2.0 * sent["size"]
+        assert row["values"]["size"] == pytest.approx(row["score"] - row["base_value"])
+
+
+def test_a_folder_without_a_model_ends_with_its_code(tmp_path):
+    command = [sys.executable, "-m", "model_name.explainer", "--model", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "bundle.json is missing" in done.stderr
+
+
+def test_a_server_of_several_processes_is_refused(tmp_path, capsys):
+    assert main(["--model", str(tmp_path), "--workers", "2"]) == 2
+    assert "--workers" in capsys.readouterr().err

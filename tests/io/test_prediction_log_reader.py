@@ -1,0 +1,219 @@
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import uuid4
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_name.core.schemas import Outputs
+from model_name.errors import ConfigError, DataError, DependencyError, NotFoundError
+from model_name.io.prediction_log_reader import read_predictions
+from model_name.serving.prediction_log.log import LogSettings, PredictionLog
+from tests.support.prediction_logs import CLASSES, DAY, NOON, ROW, batch, files, manifest, schema
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def log(url, *batches, **settings):
+    writer = PredictionLog(LogSettings(url=str(url), text_ids=True, **settings), slot="blue")
+    writer.start()
+    for one in batches:
+        writer.put(one)
+    writer.close(20)
+    assert writer.dropped == 0
+    return str(url)
+
+
+@pytest.fixture(params=["here", "file", "memory"])
+def url(request, tmp_path):
+    return {"here": str(tmp_path), "file": f"file://{tmp_path}", "memory": f"memory://{uuid4().hex}/log"}[request.param]
+
+
+def test_what_was_logged_comes_back_as_a_table(url):
+    row = ROW | {"age": 3}
+    table = read_predictions(log(url, batch([ROW, row, ROW], sizes=[2, 1])))
+    assert list(table.columns[:9]) == [
+        "time",
+        "request_id",
+        "row",
+        "protocol",
+        "slot",
+        "model",
+        "version",
+        "semver",
+        "latency_ms",
+    ]
+    assert table["time"].tolist() == [pd.Timestamp(NOON, unit="s", tz="UTC")] * 3
+    assert table["time"].dtype == "datetime64[ns, UTC]"
+    assert table["request_id"].tolist() == ["request-0", "request-0", "request-1"]
+    assert table["row"].tolist() == [0, 1, 0]
+    assert table["latency_ms"].tolist() == [3.42] * 3
+    assert table["prediction"].tolist() == [0.0, 0.5, 1.0]
+    assert table["inputs.age"].dtype == float
+    assert table["inputs.age"].fillna(-1).tolist() == [-1, 3, -1]
+    assert {name: table[f"inputs.{name}"][0] for name in ROW if name != "age"} == {k: ROW[k] for k in ROW if k != "age"}
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_probabilities_have_a_column_a_class(tmp_path, task):
+    classes = CLASSES[task]
+    probabilities = np.full((1, len(classes)), 1 / len(classes))
+    outputs = Outputs(np.array(classes[:1], dtype=object), probabilities, tuple(classes))
+    table = read_predictions(log(tmp_path, batch(of=manifest(schema(task)), outputs=outputs)))
+    assert table["prediction"].tolist() == classes[:1]
+    names = {"binary": ["false", "true"], "multiclass": classes}[task]
+    assert [table[f"probability_{name}"][0] for name in names] == probabilities[0].tolist()
+
+
+def test_intervals_are_there_where_they_were_asked_for(tmp_path):
+    asked = Outputs(np.array([1.0]), lower=np.array([0.5]), upper=np.array([2.0]))
+    table = read_predictions(log(tmp_path, batch(outputs=asked), batch()))
+    assert table["lower"].fillna(-1).tolist() == [0.5, -1]
+    assert table["upper"].fillna(-1).tolist() == [2.0, -1]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | NUMBERS, st.none() | st.booleans(), st.none() | st.text(max_size=5), st.none() | st.datetimes()
+        )
+    )
+)
+def test_inputs_that_are_read_are_inputs_that_were_checked(values):
+    rows = [ROW | {"area": a, "is_let": b, "district": c, "sold": d and d.isoformat()} for a, b, c, d in values]
+    url = f"memory://{uuid4().hex}"
+    answered = batch([ROW, *rows])
+    table = read_predictions(log(url, answered))
+    inputs = {name: table[f"inputs.{name}"].to_numpy() for name in ROW}
+    decoded = schema().decode(inputs, names=list(ROW))
+    for name, expected in answered.columns.items():
+        np.testing.assert_array_equal(decoded[name], expected)
+
+
+@pytest.mark.parametrize(
+    ("days", "since", "until"),
+    [
+        pytest.param([0, 1, 2], None, None, id="all"),
+        pytest.param([1, 2], datetime(2025, 6, 22, tzinfo=UTC), None, id="since a day"),
+        pytest.param([1, 2], datetime(2025, 6, 22, 12), None, id="since its own moment, without a zone"),
+        pytest.param([2], datetime(2025, 6, 22, 12, 0, 0, 1, tzinfo=UTC), None, id="since a moment later"),
+        pytest.param([0], None, datetime(2025, 6, 22, 12, tzinfo=UTC), id="until its own moment"),
+        pytest.param([0, 1], None, datetime(2025, 6, 22, 12, 0, 1, tzinfo=UTC), id="until a moment later"),
+        pytest.param(
+            [1],
+            datetime(2025, 6, 22, 1, 0, 1, tzinfo=timezone(timedelta(hours=13))),
+            datetime(2025, 6, 23, tzinfo=UTC),
+            id="between moments, one in another zone",
+        ),
+    ],
+)
+def test_a_time_reads_its_days_and_no_more(tmp_path, days, since, until):
+    log(tmp_path, *[batch([ROW | {"area": float(day)}], received=NOON + day * DAY) for day in range(3)])
+    assert read_predictions(str(tmp_path), since=since, until=until)["inputs.area"].tolist() == days
+
+
+def test_files_of_other_days_and_versions_are_not_opened(tmp_path):
+    versions = ["7", "8", "a/b %"]
+    log(tmp_path, *[batch(of=manifest(schema(), one), received=NOON + day * DAY) for one in versions for day in (0, 1)])
+    for file in files(tmp_path):
+        if not ("06-22" in str(file) and "a%2Fb" in str(file)):
+            file.unlink()
+            file.mkdir()  # cannot be opened
+    table = read_predictions(str(tmp_path), since=datetime(2025, 6, 22, tzinfo=UTC), versions=["a/b %"])
+    assert table["version"].tolist() == ["a/b %"]
+
+
+def test_columns_are_those_that_were_named_in_their_order(tmp_path):
+    log(tmp_path, batch())
+    assert list(read_predictions(str(tmp_path), columns=["prediction", "inputs.age"])) == ["prediction", "inputs.age"]
+    with pytest.raises(DataError, match=r"inputs\.aeg is not a column of the predictions; did you mean inputs\.age\?"):
+        read_predictions(str(tmp_path), columns=["inputs.aeg"])
+
+
+def test_a_column_that_is_missing_in_one_file_has_its_type_of_the_other(tmp_path):
+    log(tmp_path / "log", batch([ROW]), batch([ROW | {"age": 4}], received=NOON + DAY))
+    table = read_predictions(str(tmp_path / "log"))
+    assert table["inputs.age"].dtype == float
+
+
+@pytest.mark.parametrize("cut", [1, 2, 40, 200])
+def test_a_last_line_that_is_cut_is_skipped_and_said(tmp_path, logs, cut):
+    log(tmp_path, batch([ROW] * 3))
+    [file] = files(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-cut])
+    table = read_predictions(str(tmp_path))
+    if cut == 1:  # the newline alone
+        assert (len(table), logs) == (3, [])
+    else:
+        assert len(table) == 2
+        assert logs == [
+            f"WARNING {file}: 1 line was skipped: the last is cut; its server was killed, or still writes\n"
+        ]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(b'{"time": "2025-06-21T12:00:00Z", "inpu', id="cut"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\0" * 50, id="zeros"),
+        pytest.param(b"\xff\xfe", id="no UTF-8"),
+        pytest.param(b"5", id="no object"),
+        pytest.param(b"[1]", id="an array"),
+        pytest.param(b'{"time": "2025-06-21T12:00:00Z"}', id="without its parts"),
+        pytest.param(b'{"time": "late", "inputs": {}, "outputs": {"prediction": 1}}', id="no time"),
+        pytest.param(b'{"time": null, "inputs": {}, "outputs": {"prediction": 1}}', id="null for a time"),
+        pytest.param(b'{"time": "2025-06-21T12:00:00Z", "inputs": 1, "outputs": 2}', id="numbers for parts"),
+    ],
+)
+def test_a_damaged_line_is_skipped_and_named(tmp_path, logs, damage):
+    log(tmp_path, batch([ROW] * 3))
+    [file] = files(tmp_path)
+    first, second, third = file.read_bytes().splitlines()
+    file.write_bytes(b"\n".join([first, damage, second, damage, third, b""]))
+    assert len(read_predictions(str(tmp_path))) == 3
+    assert logs == [f"WARNING {file}: 2 damaged lines were skipped, the first is line 2\n"]
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_break_the_reader(damage):
+    memory = fsspec.filesystem("memory")
+    url = log(f"memory://{uuid4().hex}", batch())
+    [file] = memory.find(url.removeprefix("memory:/"))
+    memory.pipe_file(file, memory.cat(file) + damage)
+    assert len(read_predictions(url)) == 1
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        pytest.param({"since": datetime(2026, 1, 1, tzinfo=UTC)}, id="of that time"),
+        pytest.param({"versions": ["8"]}, id="of that version"),
+        pytest.param({"until": datetime(2025, 6, 21, 11, tzinfo=UTC)}, id="of that hour"),
+    ],
+)
+def test_no_such_predictions_are_an_error(tmp_path, wanted):
+    log(tmp_path, batch())
+    (tmp_path / "date=soon").mkdir()
+    (tmp_path / "notes.txt").write_text("not a day")
+    with pytest.raises(NotFoundError, match=re.escape(f"{tmp_path}: holds no such predictions")) as raised:
+        read_predictions(str(tmp_path), **wanted)
+    assert "since" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        pytest.param("/no/such/folder", NotFoundError, id="no such folder"),
+        pytest.param("nowhere://x", ConfigError, id="no such kind of URL"),
+        pytest.param("oss://bucket/log", DependencyError, id="a package that is not installed"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_an_error(url, error):
+    with pytest.raises(error, match=url):
+        read_predictions(url)

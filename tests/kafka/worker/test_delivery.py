@@ -1,0 +1,87 @@
+"""Messages and offsets on their way to a real broker."""
+
+import json
+from typing import Any
+
+import pytest
+from kafka import TopicPartition
+
+from model_name.kafka.client import Connection
+from model_name.kafka.records import Message
+from model_name.kafka.worker.delivery import AtLeastOnce, Delivery, ExactlyOnce, Outgoing, RefusedError
+from model_name.kafka.worker.worker_config import WorkerSettings
+from tests.support.kafka_topics import fresh, read_all
+
+pytestmark = pytest.mark.kafka
+
+SMALL = 2000  # bytes of a batch, for a topic that takes no more
+
+
+class Case:
+    def __init__(self, broker: Any, kind: type[Delivery]) -> None:
+        self.broker = broker
+        self.input, self.dead = fresh(broker, "in", "dead")
+        (self.output,) = fresh(broker, "out", partitions=1, config={"max.message.bytes": SMALL})
+        settings = WorkerSettings(
+            bundle="none",
+            bootstrap_servers=broker.bootstrap,
+            input=self.input,
+            output=self.output,
+            dead_letter=self.dead,
+            group=f"g-{self.input}",
+            instance=f"i-{self.input}",
+        )
+        connection = Connection(broker.bootstrap)
+        self.consumer = connection.consumer(group_id=settings.group)
+        self.delivery = kind(connection, settings, self.consumer)
+
+    def deliver(self, sizes: list[int]) -> None:
+        """Write a message of each size, and commit their number."""
+        bodies = [json.dumps({"n": number, "text": "x" * size}).encode() for number, size in enumerate(sizes)]
+        messages = [Outgoing(self.output, 0, Message(b"k", body, [])) for body in bodies]
+        self.delivery.deliver(messages, {self.partition: len(sizes)}, self.consumer.config["group_id"])
+
+    @property
+    def partition(self) -> TopicPartition:
+        return TopicPartition(self.input, 0)
+
+
+@pytest.fixture(params=[ExactlyOnce, AtLeastOnce])
+def case(broker: Any, request: pytest.FixtureRequest) -> Any:
+    found = Case(broker, request.param)
+    yield found
+    found.delivery.close(1)
+    found.consumer.close()
+
+
+def test_a_batch_that_is_larger_than_the_topic_takes_goes_in_parts(case: Case) -> None:
+    case.deliver([50] * 100)
+    assert [json.loads(one.value)["n"] for one in read_all(case.broker, case.output)] == [*range(100)]
+    assert case.consumer.committed(case.partition, timeout_ms=5000) == 100
+
+
+@pytest.mark.parametrize(
+    ("sizes", "refused"),
+    [
+        pytest.param([50, 50, 2 * SMALL, 50], [2], id="one among others"),
+        pytest.param([2 * SMALL, 50, 50], [0], id="the first"),
+        pytest.param([50, 50, 2 * SMALL], [2], id="the last"),
+        pytest.param([50, 2 * SMALL, 50, 3 * SMALL, 50], [1, 3], id="two"),
+        pytest.param([2 * SMALL] * 3, [0, 1, 2], id="all"),
+        pytest.param([2 * SMALL] + [50] * 1000, [0], id="one that is refused while others are handed over"),
+    ],
+)
+def test_what_the_topic_refuses_is_named_and_nothing_else_and_nothing_is_committed(
+    case: Case, sizes: list[int], refused: list[int]
+) -> None:
+    with pytest.raises(RefusedError) as caught:
+        case.deliver(sizes)
+    assert sorted(caught.value.positions) == refused
+    assert case.consumer.committed(case.partition, timeout_ms=5000) is None
+    # and the others can be written after that
+    before = len(read_all(case.broker, case.output))
+    case.deliver([50] * 30)
+    assert case.consumer.committed(case.partition, timeout_ms=5000) == 30
+    found = [json.loads(one.value)["n"] for one in read_all(case.broker, case.output)]
+    assert found[before:] == [*range(30)]
+    assert before == 0 or isinstance(case.delivery, AtLeastOnce)

@@ -1,0 +1,81 @@
+"""The compiled pipelines, run for real on this machine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model_name.settings import load_job
+from tests.support import projects
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+def pipelines(*arguments, cwd=ROOT):
+    command = [sys.executable, "-m", "pipelines", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("running")
+    confs = projects.project(folder)
+    (confs / "tuning.yaml").unlink()
+    return confs, pipelines("run", "training", "--confs", confs, "--json")
+
+
+def test_the_document_says_everything_about_the_version(ran):
+    _, finished = ran
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout)
+    assert list(found) == ["version", "semver", "alias", "metrics", "references", "gate", "bundle", "report", "seconds"]
+    assert (found["semver"], found["alias"], found["gate"]["accepted"]) == ("1.0.0", "champion", True)
+    assert Path(found["report"]).is_file()
+    assert (Path(found["bundle"]) / "bundle.json").is_file()
+
+
+def test_each_step_is_told_when_it_begins_and_ends(ran):
+    _, finished = ran
+    for words in ("step 1 of 7 preparation", "training done", "notification done", "is champion"):
+        assert words in finished.stderr
+    assert "executor_input" not in finished.stderr
+
+
+def test_the_command_line_gives_the_same_metrics_to_1e9(ran):
+    confs, finished = ran
+    job = load_job([confs / "training.yaml"])
+    with job:
+        found = job.run()
+    assert found.metrics == pytest.approx(json.loads(finished.stdout)["metrics"], abs=1e-9)
+
+
+def test_the_inference_pipeline_predicts_with_the_champion(ran):
+    confs, _ = ran
+    finished = pipelines("run", "inference", "--confs", confs, "--json")
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout)
+    assert (found["rows"], found["predicted"]) == (600, 600)
+    assert list(Path(found["outputs"]).glob("part-*.parquet"))
+
+
+def test_a_step_that_fails_gives_its_own_error_and_code(tmp_path):
+    # Given a table that does not fit
+    confs = projects.project(tmp_path, frame=projects.table().assign(size=900.0))
+    # When the pipeline runs
+    finished = pipelines("run", "training", "--confs", confs, "--json")
+    # Then it ends as the job itself would, and people are told
+    assert finished.returncode == 4
+    assert "900.0 is above 100.0" in finished.stderr
+    assert "ended: FAILED" in finished.stderr
+    assert finished.stdout == ""
+
+
+def test_a_wrong_config_is_told_before_a_step_runs(tmp_path):
+    confs = projects.project(tmp_path)
+    finished = pipelines("run", "training", "--confs", confs, "--set", "job.metrics=[{name: f1}]")
+    assert finished.returncode in {2, 4}
+    assert "f1 does not fit a regression" in finished.stderr

@@ -1,0 +1,254 @@
+"""The model card says all that is known, holds what is hostile as text, and needs nothing from elsewhere."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_name.core.decisions.decision import Costs, Decision, Isotonic
+from model_name.serving.bundle import Bundle, Manifest, Shrunk
+from model_name.serving.model_card import card as card_module
+from model_name.serving.model_card.card import card, headers
+from tests.support.html_pages import Page
+from tests.support.manifests import COLUMNS, EXAMPLE, TARGETS, manifest_of, table_of
+
+NONCE = "bm9uY2U"
+EVIL = "</script><script>window.hit = 1</script><img src=x onerror=\"window.hit=1\"> & 'it'"
+
+
+class Controls(HTMLParser):
+    """The controls of a page, and what labels and describes them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.controls: list[dict[str, str | None]] = []
+        self.labelled: list[str | None] = []
+        self.scripts: list[dict[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        assert not [name for name in found if name.startswith("on") or name == "style"], found
+        if tag in ("input", "select"):
+            self.controls.append(found)
+        if tag == "label":
+            self.labelled.append(found["for"])
+        if tag in ("script", "style"):
+            self.scripts.append(found)
+
+
+def card_of(manifest: Manifest, **more: Any) -> str:
+    return card(manifest, **({"name": "flats", "slot": "blue", "nonce": NONCE} | more))
+
+
+def read(text: str) -> str:
+    """What a person reads, without line breaks."""
+    return " ".join("".join(Page(text).text).split())
+
+
+def data(text: str) -> Any:
+    """What the script is given."""
+    (found,) = re.findall(r'<script type="application/json" id="card">(.*?)</script>', text, flags=re.DOTALL)
+    return json.loads(found)
+
+
+@pytest.fixture(params=TARGETS)
+def manifest(request: pytest.FixtureRequest) -> Manifest:
+    """A bundle of each task."""
+    return manifest_of(table_of(request.param, description="Flats that were sold."))
+
+
+def test_the_card_tells_what_is_known(manifest: Manifest) -> None:
+    # When
+    text = read(card_of(manifest))
+    # Then
+    facts = [
+        "flats 1.2.3 blue",
+        f"Predicts price ({manifest.table.target.task})",
+        "Flats that were sold.",
+        "BoostedTrees · version 7 in MLflow, run 0123456789abcdef0123456789abcdef · made 2026-11-21 13:41:26 UTC",
+        "rmse 2.493",
+        "In square metres.",
+        "0 to 500",
+        "1 to 9, else clipped",
+        "(empty text), east, north, 3, true; others are refused",
+        "gas, wood; others count as missing; may be missing",
+        "true or false; may be missing",
+        "25.0 %",
+        "0 … 25 … 100",
+        "not looked at",
+        "one of 2 categories",
+        "hour of the day",
+        "model.onnx sha256 " + "ab" * 32,
+        manifest.table.fingerprint,
+    ]
+    assert [fact for fact in facts if fact not in text] == []
+    assert [name for name in COLUMNS if name not in text] == []
+
+
+def test_every_control_has_a_label_and_a_place_for_its_error(manifest: Manifest) -> None:
+    text = card_of(manifest, needs_token=True)
+    parsed, found = Page(text), Controls(text)
+    ids = [control["id"] for control in found.controls]
+    assert sorted(ids) == sorted(found.labelled)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    described = " ".join(filter(None, (control.get("aria-describedby") for control in found.controls))).split()
+    assert {*described} <= {*parsed.ids}
+    assert [field["id"] for field in data(text)["fields"]] == [f"f{number}" for number in range(len(EXAMPLE))]
+    assert {f"f{number}-error" for number in range(len(EXAMPLE))} <= {*parsed.ids}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "absent"),
+    [
+        pytest.param({}, ["level 0.8 is ±1", "level 0.9 is ±2", "on 100 rows"], ["calibrated"], id="intervals"),
+        pytest.param(
+            {"decision": Decision()}, ["There are no prediction intervals."], ["Prediction interval"], id="none"
+        ),
+        pytest.param(
+            {"table": table_of("binary")},
+            ["Probabilities are not calibrated.", "The most probable class is answered."],
+            ["rediction interval"],
+            id="a classification as it is",
+        ),
+        pytest.param(
+            {
+                "table": table_of("binary"),
+                "decision": Decision(
+                    calibrator=Isotonic(given=(0.0, 1.0), calibrated=(0.0, 1.0)),
+                    threshold=0.43,
+                    costs=Costs(false_negative=5),
+                ),
+            },
+            ["isotonic regression", "true is answered from a probability of 0.43 on", "1, a false negative 5"],
+            ["most probable"],
+            id="a threshold",
+        ),
+    ],
+)
+def test_the_decision_is_told_in_words(changes: dict[str, Any], expected: list[str], absent: list[str]) -> None:
+    changes = {"decision": Decision()} | changes if "table" in changes else changes
+    text = read(card_of(manifest_of(**{"table": table_of()} | changes)))
+    assert [words for words in expected if words not in text] == []
+    assert [words for words in absent if words in text] == []
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        pytest.param({"of": "price", "lag": "24h"}, "price, 24h before.", id="a lag"),
+        pytest.param(
+            {"of": "area", "by": ["agent"], "lag": "1d", "repeats": 7},
+            "Mean of area at 7 times, each 1d before the next, of the same agent.",
+            id="several lags",
+        ),
+        pytest.param(
+            {"of": "price", "lag": "1h", "window": "7d"},
+            "Mean of price over the 7d that ended 1h before.",
+            id="a window",
+        ),
+    ],
+)
+def test_a_history_is_told_in_words(history: dict[str, Any], words: str) -> None:
+    columns = COLUMNS | {"before": {"kind": "numeric", "nullable": True, "history": history}}
+    assert words in read(card_of(manifest_of(table_of(columns=columns, time="sold"), EXAMPLE | {"before": None})))
+
+
+def test_what_was_made_smaller_and_what_must_hold_is_told() -> None:
+    shrunk = Shrunk(
+        how="pruned",
+        bytes_before=4096,
+        bytes_after=1024,
+        metrics_before={"rmse": 1.5},
+        metrics_after={"rmse": 1.625},
+    )
+    manifest = manifest_of(table_of(rules=[{"holds": "rooms <= area"}]), shrunk=(shrunk,))
+    text = read(card_of(manifest, name="homes"))
+    assert "Pruned4 KiB1 KiB1.51.625––" in text
+    assert "Rulesrooms <= area" in text
+    assert "served as homes" in text
+
+
+def test_a_sensitive_column_is_named_and_its_values_are_not_shown() -> None:
+    columns = {"age": {"kind": "numeric", "sensitive": True}, "name": {"kind": "category", "sensitive": True}}
+    text = card_of(manifest_of(table_of(columns=columns), {"age": 77.125, "name": "Elm"}))
+    assert read(text).count("sensitive, its values are not shown") == 2
+    assert [secret for secret in ("77.125", "Elm", "Oak") if secret in text] == []
+
+
+def test_hostile_words_stay_words() -> None:
+    # Given a bundle in which everything that people name has markup in it
+    columns = {
+        EVIL: {"kind": "category", "values": [EVIL, "b"], "description": EVIL},
+        f"{EVIL}2": {"kind": "numeric", "nullable": True},
+    }
+    table = table_of(
+        columns=columns,
+        name=EVIL,
+        description=EVIL,
+        target={"name": f"{EVIL}3", "task": "binary", "classes": [EVIL, "b"], "description": EVIL},
+    )
+    manifest = manifest_of(table, {EVIL: EVIL, f"{EVIL}2": None}, kind=EVIL, name=EVIL, metrics={EVIL: 1.0})
+    # When
+    text = card(manifest, name=EVIL, slot=EVIL, nonce=NONCE, needs_token=True)
+    # Then no tag of it is one, and it is all there to be read
+    assert (Page(text).tags.count("script"), Page(text).tags.count("img")) == (2, 0)
+    assert EVIL not in text
+    assert data(text)["fields"][0]["name"] == EVIL
+    assert EVIL in "".join(Page(text).text)
+
+
+@pytest.mark.parametrize("slot", ["", "blue", "green", "canary"])
+def test_nothing_is_loaded_from_elsewhere(manifest: Manifest, slot: str) -> None:
+    text = card_of(manifest, slot=slot)
+    links = [link for link in Page(text).links if not link.startswith("#")]
+    assert links == ["data:,", "openapi.json", "v2/models/flats", "metrics"]
+    assert {*re.findall(r"https?://[^/\s\"'<&]+", text)} == {"http://localhost:8080"}  # of the calls
+    assert not re.search(r"@import|url\(", text)
+    assert {script.get("nonce") for script in Controls(text).scripts if script.get("type") != "application/json"} == {
+        NONCE
+    }
+
+
+def test_the_headers_let_nothing_else_in() -> None:
+    found = dict(headers(NONCE))
+    policy = dict(part.split(" ", 1) for part in found[b"content-security-policy"].decode().split("; "))
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": f"'nonce-{NONCE}'",
+        "style-src": f"'nonce-{NONCE}'",
+        "img-src": "data:",
+        "connect-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    assert found[b"cache-control"] == b"no-store"
+    assert b"content-type" not in found
+
+
+def test_a_wide_table_has_a_page_of_bearable_size() -> None:
+    columns = {f"column {number} " + "x" * 60: COLUMNS["heating"] for number in range(300)}
+    text = card_of(manifest_of(table_of(columns=columns), dict.fromkeys(columns, "gas")))
+    assert len(Controls(text).controls) == 301  # and the interval
+    assert len(text) < 1_500_000
+
+
+def test_a_real_bundle_has_a_card(bundles: dict[str, Bundle], task: str) -> None:
+    text = card_of(bundles[task].manifest)
+    assert [name for name in bundles[task].manifest.table.columns if name not in read(text)] == []
+    assert {"select", "rect"} <= {*Page(text).tags}
+
+
+def test_the_template_is_compiled_when_it_is_needed_and_lies_in_the_package() -> None:
+    imports = "import sys, model_name.serving.model_card.card, model_name.serving.openapi.document"
+    script = f"{imports}; print('jinja2' in sys.modules, 'kserve' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "False"]
+    assert {path.name for path in card_module.TEMPLATES.iterdir()} == {"card.html", "card.css", "card.js"}
+    assert Path(card_module.__file__).parent in card_module.TEMPLATES.parents

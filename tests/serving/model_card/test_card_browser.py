@@ -1,0 +1,383 @@
+"""The model card in a browser: what is put into the form is sent, and what is answered is shown where it belongs."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from model_name.core.decisions.decision import Decision
+from model_name.errors import DataError
+from model_name.serving.bundle import Bundle, Manifest
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.model_card.card import card, headers
+from tests.support import browser
+from tests.support.browser import Browser
+from tests.support.in_process_requests import ask_v1
+from tests.support.manifests import COLUMNS, EXAMPLE, SCORED, manifest_of, plane_of, table_of
+
+Reply = tuple[int, bytes, dict[str, str]]
+
+NONCE = "bm9uY2U"
+EVIL = "</script><script>window.hit=1</script>"
+
+
+class Site:
+    """A server of one card, under a prefix, that answers rows from a data plane.
+
+    Attributes:
+        asked: The requests for a prediction: path, headers, body.
+        reply: What is answered instead of what the data plane does.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, str], Any]] = []
+        self.reply: Reply | None = None
+        self.page = b""
+        self.plane: DataPlane
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                policy = {name.decode(): value.decode() for name, value in headers(NONCE)}
+                self.answer((200, site.page, {"content-type": "text/html; charset=utf-8"} | policy))
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                site.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+                self.answer(site.reply or site.predict(body))
+
+            def answer(self, reply: Reply) -> None:
+                status, body, told = reply
+                self.send_response(status)
+                for name, value in (told | {"content-length": str(len(body))}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                """Be silent."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def predict(self, body: Any) -> Reply:
+        try:
+            return 200, json.dumps(ask_v1(self.plane, body)).encode(), {"x-model-semver": "1.2.3"}
+        except DataError as err:
+            return 400, json.dumps({"error": err.message}).encode(), {}
+
+    def hold(self, plane: DataPlane, *, name: str = "flats", needs_token: bool = False) -> str:
+        """Serve a card, and say where."""
+        self.asked, self.reply, self.plane = [], None, plane
+        manifest = plane.bundle.manifest
+        self.page = card(manifest, name=name, slot="green", nonce=NONCE, needs_token=needs_token).encode()
+        return self.url
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}/"
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One for all tests."""
+    with browser.start(tmp_path_factory.mktemp("chromium")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """One for all tests."""
+    started = Site()
+    threading.Thread(target=started.server.serve_forever, daemon=True).start()
+    yield started
+    started.server.shutdown()
+
+
+def manifest(task: str = "regression", **changes: Any) -> Manifest:
+    return manifest_of(table_of(task), **changes)
+
+
+def control(name: str) -> str:
+    """The selector of an input of the example."""
+    return f"#f{list(EXAMPLE).index(name)}"
+
+
+def error_at(chromium: Browser, name: str) -> str | None:
+    """What is said at an input, if it is marked."""
+    is_marked = chromium.run(f"document.querySelector('{control(name)}').getAttribute('aria-invalid')") == "true"
+    assert is_marked != chromium.run(f"document.querySelector('{control(name)}-error').hidden")
+    return chromium.text(f"{control(name)}-error") if is_marked else None
+
+
+def predict(chromium: Browser) -> str:
+    """Press the button, and read the answer."""
+    chromium.run("output.replaceChildren()")
+    chromium.click("button[type=submit]")
+    chromium.wait("output.childElementCount > 0 && !isBusy")
+    return chromium.text("#output")
+
+
+def test_the_example_is_sent_as_it_is_and_its_answer_is_shown(
+    chromium: Browser, site: Site, planes: dict[str, DataPlane], bundles: dict[str, Bundle], task: str
+) -> None:
+    # Given the page of a bundle that was trained
+    chromium.open(site.hold(planes[task], name=task))
+    # When its example is predicted
+    text = predict(chromium)
+    # Then the very row was sent, and the answer is the data plane's
+    ((path, _, body),) = site.asked
+    assert path == f"/v1/models/{task}:predict"
+    assert body["instances"] == [bundles[task].manifest.example]
+    outputs = planes[task].warm_up()
+    if task == "regression":
+        assert f"{outputs.prediction[0]:.6g}" in text.replace(",", "")
+    else:
+        assert str(outputs.prediction[0]).lower() in text.lower().splitlines()
+        assert [f"{100 * share:.1f} %" in text for share in outputs.probabilities[0]] == [True] * len(outputs.classes)
+    assert chromium.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        pytest.param("binary", ["true", "75.0 %", "25.0 %"], id="two classes"),
+        pytest.param("multiclass", ["fair", "70.0 %", "20.0 %", "10.0 %"], id="three classes"),
+    ],
+)
+def test_probabilities_are_bars_the_longest_first(
+    chromium: Browser, site: Site, task: str, expected: list[str]
+) -> None:
+    chromium.open(site.hold(plane_of(manifest(task, decision=Decision()))))
+    label, *shares = expected
+    lines = predict(chromium).splitlines()
+    assert [line for line in lines if "%" in line] == shares
+    assert lines.count(label) == 2  # the answer, and its bar
+    widths = chromium.run("[...document.querySelectorAll('.fill')].map(fill => fill.getBoundingClientRect().width)")
+    scores = sorted(SCORED[task], reverse=True)
+    assert [width / widths[0] for width in widths] == pytest.approx([score / scores[0] for score in scores], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("level", "sent", "ends"),
+    [
+        pytest.param("0.8", {"interval": 0.8}, "11.5 to 13.5 in 80 % of cases", id="a level"),
+        pytest.param("", None, None, id="none"),
+    ],
+)
+def test_an_interval_is_asked_for_and_shown(
+    chromium: Browser, site: Site, level: str, sent: dict[str, float] | None, ends: str | None
+) -> None:
+    chromium.open(site.hold(plane_of(manifest())))
+    chromium.fill("#interval", level)
+    text = predict(chromium)
+    assert site.asked[0][2].get("parameters") == sent
+    assert "12.5" in text.splitlines()
+    assert (ends in text) if ends else ("of cases" not in text)
+
+
+@pytest.mark.parametrize(
+    ("filled", "expected"),
+    [
+        pytest.param({"area": "12"}, {"area": 12}, id="a number"),
+        pytest.param({"age": "1e-3"}, {"age": 0.001}, id="a number in scientific notation"),
+        pytest.param({"age": ""}, {"age": None}, id="an empty number is missing"),
+        pytest.param({"district": '""'}, {"district": ""}, id="the category that is the empty text"),
+        pytest.param({"heating": "null"}, {"heating": None}, id="a missing category"),
+        pytest.param({"is_let": "false", "is_new": "false"}, {"is_let": False, "is_new": False}, id="booleans"),
+        pytest.param({"is_let": "null"}, {"is_let": None}, id="a missing boolean"),
+        pytest.param({"sold": "2024-02-29T23:59:58"}, {"sold": "2024-02-29T23:59:58"}, id="a datetime to the second"),
+        pytest.param({"sold": "2024-02-29T23:59"}, {"sold": "2024-02-29T23:59:00"}, id="a datetime to the minute"),
+        pytest.param({"seen": ""}, {"seen": None}, id="a missing datetime"),
+    ],
+)
+def test_what_is_put_in_is_what_is_sent(
+    chromium: Browser, site: Site, filled: dict[str, str], expected: dict[str, Any]
+) -> None:
+    chromium.open(site.hold(plane_of(manifest())))
+    for name, value in filled.items():
+        chromium.fill(control(name), value)
+    text = predict(chromium)
+    assert site.asked[0][2]["instances"] == [EXAMPLE | expected]
+    assert "12.5" in text
+
+
+def test_an_error_stands_at_its_column_until_the_value_is_changed(chromium: Browser, site: Site) -> None:
+    # Given a row with two bad values
+    chromium.open(site.hold(plane_of(manifest())), width=400)
+    chromium.fill(control("area"), "900")
+    chromium.fill(control("sold"), "")
+    # When it is sent
+    text = predict(chromium)
+    # Then both are told in words, at their columns, and the first has the focus
+    assert "The server refuses this row (400)" in text
+    assert (error_at(chromium, "area"), error_at(chromium, "sold")) == ("900.0 is above 500.0", "is missing")
+    assert error_at(chromium, "rooms") is None
+    assert chromium.run("'#' + document.activeElement.id") == control("area")
+    # When one is mended, then its error goes
+    chromium.fill(control("area"), "90")
+    assert (error_at(chromium, "area"), error_at(chromium, "sold")) == (None, "is missing")
+    # When the example is put back, then it is answered
+    chromium.click("button[type=reset]")
+    assert "12.5" in predict(chromium)
+    assert error_at(chromium, "sold") is None
+
+
+def test_half_a_number_is_not_sent_as_a_missing_one(chromium: Browser, site: Site) -> None:
+    chromium.open(site.hold(plane_of(manifest())))
+    chromium.type(control("age"), "1e")
+    assert "Not sent" in predict(chromium)
+    assert error_at(chromium, "age") == "not a number"
+    assert site.asked == []
+
+
+PLACED = [
+    pytest.param("area: is missing", [["area", "is missing"]], "", id="one"),
+    pytest.param("area, row 0: not a number", [["area", "not a number"]], "", id="with its row"),
+    pytest.param("area: a; age: b", [["area", "a"], ["age", "b"]], "", id="two"),
+    pytest.param("area: a; and 3 more", [["area", "a"]], "and 3 more", id="and more"),
+    pytest.param(
+        "area: 'x; y' is no: z; age: b", [["area", "'x; y' is no: z"], ["age", "b"]], "", id="with marks in it"
+    ),
+    pytest.param("the server sleeps", [], "the server sleeps", id="of no column"),
+    pytest.param("zone: a; area: b", [["area", "b"]], "zone: a", id="of another column"),
+    pytest.param(
+        "a: b: of the longer; a: of the shorter",
+        [["a: b", "of the longer"], ["a", "of the shorter"]],
+        "",
+        id="of names in names",
+    ),
+    pytest.param("c; d: e", [["c; d", "e"]], "", id="of a name with a semicolon"),
+    pytest.param("", [], "", id="empty"),
+]
+
+
+@pytest.mark.parametrize(("message", "expected", "rest"), PLACED)
+def test_a_message_is_taken_apart(
+    chromium: Browser, site: Site, message: str, expected: list[list[str]], rest: str
+) -> None:
+    names = ["area", "age", "a", "a: b", "c; d"]
+    table = table_of(columns=dict.fromkeys(names, COLUMNS["age"]))
+    chromium.open(site.hold(plane_of(manifest_of(table, dict.fromkeys(names)))))
+    named = "([wrong, rest]) => [wrong.map(([field, reason]) => [field.name, reason]), rest]"
+    assert chromium.run(f"({named})(placed({json.dumps(message)}))") == [expected, rest]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        pytest.param(401, b'{"error": "who are you"}', ["asks for a token", "who are you"], id="no token"),
+        pytest.param(404, b'{"error": "no model"}', ["not there", "no model"], id="no model"),
+        pytest.param(429, b'{"error": "too many"}', ["too much to do", "too many"], id="too many requests"),
+        pytest.param(503, b'{"error": "draining"}', ["not ready", "draining"], id="not ready"),
+        pytest.param(502, b"<h1>Bad Gateway</h1>", ["has failed (502)", "<h1>Bad Gateway</h1>"], id="a proxy's page"),
+        pytest.param(200, b"<h1>Welcome</h1>", ["not one of a model", "<h1>Welcome</h1>"], id="another server"),
+    ],
+)
+def test_a_refusal_is_told_in_words(chromium: Browser, site: Site, status: int, body: bytes, words: list[str]) -> None:
+    chromium.open(site.hold(plane_of(manifest())))
+    site.reply = status, body, {}
+    text = predict(chromium)
+    assert [word for word in words if word not in text] == []
+
+
+def test_a_server_that_is_gone_is_told(chromium: Browser, site: Site) -> None:
+    chromium.open(site.hold(plane_of(manifest())))
+    chromium.call("Network.enable")
+    chromium.call(
+        "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1
+    )
+    try:
+        assert "There is no answer" in predict(chromium)
+    finally:
+        chromium.call("Network.disable")
+
+
+def test_another_version_behind_the_page_is_told(chromium: Browser, site: Site) -> None:
+    chromium.open(site.hold(plane_of(manifest())))
+    site.reply = 200, b'{"predictions": [1.0]}', {"x-model-semver": "2.0.0"}
+    assert "Version 2.0.0 answered; this page is of 1.2.3." in predict(chromium)
+
+
+@pytest.mark.parametrize("path", ["models/flats", "models/flats/"])
+def test_it_works_behind_a_prefix(chromium: Browser, site: Site, path: str) -> None:
+    chromium.open(site.hold(plane_of(manifest())) + path)
+    predict(chromium)
+    assert site.asked[0][0] == "/models/flats/v1/models/flats:predict"
+    assert chromium.run("document.querySelector('a[data-path]').href") == f"{site.url}models/flats/openapi.json"
+    assert f"curl -s {site.url}models/flats/v1/models/flats:predict" in chromium.text("figure")
+
+
+@pytest.mark.parametrize("needs_token", [True, False])
+def test_a_token_is_sent_where_one_is_asked_for(chromium: Browser, site: Site, needs_token: bool) -> None:
+    chromium.open(site.hold(plane_of(manifest()), needs_token=needs_token))
+    if needs_token:
+        chromium.fill("#token", "s3cret")
+    predict(chromium)
+    assert site.asked[0][1].get("authorization") == ("Bearer s3cret" if needs_token else None)
+
+
+def test_hostile_names_are_sent_as_they_are_and_run_nothing(chromium: Browser, site: Site) -> None:
+    # Given names and categories that want to be markup, or something of JavaScript's
+    names = [EVIL, "__proto__", "constructor", "größe 🚀", 'a "b"', "x" * 300]
+    columns = {name: {"kind": "category", "values": [name, "it's"], "unseen": "refuse"} for name in names}
+    row = {name: name for name in names}
+    chromium.open(site.hold(plane_of(manifest_of(table_of(columns=columns), row)), name=EVIL), width=400)
+    # When the row is predicted
+    text = predict(chromium)
+    # Then it arrives as it was, and nothing has run or stands out of the page
+    assert "12.5" in text
+    assert [json.dumps(body["instances"]) for _, _, body in site.asked] == [json.dumps([row])]
+    assert chromium.run("window.hit") is None
+    assert chromium.run("document.documentElement.scrollWidth") == 400
+    assert chromium.complaints == []
+
+
+@pytest.mark.parametrize("width", [320, 400, 768, 1400])
+def test_nothing_stands_out_of_the_page(chromium: Browser, site: Site, width: int) -> None:
+    chromium.open(site.hold(plane_of(manifest())), width=width)
+    predict(chromium)
+    assert chromium.run("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("dark", [pytest.param(False, id="light"), pytest.param(True, id="dark")])
+def test_text_can_be_read(chromium: Browser, site: Site, dark: bool) -> None:
+    # WCAG 2 asks for a contrast of 4.5 of text, and of 3 of what surrounds a control
+    chromium.open(site.hold(plane_of(manifest())), dark=dark)
+    colours = chromium.run(
+        "Object.fromEntries(['ink', 'soft', 'bad', 'good', 'a', 'on-a', 'edge', 'page', 'card'].map(name =>"
+        " [name, getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()]))"
+    )
+    for ink in ("ink", "soft", "bad", "good", "a"):
+        assert min(contrast(colours[ink], colours[ground]) for ground in ("page", "card")) >= 4.5, ink
+    assert contrast(colours["on-a"], colours["a"]) >= 4.5
+    assert contrast(colours["edge"], colours["card"]) >= 3
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours, by WCAG 2."""
+    low, high = sorted(luminance(colour) for colour in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """Of `#rgb` or `#rrggbb`, by WCAG 2."""
+    digits = colour.removeprefix("#")
+    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+    shares = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return sum(weight * share for weight, share in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_without_script_it_is_a_card_to_be_read(chromium: Browser, site: Site) -> None:
+    chromium.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        chromium.open(site.hold(plane_of(manifest())))
+        text = chromium.text("body")
+    finally:
+        chromium.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert "The form needs JavaScript" in text
+    assert "In square metres." in text
+    assert "Example" not in text.splitlines()

@@ -1,0 +1,23 @@
+"""What is told of the training part of a column."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_name.serving.model_card.column_profiles import bin_shares
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=21, max_size=21).map(sorted))
+def test_bins_of_quantiles_hold_all_rows(quantiles):
+    shares = bin_shares(quantiles)
+    assert sum(shares) == pytest.approx(1)
+    assert min(shares) >= 0
+
+
+def test_bins_of_a_span_that_is_hardly_one_hold_all_rows():
+    assert sum(bin_shares([0.0] * 20 + [2.2250738585e-313])) == pytest.approx(1)
+
+
+def test_bins_of_evenly_spread_quantiles_are_equal():
+    assert bin_shares(list(np.linspace(0, 100, 21))) == pytest.approx([1 / 24] * 24)

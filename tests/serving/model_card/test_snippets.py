@@ -1,0 +1,76 @@
+"""The calls that a page tells do what it says."""
+
+import json
+import shlex
+import subprocess
+import sys
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from model_name.serving.bundle import Bundle, Manifest
+from model_name.serving.model_card.snippets import SERVER, Call, calls
+from tests.support.manifests import manifest_of, plane_of, table_of
+
+if TYPE_CHECKING:
+    from conftest import StartServer
+
+HOSTILE = """it's "quoted" $HOME `id` \\ </script> größe"""
+
+
+def curl(call: Call) -> tuple[str, list[str], Any]:
+    """What a shell makes of a call: URL, headers, body."""
+    words = shlex.split(call.code.replace("\\\n", ""))
+    assert words[:2] == ["curl", "-s"]
+    headers = [value for flag, value in pairwise(words) if flag == "-H"]
+    return words[2], headers, json.loads(words[words.index("-d") + 1])
+
+
+@pytest.fixture(params=[pytest.param("heating", id="plain"), pytest.param(HOSTILE, id="hostile")])
+def manifest(request: pytest.FixtureRequest) -> Manifest:
+    """A bundle with a column of a name, that has a category of the same name."""
+    name = request.param
+    columns = {name: {"kind": "category", "values": [name, "other"], "unseen": "refuse"}, "is_new": {"kind": "boolean"}}
+    return manifest_of(table_of(columns=columns), {name: name, "is_new": True})
+
+
+def test_a_shell_sends_the_example(manifest: Manifest) -> None:
+    v1, v2, _ = calls(manifest, name="flats in Köln", needs_token=False)
+    url, headers, body = curl(v1)
+    assert (url, headers) == (f"{SERVER}/v1/models/flats%20in%20K%C3%B6ln:predict", ["content-type: application/json"])
+    assert body == {"instances": [manifest.example]}
+    assert len(plane_of(manifest).predict_rows(body["instances"]).prediction) == 1
+    url, _, body = curl(v2)
+    assert url == f"{SERVER}/v2/models/flats%20in%20K%C3%B6ln/infer"
+    assert [(tensor["name"], tensor["datatype"]) for tensor in body["inputs"]] == [
+        (name, datatype) for name, datatype in zip(manifest.example, ["BYTES", "BOOL"], strict=True)
+    ]
+    assert [tensor["data"] for tensor in body["inputs"]] == [[value] for value in manifest.example.values()]
+
+
+def test_a_token_is_read_from_the_environment(manifest: Manifest) -> None:
+    *shell, python = calls(manifest, name="flats", needs_token=True)
+    for call in shell:
+        assert "authorization: Bearer $TOKEN" in curl(call)[1]
+    assert 'headers={"authorization": f"Bearer {token}"}' in python.code
+    compile(python.code, "call", "exec")
+
+
+def test_a_server_answers_all_of_them(bundles: dict[str, Bundle], start_server: "StartServer") -> None:
+    # Given a server of a bundle
+    bundle = bundles["multiclass"]
+    server = start_server(bundle.directory, bundle.manifest.name).wait()
+    *shell, python = calls(bundle.manifest, name=server.name, needs_token=False)
+    # When it is called each way
+    answers = []
+    for url, headers, body in map(curl, shell):
+        told = dict(header.split(": ") for header in headers)
+        answers.append(httpx.post(url.replace(SERVER, server.url), headers=told, json=body, timeout=60).json())
+    script = python.code.replace(SERVER, server.url)
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    # Then all say the same
+    (label,) = answers[0]["predictions"]
+    assert answers[1]["outputs"][0]["data"] == [label]
+    assert said.stdout.splitlines()[0] == f"prediction ['{label}']"

@@ -1,0 +1,217 @@
+import json
+from datetime import datetime
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_name.core.schemas import Outputs
+from model_name.serving.prediction_log.formatter import AnsweredRequest, Records, in_lines, maker_of, pieces, stretches
+from tests.support.prediction_logs import CLASSES, DAY, NOON, ROW, batch, manifest, schema
+
+KEY = b"a key of the test"
+TEXTS = st.text(max_size=8)
+MOMENTS = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31))
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "area": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            "age": st.none() | st.integers(-(2**53), 2**53),
+            "district": st.none() | TEXTS,
+            "is_let": st.none() | st.booleans(),
+            "sold": st.none() | MOMENTS.map(datetime.isoformat),
+            "remark": st.none() | TEXTS,
+        }
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def formatter(table, key=None, text_ids=True):
+    return Records(manifest(table), slot="blue", key=key, text_ids=text_ids)
+
+
+def records(answered, by=None, size=100):
+    by = by or formatter(answered.manifest.table)
+    stretch = list(pieces(answered, answered.requests, size))
+    return [json.loads(line) for lines in by.lines(stretch).values() for line in lines.text.splitlines()]
+
+
+def test_a_record_says_who_asked_what_and_what_was_answered():
+    [record] = records(batch())
+    assert record == {
+        "time": "2025-06-21T12:00:00Z",
+        "request_id": "request-0",
+        "row": 0,
+        "protocol": "v1",
+        "slot": "blue",
+        "model": "flats",
+        "version": "7",
+        "semver": "1.2.3",
+        "inputs": ROW,
+        "outputs": {"prediction": 0.0},
+        "latency_ms": 3.42,
+    }
+
+
+@given(ROWS)
+def test_values_of_every_kind_come_back(rows):
+    assert [record["inputs"] for record in records(batch(rows))] == rows
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "expected"),
+    [
+        pytest.param("regression", {"prediction": [1.5]}, {"prediction": 1.5}, id="a number"),
+        pytest.param("regression", {"prediction": [np.nan]}, {"prediction": None}, id="not a number"),
+        pytest.param("regression", {"prediction": [-np.inf]}, {"prediction": None}, id="an infinite number"),
+        pytest.param(
+            "regression",
+            {"prediction": [1.5], "lower": [0.5], "upper": [np.inf]},
+            {"prediction": 1.5, "lower": 0.5, "upper": None},
+            id="an interval",
+        ),
+        pytest.param(
+            "binary",
+            {"prediction": [True], "probabilities": [[0.25, 0.75]]},
+            {"prediction": True, "probabilities": {"false": 0.25, "true": 0.75}},
+            id="a boolean label",
+        ),
+        pytest.param(
+            "multiclass",
+            {"prediction": ["5 % top"], "probabilities": [[0.25, 0.25, 0.5]]},
+            {"prediction": "5 % top", "probabilities": {"low": 0.25, "fair": 0.25, "5 % top": 0.5}},
+            id="a text label",
+        ),
+    ],
+)
+def test_answers_of_every_task_are_written(task, outputs, expected):
+    arrays = {
+        name: np.array(values, dtype=object if task != "regression" else float) for name, values in outputs.items()
+    }
+    answer = Outputs(**arrays, classes=tuple(CLASSES[task] or ()))
+    [record] = records(batch(of=manifest(schema(task)), outputs=answer))
+    assert record["outputs"] == expected
+
+
+def test_rows_are_numbered_within_their_request():
+    answered = batch([ROW | {"area": float(row)} for row in range(6)], sizes=[1, 3, 2])
+    found = [(one["request_id"], one["row"], one["inputs"]["area"]) for one in records(answered)]
+    assert found == [
+        ("request-0", 0, 0.0),
+        ("request-1", 0, 1.0),
+        ("request-1", 1, 2.0),
+        ("request-1", 2, 3.0),
+        ("request-2", 0, 4.0),
+        ("request-2", 1, 5.0),
+    ]
+
+
+@pytest.mark.parametrize("order", [[1], [0, 2], [2, 1, 0]], ids=["one of three", "the outer two", "backwards"])
+def test_a_sample_of_the_requests_keeps_its_own_rows(order):
+    answered = batch([ROW | {"area": float(row)} for row in range(3)])
+    [rows] = pieces(answered, [answered.requests[position] for position in order], 100)
+    [lines] = formatter(schema()).lines([rows]).values()
+    found = [json.loads(line) for line in lines.text.splitlines()]
+    assert [record["outputs"]["prediction"] * 2 for record in found] == [float(row) for row in order]
+    assert [record["inputs"]["area"] for record in found] == [float(row) for row in order]
+
+
+@given(sizes=st.lists(st.integers(0, 9), max_size=12), size=st.integers(1, 5))
+def test_pieces_hold_every_row_once_and_in_order(sizes, size):
+    starts = np.cumsum([0, *sizes])
+    requests = [
+        AnsweredRequest(str(n), "v1", NOON, 0.0, slice(int(start), int(start) + rows))
+        for n, (start, rows) in enumerate(zip(starts, sizes, strict=False))
+    ]
+    found = list(pieces(batch(), requests, size))
+    assert [row for piece in found for row in piece.positions] == list(range(sum(sizes)))
+    assert all(size <= len(piece.numbers) < 2 * size for piece in found[:-1])
+    owners = [
+        (owner.id, number) for piece in found for owner, number in zip(piece.requests, piece.numbers, strict=True)
+    ]
+    assert owners == [(str(n), row) for n, rows in enumerate(sizes) for row in range(rows)]
+
+
+def test_small_batches_of_one_shape_are_formatted_together_and_others_apart():
+    table = schema()
+    one, other = manifest(table), manifest(table, version="8")
+    batches = [batch(of=one), batch(of=one), batch(of=other), batch([{"area": 1.0}], of=other)]
+    parts = [part for each in batches for part in pieces(each, each.requests, 10)]
+    assert [len(stretch) for stretch in stretches(parts, 10)] == [2, 1, 1]
+    assert [len(stretch) for stretch in stretches(parts[:2], 1)] == [1, 1]
+    [lines] = formatter(table).lines(parts[:2]).values()
+    assert (lines.rows, lines.text.count(b"\n")) == (2, 2)
+
+
+def test_rows_are_told_apart_by_the_day_of_their_request():
+    before, after = batch(received=NOON), batch(received=NOON + DAY)
+    parts = [part for each in (before, after, before) for part in pieces(each, each.requests, 10)]
+    lines = formatter(schema()).lines(parts)
+    assert {day: those.rows for day, those in lines.items()} == {"2025-06-21": 2, "2025-06-22": 1}
+
+
+def test_a_column_that_no_client_sent_is_not_in_the_record():
+    [record] = records(batch([{"area": 1.0, "district": "x"}]))
+    assert record["inputs"] == {"area": 1.0, "district": "x"}
+
+
+def test_a_record_without_inputs_is_a_record():
+    [record] = records(batch([{"remark": "x"}]), formatter(schema(), text_ids=False))
+    assert record["inputs"] == {}
+
+
+def test_text_ids_are_left_out_unless_asked_for():
+    [record] = records(batch(), formatter(schema(), text_ids=False))
+    assert record["inputs"].keys() == ROW.keys() - {"remark"}
+
+
+def test_without_a_key_sensitive_columns_are_left_out():
+    by = formatter(schema(sensitive=["district", "age"]))
+    [record] = records(batch(), by)
+    assert record["inputs"].keys() == ROW.keys() - {"district", "age"}
+    assert by.left_out == ("age", "district")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        pytest.param("district", "east", "east", id="a text"),
+        pytest.param("area", 3.0, "3", id="a whole number"),
+        pytest.param("area", -0.0, "0", id="minus zero"),
+        pytest.param("area", 61.5, "61.5", id="a number"),
+        pytest.param("is_let", True, "true", id="a boolean"),
+        pytest.param("sold", "2025-03-07T09:30:00", "2025-03-07T09:30:00", id="a moment"),
+        pytest.param("district", "\ud800", "\ud800", id="half a surrogate pair"),
+    ],
+)
+def test_sensitive_values_are_keyed_hashes_of_their_spelling(name, value, text):
+    table = schema(sensitive=[name])
+    [record] = records(batch([ROW | {name: value}]), formatter(table, KEY))
+    expected = blake2b(text.encode(errors="surrogatepass"), key=KEY, digest_size=16).hexdigest()
+    assert record["inputs"][name] == expected
+    [other] = records(batch([ROW | {name: value}]), formatter(table, b"another"))
+    assert other["inputs"][name] != expected
+
+
+@pytest.mark.parametrize("name", list(ROW))
+def test_a_missing_sensitive_value_stays_missing(name):
+    [record] = records(batch([ROW | {name: None}]), formatter(schema(sensitive=[name]), KEY))
+    assert record["inputs"][name] is None
+
+
+def test_a_text_that_utf8_cannot_hold_costs_that_text_alone():
+    found = records(batch([ROW | {"district": "a\ud800"}, ROW | {"district": "b,c"}, ROW]))
+    assert [record["inputs"]["district"] for record in found] == ["a?", "b,c", "east"]
+
+
+@pytest.mark.parametrize("name", ['a "quote"', "a \\ slash", "a\ttab", "ü", "a.b", "class", "value_0"])
+def test_a_column_may_be_called_anything(name):
+    assert json.loads(in_lines([maker_of(["area", name])(1.5, "x")])) == {"area": 1.5, name: "x"}
+
+
+def test_labels_that_are_spelled_alike_are_no_trouble():
+    assert json.loads(in_lines([maker_of(["1", "1"])(0.25, 0.75)])) == {"1": 0.75}

@@ -1,0 +1,343 @@
+"""Who may ask a server, by token and by certificate, and what no answer may hold."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+
+from model_name.serving.startup import TOKEN
+from tests.support.sockets import connected, ended_after
+
+if TYPE_CHECKING:
+    from conftest import Row, Server, StartServer
+
+    from model_name.serving.bundle import Bundle
+
+NAME = "regression"
+PREDICT, INFER = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}/infer"
+OPEN = ["/metrics", "/v2/health/live", "/v2/health/ready", f"/v1/models/{NAME}", f"/v2/models/{NAME}/ready"]
+GUARDED = [
+    *[("GET", path) for path in ("/", "/openapi.json", "/v1/models", "/v2", f"/v2/models/{NAME}", "/nowhere")],
+    ("GET", f"/v2/models/{NAME}/versions/7"),
+    *[("POST", path) for path in (PREDICT, INFER, f"/v1/models/{NAME}:explain", "/v1/models/other:predict")],
+    ("POST", f"/v2/models/{NAME}/versions/7/infer"),
+    ("POST", f"/v2/repository/models/{NAME}/unload"),
+    ("PUT", PREDICT),
+    ("OPTIONS", INFER),
+]
+SECURITY = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+OPEN_CALLS = {
+    "ServerLive": pb.ServerLiveRequest(),
+    "ServerReady": pb.ServerReadyRequest(),
+    "ModelReady": pb.ModelReadyRequest(name=NAME),
+}
+GUARDED_CALLS = {
+    "ServerMetadata": pb.ServerMetadataRequest(),
+    "ModelMetadata": pb.ModelMetadataRequest(name=NAME),
+    "ModelInfer": pb.ModelInferRequest(model_name=NAME),
+    "RepositoryModelLoad": pb.RepositoryModelLoadRequest(model_name=NAME),
+    "RepositoryModelUnload": pb.RepositoryModelUnloadRequest(model_name=NAME),
+}
+
+Code = grpc.StatusCode
+
+
+def call(channel: grpc.Channel, method: str, request: Any, **metadata: str) -> tuple[Code, str, tuple[str, ...]]:
+    """The status of a call, why, and what came with it."""
+    stub = getattr(GRPCInferenceServiceStub(channel), method)
+    try:
+        _, done = stub.with_call(request, timeout=30, metadata=[*metadata.items()])
+    except grpc.RpcError as err:
+        return err.code(), err.details(), tuple(map(str, [*err.initial_metadata(), *err.trailing_metadata()]))
+    return Code.OK, "", tuple(map(str, [*done.initial_metadata(), *done.trailing_metadata()]))
+
+
+@pytest.fixture(scope="module")
+def locked(bundles: dict[str, Bundle], start_server: StartServer, serving_env: dict[str, str]) -> Server:
+    """A server that wants a token."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(serving_env, TOKEN, "s3cret")
+        return start_server(bundles[NAME].directory, NAME).wait()
+
+
+# The token
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_probes_and_metrics_need_no_token(locked: Server, path: str) -> None:
+    assert locked.client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        pytest.param({}, id="none"),
+        pytest.param({"authorization": "Bearer wrong"}, id="another"),
+        pytest.param({"authorization": "Basic s3cret"}, id="another scheme"),
+        pytest.param({"authorization": "Bearer s3cret2"}, id="a longer one"),
+        pytest.param({"authorization": "Bearer s3cre"}, id="a shorter one"),
+        pytest.param({"authorization": "Bearer"}, id="the scheme alone"),
+        pytest.param({"authorization": b"Bearer s\xf63cret"}, id="one that is not ASCII"),
+        pytest.param({"x-authorization": "Bearer s3cret"}, id="in another header"),
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+def test_all_else_is_refused_without_the_token(
+    locked: Server, method: str, path: str, shown: dict[str, str | bytes]
+) -> None:
+    response = locked.client.request(method, path, headers=shown, content=b"{}" if method == "POST" else None)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.json() == {"error": "this server wants a token: Authorization: Bearer TOKEN"}
+    assert response.headers.items() >= SECURITY.items()
+
+
+@pytest.mark.parametrize("shown", ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret"])
+def test_the_token_lets_in(locked: Server, rows: list[Row], shown: str) -> None:
+    headers = {"authorization": shown}
+    assert locked.client.post(PREDICT, json={"instances": rows}, headers=headers).status_code == 200
+    for path in ("/", "/openapi.json", "/v1/models", f"/v2/models/{NAME}"):
+        assert locked.client.get(path, headers=headers).status_code == 200
+
+
+def test_grpc_wants_the_token_too(locked: Server) -> None:
+    with grpc.insecure_channel(locked.grpc_url) as channel:
+        for method, request in OPEN_CALLS.items():
+            assert call(channel, method, request)[0] == Code.OK
+        for method, request in GUARDED_CALLS.items():
+            assert call(channel, method, request)[0] == Code.UNAUTHENTICATED
+            assert call(channel, method, request, authorization="Bearer wrong")[0] == Code.UNAUTHENTICATED
+            code = call(channel, method, request, authorization="Bearer s3cret")[0]
+            assert code == {"ModelInfer": Code.INVALID_ARGUMENT}.get(
+                method, Code.UNIMPLEMENTED if "Repository" in method else Code.OK
+            )
+
+
+# What no answer may hold, and what each must
+
+
+def test_no_answer_echoes_a_header_and_all_tell_browsers_what_not_to_do(servers: dict[str, Server]) -> None:
+    server = servers[NAME]
+    headers = {"x-secret": "geheim", "cookie": "geheim=1", "host": "geheim.example", "user-agent": "geheim"}
+    slashes = [(method, f"{path}/") for method, path in GUARDED if path != "/"]
+    for method, path in [*GUARDED, *slashes, *[("GET", path) for path in OPEN], ("GET", "//v1//models"), ("HEAD", "/")]:
+        for body in (b"{}", b"\xff"):
+            response = server.client.request(method, path, headers=headers, content=body)
+            assert response.status_code < 500 or response.status_code == 501, (method, path)
+            assert "geheim" not in str(response.headers) + response.text, (method, path)
+            assert response.headers.items() >= SECURITY.items(), (method, path)
+            assert "server" not in response.headers
+            if response.status_code >= 400:
+                assert [*response.json()] == ["error"], (method, path)
+
+
+def test_grpc_echoes_no_metadata(servers: dict[str, Server]) -> None:
+    with grpc.insecure_channel(servers[NAME].grpc_url) as channel:
+        for method, request in (OPEN_CALLS | GUARDED_CALLS).items():
+            assert "geheim" not in str(call(channel, method, request, **{"x-secret": "geheim"}))
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param(f"/v2/models/{NAME}/versions/7", 200, id="the version that is served"),
+        pytest.param(f"/v2/models/{NAME}/versions/7/ready", 200, id="whether it is ready"),
+        pytest.param(f"/v2/models/{NAME}/versions/8", 404, id="another version"),
+        pytest.param(f"/v2/models/{NAME}/versions/8/ready", 404, id="whether another one is ready"),
+        pytest.param("/v2/models/other/versions/7", 404, id="another model"),
+        pytest.param("/v3/models", 404, id="another protocol"),
+        pytest.param("/v1/models/", 404, id="a slash at the end"),
+        pytest.param("/docs", 404, id="no pages of a framework"),
+    ],
+)
+def test_a_path_is_answered_or_not_found(servers: dict[str, Server], path: str, status: int) -> None:
+    response = servers[NAME].client.get(path)
+    assert response.status_code == status
+    assert status == 200 or response.json()["error"]
+
+
+# The repository
+
+
+def test_a_model_is_unloaded_and_loaded_where_that_is_enabled(
+    bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row]
+) -> None:
+    server = start_server(bundles[NAME].directory, NAME, "--model_repository", "true").wait()
+    body = {"instances": rows}
+    expected = server.client.post(PREDICT, json=body).json()
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+
+        def by_rest(change: str) -> None:
+            response = server.client.post(f"/v2/repository/models/{NAME}/{change}")
+            assert (response.status_code, response.json()) == (200, {"name": NAME, change: True})
+
+        def by_grpc(change: str) -> None:
+            name = f"RepositoryModel{change.capitalize()}"
+            assert call(channel, name, getattr(pb, f"{name}Request")(model_name=NAME))[0] == Code.OK
+
+        for unload, load in ((by_rest, by_grpc), (by_grpc, by_rest)):
+            # When it is unloaded, then nothing is answered, and all are told
+            unload("unload")
+            refused = server.client.post(PREDICT, json=body)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json() == {"error": f"{NAME} was unloaded; load it to have it answer"}
+            assert call(channel, "ModelInfer", GUARDED_CALLS["ModelInfer"])[0] == Code.UNAVAILABLE
+            for path in ("/v2/health/ready", f"/v1/models/{NAME}", f"/v2/models/{NAME}/ready"):
+                assert server.client.get(path).status_code == 503
+            assert server.client.get("/v2/health/live").status_code == 200
+            assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            # When it is loaded, then it answers as before
+            load("load")
+            assert server.client.post(PREDICT, json=body).json() == expected
+            assert server.client.get("/v2/health/ready").status_code == 200
+            assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        for change in ("load", "unload"):
+            assert server.client.post(f"/v2/repository/models/other/{change}").status_code == 404
+            name = f"RepositoryModel{change.capitalize()}"
+            assert call(channel, name, getattr(pb, f"{name}Request")(model_name="other"))[0] == Code.NOT_FOUND
+        watched.cancel()
+
+
+# Certificates
+
+
+class Authority:
+    """Signs certificates."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.directory, self.name = directory, name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self._sign(name, self.key, is_authority=True)
+        self.file = self._write(f"{name}.pem", self.certificate)
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """The files of a certificate and of its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._write(f"{self.name}-{name}.pem", self._sign(name, key, is_authority=False))
+        private = self.directory / f"{self.name}-{name}.key"
+        private.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return certificate, private
+
+    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, is_authority: bool) -> x509.Certificate:
+        now = datetime.now(UTC)
+        names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+
+    def _write(self, name: str, certificate: x509.Certificate) -> Path:
+        file = self.directory / name
+        file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        return file
+
+
+@pytest.fixture(scope="module")
+def make_authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Authority]:
+    """Makes authorities."""
+    directory = tmp_path_factory.mktemp("certificates")
+    return lambda name: Authority(directory, name)
+
+
+@pytest.fixture(scope="module")
+def ours(make_authority: Callable[[str], Authority]) -> Authority:
+    """The authority that a server and its clients trust."""
+    return make_authority("ours")
+
+
+@pytest.fixture(scope="module")
+def mutual(bundles: dict[str, Bundle], start_server: StartServer, ours: Authority) -> Server:
+    """A server whose clients must show a certificate."""
+    certificate, key = ours.issue("server")
+    files = ["--ssl_certfile", str(certificate), "--ssl_keyfile", str(key), "--ssl_client_ca", str(ours.file)]
+    server = start_server(bundles[NAME].directory, NAME, *files, "--header_seconds", "1")
+    own = ours.issue("tester")
+    context = ssl.create_default_context(cafile=str(ours.file))
+    context.load_cert_chain(*own)
+    server.client = httpx.Client(base_url=f"https://127.0.0.1:{server.http_port}", verify=context, timeout=60)
+    return server.wait()
+
+
+@contextmanager
+def secure(server: Server, ours: Authority, shown: tuple[Path, Path] | None) -> Iterator[grpc.Channel]:
+    """A channel that shows a certificate, or none."""
+    certificate, key = (file.read_bytes() for file in shown) if shown else (None, None)
+    credentials = grpc.ssl_channel_credentials(ours.file.read_bytes(), key, certificate)
+    with grpc.secure_channel(f"localhost:{server.grpc_port}", credentials) as channel:
+        yield channel
+
+
+def test_a_client_with_a_certificate_is_answered(mutual: Server, ours: Authority, rows: list[Row]) -> None:
+    assert mutual.client.post(PREDICT, json={"instances": rows}).status_code == 200
+    with secure(mutual, ours, ours.issue("client")) as channel:
+        assert call(channel, "ModelMetadata", GUARDED_CALLS["ModelMetadata"])[0] == Code.OK
+
+
+@pytest.mark.parametrize("whose", [None, "theirs"], ids=["without", "of another authority"])
+def test_a_client_without_a_certificate_is_refused(
+    mutual: Server, ours: Authority, make_authority: Callable[[str], Authority], whose: str | None
+) -> None:
+    shown = None if whose is None else make_authority(whose).issue("client")
+    context = ssl.create_default_context(cafile=str(ours.file))
+    if shown:
+        context.load_cert_chain(*shown)
+    with (
+        httpx.Client(base_url=f"https://127.0.0.1:{mutual.http_port}", verify=context) as client,
+        pytest.raises(httpx.TransportError),
+    ):
+        client.get("/v2/health/live")
+    with secure(mutual, ours, shown) as channel:
+        assert call(channel, "ServerLive", OPEN_CALLS["ServerLive"])[0] == Code.UNAVAILABLE
+
+
+def test_a_client_in_plain_text_is_refused(mutual: Server) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{mutual.http_port}") as client, pytest.raises(httpx.TransportError):
+        client.get("/v2/health/live")
+    with grpc.insecure_channel(mutual.grpc_url) as channel:
+        assert call(channel, "ServerLive", OPEN_CALLS["ServerLive"])[0] == Code.UNAVAILABLE
+
+
+def test_a_handshake_that_does_not_come_is_not_waited_for(mutual: Server) -> None:
+    with connected(mutual.http_port) as connection:
+        assert ended_after(connection) < 6
+
+
+def test_a_server_that_was_attacked_goes_on(mutual: Server, locked: Server) -> None:
+    for server in (mutual, locked):
+        assert server.client.get("/v2/health/live").json() == {"live": True}
+        assert "Traceback" not in server.output()

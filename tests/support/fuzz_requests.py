@@ -1,0 +1,531 @@
+"""Requests of every protocol, good and spoilt: what a fuzzer sends to a server."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+from hypothesis import strategies as st
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+
+from model_name.core.schemas import TableSchema
+from model_name.core.schemas.columns import Column
+from model_name.serving.protocols.tensors import CONTENTS, DATATYPES, DTYPES, Tensor, write_raw
+
+Row = dict[str, Any]
+Manner = Literal["tame", "wild", "grpc"]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What is sent.
+
+    Attributes:
+        kind: The protocol, for the reader of a failure.
+        manner: `tame` is one whole request of HTTP, `wild` are bytes that may be none, `grpc` is a message.
+        content: The bytes.
+        is_good: Whether it must be answered by a prediction.
+        target: The method of gRPC.
+    """
+
+    kind: str
+    manner: Manner
+    content: bytes
+    is_good: bool = False
+    target: str = "ModelInfer"
+
+
+def shots(table: TableSchema, name: str) -> st.SearchStrategy[Shot]:
+    """Every tenth is good; of the others one thing or a few are wrong."""
+    rows = st.lists(row(table), min_size=1, max_size=4)
+    made = [v1(rows, table, name), v2(rows, table, name), binary(rows, table, name), event(rows, table, name)]
+    return st.one_of(*made, grpc_message(rows, table, name), *[wild(one) for one in made], paths(name), noise())
+
+
+# Rows, and what takes the place of a value
+
+
+def row(table: TableSchema) -> st.SearchStrategy[Row]:
+    """A row that is accepted."""
+    names = [*table.inputs]
+    return st.tuples(*map(value, table.inputs.values())).map(lambda found: dict(zip(names, found, strict=True)))
+
+
+def value(column: Column) -> st.SearchStrategy[Any]:
+    """A value that is accepted."""
+    match column.kind:
+        case "numeric":
+            low, high = column.min, column.max
+            found: st.SearchStrategy[Any] = st.floats(
+                -1e6 if low is None else low, 1e6 if high is None else high, width=32, allow_subnormal=False
+            )
+        case "boolean":
+            found = st.booleans()
+        case "datetime":
+            found = st.datetimes().map(lambda moment: moment.isoformat())
+        case _:
+            found = st.sampled_from(column.values or ("gas", "wood", "größe", "\U0001f600", "a,b", 'a"b', "\\"))
+    return found | st.none() if column.nullable else found
+
+
+LETTERS = st.text(max_size=6) | st.text(alphabet="\x00\x1b\r\n\u2028\u202e\ufeff\"',:{}[]\\", max_size=4)
+MARKS = {
+    "@deep@": b"[" * 900 + b"]" * 900,
+    "@deeper@": b"[" * 3000 + b"]" * 3000,
+    "@deepest@": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "@huge@": b"1" * 400,
+    "@digits@": b"1" * 5000,
+    "@exponent@": b"1e99999",
+    "@half@": b'"\\ud800"',
+    "@halves@": b'"\\udc00\\ud800"',
+    "@nul@": b'"\\u0000"',
+    "@long@": b'"' + b"x" * 20_000 + b'"',
+    "@wide@": '"{}"'.format("\u4e2d" * 9000).encode(),
+    "@bytes@": b'"\xff\xfe\xed\xa0\x80"',
+    "@nan@": b"NaN",
+    "@inf@": b"-Infinity",
+    "@twice@": b'{"area": 1, "area": 2}',
+    "@zero@": b"-0",
+    "@plus@": b"+1",
+    "@hex@": b"0x10",
+    "@comment@": b"/* */ 1",
+    "@comma@": b"1,",
+}
+"""What stands for values that Python's JSON would not write."""
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**31, 2**63, 2**64, -(2**63) - 1, 10**38, 10**300, 1e38, 3.5e38, 1e300, 5e-324, -1, 0, 1e-46]),
+    st.floats(),
+    LETTERS,
+    st.sampled_from([*MARKS]),
+    st.sampled_from(["61.5", "true", "null", "NaN", "east", "2025-02-30", "9999-12-31T23:59:59-23:59", "0001-01-01Z"]),
+)
+ANYTHING = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(LETTERS, SCALARS, max_size=3)
+
+
+def in_json(document: Any) -> bytes:
+    """A document with what the marks stand for."""
+    text = json.dumps(document).encode()
+    for mark, meant in MARKS.items():
+        text = text.replace(f'"{mark}"'.encode(), meant)
+    return text
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, document: Any) -> Any:
+    """A document of which a few things are others, are gone, come twice or have another name."""
+    for _ in range(draw(st.integers(1, 3))):
+        place: Any = document
+        while isinstance(place, dict | list) and place:
+            key = draw(st.sampled_from([*place])) if isinstance(place, dict) else draw(st.integers(0, len(place) - 1))
+            if not isinstance(place[key], dict | list) or not place[key] or draw(st.integers(0, 3)) == 0:
+                break
+            place = place[key]
+        if not isinstance(place, dict | list) or not place:
+            return draw(ANYTHING)
+        match draw(st.integers(0, 4)):
+            case 0 | 1:
+                place[key] = draw(ANYTHING)
+            case 2:
+                del place[key]
+            case 3 if isinstance(place, dict):
+                place[draw(LETTERS | st.sampled_from(["area", "price", "rent", "remark", *MARKS]))] = place.pop(key)
+            case _ if isinstance(place, list):
+                place.insert(key, place[key])
+            case _:
+                place[draw(LETTERS)] = draw(ANYTHING)
+    return document
+
+
+@st.composite
+def broken(draw: st.DrawFn, content: bytes) -> bytes:
+    """Bytes of which some are others, are gone or come twice."""
+    found = bytearray(content)
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(found)))
+        match draw(st.integers(0, 4)):
+            case 0:
+                del found[start:]
+            case 1:
+                found[start:start] = draw(st.binary(max_size=8))
+            case 2 if start < len(found):
+                found[start] ^= 1 << draw(st.integers(0, 7))
+            case 3:
+                del found[start : start + draw(st.integers(1, 20))]
+            case _:
+                found[start:start] = found[start : start + draw(st.integers(1, 40))]
+    return bytes(found)
+
+
+# HTTP
+
+HEADERS = st.sampled_from(
+    [
+        "content-type: text/csv",
+        "content-type: application/json; charset=utf-16",
+        "content-type: \xff\xfe",
+        "content-type: application/cloudevents-batch+json",
+        "content-type: application/cloudevents+json",
+        "content-type: multipart/form-data; boundary=x",
+        "accept: application/xml",
+        "accept-encoding: br;q=1.0, *;q=0",
+        "content-encoding: identity",
+        "content-encoding: br",
+        "content-encoding: gzip",
+        "content-encoding: gzip, gzip",
+        "inference-header-content-length: 0",
+        "inference-header-content-length: 10",
+        "inference-header-content-length: 99999999999999999999",
+        "inference-header-content-length: -1",
+        "inference-header-content-length: \xb2",
+        "authorization: Bearer \xff",
+        "x-request-id: a b",
+        "x-request-id: " + "x" * 200,
+        "x-secret: geheim",
+        "expect: 100-continue",
+        "expect: 200-ok",
+        "connection: keep-alive, upgrade",
+        "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__",
+        "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: eA==",
+        "ce-specversion: 1.0",
+        "ce-specversion: 9.9",
+        "ce-id: %ff",
+        "ce-id: a%0d%0ab",
+        "ce-\xff: x",
+        "x-forwarded-for: \xff",
+        "range: bytes=0-1",
+        "if-none-match: *",
+        "transfer-encoding: identity",
+        "x: " + "y" * 60_000,
+        "te: trailers",
+        "cookie: " + "a=b; " * 500,
+        "host: ",
+        "x-empty:",
+    ]
+)
+
+
+def request_line(method: str, path: str, version: str = "1.1") -> str:
+    return f"{method} {path} HTTP/{version}"
+
+
+@st.composite
+def packed(draw: st.DrawFn, path: str, body: bytes, headers: list[str], *, is_spoilt: bool) -> bytes:
+    """A whole request of HTTP with a body, in one of the ways in which bodies come."""
+    head = [request_line("POST", path), "host: here", *headers]
+    how = draw(st.integers(0, 9))
+    if how == 0:
+        body, encoding = draw(st.sampled_from([(gzip.compress(body), "gzip"), (zlib.compress(body), "deflate")]))
+        if is_spoilt and draw(st.booleans()):
+            body = draw(broken(body))
+        head.append(f"content-encoding: {encoding}")
+    if is_spoilt and how == 1:
+        head.append("content-encoding: gzip")
+        body = BOMB
+    if is_spoilt:
+        head += draw(st.lists(HEADERS, max_size=2))
+    if how == 2:
+        size = draw(st.integers(1, 1 + len(body)))
+        extension = b";a=b" * draw(st.integers(0, 1))
+        parts = [body[start : start + size] for start in range(0, len(body), max(size, len(body) // 50))]
+        if size < len(body) // 50:
+            parts = [body]
+        chunks = [b"%x%b\r\n%b\r\n" % (len(part), extension, part) for part in parts if part]
+        trailer = b"x-late: 1\r\n" * draw(st.integers(0, 1))
+        head.append("transfer-encoding: chunked")
+        body = b"".join(chunks) + b"0\r\n" + trailer + b"\r\n"
+    else:
+        head.append(f"content-length: {len(body)}")
+    return "\r\n".join([*head, "", ""]).encode("latin-1") + body
+
+
+def bomb(name: str, *headers: str) -> Shot:
+    """A small body that becomes a large one."""
+    line = request_line("POST", f"/v1/models/{name}:predict")
+    head = [line, *headers, "content-encoding: gzip", f"content-length: {len(BOMB)}", "", ""]
+    return Shot("v1", "tame", "\r\n".join(head).encode() + BOMB)
+
+
+BOMB = gzip.compress(b'{"instances": [' + b" " * 2**22)
+
+
+@st.composite
+def v1(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
+    """V1."""
+    return draw(around("v1", f"/v1/models/{name}:predict", draw(v1_document(rows)), []))
+
+
+@st.composite
+def v1_document(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]]) -> Any:
+    """A body of V1."""
+    found = draw(rows)
+    return {"instances": [[*one.values()] for one in found] if draw(st.booleans()) else found}
+
+
+@st.composite
+def around(draw: st.DrawFn, kind: str, path: str, document: Any, headers: list[str]) -> Shot:
+    """A document as a request: good, spoilt as a document, or as bytes."""
+    how = draw(st.integers(0, 9))
+    if how == 0:
+        return Shot(kind, "tame", draw(packed(path, in_json(document), headers, is_spoilt=False)), is_good=True)
+    body = in_json(draw(spoilt(document)) if how < 7 else document)
+    if how in (7, 8):
+        body = draw(broken(body))
+    return Shot(kind, "tame", draw(packed(path, body, headers, is_spoilt=how in (6, 9))))
+
+
+def tensor_of(column: Column, name: str, values: list[Any]) -> Row:
+    return {"name": name, "shape": [len(values)], "datatype": DATATYPES[column.kind][0], "data": values}
+
+
+@st.composite
+def v2(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
+    """V2 in JSON."""
+    found = draw(rows)
+    inputs = [tensor_of(column, key, [one[key] for one in found]) for key, column in table.inputs.items()]
+    document: Row = {"inputs": inputs} | draw(
+        st.fixed_dictionaries(
+            {}, optional={"id": LETTERS, "parameters": st.just({}), "outputs": st.just([{"name": "prediction"}])}
+        )
+    )
+    version = draw(st.sampled_from(["", "", "", "/versions/7"]))
+    return draw(around("v2", f"/v2/models/{name}{version}/infer", document, []))
+
+
+def raw_tensors(table: TableSchema, rows: list[Row]) -> list[Tensor]:
+    """Rows with what stands for a missing value where there is no null."""
+    tensors = []
+    for name, column in table.inputs.items():
+        values = [one[name] for one in rows]
+        if DATATYPES[column.kind][0] == "BYTES":
+            tensors.append(Tensor(name, "BYTES", [len(rows)], ["" if one is None else one for one in values]))
+        else:
+            numbers = np.array([np.nan if one is None else one for one in values], dtype=np.float64)
+            tensors.append(Tensor(name, "FP64", [len(rows)], numbers))
+    return tensors
+
+
+@st.composite
+def binary(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
+    """V2 with binary tensors."""
+    tensors = raw_tensors(table, draw(rows))
+    contents = [write_raw(tensor) for tensor in tensors]
+    inputs = [
+        {
+            "name": tensor.name,
+            "shape": tensor.shape,
+            "datatype": tensor.datatype,
+            "parameters": {"binary_data_size": len(content)},
+        }
+        for tensor, content in zip(tensors, contents, strict=True)
+    ]
+    document: Any = {"inputs": inputs, "parameters": {"binary_data_output": draw(st.booleans())}}
+    tail = b"".join(contents)
+    how = draw(st.integers(0, 9))
+    if 1 <= how < 6:
+        document = draw(spoilt(document))
+    if how >= 6:
+        tail = draw(broken(tail))
+    if how == 7:
+        wanted = draw(st.sampled_from([*DTYPES, "BYTES"]))
+        draw(st.sampled_from(document["inputs"]))["datatype"] = wanted
+    text = in_json(document)
+    length = len(text) + (draw(st.integers(-3, 3)) if how == 9 else 0)
+    headers = [f"inference-header-content-length: {length}", "content-type: application/octet-stream"]
+    content = draw(packed(f"/v2/models/{name}/infer", text + tail, headers, is_spoilt=how == 8))
+    return Shot("binary", "tame", content, is_good=how == 0)
+
+
+@st.composite
+def event(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
+    """CloudEvents."""
+    path, data = f"/v1/models/{name}:predict", draw(v1_document(rows))
+    names = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8)
+    texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+    extensions = draw(st.dictionaries(names, texts, max_size=2))
+    attributes = {"specversion": "1.0", "id": draw(texts), "source": draw(texts), "type": "t"} | {
+        f"x{key}": text for key, text in extensions.items()
+    }
+    if draw(st.booleans()):
+        as_text = draw(st.integers(0, 3)) == 0
+        document = attributes | {"data": json.dumps(data) if as_text else data}
+        return draw(around("event", path, document, ["content-type: application/cloudevents+json"]))
+    headers = [f"ce-{key}: {quote(text, safe='')}" for key, text in attributes.items()]
+    if draw(st.integers(0, 3)) == 0:
+        at = draw(st.integers(0, len(headers) - 1))
+        headers[at] = draw(st.sampled_from([headers[at][:6], f"{headers[at]}%", f"{headers[at]}%ff%00", "ce-: x"]))
+        body = in_json(data)
+        return Shot("event", "tame", draw(packed(path, body, headers, is_spoilt=False)))
+    return draw(around("event", path, data, headers))
+
+
+# gRPC
+
+
+@st.composite
+def grpc_message(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
+    """A message of gRPC, typed or raw."""
+    made = pb.ModelInferRequest(model_name=name, id=draw(st.sampled_from(["", "1", "\x00", "größe"])))
+    is_raw = draw(st.booleans())
+    for tensor in raw_tensors(table, draw(rows)):
+        item = made.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        if is_raw:
+            made.raw_input_contents.append(write_raw(tensor))
+        elif tensor.datatype == "BYTES":
+            item.contents.bytes_contents.extend(text.encode() for text in tensor.values)
+        else:
+            item.contents.fp64_contents.extend(tensor.values.tolist())
+    how = draw(st.integers(0, 9))
+    content = made.SerializeToString()
+    if how == 0:
+        return Shot("grpc", "grpc", content, is_good=True)
+    if how < 5:
+        for _ in range(draw(st.integers(1, 2))):
+            draw(st.sampled_from(SPOILERS))(draw, made)
+        content = made.SerializeToString()
+    elif how < 9:
+        content = draw(broken(content))
+    methods = ["ModelMetadata", "ModelReady", "RepositoryModelLoad", "ServerReady", "ServerLive", "Nothing"]
+    return Shot("grpc", "grpc", content, target=draw(st.sampled_from(methods)) if how == 9 else "ModelInfer")
+
+
+def _spoil_names(draw: st.DrawFn, made: Any) -> None:
+    texts = LETTERS.filter(lambda text: not any("\ud800" <= one <= "\udfff" for one in text))
+    place = draw(st.sampled_from([made, *made.inputs]))
+    field = "model_name" if place is made else "name"
+    setattr(place, draw(st.sampled_from([field, "model_version" if place is made else "datatype"])), draw(texts))
+
+
+def _spoil_shape(draw: st.DrawFn, made: Any) -> None:
+    item = draw(st.sampled_from(made.inputs))
+    del item.shape[:]
+    item.shape.extend(draw(st.lists(st.sampled_from([0, 1, 2, -1, 6, 2**62, -(2**63)]), max_size=3)))
+
+
+def _spoil_datatype(draw: st.DrawFn, made: Any) -> None:
+    draw(st.sampled_from(made.inputs)).datatype = draw(st.sampled_from([*DTYPES, "BYTES", "FP128", "", "fp32"]))
+
+
+def _spoil_values(draw: st.DrawFn, made: Any) -> None:
+    contents = draw(st.sampled_from(made.inputs)).contents
+    contents.ClearField(draw(st.sampled_from([*CONTENTS.values()])))
+    contents.fp64_contents.extend(draw(st.lists(st.floats(), max_size=3)))
+
+
+def _spoil_bytes(draw: st.DrawFn, made: Any) -> None:
+    draw(st.sampled_from(made.inputs)).contents.bytes_contents.extend(draw(st.lists(st.binary(max_size=4), max_size=3)))
+
+
+def _spoil_raw(draw: st.DrawFn, made: Any) -> None:
+    made.raw_input_contents.append(draw(st.binary(max_size=20)))
+
+
+def _spoil_count(draw: st.DrawFn, made: Any) -> None:
+    if draw(st.booleans()):
+        made.inputs.add().CopyFrom(draw(st.sampled_from(made.inputs)))
+    else:
+        del made.inputs[draw(st.integers(0, len(made.inputs) - 1)) :]
+        made.inputs.add(name="area", datatype="FP64", shape=[1])
+
+
+def _spoil_more(draw: st.DrawFn, made: Any) -> None:
+    made.parameters["interval"].string_param = draw(st.sampled_from(["0.9", "nan", "", "x" * 500, "1e999"]))
+    made.outputs.add(name=draw(st.sampled_from(["prediction", "margin", "\x00", "中" * 3000])))
+
+
+SPOILERS: list[Callable[[st.DrawFn, Any], None]] = [
+    _spoil_names,
+    _spoil_shape,
+    _spoil_datatype,
+    _spoil_values,
+    _spoil_bytes,
+    _spoil_raw,
+    _spoil_count,
+    _spoil_more,
+]
+
+# Bytes that may be no request
+
+
+@st.composite
+def wild(draw: st.DrawFn, tame: st.SearchStrategy[Shot]) -> Shot:
+    """A request that is cut off or changed, or several at once."""
+    first = draw(tame).content
+    match draw(st.integers(0, 5)):
+        case 0:
+            content = first[: draw(st.integers(0, len(first)))]
+        case 1:
+            content = first + draw(tame).content + draw(broken(first[:200]))
+        case 2:
+            content = first.replace(
+                b" HTTP/1.1", draw(st.sampled_from([b" HTTP/1.0", b" HTTP/2.0", b"", b" FTP/1"])), 1
+            )
+        case 3:
+            wrong = draw(st.sampled_from([b"0", b"1", b"-1", b"99999", b"1, 2", b"x", b"9" * 30, b"+5", b"0x9"]))
+            content = first.replace(b"content-length: ", b"content-length: %b\r\nx: " % wrong, 1)
+        case 4:
+            line, _, rest = first.partition(b"\r\n")
+            content = draw(broken(line)) + b"\r\n" + rest
+        case _:
+            head, _, body = first.partition(b"\r\n\r\n")
+            content = draw(broken(head)) + b"\r\n\r\n" + body
+    return Shot("wild", "wild", content)
+
+
+@st.composite
+def paths(draw: st.DrawFn, name: str) -> Shot:
+    """A request of any method to any path."""
+    known = ["/", "/v1/models", f"/v1/models/{name}", f"/v1/models/{name}:predict", f"/v1/models/{name}:explain"]
+    known += ["/v2", f"/v2/models/{name}", f"/v2/models/{name}/ready", f"/v2/models/{name}/infer", "/metrics"]
+    known += [f"/v2/models/{name}/versions/7", f"/v2/repository/models/{name}/load", "/openapi.json", "/v2/health/live"]
+    parts = [
+        "//",
+        "/../",
+        "/%2e%2e/",
+        "%00",
+        "%ff",
+        "%zz",
+        "%",
+        "?a=b",
+        "?" + "q" * 2000,
+        "#x",
+        ";x",
+        ":predict",
+        "/versions/",
+    ]
+    path = draw(st.sampled_from(known))
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(1, len(path)))
+        path = path[:at] + draw(st.sampled_from(parts)) + path[at:]
+    if draw(st.integers(0, 9)) == 0:
+        path = draw(st.sampled_from(["*", "http://evil.example/v1/models", "/" + "a" * 30_000, "//evil", "/\\evil"]))
+    methods = [
+        "GET",
+        "HEAD",
+        "OPTIONS",
+        "PUT",
+        "DELETE",
+        "PATCH",
+        "POST",
+        "TRACE",
+        "CONNECT",
+        "PROPFIND",
+        "get",
+        "BREW",
+    ]
+    lines = [request_line(draw(st.sampled_from(methods)), path, draw(st.sampled_from(["1.1", "1.1", "1.0"])))]
+    lines += ["host: here", *draw(st.lists(HEADERS, max_size=2)), "content-length: 0"]
+    return Shot("path", "wild", "\r\n".join([*lines, "", ""]).encode("latin-1"))
+
+
+@st.composite
+def noise(draw: st.DrawFn) -> Shot:
+    """Bytes."""
+    starts = [b"", b"GET / HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01", b"\r\n\r\n", b"POST "]
+    return Shot("noise", "wild", draw(st.sampled_from(starts)) + draw(st.binary(max_size=60)))

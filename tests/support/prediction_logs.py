@@ -1,0 +1,86 @@
+"""Answered batches for a prediction log, with a column of each kind, and what a log has written of them."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_name.core.schemas import Outputs, TableSchema
+from model_name.core.schemas.columns import Problems, decode_column
+from model_name.serving.bundle import Manifest
+from model_name.serving.prediction_log.log import AnsweredBatch, AnsweredRequest
+
+NOON = 1_750_507_200.0  # 2025-06-21T12:00:00Z
+DAY = 86_400.0
+ROW: dict[str, Any] = {
+    "area": 61.5,
+    "age": None,
+    "district": "east",
+    "is_let": False,
+    "sold": "2025-03-07T09:30:00",
+    "remark": 'to the 5 % who ask, a "garden"\n',
+}
+CLASSES: dict[str, Any] = {"regression": None, "binary": [False, True], "multiclass": ["low", "fair", "5 % top"]}
+
+
+def schema(task: str = "regression", sensitive: Sequence[str] = ()) -> TableSchema:
+    """A table with a column of each kind."""
+    kinds = {
+        "area": "numeric",
+        "age": "numeric",
+        "district": "category",
+        "is_let": "boolean",
+        "sold": "datetime",
+        "remark": "text-id",
+    }
+    columns = {name: {"kind": kind, "nullable": True, "sensitive": name in sensitive} for name, kind in kinds.items()}
+    target = {"name": "price", "task": task} | ({"classes": CLASSES[task]} if CLASSES[task] else {})
+    return TableSchema.model_validate({"name": "flats", "target": target, "columns": columns})
+
+
+def manifest(table: TableSchema, version: str = "7") -> Manifest:
+    """What a log looks at of a bundle."""
+    return Manifest.model_construct(name="flats", semver="1.2.3", version=version, table=table)
+
+
+def batch(
+    rows: Sequence[Mapping[str, Any]] = (ROW,),
+    *,
+    of: Manifest | None = None,
+    sizes: Sequence[int] = (),
+    outputs: Outputs | None = None,
+    received: float = NOON,
+) -> AnsweredBatch:
+    """An answered batch; requests of one row each unless `sizes` says otherwise."""
+    of = of or manifest(schema())
+    problems = Problems()
+    columns = {
+        name: decode_column(name, of.table.columns[name], [row[name] for row in rows], problems) for name in rows[0]
+    }
+    problems.raise_if_any()
+    requests, start = [], 0
+    for number, size in enumerate(sizes or [1] * len(rows)):
+        requests.append(AnsweredRequest(f"request-{number}", "v1", received, 0.00342, slice(start, start + size)))
+        start += size
+    return AnsweredBatch(of, columns, outputs or Outputs(np.arange(len(rows)) / 2), tuple(requests))
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """All records below a folder."""
+    return [json.loads(line) for file in files(folder) for line in file.read_bytes().splitlines()]
+
+
+def files(folder: Path) -> list[Path]:
+    """All files of a log."""
+    return sorted(folder.rglob("*.jsonl"))
+
+
+def wait_for(condition: Any, seconds: float = 20.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.005)

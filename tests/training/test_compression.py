@@ -1,0 +1,190 @@
+"""Bundles that are made smaller: what is left out, what it costs, and what is refused."""
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from model_name.core.models import BoostedTrees, LinearModel
+from model_name.errors import ConfigError, NotFoundError
+from model_name.serving.bundle import GRAPH, Bundle
+from model_name.serving.dataplane import DataPlane
+from model_name.settings import load_job
+from model_name.training.compression import Export, in_eight_bits
+from tests.support import projects
+
+TREES = {"KIND": "BoostedTrees", "max_iter": 20}
+FOREST = {"KIND": "RandomForest", "n_estimators": 8, "n_jobs": 1}
+NETWORK = {"KIND": "TabularNetwork", "hidden": 64, "bins": 8, "max_epochs": 3}
+LINE = {"KIND": "LinearModel"}
+BLEND = {"KIND": "AutoModel", "members": [TREES, LINE, NETWORK], "weights": [0.4, 0.3, 0.3]}
+
+
+def train(confs, step="training", **changes):
+    if step == "training":
+        projects.write(confs / "training.yaml", {"job": {"KIND": "TrainingJob"} | changes})
+    with load_job([confs / f"{step}.yaml"]) as job:
+        return job.run()
+
+
+def answers(confs, bundle, rows):
+    """What the bundle answers for rows, and what the registered model does."""
+    with load_job([confs / "training.yaml"]) as job:
+        version = job.registry.resolve("latest").version
+        expected = mlflow.pyfunc.load_model(f"models:/orders/{version}").predict(rows)
+    served = DataPlane(bundle).predict({name: rows[name].to_numpy() for name in rows})
+    return served, expected
+
+
+@pytest.fixture(scope="module")
+def confs(tmp_path_factory):
+    """A project that the tests share, because a store takes seconds to make."""
+    return projects.project(tmp_path_factory.mktemp("smaller"))
+
+
+@pytest.fixture
+def rows():
+    return projects.table(seed=9).drop(columns="amount").head(50)
+
+
+@pytest.mark.parametrize(
+    ("model", "least"),
+    [
+        pytest.param(TREES, 0.4, id="boosted trees"),
+        pytest.param(FOREST, 0.4, id="forest"),
+        pytest.param(NETWORK, 0.4, id="network"),
+        pytest.param(BLEND, 0.3, id="blend"),
+    ],
+)
+def test_a_pruned_bundle_is_smaller_answers_like_its_model_and_tells_the_loss(confs, rows, model, least):
+    # when half of a model is left out
+    confs = projects.project(confs)
+    found = train(confs, model=model, export={"prune": 0.5})
+    # then the graph is smaller, and its manifest says by how much and what that costs
+    bundle = Bundle.load(Path(found.bundle))
+    (made,) = bundle.manifest.shrunk
+    assert made.bytes_after == (bundle.directory / GRAPH).stat().st_size < (1 - least) * made.bytes_before
+    assert made.how == "50% of the trees or units left out"
+    assert made.metrics_after == pytest.approx(found.metrics)
+    assert made.metrics_before["rmse"] != made.metrics_after["rmse"]
+    # and the registered model is the pruned one
+    served, expected = answers(confs, bundle, rows)
+    np.testing.assert_allclose(served.prediction, expected["prediction"], rtol=1e-4)
+
+
+def test_the_loss_is_told_of_answers_that_each_model_decides_itself(tmp_path):
+    # given costs, whose threshold lies elsewhere for the pruned trees than for the whole ones
+    confs = projects.project(tmp_path, "binary", metrics=[{"name": "f1"}])
+    costs = {"false_positive": 1.0, "false_negative": 20.0}
+    whole = train(confs, model=TREES, costs=costs)
+    found = train(confs, model=TREES, costs=costs, export={"prune": 0.9})
+    # then what the whole ones score is what they score on their own, and the threshold of the pruned ones is another
+    manifests = [Bundle.load(Path(one.bundle)).manifest for one in (whole, found)]
+    assert manifests[1].shrunk[0].metrics_before == pytest.approx(whole.metrics)
+    assert manifests[0].decision.threshold != manifests[1].decision.threshold
+    # and being smaller is another recipe
+    assert (whole.semver, found.semver) == ("1.0.0", "1.1.0")
+
+
+def test_a_kind_with_nothing_to_leave_out_is_refused_before_the_table_is_read(tmp_path):
+    confs = projects.project(tmp_path)
+    (tmp_path / "orders.parquet").unlink()
+    with pytest.raises(ConfigError, match=r"job\.export\.prune: LinearModel has no units"):
+        train(confs, model=LINE, export={"prune": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("model", "share"),
+    [
+        pytest.param(NETWORK, 0.85, id="network"),
+        pytest.param(BLEND, 0.95, id="blend, which is trees for the most part"),
+    ],
+)
+def test_a_network_in_eight_bits_is_smaller_and_hardly_worse(confs, rows, model, share):
+    confs = projects.project(confs)
+    found = train(confs, model=model, export={"quantize": True})
+    # then the graph is smaller, and its loss was measured
+    bundle = Bundle.load(Path(found.bundle))
+    (made,) = bundle.manifest.shrunk
+    assert made.bytes_after == (bundle.directory / GRAPH).stat().st_size < share * made.bytes_before
+    assert made.metrics_before == pytest.approx(found.metrics, rel=1e-4)
+    assert made.metrics_after["rmse"] == pytest.approx(found.metrics["rmse"], rel=0.02)
+    assert made.metrics_after != made.metrics_before
+    # and the registered model keeps its weights
+    served, expected = answers(confs, bundle, rows)
+    np.testing.assert_allclose(served.prediction, expected["prediction"], atol=0.1)
+    assert not np.allclose(served.prediction, expected["prediction"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(TREES, id="no weights"), pytest.param(FOREST, id="a forest"), pytest.param(LINE, id="few weights")],
+)
+def test_where_eight_bits_save_nothing_the_graph_is_left_as_it_was(confs, rows, model):
+    confs = projects.project(confs)
+    found = train(confs, model=model, export={"quantize": True})
+    bundle = Bundle.load(Path(found.bundle))
+    (made,) = bundle.manifest.shrunk
+    assert made.how == "weights in eight bits would save nothing, left as they were"
+    assert (made.bytes_before, made.metrics_before) == (made.bytes_after, made.metrics_after)
+    served, expected = answers(confs, bundle, rows)
+    np.testing.assert_allclose(served.prediction, expected["prediction"], rtol=1e-4)
+
+
+def test_eight_bits_leave_the_log_of_the_process_alone(fitted, caplog):
+    assert in_eight_bits(fitted("LinearModel", "regression").to_onnx()) is not None
+    assert not caplog.records
+
+
+def test_a_bundle_that_is_too_large_is_not_registered(tmp_path):
+    confs = projects.project(tmp_path)
+    with pytest.raises(ConfigError, match=r"bundle has [\d,]+ bytes, job.export.max_bytes allows 9,000"):
+        train(confs, model=TREES, export={"max_bytes": 9000})
+    with load_job([confs / "training.yaml"]) as job, pytest.raises(NotFoundError):
+        job.registry.resolve("latest")
+    assert not (tmp_path / "build/bundles").exists()
+
+
+def test_after_pruning_it_may_be_small_enough(confs):
+    found = train(confs, model=TREES, export={"prune": 0.9, "max_bytes": 9000})
+    assert sum(file.stat().st_size for file in Path(found.bundle).iterdir()) <= 9000
+
+
+def test_the_report_shows_what_being_smaller_costs(confs):
+    # given a network that was made smaller twice
+    found = train(confs, model=NETWORK, export={"prune": 0.25, "quantize": True})
+    train(confs, "evaluations")
+    # when its report is written
+    page = Path(train(confs, "reports").report).read_text(encoding="utf-8")
+    # then it tells both, one after the other
+    first, second = Bundle.load(Path(found.bundle)).manifest.shrunk
+    assert first.bytes_after == second.bytes_before
+    section = page[page.index('<h2 id="smaller">') : page.index('<h2 id="data">')]
+    assert "25% of the trees or units left out" in section
+    assert "Weights in eight bits" in section
+    assert f"{second.metrics_after['rmse']:.4g}" in section
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"prune": 0}, id="nothing"),
+        pytest.param({"prune": 1}, id="everything"),
+        pytest.param({"max_bytes": 0}, id="no bytes"),
+        pytest.param({"prun": 0.5}, id="a misspelt key"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        Export.model_validate(wrong)
+
+
+def test_without_an_export_a_model_is_the_same_one():
+    model = BoostedTrees()
+    assert Export().pruned(model) is model
+    assert Export(max_bytes=1).recipe == ()
+    Export(prune=0.5).require(model)
+    with pytest.raises(ConfigError, match="LinearModel"):
+        Export(prune=0.5).require(LinearModel())
