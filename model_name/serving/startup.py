@@ -1,8 +1,6 @@
 """The parts of a server, put together."""
 
-import ctypes
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,15 +27,12 @@ from model_name.serving.request_errors import Refusals
 from model_name.serving.rest.app import Front
 from model_name.serving.rest.messages import Application
 from model_name.serving.rest.pages import Pages
-from model_name.serving.runtime.memory import collect_rarely
+from model_name.serving.runtime.memory import mmap_large_allocations, set_thread_switch_interval, tune_gc
 from model_name.serving.runtime.server import Server
 from model_name.serving.server_metrics import Telemetry
 from model_name.serving.state import State
 
 LOG_SECONDS = 5.0  # to write what waits to be written at the end
-SWITCH_SECONDS = 0.0005  # a tenth of Python's: requests come in while others are computed, so that batches grow
-M_MMAP_THRESHOLD = -3  # of malloc.h
-LARGE_BLOCK = 2**20  # bytes
 TOKEN = "MODEL_NAME_TOKEN"  # noqa: S105  its name  # nosec B105
 
 
@@ -107,27 +102,13 @@ def run(
         tick=tick,
         shortcuts=front.shortcut,
     )
-    share_interpreter()
-    return_large_blocks()
+    tune_gc()
+    set_thread_switch_interval()
+    mmap_large_allocations()
     watcher.start()
     server.run()
     batcher.close()
     watcher.close(LOG_SECONDS)
-
-
-def share_interpreter() -> None:
-    """Let the event loop have the interpreter soon, while a batch is computed."""
-    sys.setswitchinterval(SWITCH_SECONDS)
-    collect_rarely()
-
-
-def return_large_blocks() -> None:
-    """Have glibc map large blocks by themselves, and so return them when they are freed.
-
-    After the first it would take them from the heap of a thread, of which it keeps as much as it ever had.
-    """
-    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def routes_of_kserve(args: Namespace, name: str) -> Application:

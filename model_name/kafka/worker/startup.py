@@ -18,7 +18,7 @@ from model_name.kafka.worker.worker_metrics import Telemetry
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
-from model_name.serving.runtime.memory import collect_rarely
+from model_name.serving.runtime.memory import tune_gc
 
 LOG_KEY = "MODEL_NAME_LOG_KEY"
 LOG_SECONDS = 1.0  # to write what waits to be written at the end
@@ -53,7 +53,7 @@ def work(settings: WorkerSettings) -> Totals:
         )  # fmt: skip
         if log is not None:
             log.start()
-        collect_rarely()
+        tune_gc()
         try:
             worker.run(stop)
         finally:
