@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_name.core.evaluation.weighted_metrics import Statistic
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import LenientModel
 
 LEVEL = 0.95
 MIN_DAYS = 10  # fewer say too little about how days differ; rows are drawn then
@@ -16,7 +16,7 @@ MIN_RESAMPLES = 200
 ROW_BUDGET = 60_000_000  # rows visited a statistic; more of them are drawn less often
 
 
-class Interval(Frozen):
+class Interval(LenientModel):
     """Where a metric lies with 95 %; None where it is not defined in most resamples.
 
     Attributes:
@@ -28,7 +28,7 @@ class Interval(Frozen):
     high: float | None
 
 
-class Difference(Frozen):
+class Difference(LenientModel):
     """The version less another model, measured on the same resamples, so that what is hard for both cancels.
 
     Attributes:

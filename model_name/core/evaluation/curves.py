@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from model_name.core.decisions.decision import PredictionIntervals
 from model_name.core.metrics import codes
 from model_name.core.schemas import Outputs
-from model_name.core.schemas.strict_models import Frozen, Many
+from model_name.core.schemas.strict_models import LenientModel, Many
 
 MAX_PREDICTED = 500
 MAX_BANDS = 40
@@ -19,14 +19,14 @@ CALIBRATION_BINS = 10
 MAX_CLASSES = 50  # of a confusion matrix that people can read
 
 
-class Point(Frozen):
+class Point(LenientModel):
     """One point of a curve."""
 
     x: float
     y: float
 
 
-class Band(Frozen):
+class Band(LenientModel):
     """The residuals (actual less predicted) of some rows.
 
     Attributes:
@@ -44,7 +44,7 @@ class Band(Frozen):
     rows: int
 
 
-class CalibrationBin(Frozen):
+class CalibrationBin(LenientModel):
     """Rows of like probability.
 
     Attributes:
@@ -58,7 +58,7 @@ class CalibrationBin(Frozen):
     rows: int
 
 
-class Coverage(Frozen):
+class Coverage(LenientModel):
     """What the prediction intervals of one level hold on the held-out rows.
 
     Attributes:
@@ -72,7 +72,7 @@ class Coverage(Frozen):
     width: float
 
 
-class Curves(Frozen):
+class Curves(LenientModel):
     """Everything that is drawn; what does not fit the task is empty.
 
     Attributes:

@@ -8,14 +8,14 @@ from loguru import logger
 
 from model_name.core.models import FitContext, Model
 from model_name.core.schemas import Outputs, TableSchema
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import LenientModel
 from model_name.errors import DataError
 
 SHARES = (0.1, 0.25, 0.5)
 COST = sum(SHARES)  # of the curve, in fits of the whole
 
 
-class LearningPoint(Frozen):
+class LearningPoint(LenientModel):
     """What a model scores that was fitted on some rows.
 
     Attributes:

@@ -20,7 +20,7 @@ from model_name.core.features.transforms import PARTS
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
 from model_name.core.schemas.encodings import Part
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import LenientModel
 
 MAX_FOUND = 5
 MAX_CATEGORIES = 30  # a column: its most frequent ones
@@ -38,7 +38,7 @@ MONTHS = (
 )  # fmt: skip
 
 
-class FoundSlice(Frozen):
+class FoundSlice(LenientModel):
     """Rows that a search found to be worse than the others.
 
     Attributes:
@@ -52,8 +52,8 @@ class FoundSlice(Frozen):
     words: str
     rows: int
     metrics: dict[str, float | None]
-    share: float
-    ratio: float
+    share: float | None = None
+    ratio: float | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,12 @@ class Frozen(Closed):
     model_config = ConfigDict(frozen=True)
 
 
+class LenientModel(BaseModel):
+    """Base of recorded results: frozen, and keys that a newer release has added are ignored when they are read back."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """`"; did you mean X?"` with the nearest known word, or all of them where none is near."""
     nearest = get_close_matches(word, known, n=1, cutoff=0.5)
