@@ -26,7 +26,7 @@ from model_name.core.metrics import Metric
 from model_name.core.models import AutoModel, BoostedTrees, ConstantModel, FitContext, Model, RandomForest
 from model_name.core.profiling.infer_schema import infer
 from model_name.core.schemas import TableSchema
-from model_name.io.configs import read_document
+from model_name.io.configs import load_document
 from model_name.utils.search.automl import AutoSearcher
 from model_name.utils.splitters import RandomSplitter, Splitter, TimeSplitter
 
@@ -67,7 +67,7 @@ def compare(name: str, source: Source, searcher: AutoSearcher, repeats: int) -> 
     """What each model scores on a table, averaged over its held-out parts."""
     raw = source.read()
     schema = (
-        read_document(source.schema, TableSchema)
+        load_document(source.schema, TableSchema)
         if source.schema
         else infer(raw, name=name, target=source.target).schema
     )

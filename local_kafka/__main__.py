@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model_name.errors import ConfigError
-from model_name.io.entrypoint import guarded
+from model_name.io.entrypoint import run_main
 
 if TYPE_CHECKING:
     from local_kafka.daemon import State
@@ -132,7 +132,7 @@ def tell(state: "State") -> None:
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    return guarded(app)
+    return run_main(app)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model_name.errors import ModelNameError
-from model_name.io.entrypoint import set_up, tell
+from model_name.io.entrypoint import configure_process, report_error
 from model_name.jobs.base import Job, Result
 
 OUTBOX = "MODEL_NAME_OUTBOX"
@@ -31,13 +31,13 @@ def run_component(config: str, *, overrides: dict[str, Any] | None = None, **art
     Raises:
         SystemExit: With the error's exit code, after its message was printed.
     """
-    set_up()
+    configure_process()
     try:
         with configured(config, overrides or {}) as job:
             result = job.run()
     except ModelNameError as error:
         leave(ERROR, {"type": type(error).__name__, "message": error.message, "hint": error.hint})
-        sys.exit(tell(error))
+        sys.exit(report_error(error))
     fill(result, artifacts)
     leave(job.KIND, result.model_dump(mode="json"))
     return result

@@ -13,7 +13,7 @@ from model_name.cli import kafka_commands
 from model_name.cli.job_runs import run_job
 from model_name.cli.options import AsJson, Budget, Sets, with_budget
 from model_name.errors import ConfigError
-from model_name.io.entrypoint import guarded, set_up
+from model_name.io.entrypoint import configure_process, run_main
 
 if TYPE_CHECKING:
     from model_name.io.registries import Registry, Version
@@ -75,7 +75,7 @@ def init(
 ) -> None:
     """Infer the schema of a table and write a commented config folder that runs as it is."""
     from model_name.core.profiling.infer_schema import infer
-    from model_name.io.console import show
+    from model_name.io.console import print_result
     from model_name.io.datasets import reader_for
     from model_name.io.scaffolding import project_name, write_project
 
@@ -91,7 +91,7 @@ def init(
         "next": f"python -m pipelines run training --confs {folder}",
         "then": f"model-name serve champion --name {name}",
     }
-    show(f"{name}: {len(found.schema.columns)} columns, {found.schema.target.task}", document, as_json=as_json)
+    print_result(f"{name}: {len(found.schema.columns)} columns, {found.schema.target.task}", document, as_json=as_json)
 
 
 @app.command()
@@ -112,34 +112,34 @@ def schema(
     kind: Annotated[str, typer.Argument(metavar="[KIND]", help="A job, a kind of model or TableSchema.")] = "",
 ) -> None:
     """Print the JSON schema of a config; with no KIND, that of a whole config file."""
-    from model_name.io.console import show_json
+    from model_name.io.console import print_json
     from model_name.settings import json_schema
 
-    show_json(json_schema(kind))
+    print_json(json_schema(kind))
 
 
 @models.command("list")
 def models_list(name: Name = "", mlflow: Tracking = DEFAULT_MLFLOW, as_json: AsJson = False) -> None:
     """List the versions of all models, or of one, the newest first."""
-    from model_name.io.console import show_json, show_rows
+    from model_name.io.console import print_json, print_rows
 
     versions = [version for one in registries(name, mlflow) for version in one.versions()]
     if as_json:
-        show_json([version.model_dump(mode="json") for version in versions])
+        print_json([version.model_dump(mode="json") for version in versions])
         return
     columns = ("name", "version", "semver", "aliases", "kind", "created")
     rows = [(v.name, v.version, v.semver, ", ".join(v.aliases), v.kind, v.created[:19]) for v in versions]
-    show_rows(f"{len(rows)} versions", columns, rows)
+    print_rows(f"{len(rows)} versions", columns, rows)
 
 
 @models.command("show")
 def models_show(ref: Ref, name: Name = "", mlflow: Tracking = DEFAULT_MLFLOW, as_json: AsJson = False) -> None:
     """Show one version: what it scored, what it was made by, what the gate said."""
-    from model_name.io.console import show
+    from model_name.io.console import print_result
 
     found = registry(name, mlflow)
     version = found.resolve(ref)
-    show(version.title, describe(found, version), as_json=as_json)
+    print_result(version.title, describe(found, version), as_json=as_json)
 
 
 @models.command("diff")
@@ -152,7 +152,7 @@ def models_diff(
     as_json: AsJson = False,
 ) -> None:
     """Say what differs between two versions: contract, hyperparameters, features, metrics, importances."""
-    from model_name.io.console import show_json, show_rows
+    from model_name.io.console import print_json, print_rows
     from model_name.reports.artifacts import read_findings
     from model_name.reports.diff import compare, tables, write_page
 
@@ -162,10 +162,10 @@ def models_diff(
     if out:
         write_page(older, candidate, comparison, out)
     if as_json:
-        show_json(comparison.model_dump(mode="json"))
+        print_json(comparison.model_dump(mode="json"))
         return
     for title, columns, rows in tables(comparison):
-        show_rows(title, columns, rows)
+        print_rows(title, columns, rows)
     for words in (comparison.measured, *(f"{missing}." for missing in comparison.missing), comparison.sentence):
         typer.echo(words)
 
@@ -194,23 +194,23 @@ def promote(
 def audit_list(trail: Trail = "audit", as_json: AsJson = False) -> None:
     """List what was promoted, refused and forced."""
     from model_name.io.audit import AuditTrail
-    from model_name.io.console import show_json, show_rows
+    from model_name.io.console import print_json, print_rows
 
     entries = AuditTrail(trail).entries()
     if as_json:
-        show_json([entry.model_dump() for entry in entries])
+        print_json([entry.model_dump() for entry in entries])
         return
     rows = [(e.number, e.time[:19], e.actor, e.event, e.subject, str(e.details.get("reason", ""))) for e in entries]
-    show_rows(f"{len(rows)} entries", ("#", "time (UTC)", "actor", "event", "subject", "reason"), rows)
+    print_rows(f"{len(rows)} entries", ("#", "time (UTC)", "actor", "event", "subject", "reason"), rows)
 
 
 @audit.command("verify")
 def audit_verify(trail: Trail = "audit", as_json: AsJson = False) -> None:
     """Check every hash of the trail; names the first entry that was changed."""
     from model_name.io.audit import AuditTrail
-    from model_name.io.console import show
+    from model_name.io.console import print_result
 
-    show("The trail is whole", {"entries": AuditTrail(trail).verify()}, as_json=as_json)
+    print_result("The trail is whole", {"entries": AuditTrail(trail).verify()}, as_json=as_json)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -226,7 +226,7 @@ def serve(
     mlflow: Tracking = DEFAULT_MLFLOW,
 ) -> None:
     """Serve a version over REST and gRPC; further options are those of `python -m model_name.serving --help`."""
-    from model_name.io.storage import fetch
+    from model_name.io.storage import download_bundle
 
     further = list(context.args)
     if ref.startswith("-"):  # without a version, the first option of the server stands in its place
@@ -234,9 +234,9 @@ def serve(
     if explainer and bundle:
         raise ConfigError("--explainer: a bundle has no model to explain", hint="name a version instead of --bundle")
     if explainer:
-        server = ["model_name.explainer", "--model", str(registry(name, mlflow).folder(ref).resolve())]
+        server = ["model_name.explainer", "--model", str(registry(name, mlflow).download_model(ref).resolve())]
     else:
-        folder = fetch(bundle) if bundle else str(registry(name, mlflow).bundle(ref).resolve())
+        folder = download_bundle(bundle) if bundle else str(registry(name, mlflow).download_bundle(ref).resolve())
         server = ["model_name.serving", "--bundle", folder, "--grpc_port", str(grpc_port)]
     # A process of its own: a predictor never imports what training needs. It takes this one's place and signals.
     command = [sys.executable, "-m", *server, "--host", host, "--http_port", str(http_port), *further]
@@ -266,13 +266,13 @@ def registries(name: str, mlflow_uri: str) -> "list[Registry]":
     from model_name.core.schemas.strict_models import did_you_mean
     from model_name.errors import NotFoundError
     from model_name.io.osvariables import env
-    from model_name.io.registries import Registry, names
+    from model_name.io.registries import Registry, list_model_names
     from model_name.io.services import LoggerService, MlflowService
 
     LoggerService().start()
     uri = env().mlflow_tracking_uri or mlflow_uri
     MlflowService(tracking_uri=uri, registry_uri=env().mlflow_registry_uri).start()
-    known = names()
+    known = list_model_names()
     if not known:
         hint = "train a model: python -m pipelines run training --confs DIR"
         raise NotFoundError(f"the registry at {uri} is empty", hint=hint)
@@ -293,10 +293,10 @@ def describe(found: "Registry", version: "Version") -> dict[str, Any]:
         "aliases": list(version.aliases),
         "kind": version.kind,
         "created": version.created,
-        "gate": found.tags(version).get("gate"),
+        "gate": found.get_tags(version).get("gate"),
         "metrics": run.data.metrics,
         "params": run.data.params,
-        "table": found.tags(version).get("table"),
+        "table": found.get_tags(version).get("table"),
         "run_id": version.run_id,
         "bundle": f"runs:/{version.run_id}/bundle",
     }
@@ -304,8 +304,8 @@ def describe(found: "Registry", version: "Version") -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    set_up()
-    return guarded(lambda: app(args=list(argv) if argv is not None else None))
+    configure_process()
+    return run_main(lambda: app(args=list(argv) if argv is not None else None))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def load_job(
     Raises:
         ConfigError: Naming file, dotted path, bad value and the nearest right key.
     """
-    return build_job(configs.load(files, sets, environment), files=configs.with_shared([str(file) for file in files]))
+    return build_job(configs.load(files, sets, environment), files=configs.with_shared_files([str(file) for file in files]))
 
 
 def build_job(raw: dict[str, Any], *, files: Sequence[str] = ()) -> Job:
@@ -76,7 +76,7 @@ def build_job(raw: dict[str, Any], *, files: Sequence[str] = ()) -> Job:
         plugins, mlflow = job.get("plugins") or [], job.get("mlflow") or {}
         import_plugins([plugins] if isinstance(plugins, str) else plugins)
         if isinstance(mlflow, dict):  # if it is none, the validation says so
-            job = job | {"mlflow": mlflow | osvariables.overrides()["mlflow"]}
+            job = job | {"mlflow": mlflow | osvariables.job_overrides()["mlflow"]}
         return kind.model_validate(job)
     except ConfigError as err:
         raise ConfigError(f"{place}: {err.message}", hint=err.hint) from err

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from model_name.cli.options import AsJson, Budget, Sets, with_budget
-from model_name.io.entrypoint import REFUSED, guarded, set_up
+from model_name.io.entrypoint import EXIT_REFUSED, configure_process, run_main
 
 app = typer.Typer(
     name="python -m pipelines",
@@ -60,9 +60,9 @@ def run(
     package = compile_pipeline(name, confs, profile="local", sets=with_budget(sets, budget), skip=skip)
     found = run_pipeline(name, package, {"table": table})
     accepted = found.pop("accepted")
-    tell(name, found, as_json=as_json)
+    print_pipeline_result(name, found, as_json=as_json)
     if not accepted:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(EXIT_REFUSED)
 
 
 @app.command()
@@ -84,7 +84,7 @@ def submit(
 
     package = compile_pipeline(name, confs, profile=profile, sets=sets, skip=skip)
     found = submit(package, {"table": table}, host=host, namespace=namespace, experiment=experiment)
-    tell(name, found, as_json=as_json)
+    print_pipeline_result(name, found, as_json=as_json)
 
 
 @app.command()
@@ -109,24 +109,26 @@ def schedule(
         raise typer.BadParameter("a schedule has six fields, seconds first, e.g. '0 0 2 * * *'", param_hint="--cron")
     package = compile_pipeline(name, confs, profile=profile, sets=sets, skip=skip)
     target = {"host": host, "namespace": namespace, "experiment": experiment}
-    tell(name, schedule(package, {"table": table}, **target, name=f"model-name-{name}", cron=cron), as_json=as_json)
+    print_pipeline_result(
+        name, schedule(package, {"table": table}, **target, name=f"model-name-{name}", cron=cron), as_json=as_json
+    )
 
 
-def tell(name: str, found: dict[str, Any], *, as_json: bool) -> None:
+def print_pipeline_result(name: str, found: dict[str, Any], *, as_json: bool) -> None:
     """Print what a pipeline found."""
-    from model_name.io.console import show
+    from model_name.io.console import print_result
 
     gate = found.get("gate")
     if gate and not as_json:  # people read the sentences, not the numbers twice
         checks = [f"{'✓' if check['passed'] else '✗'} {check['words']}" for check in gate["checks"]]
         found = found | {"gate": ["passed" if gate["accepted"] else "REFUSED, the champion stays", *checks]}
-    show(f"The {name} pipeline", found, as_json=as_json)
+    print_result(f"The {name} pipeline", found, as_json=as_json)
 
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    set_up()
-    return guarded(app)
+    configure_process()
+    return run_main(app)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from kfp import compiler
 from loguru import logger
 
 from model_name.errors import ConfigError
-from model_name.launchers.profiles import find_profile
+from model_name.launchers.profiles import resolve_profile
 from model_name.settings import build_job, exists, job_kind, load_raw
 from pipelines.graphs import GRAPHS, OPTIONAL, STEPS
 
-PACKAGES = Path("build") / "pipelines"
-RAY = "RaySearcher"
+PACKAGES_DIR = Path("build") / "pipelines"
+RAY_SEARCHER = "RaySearcher"
 
 
 def compile_pipeline(
@@ -35,11 +35,11 @@ def compile_pipeline(
     """
     if name not in GRAPHS:
         raise ConfigError(f"{name} is not a pipeline; there are {', '.join(GRAPHS)}")
-    found = find_profile(profile)
+    found = resolve_profile(profile)
     if found.nodes > 1:
         logger.warning("{}: no step spreads over nodes yet; training uses the {} GPUs of one", profile, found.gpus)
-    pipeline = GRAPHS[name](step_configs(name, confs, sets, skip, shares=found.shares), found)
-    path = Path(out) if out else PACKAGES / f"{name}.yaml"
+    pipeline = GRAPHS[name](step_configs(name, confs, sets, skip, ray_trial_resources=found.ray_trial_resources), found)
+    path = Path(out) if out else PACKAGES_DIR / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(pipeline, str(path))
     return path
@@ -50,7 +50,7 @@ def step_configs(
     confs: str,
     sets: Sequence[str] = (),
     skip: Sequence[str] = (),
-    shares: Mapping[str, float] = MappingProxyType({}),
+    ray_trial_resources: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, str]:
     """The config of each step in JSON, each one validated as the step will.
 
@@ -71,20 +71,20 @@ def step_configs(
     for step, kind in STEPS[name].items():
         if step in skip or (step in OPTIONAL and not exists(f"{confs.rstrip('/')}/{step}.yaml")):
             continue
-        own = [pair for pair in sets if concerns(pair, kind)]
+        own = [pair for pair in sets if accepts_override(pair, kind)]
         raw, files = load_raw(confs, step, [f"job.KIND={kind}", *own])
         build_job(raw, files=files)
         searcher = raw["job"].get("searcher", {})
-        if searcher.get("KIND") == RAY and "gpus_per_trial" not in searcher:
-            raw["job"]["searcher"] = {**shares, **searcher}
+        if searcher.get("KIND") == RAY_SEARCHER and "gpus_per_trial" not in searcher:
+            raw["job"]["searcher"] = {**ray_trial_resources, **searcher}
         configs[step] = json.dumps(raw, separators=(",", ":"))
     for pair in sets:
-        if not any(concerns(pair, kind) for kind in STEPS[name].values()):
+        if not any(accepts_override(pair, kind) for kind in STEPS[name].values()):
             raise ConfigError(f"--set {pair}: no step of the {name} pipeline has this key", hint="keys begin with job.")
     return configs
 
 
-def concerns(pair: str, kind: str) -> bool:
+def accepts_override(pair: str, kind: str) -> bool:
     """Whether a kind of job has the key that an `a.b=c` pair sets."""
     path = pair.partition("=")[0].strip().split(".")
     names = {field.alias or name for name, field in job_kind(kind).model_fields.items()}

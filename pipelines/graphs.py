@@ -7,7 +7,7 @@ from kfp.dsl.base_component import BaseComponent
 
 import components
 from model_name.launchers.profiles import Profile
-from pipelines.placement import place
+from pipelines.placement import configure_task
 
 Configs = Mapping[str, str]
 """The config of each step in JSON; a step that may be left out is not a key where it is."""
@@ -18,23 +18,23 @@ def training_pipeline(configs: Configs, profile: Profile) -> BaseComponent:
 
     @dsl.pipeline(name="training-pipeline", description="From a table to a version that went through the gate.")
     def training(table: str = "") -> None:
-        ending = place(components.notification(config=configs["notification"]), profile)
+        ending = configure_task(components.notification(config=configs["notification"]), profile)
         with dsl.ExitHandler(ending, name="train-and-promote"):
-            prepared = place(components.preparation(config=configs["preparation"], table=table), profile)
+            prepared = configure_task(components.preparation(config=configs["preparation"], table=table), profile)
             tuned = ""
             if "tuning" in configs:
                 search = components.tuning(config=configs["tuning"], table=prepared.output)
-                tuned = place(search, profile, heavy=True, resumable=True).output
+                tuned = configure_task(search, profile, heavy=True, resumable=True).output
             trained = components.training(config=configs["training"], table=prepared.output, tuned=tuned)
-            version = place(trained, profile, heavy=True, resumable=True).outputs["Output"]
+            version = configure_task(trained, profile, heavy=True, resumable=True).outputs["Output"]
             evaluated = components.evaluations(config=configs["evaluations"], table=prepared.output, version=version)
-            place(evaluated, profile)
+            configure_task(evaluated, profile)
             explained = components.explanations(config=configs["explanations"], table=prepared.output, version=version)
-            place(explained, profile)
+            configure_task(explained, profile)
             decided = components.promotion(config=configs["promotion"], version=evaluated.outputs["Output"])
-            place(decided, profile)
+            configure_task(decided, profile)
             reported = components.reports(config=configs["reports"], table=prepared.output, version=explained.output)
-            place(reported, profile).after(decided)
+            configure_task(reported, profile).after(decided)
 
     return training
 
@@ -44,9 +44,9 @@ def inference_pipeline(configs: Configs, profile: Profile) -> BaseComponent:
 
     @dsl.pipeline(name="inference-pipeline", description="From a table to its predictions.")
     def inference(table: str = "") -> None:
-        ending = place(components.notification(config=configs["notification"]), profile)
+        ending = configure_task(components.notification(config=configs["notification"]), profile)
         with dsl.ExitHandler(ending, name="predict"):
-            place(components.inference(config=configs["inference"], table=table), profile, resumable=True)
+            configure_task(components.inference(config=configs["inference"], table=table), profile, resumable=True)
 
     return inference
 

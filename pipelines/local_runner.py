@@ -33,17 +33,17 @@ def run_pipeline(name: str, package: Path, arguments: dict[str, Any]) -> dict[st
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         os.environ[OUTBOX] = folder
-        with _told(steps_of(package)), _children_end():
+        with _step_log_on_stderr(count_steps(package)), _terminate_children():
             local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(LOCAL_ROOT))
             try:
                 components.load_component_from_file(str(package))(**arguments)
             except RuntimeError as err:  # kfp's word for a failed step
-                raise _error(Path(folder)) or errors.ModelNameError(f"the pipeline failed: {err}") from err
+                raise _load_error(Path(folder)) or errors.ModelNameError(f"the pipeline failed: {err}") from err
         found: dict[str, Any] = json.loads((Path(folder) / f"{RESULTS[name]}.json").read_text(encoding="utf-8"))
     return found | {"seconds": round(time.monotonic() - start, 1)}
 
 
-def _error(folder: Path) -> errors.ModelNameError | None:
+def _load_error(folder: Path) -> errors.ModelNameError | None:
     """The error that a step left behind."""
     place = folder / f"{ERROR}.json"
     if not place.exists():
@@ -53,14 +53,14 @@ def _error(folder: Path) -> errors.ModelNameError | None:
     return kind(found["message"], hint=found["hint"])
 
 
-def steps_of(package: Path) -> int:
+def count_steps(package: Path) -> int:
     """How many steps a compiled pipeline has."""
     spec = next(iter(yaml.safe_load_all(package.read_text(encoding="utf-8"))))
     return len(spec["deploymentSpec"]["executors"])
 
 
 @contextlib.contextmanager
-def _told(steps: int) -> Generator[None]:
+def _step_log_on_stderr(steps: int) -> Generator[None]:
     """What the runner prints is told on stderr: stdout is for the result. Warnings nobody can act on are left out."""
     log = StepLog(Console(stderr=True), steps)
     with contextlib.redirect_stdout(log), warnings.catch_warnings():
@@ -70,7 +70,7 @@ def _told(steps: int) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _children_end() -> Generator[None]:
+def _terminate_children() -> Generator[None]:
     """Whatever ends the run ends its step: it is told to stop, and killed if it does not."""
     try:
         yield

@@ -5,7 +5,7 @@ from kfp import dsl, kubernetes
 from model_name.launchers.profiles import Profile
 
 
-def place(
+def configure_task(
     task: dsl.PipelineTask, profile: Profile, *, heavy: bool = False, resumable: bool = False
 ) -> dsl.PipelineTask:
     """Set on a task all that the cluster needs to know.
@@ -25,11 +25,11 @@ def place(
     kubernetes.use_secret_as_env(task, secret_name=profile.secret, secret_key_to_env=keys, optional=True)
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108  the root is read-only  # nosec B108
     if heavy and profile.gpus:
-        _give_gpus(task, profile)
+        _request_gpus(task, profile)
     return task
 
 
-def _give_gpus(task: dsl.PipelineTask, profile: Profile) -> None:
+def _request_gpus(task: dsl.PipelineTask, profile: Profile) -> None:
     task.set_accelerator_type(profile.gpu_type).set_accelerator_limit(profile.gpus)
     for label, value in profile.gpu_node_selector.items():
         kubernetes.add_node_selector(task, label, value)

@@ -11,11 +11,11 @@ from urllib3.exceptions import HTTPError
 from model_name.errors import ConfigError, DependencyError
 from model_name.settings import env
 
-HEALTH = "/apis/v2beta1/healthz"
-KNOCK_SECONDS = 10
+HEALTH_PATH = "/apis/v2beta1/healthz"
+HEALTH_TIMEOUT_SECONDS = 10
 
 
-def client(host: str, namespace: str) -> kfp.Client:
+def create_client(host: str, namespace: str) -> kfp.Client:
     """A client of a Kubeflow host; the token comes from KF_PIPELINES_TOKEN.
 
     Raises:
@@ -27,14 +27,14 @@ def client(host: str, namespace: str) -> kfp.Client:
     if not place:
         raise ConfigError("no Kubeflow host is named", hint="--host URL, or set KF_PIPELINES_ENDPOINT")
     token = found.kf_pipelines_token.get_secret_value() if found.kf_pipelines_token else None
-    knock(place, token)
+    check_reachable(place, token)
     try:
         return kfp.Client(host=place, namespace=namespace, existing_token=token)
     except (ApiException, HTTPError, OSError) as err:
-        raise refused(place, err) from err
+        raise submit_error(place, err) from err
 
 
-def knock(host: str, token: str | None) -> None:
+def check_reachable(host: str, token: str | None) -> None:
     """Ask the host whether it is there, once: kfp's own client asks five times, and says less.
 
     Raises:
@@ -42,7 +42,7 @@ def knock(host: str, token: str | None) -> None:
     """
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
-        answer = requests.get(f"{host.rstrip('/')}{HEALTH}", headers=headers, timeout=KNOCK_SECONDS)
+        answer = requests.get(f"{host.rstrip('/')}{HEALTH_PATH}", headers=headers, timeout=HEALTH_TIMEOUT_SECONDS)
     except requests.RequestException as err:
         raise DependencyError(
             f"Kubeflow at {host} cannot be reached: {type(err).__name__}", hint="check --host"
@@ -60,13 +60,13 @@ def submit(package: Path, arguments: dict[str, Any], *, host: str, namespace: st
     Raises:
         DependencyError: The host cannot be reached or refuses it.
     """
-    kubeflow = client(host, namespace)
+    kubeflow = create_client(host, namespace)
     try:
         run = kubeflow.create_run_from_pipeline_package(
             str(package), arguments=arguments, experiment_name=experiment, namespace=namespace, enable_caching=False
         )
     except (ApiException, HTTPError, OSError) as err:
-        raise refused(host, err) from err
+        raise submit_error(host, err) from err
     return {"run": run.run_id, "experiment": experiment}
 
 
@@ -78,7 +78,7 @@ def schedule(
     Raises:
         DependencyError: The host cannot be reached or refuses it.
     """
-    kubeflow = client(host, namespace)
+    kubeflow = create_client(host, namespace)
     try:
         place = kubeflow.create_experiment(experiment, namespace=namespace)
         for old in kubeflow.list_recurring_runs(experiment_id=place.experiment_id, page_size=100).recurring_runs or []:
@@ -95,11 +95,11 @@ def schedule(
             enable_caching=False,
         )
     except (ApiException, HTTPError, OSError) as err:
-        raise refused(host, err) from err
+        raise submit_error(host, err) from err
     return {"schedule": made.recurring_run_id, "name": name, "cron": cron, "experiment": experiment}
 
 
-def refused(host: str, err: Exception) -> DependencyError:
+def submit_error(host: str, err: Exception) -> DependencyError:
     """Say that the host did not do it."""
     reason = f"{err.status} {err.reason}" if isinstance(err, ApiException) else str(err)
     return DependencyError(f"Kubeflow at {host}: {reason}", hint="check --host, KF_PIPELINES_TOKEN and --namespace")

@@ -62,14 +62,14 @@ def run(
             raise ConfigError(f"{confs[-1]}: is a {job.KIND}", hint=f"`model-name run` runs it; here belongs a {KIND}")
         run_job(job, as_json=as_json)
         return
-    from model_name.io.console import show
+    from model_name.io.console import print_result
     from model_name.io.services import LoggerService
     from model_name.kafka.worker.config_files import read_settings
-    from model_name.kafka.worker.startup import work
+    from model_name.kafka.worker.startup import run_worker
 
     settings = read_settings(pairs)
     LoggerService().start()
-    show("The worker has stopped", asdict(work(settings)), as_json=as_json)
+    print_result("The worker has stopped", asdict(run_worker(settings)), as_json=as_json)
 
 
 @app.command()
@@ -84,16 +84,16 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Hold the topics against each other: one answer a record, in order; exits with 4 where that is not so."""
-    from model_name.io.console import show
+    from model_name.io.console import print_result
     from model_name.io.progress import progress
     from model_name.io.services import LoggerService
-    from model_name.kafka.client import Connection
+    from model_name.kafka.client import KafkaClientFactory
     from model_name.kafka.tools.verify import verify as verify_topics
 
     LoggerService().start()
     with progress("verify") as report:
         verdict = verify_topics(
-            Connection(bootstrap_servers),
+            KafkaClientFactory(bootstrap_servers),
             input_=input_,
             output=output,
             dead_letter=dead_letter,
@@ -103,7 +103,7 @@ def verify(
     found = verdict.model_dump(mode="json")
     if not as_json:
         found = {name: [of["count"], *of["examples"]] if isinstance(of, dict) else of for name, of in found.items()}
-    show(f"{input_} in {output}", found | {"is_clean": verdict.is_clean}, as_json=as_json)
+    print_result(f"{input_} in {output}", found | {"is_clean": verdict.is_clean}, as_json=as_json)
     if not verdict.is_clean:
         raise DataError(f"{input_}: {verdict.words}", hint="the examples say where they lie: model-name kafka consume")
 
@@ -120,18 +120,18 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Send dead letters back to be predicted, each once; what is passed over can be replayed later."""
-    from model_name.io.console import show
+    from model_name.io.console import print_result
     from model_name.io.progress import progress
     from model_name.io.services import LoggerService
-    from model_name.io.signals import stopping
-    from model_name.kafka.client import Connection
+    from model_name.io.signals import stop_on_signal
+    from model_name.kafka.client import KafkaClientFactory
     from model_name.kafka.tools.replay import Filter
     from model_name.kafka.tools.replay import replay as replay_letters
 
     LoggerService().start()
-    with stopping() as stop, progress("replay") as report:
+    with stop_on_signal() as stop, progress("replay") as report:
         replayed = replay_letters(
-            Connection(bootstrap_servers),
+            KafkaClientFactory(bootstrap_servers),
             dead_letter=dead_letter,
             group=group,
             to=to,
@@ -143,7 +143,7 @@ def replay(
     found = replayed.model_dump(mode="json")
     if dry_run and not as_json:
         found = {"would_be_sent": found.pop("sent"), **found}
-    show(f"{dead_letter}, {'a dry run' if dry_run else 'replayed'}", found, as_json=as_json)
+    print_result(f"{dead_letter}, {'a dry run' if dry_run else 'replayed'}", found, as_json=as_json)
     if stop.exit_code:
         raise typer.Exit(stop.exit_code)
 
@@ -164,22 +164,22 @@ def produce(
     as_json: AsJson = False,
 ) -> None:
     """Send the rows of a table, each as a JSON object."""
-    from model_name.io.console import show
+    from model_name.io.console import print_result
     from model_name.io.datasets import reader_for
     from model_name.io.progress import progress
     from model_name.io.services import LoggerService
-    from model_name.io.signals import stopping
-    from model_name.io.storage import fetch
-    from model_name.kafka.client import Connection
+    from model_name.io.signals import stop_on_signal
+    from model_name.io.storage import download_bundle
+    from model_name.kafka.client import KafkaClientFactory
     from model_name.kafka.tools.produce import produce as produce_rows
     from model_name.kafka.tools.produce import requests_of
     from model_name.serving.bundle import read_manifest
 
     LoggerService().start()
-    connection, reader = Connection(bootstrap_servers), reader_for(table, limit=rows or None)
-    with stopping() as stop, progress("produce") as report, TemporaryDirectory() as folder:
+    connection, reader = KafkaClientFactory(bootstrap_servers), reader_for(table, limit=rows or None)
+    with stop_on_signal() as stop, progress("produce") as report, TemporaryDirectory() as folder:
         if bundle:
-            schema = read_manifest(Path(fetch(bundle))).table
+            schema = read_manifest(Path(download_bundle(bundle))).table
             reader = requests_of(reader, schema, Path(folder) / f"{PurePath(table).stem}.parquet")
         produced = produce_rows(
             connection,
@@ -192,7 +192,7 @@ def produce(
             stop=stop,
             report=report,
         )
-    show(f"{table} in {topic}", produced.model_dump(mode="json"), as_json=as_json)
+    print_result(f"{table} in {topic}", produced.model_dump(mode="json"), as_json=as_json)
     if stop.exit_code:
         raise typer.Exit(stop.exit_code)
 
@@ -211,11 +211,11 @@ def consume(
     as_json: AsJson = False,
 ) -> None:
     """Print the records of a topic, a line of JSON each, or write them to a file."""
-    from model_name.io.console import show, show_lines
+    from model_name.io.console import print_lines, print_result
     from model_name.io.progress import progress
     from model_name.io.services import LoggerService
-    from model_name.io.signals import stopping
-    from model_name.kafka.client import Connection
+    from model_name.io.signals import stop_on_signal
+    from model_name.kafka.client import KafkaClientFactory
     from model_name.kafka.tools.consume import check_ending, line_of, write
     from model_name.kafka.tools.consume import consume as consume_records
 
@@ -223,14 +223,16 @@ def consume(
     if out:
         check_ending(out)
     with ExitStack() as stack:
-        stop = stack.enter_context(stopping()) if follow else None
-        records = consume_records(Connection(bootstrap_servers), topic, start=start, most=most or None, stop=stop)
+        stop = stack.enter_context(stop_on_signal()) if follow else None
+        records = consume_records(
+            KafkaClientFactory(bootstrap_servers), topic, start=start, most=most or None, stop=stop
+        )
         if not out:
-            show_lines(line_of(record, with_headers=headers) for record in records)
+            print_lines(line_of(record, with_headers=headers) for record in records)
             return
         report = stack.enter_context(progress("consume"))
         consumed = write(records, out, with_headers=headers, report=report)
-    show(f"{topic} in {out}", consumed.model_dump(mode="json"), as_json=as_json)
+    print_result(f"{topic} in {out}", consumed.model_dump(mode="json"), as_json=as_json)
     if consumed.others and not consumed.rows:
         raise DataError(
             f"{topic}: none of its {consumed.others:,} records holds predictions, so that {out} has no row",

@@ -9,10 +9,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_name.io.services import keep_quiet
+from model_name.io.services import silence_mlflow
 from model_name.serving.arguments import MODELS, address_of, limits_of, make_parser, run_main
-from model_name.serving.batching.batcher import Batcher
-from model_name.serving.batching.observer import Watcher
+from model_name.serving.batching.batcher import AdaptiveBatcher
+from model_name.serving.batching.observer import BatchObserver
 from model_name.serving.runtime import log_config
 from model_name.serving.server_metrics import Telemetry
 from model_name.serving.startup import run
@@ -38,20 +38,20 @@ def serve(args: Namespace) -> None:
     """
     address_of(args)
     log_config.configure(args)
-    keep_quiet()
+    silence_mlflow()
     from model_name.explainer.plane import FILES, explain, load
 
     telemetry = Telemetry(args.slot)
     # Explaining takes long, and many rows at once take no less: each request is answered as soon as it is done.
     limits = limits_of(args).model_copy(update={"batch_requests": 1})
-    batcher = Batcher(load(args.model), limits, compute=explain)
+    batcher = AdaptiveBatcher(load(args.model), limits, compute=explain)
     run(
         args,
         batcher,
         telemetry,
         directory=args.model,
         load=load,
-        watcher=Watcher(telemetry, None),
+        watcher=BatchObserver(telemetry, None),
         verb="explain",
         files=FILES,
     )

@@ -13,16 +13,16 @@ from uuid import uuid4
 import fsspec
 from pydantic import ValidationError
 
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import AuditError
 from model_name.io.datasets import storage_error
 
-FIRST = "0" * 64
-ATTEMPTS = 100
-FILE = re.compile(r"[0-9]{8,}\.json")
+GENESIS_HASH = "0" * 64
+MAX_ATTEMPTS = 100
+ENTRY_FILE = re.compile(r"[0-9]{8,}\.json")
 
 
-class Entry(Frozen):
+class Entry(FrozenModel):
     """One thing that was done.
 
     Attributes:
@@ -72,7 +72,7 @@ class AuditTrail:
             self.filesystem.makedirs(self.root, exist_ok=True)
         except OSError as err:
             raise storage_error(self.root, err) from err
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             last = self._last()
             entry = Entry(
                 number=last.number + 1 if last else 1,
@@ -81,7 +81,7 @@ class AuditTrail:
                 event=event,
                 subject=subject,
                 details=dict(details),
-                previous=last.hash if last else FIRST,
+                previous=last.hash if last else GENESIS_HASH,
             )
             try:
                 self._create(entry)
@@ -90,7 +90,7 @@ class AuditTrail:
             except OSError as err:
                 raise storage_error(self.root, err) from err
             return entry
-        raise AuditError(f"{self.root}: {ATTEMPTS} other writers came first", hint="try again")
+        raise AuditError(f"{self.root}: {MAX_ATTEMPTS} other writers came first", hint="try again")
 
     def entries(self) -> list[Entry]:
         """All entries, in their order.
@@ -113,7 +113,7 @@ class AuditTrail:
             entry = self._read(number)
             if entry.number != number:
                 raise AuditError(f"entry {number} of {self.root} was changed after it was written")
-            if entry.previous != (before.hash if before else FIRST):
+            if entry.previous != (before.hash if before else GENESIS_HASH):
                 raise AuditError(
                     f"entry {self._culprit(entry, before)} of {self.root} was changed after it was written"
                 )
@@ -149,7 +149,7 @@ class AuditTrail:
         if not self.filesystem.exists(self.root):
             return []
         files = [str(name).rsplit("/", 1)[-1] for name in self.filesystem.ls(self.root, detail=False)]
-        return sorted(int(name.removesuffix(".json")) for name in files if FILE.fullmatch(name))
+        return sorted(int(name.removesuffix(".json")) for name in files if ENTRY_FILE.fullmatch(name))
 
     def _last(self) -> Entry | None:
         numbers = self._numbers()

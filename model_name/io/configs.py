@@ -18,11 +18,11 @@ from model_name.errors import ConfigError
 Config = DictConfig | ListConfig
 M = TypeVar("M", bound=BaseModel)
 
-SHARED = "project.yaml"
+SHARED_FILE = "project.yaml"
 """A folder's file of this name holds what its jobs share; it is merged before the files beside it."""
 
-OVERLAID = "--set or the environment"
-ABSENT = object()
+OVERRIDE_ORIGIN = "--set or the environment"
+MISSING = object()
 
 ENVIRONMENT_PREFIX = "MODEL_NAME__"
 
@@ -122,24 +122,24 @@ def load(
     Raises:
         ConfigError: A file, a pair or a variable is wrong.
     """
-    named = with_shared([str(file) for file in files])
+    named = with_shared_files([str(file) for file in files])
     configs = [parse_file(file) for file in named]
     variables = os.environ if environment is None else environment
-    pairs = [*map(parse_pair, sets), *environment_pairs(variables)]
+    pairs = [*map(parse_override, sets), *environment_overrides(variables)]
     merged = merge_configs([*configs, *pairs])
     if not isinstance(merged, DictConfig):
         raise ConfigError(f"{', '.join(named)}: a list where a mapping with `job:` belongs")
     config: dict[str, Any] = to_object(merged)
-    return with_schema(config)
+    return attach_schema(config)
 
 
-def with_shared(files: Sequence[str]) -> list[str]:
+def with_shared_files(files: Sequence[str]) -> list[str]:
     """The files, each preceded by the `project.yaml` beside it; none twice."""
     found: list[str] = []
     for file in files:
         parent, slash, name = file.rpartition("/")
-        shared = f"{parent}{slash}{SHARED}"
-        if name != SHARED and exists(shared):
+        shared = f"{parent}{slash}{SHARED_FILE}"
+        if name != SHARED_FILE and exists(shared):
             found.append(shared)
         found.append(file)
     return list(dict.fromkeys(found))
@@ -158,7 +158,7 @@ def exists(path: str) -> bool:
         raise ConfigError(f"{path}: cannot be read: {err}", hint="check the path") from err
 
 
-def with_schema(config: dict[str, Any]) -> dict[str, Any]:
+def attach_schema(config: dict[str, Any]) -> dict[str, Any]:
     """Read the schema that `job.schema` points to into its place, so that the config says everything.
 
     Raises:
@@ -168,12 +168,12 @@ def with_schema(config: dict[str, Any]) -> dict[str, Any]:
     if isinstance(job, dict) and isinstance(job.get("schema"), str):
         return config | {
             "job": job
-            | {"schema": read_document(job["schema"], TableSchema).model_dump(mode="json", exclude_defaults=True)}
+            | {"schema": load_document(job["schema"], TableSchema).model_dump(mode="json", exclude_defaults=True)}
         }
     return config
 
 
-def read_document(path: str, kind: type[M]) -> M:
+def load_document(path: str, kind: type[M]) -> M:
     """A typed document from a file of its own, such as a table schema.
 
     Raises:
@@ -186,7 +186,7 @@ def read_document(path: str, kind: type[M]) -> M:
         raise explain(err, raw, [path]) from err
 
 
-def parse_pair(pair: str) -> Config:
+def parse_override(pair: str) -> Config:
     """`a.b=value` as a config.
 
     Raises:
@@ -195,13 +195,13 @@ def parse_pair(pair: str) -> Config:
     path, equals, value = pair.partition("=")
     if not equals or not path.strip():
         raise ConfigError(f"--set {pair}: is not of the form a.b=value", hint="e.g. --set job.seed=7")
-    return nest(path.strip().split("."), value, origin=f"--set {pair}")
+    return unflatten(path.strip().split("."), value, origin=f"--set {pair}")
 
 
-def environment_pairs(environment: Mapping[str, str]) -> list[Config]:
+def environment_overrides(environment: Mapping[str, str]) -> list[Config]:
     """What the environment sets: `MODEL_NAME__JOB__SEED=7` is `job.seed=7`. KIND alone is written in capitals."""
     return [
-        nest(
+        unflatten(
             [key if key == "KIND" else key.lower() for key in name.removeprefix(ENVIRONMENT_PREFIX).split("__")],
             value,
             origin=name,
@@ -211,7 +211,7 @@ def environment_pairs(environment: Mapping[str, str]) -> list[Config]:
     ]
 
 
-def nest(keys: Sequence[str], text: str, *, origin: str) -> Config:
+def unflatten(keys: Sequence[str], text: str, *, origin: str) -> Config:
     """A value in YAML, wrapped into the mappings of its path."""
     try:
         value = yaml.load(text, Loader=Loader)  # noqa: S506  a SafeLoader  # nosec B506
@@ -234,21 +234,21 @@ def explain(error: ValidationError, raw: Any, files: Sequence[str], *, within: s
     outer = (within,) if within else ()
     sentences = []
     for found in error.errors():
-        path, value = locate((*outer, *found["loc"]), raw)
+        path, value = resolve_location((*outer, *found["loc"]), raw)
         words = found["msg"].removeprefix("Value error, ")
         is_leaf = found["type"] != "missing" and not isinstance(value, dict | list)
         wrong_key, _, is_key = words.partition(" is not a key of ")
         if is_key:
-            place = file_of([*path, wrong_key], files, is_written=True)
+            place = find_origin([*path, wrong_key], files, is_written=True)
         else:
-            place = file_of(path, files, value if is_leaf else None, is_written=is_leaf)
+            place = find_origin(path, files, value if is_leaf else None, is_written=is_leaf)
         said = repr(value) in words or str(value) in words.split()
         where = f"{place}: {'.'.join(path) or 'config'}"
         sentences.append(f"{where}: {words}" + (f", not {value!r}" if is_leaf and not said else ""))
     return ConfigError("\n".join(dict.fromkeys(sentences)), hint="`model-name schema KIND` lists the keys of a KIND")
 
 
-def locate(loc: tuple[int | str, ...], raw: Any) -> tuple[list[str], Any]:
+def resolve_location(loc: tuple[int | str, ...], raw: Any) -> tuple[list[str], Any]:
     """The dotted path of pydantic's location, without the tags of unions, and the value there."""
     path: list[str] = []
     value = raw
@@ -264,7 +264,7 @@ def locate(loc: tuple[int | str, ...], raw: Any) -> tuple[list[str], Any]:
     return path, value
 
 
-def file_of(path: Sequence[str], files: Sequence[str], value: Any = None, *, is_written: bool = False) -> str:
+def find_origin(path: Sequence[str], files: Sequence[str], value: Any = None, *, is_written: bool = False) -> str:
     """Where a key comes from.
 
     Args:
@@ -275,24 +275,24 @@ def file_of(path: Sequence[str], files: Sequence[str], value: Any = None, *, is_
             missing belongs to the file with the nearest parent of it.
     """
     read = {file: to_object(parse_file(file), resolve=False) for file in files}
-    holding = [file for file in files if _found(read[file], path) is not ABSENT]
-    if holding and (value is None or _found(read[holding[-1]], path) == value):
+    holding = [file for file in files if _lookup(read[file], path) is not MISSING]
+    if holding and (value is None or _lookup(read[holding[-1]], path) == value):
         return holding[-1]
     if is_written and files:
-        return OVERLAID
+        return OVERRIDE_ORIGIN
     for length in range(len(path) - 1, 0, -1):
         for file in reversed(files):
-            if _found(read[file], path[:length]) is not ABSENT:
+            if _lookup(read[file], path[:length]) is not MISSING:
                 return file
     return ", ".join(files) or "the config"
 
 
-def _found(raw: Any, path: Sequence[str]) -> Any:
+def _lookup(raw: Any, path: Sequence[str]) -> Any:
     for key in path:
         if isinstance(raw, list) and key.isdecimal() and int(key) < len(raw):
             raw = raw[int(key)]
         elif isinstance(raw, dict) and key in raw:
             raw = raw[key]
         else:
-            return ABSENT
+            return MISSING
     return raw

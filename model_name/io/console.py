@@ -12,18 +12,18 @@ from rich.table import Table
 from model_name.errors import ModelNameError
 
 
-def show(title: str, result: Mapping[str, Any], *, as_json: bool) -> None:
+def print_result(title: str, result: Mapping[str, Any], *, as_json: bool) -> None:
     """Print what was found, one line a thing; nested things are told as `key value, key value`."""
     if as_json:
-        show_json(result)
+        print_json(result)
         return
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in result.items():
-        table.add_row(name, words(value))
-    stdout().print(table)
+        table.add_row(name, format_value(value))
+    stdout_console().print(table)
 
 
-def show_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table with a header; numbers are set to the right."""
     table = Table(title=title, title_justify="left")
     listed = [list(row) for row in rows]
@@ -31,26 +31,30 @@ def show_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]])
         numeric = any(isinstance(row[position], int | float) for row in listed)
         table.add_column(column, justify="right" if numeric else "left")
     for row in listed:
-        table.add_row(*(words(value) for value in row))
-    stdout().print(table)
+        table.add_row(*(format_value(value) for value in row))
+    stdout_console().print(table)
 
 
-def show_json(document: Any) -> None:
+def print_json(document: Any) -> None:
     """Print one JSON document."""
-    stdout().print_json(json.dumps(document), indent=2) if stdout().is_terminal else print(json.dumps(document))  # noqa: T201
+    stdout_console().print_json(json.dumps(document), indent=2) if stdout_console().is_terminal else print(
+        json.dumps(document)
+    )  # noqa: T201
 
 
-def show_lines(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     """Print lines as they come, until whoever reads them has enough, as `head` has."""
     for line in lines:
         try:
             print(line, flush=True)  # noqa: T201
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at its end
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout_console.fileno()
+            )  # Python writes what is left at its end
             return
 
 
-def show_error(error: ModelNameError) -> None:
+def print_error(error: ModelNameError) -> None:
     """Say what went wrong and what to do next."""
     console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print("error:", style="bold red", end=" ")
@@ -59,12 +63,12 @@ def show_error(error: ModelNameError) -> None:
         console.print(f"  next: {error.hint}", style="dim", markup=False)
 
 
-def stdout() -> Console:
+def stdout_console() -> Console:
     """Where results go."""
     return Console(highlight=False, markup=False, emoji=False)  # what is printed may hold anybody's words
 
 
-def words(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value for people."""
     if value is None:
         return "–"
@@ -73,7 +77,9 @@ def words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
     if isinstance(value, Mapping):
-        return "\n".join(f"{name}: {words(inner).replace(chr(10), ', ')}" for name, inner in value.items()) or "–"
+        return (
+            "\n".join(f"{name}: {format_value(inner).replace(chr(10), ', ')}" for name, inner in value.items()) or "–"
+        )
     if isinstance(value, list | tuple):
-        return "\n".join(words(inner).replace(chr(10), ", ") for inner in value) or "–"
+        return "\n".join(format_value(inner).replace(chr(10), ", ") for inner in value) or "–"
     return str(value)

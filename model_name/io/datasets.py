@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from model_name.core.schemas import TableSchema
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import ConfigError, DataError, ModelNameError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 
 Batch = TypeVar("Batch", pa.Table, pa.RecordBatch)
-INDEX = re.compile(r"__index_level_\d+__")  # how pandas names an unnamed index that it writes
+UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # how pandas names an unnamed index that it writes
 
 # A datetime stays text here and is read by the schema's decoder, which knows zones.
 CSV_TYPES = {
@@ -40,7 +40,7 @@ CSV_TYPES = {
 }
 
 
-class Reader(Frozen, ABC):
+class Reader(FrozenModel, ABC):
     """Reads a table.
 
     Attributes:
@@ -141,7 +141,7 @@ class ParquetReader(Reader):
     def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]:
         source = pq.ParquetFile(file)
         left = self.limit
-        for batch in source.iter_batches(batch_size=rows, columns=_columns(source)):
+        for batch in source.iter_batches(batch_size=rows, columns=_column_names(source)):
             yield batch
             if left is not None and (left := left - batch.num_rows) <= 0:
                 return
@@ -151,7 +151,7 @@ class ParquetReader(Reader):
             return super()._read(file, schema)
         source = pq.ParquetFile(file)
         # A named index is a column like the others, here as in a batch.
-        return source.read(columns=_columns(source)).to_pandas(ignore_metadata=True)
+        return source.read(columns=_column_names(source)).to_pandas(ignore_metadata=True)
 
 
 class CsvReader(Reader):
@@ -171,7 +171,7 @@ class CsvReader(Reader):
     def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]:
         left = self.limit
         for batch in pacsv.open_csv(file, **self._options(schema)):
-            yield without_empty_texts(batch)
+            yield empty_strings_to_null(batch)
             if left is not None and (left := left - batch.num_rows) <= 0:
                 return
 
@@ -179,7 +179,7 @@ class CsvReader(Reader):
         if self.limit is not None:
             return super()._read(file, schema)
         table = pacsv.read_csv(file, **self._options(schema))
-        return without_empty_texts(table).to_pandas()
+        return empty_strings_to_null(table).to_pandas()
 
     def _options(self, schema: TableSchema | None) -> dict[str, Any]:
         types = {name: CSV_TYPES[column.kind] for name, column in schema.columns.items()} if schema else {}
@@ -191,7 +191,7 @@ class CsvReader(Reader):
         }
 
 
-def without_empty_texts(table: Batch) -> Batch:
+def empty_strings_to_null(table: Batch) -> Batch:
     """An empty text of a CSV file is a missing value; "NA" in a column of texts is a text, e.g. Namibia."""
     for position, column in enumerate(table.schema):
         if pa.types.is_string(column.type):
@@ -201,8 +201,8 @@ def without_empty_texts(table: Batch) -> Batch:
     return table
 
 
-def _columns(source: pq.ParquetFile) -> list[str]:
-    return [name for name in source.schema_arrow.names if not INDEX.fullmatch(name)]
+def _column_names(source: pq.ParquetFile) -> list[str]:
+    return [name for name in source.schema_arrow.names if not UNNAMED_INDEX.fullmatch(name)]
 
 
 ReaderKind = Annotated[ParquetReader | CsvReader, Field(discriminator="KIND")]
@@ -224,7 +224,7 @@ def reader_for(path: str, limit: int | None = None) -> Reader:
     )
 
 
-class ParquetWriter(Frozen):
+class ParquetWriter(FrozenModel):
     """Writes Apache Parquet; a reader sees the old file or the whole new one, never a half.
 
     Attributes:
@@ -245,13 +245,13 @@ class ParquetWriter(Frozen):
             table = data if isinstance(data, pa.Table) else pa.Table.from_pandas(data, preserve_index=False)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as err:
             raise DataError(f"{self.path}: the table cannot be written as Parquet: {err}") from err
-        with replacing(self.path) as file:
+        with atomic_write(self.path) as file:
             pq.write_table(table, file, compression="zstd")
         return self.path
 
 
 @contextmanager
-def replacing(path: str) -> Generator[IO[bytes]]:
+def atomic_write(path: str) -> Generator[IO[bytes]]:
     """A file to write that takes the place of `path` once it is complete, and is gone if it never is.
 
     Raises:

@@ -9,65 +9,68 @@ from typing import Any
 from model_name.errors import DependencyError, ModelNameError, StorageError
 from model_name.io import signals
 
-OURS = __name__.partition(".")[0]
-EXTRAS = {"grpc": "serving", "kafka": "kafka", "kfp": "pipelines", "kserve": "serving", "ray": "tuning"}
+PACKAGE = __name__.partition(".")[0]
+EXTRA_BY_PACKAGE = {"grpc": "serving", "kafka": "kafka", "kfp": "pipelines", "kserve": "serving", "ray": "tuning"}
 """What installs a package, where it is not the extra `training`."""
-REFUSED = 3  # the gate said no, which was recorded
-INTERRUPTED = 130
+EXIT_REFUSED = 3  # the gate said no, which was recorded
+EXIT_INTERRUPTED = 130
 
 
-def set_up() -> None:
+def configure_process() -> None:
     """What every process of ours does first: signals end the work cleanly, and waiting threads do not spin.
 
     The threads of scikit-learn's trees spin while they wait for each other. Where another process wants the same
     processors, or a pod's quota is used up, a fit of half a second then takes a minute.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signals.listen()
+    signals.install_handlers()
 
 
-def guarded(call: Callable[[], Any]) -> int:
+def run_main(call: Callable[[], Any]) -> int:
     """Call something and turn what it raises into an exit code and words for people: the outermost loop."""
     try:
         call()
     except SystemExit as exit_:  # what Typer ends with, after a wrong option and after Ctrl-C too
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        return interrupted() if code == INTERRUPTED else code
+        return report_interrupt() if code == EXIT_INTERRUPTED else code
     except KeyboardInterrupt:
-        return interrupted()
+        return report_interrupt()
     except Exception as error:  # noqa: BLE001  the outermost loop: whatever it is, it is told and never exits with 0
-        return failed(error)
+        return report_exception(error)
     finally:
-        signals.heard()
+        signals.disarm()
     return 0
 
 
-def failed(error: Exception) -> int:
+def report_exception(error: Exception) -> int:
     """Say what went wrong, a defect with its trace, and return the exit code that goes with it."""
-    found = signals.behind(error) or error  # which an `except OSError` may have turned into an error of ours
+    found = signals.find_signal_error(error) or error  # which an `except OSError` may have turned into an error of ours
     if isinstance(found, ModelNameError):
-        return tell(found)
+        return report_error(found)
     if isinstance(found, KeyboardInterrupt):
-        return interrupted()
+        return report_interrupt()
     if isinstance(error, OSError):
         place = error.filename or "the disk"
-        return tell(StorageError(f"{place}: {error.strerror or error}", hint="check space and permissions"))
-    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) not in ("", OURS):
-        hint = f"pip install 'model-name[{EXTRAS.get(package, 'training')}]'"
-        return tell(DependencyError(f"{package} is not installed", hint=hint))
+        return report_error(StorageError(f"{place}: {error.strerror or error}", hint="check space and permissions"))
+    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) not in (
+        "",
+        PACKAGE,
+    ):
+        hint = f"pip install 'model-name[{EXTRA_BY_PACKAGE.get(package, 'training')}]'"
+        return report_error(DependencyError(f"{package} is not installed", hint=hint))
     traceback.print_exception(error)
     return ModelNameError.exit_code
 
 
-def interrupted() -> int:
+def report_interrupt() -> int:
     """Say that it was Ctrl-C and return the exit code that goes with it."""
     sys.stderr.write("interrupted\n")
-    return INTERRUPTED
+    return EXIT_INTERRUPTED
 
 
-def tell(error: ModelNameError) -> int:
+def report_error(error: ModelNameError) -> int:
     """Say what went wrong and return the exit code that goes with it."""
-    from model_name.io.console import show_error
+    from model_name.io.console import print_error
 
-    show_error(error)
+    print_error(error)
     return error.exit_code

@@ -43,7 +43,7 @@ def env() -> Env:
     return Env()
 
 
-def overrides() -> dict[str, Any]:
+def job_overrides() -> dict[str, Any]:
     """What the environment sets over the config of a job."""
     found = env()
     mlflow = {

@@ -15,17 +15,19 @@ from loguru import logger
 
 from model_name.core.schemas.columns import CheckReport
 from model_name.errors import ConfigError, DependencyError, ModelNameError, NotFoundError
-from model_name.io.datasets import replacing, storage_error
+from model_name.io.datasets import atomic_write, storage_error
 
-STATE = "_job.json"  # what the parts were made from
-DONE = "_SUCCESS"
-REPORT = "model_name.report"  # in the footer of a part, so that what was dropped is still known after a kill
-PART = re.compile(r"part-(\d{5,})\.parquet")
-DRAFT = re.compile(rf"({PART.pattern}|{STATE}|{DONE})\.\d+\.part")  # as `replacing` calls them; a kill leaves one
+STATE_FILE = "_job.json"  # what the parts were made from
+SUCCESS_FILE = "_SUCCESS"
+REPORT_KEY = "model_name.report"  # in the footer of a part, so that what was dropped is still known after a kill
+PART_FILE = re.compile(r"part-(\d{5,})\.parquet")
+TEMPORARY_FILE = re.compile(
+    rf"({PART_FILE.pattern}|{STATE_FILE}|{SUCCESS_FILE})\.\d+\.part"
+)  # as `atomic_write` calls them; a kill leaves one
 VERSION = ("size", "mtime", "created", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated")
 
 
-class Part:
+class OutputPart:
     """One file that is being written."""
 
     def __init__(self, file: IO[bytes], schema: pa.Schema) -> None:
@@ -40,18 +42,20 @@ class Part:
         self._writer.write_table(table)
         self.report.add(report)
 
-    def complete(self) -> None:
+    def close(self) -> None:
         """Write the footer."""
-        self._writer.add_key_value_metadata({REPORT: json.dumps(asdict(self.report))})  # in the footer, thus with it
+        self._writer.add_key_value_metadata(
+            {REPORT_KEY: json.dumps(asdict(self.report))}
+        )  # in the footer, thus with it
         self._writer.close()
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Close what will be thrown away; left open, the writer would do so itself, later and into a closed file."""
         with suppress(OSError, ValueError):
             self._writer.close()
 
 
-class PartsFolder:
+class PartitionedOutput:
     """The output of one job, local or behind an fsspec URL."""
 
     def __init__(self, url: str) -> None:
@@ -81,50 +85,50 @@ class PartsFolder:
         """
         mark = sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
         names = self._names()
-        drafts = [name for name in names if DRAFT.fullmatch(name)]
-        parts = sorted((name for name in names if PART.fullmatch(name)), key=lambda name: (len(name), name))
-        is_same = self._mark(names) == mark and DONE not in names
-        reports = list(self._complete(parts)) if is_same else []
+        drafts = [name for name in names if TEMPORARY_FILE.fullmatch(name)]
+        parts = sorted((name for name in names if PART_FILE.fullmatch(name)), key=lambda name: (len(name), name))
+        is_same = self._load_fingerprint(names) == mark and SUCCESS_FILE not in names
+        reports = list(self._complete_reports(parts)) if is_same else []
         # `_SUCCESS` goes first and `_job.json` last: killed in between, the folder never looks whole nor foreign.
-        self._remove([DONE] * (DONE in names) + drafts + parts[len(reports) :])
+        self._remove([SUCCESS_FILE] * (SUCCESS_FILE in names) + drafts + parts[len(reports) :])
         if not is_same:
-            self._put(STATE, json.dumps({"mark": mark} | state, indent=1))
+            self._write_file(STATE_FILE, json.dumps({"mark": mark} | state, indent=1))
         total = CheckReport()
         for report in reports:
             total.add(report)
         return total
 
     @contextmanager
-    def part(self, number: int, schema: pa.Schema) -> Generator[Part]:
+    def part(self, number: int, schema: pa.Schema) -> Generator[OutputPart]:
         """A part to write; it is there once the block has ended well, and not before.
 
         Raises:
             StorageError: It cannot be written.
         """
-        with replacing(f"{self.url}/{part_name(number)}") as file:
-            part = Part(file, schema)
+        with atomic_write(f"{self.url}/{part_name(number)}") as file:
+            part = OutputPart(file, schema)
             try:
                 yield part
-                part.complete()
+                part.close()
             except BaseException:
-                part.abandon()
+                part.discard()
                 raise
 
-    def finish(self) -> None:
+    def mark_complete(self) -> None:
         """Say that all parts are there.
 
         Raises:
             StorageError: It cannot be written.
         """
-        self._put(DONE, "")
+        self._write_file(SUCCESS_FILE, "")
 
-    def _put(self, name: str, text: str) -> None:
-        with replacing(f"{self.url}/{name}") as file:
+    def _write_file(self, name: str, text: str) -> None:
+        with atomic_write(f"{self.url}/{name}") as file:
             file.write(text.encode())
 
     def _names(self) -> list[str]:
         """The files of the folder, all of them ours."""
-        with _reached(self.url):
+        with _storage_errors(self.url):
             self.filesystem.invalidate_cache(self.root)
             if self.filesystem.isfile(self.root):
                 raise ConfigError(f"{self.url}: is a file", hint="set job.outputs to a folder")
@@ -133,26 +137,28 @@ class PartsFolder:
             paths = self.filesystem.ls(self.root, detail=False)
         names = sorted({path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != self.root})
         for name in names:
-            is_ours = name == STATE or (STATE in names and (name == DONE or PART.fullmatch(name)))
-            if not (is_ours or DRAFT.fullmatch(name) or name.startswith(".")):
-                raise self._foreign(name)
+            is_ours = name == STATE_FILE or (
+                STATE_FILE in names and (name == SUCCESS_FILE or PART_FILE.fullmatch(name))
+            )
+            if not (is_ours or TEMPORARY_FILE.fullmatch(name) or name.startswith(".")):
+                raise self._foreign_file_error(name)
         return names
 
-    def _mark(self, names: Sequence[str]) -> str:
+    def _load_fingerprint(self, names: Sequence[str]) -> str:
         """The mark of the work that the parts belong to."""
-        if STATE not in names:
+        if STATE_FILE not in names:
             return ""
-        with _reached(self.url):
-            text = self.filesystem.cat_file(f"{self.root}/{STATE}")
+        with _storage_errors(self.url):
+            text = self.filesystem.cat_file(f"{self.root}/{STATE_FILE}")
         try:
             return str(json.loads(text)["mark"])
         except (ValueError, KeyError, TypeError) as err:
-            raise self._foreign(STATE) from err
+            raise self._foreign_file_error(STATE_FILE) from err
 
-    def _foreign(self, name: str) -> ConfigError:
+    def _foreign_file_error(self, name: str) -> ConfigError:
         return ConfigError(f"{self.url}: holds {name}, which no such job wrote", hint="set job.outputs to a new folder")
 
-    def _complete(self, parts: Sequence[str]) -> Iterator[CheckReport]:
+    def _complete_reports(self, parts: Sequence[str]) -> Iterator[CheckReport]:
         """The reports of the first parts, up to the first one that is missing or cannot be read."""
         for number, name in enumerate(parts):
             report = self._report(name) if name == part_name(number) else None
@@ -165,7 +171,7 @@ class PartsFolder:
         try:
             with self.filesystem.open(f"{self.root}/{name}", "rb") as file:
                 footer = pq.read_metadata(file).metadata or {}
-            found = json.loads(footer[REPORT.encode()])
+            found = json.loads(footer[REPORT_KEY.encode()])
             return CheckReport(**found | {"ignored": tuple(found["ignored"])})
         except ModelNameError:  # such as a preemption, which is an OSError too
             raise
@@ -173,7 +179,7 @@ class PartsFolder:
             return None
 
     def _remove(self, names: Sequence[str]) -> None:
-        with _reached(self.url):
+        with _storage_errors(self.url):
             for name in names:
                 self.filesystem.rm(f"{self.root}/{name}")
 
@@ -191,7 +197,7 @@ def file_version(path: str) -> dict[str, str]:
         StorageError: It cannot be reached.
     """
     try:
-        with _reached(path):
+        with _storage_errors(path):
             filesystem, place = fsspec.core.url_to_fs(path)
             info = filesystem.info(place)
     except FileNotFoundError as err:
@@ -200,7 +206,7 @@ def file_version(path: str) -> dict[str, str]:
 
 
 @contextmanager
-def _reached(place: str) -> Generator[None]:
+def _storage_errors(place: str) -> Generator[None]:
     try:
         yield
     except (ModelNameError, FileNotFoundError):

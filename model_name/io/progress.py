@@ -8,14 +8,14 @@ from loguru import logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-Report = Callable[[int, int, str], None]
+ProgressCallback = Callable[[int, int, str], None]
 """Called with (done, total, words); a total of 0 means that it is not known."""
 
 LOG_SECONDS = 5.0
 
 
 @contextmanager
-def progress(title: str) -> Generator[Report]:
+def progress(title: str) -> Generator[ProgressCallback]:
     """A place to report to while the block runs."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -38,7 +38,7 @@ def progress(title: str) -> Generator[Report]:
         yield report
 
 
-def _logging(title: str) -> Report:
+def _logging(title: str) -> ProgressCallback:
     last = time.monotonic()
 
     def report(done: int, total: int, words: str) -> None:

@@ -19,19 +19,19 @@ from mlflow.types import DataType
 
 import model_name
 from model_name.core.models import AutoModel, Model
-from model_name.core.schemas.strict_models import Frozen, Many
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.core.versions import LATEST, Recipe, Semver, next_semver
 from model_name.errors import DataError, NotFoundError
 
 BUNDLE = "bundle"
 MODEL = "model"
 
-UNREADABLE = (UnpicklingError, EOFError, AttributeError, ImportError)  # what a pickle is refused with
+UNPICKLING_ERRORS = (UnpicklingError, EOFError, AttributeError, ImportError)  # what a pickle is refused with
 
 REQUIREMENTS = ("mlflow", "pandas", "pandera", "pydantic", "scikit-learn", "torch", "onnx", "loguru")
 
 
-class Version(Frozen):
+class Version(FrozenModel):
     """One registered version.
 
     Attributes:
@@ -49,7 +49,7 @@ class Version(Frozen):
     version: str
     semver: str
     run_id: str
-    aliases: Many[str]
+    aliases: LaxTuple[str]
     kind: str
     recipe: Recipe
     created: str
@@ -97,9 +97,9 @@ class Registry:
             name=MODEL,
             python_model=PyfuncModel(model),
             signature=signature,
-            input_example=_as_sent(example, signature),
-            code_paths=_code_of(model),
-            pip_requirements=[_pinned(name) for name in REQUIREMENTS],
+            input_example=_with_request_types(example, signature),
+            code_paths=_code_paths(model),
+            pip_requirements=[_pin_version(name) for name in REQUIREMENTS],
         )
         return str(info.model_uri)
 
@@ -120,11 +120,11 @@ class Registry:
         self.client.set_model_version_tag(self.name, number, "semver", str(next_semver(history, recipe)))
         return self._version(self.client.get_model_version(self.name, number), {})
 
-    def complete(self, model_uri: str, manifest: Path) -> None:
+    def attach_manifest(self, model_uri: str, manifest: Path) -> None:
         """Lay the manifest of its bundle beside a saved model, whose folder then tells which version it is."""
         self.client.log_model_artifact(model_uri.removeprefix("models:/"), str(manifest))
 
-    def withdraw(self, version: Version) -> None:
+    def delete_version(self, version: Version) -> None:
         """Take back a version that could not be completed."""
         self.client.delete_model_version(self.name, version.version)
 
@@ -155,7 +155,7 @@ class Registry:
             f"{self.name}: no version is called {ref!r}", hint=f"try one of {', '.join(known)}, or a number"
         )
 
-    def find(self, ref: str) -> Version | None:
+    def find_version(self, ref: str) -> Version | None:
         """The same, or None."""
         try:
             return self.resolve(ref)
@@ -172,16 +172,16 @@ class Registry:
         version = self.resolve(ref)
         return load_model(version.uri, version.title)[0]
 
-    def bundle(self, ref: str, directory: Path | None = None) -> Path:
+    def download_bundle(self, ref: str, directory: Path | None = None) -> Path:
         """A local copy of the bundle of a version.
 
         Raises:
             NotFoundError: There is no such version, or it has no bundle.
         """
         version = self.resolve(ref)
-        return self.artifact(version, BUNDLE, directory)
+        return self.download_artifact(version, BUNDLE, directory)
 
-    def folder(self, ref: str, directory: Path | None = None) -> Path:
+    def download_model(self, ref: str, directory: Path | None = None) -> Path:
         """A local copy of the folder of a version's model.
 
         Raises:
@@ -197,7 +197,7 @@ class Registry:
             raise NotFoundError(f"{version.title} has no model: its files are gone")
         return found
 
-    def artifact(self, version: Version, path: str, directory: Path | None = None) -> Path:
+    def download_artifact(self, version: Version, path: str, directory: Path | None = None) -> Path:
         """A local copy of a file or folder that the run of a version holds.
 
         Raises:
@@ -214,12 +214,12 @@ class Registry:
         """Call a version by an alias from now on."""
         self.client.set_registered_model_alias(self.name, alias, version.version)
 
-    def tag(self, version: Version, **tags: str) -> None:
+    def set_tags(self, version: Version, **tags: str) -> None:
         """Note something about a version."""
         for key, value in tags.items():
             self.client.set_model_version_tag(self.name, version.version, key, value)
 
-    def tags(self, version: Version) -> dict[str, str]:
+    def get_tags(self, version: Version) -> dict[str, str]:
         """What was noted about a version."""
         return dict(self.client.get_model_version(self.name, version.version).tags)
 
@@ -250,25 +250,25 @@ def load_model(uri: str, title: str) -> tuple[Model, str]:
     try:
         loaded = mlflow.pyfunc.load_model(uri)
         model = loaded.unwrap_python_model()
-    except (MlflowException, OSError, *UNREADABLE) as err:
+    except (MlflowException, OSError, *UNPICKLING_ERRORS) as err:
         raise NotFoundError(f"{title} cannot be loaded from {uri}: {err}") from err
     if not isinstance(model, PyfuncModel):
         raise DataError(f"{title} is not a model of this project but {type(model).__name__}")
     return model.model, str(loaded.metadata.run_id)
 
 
-def names() -> list[str]:
+def list_model_names() -> list[str]:
     """The names of all registered models."""
     return sorted(model.name for model in MlflowClient().search_registered_models())
 
 
-def _as_sent(example: pd.DataFrame, signature: ModelSignature) -> pd.DataFrame:
+def _with_request_types(example: pd.DataFrame, signature: ModelSignature) -> pd.DataFrame:
     """The rows as a client sends them: a checked frame holds booleans as numbers."""
     booleans = [column.name for column in signature.inputs.inputs if column.type == DataType.boolean]
     return example.astype(dict.fromkeys(booleans, bool))
 
 
-def _code_of(model: Model) -> list[str]:
+def _code_paths(model: Model) -> list[str]:
     """The package, and the modules of kinds that plugins define."""
     members = model.get_internal_model() if isinstance(model, AutoModel) else []
     kinds = [type(one) for one in (model, *members)]
@@ -276,7 +276,7 @@ def _code_of(model: Model) -> list[str]:
     return [str(Path(model_name.__file__).parent), *sorted(theirs)]
 
 
-def _pinned(package: str) -> str:
+def _pin_version(package: str) -> str:
     from importlib.metadata import version
 
     # A local tag such as +cpu names a wheel that a registry does not have.

@@ -15,7 +15,7 @@ from model_name.core.profiling.infer_schema import Inferred
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
 from model_name.errors import ConfigError
-from model_name.io.configs import SHARED, Loader, read_document
+from model_name.io.configs import SHARED_FILE, Loader, load_document
 from model_name.io.datasets import reader_for, storage_error
 
 SCHEMA = "schema.yaml"
@@ -133,7 +133,7 @@ def write_project(directory: str | Path, inferred: Inferred, table_path: str, *,
     schema = _writable(inferred.schema)
     texts = {
         SCHEMA: _schema_text(inferred, schema, table_path),
-        SHARED: _project_text(schema, table_path, directory),
+        SHARED_FILE: _project_text(schema, table_path, directory),
         "preparation.yaml": PREPARATION,
         "tuning.yaml": TUNING,
         "training.yaml": TRAINING,
@@ -213,7 +213,7 @@ def _prove(path: Path, schema: TableSchema) -> None:
         ConfigError: It is another one: a name or label has no spelling in a config file.
     """
     try:
-        is_same = read_document(str(path), TableSchema) == schema
+        is_same = load_document(str(path), TableSchema) == schema
     except ConfigError as err:
         raise ConfigError(f"the schema {schema.name} cannot be written as a config: {err.message}") from err
     if not is_same:

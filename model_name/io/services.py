@@ -15,25 +15,40 @@ from urllib.parse import unquote, urlparse
 from loguru import logger
 from pydantic import Field
 
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import DependencyError
 from model_name.io.osvariables import env
 
 CONNECT_SECONDS = 5.0
-PORTS = {"https": 443, "http": 80, "postgresql": 5432, "mysql": 3306, "mssql": 1433}  # where an address names none
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-NOISY = ("alembic", "mlflow", "lightning", "lightning.pytorch", "lightning.fabric", "skl2onnx", "shap", "onnxscript")
-ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+DEFAULT_PORTS = {
+    "https": 443,
+    "http": 80,
+    "postgresql": 5432,
+    "mysql": 3306,
+    "mssql": 1433,
+}  # where an address names none
+DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
+NOISY_LOGGERS = (
+    "alembic",
+    "mlflow",
+    "lightning",
+    "lightning.pytorch",
+    "lightning.fabric",
+    "skl2onnx",
+    "shap",
+    "onnxscript",
+)
+URI_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+QUIET_VARIABLES = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def keep_quiet() -> None:
+def silence_mlflow() -> None:
     """Have MLflow draw no bars and tell nobody of its use; some of it only listens before it is imported."""
-    for name, value in QUIET.items():
+    for name, value in QUIET_VARIABLES.items():
         os.environ.setdefault(name, value)
 
 
-class Service(Frozen, ABC):
+class Service(FrozenModel, ABC):
     """Something that must be started before a job and stopped after it, whatever happens."""
 
     @abstractmethod
@@ -61,7 +76,7 @@ class LoggerService(Service):
         """Send the log to stderr, and quieten the libraries."""
         logger.remove()
         logger.add(sys.stderr, level=self.level, format=self.format, serialize=self.serialize, diagnose=False)
-        for name in NOISY:
+        for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"mlflow\.")  # of its own making, nothing that a user could mend
 
@@ -130,13 +145,13 @@ class MlflowService(Service):
         Raises:
             DependencyError: It cannot be reached.
         """
-        keep_quiet()
+        silence_mlflow()
         for uri in dict.fromkeys((self.tracking_uri, self.registry_uri or self.tracking_uri)):
-            reach(uri)
+            check_reachable(uri)
         import mlflow
 
         # MLflow also sets the environment, where the next job and every child process would take it for a user's word.
-        before = {name: os.environ.get(name) for name in ADDRESSES}
+        before = {name: os.environ.get(name) for name in URI_VARIABLES}
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.registry_uri or self.tracking_uri)
         for name, word in before.items():
@@ -167,7 +182,7 @@ class MlflowService(Service):
             with mlflow.start_run(run_id=run_id, run_name=None if run_id else name, tags=tags) as run:
                 yield run
         except MlflowException as err:
-            raise unreachable(self.tracking_uri, err) from err
+            raise unreachable_error(self.tracking_uri, err) from err
 
     def experiment_id(self, name: str) -> str:
         """The experiment's id; it is made if need be."""
@@ -183,7 +198,7 @@ class MlflowService(Service):
         return mlflow.create_experiment(name, artifact_location=location)
 
 
-def reach(uri: str) -> None:
+def check_reachable(uri: str) -> None:
     """Connect to a store once; MLflow's own retries would keep an unreachable one waiting for minutes.
 
     Raises:
@@ -192,15 +207,15 @@ def reach(uri: str) -> None:
     address = urlparse(uri)
     scheme = address.scheme.partition("+")[0]
     try:
-        port = address.port or PORTS.get(scheme)
+        port = address.port or DEFAULT_PORTS.get(scheme)
         if address.hostname and port:
             socket.create_connection((address.hostname, port), timeout=CONNECT_SECONDS).close()
-        if scheme in DATABASES:
+        if scheme in DATABASE_SCHEMES:
             _open_database(uri)
     except DependencyError:  # an OSError too
         raise
     except (OSError, ValueError) as err:  # ValueError: its port is not a number
-        raise unreachable(uri, err) from err
+        raise unreachable_error(uri, err) from err
 
 
 def _open_database(uri: str) -> None:
@@ -217,10 +232,10 @@ def _open_database(uri: str) -> None:
         finally:
             engine.dispose()
     except (SQLAlchemyError, ImportError) as err:
-        raise unreachable(uri, getattr(err, "orig", None) or err) from err
+        raise unreachable_error(uri, getattr(err, "orig", None) or err) from err
 
 
-def unreachable(uri: str, err: Exception) -> DependencyError:
+def unreachable_error(uri: str, err: Exception) -> DependencyError:
     """Say that MLflow cannot be used, without repeating a password that its address may hold."""
     address = urlparse(uri)
     user, _, host = address.netloc.rpartition("@")

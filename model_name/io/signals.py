@@ -3,7 +3,7 @@
 An exception that a signal raises can fall into a place that swallows it: a callback of the garbage collector, or a
 library's `except Exception`. So it is raised again every few seconds, until someone says that it was heard.
 
-Whoever must end between two steps and not within one, such as a writer to Kafka, looks at an event (`stopping`).
+Whoever must end between two steps and not within one, such as a writer to Kafka, looks at an event (`stop_on_signal`).
 """
 
 import os
@@ -18,29 +18,29 @@ from typing import NoReturn
 
 from model_name.errors import PreemptedError
 
-AGAIN_SECONDS = 3.0
-LOOK_SECONDS = 0.05
+RAISE_INTERVAL_SECONDS = 3.0
+POLL_SECONDS = 0.05
 
 
-def listen() -> None:
+def install_handlers() -> None:
     """From now on both signals raise."""
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _preempt)
+    signal.signal(signal.SIGINT, _raise_interrupt)
+    signal.signal(signal.SIGTERM, _raise_preempted)
 
 
-def heard() -> None:
+def disarm() -> None:
     """The work is ending: what cleans up must not be interrupted."""
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def behind(error: BaseException | None) -> BaseException | None:
+def find_signal_error(error: BaseException | None) -> BaseException | None:
     """What a signal raised, where a library turned it into an error of its own; None where no signal is behind it."""
     while error is not None and not isinstance(error, KeyboardInterrupt | PreemptedError):
         error = error.__cause__ or error.__context__
     return error
 
 
-class Stop(Event):
+class StopEvent(Event):
     """Set by Ctrl-C and SIGTERM.
 
     Attributes:
@@ -66,17 +66,17 @@ class Stop(Event):
         """As of `Event`, by looking now and then."""
         end = inf if timeout is None else monotonic() + timeout
         while not self._is_set and (left := end - monotonic()) > 0:
-            sleep(min(left, LOOK_SECONDS))
+            sleep(min(left, POLL_SECONDS))
         return self._is_set
 
 
 @contextmanager
-def stopping() -> Generator[Stop]:
+def stop_on_signal() -> Generator[StopEvent]:
     """An event that Ctrl-C and SIGTERM set, instead of what they do else; a second Ctrl-C ends the process.
 
     It is set from the start where one of them was swallowed before.
     """
-    stop = Stop()
+    stop = StopEvent()
 
     def on_signal(number: int, _: FrameType | None) -> None:
         if stop.is_set() and number == signal.SIGINT:
@@ -95,17 +95,17 @@ def stopping() -> Generator[Stop]:
             signal.signal(number, handler)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    _insist(_interrupt)
+def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    _rearm(_raise_interrupt)
     raise KeyboardInterrupt
 
 
-def _preempt(_number: int, _frame: FrameType | None) -> NoReturn:
-    _insist(_preempt)
+def _raise_preempted(_number: int, _frame: FrameType | None) -> NoReturn:
+    _rearm(_raise_preempted)
     hint = "run the same command again; what has checkpoints goes on from them"
     raise PreemptedError("told to stop (SIGTERM)", hint=hint)
 
 
-def _insist(handler: Callable[[int, FrameType | None], NoReturn]) -> None:
+def _rearm(handler: Callable[[int, FrameType | None], NoReturn]) -> None:
     signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, RAISE_INTERVAL_SECONDS)

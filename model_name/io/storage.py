@@ -7,7 +7,7 @@ import fsspec
 from model_name.errors import DependencyError, NotFoundError
 
 
-def fetch(place: str) -> str:
+def download_bundle(place: str) -> str:
     """A bundle's local folder; one behind a URL is copied.
 
     Raises:

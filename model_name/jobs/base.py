@@ -15,7 +15,7 @@ from model_name.core import dataframes, ranks
 from model_name.core.metrics import Metric, default_metrics
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import CheckReport
-from model_name.core.schemas.strict_models import Frozen, Many
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.io import signals
 from model_name.io.datasets import ReaderKind
 from model_name.io.services import AlertsService, LoggerService, MlflowService
@@ -30,7 +30,7 @@ FIT_SECONDS = "fit_seconds"
 """The metric of a training run that says how long the fit took."""
 
 
-class Result(Frozen):
+class Result(FrozenModel):
     """What a job found; printed by the command line, handed on by a pipeline.
 
     Attributes:
@@ -52,7 +52,7 @@ class Parts:
     report: CheckReport
 
 
-class Job(Frozen, ABC):
+class Job(FrozenModel, ABC):
     """A job about one table.
 
     Attributes:
@@ -75,11 +75,11 @@ class Job(Frozen, ABC):
     schema_: TableSchema = Field(alias="schema")
     table: ReaderKind
     splitter: Annotated[SplitterKind, Field(discriminator="KIND")] | None = None
-    metrics: Many[Metric] = ()
+    metrics: LaxTuple[Metric] = ()
     seed: int = 42
     audit: str = "audit"
     build: str = "build"
-    plugins: Many[str] = ()
+    plugins: LaxTuple[str] = ()
     logger: LoggerService = LoggerService()
     alerts: AlertsService = AlertsService()
     mlflow: MlflowService = MlflowService()
@@ -100,7 +100,7 @@ class Job(Frozen, ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
         """Stop the services in reverse; what went wrong is told and goes on."""
-        signals.heard()
+        signals.disarm()
         if isinstance(error, Exception) and ranks.is_first():  # one message a failure
             self.alerts.notify(f"{self.KIND} of {self.name} failed", f"{type(error).__name__}: {error}")
         self._services.close()

@@ -18,7 +18,7 @@ from model_name.core.metrics import Metric, Scores, row_losses, score_all
 from model_name.core.models import BoostedTrees, ConstantModel, Model
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import label_text
-from model_name.core.schemas.strict_models import Frozen, Many
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.core.versions import CHAMPION, LATEST, Ref
 from model_name.errors import ConfigError, DataError, NotFoundError
 from model_name.io.registries import Version
@@ -29,7 +29,7 @@ MISSING = "missing"  # a slice of the rows where nothing is known
 CONSTANT = "constant"
 
 
-class Slice(Frozen):
+class Slice(FrozenModel):
     """The rows where a column has one value.
 
     Attributes:
@@ -47,7 +47,7 @@ class Slice(Frozen):
     champion: dict[str, float | None] = {}
 
 
-class Champion(Frozen):
+class Champion(FrozenModel):
     """The version that is in charge, on the same rows.
 
     Attributes:
@@ -63,7 +63,7 @@ class Champion(Frozen):
     problem: str = ""
 
 
-class Threshold(Frozen):
+class Threshold(FrozenModel):
     """From which probability on a binary target is called positive, and what that costs on the held-out rows.
 
     Attributes:
@@ -108,20 +108,20 @@ class EvaluationResult(Result):
     version: str
     semver: str
     rows: int
-    measures: Many[Metric]
+    measures: LaxTuple[Metric]
     metrics: dict[str, float | None]
     intervals: dict[str, Interval] = {}
     resampled: str = ""
     references: dict[str, dict[str, float | None]]
     champion: Champion | None
-    differences: Many[Difference] = ()
-    slices: Many[Slice]
-    worst_slices: Many[FoundSlice] = ()
+    differences: LaxTuple[Difference] = ()
+    slices: LaxTuple[Slice]
+    worst_slices: LaxTuple[FoundSlice] = ()
     curves: Curves = Curves()
     calibration_error: float | None = None
     calibration_error_before: float | None = None
     threshold: Threshold | None = None
-    learning: Many[LearningPoint] = ()
+    learning: LaxTuple[LearningPoint] = ()
     learning_skipped: str = ""
 
 
@@ -140,7 +140,7 @@ class EvaluationsJob(Job):
 
     KIND: Literal["EvaluationsJob"] = "EvaluationsJob"
     ref: Ref = LATEST
-    slices: Many[str] = ()
+    slices: LaxTuple[str] = ()
     min_slice_rows: int = Field(30, gt=0)
     max_slices: int = Field(20, gt=0)
     resamples: int = Field(500, ge=MIN_RESAMPLES)
@@ -206,7 +206,7 @@ class EvaluationsJob(Job):
         return {name: model.fit(self.schema_, parts.train).outputs(parts.test) for name, model in references.items()}
 
     def _champion(self, version: Version, parts: Parts) -> tuple[Champion | None, Outputs | None]:
-        found = self.registry.find(CHAMPION)
+        found = self.registry.find_version(CHAMPION)
         if found is None or found.version == version.version:
             return None, None
         try:

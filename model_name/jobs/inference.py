@@ -19,17 +19,17 @@ from pydantic import Field
 
 from model_name.core import dataframes
 from model_name.core.schemas import Label, TableSchema
-from model_name.core.schemas.columns import CheckReport, Columns, Kind, also, label_text
-from model_name.core.schemas.strict_models import Many
+from model_name.core.schemas.columns import CheckReport, Columns, Kind, and_more, label_text
+from model_name.core.schemas.strict_models import LaxTuple
 from model_name.core.versions import CHAMPION, Ref
 from model_name.errors import ConfigError, DataError
 from model_name.io.configs import exists
 from model_name.io.datasets import BATCH_ROWS, ParquetReader, ParquetWriter
-from model_name.io.partitioned_output import PartsFolder, file_version
-from model_name.io.progress import Report, progress
+from model_name.io.partitioned_output import PartitionedOutput, file_version
+from model_name.io.progress import ProgressCallback, progress
 from model_name.jobs.base import Job, Result
 from model_name.serving.bundle import MANIFEST, Bundle, file_hash
-from model_name.serving.dataplane import DataPlane, Scorer
+from model_name.serving.dataplane import DataPlane, InferenceBackend
 
 ROW = "row"
 UNTOLD_SHARE = 0.5  # of the rows that lack a history, from which on it is said
@@ -63,7 +63,7 @@ class InferenceResult(Result):
     rows: int
     predicted: int
     resumed: int
-    findings: Many[str]
+    findings: LaxTuple[str]
 
 
 class InferenceJob(Job):
@@ -90,7 +90,7 @@ class InferenceJob(Job):
     ref: Ref = CHAMPION
     bundle: str = ""
     outputs: str = ""
-    keep: Many[str] = ()
+    keep: LaxTuple[str] = ()
     batch_rows: int = Field(BATCH_ROWS, gt=0)
     part_rows: int = Field(1_000_000, gt=0)
     threads: int = Field(0, ge=0)
@@ -116,7 +116,7 @@ class InferenceJob(Job):
             result = self.model_copy(update={"table": ParquetReader(path=path)}).run()
             return result.model_copy(update={"findings": (*self._untold(path), *result.findings)})
         predictor = self._predictor()
-        folder = PartsFolder(self.outputs or f"{self.build}/predictions/{self.name}")
+        folder = PartitionedOutput(self.outputs or f"{self.build}/predictions/{self.name}")
         report = folder.resume(self._state(predictor.plane.bundle))
         resumed = report.kept
         if report.rows:
@@ -126,7 +126,7 @@ class InferenceJob(Job):
             self._write(folder, predictor, report, tell)
         if not report.rows:
             raise DataError(f"{self.table.path}: the table is empty: it has no rows", hint="check the path")
-        folder.finish()
+        folder.mark_complete()
         for sentence in report.sentences():
             logger.warning("{}: {}", self.table.path, sentence)
         self.alerts.notify("predicted", f"{report.kept:,} rows of {self.table.path} by {self.name} {semver}")
@@ -180,12 +180,12 @@ class InferenceJob(Job):
 
     def _bundle(self) -> Path:
         if not self.bundle:
-            return self.registry.bundle(self.ref)
-        from model_name.io.storage import fetch
+            return self.registry.download_bundle(self.ref)
+        from model_name.io.storage import download_bundle
 
-        return Path(fetch(self.bundle))
+        return Path(download_bundle(self.bundle))
 
-    def _state(self, bundle: Scorer) -> dict[str, Any]:
+    def _state(self, bundle: InferenceBackend) -> dict[str, Any]:
         """All that decides what the parts hold."""
         return {
             "table": self.table.model_dump(),
@@ -198,7 +198,7 @@ class InferenceJob(Job):
             "interval": self.interval,
         }
 
-    def _write(self, folder: PartsFolder, predictor: "Predictor", report: CheckReport, tell: Report) -> None:
+    def _write(self, folder: PartitionedOutput, predictor: "Predictor", report: CheckReport, tell: ProgressCallback) -> None:
         """Write the parts that are missing, one after the other, counting them into the report."""
         total = self.table.count() or 0
         batches = self.table.batches(self.schema_, min(self.batch_rows, self.part_rows))
@@ -261,7 +261,7 @@ class Predictor:
     def _answer_types(self) -> dict[str, pa.DataType]:
         nothing = np.empty((0, len(self.plane.features.columns)), dtype=np.float32)
         try:
-            names = self.plane.run(nothing, interval=self.interval).columns
+            names = self.plane.predict_matrix(nothing, interval=self.interval).columns
         except DataError as err:
             raise ConfigError(f"job.interval: {err.message}", hint=err.hint) from err
         types = dict.fromkeys(names, pa.float64())
@@ -289,7 +289,7 @@ class Predictor:
 
     def _table(self, columns: Columns, rows: NDArray[np.int_]) -> pa.Table:
         kept = {name: columns[name] for name in self.kept} or {ROW: rows}
-        answer = self.plane.run(self.plane.features.transform(columns), interval=self.interval).columns
+        answer = self.plane.predict_matrix(self.plane.features.transform(columns), interval=self.interval).columns
         named = kept | answer
         return pa.table([to_arrow(named[field.name], field.type) for field in self.output], schema=self.output)
 
@@ -300,7 +300,7 @@ class Predictor:
         extra = tuple(name for name in names if name not in self.schema.columns and name != self.schema.target.name)
         if extra and self.schema.extra == "refuse":
             raise DataError(
-                f"{extra[0]}: is not a column of the schema {self.schema.name}{also(extra[1:])}",
+                f"{extra[0]}: is not a column of the schema {self.schema.name}{and_more(extra[1:])}",
                 hint="add it to the schema, or set `extra: drop` there",
             )
         return extra

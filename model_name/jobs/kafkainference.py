@@ -42,9 +42,9 @@ class KafkaInferenceJob(WorkerSettings, Job):
             NotFoundError: The bundle or a topic does not exist.
             DependencyError: The cluster cannot be reached, or refuses.
         """
-        from model_name.kafka.worker.startup import work
+        from model_name.kafka.worker.startup import run_worker
 
-        done = work(self)
+        done = run_worker(self)
         return KafkaInferenceResult(
             predicted=done.predicted, dead_letters=done.dead_letters, batches=done.batches, failures=done.failures
         )

@@ -6,8 +6,8 @@ import pandas as pd
 
 from model_name.core import dataframes
 from model_name.core.features.fitting import Goal, fit_features
-from model_name.core.schemas.strict_models import Many
-from model_name.io.datasets import ParquetWriter, replacing
+from model_name.core.schemas.strict_models import LaxTuple
+from model_name.io.datasets import ParquetWriter, atomic_write
 from model_name.jobs.base import SHOWN_HASH, Job, Result
 
 
@@ -29,8 +29,8 @@ class PreparationResult(Result):
     fingerprint: str
     rows: int
     kept: int
-    findings: Many[str]
-    ranges: dict[str, Many[str]] = {}
+    findings: LaxTuple[str]
+    ranges: dict[str, LaxTuple[str]] = {}
 
 
 class PreparationJob(Job):
@@ -65,7 +65,7 @@ class PreparationJob(Job):
             findings=tuple(checked.report.sentences()),
             ranges=ranges(checked.frame),
         )
-        with replacing(findings_place(path)) as file:
+        with atomic_write(findings_place(path)) as file:
             file.write(result.model_dump_json(indent=1).encode())
         return result
 

@@ -8,7 +8,7 @@ from loguru import logger
 from pydantic import Field
 
 from model_name.core.metrics import Metric
-from model_name.core.schemas.strict_models import Frozen, Many
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.core.versions import CHALLENGER, CHAMPION, LATEST, PREVIOUS, Ref
 from model_name.errors import ConfigError, NotFoundError
 from model_name.io.audit import AuditTrail
@@ -20,7 +20,7 @@ from model_name.jobs.evaluations import CONSTANT, EVALUATION, Champion, Evaluati
 GATE = "gate.json"
 
 
-class Check(Frozen):
+class Check(FrozenModel):
     """One reason for or against a version.
 
     Attributes:
@@ -38,7 +38,7 @@ class Check(Frozen):
     words: str
 
 
-class Gate(Frozen):
+class Gate(FrozenModel):
     """When a version may be promoted.
 
     Attributes:
@@ -113,7 +113,7 @@ class PromotionResult(Result):
     forced: bool
     actor: str
     reason: str
-    checks: Many[Check]
+    checks: LaxTuple[Check]
     previous: str
     entry: int
 
@@ -150,7 +150,7 @@ class PromotionJob(Job):
         version = self.registry.resolve(self.ref)
         checks = self.gate.decide(self._evaluation(version))
         passed = all(check.passed for check in checks)
-        previous = self.registry.find(CHAMPION)
+        previous = self.registry.find_version(CHAMPION)
         promoted = passed or self.force
         alias = self._promote(version, previous) if promoted else ""
         actor = self.actor or env().model_name_actor or getpass.getuser()
@@ -178,7 +178,7 @@ class PromotionJob(Job):
             previous=previous.version if previous else "",
             entry=entry.number,
         )
-        self.registry.tag(version, gate="passed" if passed else "forced" if self.force else "refused")
+        self.registry.set_tags(version, gate="passed" if passed else "forced" if self.force else "refused")
         with self.mlflow.run("promote", experiment=self.name, run_id=version.run_id):
             mlflow.log_dict(result.model_dump(mode="json"), GATE)
         self._tell(version, result)
@@ -186,7 +186,7 @@ class PromotionJob(Job):
 
     def _evaluation(self, version: Version) -> EvaluationResult:
         try:
-            path = self.registry.artifact(version, EVALUATION)
+            path = self.registry.download_artifact(version, EVALUATION)
         except NotFoundError as err:
             raise NotFoundError(
                 f"{version.title} was not evaluated", hint="run the EvaluationsJob for it first"

@@ -15,7 +15,7 @@ from model_name.core.schemas.columns import Column
 from model_name.core.versions import LATEST, Ref
 from model_name.errors import NotFoundError
 from model_name.io.configs import exists
-from model_name.io.datasets import replacing
+from model_name.io.datasets import atomic_write
 from model_name.io.registries import Version
 from model_name.jobs.base import Job, Result
 from model_name.jobs.evaluations import CONSTANT, EVALUATION, EvaluationResult, passes
@@ -93,7 +93,7 @@ class ReportJob(Job):
             )
         page = report(findings, evaluation, self._before(evaluation), search_of(findings.run), self._prepared())
         path = self.path or f"{self.build.rstrip('/')}/reports/{self.name}-{version.version}.html"
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(page.encode())
         with self.mlflow.run("report", experiment=self.name, run_id=version.run_id):
             mlflow.log_text(page, REPORT)
@@ -113,11 +113,11 @@ class ReportJob(Job):
     def _bundle(self, version: Version) -> Path:
         """The bundle that training left here, or else a copy from the registry."""
         place = Path(self.build) / "bundles" / self.name / version.version
-        return place if place.is_dir() else self.registry.bundle(version.version)
+        return place if place.is_dir() else self.registry.download_bundle(version.version)
 
     def _before(self, evaluation: EvaluationResult) -> ExplanationResult | None:
         """What the champion looks at that the version was compared with."""
-        champion = evaluation.champion and self.registry.find(evaluation.champion.version)
+        champion = evaluation.champion and self.registry.find_version(evaluation.champion.version)
         return explanation_of(self.registry, champion) if champion else None
 
     def _prepared(self) -> PreparationResult | None:

@@ -225,10 +225,10 @@ class TrainingJob(Job):
             version = self.registry.register(model, uri, run_id, tags=tags, export=self.export.recipe)
             try:
                 place = self._store(bundle, version)
-                self.registry.complete(uri, place / MANIFEST)
+                self.registry.attach_manifest(uri, place / MANIFEST)
                 return version, place
             except BaseException:
-                self.registry.withdraw(version)
+                self.registry.delete_version(version)
                 raise
 
     def _store(self, bundle: Bundle, version: Version) -> Path:

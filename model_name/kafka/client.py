@@ -17,21 +17,21 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model_name.core.schemas.strict_models import did_you_mean
 from model_name.errors import ConfigError, DependencyError, NotFoundError
 
-CONNECT_SECONDS = 10.0
-ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]/]+):([0-9]{1,5})")
-ENVIRONMENT = "MODEL_NAME_KAFKA_"
-LOGIN = f"{ENVIRONMENT}USERNAME, {ENVIRONMENT}PASSWORD and {ENVIRONMENT}SASL_MECHANISM"
-PROTOCOL = f"{ENVIRONMENT}SECURITY_PROTOCOL"
-CERTIFICATE = f"set {ENVIRONMENT}CERTIFICATE and {ENVIRONMENT}KEY to what the listener trusts"
-HINTS_BY_WORDS = {
-    "socket disconnected": f"it hung up, as on who may not come in: check {LOGIN}, and {PROTOCOL}",
-    "CERTIFICATE_VERIFY_FAILED": f"set {ENVIRONMENT}CA to a PEM file of who signs the certificates of the brokers",
-    "BAD_CERTIFICATE": CERTIFICATE,
-    "CERTIFICATE_REQUIRED": CERTIFICATE,
+BOOTSTRAP_TIMEOUT_SECONDS = 10.0
+ADDRESS_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]/]+):([0-9]{1,5})")
+ENV_PREFIX = "MODEL_NAME_KAFKA_"
+LOGIN_VARIABLES = f"{ENV_PREFIX}USERNAME, {ENV_PREFIX}PASSWORD and {ENV_PREFIX}SASL_MECHANISM"
+PROTOCOL_VARIABLE = f"{ENV_PREFIX}SECURITY_PROTOCOL"
+CERTIFICATE_HINT = f"set {ENV_PREFIX}CERTIFICATE and {ENV_PREFIX}KEY to what the listener trusts"
+HINTS_BY_TEXT = {
+    "socket disconnected": f"it hung up, as on who may not come in: check {LOGIN_VARIABLES}, and {PROTOCOL_VARIABLE}",
+    "CERTIFICATE_VERIFY_FAILED": f"set {ENV_PREFIX}CA to a PEM file of who signs the certificates of the brokers",
+    "BAD_CERTIFICATE": CERTIFICATE_HINT,
+    "CERTIFICATE_REQUIRED": CERTIFICATE_HINT,
 }
-HINTS_BY_KIND: Mapping[type[BaseException], str] = {
-    kafka_errors.SaslAuthenticationFailedError: f"check {LOGIN}",
-    kafka_errors.UnsupportedSaslMechanismError: f"set {ENVIRONMENT}SASL_MECHANISM to one that it has",
+HINTS_BY_TYPE: Mapping[type[BaseException], str] = {
+    kafka_errors.SaslAuthenticationFailedError: f"check {LOGIN_VARIABLES}",
+    kafka_errors.UnsupportedSaslMechanismError: f"set {ENV_PREFIX}SASL_MECHANISM to one that it has",
     kafka_errors.TopicAuthorizationFailedError: "have an ACL allow the user to READ the input, or to WRITE where the "
     "results and the dead letters go",
     kafka_errors.GroupAuthorizationFailedError: "have an ACL allow the user to READ the group",
@@ -45,17 +45,17 @@ HINTS_BY_KIND: Mapping[type[BaseException], str] = {
     "group.max.session.timeout.ms of the brokers",
     kafka_errors.UnsupportedVersionError: "a broker without transactions takes `delivery: at_least_once`",
 }
-CLUTTER = re.compile(r"^(\[Error -?\d+\] ?|\w+Error(: |$))+")  # of the words of the client's errors
-QUICK = {"metrics_enabled": False}  # ours are of records and batches; those of the client cost a tenth of its time
+ERROR_PREFIX = re.compile(r"^(\[Error -?\d+\] ?|\w+Error(: |$))+")  # of the words of the client's errors
+BASE_OPTIONS = {"metrics_enabled": False}  # ours are of records and batches; those of the client cost a tenth of its time
 
-HOPELESS = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError)
+NON_RETRYABLE = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError)
 """What no further attempt makes better."""
 
-Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
-class Security(BaseSettings):
+class KafkaSecuritySettings(BaseSettings):
     """What the environment says of a broker: `MODEL_NAME_KAFKA_` and a name of these; empty ones count as unset.
 
     Attributes:
@@ -70,11 +70,11 @@ class Security(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT, env_ignore_empty=True, extra="ignore", case_sensitive=False, env_file=None
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", case_sensitive=False, env_file=None
     )
 
-    security_protocol: Protocol | None = None
-    sasl_mechanism: Mechanism = "SCRAM-SHA-512"
+    security_protocol: SecurityProtocol | None = None
+    sasl_mechanism: SaslMechanism = "SCRAM-SHA-512"
     username: str | None = None
     password: SecretStr | None = None
     ca: FilePath | None = None
@@ -83,7 +83,7 @@ class Security(BaseSettings):
     key_password: SecretStr | None = None
 
     @classmethod
-    def read(cls) -> "Security":
+    def read(cls) -> "KafkaSecuritySettings":
         """The settings of the environment.
 
         Raises:
@@ -93,16 +93,16 @@ class Security(BaseSettings):
             found = cls()
         except ValidationError as err:
             first = err.errors()[0]
-            name = f"{ENVIRONMENT}{first['loc'][0]}".upper()
+            name = f"{ENV_PREFIX}{first['loc'][0]}".upper()
             raise ConfigError(f"{name}: {first['msg']}") from err
         for one, other in (("username", "password"), ("certificate", "key")):
             if (getattr(found, one) is None) != (getattr(found, other) is None):
-                names = " and ".join(f"{ENVIRONMENT}{name}".upper() for name in (one, other))
+                names = " and ".join(f"{ENV_PREFIX}{name}".upper() for name in (one, other))
                 raise ConfigError(f"{names} belong together", hint="set both, or neither")
         if found.protocol.startswith("SASL") and found.username is None:
             raise ConfigError(
-                f"{ENVIRONMENT}SECURITY_PROTOCOL is {found.protocol}, and there is no user",
-                hint=f"set {ENVIRONMENT}USERNAME and {ENVIRONMENT}PASSWORD",
+                f"{ENV_PREFIX}SECURITY_PROTOCOL is {found.protocol}, and there is no user",
+                hint=f"set {ENV_PREFIX}USERNAME and {ENV_PREFIX}PASSWORD",
             )
         if found.protocol.endswith("SSL"):
             found.check_files()
@@ -119,11 +119,11 @@ class Security(BaseSettings):
             if self.ca:
                 context.load_verify_locations(self.ca)
             if self.certificate:
-                names = f"CERTIFICATE, {ENVIRONMENT}KEY and {ENVIRONMENT}KEY_PASSWORD"
+                names = f"CERTIFICATE, {ENV_PREFIX}KEY and {ENV_PREFIX}KEY_PASSWORD"
                 # Without a password, a key that has one would be asked for on the terminal.
                 context.load_cert_chain(self.certificate, self.key, self.secret("key_password") or "")
         except OSError as err:  # of which errors of TLS are
-            raise ConfigError(f"{ENVIRONMENT}{names}: {err}", hint="PEM files that belong together are needed") from err
+            raise ConfigError(f"{ENV_PREFIX}{names}: {err}", hint="PEM files that belong together are needed") from err
 
     def secret(self, name: str) -> str | None:
         """One of the secrets in the clear."""
@@ -131,7 +131,7 @@ class Security(BaseSettings):
         return found.get_secret_value() if found else None
 
     @property
-    def protocol(self) -> Protocol:
+    def protocol(self) -> SecurityProtocol:
         """What is spoken: never a password in the clear unless it is asked for."""
         if self.security_protocol:
             return self.security_protocol
@@ -156,10 +156,10 @@ class Security(BaseSettings):
         return found
 
 
-class Connection:
+class KafkaClientFactory:
     """Makes clients of one cluster."""
 
-    def __init__(self, bootstrap_servers: str, security: Security | None = None) -> None:
+    def __init__(self, bootstrap_servers: str, security: KafkaSecuritySettings | None = None) -> None:
         """Take the addresses.
 
         Args:
@@ -171,17 +171,17 @@ class Connection:
         """
         self.servers = [part.strip() for part in bootstrap_servers.split(",")]
         for server in self.servers:
-            found = ADDRESS.fullmatch(server)
+            found = ADDRESS_PATTERN.fullmatch(server)
             if found is None or not 0 < int(found[2]) < 65536:
                 raise ConfigError(f"bootstrap_servers: {server!r} is not HOST:PORT", hint="e.g. localhost:9092")
-        self.security = security or Security.read()
+        self.security = security or KafkaSecuritySettings.read()
 
     @cached_property
     def options(self) -> dict[str, Any]:
         """The arguments that all clients share."""
         return {
             "bootstrap_servers": self.servers,
-            "bootstrap_timeout_ms": int(CONNECT_SECONDS * 1000),
+            "bootstrap_timeout_ms": int(BOOTSTRAP_TIMEOUT_SECONDS * 1000),
             "request_timeout_ms": 20_000,
             "reconnect_backoff_max_ms": 1000,  # a broker that was restarted is found again within a second
             **self.security.options(),
@@ -194,7 +194,7 @@ class Connection:
             DependencyError: The cluster cannot be reached, or refuses.
         """
         fixed = {"enable_auto_commit": False, "allow_auto_create_topics": False, "isolation_level": "read_committed"}
-        return self._made(lambda: KafkaConsumer(*topics, **self.options, **QUICK | fixed | options))
+        return self._made(lambda: KafkaConsumer(*topics, **self.options, **BASE_OPTIONS | fixed | options))
 
     def producer(self, **options: Any) -> KafkaProducer:
         """A producer whose records all replicas have.
@@ -202,7 +202,7 @@ class Connection:
         Raises:
             DependencyError: The cluster cannot be reached, or refuses.
         """
-        return self._made(lambda: KafkaProducer(**self.options, **QUICK | {"acks": "all"} | options))
+        return self._made(lambda: KafkaProducer(**self.options, **BASE_OPTIONS | {"acks": "all"} | options))
 
     def partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """How many partitions each topic has. No topic comes into being by asking.
@@ -213,7 +213,7 @@ class Connection:
         """
         admin = self._made(lambda: KafkaAdminClient(**self.options))
         try:
-            with translated(self.servers):
+            with translate_errors(self.servers):
                 known = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
         finally:
             admin.close()
@@ -229,13 +229,13 @@ class Connection:
 
     def _made(self, make: Callable[[], Any]) -> Any:
         """A client that has reached the cluster."""
-        with overheard() as causes:
+        with capture_client_errors() as causes:
             try:
                 return make()
             except (OSError, ValueError) as err:  # certificates that cannot be read, addresses that are none
                 raise ConfigError(f"the client of Kafka cannot be made: {err}") from err
             except kafka_errors.KafkaError as err:
-                raise unreachable(self.servers, reason(err, causes)) from err
+                raise cluster_error(self.servers, root_cause(err, causes)) from err
 
 
 class UnknownTopicError(NotFoundError):
@@ -245,46 +245,46 @@ class UnknownTopicError(NotFoundError):
 
 
 @contextmanager
-def translated(servers: Iterable[str]) -> Iterator[None]:
+def translate_errors(servers: Iterable[str]) -> Iterator[None]:
     """Turn errors of the client into ours.
 
     Raises:
         DependencyError: There was one.
     """
-    with overheard() as causes:
+    with capture_client_errors() as causes:
         try:
             yield
         except kafka_errors.KafkaError as err:
-            raise unreachable(servers, reason(err, causes)) from err
+            raise cluster_error(servers, root_cause(err, causes)) from err
 
 
-def unreachable(servers: Iterable[str], cause: BaseException) -> DependencyError:
+def cluster_error(servers: Iterable[str], cause: BaseException) -> DependencyError:
     """What to say of a cluster that does not do what it is asked."""
-    words = describe(cause)
-    by_words = (hint for part, hint in HINTS_BY_WORDS.items() if part in words)
-    by_kind = (hint for kind, hint in HINTS_BY_KIND.items() if isinstance(cause, kind))
+    words = format_error(cause)
+    by_words = (hint for part, hint in HINTS_BY_TEXT.items() if part in words)
+    by_kind = (hint for kind, hint in HINTS_BY_TYPE.items() if isinstance(cause, kind))
     hint = next(
-        chain(by_words, by_kind), f"check the addresses, and {PROTOCOL} where the listener asks for TLS or SASL"
+        chain(by_words, by_kind), f"check the addresses, and {PROTOCOL_VARIABLE} where the listener asks for TLS or SASL"
     )
     return DependencyError(f"Kafka at {', '.join(servers)}: {words}", hint=hint)
 
 
-def describe(cause: BaseException) -> str:
+def format_error(cause: BaseException) -> str:
     """An error of the client in a line."""
-    kind, words = type(cause).__name__.removesuffix("Error"), CLUTTER.sub("", " ".join(f"{cause}".split()))
+    kind, words = type(cause).__name__.removesuffix("Error"), ERROR_PREFIX.sub("", " ".join(f"{cause}".split()))
     return f"{kind}: {words}"[:500] if words else kind
 
 
-def reason(error: BaseException, causes: Sequence[BaseException]) -> BaseException:
+def root_cause(error: BaseException, causes: Sequence[BaseException]) -> BaseException:
     """Why there was an error: what was overheard, where it only says that time is up."""
     if not isinstance(error, kafka_errors.KafkaTimeoutError):
         return error
     told = [one for one in causes if not isinstance(one, kafka_errors.KafkaTimeoutError)]
-    return next((one for one in told if isinstance(one, HOPELESS)), told[-1] if told else error)
+    return next((one for one in told if isinstance(one, NON_RETRYABLE)), told[-1] if told else error)
 
 
 @contextmanager
-def overheard() -> Iterator[list[BaseException]]:
+def capture_client_errors() -> Iterator[list[BaseException]]:
     """The errors that the client only tells its log, while it tries again: who gives up says that time is up.
 
     Where there is nothing to hope for, to be told of it ends the attempt. It is not always told: the client may lose
@@ -298,7 +298,7 @@ def overheard() -> Iterator[list[BaseException]]:
             found = [arg for arg in given if isinstance(arg, kafka_errors.KafkaError | OSError)]
             heard.extend(found)
             if record.name == "kafka.net.manager" and record.levelno == logging.WARNING:  # between two attempts
-                for hopeless in (one for one in found if isinstance(one, HOPELESS)):
+                for hopeless in (one for one in found if isinstance(one, NON_RETRYABLE)):
                     raise hopeless
 
     listener, library = Listener(logging.WARNING), logging.getLogger("kafka")
@@ -309,7 +309,7 @@ def overheard() -> Iterator[list[BaseException]]:
         library.removeHandler(listener)
 
 
-def quieten() -> None:
+def silence_client_logs() -> None:
     """Let the client write nothing: what matters is told by us, once."""
     library = logging.getLogger("kafka")
     library.propagate = False

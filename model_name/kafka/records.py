@@ -19,7 +19,7 @@ import orjson
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
-from model_name.serving.batching.requests import Question, Request
+from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
@@ -36,23 +36,23 @@ from model_name.serving.protocols.v1 import check_names, predictions, read_insta
 
 Headers = list[tuple[str, bytes]]
 
-CONTENT_TYPE = "content-type"
-JSON = "application/json"
-STRUCTURED = "application/cloudevents+json"
-BATCH_OF_EVENTS = "application/cloudevents-batch+json"
-PREFIXES = ("ce_", "ce-")
-DEAD_LETTER = "dead-letter-"
-RESULT = ("source-topic", "source-partition", "source-offset")
+CONTENT_TYPE_HEADER = "content-type"
+JSON_CONTENT_TYPE = "application/json"
+STRUCTURED_CONTENT_TYPE = "application/cloudevents+json"
+BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
+ATTRIBUTE_PREFIXES = ("ce_", "ce-")
+DEAD_LETTER_PREFIX = "dead-letter-"
+RESULT_SOURCE_HEADERS = ("source-topic", "source-partition", "source-offset")
 """The headers of a result that say of which record it is."""
-SEMVER = "model-semver"
-OWN = frozenset({*RESULT, SEMVER, CONTENT_TYPE})
+SEMVER_HEADER = "model-semver"
+OWN_HEADERS = frozenset({*RESULT_SOURCE_HEADERS, SEMVER_HEADER, CONTENT_TYPE_HEADER})
 
 
-NUMBER = re.compile(rb"[0-9]{1,18}")
+NUMBER_PATTERN = re.compile(rb"[0-9]{1,18}")
 """Of an offset or an attempt; whoever writes more digits, writes to do harm."""
 
 
-class Record(Protocol):
+class ConsumerRecord(Protocol):
     """What a consumer hands out."""
 
     topic: str
@@ -64,7 +64,7 @@ class Record(Protocol):
     headers: Sequence[tuple[str, bytes | None]]
 
 
-class Source(NamedTuple):
+class RecordPosition(NamedTuple):
     """Where a record lies."""
 
     topic: str
@@ -77,7 +77,7 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class OutputRecord:
     """A record that is to be written."""
 
     key: bytes | None
@@ -91,12 +91,12 @@ class Message:
         return len(self.key or b"") + len(self.value or b"") + headers
 
 
-class RecordRequest(Request):
+class KafkaRequest(InferenceRequest):
     """A record whose value asks for predictions."""
 
     protocol = "kafka"
 
-    def __init__(self, record: Record, *, name: str) -> None:
+    def __init__(self, record: ConsumerRecord, *, name: str) -> None:
         """Take the record.
 
         Args:
@@ -107,16 +107,16 @@ class RecordRequest(Request):
         self.record = record
         self.name = name
         self.attributes: dict[str, Any] = {}
-        self.prefix = PREFIXES[0]
+        self.prefix = ATTRIBUTE_PREFIXES[0]
         self.is_structured = False
 
     @property
-    def source(self) -> Source:
+    def source(self) -> RecordPosition:
         """Where the record lies."""
-        return Source(self.record.topic, self.record.partition, self.record.offset)
+        return RecordPosition(self.record.topic, self.record.partition, self.record.offset)
 
-    def read(self, plane: DataPlane, limits: Limits) -> Question:
-        """As of `Request`."""
+    def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
+        """As of `InferenceRequest`."""
         body = self.record.value
         if body is None:
             raise DataError("the record is a tombstone: it has no value")
@@ -126,7 +126,7 @@ class RecordRequest(Request):
         self._read_headers()
         row = None if self.attributes or self.is_structured else plane.usual.read_row(body)
         if row is not None and not strict_json.may_have_twice(body, len(row)):
-            return Question(rows=[row])
+            return DecodedRequest(rows=[row])
         document = event = strict_json.parse(body)
         if self.is_structured:
             self.attributes, document = read_structured(event)
@@ -148,25 +148,25 @@ class RecordRequest(Request):
         if not rows:  # to be said before others' rows are beside them
             raise DataError("the record holds no row")
         limits.check_rows(len(rows))
-        check_twice(body, sum(map(len, rows)) + (len(event) if event is not document else 0))
-        return Question(rows=rows)
+        check_duplicate_keys(body, sum(map(len, rows)) + (len(event) if event is not document else 0))
+        return DecodedRequest(rows=rows)
 
-    def write(self, outputs: Outputs, manifest: Manifest) -> Message:
-        """As of `Request`."""
+    def encode(self, outputs: Outputs, manifest: Manifest) -> OutputRecord:
+        """As of `InferenceRequest`."""
         record, data = self.record, predictions(outputs)
         headers = self._kept_headers() if record.headers else []
-        headers += coordinates(self.source, RESULT)
+        headers += source_headers(self.source, RESULT_SOURCE_HEADERS)
         if not self.attributes:  # the usual record is no event: all but its name is the same for all
-            headers += _constants(self.name, manifest.semver)
-            headers.append((f"{PREFIXES[0]}id", self.id.encode()))
-            return Message(record.key, orjson.dumps(data), headers)
-        headers.append((SEMVER, manifest.semver.encode()))
+            headers += _constant_headers(self.name, manifest.semver)
+            headers.append((f"{ATTRIBUTE_PREFIXES[0]}id", self.id.encode()))
+            return OutputRecord(record.key, orjson.dumps(data), headers)
+        headers.append((SEMVER_HEADER, manifest.semver.encode()))
         attributes = reply_to(self.attributes, self.name, manifest)
         if self.is_structured:
-            event = attributes | {"datacontenttype": JSON, "data": data}
-            return Message(record.key, orjson.dumps(event), [*headers, (CONTENT_TYPE, STRUCTURED.encode())])
+            event = attributes | {"datacontenttype": JSON_CONTENT_TYPE, "data": data}
+            return OutputRecord(record.key, orjson.dumps(event), [*headers, (CONTENT_TYPE_HEADER, STRUCTURED_CONTENT_TYPE.encode())])
         headers += [(self.prefix + name, spelled(value).encode()) for name, value in attributes.items()]
-        return Message(record.key, orjson.dumps(data), [*headers, (CONTENT_TYPE, JSON.encode())])
+        return OutputRecord(record.key, orjson.dumps(data), [*headers, (CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE.encode())])
 
     def _read_headers(self) -> None:
         """The kind of the value, and the attributes where they are headers.
@@ -176,29 +176,29 @@ class RecordRequest(Request):
         """
         kind = ""
         for name, value in self.record.headers:
-            if name.lower() == CONTENT_TYPE:
-                kind = _text(name, value).partition(";")[0].strip().lower()
-            elif name.startswith(PREFIXES):
+            if name.lower() == CONTENT_TYPE_HEADER:
+                kind = _decode_header(name, value).partition(";")[0].strip().lower()
+            elif name.startswith(ATTRIBUTE_PREFIXES):
                 self.prefix = name[:3]
-                self.attributes[name[3:]] = _text(name, value)
-        self.is_structured = kind == STRUCTURED
+                self.attributes[name[3:]] = _decode_header(name, value)
+        self.is_structured = kind == STRUCTURED_CONTENT_TYPE
         if self.is_structured:
             self.attributes = {}
-        elif kind == BATCH_OF_EVENTS:
-            raise DataError(f"{CONTENT_TYPE}: a batch of events is not read; send each in a record of its own")
-        elif kind and kind not in ("text/json", JSON) and not kind.endswith("+json"):
-            raise DataError(f"{CONTENT_TYPE}: {kind[:100]} is not JSON")
+        elif kind == BATCH_CONTENT_TYPE:
+            raise DataError(f"{CONTENT_TYPE_HEADER}: a batch of events is not read; send each in a record of its own")
+        elif kind and kind not in ("text/json", JSON_CONTENT_TYPE) and not kind.endswith("+json"):
+            raise DataError(f"{CONTENT_TYPE_HEADER}: {kind[:100]} is not JSON")
 
     def _kept_headers(self) -> Headers:
         """The headers of the record that are neither attributes of its event nor what a result has of its own."""
         return [
             (name, value or b"")
             for name, value in self.record.headers
-            if not name.startswith((*PREFIXES, DEAD_LETTER)) and name.lower() not in OWN
+            if not name.startswith((*ATTRIBUTE_PREFIXES, DEAD_LETTER_PREFIX)) and name.lower() not in OWN_HEADERS
         ]
 
 
-def check_twice(body: bytes, keys: int) -> None:
+def check_duplicate_keys(body: bytes, keys: int) -> None:
     """Refuse a value in which a name comes twice.
 
     Args:
@@ -208,19 +208,19 @@ def check_twice(body: bytes, keys: int) -> None:
     Raises:
         DataError: There is one.
     """
-    if (found := strict_json.with_twice(body, keys)) is not None and (name := _first_twice(found)):
+    if (found := strict_json.with_twice(body, keys)) is not None and (name := _first_duplicate(found)):
         raise DataError(f"{name}: comes twice")
 
 
-def _first_twice(found: Any) -> str:
+def _first_duplicate(found: Any) -> str:
     if isinstance(found, strict_json.Twice):
         return str(found)
     inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
-    return next(filter(None, map(_first_twice, inner)), "")
+    return next(filter(None, map(_first_duplicate, inner)), "")
 
 
 @cache
-def _constants(name: str, semver: str) -> Headers:
+def _constant_headers(name: str, semver: str) -> Headers:
     """The headers that all results of one version share."""
     attributes = {
         "specversion": "1.0",
@@ -228,36 +228,36 @@ def _constants(name: str, semver: str) -> Headers:
         "type": REPLY_TYPE,
     }
     return [
-        (SEMVER, semver.encode()),
-        (CONTENT_TYPE, JSON.encode()),
-        *((PREFIXES[0] + key, value.encode()) for key, value in attributes.items()),
+        (SEMVER_HEADER, semver.encode()),
+        (CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE.encode()),
+        *((ATTRIBUTE_PREFIXES[0] + key, value.encode()) for key, value in attributes.items()),
     ]
 
 
-def coordinates(source: Source, names: Sequence[str]) -> Headers:
+def source_headers(source: RecordPosition, names: Sequence[str]) -> Headers:
     """Headers of these names that say where a record lies."""
     topic, partition, offset = source
     return [(names[0], topic.encode()), (names[1], b"%d" % partition), (names[2], b"%d" % offset)]
 
 
-def source_of(headers: Sequence[tuple[str, bytes | None]], names: Sequence[str]) -> Source | None:
-    """What `coordinates` wrote; None where it is not there."""
+def parse_source(headers: Sequence[tuple[str, bytes | None]], names: Sequence[str]) -> RecordPosition | None:
+    """What `source_headers` wrote; None where it is not there."""
     found = dict(headers)
     topic, *numbers = (found.get(name) for name in names)
-    partition, offset = map(number_of, numbers)
+    partition, offset = map(parse_number, numbers)
     try:
         named = (topic or b"").decode()
     except UnicodeDecodeError:
         return None
-    return Source(named, partition, offset) if named and partition is not None and offset is not None else None
+    return RecordPosition(named, partition, offset) if named and partition is not None and offset is not None else None
 
 
-def number_of(value: bytes | None) -> int | None:
+def parse_number(value: bytes | None) -> int | None:
     """The number that a header holds; None where it holds none, or one that is none of ours."""
-    return int(value) if value and NUMBER.fullmatch(value) else None
+    return int(value) if value and NUMBER_PATTERN.fullmatch(value) else None
 
 
-def _text(name: str, value: bytes | None) -> str:
+def _decode_header(name: str, value: bytes | None) -> str:
     try:
         return (value or b"").decode()
     except UnicodeDecodeError as err:

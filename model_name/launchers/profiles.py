@@ -5,11 +5,11 @@ from math import floor
 
 from pydantic import Field
 
-from model_name.core.schemas.strict_models import Frozen, Many
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.errors import ConfigError
-from model_name.io.configs import read_document
+from model_name.io.configs import load_document
 
-NAME = re.compile(r"^(?:(?P<nodes>[1-9]\d*)x)?(?P<gpus>[1-9]\d*)?gpu$")
+PROFILE_NAME = re.compile(r"^(?:(?P<nodes>[1-9]\d*)x)?(?P<gpus>[1-9]\d*)?gpu$")
 LOCAL = "local"
 """This machine: what fails here is looked at, not tried again."""
 
@@ -22,7 +22,7 @@ SECRET_KEYS = (
 )
 
 
-class Toleration(Frozen):
+class Toleration(FrozenModel):
     """A taint that a step puts up with."""
 
     key: str
@@ -31,7 +31,7 @@ class Toleration(Frozen):
     effect: str = "NoSchedule"
 
 
-class Profile(Frozen):
+class Profile(FrozenModel):
     """What the steps of a pipeline run on.
 
     Attributes:
@@ -58,14 +58,14 @@ class Profile(Frozen):
     trials_per_gpu: int = Field(1, gt=0)
     gpu_type: str = "nvidia.com/gpu"
     gpu_node_selector: dict[str, str] = {"nvidia.com/gpu.present": "true"}
-    gpu_tolerations: Many[Toleration] = (Toleration(key="nvidia.com/gpu"),)
+    gpu_tolerations: LaxTuple[Toleration] = (Toleration(key="nvidia.com/gpu"),)
     shared_memory: str = "8Gi"
     secret: str = "model-name"  # noqa: S105  the name of a secret, not a secret
-    secret_keys: Many[str] = SECRET_KEYS
+    secret_keys: LaxTuple[str] = SECRET_KEYS
     retries: int = Field(2, ge=0)
 
     @property
-    def shares(self) -> dict[str, float]:
+    def ray_trial_resources(self) -> dict[str, float]:
         """What each trial of a search by Ray gets, so that all that fit on the GPUs of a machine run at once."""
         if not self.gpus:
             return {}
@@ -75,19 +75,19 @@ class Profile(Frozen):
         return {"gpus_per_trial": floor(1e4 / self.trials_per_gpu) / 1e4, "cpus_per_trial": floor(each * 1e4) / 1e4}
 
 
-def find_profile(name: str) -> Profile:
+def resolve_profile(name: str) -> Profile:
     """The profile of a name (`cpu`, `gpu`, `1xgpu`, `4x2gpu`: nodes x GPUs each) or of a YAML file.
 
     Raises:
         ConfigError: It is neither.
     """
     if name.endswith((".yaml", ".yml")):
-        return read_document(name, Profile)
+        return load_document(name, Profile)
     if name == "cpu":
         return Profile()
     if name == LOCAL:
         return Profile(retries=0)
-    found = NAME.match(name)
+    found = PROFILE_NAME.match(name)
     if found is None:
         raise ConfigError(
             f"--profile {name}: is not a profile", hint="say cpu, 1xgpu, 4x2gpu (nodes x GPUs each) or name a YAML file"

@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from model_name.core.schemas.strict_models import Many
+from model_name.core.schemas.strict_models import LaxTuple
 from model_name.errors import NotFoundError
 from model_name.io.registries import Registry, Version
 from model_name.jobs.evaluations import EVALUATION, EvaluationResult
@@ -99,13 +99,13 @@ class Curves(Record):
         confusion: Counts; rows are actual, columns predicted classes, in the schema's order.
     """
 
-    predicted: Many[Point] = ()
-    residuals: Many[Band] = ()
-    coverage: Many[Coverage] = ()
-    roc: Many[Point] = ()
-    precision_recall: Many[Point] = ()
-    calibration: Many[CalibrationBin] = ()
-    confusion: Many[Many[int]] = ()
+    predicted: LaxTuple[Point] = ()
+    residuals: LaxTuple[Band] = ()
+    coverage: LaxTuple[Coverage] = ()
+    roc: LaxTuple[Point] = ()
+    precision_recall: LaxTuple[Point] = ()
+    calibration: LaxTuple[CalibrationBin] = ()
+    confusion: LaxTuple[LaxTuple[int]] = ()
 
 
 class Threshold(Record):
@@ -159,13 +159,13 @@ class Detail(Record):
 
     intervals: dict[str, Interval] = {}
     resampled: str = ""
-    differences: Many[Difference] = ()
+    differences: LaxTuple[Difference] = ()
     curves: Curves = Curves()
     calibration_error: float | None = None
     calibration_error_before: float | None = None
-    learning: Many[LearningPoint] = ()
+    learning: LaxTuple[LearningPoint] = ()
     learning_skipped: str = ""
-    worst_slices: Many[FoundSlice] = ()
+    worst_slices: LaxTuple[FoundSlice] = ()
     threshold: Threshold | None = None
 
     @field_validator("intervals", mode="before")
@@ -184,7 +184,7 @@ class Best(Record):
 
     params: dict[str, Any]
     score: float
-    fold_scores: Many[float]
+    fold_scores: LaxTuple[float]
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def read_findings(registry: Registry, version: Version, bundle: Path | None = No
     Raises:
         NotFoundError: The bundle is gone.
     """
-    folder = bundle or registry.bundle(version.version)
+    folder = bundle or registry.download_bundle(version.version)
     evaluation = find(registry, version, EVALUATION, Path.read_text)
     return Findings(
         version=version,
@@ -272,14 +272,14 @@ def read_findings(registry: Registry, version: Version, bundle: Path | None = No
         contributions=find(registry, version, CONTRIBUTIONS, pd.read_parquet),
         values=find(registry, version, VALUES, pd.read_parquet),
         gate=find(registry, version, GATE, lambda file: PromotionResult.model_validate_json(file.read_text("utf-8"))),
-        tags=registry.tags(version),
+        tags=registry.get_tags(version),
     )
 
 
 def find(registry: Registry, version: Version, path: str, read: Callable[[Path], T]) -> T | None:
     """What a file in the run of a version holds, or None where there is no such file."""
     try:
-        return read(registry.artifact(version, path))
+        return read(registry.download_artifact(version, path))
     except NotFoundError:
         return None
 

@@ -6,13 +6,13 @@ from typing import Any, Literal
 from model_name.core.decisions.decision import Decision
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import FrozenModel
 
 RULES = ("kind", "nullable", "min", "max", "out_of_bounds", "unseen")
 SHOWN_VALUES = 20
 
 
-class Change(Frozen):
+class Change(FrozenModel):
     """A change of the contract.
 
     Attributes:

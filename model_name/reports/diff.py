@@ -6,8 +6,8 @@ from typing import Literal
 
 from model_name.core.formatting import between, number, percent, size
 from model_name.core.metrics import Metric
-from model_name.core.schemas.strict_models import Frozen, Many
-from model_name.io.datasets import replacing
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
+from model_name.io.datasets import atomic_write
 from model_name.jobs.explanations import ExplanationResult
 from model_name.jobs.promotion import PromotionResult
 from model_name.reports.artifacts import Findings
@@ -22,7 +22,7 @@ Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 SHOWN_FEATURES = 20
 
 
-class ParameterChange(Frozen):
+class ParameterChange(FrozenModel):
     """A hyperparameter that differs; None where one of the two has none of that name."""
 
     name: str
@@ -30,7 +30,7 @@ class ParameterChange(Frozen):
     b: str | None
 
 
-class MetricChange(Frozen):
+class MetricChange(FrozenModel):
     """A metric of both.
 
     Attributes:
@@ -52,7 +52,7 @@ class MetricChange(Frozen):
     words: str
 
 
-class ImportanceChange(Frozen):
+class ImportanceChange(FrozenModel):
     """What a feature was to the one and is to the other: its share in all contributions, and its rank from 1."""
 
     feature: str
@@ -70,24 +70,24 @@ class ImportanceChange(Frozen):
         return "same rank" if not moved else f"{'up' if moved > 0 else 'down'} {abs(moved)}"
 
 
-class Side(Frozen):
+class Side(FrozenModel):
     """One of the two."""
 
     version: str
     semver: str
-    aliases: Many[str]
+    aliases: LaxTuple[str]
     kind: str
     created: str
     run_id: str
     table: str
     held_out: str
     rows: int | None
-    features: Many[str]
+    features: LaxTuple[str]
     bundle_bytes: int
     gate: str
 
 
-class Comparison(Frozen):
+class Comparison(FrozenModel):
     """What differs between two versions.
 
     Attributes:
@@ -110,15 +110,15 @@ class Comparison(Frozen):
     a: Side
     b: Side
     sentence: str
-    contract: Many[Change]
-    parameters: Many[ParameterChange]
-    features_added: Many[str]
-    features_removed: Many[str]
+    contract: LaxTuple[Change]
+    parameters: LaxTuple[ParameterChange]
+    features_added: LaxTuple[str]
+    features_removed: LaxTuple[str]
     same_rows: bool
     measured: str
-    metrics: Many[MetricChange]
-    importances: Many[ImportanceChange]
-    missing: Many[str]
+    metrics: LaxTuple[MetricChange]
+    importances: LaxTuple[ImportanceChange]
+    missing: LaxTuple[str]
 
 
 def compare(a: Findings, b: Findings) -> Comparison:
@@ -363,7 +363,7 @@ def write_page(a: Findings, b: Findings, found: Comparison, path: str) -> None:
         StorageError: It cannot be written.
     """
     page = render("diff.html", found=found, tables=tables(found), pictures=list(comparison_pictures(a, b, found)))
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(page.encode())
 
 

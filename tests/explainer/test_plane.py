@@ -13,7 +13,7 @@ from model_name.core.models.model import softmax
 from model_name.errors import DataError, NotFoundError
 from model_name.explainer.plane import ExplainerPlane, Fitted, explain, load
 from model_name.serving.bundle import MANIFEST, write_manifest
-from model_name.serving.dataplane import by_column
+from model_name.serving.dataplane import rows_to_columns
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.v1 import V1Request
 
@@ -34,12 +34,12 @@ def plane(fitted, make_manifest, tmp_path):
 
 
 def ask(plane, rows, **question):
-    return plane.explain(by_column(rows, plane.inputs), **question)
+    return plane.explain(rows_to_columns(rows, plane.inputs), **question)
 
 
 def frame_of(model, rows):
     schema = model.schema_
-    return dataframes.from_columns(schema.check_request(by_column(rows, list(schema.inputs))), schema)
+    return dataframes.from_columns(schema.check_request(rows_to_columns(rows, list(schema.inputs))), schema)
 
 
 def scores_of(model, frame, scale):
@@ -108,7 +108,7 @@ def test_requests_of_one_batch_are_answered_each_by_itself(plane, rows):
     body = json.dumps({"instances": rows[:2]}).encode()
     requests = [V1Request(text, "x") for text in (body, b'{"instances": [{"size": 1}]}', b"{", body)]
     # When they come together
-    first, second, third, fourth = explain(served, requests, Limits()).replies
+    first, second, third, fourth = explain(served, requests, Limits()).responses
     # Then it alone is refused, and equal ones are answered alike
     assert isinstance(second, DataError)
     assert isinstance(third, DataError)

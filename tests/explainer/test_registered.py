@@ -20,7 +20,7 @@ def test_a_registered_version_is_explained_by_one_command(workplace, tmp_path):
     with load_job([confs / "training.yaml"]) as job:
         version = job.run()
         # Then the folder that the registry keeps of it says which version it is
-        folder = job.registry.folder("latest", tmp_path / "model")
+        folder = job.registry.download_model("latest", tmp_path / "model")
         assert json.loads((folder / MANIFEST).read_text())["semver"] == version.semver == "1.0.0"
     # When its explainer is started from elsewhere
     http_port, _ = free_ports(2)

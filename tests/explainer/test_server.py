@@ -13,7 +13,7 @@ import pytest
 
 from model_name.core import dataframes
 from model_name.explainer.__main__ import main
-from model_name.serving.batching.batcher import LARGE
+from model_name.serving.batching.batcher import LARGE_BODY_BYTES
 
 PATH = "/v1/models/things:explain"
 KINDS = [
@@ -50,7 +50,7 @@ def test_equal_requests_are_answered_alike_however_busy_it_is(explainer_of, rows
     # Given what it answers alone
     alone = [explain(explainer_of(kind), [row]).content for row in rows]
     # When clients ask all at once, small requests and one that goes the other lane
-    large = {"instances": rows, "parameters": {"padding": "x" * LARGE}}
+    large = {"instances": rows, "parameters": {"padding": "x" * LARGE_BODY_BYTES}}
     with ThreadPoolExecutor(8) as pool:
         other = pool.submit(explainer_of(kind).client.post, PATH, json=large)
         together = list(pool.map(lambda row: explain(explainer_of(kind), [row]).content, rows * 3))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.errors import AuditError, StorageError
-from model_name.io.audit import FIRST, AuditTrail
+from model_name.io.audit import GENESIS_HASH, AuditTrail
 
 JSON = st.recursive(
     st.none()
@@ -48,7 +48,7 @@ def test_entries_are_numbered_and_chained(location):
     appended = [add(trail, 1), add(AuditTrail(location), 2, note="ü"), add(trail, 3)]
     # then each holds the hash of the one before
     assert [entry.number for entry in appended] == [1, 2, 3]
-    assert [entry.previous for entry in appended] == [FIRST, appended[0].hash, appended[1].hash]
+    assert [entry.previous for entry in appended] == [GENESIS_HASH, appended[0].hash, appended[1].hash]
     assert trail.entries() == appended
     assert trail.verify() == 3
     assert all(entry.time.endswith("+00:00") for entry in appended)

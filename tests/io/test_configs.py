@@ -146,11 +146,11 @@ def test_the_project_file_beside_a_file_comes_first(workplace, root):
     ):
         with fsspec.open(f"{root}{name}", "wt") as file:
             file.write(text)
-    assert configs.with_shared([f"{root}train.yaml"]) == [f"{root}project.yaml", f"{root}train.yaml"]
+    assert configs.with_shared_files([f"{root}train.yaml"]) == [f"{root}project.yaml", f"{root}train.yaml"]
     assert configs.load([f"{root}train.yaml"], environment={}) == {"job": {"a": 1, "b": 2}}
     # once, however many files lie beside it, and whether it is named or not
     assert configs.load([f"{root}more.yaml", f"{root}train.yaml"], environment={}) == {"job": {"a": 3, "b": 2}}
-    assert configs.with_shared([f"{root}project.yaml", f"{root}train.yaml"]) == [
+    assert configs.with_shared_files([f"{root}project.yaml", f"{root}train.yaml"]) == [
         f"{root}project.yaml",
         f"{root}train.yaml",
     ]
@@ -159,18 +159,18 @@ def test_the_project_file_beside_a_file_comes_first(workplace, root):
 @pytest.mark.parametrize("pair", ["job.seed", "=1", " =1", "a=[", "a=${"])
 def test_a_pair_that_is_none_is_refused(pair):
     with pytest.raises(ConfigError) as caught:
-        configs.parse_pair(pair)
+        configs.parse_override(pair)
     assert caught.value.message.startswith(f"--set {pair}")
 
 
 def test_a_pair_may_hold_equal_signs_and_nothing():
-    assert configs.parse_pair("a.b=x=y") == {"a": {"b": "x=y"}}
-    assert configs.parse_pair("a=") == {"a": None}
+    assert configs.parse_override("a.b=x=y") == {"a": {"b": "x=y"}}
+    assert configs.parse_override("a=") == {"a": None}
 
 
 def test_a_variable_that_is_not_yaml_is_named():
     with pytest.raises(ConfigError, match=r"^MODEL_NAME__JOB__SEED: the value is not YAML"):
-        configs.environment_pairs({"MODEL_NAME__JOB__SEED": "[1"})
+        configs.environment_overrides({"MODEL_NAME__JOB__SEED": "[1"})
 
 
 def test_nothing_and_what_does_not_fit_do_not_merge():
@@ -223,15 +223,15 @@ def test_an_error_names_the_last_file_that_says_it(workplace):
         TableSchema.model_validate(raw)
     # then it is the later one that is named, and the earlier where only that says it
     assert configs.explain(wrong.value, raw, ["one.yaml", "two.yaml"]).message.startswith("two.yaml: columns.x.kind: ")
-    assert configs.file_of(["target", "task"], ["one.yaml", "two.yaml"]) == "one.yaml"
-    assert configs.file_of(["nowhere"], ["one.yaml", "two.yaml"]) == "one.yaml, two.yaml"
+    assert configs.find_origin(["target", "task"], ["one.yaml", "two.yaml"]) == "one.yaml"
+    assert configs.find_origin(["nowhere"], ["one.yaml", "two.yaml"]) == "one.yaml, two.yaml"
 
 
 def test_names_with_dots_and_interpolations_do_not_hide_their_file(workplace):
     write(workplace, one="a: {b.c: {'d[': 1}}\nv: ${nowhere}\nn: null\nl: [{k: 1}]", two="z: 1")
     files = ["one.yaml", "two.yaml"]
     for path in (["a", "b.c", "d["], ["v"], ["n"], ["l", "0", "k"], ["l", "9"]):
-        assert configs.file_of(path, files) == "one.yaml"
+        assert configs.find_origin(path, files) == "one.yaml"
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_whatever_text_comes_is_read_or_refused(text):
 
 @given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=4), LEAVES)
 def test_a_pair_is_a_value_at_the_end_of_its_path(path, value):
-    config = configs.to_object(configs.parse_pair(f"{'.'.join(path)}={yaml.safe_dump(value)}"))
+    config = configs.to_object(configs.parse_override(f"{'.'.join(path)}={yaml.safe_dump(value)}"))
     for key in path:
         config = config[key]
     assert config == value

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from model_name.core import dataframes
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, DataError, NotFoundError, PreemptedError, StorageError
-from model_name.io.datasets import CsvReader, ParquetReader, ParquetWriter, reader_for, replacing, storage_error
+from model_name.io.datasets import CsvReader, ParquetReader, ParquetWriter, reader_for, atomic_write, storage_error
 
 ROWS = 25
 
@@ -216,7 +216,7 @@ def test_what_fails_half_way_leaves_the_old_file_and_its_own_name(root, error, e
     filesystem.pipe_file(place, b"old")
 
     def overwrite():
-        with replacing(f"{root}t.bin") as file:
+        with atomic_write(f"{root}t.bin") as file:
             file.write(b"half")
             raise error
 

@@ -15,7 +15,7 @@ from model_name.core import dataframes
 from model_name.core.models import AutoModel, BoostedTrees, ConstantModel
 from model_name.core.versions import SEMVER
 from model_name.errors import DataError, NotFoundError
-from model_name.io.registries import Registry, load_model, names
+from model_name.io.registries import Registry, load_model, list_model_names
 from model_name.io.services import MlflowService
 from model_name.utils.signers import InferSigner, SchemaSigner
 
@@ -81,7 +81,7 @@ def register(service, model, name=NAME, **tags):
 def test_a_version_is_found_by_what_it_is_called(registry, ref, version):
     found = registry.resolve(ref)
     assert found.version == version
-    assert registry.find(ref) == found
+    assert registry.find_version(ref) == found
     assert found.title == f"things 1.0.{int(version) - 1} (version {version})"
     assert found.kind == "BoostedTrees"
 
@@ -91,14 +91,14 @@ def test_a_version_that_does_not_exist_is_told_with_those_that_do(registry, ref)
     with pytest.raises(NotFoundError, match=f"things: no version is called '{ref}'") as caught:
         registry.resolve(ref)
     assert caught.value.hint == "try one of challenger, champion, 1.0.2, or a number"
-    assert registry.find(ref) is None
+    assert registry.find_version(ref) is None
 
 
 def test_an_empty_registry_says_so(registry):
     with pytest.raises(NotFoundError, match="nothing: the registry holds no version of it"):
         Registry("nothing").resolve("latest")
     assert Registry("nothing").versions() == []
-    assert names() == ["things"]
+    assert list_model_names() == ["things"]
 
 
 def test_versions_are_listed_with_their_aliases_the_newest_first(registry):
@@ -116,18 +116,18 @@ def test_a_loaded_model_answers_like_the_one_that_was_saved(registry, make_schem
 
 
 def test_the_files_of_a_run_are_fetched(registry, workplace):
-    folder = registry.bundle("champion", workplace / "here")
+    folder = registry.download_bundle("champion", workplace / "here")
     assert (folder / "words.txt").read_text() == "words"
     assert folder.is_relative_to(workplace / "here")
-    assert (registry.bundle("latest") / "words.txt").read_text() == "words"
+    assert (registry.download_bundle("latest") / "words.txt").read_text() == "words"
     with pytest.raises(NotFoundError, match=r"things 1.0.1 \(version 2\) has no nope.json"):
-        registry.artifact(registry.resolve("2"), "nope.json")
+        registry.download_artifact(registry.resolve("2"), "nope.json")
 
 
 def test_notes_are_kept_with_a_version(registry):
     version = registry.resolve("1")
-    registry.tag(version, gate="passed", who="me")
-    tags = registry.tags(version)
+    registry.set_tags(version, gate="passed", who="me")
+    tags = registry.get_tags(version)
     assert (tags["gate"], tags["who"], tags["semver"], tags["kind"]) == ("passed", "me", "1.0.0", "BoostedTrees")
     assert tags["contract"] == version.recipe.contract
 
@@ -214,7 +214,7 @@ def test_the_module_of_a_plugin_travels_with_a_blend_of_it(mlflow_service, workp
     members = [{"KIND": "Plugin"}, {"KIND": "ConstantModel"}]
     model = fit(make_schema, make_table, "regression", kind=AutoModel, members=members, weights=[0.5, 0.5])
     register(mlflow_service, model)
-    folder = Registry(NAME).folder("latest", workplace / "fetched")
+    folder = Registry(NAME).download_model("latest", workplace / "fetched")
     assert {path.name for path in (folder / "code").iterdir()} >= {"model_name", Path(__file__).name}
 
 
@@ -224,9 +224,9 @@ def test_a_model_s_folder_holds_what_completes_it(mlflow_service, workplace, mak
     version = Registry(NAME).register(model, uri, run_id, {})
     # when its manifest is laid beside it
     (workplace / "bundle.json").write_text("words")
-    Registry(NAME).complete(uri, workplace / "bundle.json")
+    Registry(NAME).attach_manifest(uri, workplace / "bundle.json")
     # then the folder has it, and is a model still, of that run
-    folder = Registry(NAME).folder(version.semver, workplace / "fetched")
+    folder = Registry(NAME).download_model(version.semver, workplace / "fetched")
     assert (folder / "bundle.json").read_text() == "words"
     loaded, made_by = load_model(str(folder), "it")
     assert (loaded.KIND, made_by) == ("ConstantModel", run_id)
@@ -260,10 +260,10 @@ def test_what_changed_decides_the_next_version(mlflow_service, make_schema, make
     for number, (how, semver) in enumerate(steps, start=1):
         version = register(mlflow_service, fit(make_schema, make_table, "regression", **how), table="t.parquet")
         assert (version.semver, version.version) == (semver, str(number))
-    assert Registry(NAME).tags(version)["table"] == "t.parquet"
+    assert Registry(NAME).get_tags(version)["table"] == "t.parquet"
     # and one that is withdrawn leaves its place to the next
-    Registry(NAME).withdraw(version)
-    assert Registry(NAME).find("2.0.1") is None
+    Registry(NAME).delete_version(version)
+    assert Registry(NAME).find_version("2.0.1") is None
     assert register(mlflow_service, fit(make_schema, make_table, "regression", **steps[-1][0])).semver == "2.0.1"
     # and an alias moves
     registry = Registry(NAME)
@@ -307,9 +307,9 @@ def test_a_version_whose_files_are_gone_is_told(mlflow_service, workplace, make_
     with pytest.raises(NotFoundError, match=r"things 1.0.0 \(version 1\) cannot be loaded from models:/things/1"):
         Registry(NAME).load("1")
     with pytest.raises(NotFoundError, match="has no bundle"):
-        Registry(NAME).bundle("1")
+        Registry(NAME).download_bundle("1")
     with pytest.raises(NotFoundError, match="has no model"):
-        Registry(NAME).folder("1")
+        Registry(NAME).download_model("1")
 
 
 @pytest.mark.parametrize(("ref", "answer"), [("1.2.3", True), ("12", False), ("champion", False), ("1.2.3\n", False)])

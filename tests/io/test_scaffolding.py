@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from model_name.core.profiling.infer_schema import Inferred, infer
 from model_name.core.schemas import TableSchema, Target
 from model_name.core.schemas.columns import Column
-from model_name.core.schemas.lags import History
+from model_name.core.schemas.lags import LagSpec
 from model_name.errors import ConfigError, StorageError
-from model_name.io.configs import read_document
+from model_name.io.configs import load_document
 from model_name.io.datasets import reader_for
 from model_name.io.scaffolding import project_name, write_project
 from model_name.settings import load_job
@@ -106,7 +106,7 @@ def test_what_was_found_stands_on_top_and_beside_the_columns(tmp_path):
 
 
 def test_a_column_that_fits_no_line_has_one_for_each_of_its_keys(tmp_path):
-    history = History(of="number of things sold", by=("shop in the city",), lag="168h", repeats=4)
+    history = LagSpec(of="number of things sold", by=("shop in the city",), lag="168h", repeats=4)
     told = Column(kind="numeric", nullable=True, min=0, max=1e6, history=history)
     schema = TableSchema(
         name="things",
@@ -124,7 +124,7 @@ def test_a_column_that_fits_no_line_has_one_for_each_of_its_keys(tmp_path):
         "    history: {of: number of things sold, by: [shop in the city], lag: 168h, repeats: 4}",
     ]
     assert "\n".join(lines) in files[0].read_text()
-    assert read_document(str(files[0]), TableSchema) == schema
+    assert load_document(str(files[0]), TableSchema) == schema
     assert "# told: made of earlier rows" in files[-1].read_text()
 
 
@@ -151,7 +151,7 @@ def test_a_text_that_yaml_could_misread_is_kept(tmp_path, text):
         description=text,
     )
     files = write_project(tmp_path / "c", Inferred(schema, (text,), {text: text}), f"{text}.csv".replace("\n", ""))
-    assert read_document(str(files[0]), TableSchema) == schema
+    assert load_document(str(files[0]), TableSchema) == schema
     assert yaml.safe_load(files[1].read_text())["job"]["name"] == "things"
 
 
@@ -175,13 +175,13 @@ def test_any_schema_is_read_back_as_it_was(tmp_path_factory, names, values, find
     )
     folder = tmp_path_factory.mktemp("c")
     files = write_project(folder, Inferred(schema, (finding,), dict.fromkeys(names, finding)), "t.parquet")
-    assert read_document(str(files[0]), TableSchema) == schema
+    assert load_document(str(files[0]), TableSchema) == schema
 
 
 def test_categories_that_no_config_can_hold_are_left_to_the_training(tmp_path):
     found = example(c=Column(kind="category", values=("???", "a")))
     files = write_project(tmp_path / "c", found, "t.parquet")
-    assert read_document(str(files[0]), TableSchema).columns["c"] == Column(kind="category")
+    assert load_document(str(files[0]), TableSchema).columns["c"] == Column(kind="category")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_overwriting_replaces_its_own_files_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     files = write_project(tmp_path, example(), "t.parquet", overwrite=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert read_document(str(files[0]), TableSchema) == example().schema
+    assert load_document(str(files[0]), TableSchema) == example().schema
     assert len(list(tmp_path.iterdir())) == len(files) + 1
 
 

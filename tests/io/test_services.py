@@ -16,7 +16,7 @@ from pydantic import PrivateAttr
 from model_name.errors import DataError, DependencyError, NotFoundError
 from model_name.io.osvariables import env
 from model_name.io.registries import Registry
-from model_name.io.services import AlertsService, LoggerService, MlflowService, Service, unreachable
+from model_name.io.services import AlertsService, LoggerService, MlflowService, Service, unreachable_error
 from model_name.jobs.base import Job, Result
 
 
@@ -241,7 +241,7 @@ def test_a_database_that_is_none_is_told(workplace, uri):
     ],
 )
 def test_a_password_in_the_words_of_others_is_not_repeated(uri, words):
-    message = unreachable(uri, OSError(words)).message
+    message = unreachable_error(uri, OSError(words)).message
     assert "host" in message
     assert "p@ss" not in message
     assert "p%40ss" not in message

@@ -6,13 +6,13 @@ import pytest
 
 from model_name.errors import PreemptedError
 from model_name.io import signals
-from model_name.io.signals import Stop, stopping
+from model_name.io.signals import StopEvent, stop_on_signal
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_is_a_word_within_the_block_and_what_it_was_after_it(number, code):
     before = signal.getsignal(number)
-    with stopping() as stop:
+    with stop_on_signal() as stop:
         assert not stop.is_set()
         signal.raise_signal(number)
         assert stop.is_set()
@@ -21,7 +21,7 @@ def test_a_signal_is_a_word_within_the_block_and_what_it_was_after_it(number, co
 
 
 def test_a_signal_that_comes_while_one_waits_ends_the_waiting():
-    with stopping() as stop:
+    with stop_on_signal() as stop:
         threading.Timer(0.1, signal.raise_signal, (signal.SIGTERM,)).start()
         started = time.monotonic()
         assert stop.wait(30)
@@ -29,11 +29,11 @@ def test_a_signal_that_comes_while_one_waits_ends_the_waiting():
 
 
 def test_waiting_ends_when_the_time_is_over():
-    assert not Stop().wait(0.06)
+    assert not StopEvent().wait(0.06)
 
 
 def test_it_can_be_set_by_who_holds_the_lock_of_an_event():
-    stop = Stop()
+    stop = StopEvent()
     with stop._cond:  # where a signal would find who waits for an event of Python's
         stop.set()
     assert stop.is_set()
@@ -44,15 +44,15 @@ def test_a_signal_that_was_swallowed_before_is_heard_and_insists_no_more(monkeyp
     monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.2)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
     try:
-        signals.listen()
+        signals.install_handlers()
         with pytest.raises(PreemptedError):
             signal.raise_signal(signal.SIGTERM)
         # When the work begins that ends between two steps, then it is told to end, and not interrupted
-        with stopping() as stop:
+        with stop_on_signal() as stop:
             assert stop.is_set()
             assert stop.exit_code == 143
             time.sleep(0.5)
     finally:
-        signals.heard()
+        signals.disarm()
         for number, handler in before.items():
             signal.signal(number, handler)

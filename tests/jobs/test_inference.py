@@ -21,7 +21,7 @@ from model_name.core import dataframes
 from model_name.core.decisions.decision import Decision, PredictionIntervals
 from model_name.core.models import model_kinds
 from model_name.errors import ConfigError, DataError, DependencyError, NotFoundError, PreemptedError, StorageError
-from model_name.io.partitioned_output import Part
+from model_name.io.partitioned_output import OutputPart
 from model_name.jobs import inference
 from model_name.jobs.inference import in_order
 from model_name.serving.bundle import Bundle, read_manifest, write_manifest
@@ -391,7 +391,7 @@ def test_a_preemption_while_a_part_is_written_is_one(make_job, table, out, monke
     def preempted(*_):
         raise PreemptedError("told to stop")
 
-    monkeypatch.setattr(Part, "write", preempted)
+    monkeypatch.setattr(OutputPart, "write", preempted)
     with pytest.raises(PreemptedError):
         run(make_job(table))
     assert [path.name for path in out.iterdir()] == ["_job.json"]

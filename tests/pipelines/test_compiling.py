@@ -107,7 +107,7 @@ def test_a_profile_of_gpus_reaches_the_ir(confs):
         pytest.param({"gpus": 0, "cpu": "8", "trials_per_gpu": 2}, {}, (None, None), id="no GPUs"),
     ],
 )
-def test_trials_of_ray_share_the_gpus_of_the_profile(tmp_path, profile, own, shares):
+def test_trials_of_ray_share_the_gpus_of_the_profile(tmp_path, profile, own, ray_trial_resources):
     # given a search by Ray
     confs = projects.project(tmp_path)
     searcher = {"KIND": "RaySearcher", "space": {"max_iter": [10, 30]}} | own
@@ -118,7 +118,7 @@ def test_trials_of_ray_share_the_gpus_of_the_profile(tmp_path, profile, own, sha
     config = json.loads(steps(spec)["tuning"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])
     # then each trial has its share, and the config is still one
     found = config["job"]["searcher"]
-    assert (found.get("gpus_per_trial"), found.get("cpus_per_trial")) == shares
+    assert (found.get("gpus_per_trial"), found.get("cpus_per_trial")) == ray_trial_resources
     assert build_job(config).searcher.KIND == "RaySearcher"
 
 

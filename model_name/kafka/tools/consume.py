@@ -11,12 +11,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import ConfigError, DataError
-from model_name.io.datasets import ParquetWriter, replacing
-from model_name.io.progress import Report
-from model_name.kafka.client import Connection
-from model_name.kafka.records import RESULT, SEMVER, Record, source_of
+from model_name.io.datasets import ParquetWriter, atomic_write
+from model_name.io.progress import ProgressCallback
+from model_name.kafka.client import KafkaClientFactory
+from model_name.kafka.records import RESULT_SOURCE_HEADERS, SEMVER_HEADER, ConsumerRecord, parse_source
 from model_name.kafka.tools.topic_reader import TopicReader
 
 CHUNK_ROWS = 50_000
@@ -29,7 +29,7 @@ COLUMNS = ("source_topic", "source_partition", "source_offset", "row", "key", "s
 Start = Literal["earliest", "latest"]
 
 
-class Consumed(Frozen):
+class Consumed(FrozenModel):
     """What was written.
 
     Attributes:
@@ -46,8 +46,8 @@ class Consumed(Frozen):
 
 
 def consume(
-    connection: Connection, topic: str, *, start: Start = "earliest", most: int | None = None, stop: Event | None = None
-) -> Iterator[Record]:
+    connection: KafkaClientFactory, topic: str, *, start: Start = "earliest", most: int | None = None, stop: Event | None = None
+) -> Iterator[ConsumerRecord]:
     """The committed records of a topic, in order within each partition.
 
     Args:
@@ -70,7 +70,7 @@ def consume(
         yield from islice((record for batch in batches for record in batch), most)
 
 
-def line_of(record: Record, *, with_headers: bool = False) -> str:
+def line_of(record: ConsumerRecord, *, with_headers: bool = False) -> str:
     """A record as a line of JSON.
 
     JSON stands as it is, other text as a text, and bytes that are no UTF-8 in Base64 under a name that says so. A
@@ -81,11 +81,11 @@ def line_of(record: Record, *, with_headers: bool = False) -> str:
     return orjson.dumps(place | _text("key", record.key) | headers | _value(record.value)).decode()
 
 
-def rows_of(record: Record) -> Iterator[dict[str, Any]]:
+def rows_of(record: ConsumerRecord) -> Iterator[dict[str, Any]]:
     """A row for each prediction of a result, with where its record lies; none for what is no result."""
     body = _body(record.value)
-    source = source_of(record.headers, RESULT) or (None, None, None)
-    semver = dict(record.headers).get(SEMVER)
+    source = parse_source(record.headers, RESULT_SOURCE_HEADERS) or (None, None, None)
+    semver = dict(record.headers).get(SEMVER_HEADER)
     shared = {
         **dict(zip(COLUMNS, source, strict=False)),
         "key": next(iter(_text("key", record.key).values())),
@@ -99,7 +99,7 @@ def rows_of(record: Record) -> Iterator[dict[str, Any]]:
         yield shared | {"row": number} | named | {f"probability_{label}": p for label, p in of.items()}
 
 
-def write(records: Iterable[Record], path: str, *, with_headers: bool, report: Report) -> Consumed:
+def write(records: Iterable[ConsumerRecord], path: str, *, with_headers: bool, report: ProgressCallback) -> Consumed:
     """Write records to a file, which is there when all of them are: lines of JSON, or a table of predictions.
 
     Args:
@@ -116,14 +116,14 @@ def write(records: Iterable[Record], path: str, *, with_headers: bool, report: R
     check_ending(path)
     counted = Counted(records, report)
     if not path.endswith(TABLES):
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.writelines(line_of(record, with_headers=with_headers).encode() + b"\n" for record in counted)
         return Consumed(records=counted.records, rows=counted.records, others=0, file=path)
     table, others = table_of(counted)
     if path.endswith(".parquet"):
         ParquetWriter(path=path).write(table)
     else:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             pacsv.write_csv(table, file)
     return Consumed(records=counted.records, rows=table.num_rows, others=others, file=path)
 
@@ -138,7 +138,7 @@ def check_ending(path: str) -> None:
         raise ConfigError(f"{path}: ends with neither {', '.join(TABLES)} nor {LINES}", hint="give it its ending")
 
 
-def table_of(records: Iterable[Record]) -> tuple[pa.Table, int]:
+def table_of(records: Iterable[ConsumerRecord]) -> tuple[pa.Table, int]:
     """The predictions of records as a table, and how many of the records are no results.
 
     Raises:
@@ -168,12 +168,12 @@ class Counted:
         records: That have come.
     """
 
-    def __init__(self, records: Iterable[Record], report: Report) -> None:
+    def __init__(self, records: Iterable[ConsumerRecord], report: ProgressCallback) -> None:
         """Begin with none."""
         self.records = 0
         self._source, self._report = records, report
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[ConsumerRecord]:
         """Each in turn."""
         for record in self._source:
             self.records += 1

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.schemas.strict_models import Frozen, Many
-from model_name.kafka.records import Record, Source
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
+from model_name.kafka.records import ConsumerRecord, RecordPosition
 from model_name.kafka.tools.topic_reader import Span
 
 EXAMPLES = 20
 NO_KEY = 0
 
 
-class Finding(Frozen):
+class Finding(FrozenModel):
     """Records of which the same is to be said.
 
     Attributes:
@@ -24,10 +24,10 @@ class Finding(Frozen):
     """
 
     count: int = 0
-    examples: Many[str] = ()
+    examples: LaxTuple[str] = ()
 
 
-class Verdict(Frozen):
+class Verdict(FrozenModel):
     """Whether each record was answered once, and in order.
 
     Attributes:
@@ -83,11 +83,11 @@ class Accounts:
         self._accounts = {number: Account(span, committed[number]) for number, span in spans.items()}
         self._lanes: dict[tuple[str, int], int] = {}
         self._last: dict[tuple[int, int], int] = {}
-        self._more: dict[Source, list[Source]] = {}
+        self._more: dict[RecordPosition, list[RecordPosition]] = {}
         self._foreign = Tally()
         self._stray = Tally()
 
-    def reply(self, record: Record, source: Source | None, *, is_result: bool) -> None:
+    def reply(self, record: ConsumerRecord, source: RecordPosition | None, *, is_result: bool) -> None:
         """Note a result or a dead letter; those of one partition come in their order.
 
         Args:
@@ -97,7 +97,7 @@ class Accounts:
         """
         self.results += is_result
         self.dead_letters += not is_result
-        place = Source(record.topic, record.partition, record.offset)
+        place = RecordPosition(record.topic, record.partition, record.offset)
         if source is None or source.topic != self.topic:
             self._foreign.add(place)
             return
@@ -132,7 +132,7 @@ class Accounts:
         for partition, account in self._accounts.items():
             for name, mask in account.findings().items():
                 positions = np.flatnonzero(mask)
-                sources = [Source(self.topic, partition, account.begin + int(one)) for one in positions[:EXAMPLES]]
+                sources = [RecordPosition(self.topic, partition, account.begin + int(one)) for one in positions[:EXAMPLES]]
                 found[name].add_all(len(positions), map(self._words, sources))
         found["doubled"].examples = [*map(self._words, self._more)]  # of others it is not known where the second lies
         found["unknown"].add_all(self._stray.count, self._stray.examples)
@@ -144,7 +144,7 @@ class Accounts:
             **{name: tally.finding for name, tally in found.items()},
         )
 
-    def _note(self, account: "Account", position: int, place: Source, source: Source, key: bytes | None) -> None:
+    def _note(self, account: "Account", position: int, place: RecordPosition, source: RecordPosition, key: bytes | None) -> None:
         if account.replies[position]:
             account.replies[position] = 2
             if source in self._more or len(self._more) < EXAMPLES:
@@ -161,14 +161,14 @@ class Accounts:
         if key is not None:  # an answer that was refused is in another topic, as it should be
             account.keys[position] = hash((place.topic, key))
 
-    def _words(self, source: Source) -> str:
+    def _words(self, source: RecordPosition) -> str:
         """A record, and where its answers lie."""
         account = self._accounts[source.partition]
         position = source.offset - account.begin
         if not account.replies[position]:
             return str(source)
         topic, partition = [*self._lanes][account.lanes[position]]
-        first = Source(topic, partition, int(account.offsets[position]))
+        first = RecordPosition(topic, partition, int(account.offsets[position]))
         return f"{source} -> {', '.join(map(str, (first, *self._more.get(source, ()))))}"
 
 

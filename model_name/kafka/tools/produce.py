@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import label_text
-from model_name.core.schemas.strict_models import Frozen, did_you_mean
+from model_name.core.schemas.strict_models import FrozenModel, did_you_mean
 from model_name.errors import ConfigError, DataError, DependencyError
 from model_name.io.datasets import ParquetReader, ParquetWriter, Reader
-from model_name.io.progress import Report
-from model_name.kafka.client import Connection, translated
-from model_name.kafka.records import CONTENT_TYPE, JSON, PREFIXES, Headers
-from model_name.kafka.worker.delivery import BATCH_BYTES, REFUSED, close
+from model_name.io.progress import ProgressCallback
+from model_name.kafka.client import KafkaClientFactory, translate_errors
+from model_name.kafka.records import CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE, ATTRIBUTE_PREFIXES, Headers
+from model_name.kafka.worker.delivery import PRODUCER_BATCH_BYTES, REJECTION_ERRORS, close_producer
 
 CHUNK_ROWS = 2048
 MOST_WAITING = 5000  # records that the broker has not confirmed yet
@@ -33,7 +33,7 @@ REPORT_SECONDS = 0.2
 EVENT_TYPE = "io.kserve.inference.request"
 
 
-class Produced(Frozen):
+class Produced(FrozenModel):
     """What was sent.
 
     Attributes:
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
 
 def produce(
-    connection: Connection,
+    connection: KafkaClientFactory,
     table: Reader,
     *,
     topic: str,
@@ -64,7 +64,7 @@ def produce(
     rate: float | None = None,
     as_events: bool = False,
     stop: Event,
-    report: Report,
+    report: ProgressCallback,
 ) -> Produced:
     """Send each row of a table as a JSON object, in its order.
 
@@ -94,7 +94,7 @@ def produce(
     started = reported = monotonic()
     is_complete = False
     try:
-        with translated(connection.servers):
+        with translate_errors(connection.servers):
             for number, row in enumerate(rows_of(table, key, drop)):
                 if rate and (pause := started + number / rate - monotonic()) > TICK_SECONDS:
                     stop.wait(pause)
@@ -197,8 +197,8 @@ def event_of(value: bytes, number: int, source: str) -> Headers:
         "source": source,
         "type": EVENT_TYPE,
     }
-    headers = [(PREFIXES[0] + name, text.encode()) for name, text in attributes.items()]
-    return [*headers, (CONTENT_TYPE, JSON.encode())]
+    headers = [(ATTRIBUTE_PREFIXES[0] + name, text.encode()) for name, text in attributes.items()]
+    return [*headers, (CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE.encode())]
 
 
 class Sender:
@@ -208,7 +208,7 @@ class Sender:
         confirmed: Records that the brokers have.
     """
 
-    def __init__(self, connection: Connection, topic: str) -> None:
+    def __init__(self, connection: KafkaClientFactory, topic: str) -> None:
         """Connect.
 
         Raises:
@@ -218,7 +218,7 @@ class Sender:
         self.confirmed = 0
         self._waiting: deque[tuple[Any, int]] = deque()  # what becomes of a record, and its size
         self._producer = connection.producer(
-            batch_size=BATCH_BYTES,
+            batch_size=PRODUCER_BATCH_BYTES,
             linger_ms=LINGER_MS,
             max_block_ms=10_000,
             delivery_timeout_ms=int(DELIVERY_SECONDS * 1000),
@@ -233,7 +233,7 @@ class Sender:
         """
         try:
             future = self._producer.send(self.topic, row.value, row.key, headers)
-        except REFUSED as err:
+        except REJECTION_ERRORS as err:
             raise self._refused(len(self._waiting), err) from err
         self._waiting.append((future, len(row.value)))
         if len(self._waiting) > MOST_WAITING:
@@ -249,14 +249,14 @@ class Sender:
         while self._waiting:  # and no flush of the client's, which fails where a batch is sent in two halves
             self._confirm()
 
-    def close(self) -> None:
+    def close_producer(self) -> None:
         """Let go of the connection."""
-        close(self._producer, 1)
+        close_producer(self._producer, 1)
 
     def _confirm(self) -> None:
         try:
             self._waiting[0][0].get(DELIVERY_SECONDS)
-        except REFUSED as err:  # others fail with it; the largest is one that deserves it
+        except REJECTION_ERRORS as err:  # others fail with it; the largest is one that deserves it
             failed = {position: size for position, (future, size) in enumerate(self._waiting) if future.failed()}
             raise self._refused(max(failed, key=failed.__getitem__), err) from err
         self._waiting.popleft()

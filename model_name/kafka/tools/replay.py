@@ -12,23 +12,23 @@ from threading import Event
 
 from kafka import OffsetAndMetadata, TopicPartition
 
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import ConfigError
-from model_name.io.progress import Report
-from model_name.kafka.client import Connection
-from model_name.kafka.dead_letters import ATTEMPTS, DeadLetter, original, read
-from model_name.kafka.records import Message, Record
+from model_name.io.progress import ProgressCallback
+from model_name.kafka.client import KafkaClientFactory
+from model_name.kafka.dead_letters import ATTEMPTS_HEADER, DeadLetter, strip_headers, parse_headers
+from model_name.kafka.records import OutputRecord, ConsumerRecord
 from model_name.kafka.tools.replay_offsets import Mark, Remainder
 from model_name.kafka.tools.replay_producer import Outbox
 from model_name.kafka.tools.replay_sources import Origins
 from model_name.kafka.tools.topic_reader import Span, TopicReader
-from model_name.kafka.worker.delivery import Outgoing
+from model_name.kafka.worker.delivery import RoutedRecord
 
 BATCH_RECORDS = 500  # that share a transaction
 TRANSACTION_BYTES = 32 * 2**20  # of values, after which the next one begins
 
 
-class Filter(Frozen):
+class Filter(FrozenModel):
     """Which letters are sent.
 
     Attributes:
@@ -44,7 +44,7 @@ class Filter(Frozen):
         return self.kind in ("", letter.kind) and self.reason in letter.reason
 
 
-class Replayed(Frozen):
+class Replayed(FrozenModel):
     """What became of the letters that were left.
 
     Attributes:
@@ -65,7 +65,7 @@ class Replayed(Frozen):
 
 
 def replay(
-    connection: Connection,
+    connection: KafkaClientFactory,
     *,
     dead_letter: str,
     group: str,
@@ -73,7 +73,7 @@ def replay(
     only: Filter = Filter(),  # noqa: B008  it is frozen
     is_dry: bool = False,
     stop: Event,
-    report: Report,
+    report: ProgressCallback,
 ) -> Replayed:
     """Send the dead letters that are there now, and were not sent before.
 
@@ -137,7 +137,7 @@ class Replay:
         self.counts: Counter[str] = Counter()
         self.topics: Counter[str] = Counter()
 
-    def run(self, stop: Event, report: Report) -> Replayed:
+    def run(self, stop: Event, report: ProgressCallback) -> Replayed:
         """Send what is left of them."""
         spans = {one: Span(self.remainders[one].begin, end) for one, (_, end) in self.spans.items()}
         total, done = sum(max(end - begin, 0) for begin, end in spans.values()), 0
@@ -155,9 +155,9 @@ class Replay:
         mark = Mark(found.offset, found.metadata) if found is not None and found.offset <= end else None
         return Remainder.read(mark, begin)
 
-    def _take(self, batch: Sequence[Record], remainder: Remainder) -> None:
+    def _take(self, batch: Sequence[ConsumerRecord], remainder: Remainder) -> None:
         """Send those of a batch that are to be sent, in one transaction or, where they are large, in several."""
-        messages: list[Outgoing] = []
+        messages: list[RoutedRecord] = []
         offsets: list[int] = []
         size = 0
         for record in batch:
@@ -173,27 +173,27 @@ class Replay:
                 messages, offsets, size = [], [], 0
 
     def _send(
-        self, messages: Sequence[Outgoing], offsets: Sequence[int], partition: TopicPartition, remainder: Remainder
+        self, messages: Sequence[RoutedRecord], offsets: Sequence[int], partition: TopicPartition, remainder: Remainder
     ) -> None:
         if messages and self.outbox is not None:
             self.outbox.send(messages, offsets, partition, remainder.mark())
         self.topics.update(message.topic for message in messages)
 
-    def _outgoing(self, record: Record) -> Outgoing | None:
+    def _outgoing(self, record: ConsumerRecord) -> RoutedRecord | None:
         """What to send for a letter that is left, if anything."""
-        letter = read(record.headers)
+        letter = parse_headers(record.headers)
         if letter.source is None or not self.origins.has(letter.source):
             self.counts["foreign"] += 1
             return None
         if not self.only.takes(letter):
             self.counts["passed_over"] += 1
             return None
-        whole: Record | None = record
+        whole: ConsumerRecord | None = record
         if letter.dropped is not None:  # what was too large is still where it came from, as a rule
             whole = self.origins.record(letter.source, record.key, letter.dropped)
         address = self.origins.address(letter.source, record.key if whole is None else whole.key)
         if address is None or whole is None:
             self.counts["gone"] += 1
             return None
-        headers = [*original(whole.headers), (ATTEMPTS, b"%d" % letter.attempts)]
-        return Outgoing(*address, Message(whole.key, whole.value, headers))
+        headers = [*strip_headers(whole.headers), (ATTEMPTS_HEADER, b"%d" % letter.attempts)]
+        return RoutedRecord(*address, OutputRecord(whole.key, whole.value, headers))

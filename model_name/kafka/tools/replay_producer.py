@@ -8,10 +8,10 @@ from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
 from model_name.errors import DataError, DependencyError
-from model_name.kafka.client import Connection, translated
-from model_name.kafka.records import Source
+from model_name.kafka.client import KafkaClientFactory, translate_errors
+from model_name.kafka.records import RecordPosition
 from model_name.kafka.tools.replay_offsets import Mark
-from model_name.kafka.worker.delivery import BATCH_BYTES, Outgoing, close, refused_of
+from model_name.kafka.worker.delivery import PRODUCER_BATCH_BYTES, RoutedRecord, close_producer, rejected_positions
 
 TRANSACTION_SECONDS = 30.0
 REQUEST_BYTES = 2**30  # what a topic has taken once is not for this side to refuse
@@ -21,7 +21,7 @@ FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochErr
 class Outbox:
     """Sends letters and commits how far it has come, both or nothing."""
 
-    def __init__(self, connection: Connection, name: str) -> None:
+    def __init__(self, connection: KafkaClientFactory, name: str) -> None:
         """End whatever an earlier one of the name has begun.
 
         Args:
@@ -40,10 +40,10 @@ class Outbox:
             delivery_timeout_ms=int(TRANSACTION_SECONDS * 1000),
             max_block_ms=10_000,
             max_request_size=REQUEST_BYTES,
-            batch_size=BATCH_BYTES,
+            batch_size=PRODUCER_BATCH_BYTES,
         )
         try:
-            with translated(connection.servers):
+            with translate_errors(connection.servers):
                 self.producer.init_transactions()
         except DependencyError:
             self.close()
@@ -59,11 +59,11 @@ class Outbox:
         """Let go of the producer."""
         self.close()
 
-    def close(self) -> None:
+    def close_producer(self) -> None:
         """Let go of the producer; what it has not committed is aborted by the next one, or by the broker."""
-        close(self.producer, 1)
+        close_producer(self.producer, 1)
 
-    def send(self, messages: Sequence[Outgoing], offsets: Sequence[int], partition: TopicPartition, mark: Mark) -> None:
+    def send(self, messages: Sequence[RoutedRecord], offsets: Sequence[int], partition: TopicPartition, mark: Mark) -> None:
         """Send messages, and commit for a partition what is left of it.
 
         Args:
@@ -78,7 +78,7 @@ class Outbox:
         """
         sent: list[Any] = []
         try:
-            with translated(self.connection.servers):
+            with translate_errors(self.connection.servers):
                 self.producer.begin_transaction()
                 for topic, number, message in messages:
                     sent.append(self.producer.send(topic, message.value, message.key, message.headers, number))
@@ -90,10 +90,10 @@ class Outbox:
         except DependencyError as err:
             if isinstance(err.__cause__, FENCED):
                 raise DependencyError(f"another replay calls itself {self.name}", hint="let it end") from err
-            if refused := refused_of(sent):  # others fail with it; the largest is one that deserves it
+            if refused := rejected_positions(sent):  # others fail with it; the largest is one that deserves it
                 largest = max(refused, key=lambda position: messages[position].message.size)
                 topic, _, message = messages[largest]
-                letter = Source(partition.topic, partition.partition, offsets[largest])
+                letter = RecordPosition(partition.topic, partition.partition, offsets[largest])
                 raise DataError(
                     f"{topic}: refuses {letter}, which has {message.size:,} bytes: {err.message}",
                     hint="raise max.message.bytes of the topic; --reason and --kind pass over letters",

@@ -3,7 +3,7 @@
 from kafka import TopicPartition
 
 from model_name.errors import NotFoundError
-from model_name.kafka.records import Record, Source
+from model_name.kafka.records import ConsumerRecord, RecordPosition
 from model_name.kafka.tools.topic_reader import Span, TopicReader
 
 
@@ -26,11 +26,11 @@ class Origins:
         self.to = to
         self._counts = reader.connection.partitions([to]) if to else {}
 
-    def has(self, source: Source) -> bool:
+    def has(self, source: RecordPosition) -> bool:
         """Whether it is a topic that a letter can go back to, not that of the letters."""
         return source.topic != self.dead_letter
 
-    def address(self, source: Source, key: bytes | None) -> tuple[str, int | None] | None:
+    def address(self, source: RecordPosition, key: bytes | None) -> tuple[str, int | None] | None:
         """The topic and the partition to send a letter to, if there is such a topic.
 
         None for a partition leaves it to the key.
@@ -43,7 +43,7 @@ class Origins:
         is_home = topic == source.topic and source.partition < count
         return topic, source.partition if is_home else source.partition % count if key is None else None
 
-    def record(self, source: Source, key: bytes | None, size: int) -> Record | None:
+    def record(self, source: RecordPosition, key: bytes | None, size: int) -> ConsumerRecord | None:
         """A record whose value has so many bytes, if it is still there and still that one.
 
         A letter without a key may have been written without that of its record.

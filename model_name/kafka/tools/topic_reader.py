@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, Self
 from kafka import OffsetAndMetadata, TopicPartition
 
 from model_name.errors import DependencyError
-from model_name.kafka.client import Connection, translated
-from model_name.kafka.records import Record
+from model_name.kafka.client import KafkaClientFactory, translate_errors
+from model_name.kafka.records import ConsumerRecord
 
 PATIENCE_SECONDS = 45.0
 """Without progress. A broker aborts what a dead worker began after 30 seconds, and looks for that every ten."""
@@ -33,7 +33,7 @@ class TopicReader:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: KafkaClientFactory,
         *,
         group: str | None = None,
         most: int = MOST_RECORDS,
@@ -85,7 +85,7 @@ class TopicReader:
         Raises:
             DependencyError: The cluster cannot be reached, or refuses.
         """
-        with translated(self.connection.servers):
+        with translate_errors(self.connection.servers):
             begins = self.consumer.beginning_offsets(partitions)
             ends = self.consumer.end_offsets(partitions)
         return {partition: Span(begins[partition], ends[partition]) for partition in partitions}
@@ -97,12 +97,12 @@ class TopicReader:
             DependencyError: The cluster cannot be reached, refuses, or a transaction does not come to its end.
         """
         milliseconds = int(COMMITTED_SECONDS * 1000)
-        with translated(self.connection.servers):
+        with translate_errors(self.connection.servers):
             return {one: self.consumer.committed(one, metadata=True, timeout_ms=milliseconds) for one in partitions}
 
     def read(
         self, spans: Mapping[TopicPartition, Span], *, patience: float = PATIENCE_SECONDS, stop: Event | None = None
-    ) -> Iterator[Sequence[Record]]:
+    ) -> Iterator[Sequence[ConsumerRecord]]:
         """The records, some of one partition at a time and in their order.
 
         Args:
@@ -118,7 +118,7 @@ class TopicReader:
         positions: dict[TopicPartition, Any] = {}
         moved = monotonic()
         while left and not (stop and stop.is_set()):
-            with translated(self.connection.servers):
+            with translate_errors(self.connection.servers):
                 polled = self.consumer.poll(timeout_ms=int(POLL_SECONDS * 1000))
                 # Of records that were aborted or cleaned away, the position alone tells that they are behind.
                 reached = {partition: self.consumer.position(partition, timeout_ms=1000) or 0 for partition in left}
@@ -136,7 +136,7 @@ class TopicReader:
                 del left[partition]
             self.consumer.pause(*done)
 
-    def follow(self, begins: Mapping[TopicPartition, int], stop: Event) -> Iterator[Sequence[Record]]:
+    def follow(self, begins: Mapping[TopicPartition, int], stop: Event) -> Iterator[Sequence[ConsumerRecord]]:
         """As `read`, but without an end.
 
         Raises:

@@ -6,16 +6,16 @@ from math import inf
 from kafka import OffsetAndMetadata, TopicPartition
 
 from model_name.errors import ConfigError, NotFoundError
-from model_name.io.progress import Report
-from model_name.kafka.client import Connection
-from model_name.kafka.dead_letters import SOURCE as LETTER
-from model_name.kafka.records import RESULT, source_of
+from model_name.io.progress import ProgressCallback
+from model_name.kafka.client import KafkaClientFactory
+from model_name.kafka.dead_letters import DEAD_LETTER_SOURCE_HEADERS as LETTER
+from model_name.kafka.records import RESULT_SOURCE_HEADERS, parse_source
 from model_name.kafka.tools.delivery_audit import Accounts, Verdict
 from model_name.kafka.tools.topic_reader import Span, TopicReader
 
 
 def verify(
-    connection: Connection, *, input_: str, output: str, dead_letter: str, group: str | None, report: Report
+    connection: KafkaClientFactory, *, input_: str, output: str, dead_letter: str, group: str | None, report: ProgressCallback
 ) -> Verdict:
     """Read three topics from their beginning to where they end now, and hold them against each other.
 
@@ -52,7 +52,7 @@ def verify(
         for batch in reader.read(replies):
             is_result = batch[0].topic == output
             for record in batch:
-                source = source_of(record.headers, RESULT if is_result else LETTER)
+                source = parse_source(record.headers, RESULT_SOURCE_HEADERS if is_result else LETTER)
                 accounts.reply(record, source, is_result=is_result)
             horizon.see(batch[0].topic, batch[0].partition, batch[0].timestamp)
             report(done := done + len(batch), total, batch[0].topic)

@@ -10,39 +10,39 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
-from model_name.kafka.client import Connection
-from model_name.kafka.records import Message
+from model_name.kafka.client import KafkaClientFactory
+from model_name.kafka.records import OutputRecord
 from model_name.kafka.worker.worker_config import WorkerSettings
 
-TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
-REFUSED = (*TOO_LARGE, kafka_errors.InvalidRecordError)
+SIZE_ERRORS = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+REJECTION_ERRORS = (*SIZE_ERRORS, kafka_errors.InvalidRecordError)
 """What says that one record is wrong, not the broker."""
 
-ROOM_BYTES = 64 * 1024  # for the key and the headers of a record beside its value
-BATCH_BYTES = 256 * 1024  # of one partition, that travel together
+MAX_OVERHEAD_BYTES = 64 * 1024  # for the key and the headers of a record beside its value
+PRODUCER_BATCH_BYTES = 256 * 1024  # of one partition, that travel together
 
 
-class Outgoing(NamedTuple):
+class RoutedRecord(NamedTuple):
     """Where a message goes."""
 
     topic: str
     partition: int | None
-    message: Message
+    message: OutputRecord
 
 
-class RefusedError(Exception):
+class RecordsRejectedError(Exception):
     """The broker refuses some of the messages, by their position."""
 
-    def __init__(self, positions: Mapping[int, Exception]) -> None:
+    def __init__(self, to_offset_metadata: Mapping[int, Exception]) -> None:
         """Take them."""
-        super().__init__(f"{len(positions)} messages are refused")
-        self.positions = positions
+        super().__init__(f"{len(to_offset_metadata)} messages are refused")
+        self.to_offset_metadata = to_offset_metadata
 
 
 class Delivery(ABC):
     """Writes what became of a batch. Used by one thread at a time."""
 
-    def __init__(self, connection: Connection, settings: WorkerSettings, consumer: KafkaConsumer) -> None:
+    def __init__(self, connection: KafkaClientFactory, settings: WorkerSettings, consumer: KafkaConsumer) -> None:
         """Make the producer."""
         self.connection = connection
         self.settings = settings
@@ -54,7 +54,7 @@ class Delivery(ABC):
         """A producer that may write, when all that an earlier one began has come to an end."""
 
     @abstractmethod
-    def deliver(self, messages: Sequence[Outgoing], offsets: Mapping[TopicPartition, int], member: Any) -> None:
+    def deliver(self, messages: Sequence[RoutedRecord], offsets: Mapping[TopicPartition, int], member: Any) -> None:
         """Write messages, and how far the input has been read.
 
         May never return: the client forgets to answer when the coordinator of the group or of the transaction goes
@@ -77,35 +77,35 @@ class Delivery(ABC):
             KafkaError: That does not work either; not yet.
         """
         # It waits for what it has not sent before it lets go; meanwhile the next one fences it off.
-        Thread(target=close, args=(self.producer, 2 * self.settings.transaction_seconds), daemon=True).start()
+        Thread(target=close_producer, args=(self.producer, 2 * self.settings.transaction_seconds), daemon=True).start()
         self.producer = self.start()
 
-    def close(self, seconds: float) -> None:
+    def close_producer(self, seconds: float) -> None:
         """Let go of the producer."""
-        close(self.producer, seconds)
+        close_producer(self.producer, seconds)
 
     def options(self) -> dict[str, Any]:
         """Of either producer."""
         milliseconds = int(self.settings.transaction_seconds * 1000)
         return {
-            "max_request_size": self.settings.max_record_bytes + ROOM_BYTES,
-            "batch_size": BATCH_BYTES,
+            "max_request_size": self.settings.max_record_bytes + MAX_OVERHEAD_BYTES,
+            "batch_size": PRODUCER_BATCH_BYTES,
             "max_block_ms": 10_000,
             "delivery_timeout_ms": max(milliseconds, 21_000),  # more than one request may take
             "client_id": self.settings.instance,
         }
 
 
-def close(producer: KafkaProducer, seconds: float) -> None:
+def close_producer(producer: KafkaProducer, seconds: float) -> None:
     """Let go of a producer, whatever it still has."""
     try:
-        producer.close(timeout=seconds)
+        producer.close_producer(timeout=seconds)
     except kafka_errors.KafkaError:  # it has not let go of anything, and would complain once more when it is collected
         producer._sender.force_close()  # noqa: SLF001  there is no other way
         producer._closed = True  # noqa: SLF001
 
 
-def send(producer: KafkaProducer, messages: Sequence[Outgoing], sent: list[Any]) -> None:
+def send_records(producer: KafkaProducer, messages: Sequence[RoutedRecord], sent: list[Any]) -> None:
     """Hand messages to the producer.
 
     Args:
@@ -120,7 +120,7 @@ def send(producer: KafkaProducer, messages: Sequence[Outgoing], sent: list[Any])
     refused = {}
     for position, (topic, partition, message) in enumerate(messages):
         try:
-            sent.append(producer.send(topic, message.value, message.key, message.headers, partition))
+            sent.append(producer.send_records(topic, message.value, message.key, message.headers, partition))
         except kafka_errors.MessageSizeTooLargeError as err:
             refused[position] = err
         except kafka_errors.KafkaError:
@@ -128,10 +128,10 @@ def send(producer: KafkaProducer, messages: Sequence[Outgoing], sent: list[Any])
                 break
             raise
     if refused:
-        raise RefusedError(refused)
+        raise RecordsRejectedError(refused)
 
 
-def settle(sent: Sequence[Any], seconds: float, *, but: tuple[type[Exception], ...] = ()) -> None:
+def wait_for_acks(sent: Sequence[Any], seconds: float, *, but: tuple[type[Exception], ...] = ()) -> None:
     """Wait until messages have arrived.
 
     Args:
@@ -149,13 +149,13 @@ def settle(sent: Sequence[Any], seconds: float, *, but: tuple[type[Exception], .
                 future.get(timeout=max(0.0, end - monotonic()))
 
 
-def refused_of(sent: Sequence[Any]) -> dict[int, Exception]:
+def rejected_positions(sent: Sequence[Any]) -> dict[int, Exception]:
     """Which messages the broker refused."""
     failed = {position: future.exception for position, future in enumerate(sent) if future.failed()}
-    return {position: err for position, err in failed.items() if isinstance(err, REFUSED)}
+    return {position: err for position, err in failed.items() if isinstance(err, REJECTION_ERRORS)}
 
 
-class ExactlyOnce(Delivery):
+class ExactlyOnceDelivery(Delivery):
     """Results and offsets in one transaction.
 
     The broker takes the offsets only from a member of the group in its present generation (KIP-447), so that a worker
@@ -172,25 +172,25 @@ class ExactlyOnce(Delivery):
         try:
             producer.init_transactions()
         except kafka_errors.KafkaError:
-            close(producer, 0)
+            close_producer(producer, 0)
             raise
         return producer
 
-    def deliver(self, messages: Sequence[Outgoing], offsets: Mapping[TopicPartition, int], member: Any) -> None:
+    def deliver(self, messages: Sequence[RoutedRecord], offsets: Mapping[TopicPartition, int], member: Any) -> None:
         """As of `Delivery`."""
         producer = self.producer
         producer.begin_transaction()
         sent: list[Any] = []
         try:
-            send(producer, messages, sent)
-            producer.send_offsets_to_transaction(positions(offsets), member)
-            settle(sent, self.settings.transaction_seconds)  # what follows a refused one may never be answered
+            send_records(producer, messages, sent)
+            producer.send_offsets_to_transaction(to_offset_metadata(offsets), member)
+            wait_for_acks(sent, self.settings.transaction_seconds)  # what follows a refused one may never be answered
             producer.commit_transaction()  # and would wait for that
-        except RefusedError:
+        except RecordsRejectedError:
             self._renewed(producer)
             raise
         except kafka_errors.KafkaError as err:
-            if not refused_of(sent):
+            if not rejected_positions(sent):
                 for held in err.args:
                     if isinstance(held, kafka_errors.KafkaError):  # this one says only that another failed
                         raise held from err
@@ -198,11 +198,11 @@ class ExactlyOnce(Delivery):
             arrived = {position for position, future in enumerate(sent) if future.succeeded()}
             suspects = [position for position in range(len(messages)) if position not in arrived]
             if refused := self._refused(producer, messages, suspects):
-                raise RefusedError(refused) from err
+                raise RecordsRejectedError(refused) from err
             raise
 
     def _refused(
-        self, producer: KafkaProducer, messages: Sequence[Outgoing], suspects: Collection[int]
+        self, producer: KafkaProducer, messages: Sequence[RoutedRecord], suspects: Collection[int]
     ) -> dict[int, Exception]:
         """Which of some messages are refused by themselves.
 
@@ -218,9 +218,9 @@ class ExactlyOnce(Delivery):
             for rank, position in enumerate(ranked):
                 alone: list[Any] = []
                 try:
-                    send(producer, [messages[position]], alone)
+                    send_records(producer, [messages[position]], alone)
                     alone[0].get(timeout=self.settings.transaction_seconds)
-                except TOO_LARGE as err:
+                except SIZE_ERRORS as err:
                     found |= dict.fromkeys(ranked[rank:], err)
                     break
                 except kafka_errors.InvalidRecordError as err:
@@ -242,7 +242,7 @@ class ExactlyOnce(Delivery):
         return self.producer
 
 
-class AtLeastOnce(Delivery):
+class AtLeastOnceDelivery(Delivery):
     """Results first, offsets when the broker has all of them."""
 
     def start(self) -> KafkaProducer:
@@ -251,16 +251,16 @@ class AtLeastOnce(Delivery):
             enable_idempotence=False, max_in_flight_requests_per_connection=1, **self.options()
         )
 
-    def deliver(self, messages: Sequence[Outgoing], offsets: Mapping[TopicPartition, int], member: Any) -> None:
+    def deliver(self, messages: Sequence[RoutedRecord], offsets: Mapping[TopicPartition, int], member: Any) -> None:
         """As of `Delivery`."""
         sent: list[Any] = []
-        send(self.producer, messages, sent)
-        settle(sent, self.settings.transaction_seconds, but=REFUSED)  # no flush, which fails where a batch is halved
-        if refused := refused_of(sent):
-            raise RefusedError(refused)
-        self.consumer.commit(positions(offsets), timeout_ms=10_000)
+        send_records(self.producer, messages, sent)
+        wait_for_acks(sent, self.settings.transaction_seconds, but=REJECTION_ERRORS)  # no flush, which fails where a batch is halved
+        if refused := rejected_positions(sent):
+            raise RecordsRejectedError(refused)
+        self.consumer.commit(to_offset_metadata(offsets), timeout_ms=10_000)
 
 
-def positions(offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+def to_offset_metadata(offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
     """Offsets as the client takes them."""
     return {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}

@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from model_name.errors import ConfigError
 
-PLAIN = "text/plain; charset=utf-8"
+TEXT_PLAIN = "text/plain; charset=utf-8"
 Probe = Callable[[], str]
 """What is wrong, in words; nothing where all is well."""
 
@@ -36,9 +36,9 @@ class HealthServer:
                     self.answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
                 elif path in probes:
                     wrong = probes[path]()
-                    self.answer(503 if wrong else 200, f"{wrong or 'ok'}\n".encode(), PLAIN)
+                    self.answer(503 if wrong else 200, f"{wrong or 'ok'}\n".encode(), TEXT_PLAIN)
                 else:
-                    self.answer(404, b"there are /healthz, /readyz and /metrics\n", PLAIN)
+                    self.answer(404, b"there are /healthz, /readyz and /metrics\n", TEXT_PLAIN)
 
             def answer(self, status: int, body: bytes, content_type: str) -> None:
                 self.send_response(status)

@@ -14,10 +14,10 @@ from typing import IO
 
 from model_name.errors import ConfigError
 
-MOST = 256  # workers of a group on a host
+MAX_WORKERS_PER_HOST = 256  # workers of a group on a host
 
 
-class Claim:
+class InstanceLock:
     """The lowest number that no other worker of the group has on this host, held until the process ends, however."""
 
     def __init__(self, group: str, folder: Path | None = None) -> None:
@@ -32,7 +32,7 @@ class Claim:
         """
         folder = folder or Path(tempfile.gettempdir())
         prefix = f"model-name-{os.getuid()}-{re.sub(r'[^A-Za-z0-9_.-]', '_', group)}"
-        for number in range(MOST):
+        for number in range(MAX_WORKERS_PER_HOST):
             path = folder / f"{prefix}-{number}.lock"
             try:
                 file = path.open("w", encoding="utf-8")
@@ -43,7 +43,7 @@ class Claim:
                 self.name = f"{group}-{socket.gethostname()}-{number}"
                 return
             file.close()
-        raise ConfigError(f"{MOST} workers of {group} run on this host", hint="give each an `instance` of its own")
+        raise ConfigError(f"{MAX_WORKERS_PER_HOST} workers of {group} run on this host", hint="give each an `instance` of its own")
 
 
 def _locked(file: IO[str]) -> bool:

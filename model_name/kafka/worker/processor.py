@@ -9,20 +9,20 @@ from time import monotonic
 from loguru import logger
 
 from model_name.errors import ModelNameError, TooLargeError
-from model_name.kafka.dead_letters import dead_letter
-from model_name.kafka.records import Message, Record, RecordRequest
-from model_name.kafka.worker.delivery import Outgoing, RefusedError
-from model_name.serving.batching.requests import Answered, Group, Request, answer
+from model_name.kafka.dead_letters import to_dead_letter
+from model_name.kafka.records import OutputRecord, ConsumerRecord, KafkaRequest
+from model_name.kafka.worker.delivery import RoutedRecord, RecordsRejectedError
+from model_name.serving.batching.requests import BatchResult, PredictedGroup, InferenceRequest, infer_batch
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 
-BAREST = 2
+MAX_STRIP_LEVEL = 2
 Failure = tuple[BaseException, int]
 """Why there is no result, and how often it was tried."""
 
 
 @dataclass(frozen=True, slots=True)
-class Topics:
+class TopicRouter:
     """Where results go.
 
     Attributes:
@@ -37,7 +37,7 @@ class Topics:
     inputs: int
     partitions: dict[str, int]
 
-    def partition(self, topic: str, record: Record) -> int | None:
+    def partition(self, topic: str, record: ConsumerRecord) -> int | None:
         """The partition of a topic in which a record is answered; None leaves it to the record's key.
 
         Records of one partition stay in one, and so in their order, unless the topics have different numbers of
@@ -50,7 +50,7 @@ class Topics:
 
 
 @dataclass(slots=True)
-class Predicted:
+class ProcessedBatch:
     """What became of a batch.
 
     Attributes:
@@ -62,27 +62,27 @@ class Predicted:
         seconds: That it took.
     """
 
-    requests: Sequence[RecordRequest]
-    results: dict[int, Message]
+    requests: Sequence[KafkaRequest]
+    results: dict[int, OutputRecord]
     failed: dict[int, Failure]
-    groups: Sequence[Group]
+    groups: Sequence[PredictedGroup]
     seconds: float
     bare: Counter[int] = field(default_factory=Counter)
 
-    def outgoing(self, topics: Topics) -> list[Outgoing]:
+    def outgoing(self, topics: TopicRouter) -> list[RoutedRecord]:
         """The messages, in the order of the records."""
         return [self._message(position, topics) for position in range(len(self.requests))]
 
-    def _message(self, position: int, topics: Topics) -> Outgoing:
+    def _message(self, position: int, topics: TopicRouter) -> RoutedRecord:
         record = self.requests[position].record
         if position not in self.failed:
-            return Outgoing(topics.output, topics.partition(topics.output, record), self.results[position])
+            return RoutedRecord(topics.output, topics.partition(topics.output, record), self.results[position])
         error, attempts = self.failed[position]
         bare = self.bare[position]
-        message = dead_letter(record, error, attempts, keeps_value=bare < 1, keeps_headers=bare < 2)
-        return Outgoing(topics.dead_letter, topics.partition(topics.dead_letter, record), message)
+        message = to_dead_letter(record, error, attempts, keeps_value=bare < 1, keeps_headers=bare < 2)
+        return RoutedRecord(topics.dead_letter, topics.partition(topics.dead_letter, record), message)
 
-    def refuse(self, error: RefusedError) -> None:
+    def refuse(self, error: RecordsRejectedError) -> None:
         """Make dead letters of what the broker refused, and ever barer ones of dead letters that it refused.
 
         Raises:
@@ -91,23 +91,23 @@ class Predicted:
         for position, reason in error.positions.items():
             if position in self.failed:
                 self.bare[position] += 1
-                if self.bare[position] > BAREST:
+                if self.bare[position] > MAX_STRIP_LEVEL:
                     raise error
             else:
                 size = len(self.results.pop(position).value or b"")
                 told = TooLargeError(f"the result has {size} bytes, which the broker refuses: {reason}")
                 self.failed[position] = (told, 1)
-                self.groups = [*chain.from_iterable(without(self.requests[position], one) for one in self.groups)]
+                self.groups = [*chain.from_iterable(remove_request(self.requests[position], one) for one in self.groups)]
 
 
-def without(request: Request, group: Group) -> list[Group]:
+def remove_request(request: InferenceRequest, group: PredictedGroup) -> list[PredictedGroup]:
     """What was predicted together, less one of the requests: each of the others by itself, if it was one of these."""
     if not any(one is request for one in group.requests):
         return [group]
-    return [group.only(number) for number, one in enumerate(group.requests) if one is not request]
+    return [group.select(number) for number, one in enumerate(group.requests) if one is not request]
 
 
-class Predictor:
+class RecordProcessor:
     """Answers batches from a bundle."""
 
     def __init__(self, plane: DataPlane, limits: Limits) -> None:
@@ -115,35 +115,35 @@ class Predictor:
         self.plane = plane
         self.limits = limits
 
-    def predict(self, records: Sequence[Record]) -> Predicted:
+    def predict(self, records: Sequence[ConsumerRecord]) -> ProcessedBatch:
         """Answer records together; where the model raises, each alone, so that one costs only itself."""
         name, started = self.plane.bundle.manifest.name, monotonic()
-        requests = [RecordRequest(record, name=name) for record in records]
+        requests = [KafkaRequest(record, name=name) for record in records]
         failed: dict[int, Failure] = {}
         try:
-            answered = answer(self.plane, requests, self.limits)
+            answered = infer_batch(self.plane, requests, self.limits)
         except Exception as err:  # noqa: BLE001  the loop around a model: whatever it raises costs one record at most
             logger.warning("the model raised {} for {} records; each is tried alone", type(err).__name__, len(records))
             answered, failed = self._each(requests)
-        results: dict[int, Message] = {}
-        for position, reply in enumerate(answered.replies):
+        results: dict[int, OutputRecord] = {}
+        for position, reply in enumerate(answered.responses):
             if isinstance(reply, ModelNameError):
                 failed[position] = (reply, 1)
             elif position not in failed:
                 results[position] = reply
-        return Predicted(requests, results, failed, answered.groups, monotonic() - started)
+        return ProcessedBatch(requests, results, failed, answered.groups, monotonic() - started)
 
-    def _each(self, requests: Sequence[RecordRequest]) -> tuple[Answered, dict[int, Failure]]:
+    def _each(self, requests: Sequence[KafkaRequest]) -> tuple[BatchResult, dict[int, Failure]]:
         """Answer each alone, for the second time."""
-        whole = Answered([])
+        whole = BatchResult([])
         failed: dict[int, Failure] = {}
         for position, request in enumerate(requests):
             try:
-                alone = answer(self.plane, [request], self.limits)
-                whole.replies += alone.replies
+                alone = infer_batch(self.plane, [request], self.limits)
+                whole.responses += alone.responses
                 whole.groups += alone.groups
             except Exception as err:  # noqa: BLE001  as above
                 logger.error("{}: the model raised {}: {}", request.source, type(err).__name__, err)
-                whole.replies.append(None)
+                whole.responses.append(None)
                 failed[position] = (err, 2)
         return whole, failed

@@ -7,24 +7,24 @@ from loguru import logger
 from pydantic import ValidationError
 
 from model_name.errors import ConfigError
-from model_name.io.signals import stopping
-from model_name.io.storage import fetch
-from model_name.kafka.client import Connection, quieten
+from model_name.io.signals import stop_on_signal
+from model_name.io.storage import download_bundle
+from model_name.kafka.client import KafkaClientFactory, silence_client_logs
 from model_name.kafka.worker.health_server import HealthServer
-from model_name.kafka.worker.instance_lock import Claim
-from model_name.kafka.worker.worker import Totals, Worker
+from model_name.kafka.worker.instance_lock import InstanceLock
+from model_name.kafka.worker.worker import WorkerStats, Worker
 from model_name.kafka.worker.worker_config import WorkerSettings
-from model_name.kafka.worker.worker_metrics import Telemetry
+from model_name.kafka.worker.worker_metrics import WorkerMetrics
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
 from model_name.serving.runtime.memory import tune_gc
 
-LOG_KEY = "MODEL_NAME_LOG_KEY"
-LOG_SECONDS = 1.0  # to write what waits to be written at the end
+LOG_KEY_VARIABLE = "MODEL_NAME_LOG_KEY"
+LOG_FLUSH_SECONDS = 1.0  # to write what waits to be written at the end
 
 
-def work(settings: WorkerSettings) -> Totals:
+def run_worker(settings: WorkerSettings) -> WorkerStats:
     """Be a worker until SIGTERM or Ctrl-C.
 
     Raises:
@@ -33,19 +33,19 @@ def work(settings: WorkerSettings) -> Totals:
         DataError: The bundle is broken.
         DependencyError: The cluster cannot be reached, or refuses.
     """
-    claim = None if settings.instance else Claim(settings.group)
+    claim = None if settings.instance else InstanceLock(settings.group)
     settings = settings if claim is None else settings.model_copy(update={"instance": claim.name})
-    plane = DataPlane(Bundle.load(Path(fetch(settings.bundle)), threads=settings.forward_threads))
+    plane = DataPlane(Bundle.load(Path(download_bundle(settings.bundle)), threads=settings.forward_threads))
     plane.warm_up()
-    telemetry = Telemetry(settings.slot)
+    telemetry = WorkerMetrics(settings.slot)
     telemetry.serve(plane.bundle.manifest)
-    log = log_of(settings)
+    log = build_prediction_log(settings)
     if log is not None:
         log.on_drop = telemetry.log_dropped.inc
-    quieten()
-    with stopping() as stop:
-        worker = Worker(plane, settings, Connection(settings.bootstrap_servers), telemetry, log)
-        health = serve_health(worker, settings, telemetry)
+    silence_client_logs()
+    with stop_on_signal() as stop:
+        worker = Worker(plane, settings, KafkaClientFactory(settings.bootstrap_servers), telemetry, log)
+        health = start_health_server(worker, settings, telemetry)
         manifest = plane.bundle.manifest
         logger.info(
             "{} {} answers {} in {}, {}, as {}",
@@ -58,13 +58,13 @@ def work(settings: WorkerSettings) -> Totals:
             worker.run(stop)
         finally:
             if log is not None:
-                log.close(LOG_SECONDS)
+                log.close(LOG_FLUSH_SECONDS)
             if health is not None:
                 health.close()
     return worker.totals
 
 
-def log_of(settings: WorkerSettings) -> PredictionLog | None:
+def build_prediction_log(settings: WorkerSettings) -> PredictionLog | None:
     """The prediction log that is asked for.
 
     Raises:
@@ -77,10 +77,10 @@ def log_of(settings: WorkerSettings) -> PredictionLog | None:
         asked = LogSettings(url=settings.prediction_log, sampling=settings.log_sampling, text_ids=settings.log_text_ids)
     except ValidationError as err:
         raise ConfigError(f"prediction_log: {err.errors()[0]['msg']}") from err
-    return PredictionLog(asked, slot=settings.slot, key=os.environ.get(LOG_KEY, "").encode())
+    return PredictionLog(asked, slot=settings.slot, key=os.environ.get(LOG_KEY_VARIABLE, "").encode())
 
 
-def serve_health(worker: Worker, settings: WorkerSettings, telemetry: Telemetry) -> HealthServer | None:
+def start_health_server(worker: Worker, settings: WorkerSettings, telemetry: WorkerMetrics) -> HealthServer | None:
     """The probes of a worker, where it is to have them."""
     if not settings.http_port:
         return None

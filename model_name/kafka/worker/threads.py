@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Lane:
+class DaemonExecutor:
     """As an executor of one thread; but one that never comes back, in a model say, does not keep the process."""
 
     def __init__(self, name: str) -> None:

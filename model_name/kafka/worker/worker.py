@@ -22,31 +22,31 @@ from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAs
 from loguru import logger
 
 from model_name.errors import DependencyError
-from model_name.kafka.client import Connection, describe, translated, unreachable
-from model_name.kafka.records import Record
-from model_name.kafka.worker.delivery import AtLeastOnce, Delivery, ExactlyOnce, RefusedError, positions
-from model_name.kafka.worker.processor import Predicted, Predictor, Topics
-from model_name.kafka.worker.threads import Lane
+from model_name.kafka.client import KafkaClientFactory, format_error, translate_errors, cluster_error
+from model_name.kafka.records import ConsumerRecord
+from model_name.kafka.worker.delivery import AtLeastOnceDelivery, Delivery, ExactlyOnceDelivery, RecordsRejectedError, to_offset_metadata
+from model_name.kafka.worker.processor import ProcessedBatch, RecordProcessor, TopicRouter
+from model_name.kafka.worker.threads import DaemonExecutor
 from model_name.kafka.worker.worker_config import WorkerSettings
-from model_name.kafka.worker.worker_metrics import Telemetry
-from model_name.serving.batching.observer import put
+from model_name.kafka.worker.worker_metrics import WorkerMetrics
+from model_name.serving.batching.observer import log_predictions
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import PredictionLog
 
 POLL_SECONDS = 0.5  # that a poll waits for records, and a signal for the poll
-UNDER_WAY = 2  # batches: one is delivered while the next is predicted
-OFFSET_MILLISECONDS = 10_000  # to read or write an offset
-LAG_SECONDS = 1.0  # between two looks at how far behind it is
-TOLD_SECONDS = 10.0  # between two lines of the log about dead letters
-ANSWER_MILLISECONDS = 2000  # for a coordinator that is only asked whether it is there
-PAUSES = (0.1, 0.3, 1.0, 2.0)  # seconds before each try to recover, the last one again and again
-MOST_FAILED = 5  # times in a row, of what may never end
-FETCH_BYTES = 16 * 2**20  # that wait in this process at most, from each broker
-FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
-SILENT = (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError, kafka_errors.NodeNotReadyError)
+MAX_IN_FLIGHT_BATCHES = 2  # batches: one is delivered while the next is predicted
+OFFSET_TIMEOUT_MS = 10_000  # to read or write an offset
+LAG_INTERVAL_SECONDS = 1.0  # between two looks at how far behind it is
+WARN_INTERVAL_SECONDS = 10.0  # between two lines of the log about dead letters
+PING_TIMEOUT_MS = 2000  # for a coordinator that is only asked whether it is there
+RETRY_BACKOFF_SECONDS = (0.1, 0.3, 1.0, 2.0)  # seconds before each try to recover, the last one again and again
+MAX_CONSECUTIVE_FAILURES = 5  # times in a row, of what may never end
+MAX_FETCH_BYTES = 16 * 2**20  # that wait in this process at most, from each broker
+FENCED_ERRORS = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
+UNREACHABLE_ERRORS = (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError, kafka_errors.NodeNotReadyError)
 """What says that there is no answer."""
 
-FATAL = (
+FATAL_ERRORS = (
     kafka_errors.AuthorizationError,
     kafka_errors.SaslAuthenticationFailedError,
     kafka_errors.UnsupportedVersionError,
@@ -67,7 +67,7 @@ class Batch:
         run: What of; those of an earlier run are dropped.
     """
 
-    records: Mapping[TopicPartition, Sequence[Record]]
+    records: Mapping[TopicPartition, Sequence[ConsumerRecord]]
     member: Any
     run: int
 
@@ -78,7 +78,7 @@ class Batch:
 
 
 @dataclass(slots=True)
-class Totals:
+class WorkerStats:
     """What a worker has done.
 
     Attributes:
@@ -94,7 +94,7 @@ class Totals:
     failures: int = 0
 
 
-class DroppedError(Exception):
+class StaleBatchError(Exception):
     """The batch is of an earlier run."""
 
 
@@ -111,8 +111,8 @@ class Worker:
         self,
         plane: DataPlane,
         settings: WorkerSettings,
-        connection: Connection,
-        telemetry: Telemetry,
+        connection: KafkaClientFactory,
+        telemetry: WorkerMetrics,
         log: PredictionLog | None = None,
     ) -> None:
         """Connect, and check that all is there that is needed.
@@ -132,17 +132,17 @@ class Worker:
         self.connection = connection
         self.telemetry = telemetry
         self.log = log
-        self.totals = Totals()
+        self.totals = WorkerStats()
         self.is_ready = self.is_cut_off = False
-        self.predictor = Predictor(plane, settings.limits)
+        self.predictor = RecordProcessor(plane, settings.limits)
         partitions = connection.partitions([settings.input, settings.output, settings.dead_letter])
-        self.topics = Topics(settings.output, settings.dead_letter, partitions[settings.input], partitions)
+        self.topics = TopicRouter(settings.output, settings.dead_letter, partitions[settings.input], partitions)
         self.consumer = self._consumer()
-        with translated(connection.servers):
-            kind = ExactlyOnce if settings.is_exact else AtLeastOnce
+        with translate_errors(connection.servers):
+            kind = ExactlyOnceDelivery if settings.is_exact else AtLeastOnceDelivery
             self.delivery: Delivery = kind(connection, settings, self.consumer)
-        self._predicting, self._delivering = Lane("predicting"), Lane("delivering")
-        self._under_way: deque[tuple[Future[Predicted], float]] = deque()
+        self._predicting, self._delivering = DaemonExecutor("predicting"), DaemonExecutor("delivering")
+        self._under_way: deque[tuple[Future[ProcessedBatch], float]] = deque()
         self._delivering_since = inf
         self._run = 0
         self._failed_in_a_row = 0
@@ -172,10 +172,10 @@ class Worker:
         Raises:
             DependencyError: The cluster refuses what the worker needs.
         """
-        self.consumer.subscribe([self.settings.input], listener=Announcer(self))
+        self.consumer.subscribe([self.settings.input], listener=RebalanceListener(self))
         try:
             # Who leads the group before it knows the topic shares out nothing.
-            with translated(self.connection.servers):
+            with translate_errors(self.connection.servers):
                 self.consumer.partitions_for_topic(self.settings.input)
             while not stop.is_set():
                 self.turn(stop)
@@ -191,20 +191,20 @@ class Worker:
                 raise kafka_errors.KafkaTimeoutError("the broker does not answer")
             if self._is_new and not self._under_way:
                 self._rewind()
-            if len(self._under_way) < UNDER_WAY and not self._is_new:
+            if len(self._under_way) < MAX_IN_FLIGHT_BATCHES and not self._is_new:
                 self._take(self.consumer.poll(timeout_ms=int(POLL_SECONDS * 1000)))
             elif self._under_way and not wait([self._under_way[0][0]], POLL_SECONDS).done:
                 self._keep_membership()
             if not self._under_way and monotonic() - self._heard > self.settings.session_seconds / 2:
                 self._ask()
-        except FATAL as err:
-            raise unreachable(self.connection.servers, err) from err
-        except RefusedError as err:  # a bare dead letter
+        except FATAL_ERRORS as err:
+            raise cluster_error(self.connection.servers, err) from err
+        except RecordsRejectedError as err:  # a bare dead letter
             raise DependencyError(f"{self.settings.dead_letter}: takes no dead letter: {err}") from err
         except Exception as err:  # noqa: BLE001  the outermost loop: a broker that fails in a new way is tried again
             self._recover(err, stop)
 
-    def _take(self, records: Mapping[TopicPartition, Sequence[Record]]) -> None:
+    def _take(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
         """Pass records on, if there are any; none that were polled while the group was rebalanced."""
         member = self.consumer.group_metadata()
         if records and not self._is_new and member.generation_id < 0:
@@ -215,7 +215,7 @@ class Worker:
             batch = Batch(records, member, self._run)
             predicted = self._predicting.submit(self._predict, batch)
             self._under_way.append((self._delivering.submit(self._deliver, batch, predicted), monotonic()))
-        if monotonic() - self._looked > LAG_SECONDS:
+        if monotonic() - self._looked > LAG_INTERVAL_SECONDS:
             self._looked = monotonic()
             ends = {partition: self.consumer.highwater(partition) for partition in self.consumer.assignment()}
             self.telemetry.behind(
@@ -232,26 +232,26 @@ class Worker:
             session_timeout_ms=int(settings.session_seconds * 1000),
             heartbeat_interval_ms=int(settings.session_seconds * 1000 / 4),
             partition_assignment_strategy=[StickyPartitionAssignor],
-            fetch_max_bytes=FETCH_BYTES,
+            fetch_max_bytes=MAX_FETCH_BYTES,
             max_partition_fetch_bytes=max(settings.max_record_bytes, 2**20),
         )
 
-    def _predict(self, batch: Batch) -> Predicted:
+    def _predict(self, batch: Batch) -> ProcessedBatch:
         if batch.run != self._run:
-            raise DroppedError
+            raise StaleBatchError
         return self.predictor.predict([*chain.from_iterable(batch.records.values())])
 
-    def _deliver(self, batch: Batch, predicting: "Future[Predicted]") -> Predicted:
+    def _deliver(self, batch: Batch, predicting: "Future[Predicted]") -> ProcessedBatch:
         """Write what became of a batch; what the broker refuses becomes dead letters."""
         predicted = predicting.result()
         if batch.run != self._run:
-            raise DroppedError
+            raise StaleBatchError
         self._delivering_since = started = monotonic()
         while True:
             try:
                 self.delivery.deliver(predicted.outgoing(self.topics), batch.offsets, batch.member)
                 break
-            except RefusedError as err:
+            except RecordsRejectedError as err:
                 told = next(iter(err.positions.values()))
                 logger.warning("{} records are too large or refused: {}", len(err.positions), told)
                 predicted.refuse(err)
@@ -261,13 +261,13 @@ class Worker:
                     self._delivering_since = inf
                 raise
         if batch.run != self._run:
-            raise DroppedError  # after all; whoever took its place has looked at the offsets
+            raise StaleBatchError  # after all; whoever took its place has looked at the offsets
         self._delivering_since = inf
         self._next.update(batch.offsets)
         self._note(predicted, monotonic() - started)
         return predicted
 
-    def _note(self, predicted: Predicted, seconds: float) -> None:
+    def _note(self, predicted: ProcessedBatch, seconds: float) -> None:
         """Count what is committed, and log it."""
         dead = len(predicted.failed)
         self.totals.predicted += len(predicted.requests) - dead
@@ -277,12 +277,12 @@ class Worker:
         if predicted.failed:
             self._tell(predicted)
         if self.log is not None:
-            put(self.log, self.predictor.plane.bundle.manifest, predicted.groups)
+            log_predictions(self.log, self.predictor.plane.bundle.manifest, predicted.groups)
 
-    def _tell(self, predicted: Predicted) -> None:
+    def _tell(self, predicted: ProcessedBatch) -> None:
         """Say of a dead letter why it is one, and of those that come soon after it how many they are."""
         self._untold += len(predicted.failed)
-        if monotonic() - self._told < TOLD_SECONDS:
+        if monotonic() - self._told < WARN_INTERVAL_SECONDS:
             return
         position, (error, _) = next(iter(predicted.failed.items()))
         source, reason = predicted.requests[position].source, str(error).partition("\n")[0]
@@ -294,12 +294,12 @@ class Worker:
         """Hear from the coordinator of the group, where no delivery shows that it is there."""
         self._heard = monotonic()
         try:
-            self.consumer.committed(TopicPartition(self.settings.input, 0), timeout_ms=ANSWER_MILLISECONDS)
-        except FATAL:
+            self.consumer.committed(TopicPartition(self.settings.input, 0), timeout_ms=PING_TIMEOUT_MS)
+        except FATAL_ERRORS:
             raise
         except kafka_errors.KafkaError as err:
             if not self.is_cut_off:
-                logger.warning("the broker is away: {}", describe(err))
+                logger.warning("the broker is away: {}", format_error(err))
             self.is_cut_off = True
             return
         self._found()
@@ -342,17 +342,17 @@ class Worker:
         self._run += 1
         self.totals.failures += 1
         self.telemetry.failures.inc()
-        self.is_cut_off |= isinstance(error, SILENT)
-        logger.warning("a batch is read again: {}", describe(error))
+        self.is_cut_off |= isinstance(error, UNREACHABLE_ERRORS)
+        logger.warning("a batch is read again: {}", format_error(error))
         self._check_patience(error)
         while self._under_way and not stop.is_set():  # whoever holds the producer must be done with it
             wait([future for future, _ in self._under_way], POLL_SECONDS)
             self._under_way = deque(one for one in self._under_way if not one[0].done())
             self._beat = monotonic()
             if self._is_hanging:  # or is left to itself, with a producer that the next one fences off
-                self._delivering, self._delivering_since = Lane("delivering"), inf
+                self._delivering, self._delivering_since = DaemonExecutor("delivering"), inf
                 self._under_way.clear()
-        pauses = chain(PAUSES, repeat(PAUSES[-1]))
+        pauses = chain(RETRY_BACKOFF_SECONDS, repeat(RETRY_BACKOFF_SECONDS[-1]))
         while not stop.wait(next(pauses)):
             self._beat = monotonic()
             try:
@@ -361,11 +361,11 @@ class Worker:
                 self._keep_membership(POLL_SECONDS)  # or join again: an expelled member may commit nothing
                 self._found()
                 return
-            except FATAL as err:
-                raise unreachable(self.connection.servers, err) from err
+            except FATAL_ERRORS as err:
+                raise cluster_error(self.connection.servers, err) from err
             except (kafka_errors.KafkaError, DependencyError) as err:
                 self.is_cut_off = True
-                logger.warning("not yet: {}", describe(err))
+                logger.warning("not yet: {}", format_error(err))
 
     def _check_patience(self, error: BaseException) -> None:
         """Count failures without a success between them; those of a broker that is away do not count.
@@ -374,11 +374,11 @@ class Worker:
             DependencyError: Another worker has the same name.
             BaseException: It is a defect, and comes again and again.
         """
-        is_fenced = isinstance(error, FENCED)
-        if not is_fenced and isinstance(error, kafka_errors.KafkaError | OSError | DroppedError):
+        is_fenced = isinstance(error, FENCED_ERRORS)
+        if not is_fenced and isinstance(error, kafka_errors.KafkaError | OSError | StaleBatchError):
             return
         self._failed_in_a_row += 1
-        if self._failed_in_a_row < MOST_FAILED:
+        if self._failed_in_a_row < MAX_CONSECUTIVE_FAILURES:
             return
         if is_fenced:
             name = self.settings.instance
@@ -397,16 +397,16 @@ class Worker:
         self._is_new = False  # what changes from here on is new again
         begun: dict[TopicPartition, int] = {}
         for partition in self.consumer.assignment():
-            offset = self.consumer.committed(partition, timeout_ms=OFFSET_MILLISECONDS)
+            offset = self.consumer.committed(partition, timeout_ms=OFFSET_TIMEOUT_MS)
             if offset is None:
                 find = (
                     self.consumer.beginning_offsets if self.settings.start == "earliest" else self.consumer.end_offsets
                 )
-                offset = begun[partition] = find([partition], timeout_ms=OFFSET_MILLISECONDS)[partition]
+                offset = begun[partition] = find([partition], timeout_ms=OFFSET_TIMEOUT_MS)[partition]
             self.consumer.seek(partition, offset)
             self._next[partition] = offset
         if begun:
-            self.consumer.commit(positions(begun), timeout_ms=OFFSET_MILLISECONDS)
+            self.consumer.commit(to_offset_metadata(begun), timeout_ms=OFFSET_TIMEOUT_MS)
 
     def finish(self) -> None:
         """Deliver what is under way, leave the group, and let go of all."""
@@ -417,7 +417,7 @@ class Worker:
         try:
             self.consumer.close(autocommit=False, timeout_ms=1000)
         except kafka_errors.KafkaError as err:
-            logger.warning("the group was not told: {}", describe(err))
+            logger.warning("the group was not told: {}", format_error(err))
         self.delivery.close(0 if left else 1)
 
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
@@ -427,7 +427,7 @@ class Worker:
         logger.info("reads {}", ", ".join(f"{one.topic}[{one.partition}]" for one in sorted(partitions)) or "nothing")
 
 
-class Announcer(ConsumerRebalanceListener):  # type: ignore[misc]
+class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]
     """Tells a worker what it reads. What it loses needs no word: a commit for that is refused by the broker."""
 
     def __init__(self, worker: Worker) -> None:

@@ -4,13 +4,13 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from model_name.core.schemas.strict_models import Duration, Frozen
+from model_name.core.schemas.strict_models import Duration, FrozenModel
 from model_name.serving.limits import Limits
 
 TOPIC = r"^[A-Za-z0-9._-]{1,249}$"
 
 
-class WorkerSettings(Frozen):
+class WorkerSettings(FrozenModel):
     """How one worker works; all workers of a group are told the same.
 
     Attributes:

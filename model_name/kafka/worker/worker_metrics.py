@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from kafka import TopicPartition
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from model_name.kafka.worker.processor import Predicted
+from model_name.kafka.worker.processor import ProcessedBatch
 from model_name.serving.bundle import Manifest
 from model_name.serving.server_metrics import SECONDS, SIZES
 
-LATENCIES = (*SECONDS, 60, 300, 1800, 7200)
+LATENCY_BUCKETS = (*SECONDS, 60, 300, 1800, 7200)
 
 
-class Telemetry:
+class WorkerMetrics:
     """The metrics of one worker."""
 
     def __init__(self, slot: str) -> None:
@@ -44,7 +44,7 @@ class Telemetry:
         self.latency = Histogram(
             "model_name_kafka_latency_seconds",
             "From the time of the oldest record of a batch to the commit of the results.",
-            buckets=LATENCIES,
+            buckets=LATENCY_BUCKETS,
             registry=registry,
         )
         self.log_dropped = Counter(
@@ -62,7 +62,7 @@ class Telemetry:
         """Say which model it is."""
         self.info.labels(manifest.name, manifest.semver, manifest.version, manifest.run_id, self.slot).set(1)
 
-    def delivered(self, predicted: Predicted, seconds: float, now: float) -> None:
+    def delivered(self, predicted: ProcessedBatch, seconds: float, now: float) -> None:
         """Count a batch.
 
         Args:
