@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import fsspec
 from pydantic import ValidationError
 
 from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import AuditError
-from model_name.io.datasets import storage_error
+from model_name.io.storage import resolve_url, storage_error, translate_write_errors
 
 GENESIS_HASH = "0" * 64
 MAX_ATTEMPTS = 100
@@ -59,7 +58,7 @@ class AuditTrail:
 
     def __init__(self, location: str = "audit") -> None:
         """Look at a folder; it need not exist yet."""
-        self.filesystem, self.root = fsspec.core.url_to_fs(location)
+        self.filesystem, self.root = resolve_url(location)
 
     def append(self, *, actor: str, event: str, subject: str, details: Mapping[str, Any]) -> Entry:
         """Add an entry behind the last one.
@@ -68,10 +67,8 @@ class AuditTrail:
             AuditError: The entry before it cannot be read.
             StorageError: It cannot be written.
         """
-        try:
+        with translate_write_errors(self.root):
             self.filesystem.makedirs(self.root, exist_ok=True)
-        except OSError as err:
-            raise storage_error(self.root, err) from err
         for _ in range(MAX_ATTEMPTS):
             last = self._last()
             entry = Entry(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError
+from model_name.io import storage
 
 Config = DictConfig | ListConfig
 M = TypeVar("M", bound=BaseModel)
@@ -57,9 +57,9 @@ def parse_file(path: str | Path) -> Config:
     if not str(path).endswith((".yaml", ".yml", ".json")):
         raise ConfigError(f"{path}: a config is a .yaml, .yml or .json file")
     try:
-        with fsspec.open(str(path), "rt", encoding="utf-8") as file:
+        with storage.open_file(str(path), "rt", encoding="utf-8") as file:
             text = file.read()
-    except (OSError, ImportError, ValueError) as err:
+    except storage.OPEN_ERRORS as err:
         raise ConfigError(f"{path}: cannot be read: {err}", hint="check the path") from err
     return parse_string(text, origin=str(path))
 
@@ -152,9 +152,8 @@ def exists(path: str) -> bool:
         ConfigError: The place cannot be looked at.
     """
     try:
-        filesystem, place = fsspec.core.url_to_fs(path)
-        return bool(filesystem.exists(place))
-    except (OSError, ImportError, ValueError) as err:
+        return storage.exists(path)
+    except storage.OPEN_ERRORS as err:
         raise ConfigError(f"{path}: cannot be read: {err}", hint="check the path") from err
 
 

@@ -37,9 +37,9 @@ def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 def print_json(document: Any) -> None:
     """Print one JSON document."""
-    stdout_console().print_json(json.dumps(document), indent=2) if stdout_console().is_terminal else print(
-        json.dumps(document)
-    )  # noqa: T201
+    console = stdout_console()
+    text = json.dumps(document)
+    console.print_json(text, indent=2) if console.is_terminal else print(text)  # noqa: T201
 
 
 def print_lines(lines: Iterable[str]) -> None:

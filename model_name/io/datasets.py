@@ -1,16 +1,12 @@
 """Tables, read whole or in batches and written whole, local or behind any fsspec URL."""
 
-import errno
-import os
 import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +16,8 @@ from pydantic import Field
 
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.strict_models import FrozenModel
-from model_name.errors import ConfigError, DataError, ModelNameError, NotFoundError, StorageError
+from model_name.errors import ConfigError, DataError, ModelNameError, NotFoundError
+from model_name.io.storage import OPEN_ERRORS, atomic_write, open_file
 
 if TYPE_CHECKING:
     from mlflow.data.pandas_dataset import PandasDataset
@@ -107,12 +104,12 @@ class Reader(FrozenModel, ABC):
     @contextmanager
     def _opened(self) -> Generator[IO[bytes]]:
         try:
-            file = fsspec.open(self.path, "rb", compression="infer").open()
+            file = open_file(self.path, compression="infer")
         except ModelNameError:  # a preemption is an OSError as well
             raise
         except FileNotFoundError as err:
             raise NotFoundError(f"{self.path}: there is no such file", hint="check the path of the table") from err
-        except (OSError, ImportError, ValueError) as err:
+        except OPEN_ERRORS as err:
             raise DataError(f"{self.path}: cannot be opened: {err}") from err
         with file:
             yield file
@@ -248,38 +245,3 @@ class ParquetWriter(FrozenModel):
         with atomic_write(self.path) as file:
             pq.write_table(table, file, compression="zstd")
         return self.path
-
-
-@contextmanager
-def atomic_write(path: str) -> Generator[IO[bytes]]:
-    """A file to write that takes the place of `path` once it is complete, and is gone if it never is.
-
-    Raises:
-        StorageError: The disk is full, or the place cannot be written.
-    """
-    filesystem, place = fsspec.core.url_to_fs(path)
-    part = f"{place}.{os.getpid()}.part"
-    try:
-        filesystem.makedirs(str(Path(place).parent), exist_ok=True)
-        try:
-            with filesystem.open(part, "wb") as file:
-                yield file
-            filesystem.mv(part, place)
-        finally:
-            if filesystem.exists(part):
-                filesystem.rm(part)
-    except ModelNameError:  # of the block, such as a preemption; some of them are an OSError
-        raise
-    except OSError as err:
-        raise storage_error(path, err) from err
-
-
-def storage_error(path: str, err: OSError) -> StorageError:
-    """What the operating system says of a failed write, in the words of this project."""
-    if isinstance(err, StorageError):
-        return err
-    if err.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(
-            f"{path}: the disk is full; nothing was left half-written", hint="free some space and run again"
-        )
-    return StorageError(f"{path}: cannot be written: {err.strerror or err}", hint="check the path and its permissions")

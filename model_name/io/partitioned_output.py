@@ -8,14 +8,13 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from loguru import logger
 
 from model_name.core.schemas.columns import CheckReport
-from model_name.errors import ConfigError, DependencyError, ModelNameError, NotFoundError
-from model_name.io.datasets import atomic_write, storage_error
+from model_name.errors import ConfigError, ModelNameError
+from model_name.io.storage import atomic_write, resolve_url, translate_write_errors
 
 STATE_FILE = "_job.json"  # what the parts were made from
 SUCCESS_FILE = "_SUCCESS"
@@ -24,7 +23,6 @@ PART_FILE = re.compile(r"part-(\d{5,})\.parquet")
 TEMPORARY_FILE = re.compile(
     rf"({PART_FILE.pattern}|{STATE_FILE}|{SUCCESS_FILE})\.\d+\.part"
 )  # as `atomic_write` calls them; a kill leaves one
-VERSION = ("size", "mtime", "created", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated")
 
 
 class OutputPart:
@@ -66,12 +64,7 @@ class PartitionedOutput:
             DependencyError: The package for its kind is not installed.
         """
         self.url = url.rstrip("/")
-        try:
-            self.filesystem, self.root = fsspec.core.url_to_fs(self.url)
-        except ImportError as err:
-            raise DependencyError(f"{url}: {err}") from err
-        except ValueError as err:
-            raise ConfigError(f"{url}: {err}") from err
+        self.filesystem, self.root = resolve_url(self.url)
 
     def resume(self, state: dict[str, Any]) -> CheckReport:
         """What complete parts of the same work hold already; all else that a job of ours left is removed.
@@ -128,7 +121,7 @@ class PartitionedOutput:
 
     def _names(self) -> list[str]:
         """The files of the folder, all of them ours."""
-        with _storage_errors(self.url):
+        with translate_write_errors(self.url):
             self.filesystem.invalidate_cache(self.root)
             if self.filesystem.isfile(self.root):
                 raise ConfigError(f"{self.url}: is a file", hint="set job.outputs to a folder")
@@ -148,7 +141,7 @@ class PartitionedOutput:
         """The mark of the work that the parts belong to."""
         if STATE_FILE not in names:
             return ""
-        with _storage_errors(self.url):
+        with translate_write_errors(self.url):
             text = self.filesystem.cat_file(f"{self.root}/{STATE_FILE}")
         try:
             return str(json.loads(text)["mark"])
@@ -179,7 +172,7 @@ class PartitionedOutput:
             return None
 
     def _remove(self, names: Sequence[str]) -> None:
-        with _storage_errors(self.url):
+        with translate_write_errors(self.url):
             for name in names:
                 self.filesystem.rm(f"{self.root}/{name}")
 
@@ -187,29 +180,3 @@ class PartitionedOutput:
 def part_name(number: int) -> str:
     """The file of a part."""
     return f"part-{number:05d}.parquet"
-
-
-def file_version(path: str) -> dict[str, str]:
-    """What tells one content of a file from another without reading it: its size, time or ETag.
-
-    Raises:
-        NotFoundError: There is no such file.
-        StorageError: It cannot be reached.
-    """
-    try:
-        with _storage_errors(path):
-            filesystem, place = fsspec.core.url_to_fs(path)
-            info = filesystem.info(place)
-    except FileNotFoundError as err:
-        raise NotFoundError(f"{path}: there is no such file", hint="check the path of the table") from err
-    return {key: str(info[key]) for key in VERSION if info.get(key) is not None}
-
-
-@contextmanager
-def _storage_errors(place: str) -> Generator[None]:
-    try:
-        yield
-    except (ModelNameError, FileNotFoundError):
-        raise
-    except OSError as err:
-        raise storage_error(place, err) from err

@@ -6,12 +6,12 @@ from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote
 
-import fsspec
 import pandas as pd
 from loguru import logger
 
 from model_name.core.schemas.strict_models import did_you_mean
-from model_name.errors import ConfigError, DataError, DependencyError, ModelNameError, NotFoundError, StorageError
+from model_name.errors import DataError, NotFoundError
+from model_name.io.storage import resolve_url, translate_read_errors
 
 ENDING = ".jsonl"
 DAY = "date="
@@ -77,12 +77,7 @@ class _Log:
     """The files below a folder, local or behind an fsspec URL."""
 
     def __init__(self, url: str) -> None:
-        try:
-            self.filesystem, self.root = fsspec.core.url_to_fs(url)
-        except ImportError as err:
-            raise DependencyError(f"{url}: {err}") from err
-        except ValueError as err:
-            raise ConfigError(f"{url}: {err}") from err
+        self.filesystem, self.root = resolve_url(url)
 
     def files(self, since: datetime | None, until: datetime | None, versions: Collection[str] | None) -> Iterator[str]:
         """Those that may hold what is asked for, by day and version."""
@@ -100,34 +95,26 @@ class _Log:
         """The whole records of a file; the other lines are named in a warning."""
         skipped: list[int] = []
         is_cut = False
-        try:
-            with self.filesystem.open(place, "rb") as file:
-                for number, line in enumerate(file, start=1):
-                    record = _record(line)
-                    if record is not None:
-                        yield record
-                    elif line.endswith(b"\n"):
-                        skipped.append(number)
-                    else:
-                        is_cut = True
-        except ModelNameError:  # a preemption is an OSError as well
-            raise
-        except OSError as err:
-            raise StorageError(f"{place}: cannot be read: {err.strerror or err}") from err
+        with translate_read_errors(place), self.filesystem.open(place, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                record = _record(line)
+                if record is not None:
+                    yield record
+                elif line.endswith(b"\n"):
+                    skipped.append(number)
+                else:
+                    is_cut = True
         if skipped:
             logger.warning("{}: {} damaged lines were skipped, the first is line {}", place, len(skipped), skipped[0])
         if is_cut:
             logger.warning("{}: 1 line was skipped: the last is cut; its server was killed, or still writes", place)
 
     def _below(self, folder: str) -> list[str]:
-        try:
-            found = self.filesystem.ls(folder, detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except ModelNameError:
-            raise
-        except OSError as err:
-            raise StorageError(f"{folder}: cannot be read: {err.strerror or err}") from err
+        with translate_read_errors(folder):
+            try:
+                found = self.filesystem.ls(folder, detail=False)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
         return sorted(str(place).rstrip("/") for place in found)
 
 

@@ -107,7 +107,7 @@ class Registry:
         self, model: Model, model_uri: str, run_id: str, tags: dict[str, str], export: tuple[Any, ...] = ()
     ) -> Version:
         """Register a saved model as the next version, with the semantic version that its recipe calls for."""
-        recipe = Recipe.of(model, export)
+        recipe = Recipe.for_model(model, export)
         try:
             self.client.create_registered_model(self.name)
         except MlflowException as err:

@@ -11,12 +11,13 @@ from typing import Any
 import yaml
 
 from model_name.core.metrics import default_metrics
-from model_name.core.profiling.infer_schema import Inferred
+from model_name.core.profiling.schema_inference import InferredSchema
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
 from model_name.errors import ConfigError
 from model_name.io.configs import SHARED_FILE, Loader, load_document
-from model_name.io.datasets import reader_for, storage_error
+from model_name.io.datasets import reader_for
+from model_name.io.storage import storage_error
 
 SCHEMA = "schema.yaml"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what a registered model may be called
@@ -113,7 +114,7 @@ Dumper.yaml_implicit_resolvers = {
 }
 
 
-def write_project(directory: str | Path, inferred: Inferred, table_path: str, *, overwrite: bool = False) -> list[Path]:
+def write_project(directory: str | Path, inferred: InferredSchema, table_path: str, *, overwrite: bool = False) -> list[Path]:
     """Write the config folder of a table: its schema, what its jobs share, and a file for each job.
 
     Args:
@@ -220,7 +221,7 @@ def _prove(path: Path, schema: TableSchema) -> None:
         raise ConfigError(f"the schema {schema.name} cannot be written as a config", hint="use plainer column names")
 
 
-def _schema_text(inferred: Inferred, schema: TableSchema, table_path: str) -> str:
+def _schema_text(inferred: InferredSchema, schema: TableSchema, table_path: str) -> str:
     given = schema.model_dump(mode="json", exclude_defaults=True)
     columns = given.pop("columns")
     lines = [HEADER.format(table=_printable(table_path)), "# Found in the table:\n"]

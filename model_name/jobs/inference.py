@@ -25,9 +25,11 @@ from model_name.core.versions import CHAMPION, Ref
 from model_name.errors import ConfigError, DataError
 from model_name.io.configs import exists
 from model_name.io.datasets import BATCH_ROWS, ParquetReader, ParquetWriter
-from model_name.io.partitioned_output import PartitionedOutput, file_version
+from model_name.io.partitioned_output import PartitionedOutput
 from model_name.io.progress import ProgressCallback, progress
-from model_name.jobs.base import Job, Result
+from model_name.io.storage import file_version
+from model_name.jobs.base import Job
+from model_name.results import InferenceResult
 from model_name.serving.bundle import MANIFEST, Bundle, file_hash
 from model_name.serving.dataplane import DataPlane, InferenceBackend
 
@@ -44,26 +46,6 @@ ARROW: dict[Kind, pa.DataType] = {
 
 T = TypeVar("T")
 Answer = TypeVar("Answer")
-
-
-class InferenceResult(Result):
-    """What was predicted.
-
-    Attributes:
-        outputs: The folder with the parts, Parquet.
-        semver: The version that predicted.
-        rows: How many rows were read.
-        predicted: How many were predicted.
-        resumed: How many of them an earlier, interrupted run had done.
-        findings: What was dropped or clipped in all of them, a sentence each.
-    """
-
-    outputs: str
-    semver: str
-    rows: int
-    predicted: int
-    resumed: int
-    findings: LaxTuple[str]
 
 
 class InferenceJob(Job):
@@ -127,7 +109,7 @@ class InferenceJob(Job):
         if not report.rows:
             raise DataError(f"{self.table.path}: the table is empty: it has no rows", hint="check the path")
         folder.mark_complete()
-        for sentence in report.sentences():
+        for sentence in report.messages():
             logger.warning("{}: {}", self.table.path, sentence)
         self.alerts.notify("predicted", f"{report.kept:,} rows of {self.table.path} by {self.name} {semver}")
         return InferenceResult(
@@ -136,7 +118,7 @@ class InferenceJob(Job):
             rows=report.rows,
             predicted=report.kept,
             resumed=resumed,
-            findings=tuple(report.sentences()),
+            findings=tuple(report.messages()),
         )
 
     def _lacks_histories(self) -> bool:
@@ -152,7 +134,7 @@ class InferenceJob(Job):
         path = f"{self.build.rstrip('/')}/prepared/{self.name}-{sha256(state.encode()).hexdigest()[:16]}.parquet"
         if not exists(path):
             logger.info("{}: making {}, as the schema says", self.table.path, ", ".join(self.schema_.histories))
-            ParquetWriter(path=path).write(dataframes.with_histories(self.table.read(self.schema_), self.schema_))
+            ParquetWriter(path=path).write(dataframes.add_lag_columns(self.table.read(self.schema_), self.schema_))
         return path
 
     def _untold(self, path: str) -> list[str]:
@@ -278,7 +260,7 @@ class Predictor:
             present = [name for name in self.names if name in piece.batch.schema.names]
             raw = {name: to_numpy(piece.batch.column(name)) for name in present}
             typed = self.schema.decode(raw, names=self.names, first_row=piece.row)
-            checked, keep, report = self.schema.apply(typed, may_drop=True, first_row=piece.row)
+            checked, keep, report = self.schema.check_columns(typed, may_drop=True, first_row=piece.row)
         except DataError as err:
             raise DataError(f"{self.path}: {err.message}", hint=err.hint) from err
         report.ignored = ignored

@@ -5,32 +5,11 @@ from typing import Literal
 import pandas as pd
 
 from model_name.core import dataframes
-from model_name.core.features.fitting import Goal, fit_features
-from model_name.core.schemas.strict_models import LaxTuple
-from model_name.io.datasets import ParquetWriter, atomic_write
-from model_name.jobs.base import SHOWN_HASH, Job, Result
-
-
-class PreparationResult(Result):
-    """What was prepared.
-
-    Attributes:
-        source: The table that was read.
-        table: The checked table, Parquet; what is said here lies beside it as JSON.
-        fingerprint: Its hash.
-        rows: How many rows were read.
-        kept: How many are left.
-        findings: What was dropped, clipped or ignored, a sentence each.
-        ranges: The first and the last moment of each datetime column, ISO 8601.
-    """
-
-    source: str
-    table: str
-    fingerprint: str
-    rows: int
-    kept: int
-    findings: LaxTuple[str]
-    ranges: dict[str, LaxTuple[str]] = {}
+from model_name.core.features.fitting import TargetData, fit_features
+from model_name.io.datasets import ParquetWriter
+from model_name.io.storage import atomic_write
+from model_name.jobs.base import SHOWN_HASH, Job
+from model_name.results import PreparationResult, findings_path
 
 
 class PreparationJob(Job):
@@ -62,10 +41,10 @@ class PreparationJob(Job):
             fingerprint=fingerprint,
             rows=checked.report.rows,
             kept=checked.report.kept,
-            findings=tuple(checked.report.sentences()),
+            findings=tuple(checked.report.messages()),
             ranges=ranges(checked.frame),
         )
-        with atomic_write(findings_place(path)) as file:
+        with atomic_write(findings_path(path)) as file:
             file.write(result.model_dump_json(indent=1).encode())
         return result
 
@@ -73,15 +52,10 @@ class PreparationJob(Job):
         """What the schema asks for must be there, such as the holidays of a country: cheaper to learn now."""
         schema = self.schema_
         columns = dataframes.to_columns(train, schema)
-        fit_features(schema, columns, Goal.of(schema, dataframes.target_codes(train, schema)))
+        fit_features(schema, columns, TargetData.for_table(schema, dataframes.target_codes(train, schema)))
 
 
 def ranges(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """The first and the last moment of each datetime column that has any."""
     moments = table.select_dtypes("datetime").dropna(axis="columns", how="all")
     return {str(name): (moments[name].min().isoformat(), moments[name].max().isoformat()) for name in moments}
-
-
-def findings_place(table: str) -> str:
-    """Where the findings about a prepared table lie."""
-    return f"{table.removesuffix('.parquet')}.findings.json"

@@ -9,14 +9,14 @@ import mlflow
 from pydantic import Field
 
 import model_name
-from model_name.core.formatting import between, number, percent
+from model_name.core.formatting import format_range, format_number, format_percent
 from model_name.core.metrics import Metric
 from model_name.core.schemas.columns import Column
 from model_name.core.versions import LATEST, Ref
 from model_name.errors import NotFoundError
 from model_name.io.configs import exists
-from model_name.io.datasets import atomic_write
 from model_name.io.registries import Version
+from model_name.io.storage import atomic_write
 from model_name.jobs.base import Job, Result
 from model_name.jobs.evaluations import CONSTANT, EVALUATION, EvaluationResult, passes
 from model_name.jobs.explanations import ExplanationResult
@@ -35,7 +35,7 @@ from model_name.reports.artifacts import (
 from model_name.reports.diff import importance_changes
 from model_name.reports.render import render
 from model_name.serving.bundle import ColumnProfile
-from model_name.serving.model_card.column_profiles import profile_words
+from model_name.serving.model_card.descriptions import describe_profile
 
 REPORT = "report.html"
 CHAMPION = "champion"  # what an evaluation calls the one that it compared with
@@ -191,8 +191,8 @@ def verdict(version: Version, evaluation: EvaluationResult, detail: Detail, gate
     """One sentence for someone who reads no further."""
     metric = evaluation.measures[0]
     interval = detail.intervals.get(metric.name)
-    certain = f" (95 % interval {between(interval.low, interval.high)})" if interval else ""
-    worth = f"{metric.name} {number(evaluation.metrics[metric.name])}{certain} on {evaluation.rows:,} held-out rows"
+    certain = f" (95 % interval {format_range(interval.low, interval.high)})" if interval else ""
+    worth = f"{metric.name} {format_number(evaluation.metrics[metric.name])}{certain} on {evaluation.rows:,} held-out rows"
     compared = ", ".join(comparisons(evaluation, detail, champion_name(evaluation, gate)))
     return f"{version.name} {evaluation.semver} {decided(version, gate)}: {worth}{'; ' if compared else ''}{compared}."
 
@@ -233,12 +233,12 @@ def told(metric: Metric, found: Difference, who: str) -> str:
     """A difference with its interval, in words."""
     gains = (found.low, found.high) if metric.greater_is_better else (-found.high, -found.low)
     if gains[0] > 0:
-        return f"better than {who} by {between(*gains)}"
+        return f"better than {who} by {format_range(*gains)}"
     if gains[1] < 0:
-        return f"worse than {who} by {between(-gains[1], -gains[0])}"
+        return f"worse than {who} by {format_range(-gains[1], -gains[0])}"
     if found.low == found.high == 0:
         return f"equal to {who}"
-    return f"cannot be told apart from {who} (difference {between(found.low, found.high)})"
+    return f"cannot be told apart from {who} (difference {format_range(found.low, found.high)})"
 
 
 def compared_with(metric: Metric, value: float | None, other: float | None, who: str) -> str:
@@ -248,7 +248,7 @@ def compared_with(metric: Metric, value: float | None, other: float | None, who:
     share = abs(value - other) / abs(other)
     if share < 0.0005:  # would be printed as 0.0 %
         return f"equal to {who}"
-    return f"{percent(share)} {'better' if metric.is_better(value, other) else 'worse'} than {who}"
+    return f"{format_percent(share)} {'better' if metric.is_better(value, other) else 'worse'} than {who}"
 
 
 def metric_rows(evaluation: EvaluationResult, detail: Detail) -> list[dict[str, Any]]:
@@ -305,7 +305,7 @@ def member_rows(search: Search) -> Iterator[dict[str, Any]]:
         return
     found = zip(search.best.params["members"], search.best.params["weights"], strict=True)
     for member, weight in sorted(found, key=lambda one: -one[1]):
-        words = [f"{name} {number(value) if type(value) is float else value}" for name, value in member.items()]
+        words = [f"{name} {format_number(value) if type(value) is float else value}" for name, value in member.items()]
         yield {"kind": member["KIND"], "words": ", ".join(words[1:]) or "its defaults", "weight": weight}
 
 
@@ -335,7 +335,7 @@ def column_words(name: str, column: Column, profile: ColumnProfile, prepared: Pr
     """What a column holds, unless nobody may know."""
     if column.sensitive:
         return "sensitive, its values are not shown"
-    return profile_words(column, profile) or range_words(name, prepared)
+    return describe_profile(column, profile) or range_words(name, prepared)
 
 
 def range_words(name: str, prepared: PreparationResult | None) -> str:

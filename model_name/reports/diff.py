@@ -4,17 +4,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from model_name.core.formatting import between, number, percent, size
+from model_name.core.formatting import format_range, format_number, format_percent, format_bytes
 from model_name.core.metrics import Metric
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
-from model_name.io.datasets import atomic_write
-from model_name.jobs.explanations import ExplanationResult
-from model_name.jobs.promotion import PromotionResult
+from model_name.io.storage import atomic_write
 from model_name.reports.artifacts import Findings
 from model_name.reports.contract_diff import Change, contract_changes, decision_changes
 from model_name.reports.feature_figures import importance_picture, importance_shares
 from model_name.reports.figures import Picture, metric_pair
 from model_name.reports.render import render
+from model_name.results import ExplanationResult, PromotionResult
 
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 """A title, the names of the columns, and rows of texts."""
@@ -228,14 +227,14 @@ def metric_change(
     if low is not None and high is not None:
         least, most = (low, high) if metric.greater_is_better else (-high, -low)
         if least <= 0 <= most:
-            return change("", f"cannot be told apart ({number(low)} to {number(high)})")
+            return change("", f"cannot be told apart ({format_number(low)} to {format_number(high)})")
         ends = (least, most) if least > 0 else (-most, -least)
-        return change("b" if least > 0 else "a", f"{'better' if least > 0 else 'worse'} by {between(*ends)}")
+        return change("b" if least > 0 else "a", f"{'better' if least > 0 else 'worse'} by {format_range(*ends)}")
     if a == b:
         return change("", "equal")
     is_better = metric.is_better(b, a)
-    share = f" ({percent(abs(b - a) / abs(a))})" if a else ""
-    return change("b" if is_better else "a", f"{'better' if is_better else 'worse'} by {number(abs(b - a))}{share}")
+    share = f" ({format_percent(abs(b - a) / abs(a))})" if a else ""
+    return change("b" if is_better else "a", f"{'better' if is_better else 'worse'} by {format_number(abs(b - a))}{share}")
 
 
 def are_same_rows(a: Findings, b: Findings) -> bool:
@@ -323,7 +322,7 @@ def tables(found: Comparison) -> list[Table]:
         (
             "Metrics on held-out rows",
             ("metric", a, b, "b is"),
-            [(row.name, number(row.a), number(row.b), row.words) for row in found.metrics],
+            [(row.name, format_number(row.a), format_number(row.b), row.words) for row in found.metrics],
         ),
         (
             "What they look at (share of all contributions)",
@@ -345,7 +344,7 @@ def side_rows(found: Comparison) -> list[tuple[str, ...]]:
         "table": [Path(one.table).name or "–" for one in sides],
         "held-out rows": ["not evaluated" if one.rows is None else f"{one.rows:,}" for one in sides],
         "features": [str(len(one.features)) for one in sides],
-        "bundle": [size(one.bundle_bytes) for one in sides],
+        "bundle": [format_bytes(one.bundle_bytes) for one in sides],
         "gate": [one.gate for one in sides],
     }
     return [(name, *values) for name, values in rows.items()]
@@ -353,7 +352,7 @@ def side_rows(found: Comparison) -> list[tuple[str, ...]]:
 
 def share(value: float | None) -> str:
     """A share in per cent, or a dash."""
-    return "–" if value is None else percent(value)
+    return "–" if value is None else format_percent(value)
 
 
 def write_page(a: Findings, b: Findings, found: Comparison, path: str) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from model_name.core import dataframes
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, DataError, NotFoundError, PreemptedError, StorageError
-from model_name.io.datasets import CsvReader, ParquetReader, ParquetWriter, reader_for, atomic_write, storage_error
+from model_name.io.datasets import CsvReader, ParquetReader, ParquetWriter, reader_for
+from model_name.io.storage import atomic_write, storage_error
 
 ROWS = 25
 
@@ -108,10 +109,10 @@ def test_the_schema_tells_a_text_format_its_types(workplace, make_schema, make_t
     write(f"{workplace}/t.parquet", table)
     write(f"{workplace}/t.csv", table)
     # when both are read and checked, then they are the same table
-    read = [dataframes.check(reader_for(f"t.{end}").read(schema), schema).frame for end in ("parquet", "csv")]
+    read = [dataframes.check_frame(reader_for(f"t.{end}").read(schema), schema).frame for end in ("parquet", "csv")]
     pd.testing.assert_frame_equal(*read)
     # and so they are up to a limit
-    some = [dataframes.check(reader_for(f"t.{end}", 50).read(schema), schema).frame for end in ("parquet", "csv")]
+    some = [dataframes.check_frame(reader_for(f"t.{end}", 50).read(schema), schema).frame for end in ("parquet", "csv")]
     pd.testing.assert_frame_equal(*some)
 
 

@@ -48,7 +48,7 @@ def registry(workplace, shelf):
 def fit(make_schema, make_table, task, *, kind=BoostedTrees, rows=120, schema=None, **params):
     schema = schema or make_schema(task)
     params = params or ({"max_iter": 4, "min_samples_leaf": 5} if kind is BoostedTrees else {})
-    return kind(**params).fit(schema, dataframes.check(make_table(task, rows=rows), schema).frame)
+    return kind(**params).fit(schema, dataframes.check_frame(make_table(task, rows=rows), schema).frame)
 
 
 def save(service, model, signer=None, name=NAME):

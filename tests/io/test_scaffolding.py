@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_name.core.profiling.infer_schema import Inferred, infer
+from model_name.core.profiling.schema_inference import InferredSchema, infer_schema
 from model_name.core.schemas import TableSchema, Target
 from model_name.core.schemas.columns import Column
 from model_name.core.schemas.lags import LagSpec
@@ -53,13 +53,13 @@ def table(task: str = "regression") -> pd.DataFrame:
     )
 
 
-def example(**columns: Column) -> Inferred:
+def example(**columns: Column) -> InferredSchema:
     schema = TableSchema(
         name="things",
         target=Target(name="y", task="regression"),
         columns={"x": Column(kind="numeric", min=0.5, max=7.0)} | columns,
     )
-    return Inferred(schema, ("x: is found",), {"x": "1 to 2"})
+    return InferredSchema(schema, ("x: is found",), {"x": "1 to 2"})
 
 
 @pytest.mark.parametrize("task", TARGETS)
@@ -73,7 +73,7 @@ def test_the_folder_runs_as_it_is(tmp_path, monkeypatch, task, ending):
     else:
         frame.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
 
-    files = write_project("confs/things", infer(reader_for(path).read(), name="things", target="y"), path)
+    files = write_project("confs/things", infer_schema(reader_for(path).read(), name="things", target="y"), path)
 
     assert files[:2] == [Path("confs/things/schema.yaml"), Path("confs/things/project.yaml")]
     assert sorted(Path("confs/things").iterdir()) == sorted(files)
@@ -92,7 +92,7 @@ def test_without_a_time_column_rows_are_held_out_at_random(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     frame = table().drop(columns="when")
     frame.to_parquet("t.parquet")
-    write_project("c", infer(frame, name="t", target="y"), "t.parquet")
+    write_project("c", infer_schema(frame, name="t", target="y"), "t.parquet")
     job = load_job(["c/training.yaml"], environment={})
     assert job.splitter.KIND == "RandomSplitter"
     assert len(job.read_parts().test) == 30
@@ -114,7 +114,7 @@ def test_a_column_that_fits_no_line_has_one_for_each_of_its_keys(tmp_path):
         time="when",
         columns={"shop in the city": Column(kind="category"), "when": Column(kind="datetime"), "told": told},
     )
-    files = write_project(tmp_path / "c", Inferred(schema, ()), "t.csv")
+    files = write_project(tmp_path / "c", InferredSchema(schema, ()), "t.csv")
     lines = [
         "  told:",
         "    kind: numeric",
@@ -130,7 +130,7 @@ def test_a_column_that_fits_no_line_has_one_for_each_of_its_keys(tmp_path):
 
 def test_no_line_is_too_long_to_read(tmp_path):
     found = example(c=Column(kind="category", values=tuple(f"city number {number}" for number in range(90))))
-    for file in write_project(tmp_path / "c", Inferred(found.schema, ("word " * 90,), {"c": "note " * 30}), "t.csv"):
+    for file in write_project(tmp_path / "c", InferredSchema(found.schema, ("word " * 90,), {"c": "note " * 30}), "t.csv"):
         assert max(map(len, file.read_text().splitlines())) < 160
 
 
@@ -150,7 +150,7 @@ def test_a_text_that_yaml_could_misread_is_kept(tmp_path, text):
         key=(text,),
         description=text,
     )
-    files = write_project(tmp_path / "c", Inferred(schema, (text,), {text: text}), f"{text}.csv".replace("\n", ""))
+    files = write_project(tmp_path / "c", InferredSchema(schema, (text,), {text: text}), f"{text}.csv".replace("\n", ""))
     assert load_document(str(files[0]), TableSchema) == schema
     assert yaml.safe_load(files[1].read_text())["job"]["name"] == "things"
 
@@ -174,7 +174,7 @@ def test_any_schema_is_read_back_as_it_was(tmp_path_factory, names, values, find
         name="things", target=Target(name=target, task="binary", classes=labels), columns=columns, key=tuple(others)
     )
     folder = tmp_path_factory.mktemp("c")
-    files = write_project(folder, Inferred(schema, (finding,), dict.fromkeys(names, finding)), "t.parquet")
+    files = write_project(folder, InferredSchema(schema, (finding,), dict.fromkeys(names, finding)), "t.parquet")
     assert load_document(str(files[0]), TableSchema) == schema
 
 
@@ -199,7 +199,7 @@ def test_categories_that_no_config_can_hold_are_left_to_the_training(tmp_path):
 def test_the_project_is_called_like_the_file(tmp_path, path, name):
     assert project_name(path) == name
     found = example()
-    named = Inferred(found.schema.model_copy(update={"name": name}), found.findings)
+    named = InferredSchema(found.schema.model_copy(update={"name": name}), found.findings)
     write_project(tmp_path / "c", named, "t.parquet")
 
 
@@ -214,7 +214,7 @@ REFUSED = [
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, update, path, words):
     found = example()
     with pytest.raises(ConfigError, match=words):
-        write_project(tmp_path / "c", Inferred(found.schema.model_copy(update=update), ()), path)
+        write_project(tmp_path / "c", InferredSchema(found.schema.model_copy(update=update), ()), path)
     assert list(tmp_path.iterdir()) == []
 
 
