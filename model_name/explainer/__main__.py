@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_name.io.services import silence_mlflow
-from model_name.serving.arguments import MODELS, address_of, limits_of, make_parser, run_main
+from model_name.serving.arguments import DEFAULT_MODEL_DIRECTORY, parse_address, parse_limits, build_parser, run_main
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
 from model_name.serving.runtime import log_config
-from model_name.serving.server_metrics import Telemetry
-from model_name.serving.startup import run
+from model_name.serving.server_metrics import ServerMetrics
+from model_name.serving.startup import serve_model
 
 MAX_ROWS = 1000  # some seconds of boosted trees, where a prediction takes milliseconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, and return the exit code."""
-    parser = make_parser("python -m model_name.explainer", __doc__)
-    parser.add_argument("--model", type=Path, default=MODELS, help="The folder of the model.")
+    parser = build_parser("python -m model_name.explainer", __doc__)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL_DIRECTORY, help="The folder of the model.")
     parser.set_defaults(enable_grpc=False, max_rows=MAX_ROWS)
     return run_main(parser, serve, argv)
 
@@ -36,22 +36,22 @@ def serve(args: Namespace) -> None:
         NotFoundError: The model or its manifest is missing.
         DataError: It is a model that this project did not make, or the manifest is of another.
     """
-    address_of(args)
+    parse_address(args)
     log_config.configure(args)
     silence_mlflow()
     from model_name.explainer.plane import FILES, explain, load
 
-    telemetry = Telemetry(args.slot)
+    metrics = ServerMetrics(args.slot)
     # Explaining takes long, and many rows at once take no less: each request is answered as soon as it is done.
-    limits = limits_of(args).model_copy(update={"batch_requests": 1})
+    limits = parse_limits(args).model_copy(update={"batch_requests": 1})
     batcher = AdaptiveBatcher(load(args.model), limits, compute=explain)
-    run(
+    serve_model(
         args,
         batcher,
-        telemetry,
+        metrics,
         directory=args.model,
         load=load,
-        watcher=BatchObserver(telemetry, None),
+        watcher=BatchObserver(metrics, None),
         verb="explain",
         files=FILES,
     )

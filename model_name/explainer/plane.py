@@ -13,11 +13,11 @@ from model_name.core.models import Explanation, Model
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.io.registries import load_model
-from model_name.serving.batching.requests import Answered, Reply, Request
+from model_name.serving.batching.requests import BatchResult, Payload, InferenceRequest
 from model_name.serving.bundle import MANIFEST, Manifest, read_manifest
-from model_name.serving.dataplane import DataPlane, Table, by_column
+from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.v1 import predictions
+from model_name.serving.protocols.v1 import encode_predictions
 
 FILES = (MANIFEST, "MLmodel", "python_model.pkl")
 """Of the folder of a model, that another version changes."""
@@ -46,7 +46,7 @@ class ExplainerPlane(DataPlane):
         self.kind = fitted.model.KIND
         self._explain = fitted.model.explainer()
 
-    def explain(self, table: Table, *, interval: float | None = None) -> dict[str, Any]:
+    def explain(self, table: RawColumns, *, interval: float | None = None) -> dict[str, Any]:
         """The body that explains a request, in JSON's types.
 
         Each row has its `prediction`, and `values`: how much each feature moves the `score` from the `base_value`, the
@@ -65,25 +65,25 @@ class ExplainerPlane(DataPlane):
             ExplanationError: The contributions do not add up.
         """
         matrix = self.matrix(table)
-        outputs = self.run(matrix, interval=interval)
+        outputs = self.predict_matrix(matrix, interval=interval)
         found = self._explain(matrix)
-        found.require_additive(self.kind)
+        found.check_additive(self.kind)
         return {"explanations": self._rows(outputs, found), "scale": found.scale}
 
     def warm_up(self) -> Outputs:
         """Explain the example as well."""
-        self.explain(by_column([self.bundle.manifest.example], self.inputs))
+        self.explain(rows_to_columns([self.bundle.manifest.example], self.inputs))
         return super().warm_up()
 
     def _rows(self, outputs: Outputs, found: Explanation) -> list[dict[str, Any]]:
-        answers = predictions(outputs)["predictions"]
+        answers = encode_predictions(outputs)["predictions"]
         rows = answers if outputs.lower is not None else [{"prediction": answer} for answer in answers]
         if outputs.classes:
             is_binary = len(outputs.classes) == 2
             labels = [outputs.classes[1]] * len(rows) if is_binary else outputs.prediction.tolist()
             if not is_binary:
                 places = {label: place for place, label in enumerate(outputs.classes)}
-                found = found.of_classes(np.array([places[label] for label in labels]))
+                found = found.for_classes(np.array([places[label] for label in labels]))
             rows = [row | {"class": label} for row, label in zip(rows, labels, strict=True)]
         bases = np.broadcast_to(found.base, len(rows)).tolist()
         columns = zip(rows, found.scores.reshape(-1).tolist(), bases, found.values.tolist(), strict=True)
@@ -112,15 +112,15 @@ def load(directory: Path) -> ExplainerPlane:
     return plane
 
 
-def explain(plane: DataPlane, requests: Sequence[Request], limits: Limits) -> Answered:
+def explain(plane: DataPlane, requests: Sequence[InferenceRequest], limits: Limits) -> BatchResult:
     """Explain each request by itself: what samples are drawn for its rows must not depend on who else asks."""
     explainer = cast(ExplainerPlane, plane)  # that is what `load` makes
-    return Answered([_reply(explainer, request, limits) for request in requests])
+    return BatchResult([_reply(explainer, request, limits) for request in requests])
 
 
-def _reply(plane: ExplainerPlane, request: Request, limits: Limits) -> Reply | ModelNameError:
+def _reply(plane: ExplainerPlane, request: InferenceRequest, limits: Limits) -> Payload | ModelNameError:
     try:
-        question = request.read(plane, limits)
+        question = request.decode(plane, limits)
         table = question.columns(plane.inputs)
         limits.check_texts(table, request.size)
         return orjson.dumps(plane.explain(table, interval=question.interval))

@@ -25,14 +25,14 @@ from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
 from model_name.serving.protocols.cloudevents import (
-    REPLY_TYPE,
+    RESPONSE_TYPE,
     check_attributes,
-    read_structured,
-    reply_to,
-    source_of_replies,
-    spelled,
+    parse_structured,
+    response_attributes,
+    response_source,
+    attribute_to_str,
 )
-from model_name.serving.protocols.v1 import check_names, predictions, read_instances
+from model_name.serving.protocols.v1 import check_duplicate_columns, encode_predictions, parse_instances
 
 Headers = list[tuple[str, bytes]]
 
@@ -125,11 +125,11 @@ class KafkaRequest(InferenceRequest):
         limits.check_body(len(body))
         self._read_headers()
         row = None if self.attributes or self.is_structured else plane.usual.read_row(body)
-        if row is not None and not strict_json.may_have_twice(body, len(row)):
+        if row is not None and not strict_json.may_have_duplicate_keys(body, len(row)):
             return DecodedRequest(rows=[row])
-        document = event = strict_json.parse(body)
+        document = event = strict_json.loads(body)
         if self.is_structured:
-            self.attributes, document = read_structured(event)
+            self.attributes, document = parse_structured(event)
             if document is None:
                 raise DataError("the event has no data")
         if self.attributes:
@@ -137,10 +137,10 @@ class KafkaRequest(InferenceRequest):
             self.id = self.attributes["id"]
         if isinstance(document, str | bytes):  # JSON within, as some clients leave it
             body = document.encode() if isinstance(document, str) else document
-            document = event = strict_json.parse(body)
+            document = event = strict_json.loads(body)
         if isinstance(document, dict) and "instances" in document and "instances" not in plane.kinds:
-            question = read_instances(document, limits)
-            check_names(body, event, "data" if event is not document else "")
+            question = parse_instances(document, limits)
+            check_duplicate_columns(body, event, "data" if event is not document else "")
             return question
         rows = document if isinstance(document, list) else [document]
         if not all(type(row) is dict for row in rows):
@@ -153,7 +153,7 @@ class KafkaRequest(InferenceRequest):
 
     def encode(self, outputs: Outputs, manifest: Manifest) -> OutputRecord:
         """As of `InferenceRequest`."""
-        record, data = self.record, predictions(outputs)
+        record, data = self.record, encode_predictions(outputs)
         headers = self._kept_headers() if record.headers else []
         headers += source_headers(self.source, RESULT_SOURCE_HEADERS)
         if not self.attributes:  # the usual record is no event: all but its name is the same for all
@@ -161,11 +161,11 @@ class KafkaRequest(InferenceRequest):
             headers.append((f"{ATTRIBUTE_PREFIXES[0]}id", self.id.encode()))
             return OutputRecord(record.key, orjson.dumps(data), headers)
         headers.append((SEMVER_HEADER, manifest.semver.encode()))
-        attributes = reply_to(self.attributes, self.name, manifest)
+        attributes = response_attributes(self.attributes, self.name, manifest)
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON_CONTENT_TYPE, "data": data}
             return OutputRecord(record.key, orjson.dumps(event), [*headers, (CONTENT_TYPE_HEADER, STRUCTURED_CONTENT_TYPE.encode())])
-        headers += [(self.prefix + name, spelled(value).encode()) for name, value in attributes.items()]
+        headers += [(self.prefix + name, attribute_to_str(value).encode()) for name, value in attributes.items()]
         return OutputRecord(record.key, orjson.dumps(data), [*headers, (CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE.encode())])
 
     def _read_headers(self) -> None:
@@ -208,12 +208,12 @@ def check_duplicate_keys(body: bytes, keys: int) -> None:
     Raises:
         DataError: There is one.
     """
-    if (found := strict_json.with_twice(body, keys)) is not None and (name := _first_duplicate(found)):
+    if (found := strict_json.find_duplicate_keys(body, keys)) is not None and (name := _first_duplicate(found)):
         raise DataError(f"{name}: comes twice")
 
 
 def _first_duplicate(found: Any) -> str:
-    if isinstance(found, strict_json.Twice):
+    if isinstance(found, strict_json.DuplicateKey):
         return str(found)
     inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
     return next(filter(None, map(_first_duplicate, inner)), "")
@@ -224,8 +224,8 @@ def _constant_headers(name: str, semver: str) -> Headers:
     """The headers that all results of one version share."""
     attributes = {
         "specversion": "1.0",
-        "source": source_of_replies(name),
-        "type": REPLY_TYPE,
+        "source": response_source(name),
+        "type": RESPONSE_TYPE,
     }
     return [
         (SEMVER_HEADER, semver.encode()),

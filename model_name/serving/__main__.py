@@ -16,20 +16,20 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from model_name.serving.arguments import MODELS, address_of, limits_of, log_of, make_parser, run_main
-from model_name.serving.batching.batcher import Batcher
-from model_name.serving.batching.observer import Watcher
+from model_name.serving.arguments import DEFAULT_MODEL_DIRECTORY, parse_address, parse_limits, build_prediction_log, build_parser, run_main
+from model_name.serving.batching.batcher import AdaptiveBatcher
+from model_name.serving.batching.observer import BatchObserver
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.runtime import log_config
-from model_name.serving.server_metrics import Telemetry
-from model_name.serving.startup import run
+from model_name.serving.server_metrics import ServerMetrics
+from model_name.serving.startup import serve_model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, and return the exit code."""
-    parser = make_parser("python -m model_name.serving", __doc__)
-    parser.add_argument("--bundle", type=Path, default=MODELS, help="The folder of the bundle.")
+    parser = build_parser("python -m model_name.serving", __doc__)
+    parser.add_argument("--bundle", type=Path, default=DEFAULT_MODEL_DIRECTORY, help="The folder of the bundle.")
     return run_main(parser, serve, argv)
 
 
@@ -41,14 +41,14 @@ def serve(args: Namespace) -> None:
         NotFoundError: A file of the bundle is missing.
         DataError: The bundle is broken.
     """
-    address_of(args)
+    parse_address(args)
     log_config.configure(args)
     load = partial(load_plane, threads=args.forward_threads)
     plane = load(args.bundle)
-    telemetry = Telemetry(args.slot)
-    watcher = Watcher(telemetry, log_of(args))
-    batcher = Batcher(plane, limits_of(args), observe=watcher)
-    run(args, batcher, telemetry, directory=args.bundle, load=load, watcher=watcher)
+    metrics = ServerMetrics(args.slot)
+    watcher = BatchObserver(metrics, build_prediction_log(args))
+    batcher = AdaptiveBatcher(plane, parse_limits(args), observe=watcher)
+    serve_model(args, batcher, metrics, directory=args.bundle, load=load, watcher=watcher)
 
 
 def load_plane(directory: Path, *, threads: int) -> DataPlane:

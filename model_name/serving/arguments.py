@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from model_name.errors import ConfigError, ModelNameError
 from model_name.serving.limits import Limits
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
-from model_name.serving.runtime.server import Address, Tls
+from model_name.serving.runtime.server import ListenAddress, TlsConfig
 
-MODELS = Path("/mnt/models")  # where KServe's storage initializer puts what `storageUri` names
-SLOT = "MODEL_NAME_SLOT"
-LOG_KEY = "MODEL_NAME_LOG_KEY"
-LIMITS = {
+DEFAULT_MODEL_DIRECTORY = Path("/mnt/models")  # where KServe's storage initializer puts what `storageUri` names
+SLOT_ENV = "MODEL_NAME_SLOT"
+LOG_KEY_ENV = "MODEL_NAME_LOG_KEY"
+LIMIT_OPTIONS = {
     "body_bytes": "max_body_bytes",
     "rows": "max_rows",
     "text_length": "max_text_length",
@@ -31,7 +31,7 @@ LIMITS = {
 """The arguments that set them."""
 
 
-def make_parser(prog: str, description: str | None) -> ArgumentParser:
+def build_parser(prog: str, description: str | None) -> ArgumentParser:
     """The command line: KServe's, and ours."""
     parser = ArgumentParser(
         prog=prog,
@@ -42,7 +42,7 @@ def make_parser(prog: str, description: str | None) -> ArgumentParser:
     limits = Limits()
     add = parser.add_argument_group("this server").add_argument
     add("--host", default="0.0.0.0", help="The interface to listen on.")  # noqa: S104  as KServe does  # nosec B104
-    add("--slot", default=os.environ.get(SLOT, ""), help=f"blue or green, for metrics and logs; {SLOT} else.")
+    add("--slot", default=os.environ.get(SLOT_ENV, ""), help=f"blue or green, for metrics and logs; {SLOT_ENV} else.")
     add("--access_log", type=strtobool, default=False, help="Log a line a request.")
     add("--forward_threads", type=int, default=1, help="Of one forward pass; 0 takes all processors of the machine.")
     add("--drain_seconds", type=float, default=3.0, help="From SIGTERM until no new work is taken.")
@@ -81,21 +81,21 @@ def run_main(parser: ArgumentParser, serve: Callable[[Namespace], None], argv: S
     return 0
 
 
-def limits_of(args: Namespace) -> Limits:
+def parse_limits(args: Namespace) -> Limits:
     """The limits that the arguments set.
 
     Raises:
         ConfigError: One of them is not above 0.
     """
-    given = {field: getattr(args, argument) for field, argument in LIMITS.items()}
+    given = {field: getattr(args, argument) for field, argument in LIMIT_OPTIONS.items()}
     try:
         return Limits(**given)
     except ValidationError as err:
         first = err.errors()[0]
-        raise ConfigError(f"--{LIMITS[str(first['loc'][0])]}: {first['msg']}") from err
+        raise ConfigError(f"--{LIMIT_OPTIONS[str(first['loc'][0])]}: {first['msg']}") from err
 
 
-def log_of(args: Namespace) -> PredictionLog | None:
+def build_prediction_log(args: Namespace) -> PredictionLog | None:
     """The prediction log that the arguments ask for.
 
     Raises:
@@ -109,10 +109,10 @@ def log_of(args: Namespace) -> PredictionLog | None:
     except ValidationError as err:
         first = err.errors()[0]
         raise ConfigError(f"--log_{first['loc'][0]}: {first['msg']}") from err
-    return PredictionLog(settings, slot=args.slot, key=os.environ.get(LOG_KEY, "").encode())
+    return PredictionLog(settings, slot=args.slot, key=os.environ.get(LOG_KEY_ENV, "").encode())
 
 
-def tls_of(args: Namespace) -> Tls | None:
+def parse_tls(args: Namespace) -> TlsConfig | None:
     """The certificates that the arguments name.
 
     Raises:
@@ -123,7 +123,7 @@ def tls_of(args: Namespace) -> Tls | None:
         return None
     if not all(named):
         raise ConfigError("--ssl_certfile and --ssl_keyfile belong together", hint="name both")
-    tls = Tls(Path(args.ssl_certfile), Path(args.ssl_keyfile), args.ssl_client_ca)
+    tls = TlsConfig(Path(args.ssl_certfile), Path(args.ssl_keyfile), args.ssl_client_ca)
     try:
         tls.context()
     except OSError as err:  # of which errors of certificates are
@@ -131,7 +131,7 @@ def tls_of(args: Namespace) -> Tls | None:
     return tls
 
 
-def address_of(args: Namespace) -> Address:
+def parse_address(args: Namespace) -> ListenAddress:
     """Where the arguments say to listen.
 
     Raises:
@@ -139,10 +139,10 @@ def address_of(args: Namespace) -> Address:
     """
     if args.workers != 1:
         raise ConfigError("--workers: a server is one process", hint="add replicas instead")
-    return Address(args.host, args.http_port, args.grpc_port if args.enable_grpc else None)
+    return ListenAddress(args.host, args.http_port, args.grpc_port if args.enable_grpc else None)
 
 
-def check_free(address: Address) -> None:
+def check_ports_free(address: ListenAddress) -> None:
     """Find a taken port before the servers do, and say so.
 
     Raises:

@@ -6,7 +6,7 @@ from hmac import compare_digest
 from model_name.serving.request_errors import UnauthorizedError
 
 
-class Guard:
+class TokenAuth:
     """Lets those in who show the bearer token, or everybody where there is none."""
 
     def __init__(self, token: bytes = b"") -> None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from model_name.core.decisions.decision import Decision
 from model_name.core.features.transforms import Features, Matrix
 from model_name.core.schemas import TableSchema
-from model_name.core.schemas.strict_models import Frozen, Many
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.errors import DataError, NotFoundError, StorageError
 
 GRAPH = "model.onnx"
@@ -33,7 +33,7 @@ UNREADABLE = (  # they have no base of their own
 )
 
 
-class ColumnProfile(Frozen):
+class ColumnProfile(FrozenModel):
     """What the training part of one column looked like, for drift to be measured against.
 
     Attributes:
@@ -43,11 +43,11 @@ class ColumnProfile(Frozen):
     """
 
     missing: float
-    quantiles: Many[float] = ()
+    quantiles: LaxTuple[float] = ()
     shares: dict[str, float] = {}
 
 
-class Shrunk(Frozen):
+class Shrunk(FrozenModel):
     """How a graph was made smaller, and what that cost on the held-out rows.
 
     Attributes:
@@ -65,7 +65,7 @@ class Shrunk(Frozen):
     metrics_after: dict[str, float]
 
 
-class Manifest(Frozen):
+class Manifest(FrozenModel):
     """All that serving needs to know beside the graph.
 
     Attributes:
@@ -98,7 +98,7 @@ class Manifest(Frozen):
     profile: dict[str, ColumnProfile]
     metrics: dict[str, float]
     example: dict[str, Any]
-    shrunk: Many[Shrunk] = ()
+    shrunk: LaxTuple[Shrunk] = ()
     files: dict[str, str]
     created: str
 

@@ -6,13 +6,13 @@ from itertools import count
 from secrets import token_hex
 from typing import Any, Literal
 
-from model_name.serving.auth import Guard
-from model_name.serving.batching.batcher import Batcher
+from model_name.serving.auth import TokenAuth
+from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.bundle import Manifest
-from model_name.serving.model_repository import Repository
-from model_name.serving.request_errors import Refusals
-from model_name.serving.server_metrics import Telemetry
-from model_name.serving.state import State
+from model_name.serving.model_repository import ModelRepository
+from model_name.serving.request_errors import ErrorLogger
+from model_name.serving.server_metrics import ServerMetrics
+from model_name.serving.state import ServerState
 
 Verb = Literal["predict", "explain"]
 
@@ -23,7 +23,7 @@ def _ids() -> Callable[[], str]:
 
 
 @dataclass(frozen=True)
-class Service:
+class ServerContext:
     """One model, and all that its doors share.
 
     Attributes:
@@ -40,13 +40,13 @@ class Service:
     """
 
     name: str
-    batcher: Batcher
-    state: State
-    telemetry: Telemetry
-    guard: Guard
-    refusals: Refusals
-    repository: Repository
-    about: Mapping[str, Any]
+    batcher: AdaptiveBatcher
+    state: ServerState
+    metrics: ServerMetrics
+    auth: TokenAuth
+    error_log: ErrorLogger
+    repository: ModelRepository
+    server_metadata: Mapping[str, Any]
     verb: Verb
     next_id: Callable[[], str] = field(default_factory=_ids)
 

@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 
 from model_name.core.features.transforms import Matrix
 from model_name.core.schemas import Outputs, TableSchema
-from model_name.core.schemas.columns import Columns, Problems, decode_column
-from model_name.core.schemas.fast_validation import Acceptance, Values
+from model_name.core.schemas.columns import Columns, ValidationIssues, decode_column
+from model_name.core.schemas.fast_validation import FastValidator, RawValues
 from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
-from model_name.serving.protocols.fast_json import UsualBodies
+from model_name.serving.protocols.fast_json import FastV1Decoder
 
 CHUNK_ROWS = 2048  # of a forward pass; more only needs more memory, which ONNX Runtime keeps
 
 Rows = Sequence[Mapping[str, Any] | Sequence[Any]]
-Table = Mapping[str, Values]
+RawColumns = Mapping[str, RawValues]
 """Raw values by column."""
 
 
-class Scorer(Protocol):
+class InferenceBackend(Protocol):
     """What is served: the graph of a bundle, or a model in this process."""
 
     @property
@@ -51,7 +51,7 @@ class DataPlane:
         usual: Reads what most clients of V1 send.
     """
 
-    def __init__(self, bundle: Scorer) -> None:
+    def __init__(self, bundle: InferenceBackend) -> None:
         """Serve a bundle."""
         self.bundle = bundle
         self.schema: TableSchema = bundle.manifest.table
@@ -61,11 +61,11 @@ class DataPlane:
         self.names = frozenset(self.inputs)
         self.kinds = {name: column.kind for name, column in self.schema.columns.items()}
         self.texts = frozenset(name for name, kind in self.kinds.items() if kind not in ("numeric", "boolean"))
-        self.blanks = {name for name in self.inputs if "" in self.features.categories(name)}
-        self.usual = UsualBodies({name: self.kinds[name] for name in self.inputs})
-        self._acceptance = Acceptance(self.schema)
+        self.empty_string_columns = {name for name in self.inputs if "" in self.features.categories(name)}
+        self.usual = FastV1Decoder({name: self.kinds[name] for name in self.inputs})
+        self._acceptance = FastValidator(self.schema)
 
-    def predict(self, table: Table, *, interval: float | None = None) -> Outputs:
+    def predict(self, table: RawColumns, *, interval: float | None = None) -> Outputs:
         """Answer a request that came by column.
 
         Args:
@@ -75,7 +75,7 @@ class DataPlane:
         Raises:
             DataError: Naming column, row and reason; or there are no intervals of this level.
         """
-        return self.run(self.matrix(table), interval=interval)
+        return self.predict_matrix(self.matrix(table), interval=interval)
 
     def predict_rows(self, rows: Rows, *, interval: float | None = None) -> Outputs:
         """Answer a request that came by row, as objects or as arrays in the order of the inputs.
@@ -83,37 +83,37 @@ class DataPlane:
         Raises:
             DataError: As of `predict`.
         """
-        return self.predict(by_column(rows, self.inputs), interval=interval)
+        return self.predict(rows_to_columns(rows, self.inputs), interval=interval)
 
-    def matrix(self, table: Table) -> Matrix:
+    def matrix(self, table: RawColumns) -> Matrix:
         """The features of a request.
 
         Raises:
             DataError: Naming column, row and reason.
         """
-        return self.features_of(self.check(table))
+        return self.featurize(self.check(table))
 
-    def check(self, table: Table) -> Columns:
+    def check(self, table: RawColumns) -> Columns:
         """The typed columns of a request.
 
         Raises:
             DataError: Naming column, row and reason.
         """
-        columns = self._acceptance.columns(table)
+        columns = self._acceptance.validate(table)
         return self.schema.check_request(table) if columns is None else columns
 
-    def others(self, table: Table) -> Columns:
+    def extra_columns(self, table: RawColumns) -> Columns:
         """The columns that a request carries beside the inputs, as far as they can be read: what names a row, say."""
         if len(table) == len(self.inputs):
             return {}
         columns = self.schema.columns
         return {
-            name: decode_column(name, columns[name], values, Problems())
+            name: decode_column(name, columns[name], values, ValidationIssues())
             for name, values in table.items()
             if name in columns and name not in self.names
         }
 
-    def features_of(self, columns: Columns) -> Matrix:
+    def featurize(self, columns: Columns) -> Matrix:
         """The features of typed columns.
 
         Raises:
@@ -129,13 +129,13 @@ class DataPlane:
             raise DataError(f"{place}: {columns[name][row]} is too large for float32")
         return matrix
 
-    def run(self, matrix: Matrix, *, interval: float | None = None) -> Outputs:
+    def predict_matrix(self, matrix: Matrix, *, interval: float | None = None) -> Outputs:
         """The forward pass, and what is decided on its scores.
 
         Raises:
             DataError: There are no prediction intervals of this level.
         """
-        return self.decision.outputs(self.scores(matrix), self.schema.classes, interval)
+        return self.decision.apply(self.scores(matrix), self.schema.classes, interval)
 
     def scores(self, matrix: Matrix) -> NDArray[Any]:
         """What the graph answers: n x 1 predictions of a regression, n x k probabilities otherwise."""
@@ -151,7 +151,7 @@ class DataPlane:
         return self.predict_rows([self.bundle.manifest.example])
 
 
-def by_column(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
+def rows_to_columns(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
     """Turn rows into columns.
 
     Args:
@@ -163,7 +163,7 @@ def by_column(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
     """
     if not rows:
         raise DataError("the request holds no row")
-    if (columns := _usual(rows, names)) is not None:
+    if (columns := _uniform_rows_to_columns(rows, names)) is not None:
         return columns
     objects = [_as_object(row, number, names, len(rows)) for number, row in enumerate(rows)]
     known = objects[0].keys()
@@ -174,14 +174,14 @@ def by_column(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in objects] for name in known}
 
 
-def _usual(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | None:
+def _uniform_rows_to_columns(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | None:
     """The columns of rows that are all objects with the inputs and nothing else, or all arrays of as many values."""
     kinds = {*map(type, rows)}
     if kinds not in ({dict}, {list}) or {*map(len, rows)} != {len(names)}:
         return None
     if kinds == {list}:
         return {name: [*map(itemgetter(position), rows)] for position, name in enumerate(names)}
-    if 1 < len(rows) <= CHUNK_ROWS and (columns := _turned(rows)) is not None:  # more would hold the interpreter
+    if 1 < len(rows) <= CHUNK_ROWS and (columns := _transpose_objects(rows)) is not None:  # more would hold the interpreter
         return {name: columns[name] for name in names} if columns.keys() == {*names} else None
     try:
         return {name: [*map(itemgetter(name), rows)] for name in names}
@@ -189,7 +189,7 @@ def _usual(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | None:
         return None
 
 
-def _turned(rows: Sequence[Any]) -> dict[str, list[Any]] | None:
+def _transpose_objects(rows: Sequence[Any]) -> dict[str, list[Any]] | None:
     """Objects by column, if their names come in one order, as one client writes them."""
     first = [*rows[0]]
     if not all(map(first.__eq__, map(list, rows))):

@@ -3,12 +3,12 @@
 import numpy as np
 from pydantic import PositiveInt
 
-from model_name.core.schemas.strict_models import Duration, Frozen
+from model_name.core.schemas.strict_models import Duration, FrozenModel
 from model_name.errors import DataError, TooLargeError
-from model_name.serving.dataplane import Table
+from model_name.serving.dataplane import RawColumns
 
 
-class Limits(Frozen):
+class Limits(FrozenModel):
     """What bounds the work and the memory of a server.
 
     Attributes:
@@ -60,7 +60,7 @@ class Limits(Frozen):
         if rows > self.rows:
             raise TooLargeError(f"the request has {rows} rows, this server takes {self.rows} at once")
 
-    def check_texts(self, table: Table, size: int) -> None:
+    def check_texts(self, table: RawColumns, size: int) -> None:
         """Refuse a text that is too long.
 
         Args:

@@ -7,33 +7,33 @@ from pathlib import Path
 from time import monotonic
 
 from model_name.errors import ModelNameError, NotFoundError
-from model_name.serving.batching.batcher import Batcher
+from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.bundle import GRAPH, MANIFEST
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.request_errors import UnloadedError, UnservedError
-from model_name.serving.server_metrics import Telemetry
-from model_name.serving.state import State
+from model_name.serving.request_errors import ModelNotLoadedError, UnsupportedOperationError
+from model_name.serving.server_metrics import ServerMetrics
+from model_name.serving.state import ServerState
 
 logger = logging.getLogger("model_name.serving")
 
-FILES = (MANIFEST, GRAPH)
+WATCHED_FILES = (MANIFEST, GRAPH)
 
-Stamp = tuple[tuple[int, int, int], ...]
+FileSignature = tuple[tuple[int, int, int], ...]
 """What tells that files have changed: of each its number, its size and the time of its last change."""
 
 
-class Swapper:
+class BundleReloader:
     """Watches the folder of the bundle."""
 
     def __init__(
         self,
         directory: Path,
-        batcher: Batcher,
-        telemetry: Telemetry,
+        batcher: AdaptiveBatcher,
+        metrics: ServerMetrics,
         *,
         seconds: float,
         load: Callable[[Path], DataPlane],
-        files: Sequence[str] = FILES,
+        files: Sequence[str] = WATCHED_FILES,
     ) -> None:
         """Watch from now on.
 
@@ -47,11 +47,11 @@ class Swapper:
         """
         self.directory = directory
         self.batcher = batcher
-        self.telemetry = telemetry
+        self.metrics = metrics
         self.seconds = seconds
         self.load = load
         self.files = files
-        self._seen = stamp(directory, files)
+        self._seen = file_signature(directory, files)
         self._looked = monotonic()
         self._lock = asyncio.Lock()
 
@@ -60,7 +60,7 @@ class Swapper:
         if not self.seconds or monotonic() - self._looked < self.seconds:
             return
         self._looked = monotonic()
-        if stamp(self.directory, self.files) != self._seen:
+        if file_signature(self.directory, self.files) != self._seen:
             try:
                 await self.swap()
             except ModelNameError as err:
@@ -74,24 +74,24 @@ class Swapper:
             ModelNameError: It is broken or refuses its own example; the old one goes on.
         """
         async with self._lock:
-            self._seen = stamp(self.directory, self.files)
+            self._seen = file_signature(self.directory, self.files)
             old = self.batcher.plane.bundle.manifest
             try:
                 plane = await asyncio.to_thread(self.load, self.directory)
             except ModelNameError:
-                self.telemetry.swaps.labels("refused").inc()
+                self.metrics.bundle_loads.labels("refused").inc()
                 raise
             self.batcher.plane = plane
         new = plane.bundle.manifest
-        self.telemetry.serve(new)
-        self.telemetry.swaps.labels("loaded").inc()
+        self.metrics.serve(new)
+        self.metrics.bundle_loads.labels("loaded").inc()
         logger.info("version %s (%s) took over from %s (%s)", new.version, new.semver, old.version, old.semver)
 
 
-class Repository:
+class ModelRepository:
     """Loads and unloads the model for clients, where that is enabled: KServe would let anyone who reaches the port."""
 
-    def __init__(self, name: str, state: State, swap: Callable[[], Awaitable[None]], *, is_open: bool) -> None:
+    def __init__(self, name: str, state: ServerState, swap: Callable[[], Awaitable[None]], *, is_open: bool) -> None:
         """Change one model.
 
         Args:
@@ -112,7 +112,7 @@ class Repository:
             UnloadedError: It is.
         """
         if not self.state.is_loaded:
-            raise UnloadedError(f"{self.name} was unloaded; load it to have it answer")
+            raise ModelNotLoadedError(f"{self.name} was unloaded; load it to have it answer")
 
     async def change(self, name: str, change: str) -> None:
         """Load or unload.
@@ -123,7 +123,7 @@ class Repository:
             ModelNameError: The bundle is broken.
         """
         if not self.is_open:
-            raise UnservedError(
+            raise UnsupportedOperationError(
                 "models are not loaded or unloaded by requests", hint="start the server with --model_repository true"
             )
         if name != self.name:
@@ -133,7 +133,7 @@ class Repository:
         self.state.is_loaded = change == "load"
 
 
-def stamp(directory: Path, files: Sequence[str] = FILES) -> Stamp:
+def file_signature(directory: Path, files: Sequence[str] = WATCHED_FILES) -> FileSignature:
     """What tells that a bundle has changed; nothing where files are missing, as they are while it is written."""
     found = []
     for name in files:

@@ -7,12 +7,12 @@ from model_name.errors import DataError, DependencyError, ModelNameError
 
 logger = logging.getLogger("model_name.serving")
 
-MAX_REASON = 500  # characters of it in the log
-MAX_TOLD = 4000  # characters of it in an answer: it quotes what the client sent
-MOST_A_SECOND = 10  # refusals that are told one by one
+MAX_LOGGED_CHARACTERS = 500  # characters of it in the log
+MAX_MESSAGE_CHARACTERS = 4000  # characters of it in an answer: it quotes what the client sent
+MAX_LINES_PER_SECOND = 10  # refusals that are told one by one
 
 
-class UnservedError(ModelNameError, NotImplementedError):
+class UnsupportedOperationError(ModelNameError, NotImplementedError):
     """Something of KServe's API that this server does not do: 501, or UNIMPLEMENTED."""
 
     http_status = 501
@@ -24,39 +24,39 @@ class UnauthorizedError(ModelNameError, PermissionError):
     http_status = 401
 
 
-class SlowError(DataError):
+class RequestTimeoutError(DataError):
     """A client takes too long to say what it wants."""
 
     http_status = 408
 
 
-class MediaError(DataError):
+class UnsupportedMediaTypeError(DataError):
     """A body is in an encoding that is not known here."""
 
     http_status = 415
 
 
-class MethodError(DataError):
+class MethodNotAllowedError(DataError):
     """A path is asked by a method that it does not have."""
 
     http_status = 405
 
 
-class AbandonedError(DataError):
+class ClientDisconnectedError(DataError):
     """A client does not wait for its answer; 499 is how it is counted, and nobody is told it."""
 
     http_status = 499
 
 
-class UnloadedError(DependencyError):
+class ModelNotLoadedError(DependencyError):
     """The model was unloaded, by somebody who may."""
 
 
-class EndingError(DependencyError):
+class ShuttingDownError(DependencyError):
     """The server takes no new work."""
 
 
-class Refusals:
+class ErrorLogger:
     """Tells why requests are refused, the first few of each second."""
 
     def __init__(self, *, is_quoting: bool) -> None:
@@ -74,22 +74,22 @@ class Refusals:
         """
         now = int(monotonic())
         if now != self._second:
-            if self._count > MOST_A_SECOND:
-                logger.warning("refused: and %d more", self._count - MOST_A_SECOND)
+            if self._count > MAX_LINES_PER_SECOND:
+                logger.warning("refused: and %d more", self._count - MAX_LINES_PER_SECOND)
             self._second, self._count = now, 0
         self._count += 1
-        if self._count <= MOST_A_SECOND:
-            reason = printable(err.message) if self.is_quoting else "the client was told why"
+        if self._count <= MAX_LINES_PER_SECOND:
+            reason = one_line(err.message) if self.is_quoting else "the client was told why"
             logger.warning("refused: %s: %d: %s", request, err.http_status, reason)
 
 
-def printable(message: str) -> str:
+def one_line(message: str) -> str:
     """A message on one line of the log, where what a client chose moves no cursor."""
-    line = " ".join(message[: 2 * MAX_REASON].split())[:MAX_REASON]
+    line = " ".join(message[: 2 * MAX_LOGGED_CHARACTERS].split())[:MAX_LOGGED_CHARACTERS]
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
-def told(err: ModelNameError, most: int = MAX_TOLD) -> str:
+def client_message(err: ModelNameError, most: int = MAX_MESSAGE_CHARACTERS) -> str:
     """The reason as a client is told it: as far as UTF-8 can hold what it quotes, and no longer than `most`."""
     message = err.message if len(err.message) <= most else f"{err.message[:most]} …"
     return message.encode("utf-8", "replace").decode()

@@ -11,11 +11,11 @@ from prometheus_client.registry import Collector
 
 from model_name.serving.bundle import Manifest
 
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384, 65536, 262144)
+LATENCY_BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+BATCH_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384, 65536, 262144)
 
 
-class Telemetry:
+class ServerMetrics:
     """The metrics of one server.
 
     Attributes:
@@ -26,13 +26,13 @@ class Telemetry:
         """Register them."""
         self.slot = slot
         self.registry = registry
-        self._requests = Requests()
+        self._requests = RequestCollector()
         registry.register(self._requests)
         self.batch_rows = Histogram(
-            "model_name_batch_rows", "Rows that were predicted at once.", buckets=SIZES, registry=registry
+            "model_name_batch_rows", "Rows that were predicted at once.", buckets=BATCH_SIZE_BUCKETS, registry=registry
         )
         self.batch_requests = Histogram(
-            "model_name_batch_requests", "Requests that were answered at once.", buckets=SIZES[:8], registry=registry
+            "model_name_batch_requests", "Requests that were answered at once.", buckets=BATCH_SIZE_BUCKETS[:8], registry=registry
         )
         self._queue = Gauge("model_name_queue_depth", "Requests that wait to be computed.", registry=registry)
         self._in_flight = Gauge(
@@ -44,7 +44,7 @@ class Telemetry:
             registry=registry,
         )
         self.log_written = Counter("model_name_log_written_rows", "Rows in the prediction log.", registry=registry)
-        self.swaps = Counter(
+        self.bundle_loads = Counter(
             "model_name_bundle_loads", "Bundles that were to take over, by result.", ["result"], registry=registry
         )
         self._info = Gauge(
@@ -65,18 +65,18 @@ class Telemetry:
         self._info.clear()
         self._info.labels(manifest.name, manifest.semver, manifest.version, manifest.run_id, self.slot).set(1)
 
-    def answered(self, protocol: str, route: str, code: int, seconds: float) -> None:
+    def observe_request(self, protocol: str, route: str, code: int, seconds: float) -> None:
         """Count a request; to be called from the event loop."""
         self._requests.add(protocol, route, code, seconds)
 
 
-class Requests(Collector):
+class RequestCollector(Collector):
     """The requests that were answered: plain numbers until somebody reads them, because they are counted so often."""
 
     def __init__(self) -> None:
         """Begin with none."""
         self._counts: dict[tuple[str, str, int], int] = {}
-        self._times: dict[tuple[str, str], Times] = {}
+        self._times: dict[tuple[str, str], LatencyHistogram] = {}
 
     def add(self, protocol: str, route: str, code: int, seconds: float) -> None:
         """Count one."""
@@ -84,9 +84,9 @@ class Requests(Collector):
         self._counts[key] = self._counts.get(key, 0) + 1
         times = self._times.get((protocol, route))
         if times is None:
-            times = self._times[protocol, route] = Times()
+            times = self._times[protocol, route] = LatencyHistogram()
         times.total += seconds
-        times.buckets[bisect_left(SECONDS, seconds)] += 1
+        times.buckets[bisect_left(LATENCY_BUCKETS_SECONDS, seconds)] += 1
 
     def collect(self) -> Iterator[Metric]:
         """As of prometheus-client."""
@@ -98,20 +98,20 @@ class Requests(Collector):
             "model_name_request_seconds", "From the headers of a request to its answer.", labels=labels
         )
         for key, times in tuple(self._times.items()):
-            below = zip((*map(str, map(float, SECONDS)), "+Inf"), accumulate(times.buckets), strict=True)
+            below = zip((*map(str, map(float, LATENCY_BUCKETS_SECONDS)), "+Inf"), accumulate(times.buckets), strict=True)
             timed.add_metric(key, [*below], times.total)
         yield counted
         yield timed
 
 
 @dataclass(slots=True)
-class Times:
+class LatencyHistogram:
     """How long requests took.
 
     Attributes:
         total: Of all, in seconds.
-        buckets: How many took no longer than each of `SECONDS`, but longer than the one before; and the rest.
+        buckets: How many took no longer than each of `LATENCY_BUCKETS_SECONDS`, but longer than the one before; and the rest.
     """
 
     total: float = 0.0
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_SECONDS) + 1))

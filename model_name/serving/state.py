@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass
-class State:
+class ServerState:
     """Where a server is between its start and its end.
 
     Attributes:

@@ -16,7 +16,7 @@ from model_name.core.decisions.decision import Decision, PredictionIntervals
 from model_name.core.models import Model
 from model_name.io.registries import PyfuncModel
 from model_name.serving.bundle import Manifest, write_manifest
-from model_name.training.export import example
+from model_name.training.export import example_row
 from tests.support.server_processes import Server, launch, pytest_runtest_makereport, stop_all  # noqa: F401
 
 SERVED = {
@@ -38,7 +38,7 @@ def make_manifest(make_schema: Any, make_table: Any) -> Callable[..., Manifest]:
 
     def make(model: Model, **changes: Any) -> Manifest:
         schema = model.schema_
-        table = dataframes.check(make_table(schema.target.task), make_schema(schema.target.task)).frame
+        table = dataframes.check_frame(make_table(schema.target.task), make_schema(schema.target.task)).frame
         raw = Manifest(
             name="things",
             semver="1.2.3",
@@ -50,7 +50,7 @@ def make_manifest(make_schema: Any, make_table: Any) -> Callable[..., Manifest]:
             decision=Decision(intervals=INTERVALS) if not model.classes else model.decision,
             profile={},
             metrics={},
-            example=example(schema, table),
+            example_row=example_row(schema, table),
             files={},
             created="2026-01-01T00:00:00+00:00",
         )

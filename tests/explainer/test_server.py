@@ -226,7 +226,7 @@ def test_a_kind_of_a_plugin_is_explained_where_the_plugin_is_not_installed(
     monkeypatch.syspath_prepend(tmp_path)
     from slopes_of_the_explainers_test import Slope
 
-    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     folder = save_model(Slope().fit(make_schema("regression"), table), tmp_path / "saved")
     # When it is served by a process that knows nothing of the module
     server = start_explainer(folder).wait()

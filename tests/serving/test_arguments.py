@@ -7,13 +7,13 @@ import socket
 import pytest
 
 from model_name.errors import ConfigError
-from model_name.serving.arguments import check_free
-from model_name.serving.runtime.server import Address
+from model_name.serving.arguments import check_ports_free
+from model_name.serving.runtime.server import ListenAddress
 
 
 def test_a_taken_port_is_told() -> None:
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"--http_port {port}: "):
-            check_free(Address("", port, None))
-    check_free(Address("", port, None))
+            check_ports_free(ListenAddress("", port, None))
+    check_ports_free(ListenAddress("", port, None))

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
-from model_name.serving.startup import TOKEN
+from model_name.serving.startup import TOKEN_ENV
 from tests.support.sockets import connected, ended_after
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def call(channel: grpc.Channel, method: str, request: Any, **metadata: str) -> t
 def locked(bundles: dict[str, Bundle], start_server: StartServer, serving_env: dict[str, str]) -> Server:
     """A server that wants a token."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(serving_env, TOKEN, "s3cret")
+        patch.setitem(serving_env, TOKEN_ENV, "s3cret")
         return start_server(bundles[NAME].directory, NAME).wait()
 
 

@@ -385,7 +385,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory, start_server: StartServer)
     random = np.random.default_rng(3)
     table = pd.DataFrame(random.uniform(0, 100, (200, 2)), columns=list(columns))
     table["price"] = table["area"] * 3 - table["age"]
-    checked = dataframes.check(table, schema).frame
+    checked = dataframes.check_frame(table, schema).frame
     model = BoostedTrees(max_iter=5).fit(schema, checked[:150])
     directory = tmp_path_factory.mktemp("numbers")
     export_bundle(model, directory, checked[:150], checked[150:], name="numbers", run_id="0" * 32, metrics={})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model_name.errors import DataError
-from model_name.serving.dataplane import DataPlane, by_column
+from model_name.serving.dataplane import DataPlane, rows_to_columns
 
 Row = dict[str, Any]
 
@@ -43,11 +43,11 @@ def test_the_warm_up_answers_the_example(planes: dict[str, DataPlane], task: str
 )
 def test_rows_that_make_no_table_are_refused(rows: list[Any], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        by_column(rows, ["a", "b"])
+        rows_to_columns(rows, ["a", "b"])
 
 
 def test_objects_and_arrays_may_be_mixed() -> None:
-    assert by_column([{"b": 2, "a": 1}, [3, 4]], ["a", "b"]) == {"b": [2, 4], "a": [1, 3]}
+    assert rows_to_columns([{"b": 2, "a": 1}, [3, 4]], ["a", "b"]) == {"b": [2, 4], "a": [1, 3]}
 
 
 def test_a_number_beyond_float32_is_refused_and_not_answered_as_infinite(

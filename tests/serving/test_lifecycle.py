@@ -19,7 +19,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from model_name.training.export import stamp
+from model_name.training.export import set_version
 
 if TYPE_CHECKING:
     from conftest import Row, Server, StartServer
@@ -229,4 +229,4 @@ def test_a_new_bundle_takes_over_under_load_and_a_broken_one_does_not(
 
 def stamp_as(directory: Path, manifest: str, *, semver: str, version: str) -> None:
     (directory / "bundle.json").write_text(manifest, encoding="utf-8")
-    stamp(Bundle.load(directory), semver=semver, version=version)
+    set_version(Bundle.load(directory), semver=semver, version=version)

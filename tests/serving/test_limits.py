@@ -19,14 +19,14 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 
 from model_name.core.schemas import Outputs
 from model_name.errors import BusyError, ConfigError, DataError
-from model_name.serving.arguments import limits_of, make_parser
-from model_name.serving.batching.batcher import Batcher
-from model_name.serving.batching.requests import answer
+from model_name.serving.arguments import parse_limits, build_parser
+from model_name.serving.batching.batcher import AdaptiveBatcher
+from model_name.serving.batching.requests import infer_batch
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import V2Request
-from model_name.serving.request_errors import AbandonedError, printable, told
+from model_name.serving.request_errors import ClientDisconnectedError, one_line, client_message
 from tests.support.sockets import answers, exchange, http
 
 if TYPE_CHECKING:
@@ -90,15 +90,15 @@ def test_a_body_that_is_too_long_is_refused_however_it_comes(strict: Server, row
     size = len(json.dumps(long))
     assert ask(strict, PREDICT, long) == (413, f"the body has {size} bytes, this server takes {BODY_BYTES}")
     # in chunks, the server counts
-    (answered,) = answers(
+    (observe_request,) = answers(
         exchange(
             strict.http_port,
             http("POST", PREDICT, None, "transfer-encoding: chunked", "connection: close"),
             b"".join(b"%x\r\n%b\r\n" % (1000, b" " * 1000) for _ in range(30)) + b"0\r\n\r\n",
         )
     )
-    assert answered.status == 413
-    assert json.loads(answered.body) == {"error": f"the body has more than {BODY_BYTES} bytes"}
+    assert observe_request.status == 413
+    assert json.loads(observe_request.body) == {"error": f"the body has more than {BODY_BYTES} bytes"}
     # one that would be unpacked to more is not unpacked to the end
     for pack, name in ((gzip.compress, "gzip"), (zlib.compress, "deflate")):
         status, reason = ask(strict, PREDICT, pack(b" " * 2**24), **{"content-encoding": name})
@@ -239,19 +239,19 @@ class Blocked(DataPlane):
         super().__init__(bundle)
         self.arrived, self.may_answer = threading.Event(), threading.Event()
 
-    def run(self, matrix: Any, *, interval: float | None = None) -> Outputs:
+    def predict_matrix(self, matrix: Any, *, interval: float | None = None) -> Outputs:
         self.arrived.set()
         assert self.may_answer.wait(30)
-        return super().run(matrix, interval=interval)
+        return super().predict_matrix(matrix, interval=interval)
 
 
 def test_more_than_may_wait_are_told_to_come_again(planes: dict[str, DataPlane], rows: list[Row]) -> None:
     async def scenario() -> list[Any]:
         plane = Blocked(planes["regression"].bundle)
-        batcher = Batcher(plane, Limits(queued_requests=3))
+        batcher = AdaptiveBatcher(plane, Limits(queued_requests=3))
 
         def ask() -> asyncio.Task[Any]:
-            return asyncio.ensure_future(batcher.answer(V1Request(json.dumps({"instances": rows}).encode(), "1")))
+            return asyncio.ensure_future(batcher.infer(V1Request(json.dumps({"instances": rows}).encode(), "1")))
 
         first = ask()
         await asyncio.to_thread(plane.arrived.wait, 30)
@@ -259,7 +259,7 @@ def test_more_than_may_wait_are_told_to_come_again(planes: dict[str, DataPlane],
         await asyncio.sleep(0.1)
         plane.may_answer.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert (batcher.waiting, batcher.waiting_bytes) == (set(), 0)
+        assert (batcher.pending, batcher.pending_bytes) == (set(), 0)
         return results
 
     results = asyncio.run(scenario())
@@ -275,14 +275,14 @@ class Gone(asyncio.Transport):
 
 def test_what_nobody_waits_for_is_let_go(planes: dict[str, DataPlane], rows: list[Row]) -> None:
     async def scenario() -> None:
-        batcher = Batcher(planes["regression"], Limits())
+        batcher = AdaptiveBatcher(planes["regression"], Limits())
         requests = [V1Request(json.dumps({"instances": rows}).encode(), str(number)) for number in range(4)]
         for request in requests[::2]:
             request.connection = Gone()
-        tasks = [batcher.answer(request) for request in requests]
+        tasks = [batcher.infer(request) for request in requests]
         results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
-        assert [isinstance(result, AbandonedError) for result in results] == [True, False] * 2
-        assert (batcher.waiting, batcher.waiting_bytes) == (set(), 0)
+        assert [isinstance(result, ClientDisconnectedError) for result in results] == [True, False] * 2
+        assert (batcher.pending, batcher.pending_bytes) == (set(), 0)
 
     asyncio.run(scenario())
 
@@ -311,11 +311,11 @@ def test_what_is_refused_is_not_kept(planes: dict[str, DataPlane], body: bytes, 
 
 async def refuse(plane: DataPlane, bodies: list[bytes]) -> list[Any]:
     """Ask all at once, and go on; returns weak references to the requests."""
-    batcher = Batcher(plane, Limits())
+    batcher = AdaptiveBatcher(plane, Limits())
 
     async def ask(request: V1Request) -> None:
         with pytest.raises(DataError):
-            await batcher.answer(request)
+            await batcher.infer(request)
 
     requests = [V1Request(body, "1") for body in bodies]
     kept = [weakref.ref(request) for request in requests]
@@ -363,11 +363,11 @@ def test_who_gets_no_answer_is_not_noted(planes: dict[str, DataPlane], rows: lis
     ]
     requests = [V2Request(json.dumps(body).encode(), str(n), name="regression") for n, body in enumerate(bodies)]
     # When
-    answered = answer(plane, requests, Limits())
+    observe_request = infer_batch(plane, requests, Limits())
     # Then
-    assert isinstance(answered.replies[1], DataError)
-    assert [group.requests[0].id for group in answered.groups] == ["0", "2"]
-    for group, row in zip(answered.groups, (rows[0], rows[2]), strict=True):
+    assert isinstance(observe_request.responses[1], DataError)
+    assert [group.requests[0].id for group in observe_request.groups] == ["0", "2"]
+    for group, row in zip(observe_request.groups, (rows[0], rows[2]), strict=True):
         assert group.columns["area"].tolist() == [row["area"]]
         assert group.outputs.prediction.tolist() == plane.predict_rows([row]).prediction.tolist()
         assert group.rows == [slice(0, 1)]
@@ -376,12 +376,12 @@ def test_who_gets_no_answer_is_not_noted(planes: dict[str, DataPlane], rows: lis
 @pytest.mark.parametrize("argument", ["--max_rows", "--max_body_bytes", "--header_seconds", "--answer_seconds"])
 @pytest.mark.parametrize("value", ["0", "-1"])
 def test_a_limit_that_lets_nothing_through_is_told(argument: str, value: str) -> None:
-    args = make_parser("server", None).parse_args([argument, value])
+    args = build_parser("server", None).parse_args([argument, value])
     with pytest.raises(ConfigError, match=f"^{argument}: .*(greater than 0|no time)"):
-        limits_of(args)
+        parse_limits(args)
 
 
 def test_what_a_client_chose_moves_no_cursor_in_the_log() -> None:
-    assert printable("a\x1b[2J\n b\x00\u202e") == "a�[2J b��"
-    assert len(printable("x" * 10_000)) == 500
-    assert told(DataError("\ud800: is not a column")) == "?: is not a column"
+    assert one_line("a\x1b[2J\n b\x00\u202e") == "a�[2J b��"
+    assert len(one_line("x" * 10_000)) == 500
+    assert client_message(DataError("\ud800: is not a column")) == "?: is not a column"

@@ -15,13 +15,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from model_name.errors import DataError, ModelNameError, NotFoundError
-from model_name.serving.batching.batcher import Batcher
+from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.model_repository import FILES, Repository, Swapper, stamp
-from model_name.serving.request_errors import UnloadedError, UnservedError
-from model_name.serving.server_metrics import Telemetry
-from model_name.serving.state import State
+from model_name.serving.model_repository import WATCHED_FILES, ModelRepository, BundleReloader, file_signature
+from model_name.serving.request_errors import ModelNotLoadedError, UnsupportedOperationError
+from model_name.serving.server_metrics import ServerMetrics
+from model_name.serving.state import ServerState
 from tests.support.clients import post_v1
 from tests.support.manifests import manifest_of, plane_of, table_of
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def fill(directory: Path, text: str = "one") -> None:
-    for name in FILES:
+    for name in WATCHED_FILES:
         (directory / name).write_text(text, encoding="utf-8")
 
 
@@ -48,21 +48,21 @@ def fill(directory: Path, text: str = "one") -> None:
         pytest.param(lambda file: Path(shutil.copy2(file, f"{file}2")).replace(file), id="another file"),
     ],
 )
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", WATCHED_FILES)
 def test_a_stamp_tells_that_a_file_has_changed(tmp_path: Path, name: str, change: Any) -> None:
     fill(tmp_path)
-    before = stamp(tmp_path)
-    assert stamp(tmp_path) == before
+    before = file_signature(tmp_path)
+    assert file_signature(tmp_path) == before
     change(tmp_path / name)
-    assert stamp(tmp_path) != before
+    assert file_signature(tmp_path) != before
 
 
 def test_a_stamp_heeds_no_other_file_and_no_missing_folder(tmp_path: Path) -> None:
     fill(tmp_path)
-    before = stamp(tmp_path)
+    before = file_signature(tmp_path)
     (tmp_path / "note.txt").write_text("x", encoding="utf-8")
-    assert stamp(tmp_path) == before
-    assert stamp(tmp_path / "nowhere") == ()
+    assert file_signature(tmp_path) == before
+    assert file_signature(tmp_path / "nowhere") == ()
 
 
 # The watch
@@ -81,9 +81,9 @@ class Shelf:
         self.directory = directory
         self.version: str | None = "8"
         self.loads = 0
-        self.telemetry = Telemetry("", CollectorRegistry())
-        self.batcher = Batcher(plane_of(manifest_of(table_of())), Limits())
-        self.swapper = Swapper(directory, self.batcher, self.telemetry, seconds=seconds, load=self.load)
+        self.metrics = ServerMetrics("", CollectorRegistry())
+        self.batcher = AdaptiveBatcher(plane_of(manifest_of(table_of())), Limits())
+        self.swapper = BundleReloader(directory, self.batcher, self.metrics, seconds=seconds, load=self.load)
 
     def load(self, directory: Path) -> DataPlane:
         self.loads += 1
@@ -99,7 +99,7 @@ class Shelf:
         return self.batcher.plane.bundle.manifest.version
 
     def count(self, result: str) -> float:
-        return self.telemetry.registry.get_sample_value("model_name_bundle_loads_total", {"result": result}) or 0.0
+        return self.metrics.registry.get_sample_value("model_name_bundle_loads_total", {"result": result}) or 0.0
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_what_has_changed_takes_over_once(make_shelf: Any) -> None:
     shelf.look()
     assert (shelf.loads, shelf.served, shelf.count("loaded"), shelf.count("refused")) == (1, "8", 1.0, 0.0)
     (info,) = [
-        one for family in shelf.telemetry.registry.collect() for one in family.samples if one.name.endswith("_info")
+        one for family in shelf.metrics.registry.collect() for one in family.samples if one.name.endswith("_info")
     ]
     assert info.labels["version"] == "8"
 
@@ -202,8 +202,8 @@ class Switch:
     def __init__(self, *, is_open: bool = True) -> None:
         self.loads = 0
         self.is_broken = False
-        self.state = State(is_started=True, is_loaded=True)
-        self.repository = Repository("flats", self.state, self.swap, is_open=is_open)
+        self.state = ServerState(is_started=True, is_loaded=True)
+        self.repository = ModelRepository("flats", self.state, self.swap, is_open=is_open)
 
     async def swap(self) -> None:
         self.loads += 1
@@ -218,7 +218,7 @@ def test_a_model_is_unloaded_and_loaded() -> None:
     switch = Switch()
     switch.change("flats", "unload")
     assert (switch.state.is_ready, switch.loads) == (False, 0)
-    with pytest.raises(UnloadedError, match="flats was unloaded; load it to have it answer"):
+    with pytest.raises(ModelNotLoadedError, match="flats was unloaded; load it to have it answer"):
         switch.repository.require()
     switch.change("flats", "load")
     assert (switch.state.is_ready, switch.loads) == (True, 1)
@@ -238,8 +238,8 @@ def test_a_model_that_cannot_be_loaded_stays_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("is_open", "name", "error"),
     [
-        pytest.param(False, "flats", UnservedError, id="nobody may"),
-        pytest.param(False, "nobody", UnservedError, id="nobody may, whatever the model"),
+        pytest.param(False, "flats", UnsupportedOperationError, id="nobody may"),
+        pytest.param(False, "nobody", UnsupportedOperationError, id="nobody may, whatever the model"),
         pytest.param(True, "nobody", NotFoundError, id="another model"),
     ],
 )

@@ -17,7 +17,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from model_name.serving.server_metrics import Telemetry
+from model_name.serving.server_metrics import ServerMetrics
 from tests.support.clients import arrays, call_grpc, post_v1, post_v2, request_of, tensors
 from tests.support.manifests import manifest_of, table_of
 from tests.support.sockets import http
@@ -198,7 +198,7 @@ def test_the_model_is_told(watched: Server, bundles: dict[str, Bundle]) -> None:
 
 
 def test_only_the_model_that_is_served_is_told() -> None:
-    telemetry = Telemetry("blue", CollectorRegistry())
+    telemetry = ServerMetrics("blue", CollectorRegistry())
     for version in ("7", "8"):
         telemetry.serve(manifest_of(table_of(), version=version))
     (sample,) = [one for family in telemetry.registry.collect() for one in family.samples if "_info" in one.name]

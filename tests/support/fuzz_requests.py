@@ -14,7 +14,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
-from model_name.serving.protocols.tensors import CONTENTS, DATATYPES, DTYPES, Tensor, write_raw
+from model_name.serving.protocols.tensors import CONTENTS_FIELDS, DATATYPES, DTYPES, Tensor, encode_raw
 
 Row = dict[str, Any]
 Manner = Literal["tame", "wild", "grpc"]
@@ -315,7 +315,7 @@ def raw_tensors(table: TableSchema, rows: list[Row]) -> list[Tensor]:
 def binary(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
     """V2 with binary tensors."""
     tensors = raw_tensors(table, draw(rows))
-    contents = [write_raw(tensor) for tensor in tensors]
+    contents = [encode_raw(tensor) for tensor in tensors]
     inputs = [
         {
             "name": tensor.name,
@@ -376,7 +376,7 @@ def grpc_message(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: Tab
     for tensor in raw_tensors(table, draw(rows)):
         item = made.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if is_raw:
-            made.raw_input_contents.append(write_raw(tensor))
+            made.raw_input_contents.append(encode_raw(tensor))
         elif tensor.datatype == "BYTES":
             item.contents.bytes_contents.extend(text.encode() for text in tensor.values)
         else:
@@ -414,7 +414,7 @@ def _spoil_datatype(draw: st.DrawFn, made: Any) -> None:
 
 def _spoil_values(draw: st.DrawFn, made: Any) -> None:
     contents = draw(st.sampled_from(made.inputs)).contents
-    contents.ClearField(draw(st.sampled_from([*CONTENTS.values()])))
+    contents.ClearField(draw(st.sampled_from([*CONTENTS_FIELDS.values()])))
     contents.fp64_contents.extend(draw(st.lists(st.floats(), max_size=3)))
 
 

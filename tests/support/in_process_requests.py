@@ -4,16 +4,16 @@ import json
 from typing import Any
 
 from model_name.errors import ModelNameError
-from model_name.serving.batching.requests import Request, answer
+from model_name.serving.batching.requests import InferenceRequest, infer_batch
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import V2Request
 
 
-def ask(plane: DataPlane, request: Request, limits: Limits | None = None) -> Any:
+def ask(plane: DataPlane, request: InferenceRequest, limits: Limits | None = None) -> Any:
     """The reply to one request; raises why there is none."""
-    (reply,) = answer(plane, [request], limits or Limits()).replies
+    (reply,) = infer_batch(plane, [request], limits or Limits()).responses
     if isinstance(reply, ModelNameError):
         raise reply
     return reply

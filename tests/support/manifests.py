@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from model_name.core.decisions.decision import Decision, PredictionIntervals
-from model_name.core.features.transforms import AnyFeature, Code, DatePart, Features, Number
+from model_name.core.features.transforms import AnyFeature, OrdinalFeature, DatePartFeature, Features, NumericFeature
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
 from model_name.serving.bundle import FEATURES, SCORES, Bundle, ColumnProfile, Manifest
@@ -84,9 +84,9 @@ def plane_of(manifest: Manifest) -> DataPlane:
 def feature_of(name: str, column: Column) -> AnyFeature:
     """One feature of a column."""
     if column.kind == "category":
-        return Code(name=name, source=name, values=column.values or ("Elm", "Oak"))
+        return OrdinalFeature(name=name, source=name, values=column.values or ("Elm", "Oak"))
     return (
-        DatePart(name=name, source=name, part="hour") if column.kind == "datetime" else Number(name=name, source=name)
+        DatePartFeature(name=name, source=name, part="hour") if column.kind == "datetime" else NumericFeature(name=name, source=name)
     )
 
 

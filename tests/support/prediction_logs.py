@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from model_name.core.schemas import Outputs, TableSchema
-from model_name.core.schemas.columns import Problems, decode_column
+from model_name.core.schemas.columns import ValidationIssues, decode_column
 from model_name.serving.bundle import Manifest
-from model_name.serving.prediction_log.log import AnsweredBatch, AnsweredRequest
+from model_name.serving.prediction_log.log import LoggedBatch, LoggedRequest
 
 NOON = 1_750_507_200.0  # 2025-06-21T12:00:00Z
 DAY = 86_400.0
@@ -53,19 +53,19 @@ def batch(
     sizes: Sequence[int] = (),
     outputs: Outputs | None = None,
     received: float = NOON,
-) -> AnsweredBatch:
+) -> LoggedBatch:
     """An answered batch; requests of one row each unless `sizes` says otherwise."""
     of = of or manifest(schema())
-    problems = Problems()
+    problems = ValidationIssues()
     columns = {
         name: decode_column(name, of.table.columns[name], [row[name] for row in rows], problems) for name in rows[0]
     }
     problems.raise_if_any()
     requests, start = [], 0
     for number, size in enumerate(sizes or [1] * len(rows)):
-        requests.append(AnsweredRequest(f"request-{number}", "v1", received, 0.00342, slice(start, start + size)))
+        requests.append(LoggedRequest(f"request-{number}", "v1", received, 0.00342, slice(start, start + size)))
         start += size
-    return AnsweredBatch(of, columns, outputs or Outputs(np.arange(len(rows)) / 2), tuple(requests))
+    return LoggedBatch(of, columns, outputs or Outputs(np.arange(len(rows)) / 2), tuple(requests))
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

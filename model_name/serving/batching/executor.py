@@ -10,25 +10,25 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from model_name.errors import ModelNameError
-from model_name.serving.batching.requests import Reply, Request
+from model_name.serving.batching.requests import Payload, InferenceRequest
 from model_name.serving.bundle import Manifest
 
-REACH = 5  # batches back, about, that their mean goes
+EMA_WINDOW_BATCHES = 5  # batches back, about, that their mean goes
 
 
-class Answer(NamedTuple):
+class InferenceResponse(NamedTuple):
     """A reply, and what it was made by."""
 
-    reply: Reply
+    payload: Payload
     manifest: Manifest
 
 
-Outcome = Answer | ModelNameError
+InferenceOutcome = InferenceResponse | ModelNameError
 """An answer, or why there is none."""
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class PendingRequest:
     """A request, and who waits for its answer.
 
     Attributes:
@@ -37,21 +37,21 @@ class Waiting:
         is_over: Whether nobody waits any more.
     """
 
-    request: Request
-    tell: Callable[[Outcome], None]
+    request: InferenceRequest
+    tell: Callable[[InferenceOutcome], None]
     is_over: bool = False
 
     @property
-    def is_abandoned(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Whether an answer would reach nobody."""
-        return self.is_over or self.request.is_abandoned
+        return self.is_over or self.request.is_disconnected
 
 
 Tell = Callable[..., None]
 """Calls a function with arguments, on the event loop."""
 
 
-class Lane:
+class BatchExecutor:
     """Takes what waits, computes it, and takes what has come meanwhile: in threads of its own, or on the event loop.
 
     A thread waits for the interpreter while the event loop has it, and the event loop while the thread has it. So what
@@ -62,7 +62,7 @@ class Lane:
         self,
         name: str,
         most: int,
-        compute: Callable[[Sequence[Waiting], Tell], None],
+        compute: Callable[[Sequence[PendingRequest], Tell], None],
         *,
         threads: int = 1,
         moment: float = 0.0,
@@ -81,8 +81,8 @@ class Lane:
         self.moment = moment
         self.seconds = inf  # of a batch, in the running mean; not known yet
         self.bytes = 1.0  # of its requests
-        self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
-        self._gathered: list[Waiting] = []
+        self._queue: SimpleQueue[PendingRequest | None] = SimpleQueue()
+        self._gathered: list[PendingRequest] = []
         self._turns = 0
         self._is_busy = False
         self._loop: asyncio.AbstractEventLoop
@@ -95,10 +95,10 @@ class Lane:
         """How many wait."""
         return self._queue.qsize() + len(self._gathered)
 
-    def put(self, waiting: Waiting) -> None:
+    def put(self, waiting: PendingRequest) -> None:
         """Have one computed, with those that the event loop has at hand; to be called from there."""
         self._gathered.append(waiting)
-        self._turns = waiting.request.turns
+        self._turns = waiting.request.gather_yields
         if len(self._gathered) == 1:
             self._loop = asyncio.get_running_loop()
             self._loop.call_soon(self._hand_over)
@@ -141,23 +141,23 @@ class Lane:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *args)
 
-    def _timed(self, batch: Sequence[Waiting], tell: Tell) -> None:
+    def _timed(self, batch: Sequence[PendingRequest], tell: Tell) -> None:
         started = perf_counter()
         self.compute(batch, tell)
-        seconds, size = perf_counter() - started, _size(batch)
+        seconds, size = perf_counter() - started, _total_bytes(batch)
         if self.seconds == inf:
             self.seconds, self.bytes = seconds, size
         else:
-            self.seconds += (seconds - self.seconds) / REACH
-            self.bytes += (size - self.bytes) / REACH
+            self.seconds += (seconds - self.seconds) / EMA_WINDOW_BATCHES
+            self.bytes += (size - self.bytes) / EMA_WINDOW_BATCHES
 
-    def _expected(self, batch: Sequence[Waiting]) -> float:
+    def _expected(self, batch: Sequence[PendingRequest]) -> float:
         """Seconds that a batch may take: as those before, and longer by as much as it is larger."""
-        return self.seconds * max(1.0, _size(batch) / self.bytes)
+        return self.seconds * max(1.0, _total_bytes(batch) / self.bytes)
 
-    def _more(self) -> list[Waiting]:
+    def _more(self) -> list[PendingRequest]:
         """What else waits."""
-        found: list[Waiting] = []
+        found: list[PendingRequest] = []
         while len(found) < self.most - 1:
             try:
                 waiting = self._queue.get_nowait()
@@ -170,7 +170,7 @@ class Lane:
         return found
 
 
-def _size(batch: Sequence[Waiting]) -> float:
+def _total_bytes(batch: Sequence[PendingRequest]) -> float:
     """Bytes; at least one."""
     return max(1.0, sum([waiting.request.size for waiting in batch]))
 

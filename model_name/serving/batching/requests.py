@@ -16,20 +16,20 @@ import numpy as np
 
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import Columns
-from model_name.core.schemas.fast_validation import Values
+from model_name.core.schemas.fast_validation import RawValues
 from model_name.errors import DataError, ModelNameError
 from model_name.serving.bundle import Manifest
-from model_name.serving.dataplane import DataPlane, Table, by_column
+from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
 from model_name.serving.limits import Limits
 
-PIECE_ROWS = 4096
+FREE_CHUNK_ROWS = 4096
 
-Reply = Any
+Payload = Any
 """What a protocol sends back: the bytes of a body, or a message of gRPC."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DecodedRequest:
     """What a request asks.
 
     Attributes:
@@ -39,19 +39,19 @@ class Question:
     """
 
     rows: Sequence[Any] | None = None
-    table: Table | None = None
+    table: RawColumns | None = None
     interval: float | None = None
 
-    def columns(self, names: Sequence[str]) -> Table:
+    def columns(self, names: Sequence[str]) -> RawColumns:
         """The values by column; `names` is the order of the values of a row that is an array.
 
         Raises:
             DataError: The rows make no table.
         """
-        return self.table if self.table is not None else by_column(self.rows or (), names)
+        return self.table if self.table is not None else rows_to_columns(self.rows or (), names)
 
 
-class Request(ABC):
+class InferenceRequest(ABC):
     """One request.
 
     Attributes:
@@ -64,22 +64,22 @@ class Request(ABC):
     """
 
     protocol: ClassVar[str]
-    turns: ClassVar[int] = 2
+    gather_yields: ClassVar[int] = 2
 
     def __init__(self, id: str, size: int) -> None:  # noqa: A002  the protocols' word for it
         """Note when it came."""
         self.id = id
         self.size = size
-        self.received = time()
+        self.received_at = time()
         self.connection: BaseTransport | None = None
 
     @property
-    def is_abandoned(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self.connection is not None and self.connection.is_closing()
 
     @abstractmethod
-    def read(self, plane: DataPlane, limits: Limits) -> Question:
+    def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
         """What it asks.
 
         Raises:
@@ -87,7 +87,7 @@ class Request(ABC):
         """
 
     @abstractmethod
-    def write(self, outputs: Outputs, manifest: Manifest) -> Reply:
+    def encode(self, outputs: Outputs, manifest: Manifest) -> Payload:
         """The answer.
 
         Raises:
@@ -96,20 +96,20 @@ class Request(ABC):
 
 
 @dataclass(slots=True)
-class Answered:
+class BatchResult:
     """What became of a batch.
 
     Attributes:
-        replies: One a request, in their order: the answer, or why there is none.
+        responses: One a request, in their order: the answer, or why there is none.
         groups: What was predicted together, for the prediction log.
     """
 
-    replies: list[Reply | ModelNameError]
-    groups: list["Group"] = field(default_factory=list)
+    responses: list[Payload | ModelNameError]
+    groups: list["PredictedGroup"] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PredictedGroup:
     """Requests of which all rows were predicted together.
 
     Attributes:
@@ -119,102 +119,102 @@ class Group:
         outputs: The answer to all rows.
     """
 
-    requests: Sequence[Request]
+    requests: Sequence[InferenceRequest]
     rows: Sequence[slice]
     columns: Columns
     outputs: Outputs
 
-    def only(self, number: int) -> "Group":
+    def select(self, number: int) -> "PredictedGroup":
         """One of its requests by itself."""
         part = self.rows[number]
         columns = {name: values[part] for name, values in self.columns.items()}
-        return Group([self.requests[number]], [slice(0, part.stop - part.start)], columns, self.outputs.take(part))
+        return PredictedGroup([self.requests[number]], [slice(0, part.stop - part.start)], columns, self.outputs.take(part))
 
 
-def answer(plane: DataPlane, requests: Sequence[Request], limits: Limits) -> Answered:
+def infer_batch(plane: DataPlane, requests: Sequence[InferenceRequest], limits: Limits) -> BatchResult:
     """Answer a batch. One that cannot be answered does not keep the others from their answers."""
-    batch = Batch(plane, requests, limits)
+    batch = InferenceBatch(plane, requests, limits)
     by_level: dict[float | None, list[int]] = {}
-    for position, question in batch.read().items():
+    for position, question in batch.decode().items():
         by_level.setdefault(question.interval, []).append(position)
     for level, positions in by_level.items():
         batch.predict(positions, level)
-    batch.let_go()
+    batch.release()
     return batch.answered
 
 
-class Batch:
+class InferenceBatch:
     """Requests on their way to their answers."""
 
-    def __init__(self, plane: DataPlane, requests: Sequence[Request], limits: Limits) -> None:
+    def __init__(self, plane: DataPlane, requests: Sequence[InferenceRequest], limits: Limits) -> None:
         """Begin without any."""
         self.plane = plane
         self.requests = requests
         self.limits = limits
-        self.questions: dict[int, Question] = {}
-        self.answered = Answered([None] * len(requests))
+        self.decoded: dict[int, DecodedRequest] = {}
+        self.answered = BatchResult([None] * len(requests))
 
-    def read(self) -> Mapping[int, Question]:
+    def decode(self) -> Mapping[int, DecodedRequest]:
         """What is asked, by the position of the request; those that cannot be read are refused."""
         for position, request in enumerate(self.requests):
             try:
-                self.questions[position] = request.read(self.plane, self.limits)
+                self.decoded[position] = request.decode(self.plane, self.limits)
             except ModelNameError as err:
-                self.answered.replies[position] = err
-        return self.questions
+                self.answered.responses[position] = err
+        return self.decoded
 
     def predict(self, positions: Sequence[int], level: float | None) -> None:
         """Answer the requests at some positions together; where one of them is bad, by halves until it is alone."""
         plane = self.plane
         try:
-            table, rows = _joined([self.questions[position] for position in positions], plane)
+            table, rows = _concatenate([self.decoded[position] for position in positions], plane)
             texts = {name: values for name, values in table.items() if name in plane.texts}
             self.limits.check_texts(texts, max(self.requests[position].size for position in positions))
             columns = plane.check(table)
-            outputs = plane.run(plane.features_of(columns), interval=level)
+            outputs = plane.predict_matrix(plane.featurize(columns), interval=level)
         except ModelNameError as err:
             if len(positions) == 1:
-                self.answered.replies[positions[0]] = err
+                self.answered.responses[positions[0]] = err
                 return
             middle = len(positions) // 2
             self.predict(positions[:middle], level)
             self.predict(positions[middle:], level)
             return
-        columns |= plane.others(table)
+        columns |= plane.extra_columns(table)
         if len(positions) == 1:
-            _let_go(table.values())
-        self.write(positions, Group([self.requests[position] for position in positions], rows, columns, outputs))
+            _free_in_chunks(table.values())
+        self.encode(positions, PredictedGroup([self.requests[position] for position in positions], rows, columns, outputs))
 
-    def write(self, positions: Sequence[int], group: Group) -> None:
+    def encode(self, positions: Sequence[int], group: PredictedGroup) -> None:
         """Write the answers; who gets none is not in the log either."""
-        replies, manifest = self.answered.replies, self.plane.bundle.manifest
+        responses, manifest = self.answered.responses, self.plane.bundle.manifest
         answered = []
         for number, (position, part) in enumerate(zip(positions, group.rows, strict=True)):
             try:
-                replies[position] = self.requests[position].write(group.outputs.take(part), manifest)
+                responses[position] = self.requests[position].encode(group.outputs.take(part), manifest)
                 answered.append(number)
             except DataError as err:
-                replies[position] = err
+                responses[position] = err
         is_whole = len(answered) == len(positions)
-        self.answered.groups += [group] if is_whole else [group.only(number) for number in answered]
+        self.answered.groups += [group] if is_whole else [group.select(number) for number in answered]
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Free what was read."""
-        for position, question in self.questions.items():
-            if self.requests[position].size > PIECE_ROWS:  # no value takes less than a byte
-                _let_go([question.rows, *(question.table or {}).values()])
+        for position, question in self.decoded.items():
+            if self.requests[position].size > FREE_CHUNK_ROWS:  # no value takes less than a byte
+                _free_in_chunks([question.rows, *(question.table or {}).values()])
 
 
-def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, list[slice]]:
+def _concatenate(decoded: Sequence[DecodedRequest], plane: DataPlane) -> tuple[RawColumns, list[slice]]:
     """The rows of several requests as one table, and which of them are whose.
 
     Raises:
         DataError: The rows of one of them make no table.
     """
-    if all(question.rows is not None for question in questions):
-        rows = [question.rows or () for question in questions]
-        return by_column(list(chain.from_iterable(rows)) if len(rows) > 1 else rows[0], plane.inputs), _parts(rows)
-    tables = [question.columns(plane.inputs) for question in questions]
+    if all(question.rows is not None for question in decoded):
+        rows = [question.rows or () for question in decoded]
+        return rows_to_columns(list(chain.from_iterable(rows)) if len(rows) > 1 else rows[0], plane.inputs), _row_slices(rows)
+    tables = [question.columns(plane.inputs) for question in decoded]
     for table in tables:
         if table.keys() != plane.names:
             plane.schema.check_names(table)
@@ -225,41 +225,41 @@ def _joined(questions: Sequence[Question], plane: DataPlane) -> tuple[Table, lis
         if not plane.names <= table.keys() or any(len(values) != length for values in table.values()):
             raise DataError("a tensor of one request is missing or differs in length")  # each alone is told which
     if all(table.keys() == plane.names for table in tables):
-        joined = {name: _chained([table[name] for table in tables]) for name in plane.inputs}
-        return joined, _parts(list(map(range, lengths)))
+        joined = {name: _concatenate_column([table[name] for table in tables]) for name in plane.inputs}
+        return joined, _row_slices(list(map(range, lengths)))
     names = dict.fromkeys(chain.from_iterable(tables))
     joined = {
-        name: [*chain.from_iterable(_values(table.get(name), n) for table, n in zip(tables, lengths, strict=True))]
+        name: [*chain.from_iterable(_column_or_nulls(table.get(name), n) for table, n in zip(tables, lengths, strict=True))]
         for name in names
     }
-    return joined, _parts(list(map(range, lengths)))
+    return joined, _row_slices(list(map(range, lengths)))
 
 
-def _chained(many: Sequence[Values]) -> Values:
+def _concatenate_column(many: Sequence[RawValues]) -> RawValues:
     """The values of one column of several requests."""
     first = many[0]
     if isinstance(first, np.ndarray) and all(isinstance(one, np.ndarray) and one.dtype == first.dtype for one in many):
         return np.concatenate(many)
-    return [*chain.from_iterable(map(_plain, many))]
+    return [*chain.from_iterable(map(_to_list, many))]
 
 
-def _let_go(many: Iterable[Any]) -> None:
+def _free_in_chunks(many: Iterable[Any]) -> None:
     """Free long lists piece by piece: all at once would hold the interpreter for a tenth of a second."""
     for values in many:
-        if isinstance(values, list) and len(values) > PIECE_ROWS:
+        if isinstance(values, list) and len(values) > FREE_CHUNK_ROWS:
             while values:
-                del values[-PIECE_ROWS:]
+                del values[-FREE_CHUNK_ROWS:]
 
 
-def _values(values: Values | None, length: int) -> Sequence[Any]:
+def _column_or_nulls(values: RawValues | None, length: int) -> Sequence[Any]:
     """The values of one column as Python has them; none where a request leaves out a column that it may."""
-    return [None] * length if values is None else _plain(values)
+    return [None] * length if values is None else _to_list(values)
 
 
-def _plain(values: Values) -> Sequence[Any]:
+def _to_list(values: RawValues) -> Sequence[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else values
 
 
-def _parts(rows: Sequence[Sequence[Any]]) -> list[slice]:
+def _row_slices(rows: Sequence[Sequence[Any]]) -> list[slice]:
     ends = accumulate(map(len, rows))
     return [slice(end - len(part), end) for end, part in zip(ends, rows, strict=True)]

@@ -17,20 +17,20 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError, ModelNameError, NotFoundError
-from model_name.serving.auth import Guard
-from model_name.serving.batching.requests import Question, Request
+from model_name.serving.auth import TokenAuth
+from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
-from model_name.serving.context import Service
+from model_name.serving.context import ServerContext
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.fast_protobuf import read_row
-from model_name.serving.protocols.tensors import CONTENTS, Tensor, metadata, read_table, write_outputs, write_raw
-from model_name.serving.protocols.v1 import INTERVAL, read_level
+from model_name.serving.protocols.tensors import CONTENTS_FIELDS, Tensor, model_metadata, tensors_to_columns, outputs_to_tensors, encode_raw
+from model_name.serving.protocols.v1 import INTERVAL_PARAMETER, parse_interval_level
 from model_name.serving.protocols.v2 import check_version
-from model_name.serving.request_errors import EndingError, told
+from model_name.serving.request_errors import ShuttingDownError, client_message
 
-SERVICE = "inference.GRPCInferenceService"
-CODES = {
+SERVICE_NAME = "inference.GRPCInferenceService"
+STATUS_CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
@@ -40,15 +40,15 @@ CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 DOUBLE_FIELD = 4  # the number of `double_param` in Triton's `InferParameter`
-MOST_DETAILS = 4000  # bytes of a reason; gRPC sends it in a header, percent-encoded, of which clients take 8 KB
-PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+MAX_DETAIL_BYTES = 4000  # bytes of a reason; gRPC sends it in a header, percent-encoded, of which clients take 8 KB
+PRINTABLE_ASCII = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
-class RpcRequest(Request):
+class GrpcRequest(InferenceRequest):
     """A `ModelInferRequest`. Who sends typed contents is answered by them, who sends raw bytes by those."""
 
     protocol = "grpc"
-    turns = 16  # a call takes several to get here; all of them take less than a tenth of a millisecond
+    gather_yields = 16  # a call takes several to get here; all of them take less than a tenth of a millisecond
 
     def __init__(self, message: bytes, id: str, *, name: str) -> None:  # noqa: A002  as of Request
         """Take the message.
@@ -64,8 +64,8 @@ class RpcRequest(Request):
         self.wanted: list[str] = []
         self.is_raw = False
 
-    def read(self, plane: DataPlane, limits: Limits) -> Question:
-        """As of `Request`.
+    def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
+        """As of `InferenceRequest`.
 
         Raises:
             NotFoundError: It asks another model.
@@ -73,8 +73,8 @@ class RpcRequest(Request):
         if (usual := read_row(self.message, self.name, plane)) is not None:
             self.id = usual[0] or self.id
             limits.check_id(self.id)
-            return Question(rows=[usual[1]])
-        message = parse(pb.ModelInferRequest, self.message)
+            return DecodedRequest(rows=[usual[1]])
+        message = parse_message(pb.ModelInferRequest, self.message)
         if message.model_name != self.name:
             raise NotFoundError(f"there is no model {message.model_name[:100]} here; this server serves {self.name}")
         check_version(message.model_version, plane.bundle.manifest, self.name)
@@ -82,26 +82,26 @@ class RpcRequest(Request):
         limits.check_id(self.id)
         self.wanted = [output.name for output in message.outputs]
         self.is_raw = bool(message.raw_input_contents)
-        parameters = {name: _parameter(message.parameters[name]) for name in (INTERVAL,) if name in message.parameters}
-        return Question(table=read_table(read_tensors(message), plane, limits), interval=read_level(parameters))
+        parameters = {name: _parameter(message.parameters[name]) for name in (INTERVAL_PARAMETER,) if name in message.parameters}
+        return DecodedRequest(table=tensors_to_columns(message_to_tensors(message), plane, limits), interval=parse_interval_level(parameters))
 
-    def write(self, outputs: Outputs, manifest: Manifest) -> bytes:
-        """As of `Request`."""
+    def encode(self, outputs: Outputs, manifest: Manifest) -> bytes:
+        """As of `InferenceRequest`."""
         answer = pb.ModelInferResponse(id=self.id, model_name=self.name, model_version=manifest.version)
-        for tensor in write_outputs(outputs, self.wanted):
+        for tensor in outputs_to_tensors(outputs, self.wanted):
             message = answer.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
             for name, value in (tensor.parameters or {}).items():
                 message.parameters[name].string_param = value
             if self.is_raw:
-                answer.raw_output_contents.append(write_raw(tensor))
+                answer.raw_output_contents.append(encode_raw(tensor))
             elif tensor.datatype == "BYTES":
                 message.contents.bytes_contents.extend(text.encode() for text in tensor.values)
             else:
-                getattr(message.contents, CONTENTS[tensor.datatype]).extend(tensor.values.reshape(-1).tolist())
+                getattr(message.contents, CONTENTS_FIELDS[tensor.datatype]).extend(tensor.values.reshape(-1).tolist())
         return answer.SerializeToString()  # type: ignore[no-any-return]
 
 
-def parse(kind: Any, message: bytes) -> Any:
+def parse_message(kind: Any, message: bytes) -> Any:
     """The message that bytes hold.
 
     Raises:
@@ -113,7 +113,7 @@ def parse(kind: Any, message: bytes) -> Any:
         raise DataError(f"the message is not a {kind.DESCRIPTOR.name}: it is cut off, or something else") from err
 
 
-def read_tensors(message: Any) -> list[Tensor]:
+def message_to_tensors(message: Any) -> list[Tensor]:
     """The tensors of a request.
 
     Raises:
@@ -148,7 +148,7 @@ def _parameter(value: Any) -> Any:
 
 def _contents(item: Any, datatype: str) -> list[Any]:
     """The values of typed contents; none where the datatype has no place, which its reader will say."""
-    place = CONTENTS.get(datatype)
+    place = CONTENTS_FIELDS.get(datatype)
     if place is None:
         return []
     values = getattr(item.contents, place)
@@ -163,10 +163,10 @@ def _contents(item: Any, datatype: str) -> list[Any]:
 Method = Callable[[bytes, Any], Awaitable[bytes]]
 
 
-class Rpc:
+class InferenceServicer:
     """The methods of the service, each from bytes to bytes."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServerContext) -> None:
         """Answer for a service."""
         self.service = service
 
@@ -182,18 +182,18 @@ class Rpc:
             "RepositoryModelLoad": self._guarded("repository", self.load),
             "RepositoryModelUnload": self._guarded("repository", self.unload),
         }
-        return grpc.method_handlers_generic_handler(SERVICE, _unary(inference))
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, _unary(inference))
 
     async def infer(self, message: bytes, context: Any) -> bytes:
         """Predict."""
         if self.service.state.is_closed:
-            raise EndingError("this server is ending; ask another one")
+            raise ShuttingDownError("this server is ending; ask another one")
         self.service.repository.require()
         self.service.batcher.limits.check_body(len(message))
-        answer = await self.service.batcher.answer(RpcRequest(message, self.service.next_id(), name=self.service.name))
+        answer = await self.service.batcher.infer(GrpcRequest(message, self.service.next_id(), name=self.service.name))
         manifest = answer.manifest
         context.set_trailing_metadata((("x-model-version", manifest.version), ("x-model-semver", manifest.semver)))
-        return answer.reply  # type: ignore[no-any-return]
+        return answer.payload  # type: ignore[no-any-return]
 
     async def server_live(self, message: bytes, context: Any) -> bytes:
         """Whether the process is alive."""
@@ -205,30 +205,30 @@ class Rpc:
 
     async def model_ready(self, message: bytes, context: Any) -> bytes:
         """The same, of the model."""
-        asked = parse(pb.ModelReadyRequest, message)
+        asked = parse_message(pb.ModelReadyRequest, message)
         self._require(asked.name, asked.version)
         return pb.ModelReadyResponse(ready=self.service.state.is_ready).SerializeToString()  # type: ignore[no-any-return]
 
     async def server_metadata(self, message: bytes, context: Any) -> bytes:
         """Name, version and extensions."""
-        return pb.ServerMetadataResponse(**self.service.about).SerializeToString()  # type: ignore[no-any-return]
+        return pb.ServerMetadataResponse(**self.service.server_metadata).SerializeToString()  # type: ignore[no-any-return]
 
     async def model_metadata(self, message: bytes, context: Any) -> bytes:
         """Inputs and outputs, from the schema."""
-        asked = parse(pb.ModelMetadataRequest, message)
+        asked = parse_message(pb.ModelMetadataRequest, message)
         self._require(asked.name, asked.version)
-        found = metadata(self.service.name, self.service.manifest)
+        found = model_metadata(self.service.name, self.service.manifest)
         return pb.ModelMetadataResponse(**found).SerializeToString()  # type: ignore[no-any-return]
 
     async def load(self, message: bytes, context: Any) -> bytes:
         """Load the model."""
-        name = parse(pb.RepositoryModelLoadRequest, message).model_name
+        name = parse_message(pb.RepositoryModelLoadRequest, message).model_name
         await self.service.repository.change(name, "load")
         return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True).SerializeToString()  # type: ignore[no-any-return]
 
     async def unload(self, message: bytes, context: Any) -> bytes:
         """Unload the model."""
-        name = parse(pb.RepositoryModelUnloadRequest, message).model_name
+        name = parse_message(pb.RepositoryModelUnloadRequest, message).model_name
         await self.service.repository.change(name, "unload")
         return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True).SerializeToString()  # type: ignore[no-any-return]
 
@@ -240,30 +240,30 @@ class Rpc:
             raise NotFoundError(f"there is no version {version[:100]} of {name} here; this server serves {served}")
 
     def _guarded(self, route: str, method: Method) -> Method:
-        return self._counted(route, method, self.service.guard)
+        return self._counted(route, method, self.service.auth)
 
     def _open(self, route: str, method: Method) -> Method:
-        return self._counted(route, method, Guard())
+        return self._counted(route, method, TokenAuth())
 
-    def _counted(self, route: str, method: Method, guard: Guard) -> Method:
+    def _counted(self, route: str, method: Method, auth: TokenAuth) -> Method:
         """A method whose errors are statuses, and which is counted as its HTTP counterpart is."""
 
         async def call(message: bytes, context: Any) -> bytes:
             started = perf_counter()
             status = 200
-            self.service.telemetry.in_flight += 1
+            self.service.metrics.in_flight += 1
             try:
-                if guard.is_asking:
-                    guard.check(context.invocation_metadata())
+                if auth.is_enabled:
+                    auth.check(context.invocation_metadata())
                 return await method(message, context)
             except ModelNameError as err:
-                self.service.refusals.tell(f"grpc {route}", err)
+                self.service.error_log.tell(f"grpc {route}", err)
                 status = err.http_status
                 details = _details(err)
-                code = CODES.get(status, grpc.StatusCode.INTERNAL)
+                code = STATUS_CODES.get(status, grpc.StatusCode.INTERNAL)
             finally:
-                self.service.telemetry.in_flight -= 1
-                self.service.telemetry.answered("grpc", route, status, perf_counter() - started)
+                self.service.metrics.in_flight -= 1
+                self.service.metrics.observe_request("grpc", route, status, perf_counter() - started)
             return await context.abort(code, details)  # type: ignore[no-any-return]
 
         return call
@@ -271,8 +271,8 @@ class Rpc:
 
 def _details(err: ModelNameError) -> str:
     """The reason, as far as a header can hold it."""
-    details = told(err, MOST_DETAILS)
-    while len(quote(details, safe=PRINTABLE)) > MOST_DETAILS:
+    details = client_message(err, MAX_DETAIL_BYTES)
+    while len(quote(details, safe=PRINTABLE_ASCII)) > MAX_DETAIL_BYTES:
         details = details[: len(details) // 2]
     return details
 

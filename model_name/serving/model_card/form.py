@@ -1,4 +1,4 @@
-"""The form of a model: one control an input, filled with an example."""
+"""Form of a model: one control per input, filled with an example."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -6,125 +6,133 @@ from typing import Any, Literal
 
 from model_name.core.schemas.columns import Column, label_text
 from model_name.serving.bundle import Manifest
+from model_name.serving.openapi.column_schemas import describe_bounds
 from model_name.serving.openapi.examples import known_categories, public_example
-from model_name.serving.openapi.json_schema import bounds
 
-Control = Literal["number", "select", "text", "datetime"]
+InputType = Literal["number", "select", "text", "datetime"]
 
-MOST_OPTIONS = 50  # of a select; with more, a text that suggests them is quicker
-MOST_SUGGESTED = 1000  # so that the page stays small
+MAX_OPTIONS = 50  # of a select; with more, a text field with suggestions is quicker to use
+MAX_SUGGESTIONS = 1000  # so that the page stays small
 
 
 @dataclass(frozen=True)
 class Option:
-    """One choice of a select.
+    """An option of a select.
 
     Attributes:
-        value: What is sent.
-        label: What is shown.
-        is_chosen: Whether it is that of the example.
+        value: Value that is sent.
+        label: Text that is shown.
+        is_selected: Whether the example has this value.
     """
 
     value: Any
     label: str
-    is_chosen: bool
+    is_selected: bool
 
 
 @dataclass(frozen=True)
 class Field:
-    """One control.
+    """A form field.
 
     Attributes:
-        id: Of its element.
-        name: The input.
-        control: What it is.
-        hint: What may be put in.
-        description: Of the column.
-        text: What is in it at first; none of a select.
-        options: Of a select.
-        suggestions: Of a text.
-        low: Of a number.
-        high: Of a number.
-        takes_empty: Whether an empty text is one of its values, and not a missing one.
+        id: HTML id of the control.
+        name: Name of the input.
+        input_type: Kind of control.
+        hint: Help text on the values that are accepted.
+        description: Description of the column.
+        text: Initial text; empty for a select.
+        options: Options of a select.
+        suggestions: Suggested values of a text.
+        minimum: Smallest value of a number.
+        maximum: Largest value of a number.
+        accepts_empty: Whether an empty text is a category, rather than a missing value.
     """
 
     id: str
     name: str
-    control: Control
+    input_type: InputType
     hint: str
     description: str
     text: str = ""
     options: tuple[Option, ...] = ()
     suggestions: tuple[str, ...] = ()
-    low: str | None = None
-    high: str | None = None
-    takes_empty: bool = False
+    minimum: str | None = None
+    maximum: str | None = None
+    accepts_empty: bool = False
 
 
-def fields(manifest: Manifest) -> list[Field]:
-    """The form of a bundle."""
+def form_fields(manifest: Manifest) -> list[Field]:
+    """Build the fields of the form, one per input."""
     return [
-        field(f"f{position}", name, manifest.table.columns[name], value, known_categories(manifest, name))
+        form_field(f"f{position}", name, manifest.table.columns[name], value, known_categories(manifest, name))
         for position, (name, value) in enumerate(public_example(manifest).items())
     ]
 
 
-def field(place: str, name: str, column: Column, value: Any, known: tuple[str, ...]) -> Field:
-    """The control of one input."""
-    blank = Field(place, name, "text", hint(column, known), column.description)
+def form_field(field_id: str, name: str, column: Column, value: Any, known: tuple[str, ...]) -> Field:
+    """Build the field of one input.
+
+    Args:
+        field_id: HTML id of the control.
+        name: Name of the input.
+        column: Column of the table schema.
+        value: Initial value, from the example.
+        known: Categories of the column that may be published.
+    """
+    blank = Field(field_id, name, "text", help_text(column, known), column.description)
     match column.kind:
         case "numeric":
             is_bound = column.out_of_bounds != "clip"
             low, high = (number_text(bound) if is_bound else None for bound in (column.min, column.max))
-            return replace(blank, control="number", text=number_text(value) or "", low=low, high=high)
+            return replace(blank, input_type="number", text=number_text(value) or "", minimum=low, maximum=high)
         case "boolean":
-            return replace(blank, control="select", options=options((True, False), column, value))
+            return replace(blank, input_type="select", options=select_options((True, False), column, value))
         case "datetime":
-            return replace(blank, control="datetime", text=moment_text(value))
-    if 0 < len(known) <= MOST_OPTIONS:
-        return replace(blank, control="select", options=options(known, column, value))
+            return replace(blank, input_type="datetime", text=datetime_text(value))
+    if 0 < len(known) <= MAX_OPTIONS:
+        return replace(blank, input_type="select", options=select_options(known, column, value))
     text = "" if value is None else str(value)
-    takes_empty = "" in known and not column.nullable
-    return replace(blank, text=text, suggestions=known[:MOST_SUGGESTED], takes_empty=takes_empty)
+    accepts_empty = "" in known and not column.nullable
+    return replace(blank, text=text, suggestions=known[:MAX_SUGGESTIONS], accepts_empty=accepts_empty)
 
 
-def options(values: tuple[Any, ...], column: Column, chosen: Any) -> tuple[Option, ...]:
-    """The choices of a select; one of the example that is not among them is added."""
-    missing = (None,) if column.nullable or chosen is None else ()
-    other = () if chosen is None or chosen in values else (chosen,)
-    return tuple(Option(value, option_label(value), value == chosen) for value in (*missing, *values, *other))
+def select_options(values: tuple[Any, ...], column: Column, selected: Any) -> tuple[Option, ...]:
+    """Build the options of a select; the value of the example is appended if it is not among `values`."""
+    missing = (None,) if column.nullable or selected is None else ()
+    other = () if selected is None or selected in values else (selected,)
+    return tuple(Option(value, option_label(value), value == selected) for value in (*missing, *values, *other))
 
 
 def option_label(value: Any) -> str:
-    """A choice in words."""
+    """Return the text that is shown for a value."""
     if value is None:
         return "(missing)"
     return label_text(value) or "(empty text)"
 
 
-def hint(column: Column, known: tuple[str, ...]) -> str:
-    """What may be put into a control, where it does not show."""
-    said = []
-    is_select = column.kind == "boolean" or (column.kind == "category" and 0 < len(known) <= MOST_OPTIONS)
+def help_text(column: Column, known: tuple[str, ...]) -> str:
+    """Describe the values that are accepted, as far as the control itself does not show them."""
+    parts = []
+    is_select = column.kind == "boolean" or (column.kind == "category" and 0 < len(known) <= MAX_OPTIONS)
     if column.min is not None or column.max is not None:
-        said.append(bounds(column) + (", else clipped" if column.out_of_bounds == "clip" else ""))
-    if column.kind == "category" and len(known) > MOST_OPTIONS:
-        said.append(f"one of {len(known):,}")
+        parts.append(describe_bounds(column) + (", else clipped" if column.out_of_bounds == "clip" else ""))
+    if column.kind == "category" and len(known) > MAX_OPTIONS:
+        parts.append(f"one of {len(known):,}")
     if column.nullable and not is_select:
-        said.append("empty if missing")
-    return "; ".join(said)
+        parts.append("empty if missing")
+    return "; ".join(parts)
 
 
 def number_text(value: Any) -> str | None:
-    """A number as a control holds it; none where there is none."""
+    """Format a number for an input element; None stays None."""
     return None if value is None else repr(float(value)).removesuffix(".0")
 
 
-def moment_text(value: Any) -> str:
-    """A datetime as a control holds it: to the millisecond, without an offset; empty where it is none."""
+def datetime_text(value: Any) -> str:
+    """Format a datetime for an input element: to the millisecond and without offset; empty if it is not a datetime."""
     try:
-        moment = datetime.fromisoformat(value)
+        parsed = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         return ""
-    precision = "milliseconds" if moment.microsecond else "seconds"
-    return moment.replace(tzinfo=None).isoformat(timespec=precision)
+    precision = "milliseconds" if parsed.microsecond else "seconds"
+    return parsed.replace(tzinfo=None).isoformat(timespec=precision)

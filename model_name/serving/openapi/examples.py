@@ -1,4 +1,4 @@
-"""What a page or a document may show of the values of a bundle: nothing of what its schema calls sensitive."""
+"""Example values that documents may publish: never a value of a column that the schema calls sensitive."""
 
 from typing import Any
 
@@ -7,32 +7,32 @@ from model_name.serving.bundle import Manifest
 
 
 def public_example(manifest: Manifest) -> dict[str, Any]:
-    """The bundle's example by input, for anybody to see: in the place of a sensitive value stands one that is accepted.
+    """Return the example row of a bundle by input, with placeholders for sensitive values.
 
-    Rules between columns are not looked at.
+    A placeholder is a value that its column accepts; rules between columns are not considered.
     """
     return {
-        name: stand_in(column) if column.sensitive else manifest.example.get(name)
+        name: placeholder_value(column) if column.sensitive else manifest.example.get(name)
         for name, column in manifest.table.inputs.items()
     }
 
 
 def known_categories(manifest: Manifest, name: str) -> tuple[str, ...]:
-    """The categories of a column that anybody may see: those of the schema, else those that were learnt."""
+    """Return the public categories of a column: those of the schema, else the learnt ones unless it is sensitive."""
     column = manifest.table.columns[name]
     if column.values is not None:
         return column.values
     return () if column.sensitive else manifest.features.categories(name)
 
 
-def stand_in(column: Column) -> Any:
-    """A value that the schema of a column accepts, and that tells nothing."""
+def placeholder_value(column: Column) -> Any:
+    """Return a value that the column accepts and that comes from no row."""
     if column.nullable:
         return None
     match column.kind:
         case "numeric":
-            lowest = 0.0 if column.min is None else max(0.0, column.min)
-            return lowest if column.max is None else min(lowest, column.max)
+            value = 0.0 if column.min is None else max(0.0, column.min)
+            return value if column.max is None else min(value, column.max)
         case "boolean":
             return False
         case "datetime":

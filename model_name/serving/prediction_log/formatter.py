@@ -19,12 +19,12 @@ from model_name.serving.protocols.fast_json import UNSPEAKABLE
 
 MAX_KEY_BYTES = blake2b.MAX_KEY_SIZE
 HASH_BYTES = 16
-AS_UTC = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+TIMESTAMP_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 ENCODER = msgspec.json.Encoder()
-BOOLEANS = {0.0: False, 1.0: True}  # what is in neither is missing
+BOOLEAN_VALUES = {0.0: False, 1.0: True}  # what is in neither is missing
 
 
-class AnsweredRequest(NamedTuple):
+class LoggedRequest(NamedTuple):
     """One request of a batch.
 
     Attributes:
@@ -42,7 +42,7 @@ class AnsweredRequest(NamedTuple):
     rows: slice
 
 
-class AnsweredBatch(NamedTuple):
+class LoggedBatch(NamedTuple):
     """Requests that were answered together.
 
     Attributes:
@@ -55,10 +55,10 @@ class AnsweredBatch(NamedTuple):
     manifest: Manifest
     columns: Columns
     outputs: Outputs
-    requests: Sequence[AnsweredRequest]
+    requests: Sequence[LoggedRequest]
 
 
-Places = Sequence[slice | NDArray[np.int_] | None]
+ColumnPositions = Sequence[slice | NDArray[np.int_] | None]
 """Where some rows of each batch stand in its arrays; None where they are all."""
 
 
@@ -79,7 +79,7 @@ class Record(msgspec.Struct, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowSelection:
     """Some rows of a batch.
 
     Attributes:
@@ -89,8 +89,8 @@ class Rows:
         positions: The position of each row in the batch.
     """
 
-    batch: AnsweredBatch
-    requests: list[AnsweredRequest] = field(default_factory=list)
+    batch: LoggedBatch
+    requests: list[LoggedRequest] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
 
@@ -108,7 +108,7 @@ class Rows:
             return np.array(self.positions)
         return None if end - first == len(self.batch.outputs.prediction) else slice(first, end)
 
-    def add(self, request: AnsweredRequest, first: int, end: int) -> None:
+    def add(self, request: LoggedRequest, first: int, end: int) -> None:
         """Add rows of a request, from one number to before another."""
         start = request.rows.start
         self.requests.extend([request] * (end - first))
@@ -116,16 +116,16 @@ class Rows:
         self.positions.extend(range(start + first, start + end))
 
 
-def pieces(batch: AnsweredBatch, requests: Iterable[AnsweredRequest], size: int) -> Iterator[Rows]:
+def split_rows(batch: LoggedBatch, requests: Iterable[LoggedRequest], size: int) -> Iterator[RowSelection]:
     """The rows of some requests of a batch: at least `size` at a time, and less than twice as many."""
     requests = list(requests)
     count = len(batch.outputs.prediction)
     if 0 < len(requests) == count <= size:  # one row each, nearly always, and then in a fifth of the time
         bounds = [(request.rows.start, request.rows.stop) for request in requests]
         if bounds == [*pairwise(range(count + 1))]:
-            yield Rows(batch, requests, [0] * count, [*range(count)])
+            yield RowSelection(batch, requests, [0] * count, [*range(count)])
             return
-    piece = Rows(batch)
+    piece = RowSelection(batch)
     for request in requests:
         rows = request.rows.stop - request.rows.start
         first = 0
@@ -135,14 +135,14 @@ def pieces(batch: AnsweredBatch, requests: Iterable[AnsweredRequest], size: int)
             first = end
             if len(piece.numbers) >= size:
                 yield piece
-                piece = Rows(batch)
+                piece = RowSelection(batch)
     if piece.numbers:
         yield piece
 
 
-def stretches(parts: Iterable[Rows], size: int) -> Iterator[list[Rows]]:
+def merge_chunks(parts: Iterable[RowSelection], size: int) -> Iterator[list[RowSelection]]:
     """Rows to format together, about `size` of them: ten small batches at once take half the time of one by one."""
-    stretch: list[Rows] = []
+    stretch: list[RowSelection] = []
     rows = 0
     for part in parts:
         if stretch and (rows >= size or part.shape != stretch[0].shape):
@@ -154,7 +154,7 @@ def stretches(parts: Iterable[Rows], size: int) -> Iterator[list[Rows]]:
         yield stretch
 
 
-class Lines(NamedTuple):
+class EncodedLines(NamedTuple):
     """Lines of JSON, each with its end.
 
     Attributes:
@@ -166,7 +166,7 @@ class Lines(NamedTuple):
     rows: int
 
 
-class Records:
+class RecordFormatter:
     """Formats what one version answered.
 
     Attributes:
@@ -196,7 +196,7 @@ class Records:
         self._hash = blake2b(key=key or b"", digest_size=HASH_BYTES)
         self._makers: dict[tuple[str, ...], Callable[..., Any]] = {}
 
-    def lines(self, stretch: Sequence[Rows]) -> dict[str, Lines]:
+    def lines(self, stretch: Sequence[RowSelection]) -> dict[str, EncodedLines]:
         """The lines of rows of one shape, by the day on which their request came (YYYY-MM-DD, in UTC)."""
         requests = [request for part in stretch for request in part.requests]
         rows = len(requests)
@@ -206,7 +206,7 @@ class Records:
         names = tuple(name for name in self._logged if name in inputs[0])
         manifest = self.manifest
         columns = [
-            [*map(msgspec.Raw, orjson.dumps(moments, option=AS_UTC)[1:-1].split(b","))],
+            [*map(msgspec.Raw, orjson.dumps(moments, option=TIMESTAMP_OPTIONS)[1:-1].split(b","))],
             [request.id for request in requests],
             [number for part in stretch for number in part.numbers],
             [request.protocol for request in requests],
@@ -214,21 +214,21 @@ class Records:
             repeat(manifest.name),
             repeat(manifest.version),
             repeat(manifest.semver),
-            self._objects(names, [self._read(name, gathered(name, inputs, places, rows)) for name in names], rows),
+            self._objects(names, [self._read(name, gather_column(name, inputs, places, rows)) for name in names], rows),
             self._answers([part.batch.outputs for part in stretch], places, rows),
             np.round(np.array([request.latency for request in requests]) * 1e3, 3).tolist(),
         ]
         records = [*map(Record, *columns)]
         days = moments.astype("datetime64[D]")
         if days.min() == days.max():
-            return {str(days[0]): Lines(in_lines(records), rows)}
+            return {str(days[0]): EncodedLines(encode_json_lines(records), rows)}
         by_day = {str(day): [records[row] for row in np.flatnonzero(days == day)] for day in np.unique(days)}
-        return {day: Lines(in_lines(those), len(those)) for day, those in by_day.items()}
+        return {day: EncodedLines(encode_json_lines(those), len(those)) for day, those in by_day.items()}
 
-    def _answers(self, outputs: Sequence[Outputs], places: Places, rows: int) -> Iterable[Any]:
+    def _answers(self, outputs: Sequence[Outputs], places: ColumnPositions, rows: int) -> Iterable[Any]:
         """What was answered, a record a row."""
         tables = [answer.columns for answer in outputs]
-        columns = {name: gathered(name, tables, places, rows) for name in tables[0]}
+        columns = {name: gather_column(name, tables, places, rows) for name in tables[0]}
         own: list[str] = [name for name in ("prediction", "lower", "upper") if name in columns]
         values: list[Iterable[Any]] = [columns.pop(name) for name in own]
         if columns:
@@ -249,13 +249,13 @@ class Records:
             return repeat({}, rows)
         maker = self._makers.get(names)
         if maker is None:
-            maker = self._makers[names] = maker_of(names)
+            maker = self._makers[names] = make_struct_factory(names)
         return map(maker, *columns)
 
     def _read(self, name: str, values: list[Any]) -> list[Any]:
         """A column as the log holds it."""
         if name in self._booleans:
-            values = [*map(BOOLEANS.get, values)]
+            values = [*map(BOOLEAN_VALUES.get, values)]
         return [*map(self._hash_of, values)] if name in self._hashed else values
 
     def _hash_of(self, value: Any) -> str | None:
@@ -268,7 +268,7 @@ class Records:
         return state.hexdigest()
 
 
-def gathered(name: str, tables: Sequence[Columns], places: Places, rows: int) -> list[Any]:
+def gather_column(name: str, tables: Sequence[Columns], places: ColumnPositions, rows: int) -> list[Any]:
     """The values of one column in some rows of each table.
 
     Raises:
@@ -284,7 +284,7 @@ def gathered(name: str, tables: Sequence[Columns], places: Places, rows: int) ->
     return values
 
 
-def maker_of(names: Sequence[str]) -> Callable[..., Any]:
+def make_struct_factory(names: Sequence[str]) -> Callable[..., Any]:
     """What makes an object with these names of its values: a struct, which is sooner made and written than a dict."""
     if any(map(UNSPEAKABLE.search, names)) or len({*names}) < len(names):
         return lambda *values: dict(zip(names, values, strict=True))
@@ -292,18 +292,18 @@ def maker_of(names: Sequence[str]) -> Callable[..., Any]:
     return msgspec.defstruct("Values", [(field, Any) for field in fields], rename=fields, gc=False)
 
 
-def in_lines(records: Sequence[Any]) -> bytes:
+def encode_json_lines(records: Sequence[Any]) -> bytes:
     """The JSON of each record, with the end of its line; null for what is missing or not finite."""
     try:
         return ENCODER.encode_lines(records)
     except UnicodeEncodeError:  # half a surrogate pair, which a text of JSON may hold and UTF-8 may not
-        return ENCODER.encode_lines([printable(msgspec.structs.asdict(record)) for record in records])
+        return ENCODER.encode_lines([replace_lone_surrogates(msgspec.structs.asdict(record)) for record in records])
 
 
-def printable(value: Any) -> Any:
+def replace_lone_surrogates(value: Any) -> Any:
     """A value of which UTF-8 can hold every text."""
     if isinstance(value, msgspec.Struct):
         value = msgspec.to_builtins(value)
     if isinstance(value, dict):
-        return {name: printable(part) for name, part in value.items()}
+        return {name: replace_lone_surrogates(part) for name, part in value.items()}
     return value.encode(errors="replace").decode() if isinstance(value, str) else value

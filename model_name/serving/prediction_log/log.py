@@ -13,31 +13,31 @@ from random import random
 
 from pydantic import Field
 
-from model_name.core.schemas.strict_models import Duration, Frozen
+from model_name.core.schemas.strict_models import Duration, FrozenModel
 from model_name.errors import ConfigError
 from model_name.serving.prediction_log.formatter import (
     MAX_KEY_BYTES,
-    AnsweredBatch,
-    AnsweredRequest,
-    Records,
-    Rows,
-    pieces,
-    stretches,
+    LoggedBatch,
+    LoggedRequest,
+    RecordFormatter,
+    RowSelection,
+    split_rows,
+    merge_chunks,
 )
-from model_name.serving.prediction_log.log_files import LineFiles, Part
+from model_name.serving.prediction_log.log_files import JsonLinesWriter, LogFile
 
-__all__ = ["AnsweredBatch", "AnsweredRequest", "LogSettings", "PredictionLog"]
+__all__ = ["LoggedBatch", "LoggedRequest", "LogSettings", "PredictionLog"]
 
-STRETCH_ROWS = 256  # formatted at a time, in about a millisecond
-PAUSE_SECONDS = 0.01  # between two stretches, at least: the interpreter lock belongs to the requests
-SHARE = 0.04  # of one processor that the log may take: requests lose no more, and what does not fit is dropped
-IDLE_SECONDS = 0.1  # between two looks at a buffer that was empty
-QUIET_SECONDS = 60.0  # between two warnings
+CHUNK_ROWS = 256  # formatted at a time, in about a millisecond
+MIN_PAUSE_SECONDS = 0.01  # between two stretches, at least: the interpreter lock belongs to the requests
+MAX_CPU_SHARE = 0.04  # of one processor that the log may take: requests lose no more, and what does not fit is dropped
+IDLE_POLL_SECONDS = 0.1  # between two looks at a buffer that was empty
+WARN_INTERVAL_SECONDS = 60.0  # between two warnings
 
 logger = logging.getLogger("model_name.predictions")
 
 
-class LogSettings(Frozen):
+class LogSettings(FrozenModel):
     """Where the prediction log goes and how much of it.
 
     Attributes:
@@ -60,7 +60,7 @@ class LogSettings(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SampledBatch:
     """What is logged of a batch.
 
     Attributes:
@@ -69,13 +69,13 @@ class Sample:
         rows: How many rows they have.
     """
 
-    batch: AnsweredBatch
-    requests: Sequence[AnsweredRequest]
+    batch: LoggedBatch
+    requests: Sequence[LoggedRequest]
     rows: int
 
 
 @dataclass(slots=True)
-class Work:
+class PendingRows:
     """What the writer has in hand.
 
     Attributes:
@@ -116,9 +116,9 @@ class PredictionLog:
         self.on_drop: Callable[[int], None] = lambda rows: None
         self._slot = slot
         self._key = key or None
-        self._files = LineFiles(settings.url, max_file_bytes=settings.max_file_bytes)
-        self._records: Records | None = None
-        self._buffer: deque[Sample] = deque()  # nobody waits at it: to wake a thread takes longer than all of `put`
+        self._files = JsonLinesWriter(settings.url, max_file_bytes=settings.max_file_bytes)
+        self._records: RecordFormatter | None = None
+        self._buffer: deque[SampledBatch] = deque()  # nobody waits at it: to wake a thread takes longer than all of `put`
         self._lock = threading.Lock()
         self._buffered = 0  # rows in it
         self._unsettled = 0  # rows taken, and neither written nor dropped yet
@@ -133,9 +133,9 @@ class PredictionLog:
         """Start to write."""
         self._thread.start()
 
-    def put(self, batch: AnsweredBatch) -> None:
+    def put(self, batch: LoggedBatch) -> None:
         """Log a batch; takes microseconds, from any thread, and never blocks or raises."""
-        requests: Sequence[AnsweredRequest] = batch.requests
+        requests: Sequence[LoggedRequest] = batch.requests
         rows = len(batch.outputs.prediction)
         share = self.settings.sampling
         if share < 1:
@@ -148,7 +148,7 @@ class PredictionLog:
             if fits:
                 self._buffered += rows
                 self._unsettled += rows
-                self._buffer.append(Sample(batch, requests, rows))
+                self._buffer.append(SampledBatch(batch, requests, rows))
             else:
                 self._overflowed = True
                 self.dropped += rows
@@ -174,26 +174,26 @@ class PredictionLog:
         due = time.monotonic() + every
         is_over = False
         while not is_over:
-            self._pause(PAUSE_SECONDS if self._buffer else min(IDLE_SECONDS, every))
+            self._pause(MIN_PAUSE_SECONDS if self._buffer else min(IDLE_POLL_SECONDS, every))
             samples = self._take()
             is_over = self._closing.is_set() and not self._buffer
-            work = Work(sum(sample.rows for sample in samples))
+            work = PendingRows(sum(sample.rows for sample in samples))
             with self._surviving(work):
-                parts = (part for one in samples for part in pieces(one.batch, one.requests, STRETCH_ROWS))
-                for number, stretch in enumerate(stretches(parts, STRETCH_ROWS)):
+                parts = (part for one in samples for part in split_rows(one.batch, one.requests, CHUNK_ROWS))
+                for number, stretch in enumerate(merge_chunks(parts, CHUNK_ROWS)):
                     if number:
-                        self._pause(PAUSE_SECONDS)
+                        self._pause(MIN_PAUSE_SECONDS)
                     self._record(stretch, work)
             if is_over or time.monotonic() >= due:
                 self._write(self._files.parts())
                 self._tell_overflow()
                 due = time.monotonic() + every
 
-    def _take(self) -> list[Sample]:
+    def _take(self) -> list[SampledBatch]:
         """The oldest samples that wait, as many as make up a stretch."""
-        samples: list[Sample] = []
+        samples: list[SampledBatch] = []
         rows = 0
-        while self._buffer and rows < STRETCH_ROWS:
+        while self._buffer and rows < CHUNK_ROWS:
             samples.append(self._buffer.popleft())
             rows += samples[-1].rows
         with self._lock:
@@ -203,14 +203,14 @@ class PredictionLog:
     def _pause(self, seconds: float) -> None:
         """Let others have the interpreter lock for their share of the time, unless nothing more will come."""
         worked = time.thread_time() - self._worked
-        self._closing.wait(max(seconds, worked * (1 - SHARE) / SHARE))
+        self._closing.wait(max(seconds, worked * (1 - MAX_CPU_SHARE) / MAX_CPU_SHARE))
         self._worked = time.thread_time()
 
-    def _record(self, stretch: Sequence[Rows], work: Work) -> None:
+    def _record(self, stretch: Sequence[RowSelection], work: PendingRows) -> None:
         """Format rows and let them wait for their file to be written."""
         manifest = stretch[0].batch.manifest
         if self._records is None or self._records.manifest is not manifest:
-            self._records = Records(manifest, slot=self._slot, key=self._key, text_ids=self.settings.text_ids)
+            self._records = RecordFormatter(manifest, slot=self._slot, key=self._key, text_ids=self.settings.text_ids)
             self._tell_left_out(self._records.left_out)
         for day, lines in self._records.lines(stretch).items():
             part = self._files.add(day, manifest.version, lines.text, lines.rows)
@@ -218,7 +218,7 @@ class PredictionLog:
             if self._files.is_due(part):
                 self._write([part])
 
-    def _write(self, parts: Sequence[Part]) -> None:
+    def _write(self, parts: Sequence[LogFile]) -> None:
         for part in parts:
             with self._surviving(part):
                 self._files.write(part)
@@ -229,7 +229,7 @@ class PredictionLog:
                     self.written += settled
 
     @contextmanager
-    def _surviving(self, work: Work | Part) -> Generator[None]:
+    def _surviving(self, work: PendingRows | LogFile) -> Generator[None]:
         """Whatever happens, the thread goes on, and the rows of the work that are not done are counted."""
         try:
             yield
@@ -240,7 +240,7 @@ class PredictionLog:
                 self._unsettled -= lost
                 self.dropped += lost
             self._tell_drop(lost)
-            self._warn(reason_of(err, work))
+            self._warn(describe_failure(err, work))
 
     def _tell_drop(self, rows: int) -> None:
         with suppress(Exception):  # a hook may be anything, and `put` never raises
@@ -259,13 +259,13 @@ class PredictionLog:
 
     def _warn(self, reason: str) -> None:
         if time.monotonic() >= self._quiet_until:
-            self._quiet_until = time.monotonic() + QUIET_SECONDS
+            self._quiet_until = time.monotonic() + WARN_INTERVAL_SECONDS
             logger.warning("prediction log %s: %d rows dropped so far: %s", self._files.root, self.dropped, reason)
 
 
-def reason_of(err: Exception, work: Work | Part) -> str:
+def describe_failure(err: Exception, work: PendingRows | LogFile) -> str:
     """Why something failed: in the words of the disk or the store, but never with a value of a request."""
-    if isinstance(work, Part):
+    if isinstance(work, LogFile):
         return f"{type(err).__name__}: {err}"
     place = traceback.extract_tb(err.__traceback__)[-1]
     return f"{type(err).__name__} in {Path(place.filename).name}, line {place.lineno}"

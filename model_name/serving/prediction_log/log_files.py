@@ -14,12 +14,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from model_name.errors import ConfigError, DependencyError
 
-ENDING = ".jsonl"
+FILE_SUFFIX = ".jsonl"
 BLOCK_BYTES = 2**18  # written while they are still in the cache of the processor
 
 
 @dataclass
-class Part:
+class LogFile:
     """One file, and the lines that wait to be written to it.
 
     Attributes:
@@ -35,7 +35,7 @@ class Part:
     rows: int = 0
 
 
-class LineFiles:
+class JsonLinesWriter:
     """Writes `date=YYYY-MM-DD/version=V/HOST-PID-MILLISECONDS-NNNN.jsonl`.
 
     A local file grows by what waits, each time that it is written. An object store cannot append: there, what waits
@@ -58,34 +58,34 @@ class LineFiles:
         self.root = root.rstrip("/")
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
         self._max_file_bytes = max_file_bytes
-        self._parts: dict[tuple[str, str], Part] = {}
+        self._parts: dict[tuple[str, str], LogFile] = {}
         self._numbers = count()
         self._writer = f"{quote(gethostname(), safe='')}-{os.getpid()}-{time.time_ns() // 1_000_000}"
 
-    def add(self, day: str, version: str, lines: bytes, rows: int) -> Part:
+    def add(self, day: str, version: str, lines: bytes, rows: int) -> LogFile:
         """Let whole lines wait, and return the part that they wait for."""
         part = self._parts.get((day, version))
         if part is None:
             # Percent-encoded, a version can neither leave the folder nor be taken for a pattern.
             folder = f"{self.root}/date={day}/version={quote(version, safe='')}"
-            part = Part(f"{folder}/{self._writer}-{next(self._numbers):04d}{ENDING}")
+            part = LogFile(f"{folder}/{self._writer}-{next(self._numbers):04d}{FILE_SUFFIX}")
             self._parts[day, version] = part
         part.waiting += lines
         part.rows += rows
         return part
 
-    def is_due(self, part: Part) -> bool:
+    def is_due(self, part: LogFile) -> bool:
         """Whether so much waits that it is to be written now: a block of a local file, or all that a file may hold."""
         return (self.is_local and len(part.waiting) >= BLOCK_BYTES) or self._is_full(part)
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[LogFile]:
         """Those that lines wait for. The others end: their day is over, or their version no longer answers."""
         idle = [key for key, part in self._parts.items() if not part.rows]
         for key in idle[: len(self._parts) - 1]:  # a pause of all traffic alone makes no new file
             del self._parts[key]
         return [part for part in self._parts.values() if part.rows]
 
-    def write(self, part: Part) -> None:
+    def write(self, part: LogFile) -> None:
         """Write what waits. Whatever comes of it, it waits no longer.
 
         Raises:
@@ -98,12 +98,12 @@ class LineFiles:
         if is_over:
             self._parts = {key: other for key, other in self._parts.items() if other is not part}
         if self.is_local:
-            append(Path(part.place), lines)
+            append_lines(Path(part.place), lines)
         else:
             self._upload(part.place, lines)
         part.size += len(lines)
 
-    def _is_full(self, part: Part) -> bool:
+    def _is_full(self, part: LogFile) -> bool:
         """Whether a part has reached the size at which it ends."""
         return part.size + len(part.waiting) >= self._max_file_bytes
 
@@ -115,7 +115,7 @@ class LineFiles:
             self.filesystem.pipe_file(place, lines)
 
 
-def append(path: Path, lines: bytes) -> None:
+def append_lines(path: Path, lines: bytes) -> None:
     """Append lines to a file: all of them, or none if it can be helped.
 
     Raises:

@@ -16,27 +16,27 @@ import orjson
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
-from model_name.serving.batching.requests import Question, Request
+from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
-from model_name.serving.protocols.v1 import check_names, predictions, read_instances
+from model_name.serving.protocols.v1 import check_duplicate_columns, encode_predictions, parse_instances
 
 STRUCTURED = b"application/cloudevents+json"
 BATCH = b"application/cloudevents-batch"
 JSON = b"application/json"
-PREFIX = b"ce-"
-REQUIRED = ("specversion", "id", "source", "type")
-OURS = ("specversion", "id", "source", "type", "time", "datacontenttype", "dataschema", "data", "data_base64")
-NAME = re.compile(r"[a-z0-9]{1,64}")
-MOST_ATTRIBUTES = 64
-MOST_CHARACTERS = 4096  # of an attribute that is sent back
-REPLY_TYPE = "io.kserve.inference.response"
+HEADER_PREFIX = b"ce-"
+REQUIRED_ATTRIBUTES = ("specversion", "id", "source", "type")
+RESERVED_ATTRIBUTES = ("specversion", "id", "source", "type", "time", "datacontenttype", "dataschema", "data", "data_base64")
+ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,64}")
+MAX_ATTRIBUTES = 64
+MAX_ATTRIBUTE_CHARACTERS = 4096  # of an attribute that is sent back
+RESPONSE_TYPE = "io.kserve.inference.response"
 UNPRINTABLE = re.compile(r"[^!#$&-~ ]|%")  # what the HTTP binding has percent-encoded, the quote among it
 
 
-class EventReply(NamedTuple):
+class EventResponse(NamedTuple):
     """The event that answers."""
 
     body: bytes
@@ -50,7 +50,7 @@ def is_event(headers: Mapping[bytes, bytes]) -> bool:
     return b"ce-specversion" in headers or content_type.startswith((STRUCTURED, BATCH))
 
 
-class EventRequest(Request):
+class EventRequest(InferenceRequest):
     """An event whose data are a body of V1: `{"instances": [ROW, ...]}`."""
 
     protocol = "cloudevents"
@@ -71,43 +71,43 @@ class EventRequest(Request):
         self.is_structured = headers.get(b"content-type", b"").lower().startswith((STRUCTURED, BATCH))
         self.attributes: dict[str, Any] = {}
 
-    def read(self, plane: DataPlane, limits: Limits) -> Question:
-        """As of `Request`."""
+    def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
+        """As of `InferenceRequest`."""
         if self.headers.get(b"content-type", b"").lower().startswith(BATCH):
             raise DataError("batches of events are not taken; send one event a request")
-        event = strict_json.parse(self.body)
+        event = strict_json.loads(self.body)
         body, document, inside = self.body, event, ""
         if self.is_structured:
-            (self.attributes, document), inside = read_structured(event), "data"
+            (self.attributes, document), inside = parse_structured(event), "data"
         else:
             self._read_headers()
         if isinstance(document, str | bytes):  # JSON within: the SDK for Python writes data so that are a text
             body, inside = document.encode() if isinstance(document, str) else document, ""
-            document = strict_json.parse(body)
+            document = strict_json.loads(body)
         check_attributes(self.attributes)
         self.id = self.attributes["id"]
-        question = read_instances(document, limits)
-        check_names(body, event if inside else document, inside)
+        question = parse_instances(document, limits)
+        check_duplicate_columns(body, event if inside else document, inside)
         return question
 
-    def write(self, outputs: Outputs, manifest: Manifest) -> EventReply:
-        """As of `Request`."""
-        attributes = reply_to(self.attributes, self.name, manifest)
-        data = predictions(outputs)
+    def encode(self, outputs: Outputs, manifest: Manifest) -> EventResponse:
+        """As of `InferenceRequest`."""
+        attributes = response_attributes(self.attributes, self.name, manifest)
+        data = encode_predictions(outputs)
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON.decode(), "data": data}
-            return EventReply(orjson.dumps(event), STRUCTURED, [])
-        headers = [(PREFIX + name.encode(), encoded(value)) for name, value in attributes.items()]
-        return EventReply(orjson.dumps(data), JSON, headers)
+            return EventResponse(orjson.dumps(event), STRUCTURED, [])
+        headers = [(HEADER_PREFIX + name.encode(), encode_header(value)) for name, value in attributes.items()]
+        return EventResponse(orjson.dumps(data), JSON, headers)
 
     def _read_headers(self) -> None:
         """The attributes, where they are headers."""
         for name, value in self.headers.items():
-            if name.startswith(PREFIX):
-                self.attributes[name.removeprefix(PREFIX).decode("latin-1")] = _text_of(name, value)
+            if name.startswith(HEADER_PREFIX):
+                self.attributes[name.removeprefix(HEADER_PREFIX).decode("latin-1")] = _decode_header(name, value)
 
 
-def reply_to(attributes: Mapping[str, Any], name: str, manifest: Manifest) -> dict[str, Any]:
+def response_attributes(attributes: Mapping[str, Any], name: str, manifest: Manifest) -> dict[str, Any]:
     """The attributes of the event that answers one.
 
     Args:
@@ -115,12 +115,12 @@ def reply_to(attributes: Mapping[str, Any], name: str, manifest: Manifest) -> di
         name: Of the model.
         manifest: Of what answered.
     """
-    kept = {name: value for name, value in attributes.items() if name not in OURS}
+    kept = {name: value for name, value in attributes.items() if name not in RESERVED_ATTRIBUTES}
     return kept | {
         "specversion": "1.0",
         "id": attributes["id"],
-        "source": source_of_replies(name),
-        "type": REPLY_TYPE,
+        "source": response_source(name),
+        "type": RESPONSE_TYPE,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "requestsource": attributes["source"],
         "modelversion": manifest.version,
@@ -128,12 +128,12 @@ def reply_to(attributes: Mapping[str, Any], name: str, manifest: Manifest) -> di
     }
 
 
-def source_of_replies(name: str) -> str:
+def response_source(name: str) -> str:
     """The `source` of the events that answer for a model of this name."""
     return f"io.kserve.inference.{quote(name, safe='')}"
 
 
-def read_structured(event: Any) -> tuple[dict[str, Any], Any]:
+def parse_structured(event: Any) -> tuple[dict[str, Any], Any]:
     """The attributes and the data of an event in structured mode.
 
     Raises:
@@ -142,7 +142,7 @@ def read_structured(event: Any) -> tuple[dict[str, Any], Any]:
     if not isinstance(event, dict):
         raise DataError("the event is not an object")
     attributes = {name: value for name, value in event.items() if name not in ("data", "data_base64")}
-    return attributes, _unpacked(event) if "data_base64" in event else event.get("data")
+    return attributes, _decode_base64(event) if "data_base64" in event else event.get("data")
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> None:
@@ -151,23 +151,23 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
     Raises:
         DataError: An attribute is missing, or is not what it must be.
     """
-    for name in REQUIRED:
+    for name in REQUIRED_ATTRIBUTES:
         if not isinstance(attributes.get(name), str) or not attributes[name]:
             raise DataError(f"{name}: the event has no such attribute, or it is no text")
     if attributes["specversion"] not in ("1.0", "0.3"):
         raise DataError(f"specversion: {attributes['specversion'][:20]} is not 1.0")
-    if len(attributes) > MOST_ATTRIBUTES:
-        raise DataError(f"the event has more than {MOST_ATTRIBUTES} attributes")
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise DataError(f"the event has more than {MAX_ATTRIBUTES} attributes")
     for name, value in attributes.items():
-        if not NAME.fullmatch(name):
+        if not ATTRIBUTE_NAME.fullmatch(name):
             raise DataError(f"{name[:100]}: is not a name of an attribute: small letters and digits")
         if not isinstance(value, str | int | bool | None):
             raise DataError(f"{name}: is neither a text, an integer nor a boolean")
-        if isinstance(value, str) and len(value) > MOST_CHARACTERS:
-            raise DataError(f"{name}: has more than {MOST_CHARACTERS} characters")
+        if isinstance(value, str) and len(value) > MAX_ATTRIBUTE_CHARACTERS:
+            raise DataError(f"{name}: has more than {MAX_ATTRIBUTE_CHARACTERS} characters")
 
 
-def _unpacked(event: Mapping[str, Any]) -> bytes:
+def _decode_base64(event: Mapping[str, Any]) -> bytes:
     """Data that came as bytes, as those of clients do that leave JSON as it is."""
     if "data" in event:
         raise DataError("data_base64: the event has data beside it")
@@ -177,18 +177,18 @@ def _unpacked(event: Mapping[str, Any]) -> bytes:
         raise DataError("data_base64: is not Base64") from err
 
 
-def _text_of(name: bytes, value: bytes) -> str:
+def _decode_header(name: bytes, value: bytes) -> str:
     try:
         return unquote_to_bytes(value).decode()
     except UnicodeDecodeError as err:
         raise DataError(f"{name.decode('latin-1')}: is not UTF-8") from err
 
 
-def encoded(value: Any) -> bytes:
+def encode_header(value: Any) -> bytes:
     """A value as a header of HTTP holds it."""
-    return UNPRINTABLE.sub(lambda found: quote(found[0], safe=""), spelled(value)).encode("ascii")
+    return UNPRINTABLE.sub(lambda found: quote(found[0], safe=""), attribute_to_str(value)).encode("ascii")
 
 
-def spelled(value: Any) -> str:
+def attribute_to_str(value: Any) -> str:
     """A value of an attribute as a text."""
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)

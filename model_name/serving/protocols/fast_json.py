@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_name.core.schemas.columns import Kind
-from model_name.core.schemas.fast_validation import Values
+from model_name.core.schemas.fast_validation import RawValues
 
-TYPES: dict[Kind, Any] = {"numeric": float | None, "boolean": bool | None}
+MSGSPEC_TYPES: dict[Kind, Any] = {"numeric": float | None, "boolean": bool | None}
 """What a value may be; a text or nothing for all others."""
 UNSPEAKABLE = re.compile(r'[\\"\x00-\x1f]')
 """What msgspec takes in no name."""
 
 
-class UsualBodies:
+class FastV1Decoder:
     """Reads `{"instances": [ROW, ...]}` whose rows are objects with a value of its type for each input, and no more."""
 
     def __init__(self, kinds: Mapping[str, Kind]) -> None:
@@ -30,7 +30,7 @@ class UsualBodies:
         self.names = list(kinds)
         self._numbers = [position for position, kind in enumerate(kinds.values()) if kind == "numeric"]
         fields = {f"column_{position}": name for position, name in enumerate(kinds)}  # names of columns may be any text
-        types = [(field, TYPES.get(kinds[name], str | None)) for field, name in fields.items()]
+        types = [(field, MSGSPEC_TYPES.get(kinds[name], str | None)) for field, name in fields.items()]
         strict: dict[str, Any] = {"gc": False, "forbid_unknown_fields": True}
         self._row: msgspec.json.Decoder[Any] | None = None
         self._decoder: msgspec.json.Decoder[Any] | None = None
@@ -46,7 +46,7 @@ class UsualBodies:
         row = _decoded(self._row, body)
         return None if row is None else [*msgspec.structs.astuple(row)]
 
-    def read(self, body: bytes) -> dict[str, Values] | None:
+    def read(self, body: bytes) -> dict[str, RawValues] | None:
         """The values by column; None for another body, or if there is no row."""
         found = _decoded(self._decoder, body)
         if found is None or not found.instances:
@@ -54,13 +54,13 @@ class UsualBodies:
         columns: list[Any] = [*zip(*map(msgspec.structs.astuple, found.instances), strict=True)]
         if self._numbers:
             numbers = [*chain.from_iterable(columns[position] for position in self._numbers)]
-            block = as_array(numbers).reshape(len(self._numbers), -1)
+            block = floats_to_array(numbers).reshape(len(self._numbers), -1)
             for position, values in zip(self._numbers, block, strict=True):
                 columns[position] = values
         return dict(zip(self.names, columns, strict=True))
 
 
-class UsualTensor(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+class V2TensorStruct(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A tensor of V2 in JSON, without parameters."""
 
     name: str
@@ -69,23 +69,23 @@ class UsualTensor(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: list[str | bool | int | float | None]
 
 
-class UsualTensors(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+class V2BodyStruct(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A body of V2 without parameters and wishes."""
 
-    inputs: list[UsualTensor]
+    inputs: list[V2TensorStruct]
     id: str = ""
 
 
-TENSORS = msgspec.json.Decoder(UsualTensors)
+V2_DECODER = msgspec.json.Decoder(V2BodyStruct)
 
 
-def read_tensors(body: bytes) -> UsualTensors | None:
+def read_tensors(body: bytes) -> V2BodyStruct | None:
     """The body, if it is one of these."""
-    found: UsualTensors | None = _decoded(TENSORS, body)
+    found: V2BodyStruct | None = _decoded(V2_DECODER, body)
     return found
 
 
-def as_array(numbers: Sequence[float | None]) -> NDArray[np.float64]:
+def floats_to_array(numbers: Sequence[float | None]) -> NDArray[np.float64]:
     """Numbers as an array, NaN for None; in half the time that numpy takes, where there is no None.
 
     Raises:

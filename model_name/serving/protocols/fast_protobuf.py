@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Any
 
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.protocols.tensors import CONTENTS, DATATYPES
+from model_name.serving.protocols.tensors import CONTENTS_FIELDS, DATATYPES
 
 # The wire format of protocol buffers: a field is a tag, the length of its bytes and these. A tensor is field 5 of a
 # message; in it name, datatype, shape and contents are fields 1, 2, 3 and 5. Lengths below 128 are one byte.
@@ -127,4 +127,4 @@ FIELDS: Mapping[str, Callable[[bytes], Any]] = {
     "bytes_contents": _text,
 }
 """The value of each kind of contents; None for what is to be read otherwise."""
-READERS = {datatype: FIELDS[place] for datatype, place in CONTENTS.items()}
+READERS = {datatype: FIELDS[place] for datatype, place in CONTENTS_FIELDS.items()}

@@ -18,10 +18,10 @@ from model_name.errors import DataError
 LONG = 256 * 1024  # bytes; shorter documents are parsed at once
 PIECE = 64 * 1024  # bytes of a long one that are parsed at once, some tenths of a millisecond
 
-NAME_END = b'":'
-QUOTE, COLON = NAME_END
-WIDE = 4096  # bytes, from where on numpy counts them in less time
-COUNTED = 2**18  # bytes in which they are counted at once
+KEY_END = b'":'
+QUOTE, COLON = KEY_END
+MIN_NUMPY_BYTES = 4096  # bytes, from where on numpy counts them in less time
+COUNT_BLOCK_BYTES = 2**18  # bytes in which they are counted at once
 TRIES = 8  # places where a piece may end; a document that was made to have none is parsed at once
 
 ROWS = re.compile(rb'\s*\{\s*(?:"parameters"\s*:\s*(?:null|\{[^{}\[\]]*\})\s*,\s*)?"instances"\s*:\s*\[')
@@ -32,7 +32,7 @@ CONSTANT = re.compile(rb'("(?:[^"\\]++|\\.)*+")|NaN|-?Infinity', re.DOTALL)
 AFTER_SCALAR = re.compile(rb'(?:(?<=[0-9le])|(?<=[^\\]"))\s*,')
 
 
-def parse(body: bytes) -> Any:
+def loads(body: bytes) -> Any:
     """The value of a document.
 
     Raises:
@@ -45,14 +45,14 @@ def parse(body: bytes) -> Any:
     return _loads(body)
 
 
-class Twice(str):
+class DuplicateKey(str):
     """Stands for an object in which a name comes twice: that name."""
 
     __slots__ = ()
 
 
-def with_twice(body: bytes, keys: int) -> Any:
-    """A document that has been parsed, with `Twice` for each object in which a name comes twice; None if there is none.
+def find_duplicate_keys(body: bytes, keys: int) -> Any:
+    """A document that has been parsed, with `DuplicateKey` for each object in which a name comes twice; None if there is none.
 
     JSON leaves open which of the values counts. To look costs little, because the ends of names are counted first.
 
@@ -60,7 +60,7 @@ def with_twice(body: bytes, keys: int) -> Any:
         body: The document.
         keys: How many it has at least, where each name counts once.
     """
-    if not may_have_twice(body, keys):
+    if not may_have_duplicate_keys(body, keys):
         return None
     try:
         return json.loads(body, object_pairs_hook=_unique)
@@ -68,13 +68,13 @@ def with_twice(body: bytes, keys: int) -> Any:
         return None
 
 
-def may_have_twice(body: bytes, keys: int) -> bool:
+def may_have_duplicate_keys(body: bytes, keys: int) -> bool:
     """Whether more names seem to end in a document than it has keys: where one comes twice, or is in a text."""
-    if len(body) < WIDE:
-        return body.count(NAME_END) > keys
+    if len(body) < MIN_NUMPY_BYTES:
+        return body.count(KEY_END) > keys
     ends = 0
-    for start in range(0, len(body), COUNTED):
-        some = np.frombuffer(body, np.uint8, min(COUNTED + 1, len(body) - start), start)
+    for start in range(0, len(body), COUNT_BLOCK_BYTES):
+        some = np.frombuffer(body, np.uint8, min(COUNT_BLOCK_BYTES + 1, len(body) - start), start)
         ends += int(np.count_nonzero((some[:-1] == QUOTE) & (some[1:] == COLON)))
     return ends > keys
 
@@ -84,7 +84,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> Any:
     if len(found) == len(pairs):
         return found
     names = [name for name, _ in pairs]
-    return Twice(next(name for name in names if names.count(name) > 1))
+    return DuplicateKey(next(name for name in names if names.count(name) > 1))
 
 
 def _loads(body: bytes) -> Any:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from model_name.core.schemas import Label, Outputs, TableSchema
 from model_name.core.schemas.columns import Kind, label_text
-from model_name.core.schemas.fast_validation import Values
+from model_name.core.schemas.fast_validation import RawValues
 from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
-from model_name.serving.dataplane import DataPlane, Table
+from model_name.serving.dataplane import DataPlane, RawColumns
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.fast_json import UsualTensor, as_array
+from model_name.serving.protocols.fast_json import V2TensorStruct, floats_to_array
 
 INTEGERS = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
 NUMBERS = ("FP64", "FP32", "FP16", *INTEGERS)
@@ -38,7 +38,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """How the datatypes of one size lie in raw bytes; BYTES are texts of which each has its length before it."""
 
-CONTENTS = {
+CONTENTS_FIELDS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
     "INT16": "int_contents",
@@ -56,8 +56,8 @@ CONTENTS = {
 
 LABEL_DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT64": np.int64, "FP64": np.float64}
 PLATFORM = "onnxruntime_onnx"
-MANY = 16  # values, from where on an array pays
-LENGTH = struct.Struct("<I")  # of a text in raw bytes
+MIN_ARRAY_VALUES = 16  # values, from where on an array pays
+TEXT_LENGTH_PREFIX = struct.Struct("<I")  # of a text in raw bytes
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Tensor:
     parameters: Mapping[str, Any] | None = None
 
 
-def read_table(tensors: Sequence[Tensor], plane: DataPlane, limits: Limits) -> Table:
+def tensors_to_columns(tensors: Sequence[Tensor], plane: DataPlane, limits: Limits) -> RawColumns:
     """The columns that tensors hold.
 
     **One tensor a column**, of shape [n] or [n, 1] and one of the `DATATYPES` of its kind; a datetime is text in ISO
@@ -96,8 +96,8 @@ def read_table(tensors: Sequence[Tensor], plane: DataPlane, limits: Limits) -> T
         TooLargeError: There are too many rows.
     """
     if len(tensors) == 1 and len(tensors[0].shape) == 2 and tensors[0].name not in plane.schema.columns:
-        return _read_matrix(tensors[0], plane, limits)
-    table: dict[str, Values] = {}
+        return _decode_matrix(tensors[0], plane, limits)
+    table: dict[str, RawValues] = {}
     for tensor in tensors:
         name = tensor.name
         if name in table:
@@ -115,15 +115,15 @@ def read_table(tensors: Sequence[Tensor], plane: DataPlane, limits: Limits) -> T
             table[name] = values
             continue
         # What is not a column is named nevertheless, for the schema to refuse or ignore.
-        table[name] = () if kind is None else _read_column(tensor, kind, limits)
-        if tensor.datatype == "BYTES" and name not in plane.blanks:
+        table[name] = () if kind is None else _decode_column(tensor, kind, limits)
+        if tensor.datatype == "BYTES" and name not in plane.empty_string_columns:
             table[name] = [None if value == "" else value for value in table[name]]
-    return table if len(table) == len(plane.inputs) else _without_foreign(table, plane.schema)
+    return table if len(table) == len(plane.inputs) else _drop_unknown(table, plane.schema)
 
 
-def usual_table(tensors: Sequence[UsualTensor], plane: DataPlane, limits: Limits) -> Table | None:
+def usual_table(tensors: Sequence[V2TensorStruct], plane: DataPlane, limits: Limits) -> RawColumns | None:
     """The columns of tensors, if they are one for each input, of shape [n] and with nothing that is to be explained."""
-    table: dict[str, Values] = {tensor.name: tensor.data for tensor in tensors}
+    table: dict[str, RawValues] = {tensor.name: tensor.data for tensor in tensors}
     if len(tensors) != len(plane.inputs) or table.keys() != plane.names:
         return None
     rows = len(tensors[0].data)
@@ -135,27 +135,27 @@ def usual_table(tensors: Sequence[UsualTensor], plane: DataPlane, limits: Limits
             return None
         if datatype == "BYTES" and "" in values:
             return None
-        if rows >= MANY and kind == "numeric":
-            table[name] = _packed(values)
+        if rows >= MIN_ARRAY_VALUES and kind == "numeric":
+            table[name] = _pack(values)
     return table
 
 
-def _packed(values: list[Any]) -> Values:
+def _pack(values: list[Any]) -> RawValues:
     """Numbers as an array, which the next who look at them do in no time; others as they are."""
     if not {float, int}.issuperset(map(type, values)):
         return values
     try:
-        return as_array(values)
+        return floats_to_array(values)
     except OverflowError:
         return values
 
 
-def _without_foreign(table: Table, schema: TableSchema) -> Table:
+def _drop_unknown(table: RawColumns, schema: TableSchema) -> RawColumns:
     schema.check_names(table)
     return {name: values for name, values in table.items() if name in schema.columns}
 
 
-def _read_column(tensor: Tensor, kind: Kind, limits: Limits) -> Sequence[Any] | NDArray[Any]:
+def _decode_column(tensor: Tensor, kind: Kind, limits: Limits) -> Sequence[Any] | NDArray[Any]:
     """The n values of one column.
 
     Raises:
@@ -169,13 +169,13 @@ def _read_column(tensor: Tensor, kind: Kind, limits: Limits) -> Sequence[Any] | 
     if not _is_shape(shape) or not shape or shape[1:] not in ([], [1]):
         raise DataError(f"{name}: has shape {list(shape)}, the shape of a column is [n] or [n, 1]")
     _check_rows(name, shape[0], limits)
-    values = _flat(tensor, shape[0])
+    values = _flatten(tensor, shape[0])
     if len(shape) == 2:  # JSON may nest what it says is nested
         return [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
     return values
 
 
-def _read_matrix(tensor: Tensor, plane: DataPlane, limits: Limits) -> Table:
+def _decode_matrix(tensor: Tensor, plane: DataPlane, limits: Limits) -> RawColumns:
     """The columns of one matrix, in the order of the inputs.
 
     Raises:
@@ -191,12 +191,12 @@ def _read_matrix(tensor: Tensor, plane: DataPlane, limits: Limits) -> Table:
             hint=", ".join(names),
         )
     _check_rows(name, shape[0], limits)
-    flat = _flat(tensor, shape[0] * shape[1], width=shape[1])
+    flat = _flatten(tensor, shape[0] * shape[1], width=shape[1])
     texts = tensor.datatype == "BYTES"
     table = {}
     for position, column in enumerate(names):
         values = flat[position :: len(names)]
-        is_missing = texts and column not in plane.blanks
+        is_missing = texts and column not in plane.empty_string_columns
         table[column] = [None if value == "" else value for value in values] if is_missing else values
     return table
 
@@ -211,7 +211,7 @@ def _check_rows(name: str, rows: int, limits: Limits) -> None:
     limits.check_rows(rows)
 
 
-def _flat(tensor: Tensor, count: int, width: int | None = None) -> Sequence[Any] | NDArray[Any]:
+def _flatten(tensor: Tensor, count: int, width: int | None = None) -> Sequence[Any] | NDArray[Any]:
     """The values of a tensor, in the order of their rows.
 
     Args:
@@ -222,7 +222,7 @@ def _flat(tensor: Tensor, count: int, width: int | None = None) -> Sequence[Any]
     Raises:
         DataError: They are not as many as its shape says.
     """
-    values = read_raw(tensor, count) if tensor.raw is not None else tensor.values
+    values = decode_raw(tensor, count) if tensor.raw is not None else tensor.values
     if width is not None and isinstance(values, list) and values and isinstance(values[0], list):
         if any(not isinstance(row, list) or len(row) != width for row in values):
             raise DataError(f"{tensor.name}: its rows do not have {width} values each")
@@ -234,7 +234,7 @@ def _flat(tensor: Tensor, count: int, width: int | None = None) -> Sequence[Any]
     return values
 
 
-def read_raw(tensor: Tensor, count: int) -> Sequence[Any] | NDArray[Any]:
+def decode_raw(tensor: Tensor, count: int) -> Sequence[Any] | NDArray[Any]:
     """The values of a tensor that came as bytes; texts as such.
 
     Raises:
@@ -251,8 +251,8 @@ def read_raw(tensor: Tensor, count: int) -> Sequence[Any] | NDArray[Any]:
     start = 0
     try:
         while start < len(raw):
-            (length,) = LENGTH.unpack_from(raw, start)
-            start += LENGTH.size + length
+            (length,) = TEXT_LENGTH_PREFIX.unpack_from(raw, start)
+            start += TEXT_LENGTH_PREFIX.size + length
             texts.append(bytes(raw[start - length : start]).decode())
     except (struct.error, UnicodeDecodeError) as err:
         raise DataError(wrong) from err
@@ -261,15 +261,15 @@ def read_raw(tensor: Tensor, count: int) -> Sequence[Any] | NDArray[Any]:
     return texts
 
 
-def write_raw(tensor: Tensor) -> bytes:
+def encode_raw(tensor: Tensor) -> bytes:
     """The bytes of a tensor."""
     if tensor.datatype != "BYTES":
         return np.ascontiguousarray(tensor.values, dtype=DTYPES[tensor.datatype]).tobytes()
     texts = [text.encode() for text in tensor.values]
-    return b"".join(part for text in texts for part in (LENGTH.pack(len(text)), text))
+    return b"".join(part for text in texts for part in (TEXT_LENGTH_PREFIX.pack(len(text)), text))
 
 
-def write_outputs(outputs: Outputs, wanted: Sequence[str]) -> list[Tensor]:
+def outputs_to_tensors(outputs: Outputs, wanted: Sequence[str]) -> list[Tensor]:
     """The outputs that a request asks for, all where it names none.
 
     `prediction` holds numbers or labels, of shape [n]. Classes add `probabilities` (FP64, [n, k]) whose parameter
@@ -312,7 +312,7 @@ def label_datatype(classes: Sequence[Label]) -> str:
     return "BOOL" if types == {bool} else "INT64" if types == {int} else "BYTES"
 
 
-def metadata(name: str, manifest: Manifest) -> dict[str, Any]:
+def model_metadata(name: str, manifest: Manifest) -> dict[str, Any]:
     """What V2 tells of a model.
 
     Args:

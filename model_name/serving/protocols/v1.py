@@ -8,18 +8,18 @@ import orjson
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import label_text
 from model_name.errors import DataError
-from model_name.serving.batching.requests import Question, Request
+from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
 
-SHORT = 4096  # bytes; the few rows of shorter bodies are turned into columns sooner together with those of others
-INTERVAL = "interval"
+MIN_FAST_BYTES = 4096  # bytes; the few rows of shorter bodies are turned into columns sooner together with those of others
+INTERVAL_PARAMETER = "interval"
 """The parameter of a request that asks for prediction intervals, by their level."""
 
 
-class V1Request(Request):
+class V1Request(InferenceRequest):
     """`{"instances": [ROW, ...]}`; a row is an object, or an array in the order of the inputs.
 
     `null` is a missing value. The answer is `{"predictions": [...]}`: one plain number or label an instance, as the V1
@@ -35,24 +35,24 @@ class V1Request(Request):
         super().__init__(id, len(body))
         self.body = body
 
-    def read(self, plane: DataPlane, limits: Limits) -> Question:
-        """As of `Request`."""
-        if SHORT <= len(self.body) <= strict_json.LONG and (columns := plane.usual.read(self.body)) is not None:
+    def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
+        """As of `InferenceRequest`."""
+        if MIN_FAST_BYTES <= len(self.body) <= strict_json.LONG and (columns := plane.usual.read(self.body)) is not None:
             rows = len(columns[plane.inputs[0]])
-            if not strict_json.may_have_twice(self.body, keys=1 + rows * len(columns)):
+            if not strict_json.may_have_duplicate_keys(self.body, keys=1 + rows * len(columns)):
                 limits.check_rows(rows)
-                return Question(table=columns)
-        document = strict_json.parse(self.body)
-        question = read_instances(document, limits)
-        check_names(self.body, document)
+                return DecodedRequest(table=columns)
+        document = strict_json.loads(self.body)
+        question = parse_instances(document, limits)
+        check_duplicate_columns(self.body, document)
         return question
 
-    def write(self, outputs: Outputs, manifest: Manifest) -> bytes:
-        """As of `Request`."""
-        return orjson.dumps(predictions(outputs))
+    def encode(self, outputs: Outputs, manifest: Manifest) -> bytes:
+        """As of `InferenceRequest`."""
+        return orjson.dumps(encode_predictions(outputs))
 
 
-def read_instances(body: Any, limits: Limits) -> Question:
+def parse_instances(body: Any, limits: Limits) -> DecodedRequest:
     """The rows of a body of V1.
 
     Raises:
@@ -68,10 +68,10 @@ def read_instances(body: Any, limits: Limits) -> Question:
         raise DataError("the request holds no row")
     limits.check_rows(len(rows))
     parameters = body.get("parameters")
-    return Question(rows=rows, interval=None if parameters is None else read_level(parameters))
+    return DecodedRequest(rows=rows, interval=None if parameters is None else parse_interval_level(parameters))
 
 
-def check_names(body: bytes, document: Mapping[str, Any], inside: str = "") -> None:
+def check_duplicate_columns(body: bytes, document: Mapping[str, Any], inside: str = "") -> None:
     """Refuse a row in which a column comes twice.
 
     Args:
@@ -84,21 +84,21 @@ def check_names(body: bytes, document: Mapping[str, Any], inside: str = "") -> N
     """
     data = document[inside] if inside else document
     keys = len(document) + len(data) * bool(inside) + sum([len(row) for row in data["instances"] if type(row) is dict])
-    found = strict_json.with_twice(body, keys)
+    found = strict_json.find_duplicate_keys(body, keys)
     if found is None:
         return
     if inside and isinstance(found, dict):
         found = found[inside]
-    if isinstance(found, strict_json.Twice):
+    if isinstance(found, strict_json.DuplicateKey):
         raise DataError(f"{found}: comes twice")
     for row, value in enumerate(found["instances"]):
-        if isinstance(value, strict_json.Twice):
+        if isinstance(value, strict_json.DuplicateKey):
             raise DataError(
                 f"{value}, row {row}: comes twice" if len(found["instances"]) > 1 else f"{value}: comes twice"
             )
 
 
-def read_level(parameters: Any) -> float | None:
+def parse_interval_level(parameters: Any) -> float | None:
     """The level of the prediction intervals that the parameters of a request ask for, if they do.
 
     Raises:
@@ -106,14 +106,14 @@ def read_level(parameters: Any) -> float | None:
     """
     if not isinstance(parameters, Mapping):
         raise DataError('"parameters" is not an object')
-    level = parameters.get(INTERVAL)
+    level = parameters.get(INTERVAL_PARAMETER)
     try:
         return None if level is None else float(level)
     except (TypeError, ValueError, OverflowError) as err:
-        raise DataError(f"{INTERVAL}: {str(level)[:100]!r} is not a number between 0 and 1") from err
+        raise DataError(f"{INTERVAL_PARAMETER}: {str(level)[:100]!r} is not a number between 0 and 1") from err
 
 
-def predictions(outputs: Outputs) -> dict[str, Any]:
+def encode_predictions(outputs: Outputs) -> dict[str, Any]:
     """The body of V1 that holds the outputs."""
     if outputs.lower is not None:
         columns = {name: values.tolist() for name, values in outputs.columns.items()}

@@ -9,14 +9,14 @@ import orjson
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
-from model_name.serving.batching.requests import Question, Request
+from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
-from model_name.serving.dataplane import DataPlane, Table
+from model_name.serving.dataplane import DataPlane, RawColumns
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
 from model_name.serving.protocols.fast_json import read_tensors
-from model_name.serving.protocols.tensors import Tensor, read_table, usual_table, write_outputs, write_raw
-from model_name.serving.protocols.v1 import read_level
+from model_name.serving.protocols.tensors import Tensor, tensors_to_columns, usual_table, outputs_to_tensors, encode_raw
+from model_name.serving.protocols.v1 import parse_interval_level
 
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
@@ -27,7 +27,7 @@ BINARY_OUTPUT = "binary_data_output"
 
 
 @dataclass(frozen=True, slots=True)
-class BinaryBody:
+class BinaryResponse:
     """A body whose JSON is followed by the bytes of tensors.
 
     Attributes:
@@ -39,7 +39,7 @@ class BinaryBody:
     content: bytes
 
 
-class V2Request(Request):
+class V2Request(InferenceRequest):
     """`{"inputs": [TENSOR, ...]}`, answered by `{"outputs": [TENSOR, ...]}`.
 
     `tensors.read_table` has what the inputs may be, `tensors.write_outputs` what the outputs are. A tensor whose
@@ -68,8 +68,8 @@ class V2Request(Request):
         self.wanted: dict[str, bool] = {}
         self.all_binary = False
 
-    def read(self, plane: DataPlane, limits: Limits) -> Question:
-        """As of `Request`."""
+    def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
+        """As of `InferenceRequest`."""
         check_version(self.version, plane.bundle.manifest, self.name)
         if (
             self.json_length is None
@@ -81,43 +81,43 @@ class V2Request(Request):
                 self.id = usual.id or self.id
                 limits.check_id(self.id)
                 # Rows of several requests are sooner put together than tables.
-                return Question(table=table) if len(usual.inputs[0].data) > 1 else Question(rows=[_row(table, plane)])
+                return DecodedRequest(table=table) if len(usual.inputs[0].data) > 1 else DecodedRequest(rows=[_row(table, plane)])
         body, tail = self.body, memoryview(b"")
         if self.json_length is not None:
             if self.json_length > len(body):
                 raise DataError(f"the body is malformed: its JSON is to have {self.json_length} of {len(body)} bytes")
             body, tail = body[: self.json_length], memoryview(body)[self.json_length :]
-        document = _object(strict_json.parse(body), "the body")
-        self.id = _read_id(document, self.id)
+        document = _as_object(strict_json.loads(body), "the body")
+        self.id = _parse_id(document, self.id)
         limits.check_id(self.id)
-        parameters = _parameters(document, "the body")
+        parameters = _parse_parameters(document, "the body")
         self.all_binary = parameters.get(BINARY_OUTPUT) is True
-        self.wanted = _read_wanted(document)
-        tensors, used = _read_tensors(_list(document, "inputs"), tail)
+        self.wanted = _parse_requested_outputs(document)
+        tensors, used = _parse_tensors(_as_list(document, "inputs"), tail)
         if used != len(tail):
             raise DataError(f"the body is malformed: {len(tail) - used} bytes belong to no tensor")
-        return Question(table=read_table(tensors, plane, limits), interval=read_level(parameters))
+        return DecodedRequest(table=tensors_to_columns(tensors, plane, limits), interval=parse_interval_level(parameters))
 
-    def write(self, outputs: Outputs, manifest: Manifest) -> bytes | BinaryBody:
-        """As of `Request`."""
-        tensors = write_outputs(outputs, list(self.wanted))
+    def encode(self, outputs: Outputs, manifest: Manifest) -> bytes | BinaryResponse:
+        """As of `InferenceRequest`."""
+        tensors = outputs_to_tensors(outputs, list(self.wanted))
         parts: list[bytes] = []
         described = []
         for tensor in tensors:
             parameters = dict(tensor.parameters or {})
             item: dict[str, Any] = {"name": tensor.name, "shape": list(tensor.shape), "datatype": tensor.datatype}
             if self.wanted.get(tensor.name, self.all_binary):
-                parts.append(write_raw(tensor))
+                parts.append(encode_raw(tensor))
                 parameters[BINARY_SIZE] = len(parts[-1])
             else:
                 item["data"] = tensor.values.reshape(-1) if isinstance(tensor.values, np.ndarray) else tensor.values
             described.append(item | {"parameters": parameters} if parameters else item)
         document = {"model_name": self.name, "model_version": manifest.version, "id": self.id, "outputs": described}
         text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-        return BinaryBody(len(text), b"".join([text, *parts])) if parts else text
+        return BinaryResponse(len(text), b"".join([text, *parts])) if parts else text
 
 
-def _row(table: Table, plane: DataPlane) -> list[Any]:
+def _row(table: RawColumns, plane: DataPlane) -> list[Any]:
     """The one row of a table, in the order of the inputs."""
     return [table[name][0] for name in plane.inputs]
 
@@ -132,7 +132,7 @@ def check_version(asked: str, manifest: Manifest, name: str) -> None:
         raise DataError(f"version {asked[:100]} was asked for, {name} is at {manifest.version}")
 
 
-def _read_id(document: Mapping[str, Any], default: str) -> str:
+def _parse_id(document: Mapping[str, Any], default: str) -> str:
     found = document.get("id")
     if found is None or found == "":
         return default
@@ -141,28 +141,28 @@ def _read_id(document: Mapping[str, Any], default: str) -> str:
     return found
 
 
-def _read_wanted(document: Mapping[str, Any]) -> dict[str, bool]:
+def _parse_requested_outputs(document: Mapping[str, Any]) -> dict[str, bool]:
     """The outputs that are asked for, and whether each is to be binary."""
     if document.get("outputs") is None:
         return {}
-    parameters = _parameters(document, "the body")
+    parameters = _parse_parameters(document, "the body")
     wanted = {}
-    for place, raw in enumerate(_list(document, "outputs")):
-        output = _object(raw, f"the body.outputs.{place}")
+    for place, raw in enumerate(_as_list(document, "outputs")):
+        output = _as_object(raw, f"the body.outputs.{place}")
         name = output.get("name")
         if not isinstance(name, str):
-            raise DataError(f"the body.outputs.{place}.name: {_absent(output, 'name')}")
-        own = _parameters(output, f"the body.outputs.{place}").get(BINARY_DATA, parameters.get(BINARY_OUTPUT))
+            raise DataError(f"the body.outputs.{place}.name: {_type_error(output, 'name')}")
+        own = _parse_parameters(output, f"the body.outputs.{place}").get(BINARY_DATA, parameters.get(BINARY_OUTPUT))
         wanted[name] = own is True
     return wanted
 
 
-def _read_tensors(inputs: Sequence[Any], tail: memoryview) -> tuple[list[Tensor], int]:
+def _parse_tensors(inputs: Sequence[Any], tail: memoryview) -> tuple[list[Tensor], int]:
     """The tensors, and how many bytes of the tail are theirs."""
     tensors = []
     start = 0
     for place, raw in enumerate(inputs):
-        tensor = _read_tensor(raw, place)
+        tensor = _parse_tensor(raw, place)
         size = None if tensor.parameters is None else tensor.parameters.get(BINARY_SIZE)
         if size is not None:
             if type(size) is not int or size < 0 or start + size > len(tail):
@@ -172,28 +172,28 @@ def _read_tensors(inputs: Sequence[Any], tail: memoryview) -> tuple[list[Tensor]
             tensor.raw = tail[start : start + size]
             start += size
         elif tensor.values is None:
-            raise DataError(f"{tensor.name}: data: {_absent(raw, 'data')}")
+            raise DataError(f"{tensor.name}: data: {_type_error(raw, 'data')}")
         tensors.append(tensor)
     return tensors, start
 
 
-def _read_tensor(raw: Any, position: int) -> Tensor:
+def _parse_tensor(raw: Any, position: int) -> Tensor:
     if type(raw) is dict and len(raw) == 4:  # the usual case, in one look
         name, shape, datatype, values = map(raw.get, ("name", "shape", "datatype", "data"))
         if type(name) is str and type(datatype) is str and type(values) is list and _is_shape(shape):
             return Tensor(name, datatype.upper(), shape, values)
-    item = _object(raw, f"the body.inputs.{position}")
+    item = _as_object(raw, f"the body.inputs.{position}")
     name = item.get("name")
     if not isinstance(name, str):
-        raise DataError(f"the body.inputs.{position}.name: {_absent(item, 'name')}")
+        raise DataError(f"the body.inputs.{position}.name: {_type_error(item, 'name')}")
     shape, datatype, values = item.get("shape"), item.get("datatype"), item.get("data")
     if not _is_shape(shape):
-        raise DataError(f"{name}: shape: {_absent(item, 'shape', 'a list of integers')}")
+        raise DataError(f"{name}: shape: {_type_error(item, 'shape', 'a list of integers')}")
     if not isinstance(datatype, str):
-        raise DataError(f"{name}: datatype: {_absent(item, 'datatype')}")
+        raise DataError(f"{name}: datatype: {_type_error(item, 'datatype')}")
     if values is not None and not isinstance(values, list):
         raise DataError(f"{name}: data: is not a list")
-    parameters = _parameters(item, name) if "parameters" in item else None
+    parameters = _parse_parameters(item, name) if "parameters" in item else None
     return Tensor(name, datatype.upper(), shape, values, parameters=parameters)
 
 
@@ -201,22 +201,22 @@ def _is_shape(shape: Any) -> TypeGuard[list[int]]:
     return type(shape) is list and INTEGERS.issuperset(map(type, shape))
 
 
-def _object(value: Any, place: str) -> Mapping[str, Any]:
+def _as_object(value: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{place}: is not an object")
     return value
 
 
-def _list(document: Mapping[str, Any], key: str) -> Sequence[Any]:
+def _as_list(document: Mapping[str, Any], key: str) -> Sequence[Any]:
     if not isinstance(document.get(key), list):
-        raise DataError(f"the body.{key}: {_absent(document, key, 'a list')}")
+        raise DataError(f"the body.{key}: {_type_error(document, key, 'a list')}")
     return document[key]  # type: ignore[no-any-return]
 
 
-def _parameters(document: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+def _parse_parameters(document: Mapping[str, Any], place: str) -> Mapping[str, Any]:
     parameters = document.get("parameters")
-    return {} if parameters is None else _object(parameters, f"{place}.parameters")
+    return {} if parameters is None else _as_object(parameters, f"{place}.parameters")
 
 
-def _absent(document: Mapping[str, Any], key: str, kind: str = "a text") -> str:
+def _type_error(document: Mapping[str, Any], key: str, kind: str = "a text") -> str:
     return f"is not {kind}" if document.get(key) is not None else "is missing"

@@ -17,28 +17,28 @@ import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from model_name.errors import ModelNameError, NotFoundError
-from model_name.serving.batching.executor import Answer, Outcome
+from model_name.serving.batching.executor import InferenceResponse, InferenceOutcome
 from model_name.serving.bundle import Manifest
-from model_name.serving.context import Service
-from model_name.serving.protocols.tensors import metadata
-from model_name.serving.request_errors import MethodError, UnservedError, told
+from model_name.serving.context import ServerContext
+from model_name.serving.protocols.tensors import model_metadata
+from model_name.serving.request_errors import MethodNotAllowedError, UnsupportedOperationError, client_message
 from model_name.serving.rest.endpoints import Door, Doors
 from model_name.serving.rest.fast_path import LONG, Reply, Take
 from model_name.serving.rest.messages import (
-    CLOSE,
+    CONNECTION_CLOSE,
     JSON,
-    SECURITY,
+    SECURITY_HEADERS,
     Application,
     Headers,
-    Http,
-    Intake,
+    HttpResponse,
+    BodyReader,
     Receive,
     Scope,
     Send,
-    headers_of,
+    response_headers,
 )
 
-Handler = Callable[[Scope, Receive], Awaitable[Http]]
+Handler = Callable[[Scope, Receive], Awaitable[HttpResponse]]
 
 PROTOCOL = "model_name.protocol"  # of a request, where it is another one than its path says
 RETRY_AFTER: Headers = [(b"retry-after", b"1")]
@@ -90,7 +90,7 @@ class Arrival(NamedTuple):
 class Front:
     """Answers HTTP."""
 
-    def __init__(self, service: Service, rest: Application, pages: Mapping[str, Handler]) -> None:
+    def __init__(self, service: ServerContext, rest: Application, pages: Mapping[str, Handler]) -> None:
         """Put it in front of `rest`.
 
         Args:
@@ -102,7 +102,7 @@ class Front:
         self.rest = rest
         self._versions: dict[str, Headers] = {}
         self._doors = Doors(service)
-        self._intake = Intake(service.batcher.limits)
+        self._intake = BodyReader(service.batcher.limits)
         name, state = service.name, service.state
         v1, v2 = f"/v1/models/{name}", f"/v2/models/{name}"
         probes = {
@@ -128,7 +128,7 @@ class Front:
             for path, verbs in self._routes.items()
             if (route := verbs.get("POST")) is not None and route.door is not None
         }
-        service.telemetry.watch(queued=lambda: service.batcher.queued)
+        service.metrics.watch(queued=lambda: service.batcher.queued)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as of ASGI."""
@@ -140,16 +140,16 @@ class Front:
             await self._leave(scope, receive, send)
             return
         started = perf_counter()
-        self.service.telemetry.in_flight += 1
+        self.service.metrics.in_flight += 1
         try:
             if not route.is_open:
-                self.service.guard.check(scope["headers"])
+                self.service.auth.check(scope["headers"])
             answer = await route.handle(scope, receive)
         except ModelNameError as err:
             answer = self._refused(scope.get(PROTOCOL, route.protocol), route, err)
         finally:
-            self.service.telemetry.in_flight -= 1
-        self.service.telemetry.answered(
+            self.service.metrics.in_flight -= 1
+        self.service.metrics.observe_request(
             scope.get(PROTOCOL, route.protocol), route.name, answer.status, perf_counter() - started
         )
         await _send(send, answer, self._standing(answer.manifest))
@@ -168,19 +168,19 @@ class Front:
         """Answer as `__call__` does, but without a task: what the batcher calls sends the answer."""
         service, route = self.service, arrival.route
         protocol = route.protocol
-        told: Callable[[Answer], Http]  # before there is one, nothing is answered
+        client_message: Callable[[InferenceResponse], HttpResponse]  # before there is one, nothing is answered
 
-        def end(outcome: Outcome) -> None:
-            answer = told(outcome) if isinstance(outcome, Answer) else self._refused(protocol, route, outcome)
-            service.telemetry.in_flight -= 1
-            service.telemetry.answered(protocol, route.name, answer.status, perf_counter() - arrival.started)
+        def end(outcome: InferenceOutcome) -> None:
+            answer = client_message(outcome) if isinstance(outcome, InferenceResponse) else self._refused(protocol, route, outcome)
+            service.metrics.in_flight -= 1
+            service.metrics.observe_request(protocol, route.name, answer.status, perf_counter() - arrival.started)
             reply(answer, self._standing(answer.manifest))
 
-        service.telemetry.in_flight += 1
+        service.metrics.in_flight += 1
         try:
-            service.guard.check(arrival.headers)
+            service.auth.check(arrival.headers)
             service.batcher.limits.check_body(len(body))
-            request, told = arrival.door(arrival.by_name, body)
+            request, client_message = arrival.door(arrival.by_name, body)
             protocol = request.protocol
             service.repository.require()
             request.connection = transport
@@ -188,8 +188,8 @@ class Front:
         except ModelNameError as err:
             end(err)
 
-    def _refused(self, protocol: str, route: Route, err: ModelNameError) -> Http:
-        self.service.refusals.tell(f"{protocol} {route.name}", err)
+    def _refused(self, protocol: str, route: Route, err: ModelNameError) -> HttpResponse:
+        self.service.error_log.tell(f"{protocol} {route.name}", err)
         return refusal(err)
 
     def _standing(self, manifest: Manifest | None) -> Headers:
@@ -200,10 +200,10 @@ class Front:
         if headers is None:
             self._versions.clear()
             version, semver = manifest.version.encode("ascii", "replace"), manifest.semver.encode("ascii", "replace")
-            slot = self.service.telemetry.slot.encode("ascii", "replace")
+            slot = self.service.metrics.slot.encode("ascii", "replace")
             versions = [(b"x-model-version", version), (b"x-model-semver", semver), (b"x-model-slot", slot)]
-            headers = self._versions[key] = [*versions, *SECURITY]
-        return [*headers, CLOSE] if self.service.state.is_draining else headers
+            headers = self._versions[key] = [*versions, *SECURITY_HEADERS]
+        return [*headers, CONNECTION_CLOSE] if self.service.state.is_draining else headers
 
     def _verbs(self, v1: str, v2: str) -> dict[str, dict[str, Route]]:
         """What is computed here, and what is another server's."""
@@ -259,38 +259,38 @@ class Front:
             return Route("infer", "v2", self._unserved)
         return Route("infer", "v2", partial(self._pass, partial(self._doors.infer, version=version)))
 
-    async def _pass(self, door: Door, scope: Scope, receive: Receive) -> Http:
+    async def _pass(self, door: Door, scope: Scope, receive: Receive) -> HttpResponse:
         """Answer what comes through a door, as soon as all of it has come."""
         headers = dict(scope["headers"])
         body = await self._intake.body(headers, receive)
-        request, told = door(headers, body)
+        request, client_message = door(headers, body)
         scope[PROTOCOL] = request.protocol
         self.service.repository.require()
         request.connection = scope.get("extensions", {}).get("model_name.connection")
-        return told(await self.service.batcher.answer(request))
+        return client_message(await self.service.batcher.infer(request))
 
-    async def _unserved(self, scope: Scope, receive: Receive) -> Http:
+    async def _unserved(self, scope: Scope, receive: Receive) -> HttpResponse:
         if self.service.verb == "predict":
-            raise UnservedError(f"{self.service.name} predicts; its explainer is another server")
-        raise UnservedError(f"{self.service.name} explains; its predictor is another server")
+            raise UnsupportedOperationError(f"{self.service.name} predicts; its explainer is another server")
+        raise UnsupportedOperationError(f"{self.service.name} explains; its predictor is another server")
 
-    async def _change(self, scope: Scope, receive: Receive, name: str, change: str) -> Http:
+    async def _change(self, scope: Scope, receive: Receive, name: str, change: str) -> HttpResponse:
         """Load or unload the model, in the words of KServe."""
         await self.service.repository.change(name, change)
-        return Http(orjson.dumps({"name": name, change: True}))
+        return HttpResponse(orjson.dumps({"name": name, change: True}))
 
-    async def _ready(self, scope: Scope, receive: Receive) -> Http:
+    async def _ready(self, scope: Scope, receive: Receive) -> HttpResponse:
         is_ready = self.service.state.is_ready
-        return Http(orjson.dumps({"name": self.service.name, "ready": is_ready}), 200 if is_ready else 503)
+        return HttpResponse(orjson.dumps({"name": self.service.name, "ready": is_ready}), 200 if is_ready else 503)
 
-    async def _server_metadata(self, scope: Scope, receive: Receive) -> Http:
-        return Http(orjson.dumps(self.service.about))
+    async def _server_metadata(self, scope: Scope, receive: Receive) -> HttpResponse:
+        return HttpResponse(orjson.dumps(self.service.server_metadata))
 
-    async def _model_metadata(self, scope: Scope, receive: Receive) -> Http:
-        return Http(orjson.dumps(metadata(self.service.name, self.service.manifest)))
+    async def _model_metadata(self, scope: Scope, receive: Receive) -> HttpResponse:
+        return HttpResponse(orjson.dumps(model_metadata(self.service.name, self.service.manifest)))
 
-    async def _metrics(self, scope: Scope, receive: Receive) -> Http:
-        return Http(generate_latest(self.service.telemetry.registry), 200, CONTENT_TYPE_LATEST.encode())
+    async def _metrics(self, scope: Scope, receive: Receive) -> HttpResponse:
+        return HttpResponse(generate_latest(self.service.metrics.registry), 200, CONTENT_TYPE_LATEST.encode())
 
     async def _leave(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let KServe's routes answer."""
@@ -304,18 +304,18 @@ class Front:
                 message["headers"] = [*message.get("headers", ()), *self._standing(None)]
             await send(message)
 
-        self.service.telemetry.in_flight += 1
+        self.service.metrics.in_flight += 1
         try:
-            self.service.guard.check(scope["headers"])
+            self.service.auth.check(scope["headers"])
             await self.rest(scope, receive, send_with_headers)
         except ModelNameError as err:
             await _send(send_with_headers, refusal(err), [])
         finally:
-            self.service.telemetry.in_flight -= 1
-            self.service.telemetry.answered("http", "other", status, perf_counter() - started)
+            self.service.metrics.in_flight -= 1
+            self.service.metrics.observe_request("http", "other", status, perf_counter() - started)
 
 
-def refusal(err: ModelNameError) -> Http:
+def refusal(err: ModelNameError) -> HttpResponse:
     """The answer that says why there is none."""
     status = err.http_status
     headers: Headers = []
@@ -325,30 +325,30 @@ def refusal(err: ModelNameError) -> Http:
         headers = [(b"www-authenticate", b"Bearer")]
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers = [(b"allow", err.hint.encode())]
-    return Http(error_body(err), status, JSON, headers)
+    return HttpResponse(error_body(err), status, JSON, headers)
 
 
 def error_body(err: ModelNameError) -> bytes:
     """The body that says so."""
-    return orjson.dumps({"error": told(err)})
+    return orjson.dumps({"error": client_message(err)})
 
 
-async def _send(send: Send, answer: Http, standing: Headers) -> None:
-    headers = headers_of(answer, standing)
+async def _send(send: Send, answer: HttpResponse, standing: Headers) -> None:
+    headers = response_headers(answer, standing)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 
 
-async def _probe(path: str, is_so: Callable[[], bool], _: Scope, __: Receive) -> Http:
+async def _probe(path: str, is_so: Callable[[], bool], _: Scope, __: Receive) -> HttpResponse:
     """Answer a probe, in the words of V2."""
     word = path.rsplit("/", 1)[1]
     found = is_so()
-    return Http(orjson.dumps({word: found}), 200 if found else 503)
+    return HttpResponse(orjson.dumps({word: found}), 200 if found else 503)
 
 
-async def _refuse_method(allowed: str, scope: Scope, _: Receive) -> Http:
-    raise MethodError(f"{scope['method']} is not what {scope['path'][:200]} takes; that is {allowed}", hint=allowed)
+async def _refuse_method(allowed: str, scope: Scope, _: Receive) -> HttpResponse:
+    raise MethodNotAllowedError(f"{scope['method']} is not what {scope['path'][:200]} takes; that is {allowed}", hint=allowed)
 
 
-async def _not_found(name: str, served: str, _: Scope, __: Receive) -> Http:
+async def _not_found(name: str, served: str, _: Scope, __: Receive) -> HttpResponse:
     raise NotFoundError(f"there is no model {name[:100]} here, or no such version; this server serves {served}")

@@ -6,13 +6,13 @@ from functools import partial
 from typing import NamedTuple
 
 from model_name.errors import DataError
-from model_name.serving.batching.executor import Answer
-from model_name.serving.batching.requests import Request
-from model_name.serving.context import Service
-from model_name.serving.protocols.cloudevents import EventReply, EventRequest, encoded, is_event
+from model_name.serving.batching.executor import InferenceResponse
+from model_name.serving.batching.requests import InferenceRequest
+from model_name.serving.context import ServerContext
+from model_name.serving.protocols.cloudevents import EventResponse, EventRequest, encode_header, is_event
 from model_name.serving.protocols.v1 import V1Request
-from model_name.serving.protocols.v2 import BinaryBody, V2Request
-from model_name.serving.rest.messages import JSON, Http
+from model_name.serving.protocols.v2 import BinaryResponse, V2Request
+from model_name.serving.rest.messages import JSON, HttpResponse
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 BINARY = b"application/octet-stream"
@@ -26,8 +26,8 @@ class Asked(NamedTuple):
         told: Makes the answer of HTTP.
     """
 
-    request: Request
-    told: Callable[[Answer], Http]
+    request: InferenceRequest
+    told: Callable[[InferenceResponse], HttpResponse]
 
 
 Door = Callable[[Mapping[bytes, bytes], bytes], Asked]
@@ -41,7 +41,7 @@ Raises:
 class Doors:
     """The doors of one model."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServerContext) -> None:
         """Open them."""
         self.service = service
 
@@ -78,21 +78,21 @@ class Doors:
         return given.decode() if given and REQUEST_ID.fullmatch(given) else self.service.next_id()
 
 
-def _json(request_id: str, answer: Answer) -> Http:
-    return Http(answer.reply, 200, JSON, [(b"x-request-id", request_id.encode())], answer.manifest)
+def _json(request_id: str, answer: InferenceResponse) -> HttpResponse:
+    return HttpResponse(answer.payload, 200, JSON, [(b"x-request-id", request_id.encode())], answer.manifest)
 
 
-def _tensors(request_id: str, answer: Answer) -> Http:
-    if not isinstance(answer.reply, BinaryBody):
+def _tensors(request_id: str, answer: InferenceResponse) -> HttpResponse:
+    if not isinstance(answer.payload, BinaryResponse):
         return _json(request_id, answer)
-    length = (b"inference-header-content-length", str(answer.reply.json_length).encode())
-    return Http(answer.reply.content, 200, BINARY, [length, (b"x-request-id", request_id.encode())], answer.manifest)
+    length = (b"inference-header-content-length", str(answer.payload.json_length).encode())
+    return HttpResponse(answer.payload.content, 200, BINARY, [length, (b"x-request-id", request_id.encode())], answer.manifest)
 
 
-def _event(event: EventRequest, answer: Answer) -> Http:
-    reply: EventReply = answer.reply
-    headers = [*reply.headers, (b"x-request-id", encoded(event.id))]  # its id is the client's
-    return Http(reply.body, 200, reply.content_type, headers, answer.manifest)
+def _event(event: EventRequest, answer: InferenceResponse) -> HttpResponse:
+    reply: EventResponse = answer.payload
+    headers = [*reply.headers, (b"x-request-id", encode_header(event.id))]  # its id is the client's
+    return HttpResponse(reply.body, 200, reply.content_type, headers, answer.manifest)
 
 
 def _json_length(headers: Mapping[bytes, bytes]) -> int | None:

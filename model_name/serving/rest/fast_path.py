@@ -11,12 +11,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from model_name.serving.rest.messages import CLOSE, Headers, Http, headers_of
+from model_name.serving.rest.messages import CONNECTION_CLOSE, Headers, HttpResponse, response_headers
 
 LONG = frozenset({b"transfer-encoding", b"content-encoding", b"expect"})
 """Headers of a request that goes the long way."""
 
-Reply = Callable[[Http, Headers], None]
+Reply = Callable[[HttpResponse, Headers], None]
 """Sends an answer, with the headers of every answer."""
 Take = Callable[[bytes, asyncio.BaseTransport, Reply], None]
 """Has a request answered, given its body and the transport that shows when the client leaves."""
@@ -45,23 +45,23 @@ class Visit:
         self.disconnected = False
         self.response_complete = False
 
-    def reply(self, answer: Http, standing: Headers) -> None:
+    def reply(self, answer: HttpResponse, standing: Headers) -> None:
         """Send the answer, in one write."""
         connection = self._connection
         self.response_complete = True
         if self.disconnected or connection.transport.is_closing():
             return
-        is_last = CLOSE in standing
+        is_last = CONNECTION_CLOSE in standing
         if not self.keep_alive and not is_last:
-            standing, is_last = [*standing, CLOSE], True
-        headers = [*connection.server_state.default_headers, *headers_of(answer, standing)]
+            standing, is_last = [*standing, CONNECTION_CLOSE], True
+        headers = [*connection.server_state.default_headers, *response_headers(answer, standing)]
         connection.transport.write(written(answer, headers))
         if is_last:
             connection.transport.close()
         connection.on_response_complete()
 
 
-def written(answer: Http, headers: Headers) -> bytes:
+def written(answer: HttpResponse, headers: Headers) -> bytes:
     """An answer as it goes over the wire, with these headers."""
     lines = [b"%b: %b\r\n" % header for header in headers]
     return b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", answer.body])

@@ -9,7 +9,7 @@ from zlib import error as ZlibError  # noqa: N812  it is one
 from model_name.errors import BusyError, DataError, TooLargeError
 from model_name.serving.bundle import Manifest
 from model_name.serving.limits import Limits
-from model_name.serving.request_errors import MediaError, SlowError
+from model_name.serving.request_errors import UnsupportedMediaTypeError, RequestTimeoutError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -20,7 +20,7 @@ Headers = list[tuple[bytes, bytes]]
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
 
-SECURITY: Headers = [
+SECURITY_HEADERS: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -29,11 +29,11 @@ SECURITY: Headers = [
 """What browsers must not do with any answer."""
 
 
-CLOSE = (b"connection", b"close")
+CONNECTION_CLOSE = (b"connection", b"close")
 """Of the last answer on a connection."""
 
 
-class Http(NamedTuple):
+class HttpResponse(NamedTuple):
     """An answer."""
 
     body: bytes
@@ -43,13 +43,13 @@ class Http(NamedTuple):
     manifest: Manifest | None = None
 
 
-def headers_of(answer: Http, standing: Headers) -> Headers:
+def response_headers(answer: HttpResponse, standing: Headers) -> Headers:
     """The headers of an answer, with those of every answer."""
     length = (b"content-length", b"%d" % len(answer.body))
     return [(b"content-type", answer.content_type), length, *standing, *answer.headers]
 
 
-class Intake:
+class BodyReader:
     """Reads bodies, of all clients: while one comes in, it waits in no queue and has to be bounded here.
 
     Attributes:
@@ -99,7 +99,7 @@ class Intake:
                     if not message.get("more_body"):
                         return parts[0] if len(parts) == 1 else b"".join(parts)
         except TimeoutError as err:
-            raise SlowError(f"the body did not come within {self.limits.body_seconds:g} s") from err
+            raise RequestTimeoutError(f"the body did not come within {self.limits.body_seconds:g} s") from err
         finally:
             self.size -= size
 
@@ -115,7 +115,7 @@ def _decoded(body: bytes, encoding: bytes, most: int) -> bytes:
     if encoding == b"identity":
         return body
     if encoding not in (b"gzip", b"deflate"):
-        raise MediaError("the body is encoded as nothing that this server knows: gzip, deflate")
+        raise UnsupportedMediaTypeError("the body is encoded as nothing that this server knows: gzip, deflate")
     unpacker = decompressobj(wbits=MAX_WBITS | 32)  # either, by its header
     try:
         unpacked = unpacker.decompress(body, most + 1)

@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
-from model_name.serving.batching.batcher import Batcher
+from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.bundle import Manifest
-from model_name.serving.openapi.document import document
-from model_name.serving.rest.messages import HTML, Http, Scope
+from model_name.serving.openapi.document import build_document
+from model_name.serving.rest.messages import HTML, HttpResponse, Scope
 
 CSP = b"content-security-policy"
 
@@ -17,7 +17,7 @@ CSP = b"content-security-policy"
 class Pages:
     """The card of the model, and the OpenAPI document."""
 
-    def __init__(self, name: str, slot: str, batcher: Batcher, *, needs_token: bool) -> None:
+    def __init__(self, name: str, slot: str, batcher: AdaptiveBatcher, *, needs_token: bool) -> None:
         """Tell of what a batcher answers by.
 
         Args:
@@ -32,26 +32,26 @@ class Pages:
         self.needs_token = needs_token
         self._document: tuple[Manifest, bytes] | None = None
 
-    async def root(self, scope: Scope, receive: Any) -> Http:
+    async def root(self, scope: Scope, receive: Any) -> HttpResponse:
         """The card for a browser; for others that the server is alive, as KServe's has it."""
         if not any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
-            return Http(b'{"status":"alive"}')
-        return await asyncio.to_thread(self.card)
+            return HttpResponse(b'{"status":"alive"}')
+        return await asyncio.to_thread(self.render_card)
 
-    def card(self) -> Http:
+    def render_card(self) -> HttpResponse:
         """The page."""
-        from model_name.serving.model_card.card import card, headers  # templates are for those who look
+        from model_name.serving.model_card.card import render_card, response_headers  # templates are for those who look
 
         manifest = self.batcher.plane.bundle.manifest
         nonce = token_urlsafe(16)
-        text = card(manifest, name=self.name, slot=self.slot, nonce=nonce, needs_token=self.needs_token)
-        policy = [(name, value) for name, value in headers(nonce) if name == CSP]  # the others, every answer has
-        return Http(text.encode(), 200, HTML, policy, manifest)
+        text = render_card(manifest, name=self.name, slot=self.slot, nonce=nonce, needs_token=self.needs_token)
+        policy = [(name, value) for name, value in response_headers(nonce) if name == CSP]  # the others, every answer has
+        return HttpResponse(text.encode(), 200, HTML, policy, manifest)
 
-    async def openapi(self, scope: Scope, receive: Any) -> Http:
+    async def openapi(self, scope: Scope, receive: Any) -> HttpResponse:
         """The OpenAPI document."""
         manifest = self.batcher.plane.bundle.manifest
         if self._document is None or self._document[0] is not manifest:
-            text = await asyncio.to_thread(lambda: orjson.dumps(document(manifest, name=self.name)))
+            text = await asyncio.to_thread(lambda: orjson.dumps(build_document(manifest, name=self.name)))
             self._document = (manifest, text)
-        return Http(self._document[1], manifest=manifest)
+        return HttpResponse(self._document[1], manifest=manifest)

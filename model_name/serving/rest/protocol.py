@@ -18,16 +18,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from model_name.serving.rest.fast_path import Shortcuts, Take, Visit, written
-from model_name.serving.rest.messages import CLOSE, SECURITY, Http, headers_of
+from model_name.serving.rest.messages import CONNECTION_CLOSE, SECURITY_HEADERS, HttpResponse, response_headers
 
-MOST_UNREAD = 64 * 1024  # bytes of the headers of a request, of its trailers, or between two parts of its body
+MAX_HEADER_BYTES = 64 * 1024  # bytes of the headers of a request, of its trailers, or between two parts of its body
 LINGER_SECONDS = 0.5  # that a connection without a request is kept at the end: its next request may be on its way
 SO_ATTACH_FILTER = 26  # of Linux; `socket` does not name it
 CONTINUE = b"HTTP/1.1 100"
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # the one instruction of a socket filter (BPF): return 0, keep no byte
 
 
-class Corked:
+class CorkedTransport:
     """A transport that sends the head of an answer with the first part of its body: one call of the system, not two."""
 
     __slots__ = ("_head", "_is_begun", "_transport")
@@ -64,7 +64,7 @@ class Corked:
         return getattr(self._transport, name)
 
 
-class Connection(HttpToolsProtocol):
+class InferenceHttpProtocol(HttpToolsProtocol):
     """Uvicorn's, which also knows since when it waits for its client, how much it reads in vain, and a short way.
 
     Attributes:
@@ -97,7 +97,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.waiting_since = monotonic()
         self.extensions = {"model_name.connection": transport}
-        self._corked = Corked(transport)
+        self._corked = CorkedTransport(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Have nobody write to it any more."""
@@ -116,8 +116,8 @@ class Connection(HttpToolsProtocol):
         except HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST, "the request is not HTTP")
             return
-        if self._unread > MOST_UNREAD:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers have more than {MOST_UNREAD} bytes")
+        if self._unread > MAX_HEADER_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers have more than {MAX_HEADER_BYTES} bytes")
         if self._take is not None:  # there is more to come
             self._take = None
             self._go_the_long_way()
@@ -186,7 +186,7 @@ class Connection(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
-            self.waiting_since = monotonic()  # Uvicorn would start a timer, which `close_slow` makes needless
+            self.waiting_since = monotonic()  # Uvicorn would start a timer, which `close_stalled` makes needless
 
     @property
     def has_answered(self) -> bool:
@@ -234,13 +234,13 @@ class Connection(HttpToolsProtocol):
             # The rest of what has been answered, or of what is not to be answered yet.
             self.transport.close()
             return
-        answer = Http(orjson.dumps({"error": reason}), status)
-        headers = [*self.server_state.default_headers, *headers_of(answer, [CLOSE, *SECURITY])]
+        answer = HttpResponse(orjson.dumps({"error": reason}), status)
+        headers = [*self.server_state.default_headers, *response_headers(answer, [CONNECTION_CLOSE, *SECURITY_HEADERS])]
         self.transport.write(written(answer, headers))
         self.transport.close()
 
 
-def close_slow(connections: Iterable[Any], header_seconds: float, keep_alive_seconds: float) -> None:
+def close_stalled(connections: Iterable[Any], header_seconds: float, keep_alive_seconds: float) -> None:
     """Close those that have not said what they want in time."""
     now = monotonic()
     for connection in list(connections):
@@ -250,7 +250,7 @@ def close_slow(connections: Iterable[Any], header_seconds: float, keep_alive_sec
             connection.transport.close()
 
 
-def close_connections(connections: Iterable[Any]) -> None:
+def close_idle(connections: Iterable[Any]) -> None:
     """Close those on which no request is to be expected, and let the others end with their answers."""
     latest = monotonic() - LINGER_SECONDS
     for connection in list(connections):
@@ -269,7 +269,7 @@ class Listener:
         self._socket.setblocking(False)  # noqa: FBT003  its only argument
 
     async def start(
-        self, make: Callable[[], Connection], context: ssl.SSLContext | None, handshake_seconds: float
+        self, make: Callable[[], InferenceHttpProtocol], context: ssl.SSLContext | None, handshake_seconds: float
     ) -> None:
         """Accept."""
         self._make = make

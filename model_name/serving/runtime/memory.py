@@ -5,7 +5,7 @@ import gc
 import sys
 
 GC_THRESHOLDS = (20_000, 20, 20)  # allocations, then collections of the younger generation, before a collection
-SWITCH_INTERVAL_SECONDS = 0.0005  # a tenth of Python's default: requests are received while a batch runs, so batches grow
+SWITCH_INTERVAL_SECONDS = 0.0005  # a tenth of the default: requests are received while a batch runs, so batches grow
 M_MMAP_THRESHOLD = -3  # of malloc.h
 MMAP_THRESHOLD_BYTES = 2**20
 

@@ -18,23 +18,23 @@ import uvicorn
 import uvloop
 from grpc_health.v1 import health_pb2_grpc
 from kserve.protocol.rest.ssl_cert_refresher import SSLCertRefresher
-from uvicorn.server import ServerState
+from uvicorn.server import ServerState as UvicornState
 
-from model_name.serving.grpc.health_service import Health
+from model_name.serving.grpc.health_service import HealthService
 from model_name.serving.rest.fast_path import Shortcuts
 from model_name.serving.rest.messages import Application
-from model_name.serving.rest.protocol import LINGER_SECONDS, Connection, Listener, close_connections, close_slow
-from model_name.serving.state import State
+from model_name.serving.rest.protocol import LINGER_SECONDS, InferenceHttpProtocol, Listener, close_idle, close_stalled
+from model_name.serving.state import ServerState
 
 logger = logging.getLogger("model_name.serving")
 
 TICK_SECONDS = 1.0
-REST_STEP = 0.05  # seconds between two looks at what is still open
+DRAIN_POLL_SECONDS = 0.05  # seconds between two looks at what is still open
 BACKLOG = 2048
 
 
 @dataclass(frozen=True)
-class Tls:
+class TlsConfig:
     """The certificates of a server.
 
     Attributes:
@@ -65,7 +65,7 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Address:
+class ListenAddress:
     """Where a server listens.
 
     Attributes:
@@ -85,12 +85,12 @@ class Server:
     def __init__(
         self,
         front: Application,
-        state: State,
-        address: Address,
+        state: ServerState,
+        address: ListenAddress,
         *,
         handler: grpc.GenericRpcHandler | None,
         service: str,
-        tls: Tls | None,
+        tls: TlsConfig | None,
         args: Namespace,
         header_seconds: float,
         tick: Callable[[], Awaitable[None]],
@@ -119,8 +119,8 @@ class Server:
         self.header_seconds = header_seconds
         self.tick = tick
         self.shortcuts = shortcuts
-        self.health = Health(service)
-        self._connections = ServerState()
+        self.health = HealthService(service)
+        self._connections = UvicornState()
 
     def run(self) -> None:
         """Serve until a signal."""
@@ -147,7 +147,7 @@ class Server:
     async def _start_rest(self) -> Listener:
         config = uvicorn.Config(
             self.front,
-            http=Connection,
+            http=InferenceHttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -162,7 +162,7 @@ class Server:
             SSLCertRefresher(context, str(self.tls.key), str(self.tls.certificate))
         self._date()
         listener = Listener(self.address.host, self.address.http_port, BACKLOG)
-        make = partial(Connection, config, self._connections, self.shortcuts)
+        make = partial(InferenceHttpProtocol, config, self._connections, self.shortcuts)
         await listener.start(make, context, self.header_seconds)
         return listener
 
@@ -195,7 +195,7 @@ class Server:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self._date()
-            close_slow(self._connections.connections, self.header_seconds, self.args.timeout_keep_alive)
+            close_stalled(self._connections.connections, self.header_seconds, self.args.timeout_keep_alive)
             await self.tick()
             self.tell_health()
 
@@ -227,7 +227,7 @@ class Server:
         """Wait until every connection is closed, which those that are idle are told to be."""
         deadline = time() + self.args.grace_seconds
         while self._connections.connections and time() < deadline:
-            close_connections(self._connections.connections)
-            await asyncio.sleep(REST_STEP)
+            close_idle(self._connections.connections)
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
         for connection in list(self._connections.connections):
             connection.transport.abort()

@@ -7,11 +7,11 @@ import pytest
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError, TooLargeError
-from model_name.kafka.dead_letters import SOURCE as LETTER
-from model_name.kafka.dead_letters import read
-from model_name.kafka.records import RESULT, Source, source_of
-from model_name.kafka.worker.delivery import Outgoing, RefusedError
-from model_name.kafka.worker.processor import Predicted, Predictor, Topics
+from model_name.kafka.dead_letters import DEAD_LETTER_SOURCE_HEADERS as LETTER
+from model_name.kafka.dead_letters import parse_headers
+from model_name.kafka.records import RESULT_SOURCE_HEADERS, RecordPosition, parse_source
+from model_name.kafka.worker.delivery import RoutedRecord, RecordsRejectedError
+from model_name.kafka.worker.processor import ProcessedBatch, RecordProcessor, TopicRouter
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from tests.support.kafka_records import Made
@@ -27,33 +27,33 @@ class Fragile(DataPlane):
         super().__init__(plane_of(manifest_of(table_of())).bundle)
         self.rows: list[int] = []
 
-    def run(self, matrix: Any, *, interval: float | None = None) -> Outputs:
+    def predict_matrix(self, matrix: Any, *, interval: float | None = None) -> Outputs:
         self.rows.append(len(matrix))
         if (matrix[:, 0] == POISON).any():
             raise RuntimeError("the graph broke")
-        return super().run(matrix, interval=interval)
+        return super().predict_matrix(matrix, interval=interval)
 
 
 def record(offset: int, rows: int = 1, **changes: Any) -> Made:
     return Made(json.dumps([EXAMPLE | changes] * rows).encode(), offset=offset)
 
 
-TOPICS = Topics("out", "dead", 4, {"out": 4, "dead": 4})
+TOPICS = TopicRouter("out", "dead", 4, {"out": 4, "dead": 4})
 
 
 @pytest.fixture
-def predictor() -> Predictor:
-    return Predictor(Fragile(), Limits())
+def predictor() -> RecordProcessor:
+    return RecordProcessor(Fragile(), Limits())
 
 
-def told(message: Outgoing) -> tuple[str, Any]:
+def told(message: RoutedRecord) -> tuple[str, Any]:
     """Where a message goes, and of which offset it is."""
-    names = RESULT if message.topic == "out" else LETTER
-    found = source_of(message.message.headers, names)
+    names = RESULT_SOURCE_HEADERS if message.topic == "out" else LETTER
+    found = parse_source(message.message.headers, names)
     return message.topic, found and found.offset
 
 
-def test_records_are_predicted_at_once_and_answered_in_their_order(predictor: Predictor) -> None:
+def test_records_are_predicted_at_once_and_answered_in_their_order(predictor: RecordProcessor) -> None:
     predicted = predictor.predict([record(0), record(1, rows=3), record(2)])
     assert predictor.plane.rows == [5]  # type: ignore[attr-defined]
     assert [told(one) for one in predicted.outgoing(TOPICS)] == [("out", 0), ("out", 1), ("out", 2)]
@@ -61,61 +61,61 @@ def test_records_are_predicted_at_once_and_answered_in_their_order(predictor: Pr
     assert list(map(len, values)) == [1, 3, 1]
 
 
-def test_a_bad_record_costs_only_itself(predictor: Predictor) -> None:
+def test_a_bad_record_costs_only_itself(predictor: RecordProcessor) -> None:
     records = [record(0), record(1, area="wide"), Made(None, offset=2), record(3), Made(b"?", offset=4)]
     predicted = predictor.predict(records)
     assert [told(one) for one in predicted.outgoing(TOPICS)] == [
         ("out", 0), ("dead", 1), ("dead", 2), ("out", 3), ("dead", 4),
     ]  # fmt: skip
-    letters = [read(one.message.headers) for one in predicted.outgoing(TOPICS) if one.topic == "dead"]
+    letters = [parse_headers(one.message.headers) for one in predicted.outgoing(TOPICS) if one.topic == "dead"]
     assert [(letter.kind, letter.attempts) for letter in letters] == [("DataError", 1)] * 3
     assert "area" in letters[0].reason
 
 
 def test_a_record_on_which_the_model_breaks_costs_only_itself_and_is_tried_twice(
-    predictor: Predictor, logs: list[str]
+    predictor: RecordProcessor, logs: list[str]
 ) -> None:
     predicted = predictor.predict([record(0), record(1, area=POISON), record(2, area="wide"), record(3)])
     sent = predicted.outgoing(TOPICS)
     assert [told(one) for one in sent] == [("out", 0), ("dead", 1), ("dead", 2), ("out", 3)]
-    letters = [read(one.message.headers) for one in sent[1:3]]
+    letters = [parse_headers(one.message.headers) for one in sent[1:3]]
     assert (letters[0].kind, letters[0].reason, letters[0].attempts) == (
         "RuntimeError",
         "RuntimeError: the graph broke",
         2,
     )
-    assert letters[0].source == Source("in", 1, 1)
+    assert letters[0].source == RecordPosition("in", 1, 1)
     assert (letters[1].kind, letters[1].attempts) == ("DataError", 1)
     assert sum(len(group.requests) for group in predicted.groups) == 2
     assert [line for line in logs if "in[1]@1: the model raised RuntimeError" in line]
 
 
-def test_a_batch_of_which_nothing_can_be_predicted_is_all_dead_letters(predictor: Predictor) -> None:
+def test_a_batch_of_which_nothing_can_be_predicted_is_all_dead_letters(predictor: RecordProcessor) -> None:
     predicted = predictor.predict([record(number, area=POISON) for number in range(3)])
     assert [told(one) for one in predicted.outgoing(TOPICS)] == [("dead", number) for number in range(3)]
     assert predicted.groups == []
 
 
 def test_too_many_rows_are_a_dead_letter() -> None:
-    predictor = Predictor(plane_of(manifest_of(table_of())), Limits(rows=2))
+    predictor = RecordProcessor(plane_of(manifest_of(table_of())), Limits(rows=2))
     (sent,) = predictor.predict([record(0, rows=3)]).outgoing(TOPICS)
-    assert read(sent.message.headers).kind == "TooLargeError"
+    assert parse_headers(sent.message.headers).kind == "TooLargeError"
 
 
 # What the broker refuses
 
 
-def test_a_result_that_is_refused_becomes_a_dead_letter_and_that_a_bare_one(predictor: Predictor) -> None:
+def test_a_result_that_is_refused_becomes_a_dead_letter_and_that_a_bare_one(predictor: RecordProcessor) -> None:
     predicted = predictor.predict([record(0), record(1)])
-    predicted.refuse(RefusedError({1: ValueError("too large")}))
+    predicted.refuse(RecordsRejectedError({1: ValueError("too large")}))
     first, second = predicted.outgoing(TOPICS)
     assert (told(first), told(second)) == (("out", 0), ("dead", 1))
-    assert read(second.message.headers).kind == TooLargeError.__name__
+    assert parse_headers(second.message.headers).kind == TooLargeError.__name__
     assert second.message.value == record(1).value
-    predicted.refuse(RefusedError({1: ValueError("too large")}))
+    predicted.refuse(RecordsRejectedError({1: ValueError("too large")}))
     bare = predicted.outgoing(TOPICS)[1]
     assert bare.message.value == b""  # without a key, a record needs one
-    assert read(bare.message.headers).dropped == len(record(1).value or b"")
+    assert parse_headers(bare.message.headers).dropped == len(record(1).value or b"")
 
 
 # Partitions
@@ -134,14 +134,14 @@ def test_a_result_that_is_refused_becomes_a_dead_letter_and_that_a_bare_one(pred
     ],
 )
 def test_a_record_is_answered_in_the_partition(inputs: int, outputs: int, key: bytes | None, partition: Any) -> None:
-    topics = Topics("out", "dead", inputs, {"out": outputs, "dead": inputs})
+    topics = TopicRouter("out", "dead", inputs, {"out": outputs, "dead": inputs})
     found = Made(b"{}", key=key, partition=3)
     assert topics.partition("out", found) == partition
     assert topics.partition("dead", found) == 3
 
 
-def test_results_and_dead_letters_have_partitions_of_their_own(predictor: Predictor) -> None:
-    predicted: Predicted = predictor.predict([record(0)._replace(partition=3), Made(b"?", offset=1, partition=3)])
-    sent = predicted.outgoing(Topics("out", "dead", 4, {"out": 4, "dead": 1}))
+def test_results_and_dead_letters_have_partitions_of_their_own(predictor: RecordProcessor) -> None:
+    predicted: ProcessedBatch = predictor.predict([record(0)._replace(partition=3), Made(b"?", offset=1, partition=3)])
+    sent = predicted.outgoing(TopicRouter("out", "dead", 4, {"out": 4, "dead": 1}))
     assert [(one.topic, one.partition) for one in sent] == [("out", 3), ("dead", 0)]
     assert isinstance(predicted.failed[1][0], DataError)

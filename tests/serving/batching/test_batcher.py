@@ -15,15 +15,15 @@ import pytest
 from model_name.core.schemas import Outputs
 from model_name.errors import BusyError, DataError, DependencyError, ModelNameError
 from model_name.serving.batching import batcher
-from model_name.serving.batching.batcher import LARGE, Batcher
-from model_name.serving.batching.executor import Answer
-from model_name.serving.batching.requests import Answered, Request, answer
+from model_name.serving.batching.batcher import LARGE_BODY_BYTES, AdaptiveBatcher
+from model_name.serving.batching.executor import InferenceResponse
+from model_name.serving.batching.requests import BatchResult, InferenceRequest, infer_batch
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.tensors import DATATYPES
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import V2Request
-from model_name.serving.request_errors import AbandonedError
+from model_name.serving.request_errors import ClientDisconnectedError
 from tests.support.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
 POISON = 13.0  # an area that breaks the model
@@ -48,13 +48,13 @@ class Plane(DataPlane):
         self.rows: list[int] = []
         self.on_run: Callable[[], Any] = lambda: None
 
-    def run(self, matrix: Any, *, interval: float | None = None) -> Outputs:
+    def predict_matrix(self, matrix: Any, *, interval: float | None = None) -> Outputs:
         self.rows.append(len(matrix))
         self.on_run()
         assert (self.slow_gate if len(matrix) >= SLOW_ROWS else self.gate).wait(30)
         if (matrix[:, 0] == POISON).any():
             raise RuntimeError("the graph broke")
-        return super().run(matrix, interval=interval)
+        return super().predict_matrix(matrix, interval=interval)
 
 
 class Noted:
@@ -63,16 +63,16 @@ class Noted:
     def __init__(self, **limits: Any) -> None:
         self.plane = Plane()
         self.batches: list[int] = []
-        self.batcher = Batcher(self.plane, Limits(**limits), observe=self._observe)
+        self.batcher = AdaptiveBatcher(self.plane, Limits(**limits), observe=self._observe)
 
-    def _observe(self, plane: DataPlane, requests: Sequence[Request], answered: Answered) -> None:
+    def _observe(self, plane: DataPlane, requests: Sequence[InferenceRequest], answered: BatchResult) -> None:
         self.batches.append(len(requests))
 
-    def ask(self, request: Request) -> asyncio.Task[Answer]:
+    def ask(self, request: InferenceRequest) -> asyncio.Task[InferenceResponse]:
         """Ask, without waiting for the answer."""
-        return asyncio.create_task(self.batcher.answer(request))
+        return asyncio.create_task(self.batcher.infer(request))
 
-    async def ask_first(self) -> asyncio.Task[Answer]:
+    async def ask_first(self) -> asyncio.Task[InferenceResponse]:
         """Have the lane held up by a request that it computes, until the gate is opened."""
         self.plane.gate.clear()
         first = self.ask(row())
@@ -88,7 +88,7 @@ def row(area: Any = 61.5, number: int = 1, **more: Any) -> V1Request:
 def large(number: int = 400) -> V1Request:
     """One that has a lane of its own."""
     request = row(number=number)
-    assert request.size > LARGE
+    assert request.size > LARGE_BODY_BYTES
     return request
 
 
@@ -111,8 +111,8 @@ def scene(scenario: Callable[[Noted], Coroutine[Any, Any, Any]], **limits: Any) 
     return noted
 
 
-def predictions(answer: Answer) -> list[float]:
-    return cast(list[float], json.loads(answer.reply)["predictions"])
+def predictions(response: InferenceResponse) -> list[float]:
+    return cast(list[float], json.loads(response.payload)["predictions"])
 
 
 # No wait
@@ -132,7 +132,7 @@ def test_the_event_loop_is_free_during_a_forward_pass() -> None:
 @pytest.fixture
 def long_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A moment that a busy machine does not exceed by chance."""
-    monkeypatch.setattr(batcher, "MOMENT", 0.1)
+    monkeypatch.setattr(batcher, "INLINE_BUDGET_SECONDS", 0.1)
 
 
 def test_what_is_over_in_a_moment_is_computed_where_it_came(long_moment: None) -> None:
@@ -141,11 +141,11 @@ def test_what_is_over_in_a_moment_is_computed_where_it_came(long_moment: None) -
     async def scenario(noted: Noted) -> None:
         noted.plane.on_run = lambda: threads.append(threading.current_thread().name)
         for _ in range(20):
-            await noted.batcher.answer(row())
+            await noted.batcher.infer(row())
         noted.plane.on_run = lambda: (threads.append(threading.current_thread().name), time.sleep(0.6))
         for _ in range(3):
-            await noted.batcher.answer(row())
-        assert len(predictions(await noted.batcher.answer(large()))) == 400
+            await noted.batcher.infer(row())
+        assert len(predictions(await noted.batcher.infer(large()))) == 400
 
     scene(scenario)
     # Nobody knows of the first how long it takes, and of the first slow one that it is.
@@ -158,11 +158,11 @@ def test_a_batch_that_is_much_larger_than_those_before_is_computed_by_a_thread(l
     async def scenario(noted: Noted) -> None:
         noted.plane.on_run = lambda: threads.append(threading.current_thread().name)
         for _ in range(20):
-            await noted.batcher.answer(row())
+            await noted.batcher.infer(row())
         noted.batcher._small.seconds = 0.05  # half a moment: twice as much may just be too much
-        await noted.batcher.answer(row())
+        await noted.batcher.infer(row())
         noted.batcher._small.seconds = 0.05
-        await noted.batcher.answer(row(number=5))
+        await noted.batcher.infer(row(number=5))
 
     scene(scenario)
     assert threads[-2:] == ["MainThread", "lane-small"]
@@ -171,10 +171,10 @@ def test_a_batch_that_is_much_larger_than_those_before_is_computed_by_a_thread(l
 def test_a_batch_that_is_computed_where_it_came_has_no_more_than_it_may(long_moment: None) -> None:
     async def scenario(noted: Noted) -> None:
         for _ in range(20):
-            await noted.batcher.answer(row())
-        answers = await asyncio.gather(*(noted.batcher.answer(row()) for _ in range(10)))
-        assert [predictions(answer) for answer in answers] == [[12.5]] * 10
-        assert (noted.batcher.waiting, noted.batcher.queued) == (set(), 0)
+            await noted.batcher.infer(row())
+        responses = await asyncio.gather(*(noted.batcher.infer(row()) for _ in range(10)))
+        assert [predictions(response) for response in responses] == [[12.5]] * 10
+        assert (noted.batcher.pending, noted.batcher.queued) == (set(), 0)
 
     assert scene(scenario, batch_requests=4).batches == [1] * 20 + [4, 4, 2]
 
@@ -185,7 +185,7 @@ def test_who_comes_alone_does_not_wait_for_others() -> None:
     async def scenario(noted: Noted) -> None:
         for _ in range(20):
             started = time.perf_counter()
-            await noted.batcher.answer(row())
+            await noted.batcher.infer(row())
             seconds.append(time.perf_counter() - started)
 
     noted = scene(scenario)
@@ -202,7 +202,7 @@ def test_those_who_come_while_another_is_computed_are_computed_together(most: in
         others = [noted.ask(row(number=number + 1)) for number in range(10)]
         await until(lambda: noted.batcher.queued == 10)
         noted.plane.gate.set()
-        assert [len(predictions(answer)) for answer in await asyncio.gather(first, *others)] == [1, *range(1, 11)]
+        assert [len(predictions(response)) for response in await asyncio.gather(first, *others)] == [1, *range(1, 11)]
 
     noted = scene(scenario, batch_requests=most)
     assert noted.batches == batches
@@ -216,7 +216,7 @@ def test_a_large_request_does_not_delay_small_ones() -> None:
         slow = noted.ask(large())
         await until(lambda: noted.plane.rows == [400])
         for _ in range(3):
-            assert predictions(await noted.batcher.answer(row())) == [12.5]
+            assert predictions(await noted.batcher.infer(row())) == [12.5]
         assert not slow.done()
         noted.plane.slow_gate.set()
         assert len(predictions(await slow)) == 400
@@ -260,12 +260,12 @@ def test_a_request_that_breaks_the_model_fails_alone_and_the_lane_goes_on() -> N
         await until(lambda: noted.batcher.queued == 6)
         noted.plane.gate.set()
         await first
-        answers = await asyncio.gather(*tasks, return_exceptions=True)
-        failure = answers.pop(3)
+        responses = await asyncio.gather(*tasks, return_exceptions=True)
+        failure = responses.pop(3)
         assert isinstance(failure, ModelNameError)
         assert (failure.http_status, failure.message) == (500, "the model failed: RuntimeError")
-        assert [predictions(answer) for answer in answers if isinstance(answer, Answer)] == [[12.5]] * 5
-        assert predictions(await noted.batcher.answer(row())) == [12.5]
+        assert [predictions(response) for response in responses if isinstance(response, InferenceResponse)] == [[12.5]] * 5
+        assert predictions(await noted.batcher.infer(row())) == [12.5]
 
     noted = scene(scenario)
     assert noted.batches == [1, 1, 1, 1, 1, 1, 1]  # one by one after the break, without the poisoned one, and the last
@@ -275,8 +275,8 @@ def test_a_model_that_breaks_on_a_large_request_goes_on() -> None:
     async def scenario(noted: Noted) -> None:
         for _ in range(2):
             with pytest.raises(ModelNameError, match="the model failed: RuntimeError"):
-                await noted.batcher.answer(row(POISON, 400))
-        assert len(predictions(await noted.batcher.answer(large()))) == 400
+                await noted.batcher.infer(row(POISON, 400))
+        assert len(predictions(await noted.batcher.infer(large()))) == 400
 
     scene(scenario)
 
@@ -295,7 +295,7 @@ class Gone:
     ("how", "kind", "reason"),
     [
         pytest.param("cancelled", asyncio.CancelledError, "", id="cancelled"),
-        pytest.param("closed", AbandonedError, "the client has left", id="closed"),
+        pytest.param("closed", ClientDisconnectedError, "the client has left", id="closed"),
         pytest.param("too long", DependencyError, "the answer takes too long", id="too long"),
     ],
 )
@@ -312,17 +312,17 @@ def test_what_nobody_waits_for_is_never_computed(how: str, kind: type[BaseExcept
             elif how == "closed":
                 request.connection = cast(Any, Gone())
             else:
-                request.received -= 61
+                request.received_at -= 61
         if how == "too long":
-            noted.batcher.tidy()
+            noted.batcher.evict_expired()
         await asyncio.sleep(0)
         noted.plane.gate.set()
         await first
         assert predictions(await kept) == [12.5] * 2
-        noted.batcher.tidy()
+        noted.batcher.evict_expired()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert [(type(outcome), str(outcome)) for outcome in outcomes] == [(kind, reason)] * 3
-        assert (noted.batcher.waiting, noted.batcher.waiting_bytes) == (set(), 0)
+        assert (noted.batcher.pending, noted.batcher.pending_bytes) == (set(), 0)
 
     assert scene(scenario).plane.rows == [1, 2]
 
@@ -333,8 +333,8 @@ def test_who_leaves_while_being_computed_leaves_nothing_behind() -> None:
         first.cancel()
         await asyncio.sleep(0.01)
         noted.plane.gate.set()
-        assert predictions(await noted.batcher.answer(row())) == [12.5]
-        assert (noted.batcher.waiting, noted.batcher.waiting_bytes, noted.batcher.queued) == (set(), 0, 0)
+        assert predictions(await noted.batcher.infer(row())) == [12.5]
+        assert (noted.batcher.pending, noted.batcher.pending_bytes, noted.batcher.queued) == (set(), 0, 0)
 
     scene(scenario)
 
@@ -354,17 +354,17 @@ def test_a_full_queue_is_told_and_empties(limits: dict[str, int], waiting: int) 
         tasks = [await noted.ask_first(), *(noted.ask(row()) for _ in range(waiting))]
         await until(lambda: noted.batcher.queued == waiting)
         with pytest.raises(BusyError, match="too many requests wait already; try again in a second"):
-            await noted.batcher.answer(row())
+            await noted.batcher.infer(row())
         noted.plane.gate.set()
         await asyncio.gather(*tasks)
-        assert predictions(await noted.batcher.answer(row())) == [12.5]
+        assert predictions(await noted.batcher.infer(row())) == [12.5]
 
     assert sum(scene(scenario, **limits).plane.rows) == waiting + 2
 
 
 def test_one_body_that_is_longer_than_the_queue_is_taken_where_nothing_waits() -> None:
     async def scenario(noted: Noted) -> None:
-        assert len(predictions(await noted.batcher.answer(large()))) == 400
+        assert len(predictions(await noted.batcher.infer(large()))) == 400
 
     scene(scenario, queued_bytes=10)
 
@@ -378,8 +378,8 @@ def test_a_new_plane_answers_from_the_next_batch_on() -> None:
         second = noted.ask(row())
         noted.batcher.plane = plane_of(manifest_of(table_of(), version="8"))
         noted.plane.gate.set()
-        answers = await asyncio.gather(first, second)
-        assert [answer.manifest.version for answer in answers] == ["7", "8"]
+        responses = await asyncio.gather(first, second)
+        assert [response.manifest.version for response in responses] == ["7", "8"]
 
     scene(scenario)
 
@@ -404,7 +404,7 @@ def test_a_column_that_is_missing_is_not_made_up_in_a_batch() -> None:
     names = [name for name in EXAMPLE if name in plane.names]
     bodies = [{"inputs": [tensor_of(name, plane) for name in names[skip:]]} for skip in (0, 1, len(names))]
     requests = [V2Request(json.dumps(body).encode(), "1", name="flats") for body in bodies]
-    good, *bad = answer(plane, requests, Limits()).replies
+    good, *bad = infer_batch(plane, requests, Limits()).responses
     assert json.loads(good)["outputs"]
     assert all(isinstance(reply, DataError) and "column is missing" in reply.message for reply in bad)
 

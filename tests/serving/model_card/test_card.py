@@ -12,8 +12,8 @@ import pytest
 
 from model_name.core.decisions.decision import Costs, Decision, Isotonic
 from model_name.serving.bundle import Bundle, Manifest, Shrunk
-from model_name.serving.model_card import card as card_module
-from model_name.serving.model_card.card import card, headers
+from model_name.serving.model_card import render_card as card_module
+from model_name.serving.model_card.card import render_card, response_headers
 from tests.support.html_pages import Page
 from tests.support.manifests import COLUMNS, EXAMPLE, TARGETS, manifest_of, table_of
 
@@ -43,7 +43,7 @@ class Controls(HTMLParser):
 
 
 def card_of(manifest: Manifest, **more: Any) -> str:
-    return card(manifest, **({"name": "flats", "slot": "blue", "nonce": NONCE} | more))
+    return render_card(manifest, **({"name": "flats", "slot": "blue", "nonce": NONCE} | more))
 
 
 def read(text: str) -> str:
@@ -195,7 +195,7 @@ def test_hostile_words_stay_words() -> None:
     )
     manifest = manifest_of(table, {EVIL: EVIL, f"{EVIL}2": None}, kind=EVIL, name=EVIL, metrics={EVIL: 1.0})
     # When
-    text = card(manifest, name=EVIL, slot=EVIL, nonce=NONCE, needs_token=True)
+    text = render_card(manifest, name=EVIL, slot=EVIL, nonce=NONCE, needs_token=True)
     # Then no tag of it is one, and it is all there to be read
     assert (Page(text).tags.count("script"), Page(text).tags.count("img")) == (2, 0)
     assert EVIL not in text
@@ -216,7 +216,7 @@ def test_nothing_is_loaded_from_elsewhere(manifest: Manifest, slot: str) -> None
 
 
 def test_the_headers_let_nothing_else_in() -> None:
-    found = dict(headers(NONCE))
+    found = dict(response_headers(NONCE))
     policy = dict(part.split(" ", 1) for part in found[b"content-security-policy"].decode().split("; "))
     assert policy == {
         "default-src": "'none'",

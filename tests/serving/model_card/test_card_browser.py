@@ -12,7 +12,7 @@ from model_name.core.decisions.decision import Decision
 from model_name.errors import DataError
 from model_name.serving.bundle import Bundle, Manifest
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.model_card.card import card, headers
+from model_name.serving.model_card.card import render_card, response_headers
 from tests.support import browser
 from tests.support.browser import Browser
 from tests.support.in_process_requests import ask_v1
@@ -41,7 +41,7 @@ class Site:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                policy = {name.decode(): value.decode() for name, value in headers(NONCE)}
+                policy = {name.decode(): value.decode() for name, value in response_headers(NONCE)}
                 self.answer((200, site.page, {"content-type": "text/html; charset=utf-8"} | policy))
 
             def do_POST(self) -> None:
@@ -72,7 +72,7 @@ class Site:
         """Serve a card, and say where."""
         self.asked, self.reply, self.plane = [], None, plane
         manifest = plane.bundle.manifest
-        self.page = card(manifest, name=name, slot="green", nonce=NONCE, needs_token=needs_token).encode()
+        self.page = render_card(manifest, name=name, slot="green", nonce=NONCE, needs_token=needs_token).encode()
         return self.url
 
     @property

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from model_name.serving.model_card.form import MOST_SUGGESTED, Field, fields
+from model_name.serving.model_card.form import MAX_SUGGESTIONS, Field, form_fields
 from tests.support.manifests import manifest_of, table_of
 
 MANY = [f"city {number}" for number in range(3000)]
@@ -12,7 +12,7 @@ MANY = [f"city {number}" for number in range(3000)]
 
 def field_of(column: dict[str, Any], value: Any) -> Field:
     """The control of a column, filled with a value."""
-    (made,) = fields(manifest_of(table_of(columns={"x": column}), {"x": value}))
+    (made,) = form_fields(manifest_of(table_of(columns={"x": column}), {"x": value}))
     return made
 
 
@@ -104,11 +104,11 @@ def test_a_select_offers_what_may_be_sent(column: dict[str, Any], value: Any, ex
 
 
 def test_suggestions_are_not_without_end() -> None:
-    assert field_of({"kind": "category", "values": MANY}, "city 1").suggestions == tuple(MANY[:MOST_SUGGESTED])
+    assert field_of({"kind": "category", "values": MANY}, "city 1").suggestions == tuple(MANY[:MAX_SUGGESTIONS])
 
 
 def test_what_the_model_does_not_look_at_has_no_control() -> None:
-    names = [made.name for made in fields(manifest_of(table_of()))]
+    names = [made.name for made in form_fields(manifest_of(table_of()))]
     assert names == list(manifest_of(table_of()).table.inputs)
     assert not {"remark", "agent", "price"} & {*names}
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from model_name.serving.bundle import Bundle, Manifest
-from model_name.serving.model_card.snippets import SERVER, Call, calls
+from model_name.serving.model_card.snippets import SERVER, CodeSnippet, code_snippets
 from tests.support.manifests import manifest_of, plane_of, table_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HOSTILE = """it's "quoted" $HOME `id` \\ </script> größe"""
 
 
-def curl(call: Call) -> tuple[str, list[str], Any]:
+def curl(call: CodeSnippet) -> tuple[str, list[str], Any]:
     """What a shell makes of a call: URL, headers, body."""
     words = shlex.split(call.code.replace("\\\n", ""))
     assert words[:2] == ["curl", "-s"]
@@ -37,7 +37,7 @@ def manifest(request: pytest.FixtureRequest) -> Manifest:
 
 
 def test_a_shell_sends_the_example(manifest: Manifest) -> None:
-    v1, v2, _ = calls(manifest, name="flats in Köln", needs_token=False)
+    v1, v2, _ = code_snippets(manifest, name="flats in Köln", needs_token=False)
     url, headers, body = curl(v1)
     assert (url, headers) == (f"{SERVER}/v1/models/flats%20in%20K%C3%B6ln:predict", ["content-type: application/json"])
     assert body == {"instances": [manifest.example]}
@@ -51,7 +51,7 @@ def test_a_shell_sends_the_example(manifest: Manifest) -> None:
 
 
 def test_a_token_is_read_from_the_environment(manifest: Manifest) -> None:
-    *shell, python = calls(manifest, name="flats", needs_token=True)
+    *shell, python = code_snippets(manifest, name="flats", needs_token=True)
     for call in shell:
         assert "authorization: Bearer $TOKEN" in curl(call)[1]
     assert 'headers={"authorization": f"Bearer {token}"}' in python.code
@@ -62,7 +62,7 @@ def test_a_server_answers_all_of_them(bundles: dict[str, Bundle], start_server: 
     # Given a server of a bundle
     bundle = bundles["multiclass"]
     server = start_server(bundle.directory, bundle.manifest.name).wait()
-    *shell, python = calls(bundle.manifest, name=server.name, needs_token=False)
+    *shell, python = code_snippets(bundle.manifest, name=server.name, needs_token=False)
     # When it is called each way
     answers = []
     for url, headers, body in map(curl, shell):

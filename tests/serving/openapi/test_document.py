@@ -12,7 +12,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 from model_name.errors import DataError
 from model_name.serving.bundle import Bundle, Manifest
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.openapi.document import document
+from model_name.serving.openapi.document import build_document
 from model_name.serving.protocols.tensors import DATATYPES
 from tests.support.in_process_requests import ask_v1, ask_v2
 from tests.support.manifests import COLUMNS, EXAMPLE, TARGETS, manifest_of, plane_of, table_of
@@ -26,7 +26,7 @@ PLANE = plane_of(MANIFEST)
 
 def validator(manifest: Manifest, name: str) -> Draft202012Validator:
     """Of one of the components of a document."""
-    schemas = document(manifest, name="flats")["components"]["schemas"]
+    schemas = build_document(manifest, name="flats")["components"]["schemas"]
     return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": {"schemas": schemas}})
 
 
@@ -65,7 +65,7 @@ HOSTILE = ["a/b~c", "</script>", '"quoted"', "größe", "", "x" * 300, "with spa
 @pytest.mark.parametrize("name", ["flats", "flats of {Berlin}/Mitte"])
 def test_the_document_is_openapi_and_its_examples_validate(manifest: Manifest, name: str) -> None:
     # When
-    made = document(manifest, name=name)
+    made = build_document(manifest, name=name)
     # Then it is what the specification asks for, and all in it that is referred to is there
     Draft202012Validator(OPENAPI_31).validate(made)
     assert json.loads(json.dumps(made)) == made
@@ -78,7 +78,7 @@ def test_the_document_is_openapi_and_its_examples_validate(manifest: Manifest, n
 
 
 def test_the_paths_hold_the_name_and_each_refusal_is_an_error(manifest: Manifest) -> None:
-    made = document(manifest, name="flats")
+    made = build_document(manifest, name="flats")
     answers = made["paths"][PREDICT]["post"]["responses"]
     assert set(answers) == {"200", "400", "401", "404", "408", "413", "415", "429", "503"}
     assert set(answers["200"]["headers"]) == {"x-model-version", "x-model-semver"}
@@ -212,7 +212,7 @@ def test_rules_are_told() -> None:
     table = table_of(rules=[{"holds": "rooms <= area"}])
     assert (
         "It must hold: rooms <= area."
-        in document(manifest_of(table), name="flats")["components"]["schemas"]["Row"]["description"]
+        in build_document(manifest_of(table), name="flats")["components"]["schemas"]["Row"]["description"]
     )
 
 
@@ -222,7 +222,7 @@ def test_a_sensitive_value_is_not_in_the_document() -> None:
     real = {"area": 61.25, "age": 77.125, "rooms": 5.0, "street": "Elm", "is_let": True, "is_new": True}
     manifest = manifest_of(table_of(columns=columns), real | {"sold": "1999-09-09T09:09:09", "seen": None})
     # When
-    made = document(manifest, name="flats")
+    made = build_document(manifest, name="flats")
     # Then none of it is there, and the example is one that is answered
     text = json.dumps(made)
     assert [secret for secret in ("61.25", "77.125", "Elm", "1999-09-09") if secret in text] == []

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.core.schemas import Outputs
-from model_name.serving.prediction_log.formatter import AnsweredRequest, Records, in_lines, maker_of, pieces, stretches
+from model_name.serving.prediction_log.formatter import LoggedRequest, RecordFormatter, encode_json_lines, make_struct_factory, split_rows, merge_chunks
 from tests.support.prediction_logs import CLASSES, DAY, NOON, ROW, batch, manifest, schema
 
 KEY = b"a key of the test"
@@ -31,12 +31,12 @@ ROWS = st.lists(
 
 
 def formatter(table, key=None, text_ids=True):
-    return Records(manifest(table), slot="blue", key=key, text_ids=text_ids)
+    return RecordFormatter(manifest(table), slot="blue", key=key, text_ids=text_ids)
 
 
 def records(answered, by=None, size=100):
     by = by or formatter(answered.manifest.table)
-    stretch = list(pieces(answered, answered.requests, size))
+    stretch = list(split_rows(answered, answered.requests, size))
     return [json.loads(line) for lines in by.lines(stretch).values() for line in lines.text.splitlines()]
 
 
@@ -113,7 +113,7 @@ def test_rows_are_numbered_within_their_request():
 @pytest.mark.parametrize("order", [[1], [0, 2], [2, 1, 0]], ids=["one of three", "the outer two", "backwards"])
 def test_a_sample_of_the_requests_keeps_its_own_rows(order):
     answered = batch([ROW | {"area": float(row)} for row in range(3)])
-    [rows] = pieces(answered, [answered.requests[position] for position in order], 100)
+    [rows] = split_rows(answered, [answered.requests[position] for position in order], 100)
     [lines] = formatter(schema()).lines([rows]).values()
     found = [json.loads(line) for line in lines.text.splitlines()]
     assert [record["outputs"]["prediction"] * 2 for record in found] == [float(row) for row in order]
@@ -124,10 +124,10 @@ def test_a_sample_of_the_requests_keeps_its_own_rows(order):
 def test_pieces_hold_every_row_once_and_in_order(sizes, size):
     starts = np.cumsum([0, *sizes])
     requests = [
-        AnsweredRequest(str(n), "v1", NOON, 0.0, slice(int(start), int(start) + rows))
+        LoggedRequest(str(n), "v1", NOON, 0.0, slice(int(start), int(start) + rows))
         for n, (start, rows) in enumerate(zip(starts, sizes, strict=False))
     ]
-    found = list(pieces(batch(), requests, size))
+    found = list(split_rows(batch(), requests, size))
     assert [row for piece in found for row in piece.positions] == list(range(sum(sizes)))
     assert all(size <= len(piece.numbers) < 2 * size for piece in found[:-1])
     owners = [
@@ -140,16 +140,16 @@ def test_small_batches_of_one_shape_are_formatted_together_and_others_apart():
     table = schema()
     one, other = manifest(table), manifest(table, version="8")
     batches = [batch(of=one), batch(of=one), batch(of=other), batch([{"area": 1.0}], of=other)]
-    parts = [part for each in batches for part in pieces(each, each.requests, 10)]
-    assert [len(stretch) for stretch in stretches(parts, 10)] == [2, 1, 1]
-    assert [len(stretch) for stretch in stretches(parts[:2], 1)] == [1, 1]
+    parts = [part for each in batches for part in split_rows(each, each.requests, 10)]
+    assert [len(stretch) for stretch in merge_chunks(parts, 10)] == [2, 1, 1]
+    assert [len(stretch) for stretch in merge_chunks(parts[:2], 1)] == [1, 1]
     [lines] = formatter(table).lines(parts[:2]).values()
     assert (lines.rows, lines.text.count(b"\n")) == (2, 2)
 
 
 def test_rows_are_told_apart_by_the_day_of_their_request():
     before, after = batch(received=NOON), batch(received=NOON + DAY)
-    parts = [part for each in (before, after, before) for part in pieces(each, each.requests, 10)]
+    parts = [part for each in (before, after, before) for part in split_rows(each, each.requests, 10)]
     lines = formatter(schema()).lines(parts)
     assert {day: those.rows for day, those in lines.items()} == {"2025-06-21": 2, "2025-06-22": 1}
 
@@ -210,8 +210,8 @@ def test_a_text_that_utf8_cannot_hold_costs_that_text_alone():
 
 @pytest.mark.parametrize("name", ['a "quote"', "a \\ slash", "a\ttab", "ü", "a.b", "class", "value_0"])
 def test_a_column_may_be_called_anything(name):
-    assert json.loads(in_lines([maker_of(["area", name])(1.5, "x")])) == {"area": 1.5, name: "x"}
+    assert json.loads(encode_json_lines([make_struct_factory(["area", name])(1.5, "x")])) == {"area": 1.5, name: "x"}
 
 
 def test_labels_that_are_spelled_alike_are_no_trouble():
-    assert json.loads(in_lines([maker_of(["1", "1"])(0.25, 0.75)])) == {"1": 0.75}
+    assert json.loads(encode_json_lines([make_struct_factory(["1", "1"])(0.25, 0.75)])) == {"1": 0.75}

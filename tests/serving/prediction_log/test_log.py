@@ -10,8 +10,8 @@ import pytest
 from model_name.core.schemas import Outputs
 from model_name.errors import ConfigError
 from model_name.serving.prediction_log import log as log_module
-from model_name.serving.prediction_log.formatter import Records, pieces
-from model_name.serving.prediction_log.log import AnsweredBatch, LogSettings, PredictionLog
+from model_name.serving.prediction_log.formatter import RecordFormatter, split_rows
+from model_name.serving.prediction_log.log import LoggedBatch, LogSettings, PredictionLog
 from tests.support.prediction_logs import DAY, NOON, ROW, batch, files, lines, manifest, schema, wait_for
 
 SOON = {"flush_seconds": 0.02, "upload_seconds": 0.02}
@@ -37,14 +37,14 @@ def open_log(tmp_path):
 def blocked(monkeypatch):
     """`arrived, may_go`: the writer sets the one when it comes to write, and then waits for the other."""
     arrived, may_go = threading.Event(), threading.Event()
-    write = log_module.LineFiles.write
+    write = log_module.JsonLinesWriter.write
 
     def wait_and_write(self, part):
         arrived.set()
         may_go.wait(20)
         write(self, part)
 
-    monkeypatch.setattr(log_module.LineFiles, "write", wait_and_write)
+    monkeypatch.setattr(log_module.JsonLinesWriter, "write", wait_and_write)
     yield arrived, may_go
     may_go.set()
 
@@ -85,7 +85,7 @@ def test_many_threads_lose_nothing(open_log, tmp_path):
 
 def test_a_request_larger_than_a_stretch_is_written_whole(open_log, tmp_path):
     log = open_log()
-    rows = 3 * log_module.STRETCH_ROWS + 7
+    rows = 3 * log_module.CHUNK_ROWS + 7
     log.put(many(rows, sizes=[5, rows - 5]))
     log.close(10)
     assert [record["row"] for record in lines(tmp_path)] == [*range(5), *range(rows - 5)]
@@ -259,7 +259,7 @@ def test_a_batch_that_cannot_be_formatted_costs_its_rows_alone_and_shows_no_valu
     log = open_log()
     broken = many(2)
     log.put(
-        AnsweredBatch(broken.manifest, {"district": np.array(["Atlantis"], object)}, broken.outputs, broken.requests)
+        LoggedBatch(broken.manifest, {"district": np.array(["Atlantis"], object)}, broken.outputs, broken.requests)
     )
     wait_for(lambda: log.dropped == 2)
     log.put(many(3))
@@ -293,7 +293,7 @@ def test_a_store_gets_a_file_an_upload_and_the_rest_at_the_close(open_log):
 
 def test_an_empty_batch_is_nothing(open_log, tmp_path):
     log = open_log()
-    log.put(AnsweredBatch(manifest(schema()), {}, Outputs(np.empty(0)), ()))
+    log.put(LoggedBatch(manifest(schema()), {}, Outputs(np.empty(0)), ()))
     log.close(10)
     assert (log.written, log.dropped, files(tmp_path)) == (0, 0, [])
 
@@ -303,9 +303,9 @@ def test_to_log_a_batch_leaves_the_work_to_the_writer(tmp_path, sampling):
     # given a batch of many requests
     log = PredictionLog(LogSettings(url=str(tmp_path), sampling=sampling, max_buffered_rows=10**9), slot="blue")
     answered = many(32)
-    records = Records(answered.manifest, slot="blue", key=None, text_ids=False)
+    records = RecordFormatter(answered.manifest, slot="blue", key=None, text_ids=False)
     # then to put it in the log takes a small part of the time in which it is formatted
-    formatting = quickest(lambda: records.lines([*pieces(answered, answered.requests, 1000)]))
+    formatting = quickest(lambda: records.lines([*split_rows(answered, answered.requests, 1000)]))
     assert quickest(lambda: log.put(answered)) < formatting / 5
 
 

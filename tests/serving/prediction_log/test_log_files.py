@@ -7,14 +7,14 @@ import fsspec
 import pytest
 
 from model_name.errors import ConfigError, DependencyError
-from model_name.serving.prediction_log.log_files import BLOCK_BYTES, LineFiles
+from model_name.serving.prediction_log.log_files import BLOCK_BYTES, JsonLinesWriter
 from tests.support.prediction_logs import files
 
 DAY = "2025-06-21"
 
 
 def log(url, max_file_bytes=10**6):
-    return LineFiles(str(url), max_file_bytes=max_file_bytes)
+    return JsonLinesWriter(str(url), max_file_bytes=max_file_bytes)
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.core.schemas import TableSchema
-from model_name.core.schemas.fast_validation import Acceptance
+from model_name.core.schemas.fast_validation import FastValidator
 from model_name.errors import DataError, ModelNameError
-from model_name.serving.batching.requests import Request, answer
+from model_name.serving.batching.requests import InferenceRequest, infer_batch
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.grpc.servicer import RpcRequest
+from model_name.serving.grpc.servicer import GrpcRequest
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.cloudevents import EventRequest
-from model_name.serving.protocols.tensors import DATATYPES, write_raw
+from model_name.serving.protocols.tensors import DATATYPES, encode_raw
 from model_name.serving.protocols.v1 import V1Request
-from model_name.serving.protocols.v2 import BinaryBody, V2Request
+from model_name.serving.protocols.v2 import BinaryResponse, V2Request
 from tests.support.fuzz_requests import ANYTHING, in_json, raw_tensors, row, spoilt, tensor_of
 from tests.support.manifests import COLUMNS, EXAMPLE, manifest_of, plane_of, table_of
 
@@ -30,7 +30,7 @@ MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(Heal
 TASKS = ("regression", "binary", "multiclass")
 EVENT = {"specversion": "1.0", "id": "1", "source": "here", "type": "t"}
 Row = dict[str, Any]
-Ask = Callable[[], Request]
+Ask = Callable[[], InferenceRequest]
 
 
 # The ways to ask
@@ -51,7 +51,7 @@ def event(document: Any) -> Ask:
 
 def rpc(message: Any) -> Ask:
     content = message if isinstance(message, bytes) else message.SerializeToString()
-    return lambda: RpcRequest(content, "1", name="flats")
+    return lambda: GrpcRequest(content, "1", name="flats")
 
 
 def by_column(rows: Sequence[Row], table: TableSchema, *, is_nested: bool = False) -> Any:
@@ -63,7 +63,7 @@ def by_column(rows: Sequence[Row], table: TableSchema, *, is_nested: bool = Fals
 
 def binary(rows: Sequence[Row], table: TableSchema) -> Ask:
     tensors = raw_tensors(table, list(rows))
-    parts = [write_raw(tensor) for tensor in tensors]
+    parts = [encode_raw(tensor) for tensor in tensors]
     inputs = [
         {
             "name": tensor.name,
@@ -82,7 +82,7 @@ def message(rows: Sequence[Row], table: TableSchema, *, is_raw: bool) -> Any:
     for tensor in raw_tensors(table, list(rows)):
         item = made.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if is_raw:
-            made.raw_input_contents.append(write_raw(tensor))
+            made.raw_input_contents.append(encode_raw(tensor))
         elif tensor.datatype == "BYTES":
             item.contents.bytes_contents.extend(text.encode() for text in tensor.values)
         else:
@@ -114,7 +114,7 @@ def predictions(reply: Any) -> Any:
     """The predictions of an answer, whatever its protocol."""
     if isinstance(reply, ModelNameError):
         return type(reply), reply.message.split(" not JSON")[0]  # each is none in its own way
-    if isinstance(reply, BinaryBody):
+    if isinstance(reply, BinaryResponse):
         document, tail = json.loads(reply.content[: reply.json_length]), reply.content[reply.json_length :]
         first = document["outputs"][0]
         return from_raw(first["datatype"], tail[: first["parameters"]["binary_data_size"]])
@@ -149,7 +149,7 @@ def from_raw(datatype: str, raw: bytes) -> list[Any]:
 
 
 def alone(plane: DataPlane, ask: Ask) -> Any:
-    return answer(plane, [ask()], Limits()).replies[0]
+    return infer_batch(plane, [ask()], Limits()).responses[0]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -260,10 +260,10 @@ def test_a_request_in_a_batch_is_answered_as_alone(planes: dict[str, DataPlane],
     @MANY
     @given(st.lists(requests(plane.schema), min_size=2, max_size=8))
     def check(asks: list[Ask]) -> None:
-        answered = answer(plane, [ask() for ask in asks], Limits())
-        assert [content(reply) for reply in answered.replies] == [content(alone(plane, ask)) for ask in asks]
+        answered = infer_batch(plane, [ask() for ask in asks], Limits())
+        assert [content(reply) for reply in answered.responses] == [content(alone(plane, ask)) for ask in asks]
         told = sum(len(group.requests) for group in answered.groups)
-        assert told == sum(not isinstance(reply, ModelNameError) for reply in answered.replies)
+        assert told == sum(not isinstance(reply, ModelNameError) for reply in answered.responses)
         for group in answered.groups:
             ends = [part.stop for part in group.rows]
             assert [part.start for part in group.rows] == [0, *ends[:-1]]
@@ -322,7 +322,7 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_what_the_fast_check_accepts_the_schema_accepts_as_the_same(table: dict[str, Any]) -> None:
     schema = table_of()
-    accepted = Acceptance(schema).columns(table)
+    accepted = FastValidator(schema).validate(table)
     if accepted is None:
         return
     checked = schema.check_request(table)
@@ -338,10 +338,10 @@ def test_the_fast_check_accepts_the_usual_case() -> None:
     for task in TASKS:
         schema = table_of(task)
         assert (
-            Acceptance(schema).columns({name: [value] * 3 for name, value in EXAMPLE.items() if name != "seen"}) is None
+            FastValidator(schema).validate({name: [value] * 3 for name, value in EXAMPLE.items() if name != "seen"}) is None
         )
         table = {name: [value] * 3 for name, value in (EXAMPLE | {"seen": EXAMPLE["sold"]}).items()}
-        assert Acceptance(schema).columns(table) is not None
+        assert FastValidator(schema).validate(table) is not None
     assert {column["kind"] for column in COLUMNS.values()} >= {*DATATYPES} - {"text-id"}
     with pytest.raises(DataError):
         table_of().check_request({"area": [1.0]})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model_name.errors import DataError
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.protocols.cloudevents import EventReply, EventRequest, encoded, is_event
+from model_name.serving.protocols.cloudevents import EventResponse, EventRequest, encode_header, is_event
 from tests.support.in_process_requests import ask
 from tests.support.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
@@ -30,7 +30,7 @@ PLANE = PLANES["regression"]
 
 def send_binary(attributes: dict[str, Any], data: Any = DATA, plane: DataPlane = PLANE) -> tuple[dict[str, str], Any]:
     """The attributes and the data of the reply."""
-    headers = {b"ce-" + name.encode(): encoded(value) for name, value in attributes.items()}
+    headers = {b"ce-" + name.encode(): encode_header(value) for name, value in attributes.items()}
     reply = send_raw(data if isinstance(data, bytes) else json.dumps(data).encode(), headers, plane)
     assert reply.content_type == b"application/json"
     back = {name.decode().removeprefix("ce-"): unquote_to_bytes(value).decode() for name, value in reply.headers}
@@ -46,10 +46,10 @@ def send_structured(event: Any, plane: DataPlane = PLANE) -> tuple[dict[str, Any
     return document, document.pop("data")
 
 
-def send_raw(body: bytes, headers: dict[bytes, bytes], plane: DataPlane) -> EventReply:
+def send_raw(body: bytes, headers: dict[bytes, bytes], plane: DataPlane) -> EventResponse:
     assert is_event(headers)
     request = EventRequest(body, "own", headers=headers, name="flats")
-    reply: EventReply = ask(plane, request)
+    reply: EventResponse = ask(plane, request)
     return reply
 
 
@@ -131,7 +131,7 @@ def test_time_and_content_type_may_be_missing(version: str) -> None:
 
 @given(st.text(st.characters(codec="utf-8"), max_size=100))
 def test_any_text_survives_as_a_header_and_breaks_none(text: str) -> None:
-    header = encoded(text)
+    header = encode_header(text)
     assert all(0x20 <= byte < 0x7F and byte != ord('"') for byte in header)
     assert unquote_to_bytes(header).decode() == text
 

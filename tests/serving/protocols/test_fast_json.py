@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.core.schemas.columns import Kind
-from model_name.serving.dataplane import by_column
-from model_name.serving.protocols.fast_json import UsualBodies, UsualTensor, read_tensors
+from model_name.serving.dataplane import rows_to_columns
+from model_name.serving.protocols.fast_json import FastV1Decoder, V2TensorStruct, read_tensors
 
 KINDS: dict[str, Kind] = {
     "size": "numeric",
@@ -28,8 +28,8 @@ TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5
 
 
 @pytest.fixture(scope="module")
-def bodies() -> UsualBodies:
-    return UsualBodies(KINDS)
+def bodies() -> FastV1Decoder:
+    return FastV1Decoder(KINDS)
 
 
 @st.composite
@@ -44,7 +44,7 @@ def rows(draw: st.DrawFn) -> list[dict[str, Any]]:
 def test_usual_rows_are_read_as_they_are_the_other_way(bodies, rows) -> None:
     body = orjson.dumps({"instances": rows})
     found = bodies.read(body)
-    expected = by_column(orjson.loads(body)["instances"], list(KINDS))
+    expected = rows_to_columns(orjson.loads(body)["instances"], list(KINDS))
     assert {name: [*found[name]] for name in KINDS if name != "size"} == {
         name: expected[name] for name in KINDS if name != "size"
     }
@@ -53,7 +53,7 @@ def test_usual_rows_are_read_as_they_are_the_other_way(bodies, rows) -> None:
 
 def test_a_table_may_have_no_numbers() -> None:
     body = orjson.dumps({"instances": [{"colour": "red"}, {"colour": None}]})
-    assert UsualBodies({"colour": "category"}).read(body) == {"colour": ("red", None)}
+    assert FastV1Decoder({"colour": "category"}).read(body) == {"colour": ("red", None)}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_is_not_usual_is_left_to_others(bodies, body: bytes) -> None:
 
 @pytest.mark.parametrize("name", ['a "b"', "a\\b", "a\nb", "größe", "", "a.b", "class", "column_1"])
 def test_a_column_may_have_any_name(name: str) -> None:
-    bodies = UsualBodies({name: "category", "column_0": "numeric"})
+    bodies = FastV1Decoder({name: "category", "column_0": "numeric"})
     row = {name: "x", "column_0": 1}
     assert bodies.read(orjson.dumps({"instances": [row]})) in (None, {name: ("x",), "column_0": [1]})
     assert bodies.read_row(orjson.dumps(row)) in (None, ["x", 1])
@@ -94,7 +94,7 @@ def test_tensors_are_read() -> None:
     body = orjson.dumps({"id": "a", "inputs": [{"name": "x", "shape": [2], "datatype": "FP64", "data": [1, None]}]})
     found = read_tensors(body)
     assert found is not None
-    assert (found.id, found.inputs) == ("a", [UsualTensor("x", [2], "FP64", [1, None])])
+    assert (found.id, found.inputs) == ("a", [V2TensorStruct("x", [2], "FP64", [1, None])])
 
 
 TENSOR = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}
@@ -118,4 +118,4 @@ def test_other_tensors_are_left_to_others(document: Any) -> None:
 def test_no_depth_of_a_body_is_too_much() -> None:
     deep = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": ' + b"[" * 100_000 + b"]" * 100_000
     assert read_tensors(deep + b"}]}") is None
-    assert UsualBodies(KINDS).read(b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}") is None
+    assert FastV1Decoder(KINDS).read(b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}") is None

@@ -11,10 +11,10 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.errors import ModelNameError
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.grpc.servicer import RpcRequest, parse, read_tensors
+from model_name.serving.grpc.servicer import GrpcRequest, parse_message, message_to_tensors
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.fast_protobuf import read_row
-from model_name.serving.protocols.tensors import CONTENTS, DATATYPES, read_table
+from model_name.serving.protocols.tensors import CONTENTS_FIELDS, DATATYPES, tensors_to_columns
 from tests.support.manifests import manifest_of, plane_of, table_of
 
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -52,10 +52,10 @@ def messages(draw: st.DrawFn) -> bytes:
     rows = draw(st.sampled_from([1, 1, 1, 2]))
     for name in draw(st.permutations([*COLUMNS])):
         kind = PLANE.kinds[name]
-        datatype = draw(st.sampled_from([one for one in DATATYPES[kind] if one in CONTENTS]))
+        datatype = draw(st.sampled_from([one for one in DATATYPES[kind] if one in CONTENTS_FIELDS]))
         values = draw(st.lists(value_of(datatype), min_size=rows, max_size=rows))
         tensor = message.inputs.add(name=name, datatype=datatype, shape=[rows])
-        getattr(tensor.contents, CONTENTS[datatype]).extend(values)
+        getattr(tensor.contents, CONTENTS_FIELDS[datatype]).extend(values)
     if draw(st.integers(0, 9)) == 0:
         message.outputs.add(name="prediction")
     raw = message.SerializeToString()
@@ -71,8 +71,8 @@ def test_what_is_read_from_the_bytes_is_what_the_message_says(raw: bytes) -> Non
     found = read_row(raw, "flats", PLANE)
     if found is None:
         return
-    message = parse(pb.ModelInferRequest, raw)
-    table = read_table(read_tensors(message), PLANE, Limits())
+    message = parse_message(pb.ModelInferRequest, raw)
+    table = tensors_to_columns(message_to_tensors(message), PLANE, Limits())
     expected = [table[name] for name in PLANE.inputs]
     assert (message.model_name, message.model_version, message.id) == ("flats", "", found[0])
     assert not message.outputs
@@ -92,7 +92,7 @@ def usual(**changes: Any) -> pb.ModelInferRequest:
         ("is_new", "BOOL", True),
     ):
         tensor = message.inputs.add(name=name, datatype=datatype, shape=[1])
-        getattr(tensor.contents, CONTENTS[datatype]).append(value)
+        getattr(tensor.contents, CONTENTS_FIELDS[datatype]).append(value)
     return message
 
 
@@ -108,7 +108,7 @@ def test_numbers_are_read_in_each_datatype(datatype: str, value: int) -> None:
     tensor = message.inputs[1]
     tensor.ClearField("contents")
     tensor.datatype = datatype
-    getattr(tensor.contents, CONTENTS[datatype]).append(value)
+    getattr(tensor.contents, CONTENTS_FIELDS[datatype]).append(value)
     found = read_row(message.SerializeToString(), "flats", PLANE)
     assert found is not None
     assert found[1][0] == (float(np.float32(value)) if datatype == "FP32" else value)
@@ -116,10 +116,10 @@ def test_numbers_are_read_in_each_datatype(datatype: str, value: int) -> None:
 
 def test_the_answer_is_the_same_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = usual(id="mine").SerializeToString()
-    quick = RpcRequest(raw, "ours", name="flats")
+    quick = GrpcRequest(raw, "ours", name="flats")
     assert quick.read(PLANE, Limits()).rows == [[61.5, True, "Elm", "2025-03-07T09:30:15"]]
     monkeypatch.setattr("model_name.serving.grpc.servicer.read_row", lambda *_: None)
-    slow = RpcRequest(raw, "ours", name="flats")
+    slow = GrpcRequest(raw, "ours", name="flats")
     assert slow.read(PLANE, Limits()).table == {name: [value] for name, value in EXAMPLE.items()}
     assert quick.id == slow.id == "mine"
 
@@ -127,4 +127,4 @@ def test_the_answer_is_the_same_both_ways(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_long_id_is_refused() -> None:
     raw = usual(id="mine" * 20).SerializeToString()
     with pytest.raises(ModelNameError, match="id: the text has 80 characters"):
-        RpcRequest(raw, "ours", name="flats").read(PLANE, Limits(text_length=50))
+        GrpcRequest(raw, "ours", name="flats").read(PLANE, Limits(text_length=50))

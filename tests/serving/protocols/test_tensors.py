@@ -13,9 +13,9 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from model_name.errors import DataError, TooLargeError
 from model_name.serving.bundle import FEATURES, Bundle
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.grpc.servicer import RpcRequest
+from model_name.serving.grpc.servicer import GrpcRequest
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.tensors import CONTENTS, DTYPES, Tensor, label_datatype, metadata, write_raw
+from model_name.serving.protocols.tensors import CONTENTS_FIELDS, DTYPES, Tensor, label_datatype, model_metadata, encode_raw
 from model_name.serving.protocols.v2 import V2Request
 from tests.support.in_process_requests import ask, ask_v2
 from tests.support.manifests import COLUMNS, manifest_of, table_of
@@ -54,7 +54,7 @@ def test_labels_keep_their_datatype(classes: tuple[Any, ...], datatype: str) -> 
     ],
 )
 def test_metadata_tell_names_datatypes_and_shapes(task: str, outputs: list[Any]) -> None:
-    found = metadata("houses", manifest_of(table_of(task)))
+    found = model_metadata("houses", manifest_of(table_of(task)))
     assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in found["outputs"]] == outputs
     assert {tensor["name"]: tensor["datatype"] for tensor in found["inputs"]} == {
         "area": "FP64",
@@ -114,7 +114,7 @@ def missing_in(datatype: str) -> Any:
 
 
 def predictions_of(plane: DataPlane, message: pb.ModelInferRequest) -> list[Any]:
-    reply = pb.ModelInferResponse.FromString(ask(plane, RpcRequest(message.SerializeToString(), "1", name="flats")))
+    reply = pb.ModelInferResponse.FromString(ask(plane, GrpcRequest(message.SerializeToString(), "1", name="flats")))
     (output,) = reply.outputs
     if reply.raw_output_contents:
         return np.frombuffer(reply.raw_output_contents[0], np.float64).tolist()
@@ -130,7 +130,7 @@ def nested(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
 
 
 def binary(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
-    raw = write_raw(Tensor("", datatype, [], values=flat_of(rows, missing_in(datatype))))
+    raw = encode_raw(Tensor("", datatype, [], values=flat_of(rows, missing_in(datatype))))
     described = {
         "name": "x",
         "shape": shape_of(rows),
@@ -144,7 +144,7 @@ def binary(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
 
 def typed(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
     values = flat_of(rows, missing_in(datatype))
-    contents = {CONTENTS[datatype]: [value.encode() if isinstance(value, str) else value for value in values]}
+    contents = {CONTENTS_FIELDS[datatype]: [value.encode() if isinstance(value, str) else value for value in values]}
     message = pb.ModelInferRequest(model_name="flats")
     message.inputs.add(name="x", datatype=datatype, shape=shape_of(rows), contents=pb.InferTensorContents(**contents))
     return predictions_of(plane, message)
@@ -152,7 +152,7 @@ def typed(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
 
 def raw(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
     values = flat_of(rows, missing_in(datatype))
-    contents = [write_raw(Tensor("", datatype, [], values=values))]
+    contents = [encode_raw(Tensor("", datatype, [], values=values))]
     message = pb.ModelInferRequest(model_name="flats", raw_input_contents=contents)
     message.inputs.add(name="x", datatype=datatype, shape=shape_of(rows))
     return predictions_of(plane, message)

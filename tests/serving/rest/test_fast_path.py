@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from model_name.serving.rest.fast_path import Take
 from model_name.serving.rest.messages import Headers
-from model_name.serving.rest.protocol import Connection
+from model_name.serving.rest.protocol import InferenceHttpProtocol
 from tests.support.sockets import Answer, answers, connected, exchange, http, read_all
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def test_an_answer_that_has_to_wait_goes_the_long_way(is_full: bool) -> None:
         return lambda body, transport, reply: taken.append(url)
 
     async def scenario() -> None:
-        connection = Connection(uvicorn.Config(app, log_config=None, access_log=False), ServerState(), shortcuts)
+        connection = InferenceHttpProtocol(uvicorn.Config(app, log_config=None, access_log=False), ServerState(), shortcuts)
         connection.connection_made(Sink())
         if is_full:
             connection.flow.pause_writing()

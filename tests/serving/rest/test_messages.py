@@ -10,9 +10,9 @@ import pytest
 
 from model_name.errors import BusyError, DataError, TooLargeError
 from model_name.serving.limits import Limits
-from model_name.serving.request_errors import SlowError
+from model_name.serving.request_errors import RequestTimeoutError
 from model_name.serving.rest import messages
-from model_name.serving.rest.messages import Intake
+from model_name.serving.rest.messages import BodyReader
 
 LIMITS = Limits(body_bytes=100, queued_bytes=150, body_seconds=0.2)
 
@@ -20,7 +20,7 @@ LIMITS = Limits(body_bytes=100, queued_bytes=150, body_seconds=0.2)
 class Client:
     """Sends a body part by part, as it is told."""
 
-    def __init__(self, intake: Intake, headers: dict[bytes, bytes] | None = None) -> None:
+    def __init__(self, intake: BodyReader, headers: dict[bytes, bytes] | None = None) -> None:
         self.parts: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
         self.reading = asyncio.create_task(intake.body(headers or {}, self.parts.get))
 
@@ -32,7 +32,7 @@ class Client:
 
 def test_bodies_are_bounded_all_together() -> None:
     async def scenario() -> None:
-        intake = Intake(LIMITS)
+        intake = BodyReader(LIMITS)
         first, second, third = (Client(intake) for _ in range(3))
         await first.send(80)
         await second.send(60)
@@ -52,7 +52,7 @@ def test_bodies_are_bounded_all_together() -> None:
 
 def test_one_body_alone_may_be_longer_than_all_together() -> None:
     async def scenario() -> None:
-        intake = Intake(Limits(body_bytes=100, queued_bytes=10))
+        intake = BodyReader(Limits(body_bytes=100, queued_bytes=10))
         client = Client(intake)
         await client.send(60)
         await client.send(20, is_last=True)
@@ -65,13 +65,13 @@ def test_one_body_alone_may_be_longer_than_all_together() -> None:
     ("send", "kind"),
     [
         pytest.param([90, 20], TooLargeError, id="too long"),
-        pytest.param([90], SlowError, id="too slow"),
+        pytest.param([90], RequestTimeoutError, id="too slow"),
         pytest.param([90, None], DataError, id="cut off"),
     ],
 )
 def test_what_is_not_read_to_its_end_takes_no_room(send: list[int | None], kind: type[Exception]) -> None:
     async def scenario() -> None:
-        intake = Intake(LIMITS)
+        intake = BodyReader(LIMITS)
         client = Client(intake)
         for size in send:
             if size is None:
@@ -94,7 +94,7 @@ def test_a_packed_body_is_unpacked_beside_the_event_loop(monkeypatch: pytest.Mon
         return unpack(*args)
 
     async def scenario() -> None:
-        client = Client(Intake(Limits()), {b"content-encoding": b"gzip"})
+        client = Client(BodyReader(Limits()), {b"content-encoding": b"gzip"})
         packed = gzip.compress(b"a body")
         client.parts.put_nowait({"type": "http.request", "body": packed})
         assert await client.reading == b"a body"

@@ -12,7 +12,7 @@ form.hidden = false;
 for (const link of document.querySelectorAll("a[data-path]")) link.href = base + link.dataset.path;
 for (const code of document.querySelectorAll("figure code")) {
   code.textContent = code.textContent.replaceAll(card.server, base.replace(/\/$/, ""));
-  code.closest("figure").querySelector("figcaption").append(copier(code));
+  code.closest("figure").querySelector("figcaption").append(copyButton(code));
 }
 
 form.addEventListener("submit", (event) => {
@@ -20,17 +20,17 @@ form.addEventListener("submit", (event) => {
   predict();
 });
 form.addEventListener("reset", () => {
-  clear();
+  clearErrors();
   output.replaceChildren();
 });
-form.addEventListener("input", (event) => clear(event.target.id));
+form.addEventListener("input", (event) => clearErrors(event.target.id));
 
 async function predict() {
   if (isBusy) return;
-  clear();
-  const read = card.fields.map((field) => [field, readField(field)]);
+  clearErrors();
+  const read = card.fields.map((field) => [field, fieldValue(field)]);
   const wrong = read.filter(([, { problem }]) => problem).map(([field, { problem }]) => [field, problem]);
-  if (wrong.length) return refuse("Not sent", wrong, "");
+  if (wrong.length) return showErrors("Not sent", wrong, "");
   // fromEntries, because a column may be called __proto__.
   const body = { instances: [Object.fromEntries(read.map(([field, { value }]) => [field.name, value]))] };
   const interval = document.getElementById("interval")?.value;
@@ -38,25 +38,25 @@ async function predict() {
   const headers = { "content-type": "application/json" };
   const token = document.getElementById("token")?.value.trim();
   if (token) headers.authorization = `Bearer ${token}`;
-  busy(true);
+  setBusy(true);
   try {
     const started = performance.now();
     const response = await fetch(base + card.predict, { method: "POST", headers, body: JSON.stringify(body) });
     const text = await response.text();
-    answer(response, parsed(text), text, performance.now() - started, interval);
+    showResponse(response, parseJson(text), text, performance.now() - started, interval);
   } catch (error) {
-    refuse("There is no answer", [], `${error.message}. Is the server still there?`);
+    showErrors("There is no answer", [], `${error.message}. Is the server still there?`);
   } finally {
-    busy(false);
+    setBusy(false);
   }
 }
 
-function busy(now) {
+function setBusy(now) {
   isBusy = button.disabled = now;
   output.setAttribute("aria-busy", now);
 }
 
-function parsed(text) {
+function parseJson(text) {
   try {
     return JSON.parse(text);
   } catch {
@@ -64,42 +64,42 @@ function parsed(text) {
   }
 }
 
-function readField({ id, control, takesEmpty }) {
+function fieldValue({ id, inputType, acceptsEmpty }) {
   const input = document.getElementById(id);
-  if (control === "select") return { value: JSON.parse(input.value) };
-  if (input.validity.badInput) return { problem: control === "number" ? "not a number" : "not a whole date and time" };
-  if (input.value === "" && !takesEmpty) return { value: null };
-  if (control === "number") return { value: Number(input.value) };
-  if (control === "datetime" && input.value.length === 16) return { value: `${input.value}:00` };
+  if (inputType === "select") return { value: JSON.parse(input.value) };
+  if (input.validity.badInput) return { problem: inputType === "number" ? "not a number" : "not a whole date and time" };
+  if (input.value === "" && !acceptsEmpty) return { value: null };
+  if (inputType === "number") return { value: Number(input.value) };
+  if (inputType === "datetime" && input.value.length === 16) return { value: `${input.value}:00` };
   return { value: input.value };
 }
 
-function answer(response, body, text, milliseconds, interval) {
+function showResponse(response, body, text, milliseconds, interval) {
   if (!response.ok) {
-    const [wrong, rest] = placed(typeof body?.error === "string" ? body.error : text.slice(0, 500));
-    return refuse(`${advice(response.status)} (${response.status})`, wrong, rest);
+    const [wrong, rest] = splitByField(typeof body?.error === "string" ? body.error : text.slice(0, 500));
+    return showErrors(`${describeStatus(response.status)} (${response.status})`, wrong, rest);
   }
-  if (!Array.isArray(body?.predictions)) return refuse("The answer is not one of a model", [], text.slice(0, 500));
+  if (!Array.isArray(body?.predictions)) return showErrors("The answer is not one of a model", [], text.slice(0, 500));
   const [prediction] = body.predictions;
   const isInterval = prediction !== null && typeof prediction === "object";
   const parts = [
-    element("p", "soft small", card.target),
-    element("p", "big", shown(isInterval ? prediction.prediction : prediction)),
+    createElement("p", "soft small", card.target),
+    createElement("p", "big", formatValue(isInterval ? prediction.prediction : prediction)),
   ];
   if (isInterval) {
-    const ends = `${shown(prediction.lower)} to ${shown(prediction.upper)}`;
-    parts.push(element("p", "", `${ends} in ${shown(100 * Number(interval))} % of cases`));
+    const ends = `${formatValue(prediction.lower)} to ${formatValue(prediction.upper)}`;
+    parts.push(createElement("p", "", `${ends} in ${formatValue(100 * Number(interval))} % of cases`));
   }
-  if (body.probabilities?.[0]) parts.push(bars(body.probabilities[0]));
-  parts.push(element("p", "soft small", `in ${Math.max(1, Math.round(milliseconds))} ms`), raw(text));
+  if (body.probabilities?.[0]) parts.push(probabilityBars(body.probabilities[0]));
+  parts.push(createElement("p", "soft small", `in ${Math.max(1, Math.round(milliseconds))} ms`), rawJson(text));
   const semver = response.headers.get("x-model-semver");
   if (semver && semver !== card.semver) {
-    parts.push(element("p", "problem", `Version ${semver} answered; this page is of ${card.semver}. Load it again.`));
+    parts.push(createElement("p", "problem", `Version ${semver} answered; this page is of ${card.semver}. Load it again.`));
   }
   output.replaceChildren(...parts);
 }
 
-function advice(status) {
+function describeStatus(status) {
   if (status === 401 || status === 403) return "The server asks for a token, and not for this one";
   if (status === 404) return "The model is not there";
   if (status === 429) return "The server has too much to do; try again in a moment";
@@ -107,33 +107,33 @@ function advice(status) {
   return status < 500 ? "The server refuses this row" : "The server has failed";
 }
 
-function bars(probabilities) {
+function probabilityBars(probabilities) {
   const found = Object.entries(probabilities).sort(([, one], [, other]) => other - one);
-  const box = element("div", "bars");
+  const box = createElement("div", "bars");
   for (const [label, share] of found.slice(0, 20)) {
-    const track = element("span", "track");
-    const fill = element("span", "fill");
+    const track = createElement("span", "track");
+    const fill = createElement("span", "fill");
     fill.style.width = `${100 * share}%`;
     track.append(fill);
     track.setAttribute("aria-hidden", "true");
-    box.append(element("span", "", label === "" ? "(empty text)" : label), track, element("span", "n", percent(share)));
+    box.append(createElement("span", "", label === "" ? "(empty text)" : label), track, createElement("span", "n", formatPercent(share)));
   }
-  if (found.length > 20) box.append(element("span", "soft small", `and ${found.length - 20} more`));
+  if (found.length > 20) box.append(createElement("span", "soft small", `and ${found.length - 20} more`));
   return box;
 }
 
-function refuse(title, wrong, rest) {
-  const parts = [element("p", "problem", title)];
-  if (rest) parts.push(element("p", "", rest));
-  const list = element("ul", "");
+function showErrors(title, wrong, rest) {
+  const parts = [createElement("p", "problem", title)];
+  if (rest) parts.push(createElement("p", "", rest));
+  const list = createElement("ul", "");
   for (const [field, reason] of wrong) {
     const input = document.getElementById(field.id);
     const message = document.getElementById(`${field.id}-error`);
     input.setAttribute("aria-invalid", "true");
     message.textContent = reason;
     message.hidden = false;
-    const item = element("li", "");
-    const link = element("a", "", field.name || "(no name)");
+    const item = createElement("li", "");
+    const link = createElement("a", "", field.name || "(no name)");
     link.href = `#${field.id}`;
     link.addEventListener("click", (event) => {
       event.preventDefault();
@@ -150,19 +150,19 @@ function refuse(title, wrong, rest) {
 }
 
 // A message is `COLUMN: REASON; COLUMN, row 0: REASON; and 3 more`; names and reasons may hold anything themselves.
-function placed(message) {
+function splitByField(message) {
   const wrong = [];
   const rest = [];
   let at = 0;
   while (at < message.length) {
-    const start = at + (owner(message, at)?.length ?? 0);
+    const start = at + (matchField(message, at)?.length ?? 0);
     let end = message.indexOf("; ", start);
-    while (end !== -1 && !owner(message, end + 2) && !/^and [0-9]+ more$/.test(message.slice(end + 2))) {
+    while (end !== -1 && !matchField(message, end + 2) && !/^and [0-9]+ more$/.test(message.slice(end + 2))) {
       end = message.indexOf("; ", end + 1);
     }
     if (end === -1) end = message.length;
     const reason = message.slice(start, end);
-    const field = owner(message, at)?.field;
+    const field = matchField(message, at)?.field;
     if (field) wrong.push([field, reason]);
     else rest.push(reason);
     at = end + 2;
@@ -170,7 +170,7 @@ function placed(message) {
   return [wrong, rest.join("; ")];
 }
 
-function owner(message, at) {
+function matchField(message, at) {
   let longest = null;
   for (const field of card.fields) {
     for (const prefix of [`${field.name}: `, `${field.name}, row 0: `]) {
@@ -180,7 +180,7 @@ function owner(message, at) {
   return longest;
 }
 
-function clear(id) {
+function clearErrors(id) {
   for (const field of card.fields) {
     if (id !== undefined && field.id !== id) continue;
     document.getElementById(field.id).removeAttribute("aria-invalid");
@@ -188,8 +188,8 @@ function clear(id) {
   }
 }
 
-function copier(code) {
-  const copy = element("button", "", "Copy");
+function copyButton(code) {
+  const copy = createElement("button", "", "Copy");
   copy.type = "button";
   copy.addEventListener("click", async () => {
     try {
@@ -205,25 +205,25 @@ function copier(code) {
   return copy;
 }
 
-function raw(text) {
-  const details = element("details", "");
-  const pre = element("pre", "", text);
+function rawJson(text) {
+  const details = createElement("details", "");
+  const pre = createElement("pre", "", text);
   pre.tabIndex = 0;
-  details.append(element("summary", "", "As JSON"), pre);
+  details.append(createElement("summary", "", "As JSON"), pre);
   return details;
 }
 
-function shown(value) {
+function formatValue(value) {
   if (value === null || value === undefined) return "no number";
   if (value === "") return "(empty text)";
   return typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: 6 }) : String(value);
 }
 
-function percent(share) {
+function formatPercent(share) {
   return share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
 }
 
-function element(tag, style, text) {
+function createElement(tag, style, text) {
   const made = document.createElement(tag);
   if (style) made.className = style;
   if (text !== undefined) made.textContent = text;

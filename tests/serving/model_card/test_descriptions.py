@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_name.serving.model_card.column_profiles import bin_shares
+from model_name.serving.model_card.descriptions import bin_shares
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=21, max_size=21).map(sorted))
