@@ -1,4 +1,4 @@
-"""`python -m model_name` is `model-name`."""
+"""Run the command line: `python -m model_name` is the same as `model-name`."""
 
 import sys
 

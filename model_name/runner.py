@@ -1,4 +1,4 @@
-"""How a step of a pipeline runs a job: config and overrides in, artifacts and one value out."""
+"""Run one job: for the command line, or as a step of a pipeline that writes its artifacts."""
 
 import json
 import os
@@ -6,85 +6,95 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model_name.errors import ModelNameError
-from model_name.io.entrypoint import configure_process, report_error
-from model_name.jobs.base import Job, Result
+import fsspec
+import typer
 
-OUTBOX = "MODEL_NAME_OUTBOX"
-"""Names a folder where the steps leave results and errors for whoever runs the pipeline on this machine."""
+from model_name.errors import ModelNameError
+from model_name.io.console import print_result
+from model_name.io.datasets import reader_for
+from model_name.io.entrypoint import EXIT_REFUSED, configure_process, report_error
+from model_name.jobs.base import Job
+from model_name.results import Result
+from model_name.settings import build_job
+
+RESULTS_DIR = "MODEL_NAME_OUTBOX"
+"""Environment variable that names a folder; steps write results and errors there for the local pipeline runner."""
 
 ERROR = "error"
 
 
-def run_component(config: str, *, overrides: dict[str, Any] | None = None, **artifacts: Any) -> Any:
-    """Run the job of a config as the step of a pipeline.
-
-    Args:
-        config: The config in JSON, as the compiler put it into the pipeline.
-        overrides: Keys that earlier steps decide, such as the version, and `tuned`, what tuning hands on in JSON; empty
-            ones are left out.
-        artifacts: KFP artifacts by name: `metrics` is filled with the scores, `html` with the report.
-
-    Returns:
-        The job's typed result.
+def run_job(job: Job, *, as_json: bool) -> None:
+    """Run a job with its services and print its result.
 
     Raises:
-        SystemExit: With the error's exit code, after its message was printed.
+        typer.Exit: The gate refused the version; the exit code is 3.
+    """
+    with job:
+        result = job.run()
+    found = result.model_dump(mode="json", exclude=set() if as_json else set(result.DETAILS))
+    print_result(f"{job.KIND} of {job.name}", found, as_json=as_json)
+    if not result.accepted:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def run_component(config: str, *, overrides: dict[str, Any] | None = None, **artifacts: Any) -> Any:
+    """Run the job of a config as a step of a pipeline.
+
+    Args:
+        config: Job config in JSON, as the compiler put it into the pipeline.
+        overrides: Config keys that earlier steps decide, such as the version. `tuned` is the JSON text that tuning
+            returns. Empty values are left out.
+        artifacts: KFP artifacts by name: `metrics` receives the scores, `html` the report.
+
+    Returns:
+        Typed result of the job.
+
+    Raises:
+        SystemExit: The job raised an error of the package; its message was printed and its exit code is used.
     """
     configure_process()
     try:
-        with configured(config, overrides or {}) as job:
+        with build_step_job(config, overrides or {}) as job:
             result = job.run()
     except ModelNameError as error:
-        leave(ERROR, {"type": type(error).__name__, "message": error.message, "hint": error.hint})
+        write_result(ERROR, {"type": type(error).__name__, "message": error.message, "hint": error.hint})
         sys.exit(report_error(error))
-    fill(result, artifacts)
-    leave(job.KIND, result.model_dump(mode="json"))
+    write_artifacts(result, artifacts)
+    write_result(job.KIND, result.model_dump(mode="json"))
     return result
 
 
-def configured(config: str, overrides: dict[str, Any]) -> Job:
-    """The job of a config, with what earlier steps decided laid over it."""
-    from model_name.settings import build_job
-
+def build_step_job(config: str, overrides: dict[str, Any]) -> Job:
+    """Build the job of a step: its config, overridden by the values of earlier steps."""
     raw = json.loads(config)
     job = raw["job"]
     given = {key: value for key, value in overrides.items() if value != ""}
     if "table" in given:
-        given["table"] = table_of(job, given["table"])
+        given["table"] = table_reader(job, given["table"])
     tuned = json.loads(given.pop("tuned", "{}"))
     return build_job(raw | {"job": job | tuned | given})
 
 
-def table_of(job: dict[str, Any], path: str) -> dict[str, Any]:
-    """The reader of a table that an earlier step, or the run's parameter, names."""
-    from model_name.io.datasets import reader_for
-
+def table_reader(job: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the reader config of a table that an earlier step, or a parameter of the run, names."""
     if path == job["table"]["path"]:
         return dict(job["table"])
     return reader_for(path).model_dump(exclude_none=True)
 
 
-def fill(result: Result, artifacts: dict[str, Any]) -> None:
-    """Put into the artifacts what the Kubeflow UI shows."""
+def write_artifacts(result: Result, artifacts: dict[str, Any]) -> None:
+    """Write what the Kubeflow UI shows into the artifacts of a step."""
     found = result.model_dump(mode="json")
     if "metrics" in artifacts:
         for name, value in found["metrics"].items():
             if value is not None:
                 artifacts["metrics"].log_metric(name, value)
     if "html" in artifacts:
-        Path(artifacts["html"].path).write_bytes(read(found["report"]))
+        with fsspec.open(found["report"], "rb") as report:
+            Path(artifacts["html"].path).write_bytes(report.read())
 
 
-def read(place: str) -> bytes:
-    """A small file, local or behind an fsspec URL."""
-    import fsspec
-
-    with fsspec.open(place, "rb") as file:
-        return bytes(file.read())
-
-
-def leave(name: str, found: dict[str, Any]) -> None:
-    """Leave a document where the runner on this machine looks for it."""
-    if folder := os.environ.get(OUTBOX):
-        (Path(folder) / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
+def write_result(name: str, document: dict[str, Any]) -> None:
+    """Write a JSON document where the local pipeline runner reads it; does nothing in a cluster."""
+    if folder := os.environ.get(RESULTS_DIR):
+        (Path(folder) / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Parts of the command line that are large enough for a room of their own."""
+"""Command line `model-name`: one module per group of commands."""

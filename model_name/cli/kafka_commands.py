@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from model_name.cli.job_runs import run_job
 from model_name.cli.options import AsJson, Sets
 from model_name.errors import ConfigError, DataError
 
@@ -55,6 +54,7 @@ def run(
     pairs = [*sets, *(f"job.{name}={value}" for name, value in given.items() if value)]
     if confs:
         from model_name.kafka.worker.config_files import KIND
+        from model_name.runner import run_job
         from model_name.settings import load_job
 
         job = load_job(confs, pairs)
@@ -73,7 +73,7 @@ def run(
 
 
 @app.command()
-def verify(
+def verify_delivery(
     bootstrap_servers: Servers,
     input_: Input,
     output: Output,
@@ -88,7 +88,7 @@ def verify(
     from model_name.io.progress import progress
     from model_name.io.services import LoggerService
     from model_name.kafka.client import KafkaClientFactory
-    from model_name.kafka.tools.verify import verify as verify_topics
+    from model_name.kafka.tools.verify import verify_delivery as verify_topics
 
     LoggerService().start()
     with progress("verify") as report:
@@ -109,7 +109,7 @@ def verify(
 
 
 @app.command()
-def replay(
+def replay_dead_letters(
     bootstrap_servers: Servers,
     dead_letter: DeadLetter,
     group: Annotated[str, typer.Option(metavar="NAME", help="The workers'; NAME-replay notes what was sent.")],
@@ -125,8 +125,8 @@ def replay(
     from model_name.io.services import LoggerService
     from model_name.io.signals import stop_on_signal
     from model_name.kafka.client import KafkaClientFactory
-    from model_name.kafka.tools.replay import Filter
-    from model_name.kafka.tools.replay import replay as replay_letters
+    from model_name.kafka.tools.replay import DeadLetterFilter
+    from model_name.kafka.tools.replay import replay_dead_letters as replay_letters
 
     LoggerService().start()
     with stop_on_signal() as stop, progress("replay") as report:
@@ -135,7 +135,7 @@ def replay(
             dead_letter=dead_letter,
             group=group,
             to=to,
-            only=Filter(kind=kind, reason=reason),
+            only=DeadLetterFilter(kind=kind, reason=reason),
             is_dry=dry_run,
             stop=stop,
             report=report,
@@ -149,7 +149,7 @@ def replay(
 
 
 @app.command()
-def produce(
+def produce_rows(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="A Parquet or CSV file, or any fsspec URL of one.")],
     bootstrap_servers: Servers,
     topic: Annotated[str, typer.Option(metavar="TOPIC", help="Where to.")],
@@ -171,8 +171,8 @@ def produce(
     from model_name.io.signals import stop_on_signal
     from model_name.io.storage import download_bundle
     from model_name.kafka.client import KafkaClientFactory
-    from model_name.kafka.tools.produce import produce as produce_rows
-    from model_name.kafka.tools.produce import requests_of
+    from model_name.kafka.tools.produce import produce_rows as produce_rows
+    from model_name.kafka.tools.produce import to_request_table
     from model_name.serving.bundle import read_manifest
 
     LoggerService().start()
@@ -180,7 +180,7 @@ def produce(
     with stop_on_signal() as stop, progress("produce") as report, TemporaryDirectory() as folder:
         if bundle:
             schema = read_manifest(Path(download_bundle(bundle))).table
-            reader = requests_of(reader, schema, Path(folder) / f"{PurePath(table).stem}.parquet")
+            reader = to_request_table(reader, schema, Path(folder) / f"{PurePath(table).stem}.parquet")
         produced = produce_rows(
             connection,
             reader,
@@ -198,7 +198,7 @@ def produce(
 
 
 @app.command()
-def consume(
+def consume_records(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Of the records.")],
     bootstrap_servers: Servers,
     most: Annotated[int, typer.Option("--max", min=0, help="How many at most; 0 for all.")] = 0,
@@ -216,19 +216,19 @@ def consume(
     from model_name.io.services import LoggerService
     from model_name.io.signals import stop_on_signal
     from model_name.kafka.client import KafkaClientFactory
-    from model_name.kafka.tools.consume import check_ending, line_of, write
-    from model_name.kafka.tools.consume import consume as consume_records
+    from model_name.kafka.tools.consume import check_extension, record_to_json_line, write
+    from model_name.kafka.tools.consume import consume_records as consume_records
 
     LoggerService().start()
     if out:
-        check_ending(out)
+        check_extension(out)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signal()) if follow else None
         records = consume_records(
             KafkaClientFactory(bootstrap_servers), topic, start=start, most=most or None, stop=stop
         )
         if not out:
-            print_lines(line_of(record, with_headers=headers) for record in records)
+            print_lines(record_to_json_line(record, with_headers=headers) for record in records)
             return
         report = stack.enter_context(progress("consume"))
         consumed = write(records, out, with_headers=headers, report=report)

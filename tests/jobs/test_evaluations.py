@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model_name.core.decisions.conformal import Conformal
+from model_name.core.decisions.conformal import SplitConformal
 from model_name.core.decisions.decision import Decision
 from model_name.errors import ConfigError, DataError
-from model_name.jobs.evaluations import EvaluationResult
-from model_name.scripts import run_job
+from model_name.results import EvaluationResult
+from model_name.runner import run_job
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.settings import load_job
@@ -272,4 +272,4 @@ def test_an_evaluation_from_before_these_figures_can_still_be_read():
 
 
 def test_the_intervals_of_a_training_job_are_configured_by_level():
-    assert Conformal.model_validate({"levels": [0.5]}).levels == (0.5,)
+    assert SplitConformal.model_validate({"levels": [0.5]}).levels == (0.5,)
