@@ -33,7 +33,7 @@ from model_name.reports.artifacts import (
     search_of,
 )
 from model_name.reports.diff import importance_changes
-from model_name.reports.render import render
+from model_name.reports.render import render_page
 from model_name.serving.bundle import ColumnProfile
 from model_name.serving.model_card.descriptions import describe_profile
 
@@ -148,7 +148,7 @@ def report(
     metric = evaluation.measures[0]
     champion = champion_name(evaluation, findings.gate)
     before = before if before and explanation and before.method == explanation.method else None
-    return render(
+    return render_page(
         "report.html",
         champion=champion,
         verdict=verdict(findings.version, evaluation, detail, findings.gate),
@@ -162,18 +162,18 @@ def report(
         search=search,
         metric=metric,
         rows=metric_rows(evaluation, detail),
-        metric_pictures=shown(figures.difference_picture(detail), *figures.metric_pictures(evaluation, detail)),
-        slice_pictures=shown(figures.slice_picture(evaluation, detail)),
-        curves=shown(*figures.curve_pictures(manifest.table, detail), figures.learning_picture(detail, metric)),
-        search_pictures=shown(figures.search_picture(search) if search else None),
+        metric_figures=shown(figures.difference_figure(detail), *figures.metric_figures(evaluation, detail)),
+        slice_pictures=shown(figures.slice_figure(evaluation, detail)),
+        curves=shown(*figures.curve_figures(manifest.table, detail), figures.learning_curve_figure(detail, metric)),
+        search_pictures=shown(figures.search_figure(search) if search else None),
         folds=fold_rows(search, metric) if search else [],
         kinds=list(kind_rows(search, metric)) if search else [],
         members=list(member_rows(search)) if search else [],
         unscored=unscored(search) if search else {},
         explanation_pictures=shown(
-            feature_figures.importance_picture(explanation, before, f"the {champion}") if explanation else None,
-            feature_figures.swarm_picture(findings),
-            *feature_figures.dependence_pictures(findings),
+            feature_figures.importance_figure(explanation, before, f"the {champion}") if explanation else None,
+            feature_figures.beeswarm_figure(findings),
+            *feature_figures.dependence_figures(findings),
         ),
         importances=list(importance_changes(before, explanation)) if explanation else [],
         is_compared=before is not None,
@@ -182,9 +182,9 @@ def report(
     )
 
 
-def shown(*found: figures.Picture | None) -> list[figures.Picture]:
+def shown(*found: figures.Figure | None) -> list[figures.Figure]:
     """The pictures that there are."""
-    return [picture for picture in found if picture is not None]
+    return [figure for figure in found if figure is not None]
 
 
 def verdict(version: Version, evaluation: EvaluationResult, detail: Detail, gate: PromotionResult | None) -> str:

@@ -1,1 +1,1 @@
-"""What people and programs are shown of a model: its card with a form, and the OpenAPI document."""
+"""Model card of a served model: an HTML page with a form to try the model."""

@@ -1,1 +1,1 @@
-"""OpenAPI document and JSON schemas of the requests."""
+"""OpenAPI document of a served model, with the JSON schemas of its requests and responses."""

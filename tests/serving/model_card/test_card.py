@@ -1,4 +1,4 @@
-"""The model card says all that is known, holds what is hostile as text, and needs nothing from elsewhere."""
+"""The model card shows the bundle, escapes hostile text, and loads nothing external."""
 
 import json
 import re
@@ -12,8 +12,9 @@ import pytest
 
 from model_name.core.decisions.decision import Costs, Decision, Isotonic
 from model_name.serving.bundle import Bundle, Manifest, Shrunk
-from model_name.serving.model_card import render_card as card_module
+from model_name.serving.model_card import card as card_module
 from model_name.serving.model_card.card import render_card, response_headers
+from model_name.serving.openapi import document as document_module
 from tests.support.html_pages import Page
 from tests.support.manifests import COLUMNS, EXAMPLE, TARGETS, manifest_of, table_of
 
@@ -22,7 +23,7 @@ EVIL = "</script><script>window.hit = 1</script><img src=x onerror=\"window.hit=
 
 
 class Controls(HTMLParser):
-    """The controls of a page, and what labels and describes them."""
+    """Parser of the controls of a page, with their labels and descriptions."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -46,26 +47,26 @@ def card_of(manifest: Manifest, **more: Any) -> str:
     return render_card(manifest, **({"name": "flats", "slot": "blue", "nonce": NONCE} | more))
 
 
-def read(text: str) -> str:
-    """What a person reads, without line breaks."""
+def visible_text(text: str) -> str:
+    """Return the visible text of a page, without line breaks."""
     return " ".join("".join(Page(text).text).split())
 
 
-def data(text: str) -> Any:
-    """What the script is given."""
+def script_data(text: str) -> Any:
+    """Return the data that is embedded for the script."""
     (found,) = re.findall(r'<script type="application/json" id="card">(.*?)</script>', text, flags=re.DOTALL)
     return json.loads(found)
 
 
 @pytest.fixture(params=TARGETS)
 def manifest(request: pytest.FixtureRequest) -> Manifest:
-    """A bundle of each task."""
+    """Return a manifest of each task."""
     return manifest_of(table_of(request.param, description="Flats that were sold."))
 
 
-def test_the_card_tells_what_is_known(manifest: Manifest) -> None:
+def test_card_shows_the_bundle(manifest: Manifest) -> None:
     # When
-    text = read(card_of(manifest))
+    text = visible_text(card_of(manifest))
     # Then
     facts = [
         "flats 1.2.3 blue",
@@ -91,7 +92,7 @@ def test_the_card_tells_what_is_known(manifest: Manifest) -> None:
     assert [name for name in COLUMNS if name not in text] == []
 
 
-def test_every_control_has_a_label_and_a_place_for_its_error(manifest: Manifest) -> None:
+def test_every_control_has_a_label_and_an_error_element(manifest: Manifest) -> None:
     text = card_of(manifest, needs_token=True)
     parsed, found = Page(text), Controls(text)
     ids = [control["id"] for control in found.controls]
@@ -99,7 +100,7 @@ def test_every_control_has_a_label_and_a_place_for_its_error(manifest: Manifest)
     assert len(parsed.ids) == len(set(parsed.ids))
     described = " ".join(filter(None, (control.get("aria-describedby") for control in found.controls))).split()
     assert {*described} <= {*parsed.ids}
-    assert [field["id"] for field in data(text)["fields"]] == [f"f{number}" for number in range(len(EXAMPLE))]
+    assert [field["id"] for field in script_data(text)["fields"]] == [f"f{number}" for number in range(len(EXAMPLE))]
     assert {f"f{number}-error" for number in range(len(EXAMPLE))} <= {*parsed.ids}
 
 
@@ -131,15 +132,15 @@ def test_every_control_has_a_label_and_a_place_for_its_error(manifest: Manifest)
         ),
     ],
 )
-def test_the_decision_is_told_in_words(changes: dict[str, Any], expected: list[str], absent: list[str]) -> None:
+def test_decision_is_described(changes: dict[str, Any], expected: list[str], absent: list[str]) -> None:
     changes = {"decision": Decision()} | changes if "table" in changes else changes
-    text = read(card_of(manifest_of(**{"table": table_of()} | changes)))
+    text = visible_text(card_of(manifest_of(**{"table": table_of()} | changes)))
     assert [words for words in expected if words not in text] == []
     assert [words for words in absent if words in text] == []
 
 
 @pytest.mark.parametrize(
-    ("history", "words"),
+    ("history", "description"),
     [
         pytest.param({"of": "price", "lag": "24h"}, "price, 24h before.", id="a lag"),
         pytest.param(
@@ -154,12 +155,14 @@ def test_the_decision_is_told_in_words(changes: dict[str, Any], expected: list[s
         ),
     ],
 )
-def test_a_history_is_told_in_words(history: dict[str, Any], words: str) -> None:
+def test_lag_is_described(history: dict[str, Any], description: str) -> None:
     columns = COLUMNS | {"before": {"kind": "numeric", "nullable": True, "history": history}}
-    assert words in read(card_of(manifest_of(table_of(columns=columns, time="sold"), EXAMPLE | {"before": None})))
+    assert description in visible_text(
+        card_of(manifest_of(table_of(columns=columns, time="sold"), EXAMPLE | {"before": None}))
+    )
 
 
-def test_what_was_made_smaller_and_what_must_hold_is_told() -> None:
+def test_compression_and_rules_are_shown() -> None:
     shrunk = Shrunk(
         how="pruned",
         bytes_before=4096,
@@ -168,21 +171,21 @@ def test_what_was_made_smaller_and_what_must_hold_is_told() -> None:
         metrics_after={"rmse": 1.625},
     )
     manifest = manifest_of(table_of(rules=[{"holds": "rooms <= area"}]), shrunk=(shrunk,))
-    text = read(card_of(manifest, name="homes"))
+    text = visible_text(card_of(manifest, name="homes"))
     assert "Pruned4 KiB1 KiB1.51.625––" in text
     assert "Rulesrooms <= area" in text
     assert "served as homes" in text
 
 
-def test_a_sensitive_column_is_named_and_its_values_are_not_shown() -> None:
+def test_sensitive_column_is_listed_without_its_values() -> None:
     columns = {"age": {"kind": "numeric", "sensitive": True}, "name": {"kind": "category", "sensitive": True}}
     text = card_of(manifest_of(table_of(columns=columns), {"age": 77.125, "name": "Elm"}))
-    assert read(text).count("sensitive, its values are not shown") == 2
+    assert visible_text(text).count("sensitive, its values are not shown") == 2
     assert [secret for secret in ("77.125", "Elm", "Oak") if secret in text] == []
 
 
-def test_hostile_words_stay_words() -> None:
-    # Given a bundle in which everything that people name has markup in it
+def test_markup_in_names_is_escaped() -> None:
+    # Given a bundle in which every name and description contains markup
     columns = {
         EVIL: {"kind": "category", "values": [EVIL, "b"], "description": EVIL},
         f"{EVIL}2": {"kind": "numeric", "nullable": True},
@@ -196,26 +199,26 @@ def test_hostile_words_stay_words() -> None:
     manifest = manifest_of(table, {EVIL: EVIL, f"{EVIL}2": None}, kind=EVIL, name=EVIL, metrics={EVIL: 1.0})
     # When
     text = render_card(manifest, name=EVIL, slot=EVIL, nonce=NONCE, needs_token=True)
-    # Then no tag of it is one, and it is all there to be read
+    # Then no tag of it is parsed, and all of it is visible text
     assert (Page(text).tags.count("script"), Page(text).tags.count("img")) == (2, 0)
     assert EVIL not in text
-    assert data(text)["fields"][0]["name"] == EVIL
+    assert script_data(text)["fields"][0]["name"] == EVIL
     assert EVIL in "".join(Page(text).text)
 
 
 @pytest.mark.parametrize("slot", ["", "blue", "green", "canary"])
-def test_nothing_is_loaded_from_elsewhere(manifest: Manifest, slot: str) -> None:
+def test_page_loads_nothing_external(manifest: Manifest, slot: str) -> None:
     text = card_of(manifest, slot=slot)
     links = [link for link in Page(text).links if not link.startswith("#")]
     assert links == ["data:,", "openapi.json", "v2/models/flats", "metrics"]
-    assert {*re.findall(r"https?://[^/\s\"'<&]+", text)} == {"http://localhost:8080"}  # of the calls
+    assert {*re.findall(r"https?://[^/\s\"'<&]+", text)} == {"http://localhost:8080"}  # of the snippets
     assert not re.search(r"@import|url\(", text)
     assert {script.get("nonce") for script in Controls(text).scripts if script.get("type") != "application/json"} == {
         NONCE
     }
 
 
-def test_the_headers_let_nothing_else_in() -> None:
+def test_response_headers_forbid_external_content() -> None:
     found = dict(response_headers(NONCE))
     policy = dict(part.split(" ", 1) for part in found[b"content-security-policy"].decode().split("; "))
     assert policy == {
@@ -232,23 +235,24 @@ def test_the_headers_let_nothing_else_in() -> None:
     assert b"content-type" not in found
 
 
-def test_a_wide_table_has_a_page_of_bearable_size() -> None:
+def test_page_of_a_wide_table_is_limited_in_size() -> None:
     columns = {f"column {number} " + "x" * 60: COLUMNS["heating"] for number in range(300)}
     text = card_of(manifest_of(table_of(columns=columns), dict.fromkeys(columns, "gas")))
     assert len(Controls(text).controls) == 301  # and the interval
     assert len(text) < 1_500_000
 
 
-def test_a_real_bundle_has_a_card(bundles: dict[str, Bundle], task: str) -> None:
+def test_trained_bundle_has_a_card(bundles: dict[str, Bundle], task: str) -> None:
     text = card_of(bundles[task].manifest)
-    assert [name for name in bundles[task].manifest.table.columns if name not in read(text)] == []
+    assert [name for name in bundles[task].manifest.table.columns if name not in visible_text(text)] == []
     assert {"select", "rect"} <= {*Page(text).tags}
 
 
-def test_the_template_is_compiled_when_it_is_needed_and_lies_in_the_package() -> None:
+def test_templates_are_loaded_lazily_from_the_package() -> None:
     imports = "import sys, model_name.serving.model_card.card, model_name.serving.openapi.document"
-    script = f"{imports}; print('jinja2' in sys.modules, 'kserve' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["False", "False"]
+    script = f"{imports}; print('jinja2' in sys.modules, 'yaml' in sys.modules, 'kserve' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == ["False", "False", "False"]
     assert {path.name for path in card_module.TEMPLATES.iterdir()} == {"card.html", "card.css", "card.js"}
     assert Path(card_module.__file__).parent in card_module.TEMPLATES.parents
+    assert document_module.TEMPLATE.is_file()

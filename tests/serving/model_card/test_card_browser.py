@@ -1,4 +1,4 @@
-"""The model card in a browser: what is put into the form is sent, and what is answered is shown where it belongs."""
+"""The model card in a browser: the form sends its values, and the response is shown beside its fields."""
 
 import json
 import threading
@@ -18,23 +18,23 @@ from tests.support.browser import Browser
 from tests.support.in_process_requests import ask_v1
 from tests.support.manifests import COLUMNS, EXAMPLE, SCORED, manifest_of, plane_of, table_of
 
-Reply = tuple[int, bytes, dict[str, str]]
+HttpResponse = tuple[int, bytes, dict[str, str]]
 
 NONCE = "bm9uY2U"
 EVIL = "</script><script>window.hit=1</script>"
 
 
 class Site:
-    """A server of one card, under a prefix, that answers rows from a data plane.
+    """Server of one card under a prefix, with predictions from a data plane.
 
     Attributes:
-        asked: The requests for a prediction: path, headers, body.
-        reply: What is answered instead of what the data plane does.
+        requests: Prediction requests received: path, headers, body.
+        fixed_response: Response to send instead of a prediction.
     """
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, dict[str, str], Any]] = []
-        self.reply: Reply | None = None
+        self.requests: list[tuple[str, dict[str, str], Any]] = []
+        self.fixed_response: HttpResponse | None = None
         self.page = b""
         self.plane: DataPlane
         site = self
@@ -42,35 +42,35 @@ class Site:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 policy = {name.decode(): value.decode() for name, value in response_headers(NONCE)}
-                self.answer((200, site.page, {"content-type": "text/html; charset=utf-8"} | policy))
+                self.respond((200, site.page, {"content-type": "text/html; charset=utf-8"} | policy))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                site.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
-                self.answer(site.reply or site.predict(body))
+                site.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+                self.respond(site.fixed_response or site.predict(body))
 
-            def answer(self, reply: Reply) -> None:
-                status, body, told = reply
+            def respond(self, response: HttpResponse) -> None:
+                status, body, headers = response
                 self.send_response(status)
-                for name, value in (told | {"content-length": str(len(body))}).items():
+                for name, value in (headers | {"content-length": str(len(body))}).items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 
             def log_message(self, *args: Any) -> None:
-                """Be silent."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 
-    def predict(self, body: Any) -> Reply:
+    def predict(self, body: Any) -> HttpResponse:
         try:
             return 200, json.dumps(ask_v1(self.plane, body)).encode(), {"x-model-semver": "1.2.3"}
         except DataError as err:
             return 400, json.dumps({"error": err.message}).encode(), {}
 
-    def hold(self, plane: DataPlane, *, name: str = "flats", needs_token: bool = False) -> str:
-        """Serve a card, and say where."""
-        self.asked, self.reply, self.plane = [], None, plane
+    def serve(self, plane: DataPlane, *, name: str = "flats", needs_token: bool = False) -> str:
+        """Serve a card and return its URL."""
+        self.requests, self.fixed_response, self.plane = [], None, plane
         manifest = plane.bundle.manifest
         self.page = render_card(manifest, name=name, slot="green", nonce=NONCE, needs_token=needs_token).encode()
         return self.url
@@ -82,14 +82,14 @@ class Site:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One for all tests."""
+    """Start one instance for all tests."""
     with browser.start(tmp_path_factory.mktemp("chromium")) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """One for all tests."""
+    """Start one instance for all tests."""
     started = Site()
     threading.Thread(target=started.server.serve_forever, daemon=True).start()
     yield started
@@ -101,34 +101,34 @@ def manifest(task: str = "regression", **changes: Any) -> Manifest:
 
 
 def control(name: str) -> str:
-    """The selector of an input of the example."""
+    """Return the CSS selector of an input of the example."""
     return f"#f{list(EXAMPLE).index(name)}"
 
 
 def error_at(chromium: Browser, name: str) -> str | None:
-    """What is said at an input, if it is marked."""
+    """Return the error message shown at an input, if it is marked invalid."""
     is_marked = chromium.run(f"document.querySelector('{control(name)}').getAttribute('aria-invalid')") == "true"
     assert is_marked != chromium.run(f"document.querySelector('{control(name)}-error').hidden")
     return chromium.text(f"{control(name)}-error") if is_marked else None
 
 
 def predict(chromium: Browser) -> str:
-    """Press the button, and read the answer."""
+    """Click the button and return the text of the output."""
     chromium.run("output.replaceChildren()")
     chromium.click("button[type=submit]")
     chromium.wait("output.childElementCount > 0 && !isBusy")
     return chromium.text("#output")
 
 
-def test_the_example_is_sent_as_it_is_and_its_answer_is_shown(
+def test_example_is_sent_unchanged_and_its_prediction_is_shown(
     chromium: Browser, site: Site, planes: dict[str, DataPlane], bundles: dict[str, Bundle], task: str
 ) -> None:
-    # Given the page of a bundle that was trained
-    chromium.open(site.hold(planes[task], name=task))
+    # Given the page of a trained bundle
+    chromium.open(site.serve(planes[task], name=task))
     # When its example is predicted
     text = predict(chromium)
-    # Then the very row was sent, and the answer is the data plane's
-    ((path, _, body),) = site.asked
+    # Then that row was sent, and the prediction of the data plane is shown
+    ((path, _, body),) = site.requests
     assert path == f"/v1/models/{task}:predict"
     assert body["instances"] == [bundles[task].manifest.example]
     outputs = planes[task].warm_up()
@@ -147,14 +147,14 @@ def test_the_example_is_sent_as_it_is_and_its_answer_is_shown(
         pytest.param("multiclass", ["fair", "70.0 %", "20.0 %", "10.0 %"], id="three classes"),
     ],
 )
-def test_probabilities_are_bars_the_longest_first(
+def test_probabilities_are_shown_as_bars_in_descending_order(
     chromium: Browser, site: Site, task: str, expected: list[str]
 ) -> None:
-    chromium.open(site.hold(plane_of(manifest(task, decision=Decision()))))
+    chromium.open(site.serve(plane_of(manifest(task, decision=Decision()))))
     label, *shares = expected
     lines = predict(chromium).splitlines()
     assert [line for line in lines if "%" in line] == shares
-    assert lines.count(label) == 2  # the answer, and its bar
+    assert lines.count(label) == 2  # the prediction, and its bar
     widths = chromium.run("[...document.querySelectorAll('.fill')].map(fill => fill.getBoundingClientRect().width)")
     scores = sorted(SCORED[task], reverse=True)
     assert [width / widths[0] for width in widths] == pytest.approx([score / scores[0] for score in scores], abs=0.02)
@@ -167,13 +167,13 @@ def test_probabilities_are_bars_the_longest_first(
         pytest.param("", None, None, id="none"),
     ],
 )
-def test_an_interval_is_asked_for_and_shown(
+def test_prediction_interval_is_requested_and_shown(
     chromium: Browser, site: Site, level: str, sent: dict[str, float] | None, ends: str | None
 ) -> None:
-    chromium.open(site.hold(plane_of(manifest())))
+    chromium.open(site.serve(plane_of(manifest())))
     chromium.fill("#interval", level)
     text = predict(chromium)
-    assert site.asked[0][2].get("parameters") == sent
+    assert site.requests[0][2].get("parameters") == sent
     assert "12.5" in text.splitlines()
     assert (ends in text) if ends else ("of cases" not in text)
 
@@ -193,47 +193,45 @@ def test_an_interval_is_asked_for_and_shown(
         pytest.param({"seen": ""}, {"seen": None}, id="a missing datetime"),
     ],
 )
-def test_what_is_put_in_is_what_is_sent(
-    chromium: Browser, site: Site, filled: dict[str, str], expected: dict[str, Any]
-) -> None:
-    chromium.open(site.hold(plane_of(manifest())))
+def test_form_values_are_sent(chromium: Browser, site: Site, filled: dict[str, str], expected: dict[str, Any]) -> None:
+    chromium.open(site.serve(plane_of(manifest())))
     for name, value in filled.items():
         chromium.fill(control(name), value)
     text = predict(chromium)
-    assert site.asked[0][2]["instances"] == [EXAMPLE | expected]
+    assert site.requests[0][2]["instances"] == [EXAMPLE | expected]
     assert "12.5" in text
 
 
-def test_an_error_stands_at_its_column_until_the_value_is_changed(chromium: Browser, site: Site) -> None:
-    # Given a row with two bad values
-    chromium.open(site.hold(plane_of(manifest())), width=400)
+def test_error_is_shown_at_its_field_until_the_value_changes(chromium: Browser, site: Site) -> None:
+    # Given a row with two invalid values
+    chromium.open(site.serve(plane_of(manifest())), width=400)
     chromium.fill(control("area"), "900")
     chromium.fill(control("sold"), "")
     # When it is sent
     text = predict(chromium)
-    # Then both are told in words, at their columns, and the first has the focus
+    # Then both errors are shown at their fields, and the first field has the focus
     assert "The server refuses this row (400)" in text
     assert (error_at(chromium, "area"), error_at(chromium, "sold")) == ("900.0 is above 500.0", "is missing")
     assert error_at(chromium, "rooms") is None
     assert chromium.run("'#' + document.activeElement.id") == control("area")
-    # When one is mended, then its error goes
+    # When one value is corrected, then its error disappears
     chromium.fill(control("area"), "90")
     assert (error_at(chromium, "area"), error_at(chromium, "sold")) == (None, "is missing")
-    # When the example is put back, then it is answered
+    # When the example is restored, then it is predicted
     chromium.click("button[type=reset]")
     assert "12.5" in predict(chromium)
     assert error_at(chromium, "sold") is None
 
 
-def test_half_a_number_is_not_sent_as_a_missing_one(chromium: Browser, site: Site) -> None:
-    chromium.open(site.hold(plane_of(manifest())))
+def test_incomplete_number_is_not_sent(chromium: Browser, site: Site) -> None:
+    chromium.open(site.serve(plane_of(manifest())))
     chromium.type(control("age"), "1e")
     assert "Not sent" in predict(chromium)
     assert error_at(chromium, "age") == "not a number"
-    assert site.asked == []
+    assert site.requests == []
 
 
-PLACED = [
+MESSAGES = [
     pytest.param("area: is missing", [["area", "is missing"]], "", id="one"),
     pytest.param("area, row 0: not a number", [["area", "not a number"]], "", id="with its row"),
     pytest.param("area: a; age: b", [["area", "a"], ["age", "b"]], "", id="two"),
@@ -254,15 +252,15 @@ PLACED = [
 ]
 
 
-@pytest.mark.parametrize(("message", "expected", "rest"), PLACED)
-def test_a_message_is_taken_apart(
+@pytest.mark.parametrize(("message", "expected", "rest"), MESSAGES)
+def test_error_message_is_split_by_field(
     chromium: Browser, site: Site, message: str, expected: list[list[str]], rest: str
 ) -> None:
     names = ["area", "age", "a", "a: b", "c; d"]
     table = table_of(columns=dict.fromkeys(names, COLUMNS["age"]))
-    chromium.open(site.hold(plane_of(manifest_of(table, dict.fromkeys(names)))))
+    chromium.open(site.serve(plane_of(manifest_of(table, dict.fromkeys(names)))))
     named = "([wrong, rest]) => [wrong.map(([field, reason]) => [field.name, reason]), rest]"
-    assert chromium.run(f"({named})(placed({json.dumps(message)}))") == [expected, rest]
+    assert chromium.run(f"({named})(splitByField({json.dumps(message)}))") == [expected, rest]
 
 
 @pytest.mark.parametrize(
@@ -276,15 +274,15 @@ def test_a_message_is_taken_apart(
         pytest.param(200, b"<h1>Welcome</h1>", ["not one of a model", "<h1>Welcome</h1>"], id="another server"),
     ],
 )
-def test_a_refusal_is_told_in_words(chromium: Browser, site: Site, status: int, body: bytes, words: list[str]) -> None:
-    chromium.open(site.hold(plane_of(manifest())))
-    site.reply = status, body, {}
+def test_error_status_is_described(chromium: Browser, site: Site, status: int, body: bytes, words: list[str]) -> None:
+    chromium.open(site.serve(plane_of(manifest())))
+    site.fixed_response = status, body, {}
     text = predict(chromium)
     assert [word for word in words if word not in text] == []
 
 
-def test_a_server_that_is_gone_is_told(chromium: Browser, site: Site) -> None:
-    chromium.open(site.hold(plane_of(manifest())))
+def test_unreachable_server_is_reported(chromium: Browser, site: Site) -> None:
+    chromium.open(site.serve(plane_of(manifest())))
     chromium.call("Network.enable")
     chromium.call(
         "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1
@@ -295,57 +293,57 @@ def test_a_server_that_is_gone_is_told(chromium: Browser, site: Site) -> None:
         chromium.call("Network.disable")
 
 
-def test_another_version_behind_the_page_is_told(chromium: Browser, site: Site) -> None:
-    chromium.open(site.hold(plane_of(manifest())))
-    site.reply = 200, b'{"predictions": [1.0]}', {"x-model-semver": "2.0.0"}
+def test_response_of_another_version_is_reported(chromium: Browser, site: Site) -> None:
+    chromium.open(site.serve(plane_of(manifest())))
+    site.fixed_response = 200, b'{"predictions": [1.0]}', {"x-model-semver": "2.0.0"}
     assert "Version 2.0.0 answered; this page is of 1.2.3." in predict(chromium)
 
 
 @pytest.mark.parametrize("path", ["models/flats", "models/flats/"])
-def test_it_works_behind_a_prefix(chromium: Browser, site: Site, path: str) -> None:
-    chromium.open(site.hold(plane_of(manifest())) + path)
+def test_page_works_behind_a_path_prefix(chromium: Browser, site: Site, path: str) -> None:
+    chromium.open(site.serve(plane_of(manifest())) + path)
     predict(chromium)
-    assert site.asked[0][0] == "/models/flats/v1/models/flats:predict"
+    assert site.requests[0][0] == "/models/flats/v1/models/flats:predict"
     assert chromium.run("document.querySelector('a[data-path]').href") == f"{site.url}models/flats/openapi.json"
     assert f"curl -s {site.url}models/flats/v1/models/flats:predict" in chromium.text("figure")
 
 
 @pytest.mark.parametrize("needs_token", [True, False])
-def test_a_token_is_sent_where_one_is_asked_for(chromium: Browser, site: Site, needs_token: bool) -> None:
-    chromium.open(site.hold(plane_of(manifest()), needs_token=needs_token))
+def test_token_is_sent_if_the_server_requires_one(chromium: Browser, site: Site, needs_token: bool) -> None:
+    chromium.open(site.serve(plane_of(manifest()), needs_token=needs_token))
     if needs_token:
         chromium.fill("#token", "s3cret")
     predict(chromium)
-    assert site.asked[0][1].get("authorization") == ("Bearer s3cret" if needs_token else None)
+    assert site.requests[0][1].get("authorization") == ("Bearer s3cret" if needs_token else None)
 
 
-def test_hostile_names_are_sent_as_they_are_and_run_nothing(chromium: Browser, site: Site) -> None:
-    # Given names and categories that want to be markup, or something of JavaScript's
+def test_hostile_names_are_sent_unchanged_and_not_executed(chromium: Browser, site: Site) -> None:
+    # Given names and categories that are markup or JavaScript properties
     names = [EVIL, "__proto__", "constructor", "größe 🚀", 'a "b"', "x" * 300]
     columns = {name: {"kind": "category", "values": [name, "it's"], "unseen": "refuse"} for name in names}
     row = {name: name for name in names}
-    chromium.open(site.hold(plane_of(manifest_of(table_of(columns=columns), row)), name=EVIL), width=400)
+    chromium.open(site.serve(plane_of(manifest_of(table_of(columns=columns), row)), name=EVIL), width=400)
     # When the row is predicted
     text = predict(chromium)
-    # Then it arrives as it was, and nothing has run or stands out of the page
+    # Then it arrives unchanged, no script has run, and nothing overflows the page
     assert "12.5" in text
-    assert [json.dumps(body["instances"]) for _, _, body in site.asked] == [json.dumps([row])]
+    assert [json.dumps(body["instances"]) for _, _, body in site.requests] == [json.dumps([row])]
     assert chromium.run("window.hit") is None
     assert chromium.run("document.documentElement.scrollWidth") == 400
     assert chromium.complaints == []
 
 
 @pytest.mark.parametrize("width", [320, 400, 768, 1400])
-def test_nothing_stands_out_of_the_page(chromium: Browser, site: Site, width: int) -> None:
-    chromium.open(site.hold(plane_of(manifest())), width=width)
+def test_nothing_overflows_the_page(chromium: Browser, site: Site, width: int) -> None:
+    chromium.open(site.serve(plane_of(manifest())), width=width)
     predict(chromium)
     assert chromium.run("document.documentElement.scrollWidth") == width
 
 
 @pytest.mark.parametrize("dark", [pytest.param(False, id="light"), pytest.param(True, id="dark")])
-def test_text_can_be_read(chromium: Browser, site: Site, dark: bool) -> None:
+def test_colours_have_sufficient_contrast(chromium: Browser, site: Site, dark: bool) -> None:
     # WCAG 2 asks for a contrast of 4.5 of text, and of 3 of what surrounds a control
-    chromium.open(site.hold(plane_of(manifest())), dark=dark)
+    chromium.open(site.serve(plane_of(manifest())), dark=dark)
     colours = chromium.run(
         "Object.fromEntries(['ink', 'soft', 'bad', 'good', 'a', 'on-a', 'edge', 'page', 'card'].map(name =>"
         " [name, getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()]))"
@@ -357,13 +355,13 @@ def test_text_can_be_read(chromium: Browser, site: Site, dark: bool) -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """Of two colours, by WCAG 2."""
+    """Compute the contrast of two colours by WCAG 2."""
     low, high = sorted(luminance(colour) for colour in (one, other))
     return (high + 0.05) / (low + 0.05)
 
 
 def luminance(colour: str) -> float:
-    """Of `#rgb` or `#rrggbb`, by WCAG 2."""
+    """Compute the luminance of `#rgb` or `#rrggbb` by WCAG 2."""
     digits = colour.removeprefix("#")
     digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
     shares = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
@@ -371,10 +369,10 @@ def luminance(colour: str) -> float:
     return sum(weight * share for weight, share in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_without_script_it_is_a_card_to_be_read(chromium: Browser, site: Site) -> None:
+def test_page_without_javascript_shows_the_card(chromium: Browser, site: Site) -> None:
     chromium.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
-        chromium.open(site.hold(plane_of(manifest())))
+        chromium.open(site.serve(plane_of(manifest())))
         text = chromium.text("body")
     finally:
         chromium.call("Emulation.setScriptExecutionDisabled", value=False)

@@ -1,4 +1,4 @@
-"""The calls that a page tells do what it says."""
+"""The code snippets of the model card work as they are shown."""
 
 import json
 import shlex
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 HOSTILE = """it's "quoted" $HOME `id` \\ </script> größe"""
 
 
-def curl(call: CodeSnippet) -> tuple[str, list[str], Any]:
-    """What a shell makes of a call: URL, headers, body."""
-    words = shlex.split(call.code.replace("\\\n", ""))
+def curl(snippet: CodeSnippet) -> tuple[str, list[str], Any]:
+    """Parse a curl command as a shell does: URL, headers, body."""
+    words = shlex.split(snippet.code.replace("\\\n", ""))
     assert words[:2] == ["curl", "-s"]
     headers = [value for flag, value in pairwise(words) if flag == "-H"]
     return words[2], headers, json.loads(words[words.index("-d") + 1])
@@ -30,13 +30,13 @@ def curl(call: CodeSnippet) -> tuple[str, list[str], Any]:
 
 @pytest.fixture(params=[pytest.param("heating", id="plain"), pytest.param(HOSTILE, id="hostile")])
 def manifest(request: pytest.FixtureRequest) -> Manifest:
-    """A bundle with a column of a name, that has a category of the same name."""
+    """Return a manifest with a column whose name is also one of its categories."""
     name = request.param
     columns = {name: {"kind": "category", "values": [name, "other"], "unseen": "refuse"}, "is_new": {"kind": "boolean"}}
     return manifest_of(table_of(columns=columns), {name: name, "is_new": True})
 
 
-def test_a_shell_sends_the_example(manifest: Manifest) -> None:
+def test_curl_snippets_send_the_example(manifest: Manifest) -> None:
     v1, v2, _ = code_snippets(manifest, name="flats in Köln", needs_token=False)
     url, headers, body = curl(v1)
     assert (url, headers) == (f"{SERVER}/v1/models/flats%20in%20K%C3%B6ln:predict", ["content-type: application/json"])
@@ -50,27 +50,27 @@ def test_a_shell_sends_the_example(manifest: Manifest) -> None:
     assert [tensor["data"] for tensor in body["inputs"]] == [[value] for value in manifest.example.values()]
 
 
-def test_a_token_is_read_from_the_environment(manifest: Manifest) -> None:
+def test_snippets_read_the_token_from_the_environment(manifest: Manifest) -> None:
     *shell, python = code_snippets(manifest, name="flats", needs_token=True)
-    for call in shell:
-        assert "authorization: Bearer $TOKEN" in curl(call)[1]
+    for snippet in shell:
+        assert "authorization: Bearer $TOKEN" in curl(snippet)[1]
     assert 'headers={"authorization": f"Bearer {token}"}' in python.code
-    compile(python.code, "call", "exec")
+    compile(python.code, "snippet", "exec")
 
 
-def test_a_server_answers_all_of_them(bundles: dict[str, Bundle], start_server: "StartServer") -> None:
-    # Given a server of a bundle
+def test_server_responses_every_snippet(bundles: dict[str, Bundle], start_server: "StartServer") -> None:
+    # Given a running server
     bundle = bundles["multiclass"]
     server = start_server(bundle.directory, bundle.manifest.name).wait()
     *shell, python = code_snippets(bundle.manifest, name=server.name, needs_token=False)
-    # When it is called each way
-    answers = []
+    # When every snippet is run
+    responses = []
     for url, headers, body in map(curl, shell):
-        told = dict(header.split(": ") for header in headers)
-        answers.append(httpx.post(url.replace(SERVER, server.url), headers=told, json=body, timeout=60).json())
+        header_map = dict(header.split(": ") for header in headers)
+        responses.append(httpx.post(url.replace(SERVER, server.url), headers=header_map, json=body, timeout=60).json())
     script = python.code.replace(SERVER, server.url)
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    # Then all say the same
-    (label,) = answers[0]["predictions"]
-    assert answers[1]["outputs"][0]["data"] == [label]
-    assert said.stdout.splitlines()[0] == f"prediction ['{label}']"
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    # Then all print the same prediction
+    (label,) = responses[0]["predictions"]
+    assert responses[1]["outputs"][0]["data"] == [label]
+    assert process.stdout.splitlines()[0] == f"prediction ['{label}']"
