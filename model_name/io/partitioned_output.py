@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from loguru import logger
 
-from model_name.core.schemas.columns import CheckReport
+from model_name.core.schemas.validation import CheckReport
 from model_name.errors import ConfigError, ModelNameError
 from model_name.io.storage import atomic_write, resolve_url, translate_write_errors
 

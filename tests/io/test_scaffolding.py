@@ -125,7 +125,7 @@ def test_a_column_that_fits_no_line_has_one_for_each_of_its_keys(tmp_path):
     ]
     assert "\n".join(lines) in files[0].read_text()
     assert load_document(str(files[0]), TableSchema) == schema
-    assert "# told: made of earlier rows" in files[-1].read_text()
+    assert "# told: computed from earlier rows" in files[-1].read_text()
 
 
 def test_no_line_is_too_long_to_read(tmp_path):
