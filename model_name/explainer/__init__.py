@@ -1,1 +1,1 @@
-"""The explainer: a server of its own that says why a model answers what it answers. Needs what training needs."""
+"""Explainer: a server that explains the predictions of a model. Needs the dependencies of training."""

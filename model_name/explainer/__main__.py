@@ -1,7 +1,7 @@
-"""`python -m model_name.explainer`: the server that explains the answers of one model, `:explain` of V1.
+"""`python -m model_name.explainer`: the server that explains the predictions of one model, `:explain` of V1.
 
-It serves the folder of a registered model, by the same rules as the predictor: health, metrics, limits, tokens, drain,
-and a new version in the same folder takes over. Its arguments are those of `python -m model_name.serving`.
+It serves the directory of a registered model as the predictor does: health, metrics, limits, tokens, drain, and reload
+of a new version in the same directory. It has the arguments of `python -m model_name.serving`.
 """
 
 import sys
@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_name.io.services import silence_mlflow
-from model_name.serving.arguments import DEFAULT_MODEL_DIRECTORY, parse_address, parse_limits, build_parser, run_main
+from model_name.serving.arguments import DEFAULT_MODEL_DIRECTORY, build_parser, parse_address, parse_limits, run_main
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
 from model_name.serving.runtime import log_config
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.startup import serve_model
 
-MAX_ROWS = 1000  # some seconds of boosted trees, where a prediction takes milliseconds
+MAX_ROWS = 1000  # a few seconds for boosted trees, where a prediction takes milliseconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, and return the exit code."""
     parser = build_parser("python -m model_name.explainer", __doc__)
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL_DIRECTORY, help="The folder of the model.")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL_DIRECTORY, help="Directory of the model.")
     parser.set_defaults(enable_grpc=False, max_rows=MAX_ROWS)
     return run_main(parser, serve, argv)
 
@@ -32,28 +32,28 @@ def serve(args: Namespace) -> None:
     """Load the model, explain its example and serve until SIGTERM.
 
     Raises:
-        ConfigError: An argument asks for what cannot be done, or a port is taken.
+        ConfigError: An argument is not supported, or a port is already in use.
         NotFoundError: The model or its manifest is missing.
-        DataError: It is a model that this project did not make, or the manifest is of another.
+        DataError: The model was not made by this project, or the manifest belongs to another model.
     """
     parse_address(args)
     log_config.configure(args)
     silence_mlflow()
-    from model_name.explainer.plane import FILES, explain, load
+    from model_name.explainer.plane import VERSION_FILES, explain_batch, load_plane
 
     metrics = ServerMetrics(args.slot)
-    # Explaining takes long, and many rows at once take no less: each request is answered as soon as it is done.
+    # Explanations are slow and gain nothing from batches: each response is sent as soon as it is computed.
     limits = parse_limits(args).model_copy(update={"batch_requests": 1})
-    batcher = AdaptiveBatcher(load(args.model), limits, compute=explain)
+    batcher = AdaptiveBatcher(load_plane(args.model), limits, compute=explain_batch)
     serve_model(
         args,
         batcher,
         metrics,
         directory=args.model,
-        load=load,
+        load=load_plane,
         watcher=BatchObserver(metrics, None),
         verb="explain",
-        files=FILES,
+        files=VERSION_FILES,
     )
 
 

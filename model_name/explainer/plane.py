@@ -1,4 +1,4 @@
-"""From a request to the contributions of its features, by the fitted model itself."""
+"""Explainer plane: the contributions of the features to a prediction, computed with the fitted model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,122 +7,127 @@ from typing import Any, cast
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from model_name.core.features.transforms import Matrix
 from model_name.core.models import Explanation, Model
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.io.registries import load_model
-from model_name.serving.batching.requests import BatchResult, Payload, InferenceRequest
-from model_name.serving.bundle import MANIFEST, Manifest, read_manifest
+from model_name.serving.batching.requests import BatchResult, InferenceRequest, Payload
+from model_name.serving.bundle import MANIFEST_FILE, Manifest, read_manifest
 from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.v1 import encode_predictions
 
-FILES = (MANIFEST, "MLmodel", "python_model.pkl")
-"""Of the folder of a model, that another version changes."""
+VERSION_FILES = (MANIFEST_FILE, "MLmodel", "python_model.pkl")
+"""Files in the directory of a model that change with its version."""
 
 
-class Fitted:
-    """A model and the manifest of its bundle, as a data plane serves them."""
+class ModelScorer:
+    """Scorer over a fitted model, with the manifest of its bundle."""
 
     def __init__(self, directory: Path, model: Model, manifest: Manifest) -> None:
-        """Hold both, and where they lie."""
+        """Create a scorer from a model and its manifest, which were loaded from a directory."""
         self.directory = directory
         self.model = model
         self.manifest = manifest
 
+    @override
     def scores(self, matrix: Matrix) -> NDArray[Any]:
-        """As of `Scorer`."""
         return self.model.score_matrix(matrix)
 
 
 class ExplainerPlane(DataPlane):
-    """Checks requests as the predictor does, and explains what it answers."""
+    """Data plane that validates requests as the predictor does, and explains its predictions."""
 
-    def __init__(self, fitted: Fitted) -> None:
-        """Explain a fitted model."""
-        super().__init__(fitted)
-        self.kind = fitted.model.KIND
-        self._explain = fitted.model.explainer()
+    def __init__(self, scorer: ModelScorer) -> None:
+        """Create a plane that explains the model of a scorer."""
+        super().__init__(scorer)
+        self.kind = scorer.model.KIND
+        self._explain = scorer.model.explainer()
 
     def explain(self, table: RawColumns, *, interval: float | None = None) -> dict[str, Any]:
-        """The body that explains a request, in JSON's types.
+        """Build the response body that explains a request, in JSON types.
 
-        Each row has its `prediction`, and `values`: how much each feature moves the `score` from the `base_value`, the
-        mean score of what the model compares with. The base value and the values add up to the score, which is
+        Each row has its `prediction` and `values`: the contribution of each feature to the difference between the
+        `score` and the `base_value`, the mean score of the reference rows of the model. The base value and the values
+        add up to the score, which is
 
         - the prediction of a regression;
-        - the score of `class` where there are classes: the positive one of two, the predicted one of several. It is a
-          probability or log-odds, as `scale` says, before any calibration.
+        - the score of `class` for a classification: the positive class of two, the predicted class of several. It is a
+          probability or log-odds, as stated by `scale`, before any calibration.
 
         Args:
-            table: The values by column.
-            interval: The level of the prediction intervals, if they are asked for.
+            table: Values by column.
+            interval: Level of the prediction intervals, if they are requested.
 
         Raises:
-            DataError: Naming column, row and reason; or there are no intervals of this level.
-            ExplanationError: The contributions do not add up.
+            DataError: A value is not accepted (the error names column, row and reason), or the level has no intervals.
+            ExplanationError: The contributions do not add up to the score.
         """
         matrix = self.matrix(table)
         outputs = self.predict_matrix(matrix, interval=interval)
-        found = self._explain(matrix)
-        found.check_additive(self.kind)
-        return {"explanations": self._rows(outputs, found), "scale": found.scale}
+        explanation = self._explain(matrix)
+        explanation.check_additive(self.kind)
+        return {"explanations": self._encode_rows(outputs, explanation), "scale": explanation.scale}
 
+    @override
     def warm_up(self) -> Outputs:
         """Explain the example as well."""
         self.explain(rows_to_columns([self.bundle.manifest.example], self.inputs))
         return super().warm_up()
 
-    def _rows(self, outputs: Outputs, found: Explanation) -> list[dict[str, Any]]:
-        answers = encode_predictions(outputs)["predictions"]
-        rows = answers if outputs.lower is not None else [{"prediction": answer} for answer in answers]
+    def _encode_rows(self, outputs: Outputs, explanation: Explanation) -> list[dict[str, Any]]:
+        predictions = encode_predictions(outputs)["predictions"]
+        rows = predictions if outputs.lower is not None else [{"prediction": value} for value in predictions]
         if outputs.classes:
             is_binary = len(outputs.classes) == 2
             labels = [outputs.classes[1]] * len(rows) if is_binary else outputs.prediction.tolist()
             if not is_binary:
-                places = {label: place for place, label in enumerate(outputs.classes)}
-                found = found.for_classes(np.array([places[label] for label in labels]))
+                positions = {label: position for position, label in enumerate(outputs.classes)}
+                explanation = explanation.for_classes(np.array([positions[label] for label in labels]))
             rows = [row | {"class": label} for row, label in zip(rows, labels, strict=True)]
-        bases = np.broadcast_to(found.base, len(rows)).tolist()
-        columns = zip(rows, found.scores.reshape(-1).tolist(), bases, found.values.tolist(), strict=True)
+        scores = explanation.scores.reshape(-1).tolist()
+        base_values = np.broadcast_to(explanation.base, len(rows)).tolist()
         return [
-            row | {"score": score, "base_value": base, "values": dict(zip(found.features, values, strict=True))}
-            for row, score, base, values in columns
+            row | {"score": score, "base_value": base, "values": dict(zip(explanation.features, values, strict=True))}
+            for row, score, base, values in zip(rows, scores, base_values, explanation.values.tolist(), strict=True)
         ]
 
 
-def load(directory: Path) -> ExplainerPlane:
-    """The model of a folder, which has explained its own example.
+def load_plane(directory: Path) -> ExplainerPlane:
+    """Load the model of a directory and warm up its explainer.
 
     Raises:
         NotFoundError: The model or its manifest is missing.
-        DataError: It is a model that this project did not make, or the manifest is of another.
+        DataError: The model was not made by this project, or the manifest belongs to another model.
     """
-    if not (directory / MANIFEST).is_file():
+    if not (directory / MANIFEST_FILE).is_file():
         hint = "name the folder of a registered model; one from before there were explainers must be trained again"
-        raise NotFoundError(f"{directory}: is not the folder of a model, {MANIFEST} is missing", hint=hint)
+        raise NotFoundError(f"{directory}: is not the folder of a model, {MANIFEST_FILE} is missing", hint=hint)
     manifest = read_manifest(directory)
     model, run_id = load_model(str(directory), f"{manifest.name} {manifest.semver}")
     if run_id != manifest.run_id:
-        raise DataError(f"{directory / MANIFEST}: is of run {manifest.run_id}, the model beside it of run {run_id}")
-    plane = ExplainerPlane(Fitted(directory, model, manifest))
+        raise DataError(
+            f"{directory / MANIFEST_FILE}: is of run {manifest.run_id}, the model beside it of run {run_id}"
+        )
+    plane = ExplainerPlane(ModelScorer(directory, model, manifest))
     plane.warm_up()
     return plane
 
 
-def explain(plane: DataPlane, requests: Sequence[InferenceRequest], limits: Limits) -> BatchResult:
-    """Explain each request by itself: what samples are drawn for its rows must not depend on who else asks."""
-    explainer = cast(ExplainerPlane, plane)  # that is what `load` makes
-    return BatchResult([_reply(explainer, request, limits) for request in requests])
+def explain_batch(plane: DataPlane, requests: Sequence[InferenceRequest], limits: Limits) -> BatchResult:
+    """Explain each request by itself, so that its random samples do not depend on other requests of the batch."""
+    explainer = cast(ExplainerPlane, plane)  # `load_plane` returns one
+    return BatchResult([_explain_request(explainer, request, limits) for request in requests])
 
 
-def _reply(plane: ExplainerPlane, request: InferenceRequest, limits: Limits) -> Payload | ModelNameError:
+def _explain_request(plane: ExplainerPlane, request: InferenceRequest, limits: Limits) -> Payload | ModelNameError:
     try:
-        question = request.decode(plane, limits)
-        table = question.columns(plane.inputs)
+        decoded = request.decode(plane, limits)
+        table = decoded.columns(plane.inputs)
         limits.check_texts(table, request.size)
-        return orjson.dumps(plane.explain(table, interval=question.interval))
+        return orjson.dumps(plane.explain(table, interval=decoded.interval))
     except ModelNameError as err:
         return err

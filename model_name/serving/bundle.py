@@ -1,4 +1,4 @@
-"""What is served: a folder with the graph and all that is known about it."""
+"""Bundle: the directory that is served, with the ONNX graph of a model and its manifest."""
 
 import json
 from hashlib import sha256
@@ -17,14 +17,14 @@ from model_name.core.schemas import TableSchema
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.errors import DataError, NotFoundError, StorageError
 
-GRAPH = "model.onnx"
-MANIFEST = "bundle.json"
-FEATURES = "features"
-SCORES = "scores"
-FORMAT = 1
-PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+GRAPH_FILE = "model.onnx"
+MANIFEST_FILE = "bundle.json"
+GRAPH_INPUT = "features"
+GRAPH_OUTPUT = "scores"
+FORMAT_VERSION = 1
+EXECUTION_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
-UNREADABLE = (  # they have no base of their own
+LOAD_ERRORS = (  # ONNX Runtime's exceptions have no common base class
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -34,12 +34,12 @@ UNREADABLE = (  # they have no base of their own
 
 
 class ColumnProfile(FrozenModel):
-    """What the training part of one column looked like, for drift to be measured against.
+    """Distribution of one column in the training part, the reference of drift detection.
 
     Attributes:
         missing: Share of missing values.
         quantiles: The 0, 5, ..., 100 % quantiles of a numeric column.
-        shares: The share of each category, or of true.
+        shares: Share of each category, or of true.
     """
 
     missing: float
@@ -47,15 +47,15 @@ class ColumnProfile(FrozenModel):
     shares: dict[str, float] = {}
 
 
-class Shrunk(FrozenModel):
-    """How a graph was made smaller, and what that cost on the held-out rows.
+class CompressionReport(FrozenModel):
+    """Report of one compression of a graph, with its cost on the held-out rows.
 
     Attributes:
-        how: In words.
-        bytes_before: Of the graph.
-        bytes_after: Of the smaller one.
-        metrics_before: What the one scored.
-        metrics_after: What the other one scores.
+        how: Description of the compression.
+        bytes_before: Size of the graph before.
+        bytes_after: Size of the graph after.
+        metrics_before: Metrics of the graph before.
+        metrics_after: Metrics of the graph after.
     """
 
     how: str
@@ -66,27 +66,27 @@ class Shrunk(FrozenModel):
 
 
 class Manifest(FrozenModel):
-    """All that serving needs to know beside the graph.
+    """Manifest of a bundle: all that serving needs beside the graph.
 
     Attributes:
-        format: Of this file.
-        name: The model.
-        semver: Its semantic version.
-        version: Its number in MLflow.
-        run_id: The run that made it.
-        kind: The kind of model.
-        table: The schema of requests, target included.
-        features: The fitted features.
-        decision: What turns scores into answers; a bundle from before there was one takes them as they are.
-        profile: The training part, by column.
-        metrics: What the version scored on the held-out rows.
-        example: One row that a client may send.
-        shrunk: How it was made smaller, where it was.
-        files: SHA-256 of the other files.
-        created: When, in ISO 8601 and UTC.
+        format: Format version of the manifest.
+        name: Name of the model.
+        semver: Semantic version of the model.
+        version: Version number in MLflow.
+        run_id: MLflow run that trained the model.
+        kind: `KIND` of the model.
+        table: Table schema, target included.
+        features: Fitted features.
+        decision: Rule that turns scores into predictions; bundles written before it existed use the scores unchanged.
+        profile: Profile of the training part, by column.
+        metrics: Metrics of the version on the held-out rows.
+        example: Row that a client may send.
+        shrunk: Reports of the compressions that were applied.
+        files: SHA-256 hashes of the other files, by name.
+        created: Time of creation, ISO 8601 in UTC.
     """
 
-    format: int = FORMAT
+    format: int = FORMAT_VERSION
     name: str
     semver: str
     version: str
@@ -98,36 +98,38 @@ class Manifest(FrozenModel):
     profile: dict[str, ColumnProfile]
     metrics: dict[str, float]
     example: dict[str, Any]
-    shrunk: LaxTuple[Shrunk] = ()
+    shrunk: LaxTuple[CompressionReport] = ()
     files: dict[str, str]
     created: str
 
 
 class Bundle:
-    """A bundle that was read and found whole."""
+    """A loaded bundle whose hashes were verified."""
 
     def __init__(self, directory: Path, manifest: Manifest, session: ort.InferenceSession) -> None:
-        """Hold what `load` found."""
+        """Create a bundle from its parts; use `load` for a directory."""
         self.directory = directory
         self.manifest = manifest
         self.session = session
 
     @classmethod
     def load(cls, directory: Path, *, threads: int = 0) -> Self:
-        """Read a bundle and check its hashes.
+        """Load a bundle and verify its hashes.
 
         Args:
-            directory: Where it lies.
-            threads: For one forward pass; 0 leaves it to ONNX Runtime.
+            directory: Directory of the bundle.
+            threads: Number of threads of one forward pass; 0 selects ONNX Runtime's default.
 
         Raises:
-            NotFoundError: A file is missing.
-            DataError: It is not a bundle, or was changed after it was written.
-            StorageError: A file may not be read.
+            NotFoundError: A file of the bundle is missing.
+            DataError: The directory is not a bundle, or a file was changed after it was written.
+            StorageError: A file of the bundle cannot be read.
         """
         manifest = read_manifest(directory)
-        if GRAPH not in manifest.files:
-            raise DataError(f"{directory / MANIFEST}: does not vouch for {GRAPH}", hint="export the bundle again")
+        if GRAPH_FILE not in manifest.files:
+            raise DataError(
+                f"{directory / MANIFEST_FILE}: does not vouch for {GRAPH_FILE}", hint="export the bundle again"
+            )
         for name, expected in manifest.files.items():
             if file_hash(directory / name) != expected:
                 raise DataError(
@@ -136,65 +138,65 @@ class Bundle:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Threads that wait must not spin: the processors are shared with the event loop, and with other pods.
+        # Idle threads must not spin: the processors are shared with the event loop, and with other pods.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = ort.InferenceSession(str(directory / GRAPH), options, providers=providers())
-        except UNREADABLE as err:  # a graph of a newer ONNX Runtime, as a rule
+            session = ort.InferenceSession(str(directory / GRAPH_FILE), options, providers=execution_providers())
+        except LOAD_ERRORS as err:  # usually a graph of a newer ONNX Runtime
             hint = f"serve with the ONNX Runtime that it was exported for; this one is {ort.__version__}"
-            raise DataError(f"{directory / GRAPH}: cannot be read: {err}", hint=hint) from err
+            raise DataError(f"{directory / GRAPH_FILE}: cannot be read: {err}", hint=hint) from err
         return cls(directory, manifest, session)
 
     def scores(self, matrix: Matrix) -> NDArray[Any]:
-        """What the graph answers: n x 1 predictions of a regression, n x k probabilities otherwise."""
-        return np.asarray(self.session.run([SCORES], {FEATURES: matrix})[0])
+        """Run the graph: n x 1 predictions of a regression, n x k probabilities otherwise."""
+        return np.asarray(self.session.run([GRAPH_OUTPUT], {GRAPH_INPUT: matrix})[0])
 
 
-def providers() -> list[str]:
-    """Where a forward pass may run: a GPU where there is one; nothing else that happens to be installed."""
-    return [name for name in PROVIDERS if name in ort.get_available_providers()]
+def execution_providers() -> list[str]:
+    """List the ONNX Runtime providers to use: CUDA if available, and the CPU; no other that happens to be installed."""
+    return [name for name in EXECUTION_PROVIDERS if name in ort.get_available_providers()]
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """The manifest of a bundle.
+    """Load the manifest of a bundle.
 
     Raises:
-        NotFoundError: There is none.
-        DataError: It is not a manifest of this format.
-        StorageError: It may not be read.
+        NotFoundError: The directory holds no manifest.
+        DataError: The file is not a manifest of this format.
+        StorageError: The manifest cannot be read.
     """
-    path = directory / MANIFEST
+    path = directory / MANIFEST_FILE
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as err:
         hint = "name the folder that holds it"
-        raise NotFoundError(f"{directory}: is not a bundle, {MANIFEST} is missing", hint=hint) from err
+        raise NotFoundError(f"{directory}: is not a bundle, {MANIFEST_FILE} is missing", hint=hint) from err
     except OSError as err:
         raise StorageError(f"{path}: cannot be read: {err.strerror}") from err
     except ValueError as err:
         raise DataError(f"{path}: is not JSON: {err}") from err
-    if isinstance(raw, dict) and raw.get("format") != FORMAT:
-        raise DataError(f"{path}: has format {raw.get('format')}, this version reads {FORMAT}")
+    if isinstance(raw, dict) and raw.get("format") != FORMAT_VERSION:
+        raise DataError(f"{path}: has format {raw.get('format')}, this version reads {FORMAT_VERSION}")
     try:
         return Manifest.model_validate_json(json.dumps(raw))
     except ValidationError as err:
         first = err.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: is not a bundle's manifest: {place}: {first['msg']}") from err
+        location = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: is not a bundle's manifest: {location}: {first['msg']}") from err
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write the manifest; the files it names must be there."""
+    """Write the manifest; the files that it lists must exist."""
     text = manifest.model_dump_json(indent=1) + "\n"
-    (directory / MANIFEST).write_text(text, encoding="utf-8")
+    (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file.
+    """Compute the SHA-256 hash of a file.
 
     Raises:
-        NotFoundError: It is not there.
-        StorageError: It may not be read.
+        NotFoundError: The file does not exist.
+        StorageError: The file cannot be read.
     """
     try:
         return sha256(path.read_bytes()).hexdigest()

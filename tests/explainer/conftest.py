@@ -1,4 +1,4 @@
-"""Models of every kind, saved as the registry keeps them, and real explainers over them."""
+"""Fixtures: models of every kind, saved as the registry saves them, and explainer processes that serve them."""
 
 import inspect
 import shutil
@@ -9,7 +9,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
-from mlflow.models import Model as Saved
+from mlflow.models import Model as MlflowModel
 
 from model_name.core import dataframes
 from model_name.core.decisions.decision import Decision, PredictionIntervals
@@ -34,7 +34,7 @@ StartExplainer = Callable[..., Server]
 
 @pytest.fixture(scope="session")
 def make_manifest(make_schema: Any, make_table: Any) -> Callable[..., Manifest]:
-    """`make_manifest(model, **changes)`: what the registry lays beside a model of such a table."""
+    """Return `make_manifest(model, **changes)`, which builds the manifest that the registry saves beside a model."""
 
     def make(model: Model, **changes: Any) -> Manifest:
         schema = model.schema_
@@ -50,7 +50,7 @@ def make_manifest(make_schema: Any, make_table: Any) -> Callable[..., Manifest]:
             decision=Decision(intervals=INTERVALS) if not model.classes else model.decision,
             profile={},
             metrics={},
-            example_row=example_row(schema, table),
+            example=example_row(schema, table),
             files={},
             created="2026-01-01T00:00:00+00:00",
         )
@@ -61,7 +61,7 @@ def make_manifest(make_schema: Any, make_table: Any) -> Callable[..., Manifest]:
 
 @pytest.fixture(scope="session")
 def save_model(make_manifest: Callable[..., Manifest]) -> SaveModel:
-    """`save_model(model, folder, **manifest)`: the folder of a registered model; another one there is replaced."""
+    """Return `save_model(model, folder, **manifest)`, which writes the directory of a registered model."""
 
     def save(model: Model, folder: Path, **changes: Any) -> Path:
         manifest = make_manifest(model, **changes)
@@ -71,7 +71,7 @@ def save_model(make_manifest: Callable[..., Manifest]) -> SaveModel:
             str(folder),
             python_model=PyfuncModel(model),
             code_paths=None if module.startswith("model_name.") else [inspect.getfile(type(model))],
-            mlflow_model=Saved(run_id=manifest.run_id),
+            mlflow_model=MlflowModel(run_id=manifest.run_id),
             pip_requirements=[],
         )
         write_manifest(folder, manifest)
@@ -82,15 +82,15 @@ def save_model(make_manifest: Callable[..., Manifest]) -> SaveModel:
 
 @pytest.fixture(scope="session")
 def start_explainer(serving_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartExplainer]:
-    """Starts `python -m model_name.explainer` away from the sources. All are stopped at the end."""
+    """Return a function that starts `python -m model_name.explainer` outside the sources; stop all at the end."""
     package = str(Path(__file__).parents[2])
-    away = tmp_path_factory.mktemp("away")
+    working_directory = tmp_path_factory.mktemp("outside")
 
     def start(folder: Path, *args: str, **env: str) -> Server:
         log = tmp_path_factory.mktemp("explainer") / "log"
-        known = serving_env | {"PYTHONPATH": package} | env
+        environment = serving_env | {"PYTHONPATH": package} | env
         args = ("--model", str(folder), "--drain_seconds", "0.2", *args)
-        return launch("model_name.explainer", *args, name="things", log=log, env=known, cwd=away)
+        return launch("model_name.explainer", *args, name="things", log=log, env=environment, cwd=working_directory)
 
     yield start
     stop_all()
@@ -103,7 +103,7 @@ def explainer_of(
     start_explainer: StartExplainer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], Server]:
-    """`explainer_of(kind)`: a ready one, started once in the session."""
+    """Return `explainer_of(kind)`, which returns a ready explainer, started once per session."""
     started: dict[str, Server] = {}
 
     def explainer(kind: str) -> Server:
@@ -117,7 +117,7 @@ def explainer_of(
 
 @pytest.fixture(scope="session")
 def rows(make_table: Any) -> list[dict[str, Any]]:
-    """Rows as clients send them."""
+    """Return rows as clients send them."""
     table = make_table("regression", rows=12, seed=5).drop(columns=["outcome", "code"])
     table["moment"] = table["moment"].map(lambda moment: moment.isoformat())
     return [

@@ -1,4 +1,4 @@
-"""From a training to an explainer, as a user goes."""
+"""A registered model is explained with the commands of a user."""
 
 import json
 import subprocess
@@ -7,22 +7,22 @@ import sys
 import pytest
 
 from model_name.scripts import main
-from model_name.serving.bundle import MANIFEST
+from model_name.serving.bundle import MANIFEST_FILE
 from model_name.settings import load_job
 from tests.support import projects
 from tests.support.server_processes import Server, free_ports
 
 
 @pytest.mark.slow
-def test_a_registered_version_is_explained_by_one_command(workplace, tmp_path):
-    # Given a model that was trained
+def test_registered_version_is_explained_by_one_command(workplace, tmp_path):
+    # Given a trained model
     confs = projects.project(workplace, "binary")
     with load_job([confs / "training.yaml"]) as job:
         version = job.run()
-        # Then the folder that the registry keeps of it says which version it is
+        # Then its directory in the registry names the version
         folder = job.registry.download_model("latest", tmp_path / "model")
-        assert json.loads((folder / MANIFEST).read_text())["semver"] == version.semver == "1.0.0"
-    # When its explainer is started from elsewhere
+        assert json.loads((folder / MANIFEST_FILE).read_text())["semver"] == version.semver == "1.0.0"
+    # When its explainer is started
     http_port, _ = free_ports(2)
     command = [sys.executable, "-m", "model_name", "serve", "latest", "--explainer", "--http-port", str(http_port)]
     store = ["--mlflow", f"sqlite:///{workplace}/mlflow.db", "--drain_seconds", "0.1"]
@@ -31,7 +31,7 @@ def test_a_registered_version_is_explained_by_one_command(workplace, tmp_path):
         process = subprocess.Popen([*command, *store], stdout=file, stderr=subprocess.STDOUT)
     server = Server(process, log, "orders", http_port, 0).wait()
     # Then it explains the example of the bundle
-    manifest = json.loads((workplace / "build/bundles/orders/1" / MANIFEST).read_text())
+    manifest = json.loads((workplace / "build/bundles/orders/1" / MANIFEST_FILE).read_text())
     response = server.client.post("/v1/models/orders:explain", json={"instances": [manifest["example"]]})
     assert (response.status_code, response.headers["x-model-semver"]) == (200, "1.0.0")
     (row,) = response.json()["explanations"]
@@ -40,6 +40,6 @@ def test_a_registered_version_is_explained_by_one_command(workplace, tmp_path):
     assert server.stop() == 0
 
 
-def test_a_bundle_has_nothing_to_explain(capfd):
+def test_explainer_of_a_bundle_is_refused(capfd):
     assert main(["serve", "--explainer", "--bundle", "somewhere"]) == 2
     assert "a bundle has no model to explain" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""A real explainer and real clients."""
+"""An explainer process answers real clients."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ KINDS = [
 
 @pytest.fixture(scope="session")
 def server(explainer_of):
-    """That of boosted trees, a regression."""
+    """Return the explainer of boosted trees, a regression."""
     return explainer_of("BoostedTrees")
 
 
@@ -36,49 +36,49 @@ def explain(server, instances, **more):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_explained_over_http_and_adds_up(explainer_of, rows, kind):
+def test_contributions_add_up_over_http(explainer_of, rows, kind):
     response = explain(explainer_of(kind), rows)
     assert response.status_code == 200
-    found = response.json()["explanations"]
-    assert len(found) == len(rows)
-    for row in found:
+    explained = response.json()["explanations"]
+    assert len(explained) == len(rows)
+    for row in explained:
         assert row["base_value"] + sum(row["values"].values()) == pytest.approx(row["score"], abs=2e-4, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_requests_are_answered_alike_however_busy_it_is(explainer_of, rows, kind):
-    # Given what it answers alone
+def test_equal_requests_get_equal_responses_under_load(explainer_of, rows, kind):
+    # Given the response to each row alone
     alone = [explain(explainer_of(kind), [row]).content for row in rows]
-    # When clients ask all at once, small requests and one that goes the other lane
+    # When clients send small requests and a large one concurrently
     large = {"instances": rows, "parameters": {"padding": "x" * LARGE_BODY_BYTES}}
     with ThreadPoolExecutor(8) as pool:
         other = pool.submit(explainer_of(kind).client.post, PATH, json=large)
         together = list(pool.map(lambda row: explain(explainer_of(kind), [row]).content, rows * 3))
-    # Then they are answered the same
+    # Then the responses are the same
     assert together == alone * 3
     assert len(other.result().json()["explanations"]) == len(rows)
 
 
 def test_rows_may_be_arrays(server, rows):
-    by_name, by_place = (explain(server, some).json() for some in (rows, [list(row.values()) for row in rows]))
-    assert by_name == by_place
+    by_name, by_position = (explain(server, some).json() for some in (rows, [list(row.values()) for row in rows]))
+    assert by_name == by_position
 
 
-def test_no_header_of_a_request_comes_back(server, rows, tmp_path):
-    # Given a request with headers that nobody else may learn of
+def test_request_headers_are_not_echoed(server, rows, tmp_path):
+    # Given a request with secret headers
     body = tmp_path / "body.json"
     body.write_text(json.dumps({"instances": rows[:1]}))
     secrets = ["-H", "X-Secret: hush", "-H", "Authorization: Bearer hush", "-H", "Cookie: hush=hush"]
     # When it is sent by curl
     command = ["curl", "-si", *secrets, "-d", f"@{body}", server.url + PATH]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    # Then they are neither in the headers nor in the body, and the version is
-    head, _, text = answer.partition("\n\n")
+    response = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # Then neither headers nor body of the response contain them, and the version is in the headers
+    head, _, text = response.partition("\n\n")
     assert head.startswith("HTTP/1.1 200")
     assert "x-model-version: 7" in head
     assert "x-model-semver: 1.2.3" in head
-    assert "hush" not in answer
-    assert "secret" not in answer.lower()
+    assert "hush" not in response
+    assert "secret" not in response.lower()
     assert set(json.loads(text)) == {"explanations", "scale"}
 
 
@@ -86,12 +86,12 @@ def test_no_header_of_a_request_comes_back(server, rows, tmp_path):
     ("change", "reason"),
     [
         pytest.param({"size": "wide"}, "size: not a number", id="text where a number belongs"),
-        pytest.param({"size": None}, "size: is missing", id="nothing where something must be"),
-        pytest.param({"colour": "red"}, "colour: ", id="a column that there is not"),
-        pytest.param({"size": 1e300}, "size: 1e+300 is too large for float32", id="a number that no feature holds"),
+        pytest.param({"size": None}, "size: is missing", id="null for an input that may not be missing"),
+        pytest.param({"colour": "red"}, "colour: ", id="an unknown column"),
+        pytest.param({"size": 1e300}, "size: 1e+300 is too large for float32", id="a number beyond float32"),
     ],
 )
-def test_a_bad_row_is_refused_with_its_reason(server, rows, change, reason):
+def test_invalid_row_is_rejected_with_its_reason(server, rows, change, reason):
     response = explain(server, [rows[0] | change])
     assert response.status_code == 400
     assert response.json()["error"].startswith(reason)
@@ -112,7 +112,7 @@ def test_a_bad_row_is_refused_with_its_reason(server, rows, change, reason):
         ),
     ],
 )
-def test_a_bad_body_is_refused_with_its_reason(server, body, status, reason):
+def test_invalid_body_is_rejected_with_its_reason(server, body, status, reason):
     response = server.client.post(PATH, content=body)
     assert response.status_code == status
     assert reason in response.json()["error"]
@@ -127,7 +127,7 @@ def test_a_bad_body_is_refused_with_its_reason(server, body, status, reason):
         pytest.param("GET", PATH, 405, "that is POST", id="another method"),
     ],
 )
-def test_what_it_does_not_do_is_refused_with_its_reason(server, rows, method, path, status, reason):
+def test_unsupported_request_is_rejected_with_its_reason(server, rows, method, path, status, reason):
     response = server.client.request(method, path, json={"instances": rows[:1]})
     assert response.status_code == status
     assert reason in response.json()["error"]
@@ -137,11 +137,11 @@ def test_what_it_does_not_do_is_refused_with_its_reason(server, rows, method, pa
     "path",
     ["/v1/models/things", "/v2/models/things/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/things"],
 )
-def test_probes_and_metadata_are_answered(server, path):
+def test_probes_and_metadata_return_200(server, path):
     assert server.client.get(path).status_code == 200
 
 
-def test_the_metrics_count_explanations(server, rows):
+def test_explanations_are_counted_in_the_metrics(server, rows):
     explain(server, rows[:1])
     text = server.client.get("/metrics").text
     assert 'model_name_requests_total{code="200",protocol="v1",route="explain"}' in text
@@ -149,26 +149,26 @@ def test_the_metrics_count_explanations(server, rows):
 
 
 @pytest.mark.slow
-def test_it_ends_in_peace_on_sigterm(save_model, fitted, start_explainer, tmp_path, rows):
-    # Given an explainer, and a request that takes a while
+def test_sigterm_drains_and_exits_with_0(save_model, fitted, start_explainer, tmp_path, rows):
+    # Given an explainer with a slow request in flight
     server = start_explainer(save_model(fitted("RandomForest", "regression"), tmp_path / "model")).wait()
     many = [row for row in rows for _ in range(80)]
-    found = []
+    responses = []
     thread = threading.Thread(
-        target=lambda: found.append(httpx.post(server.url + PATH, json={"instances": many}, timeout=60))
+        target=lambda: responses.append(httpx.post(server.url + PATH, json={"instances": many}, timeout=60))
     )
     thread.start()
     time.sleep(0.1)
-    # When it is told to end
+    # When it receives SIGTERM
     code = server.stop()
     thread.join()
-    # Then the request is answered, and the exit code is that of a server which was told to
+    # Then the request is answered, and the exit code is 0
     assert code == 0
-    assert len(found[0].json()["explanations"]) == len(many)
+    assert len(responses[0].json()["explanations"]) == len(many)
 
 
 @pytest.mark.slow
-def test_a_token_is_asked_for_where_there_is_one(save_model, fitted, start_explainer, tmp_path, rows):
+def test_token_is_required_if_one_is_set(save_model, fitted, start_explainer, tmp_path, rows):
     folder = save_model(fitted("LinearModel", "regression"), tmp_path / "model")
     server = start_explainer(folder, MODEL_NAME_TOKEN="token").wait()
     assert explain(server, rows[:1]).status_code == 401
@@ -177,34 +177,34 @@ def test_a_token_is_asked_for_where_there_is_one(save_model, fitted, start_expla
 
 
 @pytest.mark.slow
-def test_another_version_in_the_folder_takes_over(save_model, fitted, start_explainer, tmp_path, rows):
-    # Given an explainer that looks often
+def test_new_version_in_the_directory_is_loaded(save_model, fitted, start_explainer, tmp_path, rows):
+    # Given an explainer that checks its directory often
     folder = save_model(fitted("LinearModel", "regression"), tmp_path / "model")
     server = start_explainer(folder, "--watch_seconds", "0.2").wait()
     before = explain(server, rows)
-    # When a manifest of another model comes, then it is refused
+    # When the manifest of another model is written, then it is rejected
     manifest = (folder / "bundle.json").read_text()
     (folder / "bundle.json").write_text(manifest.replace("f" * 32, "0" * 32))
     wait_until(lambda: "is of run 000" in server.output())
     assert explain(server, rows).headers["x-model-semver"] == "1.2.3"
-    # And when another version comes, then it takes over
+    # And when another version is written, then it is served
     save_model(fitted("BoostedTrees", "regression"), folder, semver="1.3.0", version="8")
     wait_until(lambda: explain(server, rows).headers["x-model-semver"] == "1.3.0")
     assert explain(server, rows).json() != before.json()
 
 
-def wait_until(is_so, seconds=60.0):
+def wait_until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come about"
+    while not condition():
+        assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
         time.sleep(0.1)
 
 
 @pytest.mark.slow
-def test_a_kind_of_a_plugin_is_explained_where_the_plugin_is_not_installed(
+def test_plugin_model_is_explained_without_the_plugin(
     save_model, make_schema, make_table, start_explainer, tmp_path, rows, monkeypatch
 ):
-    # Given a kind that is defined in a module beside the project
+    # Given a kind that is defined in a module outside the project
     source = """
         from typing import Literal
         import numpy as np
@@ -228,7 +228,7 @@ def test_a_kind_of_a_plugin_is_explained_where_the_plugin_is_not_installed(
 
     table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     folder = save_model(Slope().fit(make_schema("regression"), table), tmp_path / "saved")
-    # When it is served by a process that knows nothing of the module
+    # When it is served by a process that cannot import the module
     server = start_explainer(folder).wait()
     # Then it is explained by permutation
     for row, sent in zip(explain(server, rows).json()["explanations"], rows, strict=True):
@@ -236,13 +236,13 @@ def test_a_kind_of_a_plugin_is_explained_where_the_plugin_is_not_installed(
         assert row["values"]["size"] == pytest.approx(row["score"] - row["base_value"])
 
 
-def test_a_folder_without_a_model_ends_with_its_code(tmp_path):
+def test_missing_model_ends_with_exit_code_4(tmp_path):
     command = [sys.executable, "-m", "model_name.explainer", "--model", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 4
-    assert "bundle.json is missing" in done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 4
+    assert "bundle.json is missing" in process.stderr
 
 
-def test_a_server_of_several_processes_is_refused(tmp_path, capsys):
+def test_several_workers_are_refused(tmp_path, capsys):
     assert main(["--model", str(tmp_path), "--workers", "2"]) == 2
     assert "--workers" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from model_name.core.decisions.decision import Costs, Decision, Isotonic
-from model_name.serving.bundle import Bundle, Manifest, Shrunk
+from model_name.serving.bundle import Bundle, Manifest, CompressionReport
 from model_name.serving.model_card import card as card_module
 from model_name.serving.model_card.card import render_card, response_headers
 from model_name.serving.openapi import document as document_module
@@ -163,7 +163,7 @@ def test_lag_is_described(history: dict[str, Any], description: str) -> None:
 
 
 def test_compression_and_rules_are_shown() -> None:
-    shrunk = Shrunk(
+    shrunk = CompressionReport(
         how="pruned",
         bytes_before=4096,
         bytes_after=1024,

@@ -58,7 +58,7 @@ def test_snippets_read_the_token_from_the_environment(manifest: Manifest) -> Non
     compile(python.code, "snippet", "exec")
 
 
-def test_server_responses_every_snippet(bundles: dict[str, Bundle], start_server: "StartServer") -> None:
+def test_server_answers_every_snippet(bundles: dict[str, Bundle], start_server: "StartServer") -> None:
     # Given a running server
     bundle = bundles["multiclass"]
     server = start_server(bundle.directory, bundle.manifest.name).wait()
