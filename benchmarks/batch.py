@@ -135,11 +135,11 @@ def table(options: argparse.Namespace) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from model_name.core.dataframes import with_histories
+    from model_name.core.dataframes import add_lag_columns
     from model_name.settings import load_job
 
     job = load_job([f"{CONFS}/training.yaml"], (), {})
-    example, time_column = with_histories(job.table.read(job.schema_), job.schema_), str(job.schema_.time)
+    example, time_column = add_lag_columns(job.table.read(job.schema_), job.schema_), str(job.schema_.time)
     moments = example[time_column].to_numpy().astype("datetime64[us]")
     weeks = int((moments.max() - moments.min()) / np.timedelta64(WEEK_DAYS, "D")) + 1
     plain = pa.Table.from_pandas(example.drop(columns=time_column), preserve_index=False)

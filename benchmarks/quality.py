@@ -24,7 +24,7 @@ from benchmarks.tables import Source, sources
 from model_name.core import dataframes
 from model_name.core.metrics import Metric
 from model_name.core.models import AutoModel, BoostedTrees, ConstantModel, FitContext, Model, RandomForest
-from model_name.core.profiling.infer_schema import infer
+from model_name.core.profiling.schema_inference import infer_schema
 from model_name.core.schemas import TableSchema
 from model_name.io.configs import load_document
 from model_name.utils.search.automl import AutoSearcher
@@ -69,9 +69,9 @@ def compare(name: str, source: Source, searcher: AutoSearcher, repeats: int) -> 
     schema = (
         load_document(source.schema, TableSchema)
         if source.schema
-        else infer(raw, name=name, target=source.target).schema
+        else infer_schema(raw, name=name, target=source.target).schema
     )
-    table = dataframes.check(dataframes.with_histories(raw, schema), schema).frame
+    table = dataframes.check_frame(dataframes.add_lag_columns(raw, schema), schema).frame
     seeds = range(repeats if len(table) < SMALL_ROWS and schema.time is None else 1)
     found = [
         once(table, schema, searcher, TimeSplitter() if schema.time else RandomSplitter(random_state=seed))

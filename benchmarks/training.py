@@ -18,7 +18,7 @@ from benchmarks.measuring import console, show, write
 if TYPE_CHECKING:
     from torch.utils.data import TensorDataset
 
-    from model_name.core.models.network.network import Network
+    from model_name.core.models.network.mlp import TabularMLP
     from model_name.core.models.network.tabular import TabularNetwork
 
 COLUMNS = 25
@@ -59,11 +59,11 @@ def judge(found: dict[int, dict[str, list[float]]]) -> int:
 
 def measure(size: int, rows: int, rounds: int) -> dict[str, list[float]]:
     """Rows a second of each way, a number a round."""
-    from model_name.core.models.network.lightning_trainer import repeatable
+    from model_name.core.models.network.lightning_trainer import deterministic_training
 
     settings, network, learning = subject(size, rows)
     found: dict[str, list[float]] = {way: [] for way in WAYS}
-    with repeatable(settings.random_state, settings.threads):
+    with deterministic_training(settings.random_state, settings.threads):
         for number in range(rounds + 1):
             for way, (_, train) in WAYS.items():
                 seconds = train(settings, network, learning)
@@ -72,26 +72,26 @@ def measure(size: int, rows: int, rounds: int) -> dict[str, list[float]]:
     return found
 
 
-def subject(size: int, rows: int) -> "tuple[TabularNetwork, Network, TensorDataset]":
+def subject(size: int, rows: int) -> "tuple[TabularNetwork, TabularMLP, TensorDataset]":
     """A default network of one epoch, and normal rows with a target to learn."""
     import numpy as np
 
-    from model_name.core.features.transforms import Number
+    from model_name.core.features import NumericFeature
     from model_name.core.models import TabularNetwork
-    from model_name.core.models.network.encoder import Encoder
-    from model_name.core.models.network.lightning_trainer import tensors
-    from model_name.core.models.network.network import Network
+    from model_name.core.models.network.encoder import TabularEncoder
+    from model_name.core.models.network.lightning_trainer import to_dataset
+    from model_name.core.models.network.mlp import TabularMLP
 
     random = np.random.default_rng(0)
     matrix = random.normal(size=(rows, COLUMNS)).astype(np.float32)
     targets = matrix[:, 0] * matrix[:, 1] + random.normal(size=rows)
     settings = TabularNetwork(batch_size=size, max_epochs=1)
-    features = [Number(name=f"n{place}", source=f"n{place}") for place in range(COLUMNS)]
-    network = Network(Encoder(features, matrix, settings), settings, classes=0, targets=targets)
-    return settings, network, tensors(network, matrix, targets)
+    features = [NumericFeature(name=f"n{place}", source=f"n{place}") for place in range(COLUMNS)]
+    network = TabularMLP(TabularEncoder(features, matrix, settings), settings, classes=0, targets=targets)
+    return settings, network, to_dataset(network, matrix, targets)
 
 
-def bare(settings: "TabularNetwork", network: "Network", learning: "TensorDataset") -> float:
+def bare(settings: "TabularNetwork", network: "TabularMLP", learning: "TensorDataset") -> float:
     """The loop that one writes by hand: shuffled indices, slices, a step."""
     import torch
 
@@ -104,14 +104,14 @@ def bare(settings: "TabularNetwork", network: "Network", learning: "TensorDatase
     return loop(settings, network, batches())
 
 
-def loaded(settings: "TabularNetwork", network: "Network", learning: "TensorDataset") -> float:
+def loaded(settings: "TabularNetwork", network: "TabularMLP", learning: "TensorDataset") -> float:
     """The same loop on what a plain loader hands out, row by row."""
     from torch.utils.data import DataLoader
 
     return loop(settings, network, DataLoader(learning, batch_size=settings.batch_size, shuffle=True))
 
 
-def loop(settings: "TabularNetwork", network: "Network", batches: Any) -> float:
+def loop(settings: "TabularNetwork", network: "TabularMLP", batches: Any) -> float:
     """An epoch by hand, in seconds."""
     import torch
     from torch.nn import functional
@@ -121,13 +121,13 @@ def loop(settings: "TabularNetwork", network: "Network", batches: Any) -> float:
     start = time.perf_counter()
     for rows, targets in batches:
         optimizer.zero_grad(set_to_none=True)
-        functional.mse_loss(network.raw(network.encoder(rows))[:, 0, 0], targets).backward()
+        functional.mse_loss(network.logits(network.encoder(rows))[:, 0, 0], targets).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
     return time.perf_counter() - start
 
 
-def ours(settings: "TabularNetwork", network: "Network", learning: "TensorDataset") -> float:
+def ours(settings: "TabularNetwork", network: "TabularMLP", learning: "TensorDataset") -> float:
     """An epoch of the project's training: Lightning, checkpoints off; its start and its validation are not timed."""
     from lightning import Callback
     from torch.utils.data import TensorDataset
@@ -146,9 +146,9 @@ def ours(settings: "TabularNetwork", network: "Network", learning: "TensorDatase
 
     clock = Clock()
     network.train().requires_grad_(requires_grad=True)
-    keeper = lightning_trainer.Keeper(settings, FitContext(), "benchmark")
+    keeper = lightning_trainer.CheckpointCallback(settings, FitContext(), "benchmark")
     few = TensorDataset(*(tensor[:1] for tensor in learning.tensors))
-    lightning_trainer.fit(network, learning, few, keeper, callbacks=[clock])
+    lightning_trainer.run_trainer(network, learning, few, keeper, callbacks=[clock])
     return clock.seconds
 
 

@@ -89,7 +89,7 @@ def table_of(task: str, rows: int = 240, seed: int = 0) -> pd.DataFrame:
 
 @cache
 def _fitted(kind: str, task: str) -> Model:
-    table = dataframes.check(table_of(task), schema_of(task)).frame
+    table = dataframes.check_frame(table_of(task), schema_of(task)).frame
     return model_kinds()[kind](**SPEED.get(kind, {})).fit(schema_of(task), table)
 
 

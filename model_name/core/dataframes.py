@@ -10,19 +10,17 @@ import pandas as pd
 
 from model_name.core.schemas import Label, Outputs, TableSchema, Target
 from model_name.core.schemas.columns import (
-    LARGEST,
-    CheckReport,
+    FLOAT32_MAX,
     Column,
     Columns,
-    Problems,
-    also,
-    decode_column,
+    and_more,
+    display_value,
     is_missing,
     label_text,
-    read_number,
-    shown,
 )
-from model_name.core.schemas.lags import look_back
+from model_name.core.schemas.decoding import decode_column, parse_number
+from model_name.core.schemas.lags import compute_lags
+from model_name.core.schemas.validation import CheckReport, ValidationIssues
 from model_name.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
 Frame = pd.DataFrame
 
-DTYPES = {
+DTYPE_BY_KIND = {
     "numeric": "float64",
     "boolean": "float64",
     "datetime": "datetime64[us]",
@@ -40,14 +38,14 @@ DTYPES = {
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedFrame:
     """A frame that fits its schema, and what had to be done to it."""
 
     frame: Frame
     report: CheckReport
 
 
-def check(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> Checked:
+def check_frame(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> CheckedFrame:
     """Hold a frame against its schema; the rows keep their order.
 
     Args:
@@ -64,27 +62,27 @@ def check(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> Che
     """
     if frame.empty:
         raise DataError("the table is empty: it has no rows", hint="check the path and the limit of its reader")
-    ignored = _extra_columns(frame, schema)
+    ignored = _find_extra_columns(frame, schema)
     names = list(schema.columns)
     columns = schema.decode({str(name): frame[name].array.to_numpy() for name in frame.columns}, names=names)
-    columns, keep, report = schema.apply(columns, may_drop=True)
+    columns, keep, report = schema.check_columns(columns, may_drop=True)
     report.ignored = ignored
     typed = from_columns(columns, schema).set_axis(frame.index)
     if with_target:
         typed[schema.target.name] = decode_target(frame, schema.target)
     typed = typed.loc[keep]
-    typed = _without_duplicates(typed, schema, report)
+    typed = _drop_duplicates(typed, schema, report)
     if typed.empty:
-        raise DataError("no row of the table is left after the check: " + "; ".join(report.sentences()))
+        raise DataError("no row of the table is left after the check: " + "; ".join(report.messages()))
     if with_target and typed[schema.target.name].nunique() < 2:
         value = typed[schema.target.name].iloc[0]
         raise DataError(f"the target {schema.target.name} is constant: {value}; there is nothing to learn")
     report.kept = len(typed)
-    validate(typed, schema, with_target=with_target)
-    return Checked(typed, report)
+    check_pandera_schema(typed, schema, with_target=with_target)
+    return CheckedFrame(typed, report)
 
 
-def with_histories(frame: Frame, schema: TableSchema) -> Frame:
+def add_lag_columns(frame: Frame, schema: TableSchema) -> Frame:
     """A raw table with the columns that tell of earlier rows; those that it has already are taken as they are.
 
     Raises:
@@ -93,7 +91,7 @@ def with_histories(frame: Frame, schema: TableSchema) -> Frame:
     lacking = {name: column.history for name, column in schema.histories.items() if name not in frame.columns}
     if not lacking:
         return frame
-    _no_name_twice(frame)
+    _check_duplicate_names(frame)
     made = {}
     for name, history in lacking.items():
         if history is None:  # as `histories` promises, it is not
@@ -103,19 +101,19 @@ def with_histories(frame: Frame, schema: TableSchema) -> Frame:
         if absent:
             hint = f"bring it, or bring {name} itself"
             raise DataError(f"{name}: is a history of {absent[0]}, which is not a column of the table", hint=hint)
-        times, values = (_numbers_of(frame, schema, column) for column in (str(schema.time), history.of))
-        made[name] = look_back(history, times, _entities(frame, history.by), values)
+        times, values = (_decode_lag_source(frame, schema, column) for column in (str(schema.time), history.of))
+        made[name] = compute_lags(history, times, _entity_codes(frame, history.by), values)
     return frame.assign(**made)
 
 
-def _entities(frame: Frame, by: Sequence[str]) -> np.ndarray:
+def _entity_codes(frame: Frame, by: Sequence[str]) -> np.ndarray:
     """The number of the entity of each row; all are one where no column tells them apart."""
     if not by:
         return np.zeros(len(frame), dtype=np.int64)
     return frame.groupby(list(by), dropna=False, sort=False, observed=True).ngroup().to_numpy()
 
 
-def said_of_histories(frame: Frame, schema: TableSchema) -> list[str]:
+def lag_warnings(frame: Frame, schema: TableSchema) -> list[str]:
     """What should be known of the columns that were made of a raw table's earlier rows, a sentence each."""
     said = []
     for name, column in schema.histories.items():
@@ -129,7 +127,7 @@ def said_of_histories(frame: Frame, schema: TableSchema) -> list[str]:
     return said
 
 
-def _numbers_of(frame: Frame, schema: TableSchema, name: str) -> np.ndarray:
+def _decode_lag_source(frame: Frame, schema: TableSchema, name: str) -> np.ndarray:
     """A raw column as moments or numbers; of a binary target, 1 for the positive class; rows to predict may lack it."""
     values = frame[name].array.to_numpy()
     if name != schema.target.name:
@@ -137,9 +135,9 @@ def _numbers_of(frame: Frame, schema: TableSchema, name: str) -> np.ndarray:
     if schema.classes:
         positive = label_text(schema.classes[1])
         return np.array([np.nan if is_missing(value) else float(label_text(value) == positive) for value in values])
-    problems = Problems()
-    decoded = decode_column(name, Column(kind="numeric", nullable=True), values, problems)
-    problems.raise_if_any()
+    issues = ValidationIssues()
+    decoded = decode_column(name, Column(kind="numeric", nullable=True), values, issues)
+    issues.raise_if_any()
     return decoded
 
 
@@ -155,7 +153,7 @@ def pandera_schema(schema: TableSchema, *, with_target: bool = True) -> "pa.Data
     return pa.DataFrameSchema(columns, strict=True, ordered=True, unique=list(schema.key) or None)
 
 
-def validate(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> None:
+def check_pandera_schema(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> None:
     """Assert that a frame obeys the derived Pandera schema.
 
     Raises:
@@ -167,7 +165,7 @@ def validate(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> 
         pandera_schema(schema, with_target=with_target).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as err:
         cases = err.failure_cases.head(5)
-        found = "; ".join(_failure(case, schema) for case in cases.itertuples())
+        found = "; ".join(_describe_failure(case, schema) for case in cases.itertuples())
         raise DataError(f"the table does not obey the schema {schema.name}: {found}") from err
 
 
@@ -177,7 +175,7 @@ def to_columns(frame: Frame, schema: TableSchema) -> Columns:
     Raises:
         DataError: An input is missing or a value does not fit.
     """
-    _no_name_twice(frame)
+    _check_duplicate_names(frame)
     return schema.check_request(
         {str(name): frame[name].array.to_numpy() for name in frame.columns if name != schema.target.name}
     )
@@ -185,7 +183,7 @@ def to_columns(frame: Frame, schema: TableSchema) -> Columns:
 
 def from_columns(columns: Columns, schema: TableSchema) -> Frame:
     """Typed columns as a frame."""
-    return Frame({name: pd.Series(values, dtype=DTYPES[schema.columns[name].kind]) for name, values in columns.items()})
+    return Frame({name: pd.Series(values, dtype=DTYPE_BY_KIND[schema.columns[name].kind]) for name, values in columns.items()})
 
 
 def decode_target(frame: Frame, target: Target) -> np.ndarray:
@@ -204,12 +202,12 @@ def decode_target(frame: Frame, target: Target) -> np.ndarray:
         return np.asarray(values, dtype=np.float64)  # the usual case of a regression, far faster than one by one
     labels = {label_text(label): label for label in target.classes or ()}
     decoded = np.empty(len(values), dtype=object if labels else np.float64)
-    problems = Problems()
+    issues = ValidationIssues()
     for row, value in enumerate(values):
         decoded[row], reason = _decode_label(value, labels)
         if reason:
-            problems.add(target.name, [row], lambda _, words=reason: words, len(values))
-    problems.raise_if_any()
+            issues.add(target.name, [row], lambda _, words=reason: words, len(values))
+    issues.raise_if_any()
     return decoded
 
 
@@ -233,7 +231,7 @@ def target_codes(frame: Frame, schema: TableSchema) -> np.ndarray:
     return codes
 
 
-def is_in_order(frame: Frame, schema: TableSchema) -> bool:
+def is_time_sorted(frame: Frame, schema: TableSchema) -> bool:
     """Whether the rows come in the order of time, so that the last ones are the newest."""
     return schema.time is not None and bool(frame[schema.time].is_monotonic_increasing)
 
@@ -259,35 +257,35 @@ def _decode_label(value: object, labels: dict[str, Label]) -> tuple[Label | floa
         text = label_text(value.decode(errors="replace") if isinstance(value, bytes) else value)
         return (labels[text], "") if text in labels else (nothing, f"{value!r} is not one of its classes")
     try:
-        number = read_number(value)
+        number = parse_number(value)
     except (ValueError, TypeError, OverflowError):
         return nothing, f"{value!r} is not a number"
     return number, "" if np.isfinite(number) else f"{value} is not finite"
 
 
-def _extra_columns(frame: Frame, schema: TableSchema) -> tuple[str, ...]:
-    _no_name_twice(frame)
+def _find_extra_columns(frame: Frame, schema: TableSchema) -> tuple[str, ...]:
+    _check_duplicate_names(frame)
     extra = tuple(str(name) for name in frame.columns if name not in schema.columns and name != schema.target.name)
     if extra and schema.extra == "refuse":
         raise DataError(
-            f"{extra[0]}: is not a column of the schema {schema.name}{also(extra[1:])}",
+            f"{extra[0]}: is not a column of the schema {schema.name}{and_more(extra[1:])}",
             hint="add it to the schema, or set `extra: drop` there",
         )
     return extra
 
 
-def _no_name_twice(frame: Frame) -> None:
+def _check_duplicate_names(frame: Frame) -> None:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"{twice}: the table has this column twice")
 
 
-def _failure(case: Any, schema: TableSchema) -> str:
+def _describe_failure(case: Any, schema: TableSchema) -> str:
     column = schema.columns.get(case.column)
-    return f"{case.column}: {case.check} ({shown(column, case.failure_case) if column else case.failure_case})"
+    return f"{case.column}: {case.check} ({display_value(column, case.failure_case) if column else case.failure_case})"
 
 
-def _without_duplicates(frame: Frame, schema: TableSchema, report: CheckReport) -> Frame:
+def _drop_duplicates(frame: Frame, schema: TableSchema, report: CheckReport) -> Frame:
     if not schema.key and schema.duplicates == "refuse":  # without a key, two equal rows may be two cases
         return frame
     again = frame.duplicated(subset=list(schema.key) or None)
@@ -295,7 +293,7 @@ def _without_duplicates(frame: Frame, schema: TableSchema, report: CheckReport) 
         return frame
     if schema.duplicates == "refuse":
         first = frame.loc[again].iloc[0]
-        key = ", ".join(f"{name}={shown(schema.columns[name], first[name])}" for name in schema.key)
+        key = ", ".join(f"{name}={display_value(schema.columns[name], first[name])}" for name in schema.key)
         raise DataError(
             f"{int(again.sum())} rows have the key of an earlier row, the first is {key}",
             hint="mend the table, or set `duplicates: drop` in the schema",
@@ -313,9 +311,9 @@ def _pandera_column(column: Column) -> "pa.Column":
     if column.max is not None:
         checks.append(pa.Check.le(column.max))
     if column.kind == "numeric":
-        checks.append(pa.Check(lambda values: np.abs(values) <= LARGEST, name="finite"))
+        checks.append(pa.Check(lambda values: np.abs(values) <= FLOAT32_MAX, name="finite"))
     if column.values is not None and column.unseen == "refuse":
         checks.append(pa.Check.isin(list(column.values)))
     if column.kind == "boolean":
         checks.append(pa.Check.isin([0.0, 1.0]))
-    return pa.Column(DTYPES[column.kind], checks=checks, nullable=column.nullable)
+    return pa.Column(DTYPE_BY_KIND[column.kind], checks=checks, nullable=column.nullable)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 
 from model_name.core.schemas import Label, Outputs, Task
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import ConfigError
 
 Scores = dict[str, float]
@@ -18,7 +18,7 @@ CLASSIFICATIONS: frozenset[Task] = frozenset({"binary", "multiclass"})
 
 
 @dataclass(frozen=True)
-class Definition:
+class MetricDefinition:
     """How a metric is computed.
 
     Attributes:
@@ -33,7 +33,7 @@ class Definition:
     function: str
     tasks: frozenset[Task]
     greater_is_better: bool
-    sees: Literal["prediction", "positive", "probabilities"] = "prediction"
+    scored_values: Literal["prediction", "positive", "probabilities"] = "prediction"
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def score(self, truth: np.ndarray, predicted: np.ndarray, **options: Any) -> float:
@@ -50,38 +50,38 @@ REGRESSION: frozenset[Task] = frozenset({"regression"})
 BINARY: frozenset[Task] = frozenset({"binary"})
 MULTICLASS: frozenset[Task] = frozenset({"multiclass"})
 
-DEFINITIONS: dict[str, Definition] = {
-    "rmse": Definition("root_mean_squared_error", REGRESSION, greater_is_better=False),
-    "mse": Definition("mean_squared_error", REGRESSION, greater_is_better=False),
-    "mae": Definition("mean_absolute_error", REGRESSION, greater_is_better=False),
-    "r2": Definition("r2_score", REGRESSION, greater_is_better=True),
-    "accuracy": Definition("accuracy_score", CLASSIFICATIONS, greater_is_better=True),
-    "balanced_accuracy": Definition("balanced_accuracy_score", CLASSIFICATIONS, greater_is_better=True),
-    "f1": Definition("f1_score", options={"zero_division": np.nan}, tasks=BINARY, greater_is_better=True),
-    "precision": Definition("precision_score", options={"zero_division": 0.0}, tasks=BINARY, greater_is_better=True),
-    "recall": Definition("recall_score", options={"zero_division": np.nan}, tasks=BINARY, greater_is_better=True),
-    "f1_macro": Definition("f1_score", options={"average": "macro"}, tasks=CLASSIFICATIONS, greater_is_better=True),
-    "roc_auc": Definition("roc_auc_score", BINARY, greater_is_better=True, sees="positive"),
-    "average_precision": Definition("average_precision_score", BINARY, greater_is_better=True, sees="positive"),
-    "brier": Definition("brier_score_loss", BINARY, greater_is_better=False, sees="positive"),
-    "log_loss": Definition("log_loss", CLASSIFICATIONS, greater_is_better=False, sees="probabilities"),
-    "roc_auc_ovr": Definition(
-        "roc_auc_score", MULTICLASS, greater_is_better=True, sees="probabilities", options={"multi_class": "ovr"}
+METRIC_DEFINITIONS: dict[str, MetricDefinition] = {
+    "rmse": MetricDefinition("root_mean_squared_error", REGRESSION, greater_is_better=False),
+    "mse": MetricDefinition("mean_squared_error", REGRESSION, greater_is_better=False),
+    "mae": MetricDefinition("mean_absolute_error", REGRESSION, greater_is_better=False),
+    "r2": MetricDefinition("r2_score", REGRESSION, greater_is_better=True),
+    "accuracy": MetricDefinition("accuracy_score", CLASSIFICATIONS, greater_is_better=True),
+    "balanced_accuracy": MetricDefinition("balanced_accuracy_score", CLASSIFICATIONS, greater_is_better=True),
+    "f1": MetricDefinition("f1_score", options={"zero_division": np.nan}, tasks=BINARY, greater_is_better=True),
+    "precision": MetricDefinition("precision_score", options={"zero_division": 0.0}, tasks=BINARY, greater_is_better=True),
+    "recall": MetricDefinition("recall_score", options={"zero_division": np.nan}, tasks=BINARY, greater_is_better=True),
+    "f1_macro": MetricDefinition("f1_score", options={"average": "macro"}, tasks=CLASSIFICATIONS, greater_is_better=True),
+    "roc_auc": MetricDefinition("roc_auc_score", BINARY, greater_is_better=True, scored_values="positive"),
+    "average_precision": MetricDefinition("average_precision_score", BINARY, greater_is_better=True, scored_values="positive"),
+    "brier": MetricDefinition("brier_score_loss", BINARY, greater_is_better=False, scored_values="positive"),
+    "log_loss": MetricDefinition("log_loss", CLASSIFICATIONS, greater_is_better=False, scored_values="probabilities"),
+    "roc_auc_ovr": MetricDefinition(
+        "roc_auc_score", MULTICLASS, greater_is_better=True, scored_values="probabilities", options={"multi_class": "ovr"}
     ),
 }
 
-DEFAULTS: dict[Task, tuple[str, ...]] = {
+DEFAULT_METRICS: dict[Task, tuple[str, ...]] = {
     "regression": ("rmse", "mae", "r2"),
     "binary": ("roc_auc", "log_loss", "accuracy"),
     "multiclass": ("log_loss", "accuracy", "f1_macro"),
 }
 
 
-class Metric(Frozen):
+class Metric(FrozenModel):
     """One measure of a model, and the value that a version must reach.
 
     Attributes:
-        name: One of `DEFINITIONS`.
+        name: One of `METRIC_DEFINITIONS`.
         threshold: The worst value that passes the gate; none where the metric is only reported.
     """
 
@@ -90,15 +90,15 @@ class Metric(Frozen):
 
     @field_validator("name")
     @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in DEFINITIONS:
-            raise ValueError(f"{name} is not a metric; there are {', '.join(DEFINITIONS)}")
+    def _check_name(cls, name: str) -> str:
+        if name not in METRIC_DEFINITIONS:
+            raise ValueError(f"{name} is not a metric; there are {', '.join(METRIC_DEFINITIONS)}")
         return name
 
     @property
     def greater_is_better(self) -> bool:
         """Its direction."""
-        return DEFINITIONS[self.name].greater_is_better
+        return METRIC_DEFINITIONS[self.name].greater_is_better
 
     def is_better(self, value: float, than: float) -> bool:
         """Whether one value of it beats another."""
@@ -110,14 +110,14 @@ class Metric(Frozen):
             return True
         return value >= self.threshold if self.greater_is_better else value <= self.threshold
 
-    def require(self, task: Task) -> None:
+    def check_task(self, task: Task) -> None:
         """Refuse a task that it does not fit.
 
         Raises:
             ConfigError: Naming the metrics that do.
         """
-        if task not in DEFINITIONS[self.name].tasks:
-            fitting = [name for name, definition in DEFINITIONS.items() if task in definition.tasks]
+        if task not in METRIC_DEFINITIONS[self.name].tasks:
+            fitting = [name for name, definition in METRIC_DEFINITIONS.items() if task in definition.tasks]
             raise ConfigError(
                 f"the metric {self.name} does not fit a {task} target", hint=f"use one of {', '.join(fitting)}"
             )
@@ -132,25 +132,25 @@ class Metric(Frozen):
         """
         if len(targets) != len(outputs.prediction):
             raise ValueError(f"{len(targets)} targets cannot be compared with {len(outputs.prediction)} predictions")
-        definition = DEFINITIONS[self.name]
+        definition = METRIC_DEFINITIONS[self.name]
         if outputs.probabilities is None:
             return definition.score(np.asarray(targets, dtype=np.float64), outputs.prediction)
         if np.isnan(outputs.probabilities).any():
             # The largest of nothing but NaN is the first class: a model that diverged would still look half right.
             return float("nan")
-        truth = codes(targets, outputs.classes)
-        if definition.sees == "prediction":
-            return definition.score(truth, codes(outputs.prediction, outputs.classes))
-        if definition.sees == "positive":
+        truth = label_positions(targets, outputs.classes)
+        if definition.scored_values == "prediction":
+            return definition.score(truth, label_positions(outputs.prediction, outputs.classes))
+        if definition.scored_values == "positive":
             if len(np.unique(truth)) < 2 and self.name != "brier":
                 return float("nan")
             return definition.score(truth, outputs.probabilities[:, 1])
-        return definition.score(truth, shares(outputs.probabilities), labels=list(range(len(outputs.classes))))
+        return definition.score(truth, normalize_rows(outputs.probabilities), labels=list(range(len(outputs.classes))))
 
 
 def default_metrics(task: Task) -> tuple[Metric, ...]:
     """The metrics of a task; the first is the one that decides."""
-    return tuple(Metric(name=name) for name in DEFAULTS[task])
+    return tuple(Metric(name=name) for name in DEFAULT_METRICS[task])
 
 
 def score_all(metrics: Sequence[Metric], targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> Scores:
@@ -158,13 +158,13 @@ def score_all(metrics: Sequence[Metric], targets: Sequence[Any] | np.ndarray, ou
     return {metric.name: metric.score(targets, outputs) for metric in metrics}
 
 
-def codes(labels: Iterable[Any], classes: Sequence[Label]) -> NDArray[np.int64]:
+def label_positions(labels: Iterable[Any], classes: Sequence[Label]) -> NDArray[np.int64]:
     """The position of each label in the classes."""
     position = {label: code for code, label in enumerate(classes)}
     return np.array([position[label] for label in labels], dtype=np.int64)
 
 
-def shares(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+def normalize_rows(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same with rows that add up to 1, which float32 does not keep."""
     scaled: NDArray[np.float64] = probabilities / probabilities.sum(axis=1, keepdims=True)
     return scaled
@@ -175,7 +175,7 @@ def row_losses(targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> NDArray
     if outputs.probabilities is None:
         errors: NDArray[np.float64] = np.square(np.asarray(targets, dtype=np.float64) - outputs.prediction)
         return errors
-    return log_losses(codes(targets, outputs.classes), shares(outputs.probabilities))
+    return log_losses(label_positions(targets, outputs.classes), normalize_rows(outputs.probabilities))
 
 
 def log_losses(truth: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,21 +6,21 @@ A cluster sets WORLD_SIZE and RANK in pods that are to work alone, too; torchrun
 import os
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes train together; 1 without torchrun."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def rank() -> int:
     """Which of them this is, from 0."""
-    return int(os.environ["RANK"]) if world() > 1 else 0
+    return int(os.environ["RANK"]) if world_size() > 1 else 0
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the one that reports, writes and registers."""
     return rank() == 0
 
 
-def on_this_machine() -> int:
+def local_world_size() -> int:
     """How many of them share this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if world() > 1 else 1
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if world_size() > 1 else 1

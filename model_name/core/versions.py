@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator
 
 from model_name.core.models.model import Model
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import FrozenModel
 
 Ref = Annotated[str, BeforeValidator(lambda raw: str(raw) if type(raw) is int else raw)]
 """An alias, a version number, a semantic version or `latest`; `--set job.ref=3` makes a number of a number."""
@@ -18,13 +18,13 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous-champion"
 LATEST = "latest"
 
-NOT_RECIPE = frozenset({"random_state", "n_jobs", "threads"})
+NON_RECIPE_PARAMETERS = frozenset({"random_state", "n_jobs", "threads"})
 """Parameters that change how a model is made, but not what it is."""
 
 SEMVER = re.compile(r"\A(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\Z")
 
 
-class Semver(Frozen):
+class Semver(FrozenModel):
     """MAJOR.MINOR.PATCH of a model version."""
 
     major: int
@@ -48,12 +48,12 @@ class Semver(Frozen):
         return f"{self.major}.{self.minor}.{self.patch}"
 
     @property
-    def order(self) -> tuple[int, int, int]:
+    def sort_key(self) -> tuple[int, int, int]:
         """What it sorts by."""
         return (self.major, self.minor, self.patch)
 
 
-class Recipe(Frozen):
+class Recipe(FrozenModel):
     """What a version was made by, data apart.
 
     Attributes:
@@ -65,7 +65,7 @@ class Recipe(Frozen):
     model: str
 
     @classmethod
-    def of(cls, model: Model, export: tuple[Any, ...] = ()) -> Self:
+    def for_model(cls, model: Model, export: tuple[Any, ...] = ()) -> Self:
         """The recipe of a fitted model. Fitted values, such as the categories found, are data, not recipe.
 
         Args:
@@ -73,7 +73,7 @@ class Recipe(Frozen):
             export: What was done to it on its way into the bundle.
         """
         features = [feature.recipe for feature in model.features.columns]
-        params = sorted((name, value) for name, value in model.get_params().items() if name not in NOT_RECIPE)
+        params = sorted((name, value) for name, value in model.get_params().items() if name not in NON_RECIPE_PARAMETERS)
         decided = model.decision.recipe
         # What is as it is by default is left out, so that recipes from before there were decisions stay the same.
         made_by = repr((model.KIND, params, features, *([decided] if any(decided) else []), *export))
@@ -87,7 +87,7 @@ def next_semver(history: Sequence[tuple[Semver, Recipe]], recipe: Recipe) -> Sem
     """
     if not history:
         return Semver(major=1, minor=0, patch=0)
-    latest, before = max(history, key=lambda entry: entry[0].order)
+    latest, before = max(history, key=lambda entry: entry[0].sort_key)
     if before.contract != recipe.contract:
         return Semver(major=latest.major + 1, minor=0, patch=0)
     if before.model != recipe.model:

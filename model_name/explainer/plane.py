@@ -9,7 +9,7 @@ import orjson
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from model_name.core.features.transforms import Matrix
+from model_name.core.features import Matrix
 from model_name.core.models import Explanation, Model
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError, ModelNameError, NotFoundError

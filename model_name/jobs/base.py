@@ -4,9 +4,8 @@ from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import numpy as np
 import pandas as pd
 from loguru import logger
 from pydantic import Field, PrivateAttr
@@ -14,33 +13,23 @@ from pydantic import Field, PrivateAttr
 from model_name.core import dataframes, ranks
 from model_name.core.metrics import Metric, default_metrics
 from model_name.core.schemas import TableSchema
-from model_name.core.schemas.columns import CheckReport
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
+from model_name.core.schemas.validation import CheckReport
 from model_name.io import signals
 from model_name.io.datasets import ReaderKind
+from model_name.io.prepared_tables import read_prepared, schema_fingerprint
 from model_name.io.services import AlertsService, LoggerService, MlflowService
+from model_name.results import Result
 from model_name.utils.splitters import RandomSplitter, Splitter, SplitterKind, TimeSplitter
 
 if TYPE_CHECKING:
     from model_name.io.registries import Registry
 
 
+__all__ = ["SHOWN_HASH", "Job", "Parts", "Result"]
+
+SHOWN_SCHEMA_HASH = 8  # characters of a schema fingerprint in the log
 SHOWN_HASH = 16  # letters of a fingerprint that names a file
-FIT_SECONDS = "fit_seconds"
-"""The metric of a training run that says how long the fit took."""
-
-
-class Result(FrozenModel):
-    """What a job found; printed by the command line, handed on by a pipeline.
-
-    Attributes:
-        DETAILS: Fields that are for programs: the command line leaves them out of what it prints for people.
-        accepted: False for a refusal that was recorded: the work was done, the answer is no.
-    """
-
-    DETAILS: ClassVar[frozenset[str]] = frozenset()
-
-    accepted: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,7 @@ class Job(FrozenModel, ABC):
     ) -> Literal[False]:
         """Stop the services in reverse; what went wrong is told and goes on."""
         signals.disarm()
-        if isinstance(error, Exception) and ranks.is_first():  # one message a failure
+        if isinstance(error, Exception) and ranks.is_main_process():  # one message a failure
             self.alerts.notify(f"{self.KIND} of {self.name} failed", f"{type(error).__name__}: {error}")
         self._services.close()
         return False
@@ -125,7 +114,7 @@ class Job(FrozenModel, ABC):
         task = self.schema_.target.task
         metrics = self.metrics or default_metrics(task)
         for metric in metrics:
-            metric.require(task)
+            metric.check_task(task)
         return metrics
 
     @property
@@ -140,16 +129,35 @@ class Job(FrozenModel, ABC):
 
         return Registry(self.name)
 
-    def read(self) -> dataframes.Checked:
-        """The table, checked; what the check did is logged.
+    def read(self) -> dataframes.CheckedFrame:
+        """Read the table, validated against the schema.
+
+        A table that preparation wrote for the same schema is not validated a second time.
 
         Raises:
-            DataError: It does not fit the schema.
+            DataError: The table does not fit the schema.
+        """
+        frame = read_prepared(self.table, self.schema_)
+        if frame is None:
+            return self.read_and_validate()
+        logger.info(
+            "{}: {:,} rows; was validated by preparation (schema {}...); not validated again",
+            self.table.path,
+            len(frame),
+            schema_fingerprint(self.schema_)[:SHOWN_SCHEMA_HASH],
+        )
+        return dataframes.CheckedFrame(frame, CheckReport(rows=len(frame), kept=len(frame)))
+
+    def read_and_validate(self) -> dataframes.CheckedFrame:
+        """Read the table, add its lag columns and validate it; what validation changed is logged.
+
+        Raises:
+            DataError: The table does not fit the schema.
         """
         raw = self.table.read(self.schema_)
-        checked = dataframes.check(dataframes.with_histories(raw, self.schema_), self.schema_)
-        checked.report.notes = tuple(dataframes.said_of_histories(raw, self.schema_))
-        for sentence in checked.report.sentences():
+        checked = dataframes.check_frame(dataframes.add_lag_columns(raw, self.schema_), self.schema_)
+        checked.report.notes = tuple(dataframes.lag_warnings(raw, self.schema_))
+        for sentence in checked.report.messages():
             logger.warning("{}: {}", self.table.path, sentence)
         logger.info("{}: {:,} rows fit the schema {}", self.table.path, len(checked.frame), self.schema_.name)
         return checked
@@ -164,8 +172,3 @@ class Job(FrozenModel, ABC):
         train, test = self.split_by.split(checked.frame, self.schema_)
         logger.info("{:,} rows to train on, {:,} held out", len(train), len(test))
         return Parts(checked.frame.iloc[train], checked.frame.iloc[test], checked.report)
-
-
-def loggable(values: dict[str, Any]) -> dict[str, float]:
-    """The numbers that MLflow can take: names kept, NaN left out."""
-    return {name: float(value) for name, value in values.items() if not np.isnan(value)}

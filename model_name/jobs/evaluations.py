@@ -8,121 +8,39 @@ import pandas as pd
 from loguru import logger
 from pydantic import Field
 
-from model_name.core.decisions.decision import Costs
-from model_name.core.evaluation.bootstrap import MIN_RESAMPLES, Difference, Interval, Resampler, difference, interval
-from model_name.core.evaluation.curves import Curves, calibration_error, coverages, curves
-from model_name.core.evaluation.learning_curve import COST, LearningPoint, learning_curve
-from model_name.core.evaluation.slices import FoundSlice, worst_slices
-from model_name.core.evaluation.weighted_metrics import statistic
-from model_name.core.metrics import Metric, Scores, row_losses, score_all
+from model_name.core.evaluation.bootstrap import (
+    MIN_RESAMPLES,
+    Difference,
+    Interval,
+    Resampler,
+    paired_difference,
+    percentile_interval,
+)
+from model_name.core.evaluation.curves import calibration_error, curves, interval_coverages
+from model_name.core.evaluation.learning_curve import RELATIVE_COST, LearningPoint, learning_curve
+from model_name.core.evaluation.slices import WorstSlice, worst_slices
+from model_name.core.evaluation.weighted_metrics import weighted_metric
+from model_name.core.metrics import Scores, row_losses, score_all
 from model_name.core.models import BoostedTrees, ConstantModel, Model
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import label_text
-from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
+from model_name.core.schemas.strict_models import LaxTuple
 from model_name.core.versions import CHAMPION, LATEST, Ref
 from model_name.errors import ConfigError, DataError, NotFoundError
 from model_name.io.registries import Version
-from model_name.jobs.base import FIT_SECONDS, Job, Parts, Result
+from model_name.jobs.base import Job, Parts
+from model_name.results import (
+    CONSTANT,
+    EVALUATION_FILE,
+    FIT_SECONDS_METRIC,
+    Champion,
+    EvaluationResult,
+    Slice,
+    Threshold,
+    passes_threshold,
+)
 
-EVALUATION = "evaluation.json"
 MISSING = "missing"  # a slice of the rows where nothing is known
-CONSTANT = "constant"
-
-
-class Slice(FrozenModel):
-    """The rows where a column has one value.
-
-    Attributes:
-        column: The column.
-        value: Its value.
-        rows: How many held-out rows have it.
-        metrics: What the version scores on them.
-        champion: What the champion scores on them.
-    """
-
-    column: str
-    value: str
-    rows: int
-    metrics: dict[str, float | None]
-    champion: dict[str, float | None] = {}
-
-
-class Champion(FrozenModel):
-    """The version that is in charge, on the same rows.
-
-    Attributes:
-        version: Its number.
-        semver: Its semantic version.
-        metrics: What it scores.
-        problem: Why it could not be compared, if it could not.
-    """
-
-    version: str
-    semver: str
-    metrics: dict[str, float | None] = {}
-    problem: str = ""
-
-
-class Threshold(FrozenModel):
-    """From which probability on a binary target is called positive, and what that costs on the held-out rows.
-
-    Attributes:
-        value: The threshold, chosen on rows of the training part.
-        cost: The mean cost of a held-out row.
-        cost_at_half: The same with a threshold of 0.5.
-        costs: What a wrong answer costs.
-    """
-
-    value: float
-    cost: float
-    cost_at_half: float
-    costs: Costs
-
-
-class EvaluationResult(Result):
-    """What a version is worth. Nothing in it is NaN: what is not defined is None, what does not fit the task is empty.
-
-    Attributes:
-        version: Its number.
-        semver: Its semantic version.
-        rows: How many held-out rows it was measured on.
-        measures: What was measured, with thresholds; the first one decides.
-        metrics: What it scores; None where a metric is not defined on the rows.
-        intervals: Where each metric lies with 95 %, by resampling the held-out rows.
-        resampled: What was drawn for that, for people.
-        references: What a constant and default boosted trees score, fitted on the same training part.
-        champion: The version in charge; None where there is none, or this is it.
-        differences: The deciding metric of this version less that of the champion and of each reference.
-        slices: The configured slices.
-        worst_slices: Slices that a search found to be worst, beyond chance.
-        curves: What is drawn, and the coverage of the prediction intervals.
-        calibration_error: How far probabilities and frequencies are apart (ECE), as served.
-        calibration_error_before: The same without the calibration; None where there is none.
-        threshold: From where on a row is called positive; None where the more probable class is answered.
-        learning: What the model scores when it is fitted on fewer rows.
-        learning_skipped: Why that was not tried; empty where it was.
-    """
-
-    DETAILS = frozenset({"curves"})
-
-    version: str
-    semver: str
-    rows: int
-    measures: LaxTuple[Metric]
-    metrics: dict[str, float | None]
-    intervals: dict[str, Interval] = {}
-    resampled: str = ""
-    references: dict[str, dict[str, float | None]]
-    champion: Champion | None
-    differences: LaxTuple[Difference] = ()
-    slices: LaxTuple[Slice]
-    worst_slices: LaxTuple[FoundSlice] = ()
-    curves: Curves = Curves()
-    calibration_error: float | None = None
-    calibration_error_before: float | None = None
-    threshold: Threshold | None = None
-    learning: LaxTuple[LearningPoint] = ()
-    learning_skipped: str = ""
 
 
 class EvaluationsJob(Job):
@@ -184,7 +102,7 @@ class EvaluationsJob(Job):
         )
         with self.mlflow.run("evaluate", experiment=self.name, run_id=version.run_id):
             mlflow.log_metrics({f"eval_{name}": value for name, value in result.metrics.items() if value is not None})
-            mlflow.log_dict(result.model_dump(mode="json"), EVALUATION)
+            mlflow.log_dict(result.model_dump(mode="json"), EVALUATION_FILE)
         self._tell(version, result)
         return result
 
@@ -243,21 +161,23 @@ class EvaluationsJob(Job):
     ) -> tuple[dict[str, Interval], tuple[Difference, ...], str]:
         """How far the metrics could be off, and the deciding one's distance to the other models; all in one draw."""
         targets, deciding, resampler = self._targets(table), self.measures[0], self._resampler(table)
-        mine = [statistic(metric, targets, outputs) for metric in self.measures]
-        drawn = resampler.distribution([*mine, *(statistic(deciding, targets, other) for other in others.values())])
+        mine = [weighted_metric(metric, targets, outputs) for metric in self.measures]
+        drawn = resampler.resample([*mine, *(weighted_metric(deciding, targets, other) for other in others.values())])
         value = self._scores(table, outputs)[deciding.name]
         differences = (
-            difference(who, deciding.name, (value, self._scores(table, other)[deciding.name]), drawn[:, 0] - resampled)
+            paired_difference(
+                who, deciding.name, (value, self._scores(table, other)[deciding.name]), drawn[:, 0] - resampled
+            )
             for (who, other), resampled in zip(others.items(), drawn[:, len(mine) :].T, strict=True)
         )
-        intervals = {metric.name: interval(drawn[:, place]) for place, metric in enumerate(self.measures)}
-        return intervals, tuple(differences), resampler.words
+        intervals = {metric.name: percentile_interval(drawn[:, place]) for place, metric in enumerate(self.measures)}
+        return intervals, tuple(differences), resampler.description
 
-    def _worst_slices(self, table: pd.DataFrame, outputs: Outputs) -> tuple[FoundSlice, ...]:
+    def _worst_slices(self, table: pd.DataFrame, outputs: Outputs) -> tuple[WorstSlice, ...]:
         losses, resampler = row_losses(self._targets(table), outputs), self._resampler(table)
         blocks = resampler.block_of if resampler.unit == "days" else None
         return tuple(
-            FoundSlice(
+            WorstSlice(
                 words=found.words,
                 rows=len(found.rows),
                 metrics=self._scores(table.iloc[found.rows], outputs.take(found.rows)),
@@ -270,15 +190,15 @@ class EvaluationsJob(Job):
     def _appearance(self, model: Model, table: pd.DataFrame, outputs: Outputs) -> dict[str, Any]:
         """The curves, the calibration and the threshold, as fields of the result."""
         targets, decision = self._targets(table), model.decision
-        covered = coverages(decision.intervals, outputs.prediction, targets) if decision.intervals else ()
+        covered = interval_coverages(decision.intervals, outputs.prediction, targets) if decision.intervals else ()
         drawn = curves(targets, outputs, moments=self._moments(table), coverage=covered, seed=self.seed)
         found: dict[str, Any] = {"curves": drawn, "calibration_error": calibration_error(drawn.calibration)}
         if decision.calibrator is not None:
-            before = curves(targets, model.undecided(table)).calibration
+            before = curves(targets, model.raw_outputs(table)).calibration
             found["calibration_error_before"] = calibration_error(before)
         if decision.threshold is not None and decision.costs is not None and outputs.probabilities is not None:
             is_positive, positive = targets == outputs.classes[1], outputs.probabilities[:, 1]
-            at = [decision.costs.mean(is_positive, positive >= place) for place in (decision.threshold, 0.5)]
+            at = [decision.costs.mean_cost(is_positive, positive >= place) for place in (decision.threshold, 0.5)]
             found["threshold"] = Threshold(
                 value=decision.threshold, cost=at[0], cost_at_half=at[1], costs=decision.costs
             )
@@ -294,12 +214,12 @@ class EvaluationsJob(Job):
                 (),
                 "its fit began from the weights of an earlier version, which has seen more rows than a share of them",
             )
-        took = run.metrics.get(FIT_SECONDS)
+        took = run.metrics.get(FIT_SECONDS_METRIC)
         if took is None:
             return (), "the version's run does not say how long its fit took"
-        if took * COST > self.learning_curve_seconds:
+        if took * RELATIVE_COST > self.learning_curve_seconds:
             return (), (
-                f"it would take about {took * COST:.0f} s, "
+                f"it would take about {took * RELATIVE_COST:.0f} s, "
                 f"more than job.learning_curve_seconds ({self.learning_curve_seconds:g})"
             )
         deciding = self.measures[0].name
@@ -310,7 +230,7 @@ class EvaluationsJob(Job):
         return learning_curve(model, self.schema_, parts.train, parts.test, score), ""
 
     def _resampler(self, table: pd.DataFrame) -> Resampler:
-        return Resampler.of(len(table), self._moments(table), resamples=self.resamples, seed=self.seed)
+        return Resampler.for_rows(len(table), self._moments(table), resamples=self.resamples, seed=self.seed)
 
     def _targets(self, table: pd.DataFrame) -> np.ndarray:
         return table[self.schema_.target.name].to_numpy()
@@ -319,14 +239,11 @@ class EvaluationsJob(Job):
         return None if self.schema_.time is None else table[self.schema_.time].to_numpy()
 
     def _tell(self, version: Version, result: EvaluationResult) -> None:
-        failed = [metric.name for metric in result.measures if not passes(metric, result.metrics[metric.name])]
+        failed = [
+            metric.name for metric in result.measures if not passes_threshold(metric, result.metrics[metric.name])
+        ]
         words = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items() if value is not None)
         has_thresholds = any(metric.threshold is not None for metric in result.measures)
         reached = "every threshold reached" if has_thresholds else "no threshold is configured"
         verdict = f"below the threshold in {', '.join(failed)}" if failed else reached
         self.alerts.notify("evaluated", f"{version.title}: {words}; {verdict}")
-
-
-def passes(metric: Metric, value: float | None) -> bool:
-    """Whether a value reaches the threshold; one that is not defined does not, where there is a threshold."""
-    return metric.threshold is None or (value is not None and metric.passes(value))

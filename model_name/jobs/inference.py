@@ -19,8 +19,9 @@ from pydantic import Field
 
 from model_name.core import dataframes
 from model_name.core.schemas import Label, TableSchema
-from model_name.core.schemas.columns import CheckReport, Columns, Kind, and_more, label_text
+from model_name.core.schemas.columns import Columns, Kind, and_more, label_text
 from model_name.core.schemas.strict_models import LaxTuple
+from model_name.core.schemas.validation import CheckReport
 from model_name.core.versions import CHAMPION, Ref
 from model_name.errors import ConfigError, DataError
 from model_name.io.configs import exists
@@ -30,7 +31,7 @@ from model_name.io.progress import ProgressCallback, progress
 from model_name.io.storage import file_version
 from model_name.jobs.base import Job
 from model_name.results import InferenceResult
-from model_name.serving.bundle import MANIFEST, Bundle, file_hash
+from model_name.serving.bundle import MANIFEST_FILE, Bundle, file_hash
 from model_name.serving.dataplane import DataPlane, InferenceBackend
 
 ROW = "row"
@@ -174,13 +175,15 @@ class InferenceJob(Job):
             "file": file_version(self.table.path),
             "rows": self.table.count(),
             "schema": sha256(self.schema_.model_dump_json().encode()).hexdigest(),
-            "bundle": file_hash(bundle.directory / MANIFEST),
+            "bundle": file_hash(bundle.directory / MANIFEST_FILE),
             "part_rows": self.part_rows,
             "keep": list(self.keep),
             "interval": self.interval,
         }
 
-    def _write(self, folder: PartitionedOutput, predictor: "Predictor", report: CheckReport, tell: ProgressCallback) -> None:
+    def _write(
+        self, folder: PartitionedOutput, predictor: "Predictor", report: CheckReport, tell: ProgressCallback
+    ) -> None:
         """Write the parts that are missing, one after the other, counting them into the report."""
         total = self.table.count() or 0
         batches = self.table.batches(self.schema_, min(self.batch_rows, self.part_rows))

@@ -8,34 +8,23 @@ from loguru import logger
 from pydantic import Field
 
 from model_name.core.metrics import Metric
-from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
+from model_name.core.schemas.strict_models import FrozenModel
 from model_name.core.versions import CHALLENGER, CHAMPION, LATEST, PREVIOUS, Ref
 from model_name.errors import ConfigError, NotFoundError
 from model_name.io.audit import AuditTrail
 from model_name.io.osvariables import env
 from model_name.io.registries import Version
-from model_name.jobs.base import Job, Result
-from model_name.jobs.evaluations import CONSTANT, EVALUATION, Champion, EvaluationResult, passes
-
-GATE = "gate.json"
-
-
-class Check(FrozenModel):
-    """One reason for or against a version.
-
-    Attributes:
-        name: What was looked at.
-        passed: Whether it speaks for the version.
-        value: What the version scores.
-        limit: What it had to reach.
-        words: The same for people.
-    """
-
-    name: str
-    passed: bool
-    value: float | None
-    limit: float | None
-    words: str
+from model_name.jobs.base import Job
+from model_name.results import (
+    CONSTANT,
+    EVALUATION_FILE,
+    GATE_FILE,
+    Champion,
+    EvaluationResult,
+    GateCheck,
+    PromotionResult,
+    passes_threshold,
+)
 
 
 class Gate(FrozenModel):
@@ -51,7 +40,7 @@ class Gate(FrozenModel):
     slice_margin: float = Field(0.05, ge=0)
     beats_constant: bool = True
 
-    def decide(self, evaluation: EvaluationResult) -> tuple[Check, ...]:
+    def decide(self, evaluation: EvaluationResult) -> tuple[GateCheck, ...]:
         """Every check of a version; it may be promoted if all pass."""
         checks = [self._threshold(metric, evaluation) for metric in evaluation.measures if metric.threshold is not None]
         if self.beats_constant:
@@ -60,29 +49,31 @@ class Gate(FrozenModel):
             checks += self._against_champion(evaluation, evaluation.champion)
         return tuple(checks)
 
-    def _threshold(self, metric: Metric, evaluation: EvaluationResult) -> Check:
+    def _threshold(self, metric: Metric, evaluation: EvaluationResult) -> GateCheck:
         value = evaluation.metrics[metric.name]
         word = "at least" if metric.greater_is_better else "at most"
-        return Check(
+        return GateCheck(
             name=f"{metric.name} threshold",
-            passed=passes(metric, value),
+            passed=passes_threshold(metric, value),
             value=value,
             limit=metric.threshold,
             words=f"{metric.name} {_number(value)} must be {word} {_number(metric.threshold)}",
         )
 
-    def _against_constant(self, evaluation: EvaluationResult) -> Check:
+    def _against_constant(self, evaluation: EvaluationResult) -> GateCheck:
         metric = evaluation.measures[0]
         value, theirs = evaluation.metrics[metric.name], evaluation.references[CONSTANT][metric.name]
         passed = theirs is None or (value is not None and metric.is_better(value, theirs))
         words = f"{metric.name} {_number(value)} must be better than that of a constant, {_number(theirs)}"
-        return Check(name=f"{metric.name} against a constant", passed=passed, value=value, limit=theirs, words=words)
+        return GateCheck(
+            name=f"{metric.name} against a constant", passed=passed, value=value, limit=theirs, words=words
+        )
 
-    def _against_champion(self, evaluation: EvaluationResult, champion: Champion) -> list[Check]:
+    def _against_champion(self, evaluation: EvaluationResult, champion: Champion) -> list[GateCheck]:
         if champion.problem:
             # Nothing to compare with: the thresholds alone decide, and the trail says so.
             words = f"the champion {champion.semver} cannot be compared: {champion.problem}"
-            return [Check(name="champion", passed=True, value=None, limit=None, words=words)]
+            return [GateCheck(name="champion", passed=True, value=None, limit=None, words=words)]
         metric = evaluation.measures[0]
         slices = [
             no_worse(metric, f" where {part.column} is {part.value}", part.metrics, part.champion, self.slice_margin)
@@ -90,32 +81,6 @@ class Gate(FrozenModel):
             if part.champion
         ]
         return [no_worse(metric, "", evaluation.metrics, champion.metrics, self.margin), *slices]
-
-
-class PromotionResult(Result):
-    """What the gate decided.
-
-    Attributes:
-        version: The version's number.
-        semver: Its semantic version.
-        alias: What it is called now: champion, challenger, or nothing.
-        forced: Whether it was promoted against the checks.
-        actor: Who asked.
-        reason: Why.
-        checks: What was looked at.
-        previous: The champion before, if there was one.
-        entry: The number of the entry in the audit trail.
-    """
-
-    version: str
-    semver: str
-    alias: str
-    forced: bool
-    actor: str
-    reason: str
-    checks: LaxTuple[Check]
-    previous: str
-    entry: int
 
 
 class PromotionJob(Job):
@@ -180,13 +145,13 @@ class PromotionJob(Job):
         )
         self.registry.set_tags(version, gate="passed" if passed else "forced" if self.force else "refused")
         with self.mlflow.run("promote", experiment=self.name, run_id=version.run_id):
-            mlflow.log_dict(result.model_dump(mode="json"), GATE)
+            mlflow.log_dict(result.model_dump(mode="json"), GATE_FILE)
         self._tell(version, result)
         return result
 
     def _evaluation(self, version: Version) -> EvaluationResult:
         try:
-            path = self.registry.download_artifact(version, EVALUATION)
+            path = self.registry.download_artifact(version, EVALUATION_FILE)
         except NotFoundError as err:
             raise NotFoundError(
                 f"{version.title} was not evaluated", hint="run the EvaluationsJob for it first"
@@ -220,12 +185,12 @@ def no_worse(
     metrics: dict[str, float | None],
     champion: dict[str, float | None],
     margin: float,
-) -> Check:
+) -> GateCheck:
     """Whether a value is no worse than the champion's by more than a share of it."""
     value, theirs = metrics[metric.name], champion[metric.name]
     name = f"{metric.name} against the champion{where}"
     if theirs is None:
-        return Check(name=name, passed=True, value=value, limit=None, words=f"{name}: not defined for the champion")
+        return GateCheck(name=name, passed=True, value=value, limit=None, words=f"{name}: not defined for the champion")
     slack = abs(theirs) * margin
     limit = theirs - slack if metric.greater_is_better else theirs + slack
     passed = value is not None and not metric.is_better(limit, value)
@@ -233,7 +198,7 @@ def no_worse(
     words = (
         f"{metric.name}{where} {_number(value)} must be {word} {_number(limit)} (the champion has {_number(theirs)})"
     )
-    return Check(name=name, passed=passed, value=value, limit=limit, words=words)
+    return GateCheck(name=name, passed=passed, value=value, limit=limit, words=words)
 
 
 def _number(value: float | None) -> str:

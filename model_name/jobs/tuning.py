@@ -1,6 +1,5 @@
 """Search the hyperparameters of a model on folds of the training part."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,8 +10,9 @@ from model_name.core import ranks
 from model_name.core.models import AutoModel, ModelConfig
 from model_name.errors import ConfigError
 from model_name.io.progress import progress
-from model_name.jobs.base import Job, Result
-from model_name.jobs.searches import log_search
+from model_name.jobs.base import Job
+from model_name.results import TuningResult
+from model_name.training.search_log import log_search
 from model_name.utils.search.automl import AutoSearcher
 from model_name.utils.search.ray_search import RaySearcher
 from model_name.utils.searchers import GridSearcher, OptunaSearcher
@@ -27,35 +27,6 @@ AnySearcher = Annotated[
     Annotated[AutoSearcher | GridSearcher | OptunaSearcher | RaySearcher, Field(discriminator="KIND")],
     BeforeValidator(_with_kind),
 ]
-
-
-class TuningResult(Result):
-    """What was found.
-
-    Attributes:
-        run_id: The run of the search.
-        kind: The kind of model.
-        metric: What decided.
-        params: The best hyperparameters; none where the model's own were best.
-        score: Their mean over the folds.
-        default_score: That of the model's own hyperparameters.
-        trials: How many were tried.
-        failed: How many of them failed.
-    """
-
-    run_id: str
-    kind: str
-    metric: str
-    params: dict[str, Any]
-    score: float
-    default_score: float
-    trials: int
-    failed: int
-
-    @property
-    def handed_on(self) -> str:
-        """What a training takes over, in JSON: KFP makes every number of a dict a float."""
-        return json.dumps({"params": self.params, "tuning_run": self.run_id})
 
 
 class TuningJob(Job):
@@ -90,7 +61,7 @@ class TuningJob(Job):
             ConfigError: The space does not fit the model, or several processes were started by torchrun.
             DataError: The table does not fit its schema, or has too few rows for the folds.
         """
-        if ranks.world() > 1:
+        if ranks.world_size() > 1:
             hint = "run it once, without torchrun; RaySearcher spreads trials over processes"
             raise ConfigError("a search is one process, or each of several would do it", hint=hint)
         metric = self.measures[0]
@@ -108,7 +79,7 @@ class TuningJob(Job):
                 )
             mlflow.log_params(found.best_params)
             log_search(found)
-        chosen = self.model.with_params(**found.best_params).described() if found.best_params else "the defaults"
+        chosen = self.model.with_params(**found.best_params).describe_params() if found.best_params else "the defaults"
         words = f"{metric.name} {found.best.score:.4g} with {chosen}"
         self.alerts.notify("tuned", f"{self.name}, {len(found.trials)} trials: {words}")
         return TuningResult(

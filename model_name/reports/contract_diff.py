@@ -1,4 +1,4 @@
-"""What a client or a table notices of another schema."""
+"""Changes between two schemas that a client or a table notices."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -8,17 +8,17 @@ from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
 from model_name.core.schemas.strict_models import FrozenModel
 
-RULES = ("kind", "nullable", "min", "max", "out_of_bounds", "unseen")
-SHOWN_VALUES = 20
+COMPARED_RULES = ("kind", "nullable", "min", "max", "out_of_bounds", "unseen")
+MAX_SHOWN_VALUES = 20
 
 
-class Change(FrozenModel):
+class ContractChange(FrozenModel):
     """A change of the contract.
 
     Attributes:
-        name: The input, or the part of the schema.
-        what: What happened to it.
-        words: From what to what.
+        name: Name of the input, or of the part of the schema.
+        what: Kind of the change.
+        words: Description of the change, usually `OLD → NEW`.
     """
 
     name: str
@@ -26,16 +26,18 @@ class Change(FrozenModel):
     words: str
 
 
-def contract_changes(a: TableSchema, b: TableSchema) -> Iterator[Change]:
-    """What a client or a table notices, inputs first."""
+def contract_changes(a: TableSchema, b: TableSchema) -> Iterator[ContractChange]:
+    """List the changes that a client or a table notices, inputs first."""
     for name in b.inputs:
         if name not in a.inputs:
-            yield Change(name=name, what="added", words=f"a {b.inputs[name].kind} input that requests must carry")
+            yield ContractChange(
+                name=name, what="added", words=f"a {b.inputs[name].kind} input that requests must carry"
+            )
     for name, column in a.inputs.items():
         if name not in b.inputs:
-            yield Change(name=name, what="removed", words=f"the {column.kind} input is no longer looked at")
+            yield ContractChange(name=name, what="removed", words=f"the {column.kind} input is no longer used")
         elif words := "; ".join(column_changes(column, b.inputs[name])):
-            yield Change(name=name, what="changed", words=words)
+            yield ContractChange(name=name, what="changed", words=words)
     for part, before, after in (
         ("target", a.target.name, b.target.name),
         ("task", a.target.task, b.target.task),
@@ -45,59 +47,59 @@ def contract_changes(a: TableSchema, b: TableSchema) -> Iterator[Change]:
         ("columns that are not in the schema", a.extra, b.extra),
     ):
         if before != after:
-            yield Change(name=part, what="changed", words=f"{shown(before)} → {shown(after)}")
+            yield ContractChange(name=part, what="changed", words=f"{format_value(before)} → {format_value(after)}")
 
 
-def decision_changes(a: Decision | None, b: Decision | None) -> Iterator[Change]:
-    """What a client notices of the way in which answers are made of scores."""
+def decision_changes(a: Decision | None, b: Decision | None) -> Iterator[ContractChange]:
+    """List the changes in how predictions are derived from scores: threshold, calibration and intervals."""
     before, after = a or Decision(), b or Decision()
     for name, old, new in (
-        ("labels", threshold_words(before), threshold_words(after)),
-        ("probabilities", calibration_words(before), calibration_words(after)),
-        ("prediction intervals", interval_words(before), interval_words(after)),
+        ("labels", describe_threshold(before), describe_threshold(after)),
+        ("probabilities", describe_calibration(before), describe_calibration(after)),
+        ("prediction intervals", describe_intervals(before), describe_intervals(after)),
     ):
         if old != new:
-            yield Change(name=name, what="changed", words=f"{old} → {new}")
+            yield ContractChange(name=name, what="changed", words=f"{old} → {new}")
 
 
-def threshold_words(decision: Decision) -> str:
-    """From where on a row is called positive."""
+def describe_threshold(decision: Decision) -> str:
+    """Describe how a class is chosen."""
     return "the most probable" if decision.threshold is None else f"positive from {decision.threshold:.4g} on"
 
 
-def calibration_words(decision: Decision) -> str:
-    """How probabilities are calibrated."""
-    return "as the model gives them" if decision.calibrator is None else f"calibrated ({decision.calibrator.KIND})"
+def describe_calibration(decision: Decision) -> str:
+    """Describe how probabilities are calibrated."""
+    return "not calibrated" if decision.calibrator is None else f"calibrated ({decision.calibrator.KIND})"
 
 
-def interval_words(decision: Decision) -> str:
-    """Which levels there are."""
+def describe_intervals(decision: Decision) -> str:
+    """Describe the levels of the prediction intervals."""
     return (
         "none" if decision.intervals is None else "of " + ", ".join(f"{level:g}" for level in decision.intervals.levels)
     )
 
 
 def column_changes(a: Column, b: Column) -> Iterator[str]:
-    """What became of the rules of one column."""
-    for rule in RULES:
+    """Describe the changes in the rules of one column."""
+    for rule in COMPARED_RULES:
         before, after = getattr(a, rule), getattr(b, rule)
         if before != after:
-            yield f"{rule} {shown(before)} → {shown(after)}"
+            yield f"{rule} {format_value(before)} → {format_value(after)}"
     if a.values != b.values:
         old, new = a.values or (), b.values or ()
-        for word, values in (
+        for change, values in (
             ("categories added", [value for value in new if value not in old]),
             ("categories removed", [value for value in old if value not in new]),
         ):
             if values:
-                more = f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
-                yield f"{word}: {', '.join(values[:SHOWN_VALUES])}{more}"
+                more = f" and {len(values) - MAX_SHOWN_VALUES} more" if len(values) > MAX_SHOWN_VALUES else ""
+                yield f"{change}: {', '.join(values[:MAX_SHOWN_VALUES])}{more}"
         if set(old) == set(new):
             yield "categories in another order"
 
 
-def shown(value: Any) -> str:
-    """A value of a schema for people."""
+def format_value(value: Any) -> str:
+    """Format a value of a schema."""
     if value is None or value == ():
         return "none"
     if isinstance(value, bool):

@@ -1,28 +1,26 @@
-"""Two versions of a model side by side: what they promise, are made of, are worth and look at."""
+"""Comparison of two versions of a model: contract, hyperparameters, features, metrics and feature importances."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Literal
 
-from model_name.core.formatting import format_range, format_number, format_percent, format_bytes
+from model_name.core.formatting import format_number, format_percent, format_range
 from model_name.core.metrics import Metric
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
-from model_name.io.storage import atomic_write
-from model_name.reports.artifacts import Findings
-from model_name.reports.contract_diff import Change, contract_changes, decision_changes
-from model_name.reports.feature_figures import importance_picture, importance_shares
-from model_name.reports.figures import Picture, metric_pair
-from model_name.reports.render import render
+from model_name.core.versions import CHAMPION
+from model_name.reports.artifacts import VersionArtifacts
+from model_name.reports.contract_diff import ContractChange, contract_changes, decision_changes
+from model_name.reports.feature_figures import importance_shares
 from model_name.results import ExplanationResult, PromotionResult
-
-Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
-"""A title, the names of the columns, and rows of texts."""
-
-SHOWN_FEATURES = 20
 
 
 class ParameterChange(FrozenModel):
-    """A hyperparameter that differs; None where one of the two has none of that name."""
+    """A hyperparameter that differs between the versions.
+
+    Attributes:
+        name: Name of the hyperparameter.
+        a: Value in version a; None where it has no such hyperparameter.
+        b: Value in version b; None where it has no such hyperparameter.
+    """
 
     name: str
     a: str | None
@@ -30,16 +28,16 @@ class ParameterChange(FrozenModel):
 
 
 class MetricChange(FrozenModel):
-    """A metric of both.
+    """A metric of both versions.
 
     Attributes:
-        name: The metric.
-        a: What the one scores.
-        b: What the other scores.
-        better: Who is better; empty where they are equal or cannot be told apart.
+        name: Name of the metric.
+        a: Value of version a.
+        b: Value of version b.
+        better: Version that is better; empty where they are equal or the difference is not significant.
         low: Lower end of b - a with 95 % confidence, where it is known.
-        high: Its upper end.
-        words: The same for people.
+        high: Upper end of b - a.
+        words: Description of the difference.
     """
 
     name: str
@@ -52,7 +50,15 @@ class MetricChange(FrozenModel):
 
 
 class ImportanceChange(FrozenModel):
-    """What a feature was to the one and is to the other: its share in all contributions, and its rank from 1."""
+    """Importance of a feature in both versions.
+
+    Attributes:
+        feature: Name of the feature.
+        a: Share of all contributions in version a.
+        b: Share of all contributions in version b.
+        rank_a: Rank in version a, from 1.
+        rank_b: Rank in version b, from 1.
+    """
 
     feature: str
     a: float | None
@@ -62,15 +68,30 @@ class ImportanceChange(FrozenModel):
 
     @property
     def words(self) -> str:
-        """`"up 2"`, `"new"`, ..."""
+        """Description of the change of the rank: `"up 2"`, `"new"`, ..."""
         if self.rank_a is None or self.rank_b is None:
             return "new" if self.rank_a is None else "gone"
         moved = self.rank_a - self.rank_b
         return "same rank" if not moved else f"{'up' if moved > 0 else 'down'} {abs(moved)}"
 
 
-class Side(FrozenModel):
-    """One of the two."""
+class VersionSummary(FrozenModel):
+    """One of the two versions.
+
+    Attributes:
+        version: Number of the version.
+        semver: Semantic version.
+        aliases: Aliases of the version.
+        kind: Kind of the model.
+        created: Time of the registration, ISO 8601.
+        run_id: ID of the training's MLflow run.
+        table: Path of the table that it was trained on.
+        held_out: Digest of the held-out rows.
+        rows: Number of held-out rows; None where the version was not evaluated.
+        features: Names of the features.
+        bundle_bytes: Size of the bundle's files.
+        gate: Decision of the gate.
+    """
 
     version: str
     semver: str
@@ -87,29 +108,29 @@ class Side(FrozenModel):
 
 
 class Comparison(FrozenModel):
-    """What differs between two versions.
+    """Differences between two versions of one model.
 
     Attributes:
-        name: The model.
-        a: The one that is compared with, as a rule the older.
-        b: The candidate.
-        sentence: All in one sentence.
-        contract: What a client or a table notices.
+        name: Name of the model.
+        a: Version to compare with, usually the older one.
+        b: Candidate.
+        sentence: Summary in one sentence.
+        contract: Changes that a client or a table notices.
         parameters: Hyperparameters that differ.
-        features_added: What only the candidate looks at.
-        features_removed: What only the other looks at.
+        features_added: Features that only the candidate has.
+        features_removed: Features that only the other version has.
         same_rows: Whether both were measured on the same held-out rows.
-        measured: The same for people.
-        metrics: Those of both; none where one was not evaluated.
-        importances: By their rank in the candidate; none where one was not explained.
-        missing: What could not be compared, and why.
+        measured: Description of the rows that the metrics were measured on.
+        metrics: Metrics of both; empty where one version was not evaluated.
+        importances: Feature importances by rank in the candidate; empty where one version was not explained.
+        missing: Sentences, one for each thing that could not be compared.
     """
 
     name: str
-    a: Side
-    b: Side
+    a: VersionSummary
+    b: VersionSummary
     sentence: str
-    contract: LaxTuple[Change]
+    contract: LaxTuple[ContractChange]
     parameters: LaxTuple[ParameterChange]
     features_added: LaxTuple[str]
     features_removed: LaxTuple[str]
@@ -120,53 +141,54 @@ class Comparison(FrozenModel):
     missing: LaxTuple[str]
 
 
-def compare(a: Findings, b: Findings) -> Comparison:
-    """What differs between two versions of one model; `b` is the candidate."""
-    sides = side(a), side(b)
+def compare_versions(a: VersionArtifacts, b: VersionArtifacts) -> Comparison:
+    """Compare two versions of one model; `b` is the candidate."""
+    older, candidate = summarize_version(a), summarize_version(b)
     contract = (
         *contract_changes(a.manifest.table, b.manifest.table),
         *decision_changes(a.manifest.decision, b.manifest.decision),
     )
     parameters = tuple(parameter_changes(a.run.data.params, b.run.data.params))
     metrics = tuple(metric_changes(a, b))
+    importances = importance_changes(a.explanation, b.explanation) if have_same_explanation_method(a, b) else ()
     return Comparison(
         name=b.version.name,
-        a=sides[0],
-        b=sides[1],
-        sentence=sentence(sides, contract, parameters, metrics),
+        a=older,
+        b=candidate,
+        sentence=summary_sentence(older, candidate, contract, parameters, metrics),
         contract=contract,
         parameters=parameters,
-        features_added=tuple(name for name in sides[1].features if name not in sides[0].features),
-        features_removed=tuple(name for name in sides[0].features if name not in sides[1].features),
-        same_rows=are_same_rows(a, b),
-        measured=measured(a, b),
+        features_added=tuple(name for name in candidate.features if name not in older.features),
+        features_removed=tuple(name for name in older.features if name not in candidate.features),
+        same_rows=have_same_rows(a, b),
+        measured=describe_rows(a, b),
         metrics=metrics,
-        importances=tuple(importance_changes(a.explanation, b.explanation)) if are_explained_alike(a, b) else (),
-        missing=tuple(missing(a, b)),
+        importances=tuple(importances),
+        missing=tuple(missing_artifacts(a, b)),
     )
 
 
-def side(found: Findings) -> Side:
-    """One version in short."""
-    version = found.version
-    return Side(
+def summarize_version(artifacts: VersionArtifacts) -> VersionSummary:
+    """Summarize one version."""
+    version = artifacts.version
+    return VersionSummary(
         version=version.version,
         semver=version.semver,
         aliases=version.aliases,
         kind=version.kind,
         created=version.created,
         run_id=version.run_id,
-        table=found.tags.get("table", ""),
-        held_out=found.held_out,
-        rows=found.evaluation.rows if found.evaluation else None,
-        features=tuple(found.manifest.features.names),
-        bundle_bytes=found.bundle_bytes,
-        gate=decision(found.gate),
+        table=artifacts.tags.get("table", ""),
+        held_out=artifacts.held_out_digest,
+        rows=artifacts.evaluation.rows if artifacts.evaluation else None,
+        features=tuple(artifacts.manifest.features.names),
+        bundle_bytes=artifacts.bundle_bytes,
+        gate=describe_gate_decision(artifacts.gate),
     )
 
 
-def decision(gate: PromotionResult | None) -> str:
-    """What the gate said, in words."""
+def describe_gate_decision(gate: PromotionResult | None) -> str:
+    """Describe the decision of the gate."""
     if gate is None:
         return "not put through the gate"
     if gate.accepted:
@@ -176,14 +198,14 @@ def decision(gate: PromotionResult | None) -> str:
 
 
 def parameter_changes(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[ParameterChange]:
-    """The hyperparameters that differ, by name; the kind is among them."""
+    """List the hyperparameters that differ, by name; the kind of the model is one of them."""
     for name in sorted(a.keys() | b.keys()):
         if a.get(name) != b.get(name):
             yield ParameterChange(name=name, a=a.get(name), b=b.get(name))
 
 
-def metric_changes(a: Findings, b: Findings) -> Iterator[MetricChange]:
-    """The metrics that both were measured by."""
+def metric_changes(a: VersionArtifacts, b: VersionArtifacts) -> Iterator[MetricChange]:
+    """List the metrics that both versions were measured by."""
     if a.evaluation is None or b.evaluation is None:
         return
     before, after = a.evaluation.metrics, b.evaluation.metrics
@@ -193,31 +215,31 @@ def metric_changes(a: Findings, b: Findings) -> Iterator[MetricChange]:
         after = a.evaluation.champion.metrics
     for metric in b.evaluation.measures:
         if metric.name in before and metric.name in after:
-            low, high = interval(a, b, metric.name)
+            low, high = difference_interval(a, b, metric.name)
             yield metric_change(metric, before[metric.name], after[metric.name], low, high)
 
 
-def is_champion_of(champion: Findings, candidate: Findings) -> bool:
-    """Whether the one was in charge, and was measured, when the other was evaluated."""
-    found = candidate.evaluation.champion if candidate.evaluation else None
-    return found is not None and found.version == champion.version.version and not found.problem
+def is_champion_of(champion: VersionArtifacts, candidate: VersionArtifacts) -> bool:
+    """Report whether a version was the champion, and was measured, when the candidate was evaluated."""
+    recorded = candidate.evaluation.champion if candidate.evaluation else None
+    return recorded is not None and recorded.version == champion.version.version and not recorded.problem
 
 
-def interval(a: Findings, b: Findings, metric: str) -> tuple[float | None, float | None]:
-    """Where b - a lies with 95 % confidence, as far as an evaluation has measured it on the same rows."""
+def difference_interval(a: VersionArtifacts, b: VersionArtifacts, metric: str) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of b - a, if an evaluation has measured it on the same rows."""
     for champion, candidate, sign in ((a, b, 1), (b, a, -1)):
-        if is_champion_of(champion, candidate):
-            for found in candidate.detail.differences:
-                if found.against == "champion" and found.metric == metric:
-                    low, high = sorted((sign * found.low, sign * found.high))
-                    return low, high
+        if candidate.evaluation and is_champion_of(champion, candidate):
+            ends = candidate.evaluation.difference_bounds(CHAMPION, metric)
+            if ends is not None:
+                low, high = sorted(sign * end for end in ends)
+                return low, high
     return None, None
 
 
 def metric_change(
     metric: Metric, a: float | None, b: float | None, low: float | None = None, high: float | None = None
 ) -> MetricChange:
-    """One metric of both, and who is better."""
+    """Compare one metric of both versions; the interval of the difference decides where it is known."""
 
     def change(better: Literal["a", "b", ""], words: str) -> MetricChange:
         return MetricChange(name=metric.name, a=a, b=b, better=better, low=low, high=high, words=words)
@@ -227,30 +249,32 @@ def metric_change(
     if low is not None and high is not None:
         least, most = (low, high) if metric.greater_is_better else (-high, -low)
         if least <= 0 <= most:
-            return change("", f"cannot be told apart ({format_number(low)} to {format_number(high)})")
+            return change("", f"not significantly different ({format_number(low)} to {format_number(high)})")
         ends = (least, most) if least > 0 else (-most, -least)
         return change("b" if least > 0 else "a", f"{'better' if least > 0 else 'worse'} by {format_range(*ends)}")
     if a == b:
         return change("", "equal")
     is_better = metric.is_better(b, a)
     share = f" ({format_percent(abs(b - a) / abs(a))})" if a else ""
-    return change("b" if is_better else "a", f"{'better' if is_better else 'worse'} by {format_number(abs(b - a))}{share}")
+    words = f"{'better' if is_better else 'worse'} by {format_number(abs(b - a))}{share}"
+    return change("b" if is_better else "a", words)
 
 
-def are_same_rows(a: Findings, b: Findings) -> bool:
-    """Whether both were measured on the same held-out rows, as far as it was recorded."""
+def have_same_rows(a: VersionArtifacts, b: VersionArtifacts) -> bool:
+    """Report whether both versions were measured on the same held-out rows, as far as the artifacts show."""
     if a.evaluation is None or b.evaluation is None:
         return False
     if is_champion_of(a, b) or is_champion_of(b, a):
         return True
-    return bool(a.held_out) and a.held_out == b.held_out and a.evaluation.rows == b.evaluation.rows
+    is_same_digest = bool(a.held_out_digest) and a.held_out_digest == b.held_out_digest
+    return is_same_digest and a.evaluation.rows == b.evaluation.rows
 
 
-def measured(a: Findings, b: Findings) -> str:
-    """What the metrics were measured on."""
+def describe_rows(a: VersionArtifacts, b: VersionArtifacts) -> str:
+    """Describe the rows that the metrics were measured on."""
     if a.evaluation is None or b.evaluation is None:
         return "The metrics cannot be compared."
-    if are_same_rows(a, b):
+    if have_same_rows(a, b):
         rows = a.evaluation.rows if is_champion_of(b, a) else b.evaluation.rows
         return f"Both were measured on the same {rows:,} held-out rows."
     return (
@@ -260,7 +284,7 @@ def measured(a: Findings, b: Findings) -> str:
 
 
 def importance_changes(a: ExplanationResult | None, b: ExplanationResult | None) -> Iterator[ImportanceChange]:
-    """The features by their rank in the candidate, then those that only the other has."""
+    """List the features by rank in the candidate, then those that only the other version has."""
     before, after = importance_shares(a) if a else {}, importance_shares(b) if b else {}
     for feature in [*after, *(name for name in before if name not in after)]:
         yield ImportanceChange(
@@ -272,107 +296,35 @@ def importance_changes(a: ExplanationResult | None, b: ExplanationResult | None)
         )
 
 
-def missing(a: Findings, b: Findings) -> Iterator[str]:
-    """What could not be compared, and why."""
-    for found in (a, b):
-        if found.evaluation is None:
-            yield f"{found.version.semver} was not evaluated"
-        if found.explanation is None:
-            yield f"{found.version.semver} was not explained"
+def missing_artifacts(a: VersionArtifacts, b: VersionArtifacts) -> Iterator[str]:
+    """Describe what could not be compared, and why."""
+    for each in (a, b):
+        if each.evaluation is None:
+            yield f"{each.version.semver} was not evaluated"
+        if each.explanation is None:
+            yield f"{each.version.semver} was not explained"
     if a.explanation and b.explanation and a.explanation.method != b.explanation.method:
         yield f"one was explained by {a.explanation.method}, the other by {b.explanation.method}"
 
 
-def are_explained_alike(a: Findings, b: Findings) -> bool:
-    """Whether the importances of both mean the same."""
+def have_same_explanation_method(a: VersionArtifacts, b: VersionArtifacts) -> bool:
+    """Report whether the importances of both versions are comparable."""
     return a.explanation is not None and b.explanation is not None and a.explanation.method == b.explanation.method
 
 
-def sentence(
-    sides: tuple[Side, Side],
-    contract: tuple[Change, ...],
+def summary_sentence(
+    a: VersionSummary,
+    b: VersionSummary,
+    contract: tuple[ContractChange, ...],
     parameters: tuple[ParameterChange, ...],
     metrics: tuple[MetricChange, ...],
 ) -> str:
-    """All in one sentence, for someone who reads no further."""
-    a, b = sides
-    promises = f"{len(contract)} changes of the contract" if len(contract) > 1 else "one change of the contract"
+    """Summarize the comparison in one sentence."""
+    changes = f"{len(contract)} changes of the contract" if len(contract) > 1 else "one change of the contract"
     kind = f"a {b.kind} instead of a {a.kind}" if a.kind != b.kind else f"both {b.kind}"
     changed = [change.name for change in parameters if change.name != "kind"]
-    made = f"{kind}, {len(changed)} hyperparameter{'s' if len(changed) != 1 else ''} changed" if changed else kind
-    worth = f"{metrics[0].name} {metrics[0].words}" if metrics else "not compared by metrics"
-    return f"{b.semver} against {a.semver}: {promises if contract else 'the same contract'}; {made}; {worth}; {b.gate}."
-
-
-def tables(found: Comparison) -> list[Table]:
-    """The comparison as tables of texts, for a terminal and for the page; those without rows are left out."""
-    a, b = f"{found.a.semver} (a)", f"{found.b.semver} (b)"
-    drawn: list[Table] = [
-        ("The two", ("", a, b), side_rows(found)),
-        ("Contract", ("what", "", "from → to"), [(row.name, row.what, row.words) for row in found.contract]),
-        ("Hyperparameters", ("name", a, b), [(row.name, row.a or "–", row.b or "–") for row in found.parameters]),
-        (
-            "Features",
-            ("feature", ""),
-            [
-                *((name, "added") for name in found.features_added),
-                *((name, "removed") for name in found.features_removed),
-            ],
-        ),
-        (
-            "Metrics on held-out rows",
-            ("metric", a, b, "b is"),
-            [(row.name, format_number(row.a), format_number(row.b), row.words) for row in found.metrics],
-        ),
-        (
-            "What they look at (share of all contributions)",
-            ("feature", a, b, "rank"),
-            [(row.feature, share(row.a), share(row.b), row.words) for row in found.importances[:SHOWN_FEATURES]],
-        ),
-    ]
-    return [table for table in drawn if table[2]]
-
-
-def side_rows(found: Comparison) -> list[tuple[str, ...]]:
-    """What is said of each of the two."""
-    sides = (found.a, found.b)
-    rows = {
-        "version": [one.version for one in sides],
-        "called": [", ".join(one.aliases) or "–" for one in sides],
-        "kind": [one.kind for one in sides],
-        "made": [one.created[:19] for one in sides],
-        "table": [Path(one.table).name or "–" for one in sides],
-        "held-out rows": ["not evaluated" if one.rows is None else f"{one.rows:,}" for one in sides],
-        "features": [str(len(one.features)) for one in sides],
-        "bundle": [format_bytes(one.bundle_bytes) for one in sides],
-        "gate": [one.gate for one in sides],
-    }
-    return [(name, *values) for name, values in rows.items()]
-
-
-def share(value: float | None) -> str:
-    """A share in per cent, or a dash."""
-    return "–" if value is None else format_percent(value)
-
-
-def write_page(a: Findings, b: Findings, found: Comparison, path: str) -> None:
-    """Write the comparison as a page of its own.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
-    page = render("diff.html", found=found, tables=tables(found), pictures=list(comparison_pictures(a, b, found)))
-    with atomic_write(path) as file:
-        file.write(page.encode())
-
-
-def comparison_pictures(a: Findings, b: Findings, found: Comparison) -> Iterator[Picture]:
-    """The metrics and the importances of both."""
-    changes = {row.name: row for row in found.metrics}
-    for metric in b.evaluation.measures if b.evaluation else ():
-        if change := changes.get(metric.name):
-            picture = metric_pair(metric, {found.a.semver: change.a, found.b.semver: change.b})
-            if picture is not None:
-                yield picture
-    if a.explanation and b.explanation and found.importances:
-        yield importance_picture(b.explanation, a.explanation, found.a.semver)
+    recipe = f"{kind}, {len(changed)} hyperparameter{'s' if len(changed) != 1 else ''} changed" if changed else kind
+    metric = f"{metrics[0].name} {metrics[0].words}" if metrics else "not compared by metrics"
+    return (
+        f"{b.semver} against {a.semver}: {changes if contract else 'the same contract'}; {recipe}; {metric}; {b.gate}."
+    )

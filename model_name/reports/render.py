@@ -1,17 +1,17 @@
-"""Pages that need nothing but themselves: no script, no font, no picture from elsewhere."""
+"""Rendering of self-contained HTML pages: no script, no font, no image from elsewhere."""
 
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from model_name.core.formatting import number, percent, size
+from model_name.core.formatting import format_bytes, format_number, format_percent
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(template: str, **context: Any) -> str:
-    """A page from its template; everything in the context is escaped, but for the SVG that `plots` has made."""
+def render_page(template: str, **context: Any) -> str:
+    """Render a page from its template; everything in the context is escaped, except the markup made by `svg`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -19,6 +19,9 @@ def render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "count": lambda value: f"{value:,}", "percent": percent, "size": size}
+    environment.filters["number"] = format_number
+    environment.filters["count"] = lambda value: f"{value:,}"
+    environment.filters["percent"] = format_percent
+    environment.filters["size"] = format_bytes
     page: str = environment.get_template(template).render(**context)
     return page

@@ -12,7 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pydantic import ValidationError
 
 from model_name.core.decisions.decision import Decision
-from model_name.core.features.transforms import Features, Matrix
+from model_name.core.features import Features, Matrix
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.errors import DataError, NotFoundError, StorageError

@@ -1,58 +1,67 @@
-"""The one way from a request to an answer: check against the schema, features, graph, outputs."""
+"""The data plane: raw columns of a request are validated, transformed to features, scored and decided on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.features.transforms import Matrix
+from model_name.core.features import Matrix
 from model_name.core.schemas import Outputs, TableSchema
-from model_name.core.schemas.columns import Columns, ValidationIssues, decode_column
-from model_name.core.schemas.fast_validation import FastValidator, RawValues
+from model_name.core.schemas.columns import Columns
+from model_name.core.schemas.decoding import RawValues, decode_column
+from model_name.core.schemas.fast_validation import FastValidator
+from model_name.core.schemas.validation import ValidationIssues
 from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
-from model_name.serving.protocols.fast_json import FastV1Decoder
 
-CHUNK_ROWS = 2048  # of a forward pass; more only needs more memory, which ONNX Runtime keeps
+CHUNK_ROWS = 2048  # of a forward pass; larger ones need more memory, which ONNX Runtime keeps, and are no faster
 
 Rows = Sequence[Mapping[str, Any] | Sequence[Any]]
+"""Rows as objects, or as arrays in the order of the inputs."""
 RawColumns = Mapping[str, RawValues]
 """Raw values by column."""
+T = TypeVar("T")
 
 
 class InferenceBackend(Protocol):
-    """What is served: the graph of a bundle, or a model in this process."""
+    """A served model: the graph of a bundle, or a fitted model in this process."""
 
     @property
     def directory(self) -> Path:
-        """Where it lies."""
+        """Directory of the model."""
 
     @property
     def manifest(self) -> Manifest:
-        """All that is known about it."""
+        """Manifest of the model."""
 
     def scores(self, matrix: Matrix) -> NDArray[Any]:
-        """The scores of n x d features: n predictions of a regression, n x k probabilities otherwise."""
+        """Score n x d features.
+
+        Returns:
+            n x 1 predictions of a regression, or n x k probabilities of the classes.
+        """
 
 
 class DataPlane:
-    """Answers requests from a bundle.
+    """Predicts from columns or rows with one bundle, whatever the protocol of the request.
 
     Attributes:
-        bundle: The bundle.
-        inputs: The columns that a request must carry, in their order.
-        names: The same as a set.
-        kinds: Of all columns.
-        texts: The columns whose values may be texts.
-        blanks: The inputs of which the empty text is a category.
-        usual: Reads what most clients of V1 send.
+        bundle: Model that scores.
+        schema: Schema of the table.
+        features: Features of the model.
+        decision: Calibration, threshold and intervals that turn scores into outputs.
+        inputs: Names of the columns that a request must have, in the order of the schema.
+        names: Set of the same names.
+        kinds: Kinds of all columns by name.
+        text_columns: Names of the columns whose values may be texts.
+        empty_string_columns: Names of the inputs that have the empty text as a category.
     """
 
     def __init__(self, bundle: InferenceBackend) -> None:
-        """Serve a bundle."""
+        """Prepare the validation and the features of a bundle."""
         self.bundle = bundle
         self.schema: TableSchema = bundle.manifest.table
         self.features = bundle.manifest.features
@@ -60,50 +69,70 @@ class DataPlane:
         self.inputs = tuple(self.schema.inputs)
         self.names = frozenset(self.inputs)
         self.kinds = {name: column.kind for name, column in self.schema.columns.items()}
-        self.texts = frozenset(name for name, kind in self.kinds.items() if kind not in ("numeric", "boolean"))
+        self.text_columns = frozenset(name for name, kind in self.kinds.items() if kind not in ("numeric", "boolean"))
         self.empty_string_columns = {name for name in self.inputs if "" in self.features.categories(name)}
-        self.usual = FastV1Decoder({name: self.kinds[name] for name in self.inputs})
-        self._acceptance = FastValidator(self.schema)
+        self._fast_validator = FastValidator(self.schema)
+        self._cache: dict[Callable[[DataPlane], Any], Any] = {}
+
+    def cached(self, factory: Callable[["DataPlane"], T]) -> T:
+        """Return what a factory derives from this data plane, such as a decoder of its columns.
+
+        The factory is called the first time; threads that race may call it more than once.
+        """
+        try:
+            return self._cache[factory]  # type: ignore[no-any-return]  # the value is what this factory returned
+        except KeyError:
+            self._cache[factory] = derived = factory(self)
+            return derived
 
     def predict(self, table: RawColumns, *, interval: float | None = None) -> Outputs:
-        """Answer a request that came by column.
+        """Predict for columns.
 
         Args:
-            table: The values by column.
-            interval: The level of the prediction intervals, if they are asked for.
+            table: Raw values by column.
+            interval: Level of the prediction intervals; None for predictions without intervals.
 
         Raises:
-            DataError: Naming column, row and reason; or there are no intervals of this level.
+            DataError: A value is invalid, which the message names by column and row, or the model has no intervals of
+                this level.
         """
         return self.predict_matrix(self.matrix(table), interval=interval)
 
     def predict_rows(self, rows: Rows, *, interval: float | None = None) -> Outputs:
-        """Answer a request that came by row, as objects or as arrays in the order of the inputs.
+        """Predict for rows.
+
+        Args:
+            rows: Rows as objects, or as arrays in the order of the inputs.
+            interval: Level of the prediction intervals; None for predictions without intervals.
 
         Raises:
-            DataError: As of `predict`.
+            DataError: A row or a value is invalid, which the message names by column and row, or the model has no
+                intervals of this level.
         """
         return self.predict(rows_to_columns(rows, self.inputs), interval=interval)
 
     def matrix(self, table: RawColumns) -> Matrix:
-        """The features of a request.
+        """Validate raw columns and transform them to features.
 
         Raises:
-            DataError: Naming column, row and reason.
+            DataError: A value is invalid; the message names column, row and reason.
         """
         return self.featurize(self.check(table))
 
     def check(self, table: RawColumns) -> Columns:
-        """The typed columns of a request.
+        """Validate raw columns and convert them to typed ones.
 
         Raises:
-            DataError: Naming column, row and reason.
+            DataError: A value is invalid; the message names column, row and reason.
         """
-        columns = self._acceptance.validate(table)
+        columns = self._fast_validator.validate(table)
         return self.schema.check_request(table) if columns is None else columns
 
     def extra_columns(self, table: RawColumns) -> Columns:
-        """The columns that a request carries beside the inputs, as far as they can be read: what names a row, say."""
+        """Decode the columns of the schema that a request has beside the inputs, such as a row key.
+
+        Values that are invalid become missing.
+        """
         if len(table) == len(self.inputs):
             return {}
         columns = self.schema.columns
@@ -114,14 +143,14 @@ class DataPlane:
         }
 
     def featurize(self, columns: Columns) -> Matrix:
-        """The features of typed columns.
+        """Transform typed columns to features.
 
         Raises:
-            DataError: A number is too large for a feature.
+            DataError: A feature of a finite number is infinite in float32; the message names column and row.
         """
         with np.errstate(over="ignore"):
             matrix = self.features.transform(columns)
-        # The schema lets no infinity pass: these were finite, and a graph would answer something for them.
+        # The schema rejects infinity, so that these numbers were finite, and a graph would predict something for them.
         if np.isinf(matrix).any():
             row, position = np.argwhere(np.isinf(matrix))[0]
             name = self.features.columns[position].source
@@ -130,15 +159,19 @@ class DataPlane:
         return matrix
 
     def predict_matrix(self, matrix: Matrix, *, interval: float | None = None) -> Outputs:
-        """The forward pass, and what is decided on its scores.
+        """Score features and decide on the scores.
 
         Raises:
-            DataError: There are no prediction intervals of this level.
+            DataError: The model has no prediction intervals of this level.
         """
-        return self.decision.apply(self.scores(matrix), self.schema.classes, interval)
+        return self.decision.outputs(self.scores(matrix), self.schema.classes, interval)
 
     def scores(self, matrix: Matrix) -> NDArray[Any]:
-        """What the graph answers: n x 1 predictions of a regression, n x k probabilities otherwise."""
+        """Score features in chunks of `CHUNK_ROWS` rows.
+
+        Returns:
+            n x 1 predictions of a regression, or n x k probabilities of the classes.
+        """
         if not len(matrix):  # a batch of which every row was dropped
             return np.empty((0, max(1, len(self.schema.classes))))
         matrix = np.ascontiguousarray(matrix, dtype=np.float32)
@@ -147,19 +180,19 @@ class DataPlane:
         return scores[0] if len(scores) == 1 else np.concatenate(scores)
 
     def warm_up(self) -> Outputs:
-        """Answer the bundle's own example, so that the first client does not wait for it."""
+        """Predict the example of the bundle, so that the first request does not pay for lazy initialization."""
         return self.predict_rows([self.bundle.manifest.example])
 
 
 def rows_to_columns(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Turn rows into columns.
+    """Transpose rows to columns.
 
     Args:
         rows: Objects with the names as keys, or arrays of values in their order.
-        names: The inputs.
+        names: Names of the inputs.
 
     Raises:
-        DataError: There is no row, or one of them misses a column, has one too many, or is neither.
+        DataError: `rows` is empty, or a row lacks a column, has an extra one, or is neither an object nor an array.
     """
     if not rows:
         raise DataError("the request holds no row")
@@ -175,13 +208,13 @@ def rows_to_columns(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _uniform_rows_to_columns(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | None:
-    """The columns of rows that are all objects with the inputs and nothing else, or all arrays of as many values."""
+    """Transpose rows that are all objects with exactly the inputs, or all arrays of that length; None for others."""
     kinds = {*map(type, rows)}
     if kinds not in ({dict}, {list}) or {*map(len, rows)} != {len(names)}:
         return None
     if kinds == {list}:
         return {name: [*map(itemgetter(position), rows)] for position, name in enumerate(names)}
-    if 1 < len(rows) <= CHUNK_ROWS and (columns := _transpose_objects(rows)) is not None:  # more would hold the interpreter
+    if 1 < len(rows) <= CHUNK_ROWS and (columns := _transpose_objects(rows)) is not None:  # more hold the interpreter
         return {name: columns[name] for name in names} if columns.keys() == {*names} else None
     try:
         return {name: [*map(itemgetter(name), rows)] for name in names}
@@ -190,7 +223,7 @@ def _uniform_rows_to_columns(rows: Rows, names: Sequence[str]) -> dict[str, list
 
 
 def _transpose_objects(rows: Sequence[Any]) -> dict[str, list[Any]] | None:
-    """Objects by column, if their names come in one order, as one client writes them."""
+    """Transpose objects whose keys come in one order, as a single client writes them; None for others."""
     first = [*rows[0]]
     if not all(map(first.__eq__, map(list, rows))):
         return None
@@ -198,10 +231,10 @@ def _transpose_objects(rows: Sequence[Any]) -> dict[str, list[Any]] | None:
 
 
 def _as_object(row: Any, number: int, names: Sequence[str], count: int) -> Mapping[str, Any]:
-    """One row with its names.
+    """Convert a row to an object.
 
     Raises:
-        DataError: It is neither an object nor an array of as many values as there are inputs.
+        DataError: The row is neither an object nor an array with one value per input.
     """
     if type(row) is dict or isinstance(row, Mapping):
         return row

@@ -19,22 +19,22 @@ from model_name.core import dataframes
 from model_name.core.metrics import Metric
 from model_name.core.models import Model
 from model_name.core.schemas import TableSchema
-from model_name.core.schemas.strict_models import Duration, Frozen
+from model_name.core.schemas.strict_models import Duration, FrozenModel
 from model_name.errors import ConfigError, DataError
-from model_name.utils.search.spaces import Choice, Params, Range, Space, own_params, require_fit
-from model_name.utils.search.trial_journal import JOURNAL_FORMAT, Journal
-from model_name.utils.search.trials import Bench, SearchResult, Trial, best_of
+from model_name.utils.search.spaces import Choice, Params, Range, Space, default_params, check_space
+from model_name.utils.search.trial_journal import JOURNAL_FORMAT, TrialJournal
+from model_name.utils.search.trials import Objective, SearchResult, Trial, best_trial
 from model_name.utils.splitters import Splitter
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-Report = Callable[[int, int, str], None]
+ProgressCallback = Callable[[int, int, str], None]
 """Called with (done, total, words) after each trial."""
 
 
-class Searcher(Frozen, ABC):
+class Searcher(FrozenModel, ABC):
     """Searches hyperparameters on folds of the training part.
 
     Attributes:
@@ -60,7 +60,7 @@ class Searcher(Frozen, ABC):
         """
 
     @abstractmethod
-    def propose(self, number: int, before: Sequence[Trial], metric: Metric) -> Params:
+    def suggest(self, number: int, before: Sequence[Trial], metric: Metric) -> Params:
         """The hyperparameters of a trial from 1 on; equal arguments give equal ones."""
 
     def search(
@@ -72,7 +72,7 @@ class Searcher(Frozen, ABC):
         metric: Metric,
         splitter: Splitter,
         journal: Path | None = None,
-        progress: Report | None = None,
+        progress: ProgressCallback | None = None,
     ) -> SearchResult:
         """Try the model as it is, then what the strategy proposes.
 
@@ -90,27 +90,27 @@ class Searcher(Frozen, ABC):
             DataError: The table is too small for the folds, or no trial succeeded.
             StorageError: The journal cannot be written.
         """
-        require_fit(self.space, model)
-        metric.require(schema.target.task)
+        check_space(self.space, model)
+        metric.check_task(schema.target.task)
         total = self.count()
-        bench = Bench(model, schema, table, metric, tuple(splitter.folds(table, schema, self.folds)))
-        book = Journal(journal, self.fingerprint(bench, splitter))
+        bench = Objective(model, schema, table, metric, tuple(splitter.folds(table, schema, self.folds)))
+        book = TrialJournal(journal, self.fingerprint(bench, splitter))
         trials = book.take_over()[:total]
         known = len(trials)
         for number in range(known, total):
             if self._is_spent(trials):
                 break
-            params = self.propose(number, trials, metric) if number else own_params(self.space, model)
-            trials.append(bench.judge(number, params))
+            params = self.suggest(number, trials, metric) if number else default_params(self.space, model)
+            trials.append(bench.evaluate(number, params))
             book.append(trials[-1])
             if progress is not None:
-                progress(number + 1, total, words_of(trials, metric))
-        best = best_of(trials, metric)
+                progress(number + 1, total, progress_message(trials, metric))
+        best = best_trial(trials, metric)
         if best is None:
             raise DataError(f"all {len(trials)} trials failed; the first one: {trials[0].reason}")
         return SearchResult(tuple(trials), best, metric.name, known)
 
-    def fingerprint(self, bench: Bench, splitter: Splitter) -> str:
+    def fingerprint(self, bench: Objective, splitter: Splitter) -> str:
         """Hash of all that decides what the trials are and what they score."""
         parts = (
             str(JOURNAL_FORMAT),
@@ -152,7 +152,7 @@ class GridSearcher(Searcher):
             )
         return 1 + size
 
-    def propose(self, number: int, before: Sequence[Trial], metric: Metric) -> Params:
+    def suggest(self, number: int, before: Sequence[Trial], metric: Metric) -> Params:
         """As of `Searcher`."""
         values = next(islice(product(*self._axes), number - 1, None))
         return dict(zip(self.space, values, strict=True))
@@ -180,7 +180,7 @@ class OptunaSearcher(Searcher):
         """As of `Searcher`."""
         return self.trials
 
-    def propose(self, number: int, before: Sequence[Trial], metric: Metric) -> Params:
+    def suggest(self, number: int, before: Sequence[Trial], metric: Metric) -> Params:
         """As of `Searcher`: a fresh study and sampler each time, so that nothing but the arguments plays a part."""
         import optuna
 
@@ -214,9 +214,9 @@ class OptunaSearcher(Searcher):
         return {name: _distribution(dimension) for name, dimension in self.space.items()}
 
 
-def words_of(trials: Sequence[Trial], metric: Metric) -> str:
+def progress_message(trials: Sequence[Trial], metric: Metric) -> str:
     """What the last trial found, and the best so far."""
-    last, best = trials[-1], best_of(trials, metric)
+    last, best = trials[-1], best_trial(trials, metric)
     found = f"failed ({last.reason})" if last.reason else f"{metric.name} {last.score:.4g}"
     return f"{found}, best {best.score:.4g}" if best else f"{found}, best none"
 

@@ -10,12 +10,12 @@ from mlflow.types.schema import AnyType
 
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import FrozenModel
 
 TYPES = {"numeric": DataType.double, "category": DataType.string, "datetime": DataType.datetime}
 
 
-class Signer(Frozen, ABC):
+class Signer(FrozenModel, ABC):
     """Says what goes into a model and what comes out."""
 
     KIND: str

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from model_name.core.schemas import TableSchema
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import ConfigError, DataError
 
 Rows = NDArray[np.int64]
@@ -18,7 +18,7 @@ Split = tuple[Rows, Rows]
 """Positions of the training rows and of the held-out rows, each in the order of the table."""
 
 
-class Splitter(Frozen, ABC):
+class Splitter(FrozenModel, ABC):
     """Splits the rows of a checked table, never looking at features."""
 
     KIND: str

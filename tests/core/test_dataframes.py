@@ -24,30 +24,30 @@ def test_a_table_that_fits_is_typed_and_keeps_its_rows(make_schema, make_table, 
     schema, table = make_schema(task), make_table(task)
     table = table[sorted(table.columns)].set_axis([f"row {row}" for row in range(len(table))])
     # when it is checked
-    checked = dataframes.check(table, schema)
+    checked = dataframes.check_frame(table, schema)
     # then the columns are typed and in the order of the schema, the rows as they were
     assert list(checked.frame.columns) == [*schema.columns, "outcome"]
     assert checked.frame.index.equals(table.index)
     dtypes = {name: str(dtype) for name, dtype in checked.frame.dtypes.items()}
-    assert dtypes == {name: dataframes.DTYPES[column.kind] for name, column in schema.columns.items()} | {
+    assert dtypes == {name: dataframes.DTYPE_BY_KIND[column.kind] for name, column in schema.columns.items()} | {
         "outcome": "float64" if task == "regression" else "object"
     }
     assert checked.frame["outcome"].tolist() == table["outcome"].tolist()
-    assert (checked.report.rows, checked.report.kept, checked.report.sentences()) == (240, 240, [])
+    assert (checked.report.rows, checked.report.kept, checked.report.messages()) == (240, 240, [])
 
 
 def test_checking_twice_changes_nothing(make_schema, make_table, task):
-    once = dataframes.check(make_table(task).assign(mark="unseen", gap=99.0), make_schema(task)).frame
-    twice = dataframes.check(once, make_schema(task))
+    once = dataframes.check_frame(make_table(task).assign(mark="unseen", gap=99.0), make_schema(task)).frame
+    twice = dataframes.check_frame(once, make_schema(task))
     pd.testing.assert_frame_equal(twice.frame, once)
     assert twice.report.clipped == {}
 
 
 def test_a_table_without_its_target_is_checked_where_that_is_asked_for(make_schema, make_table, task):
     table = make_table(task)
-    expected = dataframes.check(table, make_schema(task)).frame.drop(columns="outcome")
+    expected = dataframes.check_frame(table, make_schema(task)).frame.drop(columns="outcome")
     for given_table in (table, table.drop(columns="outcome")):
-        found = dataframes.check(given_table, make_schema(task), with_target=False).frame
+        found = dataframes.check_frame(given_table, make_schema(task), with_target=False).frame
         pd.testing.assert_frame_equal(found, expected)
 
 
@@ -104,7 +104,7 @@ def test_a_table_without_its_target_is_checked_where_that_is_asked_for(make_sche
 )
 def test_a_table_that_does_not_fit_is_refused_with_the_reason(make_schema, make_table, change, reason):
     with pytest.raises(DataError) as caught:
-        dataframes.check(change(make_table("regression")), make_schema("regression"))
+        dataframes.check_frame(change(make_table("regression")), make_schema("regression"))
     assert caught.value.message.startswith(reason)
 
 
@@ -120,9 +120,9 @@ def test_what_is_dropped_clipped_or_ignored_is_told(make_schema, make_table):
     table.loc[2, "mark"] = "unseen"
     table.loc[3, "code"] = "id-4"
     # when it is checked
-    checked = dataframes.check(table, schema)
+    checked = dataframes.check_frame(table, schema)
     # then every finding is told
-    assert checked.report.sentences() == [
+    assert checked.report.messages() == [
         "1 of 240 rows dropped: size is above 40.0",
         "1 of 240 rows dropped: key of an earlier row",
         "1 values of gap clipped to its bounds",
@@ -137,13 +137,13 @@ def test_what_is_dropped_clipped_or_ignored_is_told(make_schema, make_table):
 def test_a_table_of_which_nothing_is_left_is_refused():
     schema = schema_with({"x": {"kind": "numeric", "max": 0, "out_of_bounds": "drop"}})
     with pytest.raises(DataError, match="no row of the table is left after the check: 2 of 2 rows dropped: x is above"):
-        dataframes.check(pd.DataFrame({"x": [1, 2], "y": [1.0, 2.0]}), schema)
+        dataframes.check_frame(pd.DataFrame({"x": [1, 2], "y": [1.0, 2.0]}), schema)
 
 
 def test_a_sensitive_key_is_not_told():
     schema = schema_with(NUMBER | {"id": {"kind": "text-id", "sensitive": True}}, key=["id"])
     with pytest.raises(DataError) as caught:
-        dataframes.check(pd.DataFrame({"x": [1, 2], "id": ["secret", "secret"], "y": [1.0, 2.0]}), schema)
+        dataframes.check_frame(pd.DataFrame({"x": [1, 2], "id": ["secret", "secret"], "y": [1.0, 2.0]}), schema)
     assert "id=the value" in caught.value.message
     assert "secret" not in caught.value.message
 
@@ -176,7 +176,7 @@ def test_labels_are_those_of_the_schema(classes, raw, expected):
 
 def test_decimals_are_numbers():
     table = pd.DataFrame({"x": [Decimal("1.5"), Decimal(2)], "y": [Decimal(1), Decimal("2.5")]})
-    checked = dataframes.check(table, schema_with(NUMBER)).frame
+    checked = dataframes.check_frame(table, schema_with(NUMBER)).frame
     assert checked.to_dict("list") == {"x": [1.5, 2.0], "y": [1.0, 2.5]}
 
 
@@ -192,7 +192,7 @@ def test_categories_of_pandas_and_zones_are_read():
     nullable = schema.model_copy(
         update={"columns": schema.columns | {"g": schema.columns["g"].model_copy(update={"nullable": True})}}
     )
-    checked = dataframes.check(table, nullable).frame
+    checked = dataframes.check_frame(table, nullable).frame
     assert checked["g"].tolist() == ["b", None, "a"]
     assert checked["when"].iloc[0] == pd.Timestamp("2023-12-31T23:00")
 
@@ -209,9 +209,9 @@ def test_categories_of_pandas_and_zones_are_read():
     ],
 )
 def test_the_derived_pandera_schema_sees_what_is_wrong(make_schema, make_table, change, reason):
-    checked = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    checked = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     with pytest.raises(DataError, match=reason):
-        dataframes.validate(checked.assign(**change), make_schema("regression"))
+        dataframes.check_pandera_schema(checked.assign(**change), make_schema("regression"))
 
 
 def test_a_frame_with_a_column_twice_is_no_request(make_schema, make_table):
@@ -278,11 +278,11 @@ def schema_and_table(draw):
 def test_an_accepted_table_obeys_pandera_and_makes_accepted_requests(drawn):
     schema, table = drawn
     try:
-        checked = dataframes.check(table, schema).frame
+        checked = dataframes.check_frame(table, schema).frame
     except DataError:
         reject()  # refused ones have tests of their own
     # pandera accepts it
-    dataframes.validate(checked, schema)
+    dataframes.check_pandera_schema(checked, schema)
     # as do the check of a request of all rows, and that of each row alone, as JSON would bring it
     whole = dataframes.to_columns(checked, schema)
     assert {len(values) for values in whole.values()} == {len(checked)}

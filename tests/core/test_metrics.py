@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from model_name.core.metrics import DEFAULTS, DEFINITIONS, Metric, default_metrics, score_all
+from model_name.core.metrics import DEFAULT_METRICS, METRIC_DEFINITIONS, Metric, default_metrics, score_all
 from model_name.core.schemas import Outputs
 from model_name.errors import ConfigError
 
@@ -63,22 +63,22 @@ def test_a_metric_is_what_a_hand_computes(name, task):
 
 
 def test_the_table_by_hand_leaves_no_metric_out():
-    assert set(BY_HAND) == {(name, task) for name, definition in DEFINITIONS.items() for task in definition.tasks}
+    assert set(BY_HAND) == {(name, task) for name, definition in METRIC_DEFINITIONS.items() for task in definition.tasks}
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("name", METRIC_DEFINITIONS)
 def test_a_metric_is_required_to_fit_its_task(name, task):
     # given
     metric = Metric(name=name)
     # then
-    if task in DEFINITIONS[name].tasks:
-        metric.require(task)
+    if task in METRIC_DEFINITIONS[name].tasks:
+        metric.check_task(task)
         return
     with pytest.raises(ConfigError, match=f"{name} does not fit a {task} target") as caught:
-        metric.require(task)
+        metric.check_task(task)
     assert all(
-        task in DEFINITIONS[better].tasks for better in caught.value.hint.removeprefix("use one of ").split(", ")
+        task in METRIC_DEFINITIONS[better].tasks for better in caught.value.hint.removeprefix("use one of ").split(", ")
     )
 
 
@@ -102,7 +102,7 @@ def test_a_threshold_is_a_gate(name, threshold, value, passes):
 
 @settings(deadline=None)
 @given(
-    name=st.sampled_from(list(DEFINITIONS)),
+    name=st.sampled_from(list(METRIC_DEFINITIONS)),
     threshold=st.floats(-10, 10),
     value=st.floats(-10, 10),
     other=st.floats(-10, 10),
@@ -116,7 +116,7 @@ def test_what_beats_a_passing_value_passes(name, threshold, value, other):
         assert metric.passes(other)
 
 
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("name", METRIC_DEFINITIONS)
 def test_nan_beats_nothing(name):
     assert not Metric(name=name).is_better(math.nan, 0.0)
 
@@ -185,7 +185,7 @@ def test_labels_are_compared_in_the_order_of_the_schema():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_targets_and_outputs_of_different_length_are_no_nan(task):
-    name = DEFAULTS[task][0]
+    name = DEFAULT_METRICS[task][0]
     with pytest.raises(ValueError, match="cannot be compared"):
         Metric(name=name).score(TARGETS[task][:-1], OUTPUTS[task])
 
@@ -198,6 +198,6 @@ def test_the_defaults_of_a_task_fit_it(task):
     scores = score_all(metrics, TARGETS[task], OUTPUTS[task])
     # then
     for metric in metrics:
-        metric.require(task)
-    assert list(scores) == list(DEFAULTS[task])
+        metric.check_task(task)
+    assert list(scores) == list(DEFAULT_METRICS[task])
     assert all(math.isfinite(value) for value in scores.values())

@@ -34,4 +34,4 @@ def test_only_torchrun_is_believed(monkeypatch, environment, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert (ranks.world(), ranks.rank(), ranks.is_first(), ranks.on_this_machine()) == expected
+    assert (ranks.world_size(), ranks.rank(), ranks.is_main_process(), ranks.local_world_size()) == expected

@@ -35,7 +35,7 @@ def test_what_is_no_version_is_refused(text):
 
 @given(SEMVERS, SEMVERS)
 def test_versions_sort_by_their_numbers(one, other):
-    assert (one.order < other.order) == ((one.major, one.minor, one.patch) < (other.major, other.minor, other.patch))
+    assert (one.sort_key < other.sort_key) == ((one.major, one.minor, one.patch) < (other.major, other.minor, other.patch))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_what_changed_decides_which_number_grows(history, recipe, expected):
 def test_the_next_version_is_above_all(history):
     past = [(version, Recipe(contract=contract, model=model)) for version, contract, model in history]
     following = next_semver(past, Recipe(contract="a", model="a"))
-    assert all(following.order > version.order for version, _ in past)
+    assert all(following.sort_key > version.sort_key for version, _ in past)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,8 @@ def recipe_of(make_schema, make_table):
 
     def make(model, task="regression", seed=0, rows=240, schema=None, **columns):
         schema = schema or make_schema(task)
-        table = dataframes.check(make_table(task, seed=seed, rows=rows).assign(**columns), schema).frame
-        return Recipe.of(model.fit(schema, table))
+        table = dataframes.check_frame(make_table(task, seed=seed, rows=rows).assign(**columns), schema).frame
+        return Recipe.for_model(model.fit(schema, table))
 
     return make
 

@@ -13,11 +13,12 @@ from model_name.core import dataframes
 from model_name.core.models import Model
 from model_name.core.versions import Recipe
 from model_name.io.registries import Version
-from model_name.jobs.explanations import ExplanationResult, feature_values
+from model_name.jobs.explanations import feature_values
+from model_name.results import ExplanationResult
 from model_name.jobs.inference import InferenceJob
 from model_name.reports.artifacts import Detail, Findings, evaluation_of
 from model_name.serving.bundle import read_manifest
-from model_name.training.export import export_bundle, stamp
+from model_name.training.export import export_bundle, set_version
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def bundle_of(
     def bundle(task: str) -> Path:
         if task not in made:
             folder = tmp_path_factory.mktemp(f"bundle-{task}")
-            table = dataframes.check(make_table(task), make_schema(task)).frame
+            table = dataframes.check_frame(make_table(task), make_schema(task)).frame
             made[task] = export(fitted("BoostedTrees", task), folder, table)
         return made[task]
 
@@ -41,7 +42,7 @@ def export(model: Model, folder: Path, table: pd.DataFrame) -> Path:
     """The bundle of a model, with a version."""
     train, test = table[:-60], table[-60:]
     bundle = export_bundle(model, folder, train, test, name="things", run_id="0" * 32, metrics={})
-    stamp(bundle, semver="1.2.0", version="3")
+    set_version(bundle, semver="1.2.0", version="3")
     return folder
 
 
@@ -127,7 +128,7 @@ def findings_of(
 
     def findings(task: str, semver: str = "1.2.0", params: dict[str, str] | None = None, **changes: Any) -> Findings:
         model = fitted("BoostedTrees", task)
-        table = dataframes.check(make_table(task), make_schema(task)).frame[-40:]
+        table = dataframes.check_frame(make_table(task), make_schema(task)).frame[-40:]
         explained = model.explain(table)
         text = evaluation_text(task, semver=semver, **changes)
         number = evaluation_of(text).version
@@ -160,7 +161,7 @@ def findings_of(
                 importances=explained.importances,
                 samples="samples.parquet",
             ),
-            contributions=model.samples_of(explained, table).reset_index(drop=True),
+            contributions=model.to_sample_frame(explained, table).reset_index(drop=True),
             values=feature_values(model, table),
             gate=None,
             tags={"table": f"{semver}.parquet"},

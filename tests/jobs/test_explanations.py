@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from model_name.core import dataframes
-from model_name.core.models.lime import local_weights
+from model_name.core.models.lime import explain_with_lime
 from model_name.errors import DependencyError
 from model_name.jobs.explanations import feature_values
 
 
 @pytest.fixture
 def parts(make_schema, make_table, task):
-    checked = dataframes.check(make_table(task), make_schema(task)).frame
+    checked = dataframes.check_frame(make_table(task), make_schema(task)).frame
     return checked[:-10], checked[-10:]
 
 
@@ -23,7 +23,7 @@ def test_lime_weighs_every_feature_of_every_row_and_finds_the_signal(fitted, par
     train, sample = parts
     model = fitted("BoostedTrees", task)
     # When the rows are explained
-    found = local_weights(model, train, sample, seed=1)
+    found = explain_with_lime(model, train, sample, seed=1)
     # Then each has a weight a feature, and the signal comes first
     assert list(found.weights.columns) == model.features.names
     assert (found.weights.index == sample.index).all()
@@ -33,28 +33,28 @@ def test_lime_weighs_every_feature_of_every_row_and_finds_the_signal(fitted, par
 
 
 def test_the_sign_of_a_weight_of_lime_is_the_direction_of_the_score(fitted, make_schema, make_table):
-    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
-    found = local_weights(fitted("BoostedTrees", "regression"), table, table.head(40), seed=1)
+    table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
+    found = explain_with_lime(fitted("BoostedTrees", "regression"), table, table.head(40), seed=1)
     large, small = (table["size"].head(40) > 37).to_numpy(), (table["size"].head(40) < 12).to_numpy()
     assert (found.weights["size"][large] > 0).all()
     assert (found.weights["size"][small] < 0).all()
 
 
 def test_lime_is_repeatable(fitted, make_schema, make_table):
-    table = dataframes.check(make_table("binary"), make_schema("binary")).frame
-    first, second = (local_weights(fitted("BoostedTrees", "binary"), table, table.head(3), seed=7) for _ in range(2))
+    table = dataframes.check_frame(make_table("binary"), make_schema("binary")).frame
+    first, second = (explain_with_lime(fitted("BoostedTrees", "binary"), table, table.head(3), seed=7) for _ in range(2))
     pd.testing.assert_frame_equal(first.weights, second.weights)
 
 
 def test_lime_that_is_not_installed_names_its_extra(fitted, make_schema, make_table, monkeypatch):
     monkeypatch.setitem(sys.modules, "lime.lime_tabular", None)
-    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     with pytest.raises(DependencyError, match=r"model-name\[explain\]"):
-        local_weights(fitted("BoostedTrees", "regression"), table, table.head(2), seed=0)
+        explain_with_lime(fitted("BoostedTrees", "regression"), table, table.head(2), seed=0)
 
 
 def test_values_are_what_the_model_saw(fitted, make_schema, make_table):
-    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     model = fitted("BoostedTrees", "regression")
     values = feature_values(model, table)
     assert list(values) == model.features.names
@@ -68,5 +68,5 @@ def test_values_of_sensitive_columns_are_left_out(fitted, make_schema, make_tabl
     columns = schema.columns | {"group": schema.columns["group"].model_copy(update={"sensitive": True})}
     model = fitted("BoostedTrees", "regression").model_copy()
     model._schema = schema.model_copy(update={"columns": columns})
-    table = dataframes.check(make_table("regression"), schema).frame
+    table = dataframes.check_frame(make_table("regression"), schema).frame
     assert "group" not in feature_values(model, table)

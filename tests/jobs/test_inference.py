@@ -25,7 +25,7 @@ from model_name.io.partitioned_output import OutputPart
 from model_name.jobs import inference
 from model_name.jobs.inference import in_order
 from model_name.serving.bundle import Bundle, read_manifest, write_manifest
-from model_name.training.export import export_bundle, stamp
+from model_name.training.export import export_bundle, set_version
 
 ROWS = 250  # in parts of 100, 100 and 50
 DEADLINE_SECONDS = 60.0
@@ -94,7 +94,7 @@ def with_value(table, row, **values):
 def test_the_output_is_the_pyfuncs(make_job, make_table, make_schema, fitted, task):
     # Given a table that the model has not seen, target included, and what the pyfunc says of it
     table = make_table(task, rows=ROWS, seed=1)
-    expected = fitted("BoostedTrees", task).predict(dataframes.check(table, make_schema(task)).frame)
+    expected = fitted("BoostedTrees", task).predict(dataframes.check_frame(table, make_schema(task)).frame)
     # When it is predicted
     result = run(make_job(table, task))
     # Then the key comes back in its order with the same answers
@@ -423,7 +423,7 @@ def more_rows(job, table, workplace):
 
 def another_bundle(job, table, workplace):
     shutil.copytree(job.bundle, workplace / "bundle")
-    stamp(Bundle.load(workplace / "bundle"), semver="1.3.0", version="4")
+    set_version(Bundle.load(workplace / "bundle"), semver="1.3.0", version="4")
     return job.model_copy(update={"bundle": str(workplace / "bundle")})
 
 
@@ -677,11 +677,11 @@ def told(make_schema, make_table, workplace):
     columns = make_schema("regression").model_dump(exclude_defaults=True)["columns"]
     schema = make_schema("regression", columns=columns | {"outcome_21h": HISTORY})
     raw = make_table("regression", rows=ROWS, seed=1)
-    train = dataframes.check(dataframes.with_histories(raw, schema), schema).frame
+    train = dataframes.check_frame(dataframes.add_lag_columns(raw, schema), schema).frame
     model = model_kinds()["BoostedTrees"](max_iter=8, min_samples_leaf=5).fit(schema, train)
     (workplace / "bundle").mkdir()
     bundle = export_bundle(model, workplace / "bundle", train, train, name="things", run_id="0" * 32, metrics={})
-    stamp(bundle, semver="1.0.0", version="1")
+    set_version(bundle, semver="1.0.0", version="1")
     raw["outcome"] = raw["outcome"].where(raw.index < ROWS - 50)
     return schema, raw, model
 
@@ -693,14 +693,14 @@ def test_a_raw_table_is_told_of_its_earlier_rows(make_job, told, out, workplace)
     result = run(make_job(raw, schema=schema, bundle=str(workplace / "bundle")))
     # Then the predictions are those of the table with the column
     assert (result.rows, result.predicted) == (ROWS, ROWS)
-    expected = model.predict(dataframes.with_histories(raw, schema).drop(columns="outcome"))
+    expected = model.predict(dataframes.add_lag_columns(raw, schema).drop(columns="outcome"))
     found = pd.read_parquet(out).sort_values("code", key=lambda codes: codes.str[3:].astype(int))
     np.testing.assert_allclose(found["prediction"], expected["prediction"], rtol=1e-4)
 
 
 def test_a_table_that_brings_the_column_is_streamed_as_it_is(make_job, told, workplace):
     schema, raw, _ = told
-    table = dataframes.with_histories(raw, schema).drop(columns="outcome")
+    table = dataframes.add_lag_columns(raw, schema).drop(columns="outcome")
     assert run(make_job(table, schema=schema, bundle=str(workplace / "bundle"))).predicted == ROWS
     assert not (workplace / "build" / "prepared").exists()
 

@@ -12,7 +12,7 @@ from model_name.core.models import BoostedTrees
 from model_name.core.schemas import TableSchema, Target
 from model_name.core.schemas.columns import Column
 from model_name.serving.bundle import Bundle
-from model_name.training.export import export_bundle, stamp
+from model_name.training.export import export_bundle, set_version
 
 TASKS = ("regression", "binary", "multiclass")
 VERSION = "7"
@@ -80,11 +80,11 @@ def make_table(task: str, rows: int = 400) -> pd.DataFrame:
 def make_bundle(task: str, directory: Path) -> Bundle:
     """Fit few trees and export them."""
     schema = make_schema(task)
-    table = dataframes.check(make_table(task), schema).frame
+    table = dataframes.check_frame(make_table(task), schema).frame
     train, test = table[:300], table[300:]
     model = BoostedTrees(max_iter=10).fit(schema, train)
     if task == "regression":
-        model.decide_by(Decision(intervals=INTERVALS))
+        model.set_decision(Decision(intervals=INTERVALS))
     bundle = export_bundle(model, directory, train, test, name=task, run_id="0" * 32, metrics={})
-    stamp(bundle, semver="1.2.3", version=VERSION)
+    set_version(bundle, semver="1.2.3", version=VERSION)
     return Bundle.load(directory)

@@ -7,10 +7,10 @@ import numpy as np
 import onnxruntime as ort
 
 from model_name.core.decisions.decision import Decision, PredictionIntervals
-from model_name.core.features.transforms import AnyFeature, OrdinalFeature, DatePartFeature, Features, NumericFeature
+from model_name.core.features import AnyFeature, DatePartFeature, Features, NumericFeature, OrdinalFeature
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
-from model_name.serving.bundle import FEATURES, SCORES, Bundle, ColumnProfile, Manifest
+from model_name.serving.bundle import GRAPH_INPUT, GRAPH_OUTPUT, Bundle, ColumnProfile, Manifest
 from model_name.serving.dataplane import DataPlane
 
 TARGETS: dict[str, dict[str, Any]] = {
@@ -108,5 +108,5 @@ class FixedScores:
         self.scores = scores
 
     def run(self, names: list[str], feeds: dict[str, Any]) -> list[np.ndarray]:
-        assert names == [SCORES]
-        return [np.tile(np.array(self.scores, dtype=np.float32), (len(feeds[FEATURES]), 1))]
+        assert names == [GRAPH_OUTPUT]
+        return [np.tile(np.array(self.scores, dtype=np.float32), (len(feeds[GRAPH_INPUT]), 1))]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from model_name.core.schemas import Outputs, TableSchema
-from model_name.core.schemas.columns import ValidationIssues, decode_column
+from model_name.core.schemas.decoding import decode_column
+from model_name.core.schemas.validation import ValidationIssues
 from model_name.serving.bundle import Manifest
 from model_name.serving.prediction_log.log import LoggedBatch, LoggedRequest
 

@@ -51,7 +51,7 @@ def table():
     size = random.normal(size=200)
     when = pd.date_range("2024-01-01", periods=200, freq="h")
     frame = pd.DataFrame({"when": when, "size": size, "y": 3 * size + random.normal(0, 0.1, 200)})
-    return dataframes.check(frame, SCHEMA).frame
+    return dataframes.check_frame(frame, SCHEMA).frame
 
 
 def search(searcher, journal=None, progress=None):

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter
 
-from model_name.core.features.transforms import Matrix
+from model_name.core.features import Matrix
 from model_name.core.metrics import Metric
 from model_name.core.models import BoostedTrees, FitContext, Model
 from model_name.core.schemas import TableSchema
@@ -231,7 +231,7 @@ def test_a_sampler_learns_from_the_trials_before(metric, wanted):
     slopes = np.linspace(1.0, 4.0, 21).tolist()
     before = [Trial(number, {"slope": slope}, slope, (slope,), 1.0) for number, slope in enumerate(slopes)]
     # when
-    proposed = [searcher.propose(number, before, metric)["slope"] for number in range(21, 31)]
+    proposed = [searcher.suggest(number, before, metric)["slope"] for number in range(21, 31)]
     # then
     assert abs(np.median(proposed) - wanted) < 0.5
 

@@ -28,7 +28,7 @@ def columns(schema):
 @pytest.fixture
 def example(fitted, make_schema, make_table, task):
     """The schema, a checked table and what a model answers for it."""
-    checked = dataframes.check(make_table(task), make_schema(task)).frame
+    checked = dataframes.check_frame(make_table(task), make_schema(task)).frame
     return make_schema(task), checked, fitted("ConstantModel", task).predict(checked)
 
 

@@ -5,9 +5,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.decisions.conformal import Conformal
+from model_name.core.decisions.conformal import SplitConformal
 from model_name.core.decisions.decision import (
-    SMALLEST,
+    MIN_PROBABILITY,
     Calibrator,
     Costs,
     Decision,
@@ -16,39 +16,39 @@ from model_name.core.decisions.decision import (
     Temperature,
     log_odds,
 )
-from model_name.core.metrics import codes
+from model_name.core.metrics import label_positions
 from model_name.core.schemas import Outputs, Task
 from model_name.errors import ConfigError, DataError
 
-Calibration = Literal["none", "sigmoid", "isotonic", "temperature"]
+CalibrationMethod = Literal["none", "sigmoid", "isotonic", "temperature"]
 
-FITTING: dict[Task, tuple[Calibration, ...]] = {
+METHODS_BY_TASK: dict[Task, tuple[CalibrationMethod, ...]] = {
     "regression": ("none",),
     "binary": ("none", "sigmoid", "isotonic", "temperature"),
     "multiclass": ("none", "temperature"),
 }
 
 
-def require(calibration: Calibration, task: Task) -> None:
+def check_calibration(calibration: CalibrationMethod, task: Task) -> None:
     """Refuse a calibration that does not fit a task.
 
     Raises:
         ConfigError: Naming those that do.
     """
-    if calibration not in FITTING[task]:
+    if calibration not in METHODS_BY_TASK[task]:
         raise ConfigError(
             f"job.calibration: {calibration} does not fit a {task} target",
-            hint=f"use one of {', '.join(FITTING[task])}",
+            hint=f"use one of {', '.join(METHODS_BY_TASK[task])}",
         )
 
 
-def decision(
+def fit_decision(
     targets: NDArray[Any],
     outputs: Outputs,
     *,
-    interval: Conformal | None,
+    interval: SplitConformal | None,
     costs: Costs | None,
-    calibration: Calibration,
+    calibration: CalibrationMethod,
 ) -> Decision:
     """All that is decided on the scores of a model.
 
@@ -66,17 +66,17 @@ def decision(
         return Decision(intervals=interval.fit(outputs.prediction, targets) if interval else None)
     if np.isnan(outputs.probabilities).any():
         raise DataError("the model answers NaN for rows that it has not seen: neither costs nor calibration can be met")
-    truth = codes(targets, outputs.classes)
+    truth = label_positions(targets, outputs.classes)
     calibrator = fit_calibrator(calibration, outputs.probabilities, truth)
     if costs is None:
         return Decision(calibrator=calibrator)
     scores = calibrator.apply(outputs.probabilities) if calibrator else outputs.probabilities
-    threshold = cheapest_threshold(scores[:, 1], truth == 1, costs)
+    threshold = cost_optimal_threshold(scores[:, 1], truth == 1, costs)
     return Decision(calibrator=calibrator, threshold=threshold, costs=costs)
 
 
 def fit_calibrator(
-    calibration: Calibration, probabilities: NDArray[np.float64], truth: NDArray[np.int64]
+    calibration: CalibrationMethod, probabilities: NDArray[np.float64], truth: NDArray[np.int64]
 ) -> Calibrator | None:
     """A calibrator from out-of-sample probabilities.
 
@@ -86,15 +86,15 @@ def fit_calibrator(
         truth: The position of the class of each row.
     """
     if calibration == "sigmoid":
-        return _sigmoid(probabilities[:, 1], truth)
+        return _fit_sigmoid(probabilities[:, 1], truth)
     if calibration == "isotonic":
-        return _isotonic(probabilities[:, 1], truth)
+        return _fit_isotonic(probabilities[:, 1], truth)
     if calibration == "temperature":
-        return _temperature(probabilities, truth)
+        return _fit_temperature(probabilities, truth)
     return None
 
 
-def cheapest_threshold(probabilities: NDArray[np.float64], is_positive: NDArray[np.bool_], costs: Costs) -> float:
+def cost_optimal_threshold(probabilities: NDArray[np.float64], is_positive: NDArray[np.bool_], costs: Costs) -> float:
     """The probability from which on to call a row positive, so that n rows cost least.
 
     It lies half-way between two probabilities of the rows. Of several that cost the same it is the one nearest to
@@ -117,7 +117,7 @@ def cheapest_threshold(probabilities: NDArray[np.float64], is_positive: NDArray[
     return float(thresholds[cheapest[np.argmin(np.abs(thresholds[cheapest] - ideal))]])
 
 
-def _sigmoid(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Sigmoid:
+def _fit_sigmoid(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Sigmoid:
     from scipy.optimize import minimize
 
     odds = log_odds(probabilities)
@@ -135,7 +135,7 @@ def _sigmoid(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Si
     return Sigmoid(slope=float(found.x[0]), intercept=float(found.x[1]))
 
 
-def _isotonic(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Isotonic:
+def _fit_isotonic(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Isotonic:
     from sklearn.isotonic import IsotonicRegression
 
     # Inside 0 and 1: that a probability was always right in n rows is no proof that it cannot be wrong.
@@ -144,12 +144,12 @@ def _isotonic(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> I
     return Isotonic(given=tuple(fitted.X_thresholds_.tolist()), calibrated=tuple(fitted.y_thresholds_.tolist()))
 
 
-def _temperature(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Temperature:
+def _fit_temperature(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Temperature:
     from scipy.optimize import minimize_scalar
 
     def loss(logarithm: float) -> float:
         shares = Temperature(temperature=float(np.exp(logarithm))).apply(probabilities)
-        return float(-np.log(np.maximum(shares[np.arange(len(truth)), truth], SMALLEST)).mean())
+        return float(-np.log(np.maximum(shares[np.arange(len(truth)), truth], MIN_PROBABILITY)).mean())
 
     found = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
     return Temperature(temperature=float(np.exp(found.x)))

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from model_name.core.decisions.decision import PredictionIntervals
-from model_name.core.schemas.strict_models import Frozen, Many
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 
 MIN_BIN_ROWS = 100
 
 
-class Conformal(Frozen):
+class SplitConformal(FrozenModel):
     """Which prediction intervals a version is to have.
 
     Attributes:
@@ -25,12 +25,12 @@ class Conformal(Frozen):
         bins: Into how many bins of the prediction the residuals are put at most; each has at least 100 of them.
     """
 
-    levels: Many[float] = (0.8, 0.9, 0.95)
+    levels: LaxTuple[float] = (0.8, 0.9, 0.95)
     bins: int = Field(5, gt=0)
 
     @field_validator("levels")
     @classmethod
-    def _are_shares(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
+    def _check_levels(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
         if not levels or not all(0 < level < 1 for level in levels):
             raise ValueError(f"levels are shares between 0 and 1, such as 0.9, not {list(levels)}")
         return tuple(sorted(set(levels)))
@@ -41,7 +41,7 @@ class Conformal(Frozen):
         A level that n rows are too few for is left out; None where that leaves none, or a prediction is NaN.
         """
         residuals = np.abs(actual - predicted)
-        levels = tuple(level for level in self.levels if rank(len(residuals), level) <= len(residuals))
+        levels = tuple(level for level in self.levels if conformal_rank(len(residuals), level) <= len(residuals))
         if not levels or not np.isfinite(residuals).all():
             return None
         # Not so many bins that the highest level would have too few residuals in one.
@@ -55,11 +55,11 @@ class Conformal(Frozen):
         return PredictionIntervals(
             levels=levels,
             edges=tuple(edges.tolist()),
-            halves=tuple(tuple(float(group[rank(len(group), level) - 1]) for group in groups) for level in levels),
+            halves=tuple(tuple(float(group[conformal_rank(len(group), level) - 1]) for group in groups) for level in levels),
             rows=len(residuals),
         )
 
 
-def rank(rows: int, level: float) -> int:
+def conformal_rank(rows: int, level: float) -> int:
     """Which of n sorted residuals bounds the next one with this probability: ceil((n + 1) level)."""
     return ceil(round((rows + 1) * level, 9))  # 0.9 * 10 would be a little above 9

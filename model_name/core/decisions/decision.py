@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from model_name.core.schemas import Label, Outputs
-from model_name.core.schemas.strict_models import Frozen, Many
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.errors import DataError
 
-SMALLEST = 1e-7  # probability whose log-odds is taken; below it, float32 holds none next to 1
+MIN_PROBABILITY = 1e-7  # probability whose log-odds is taken; below it, float32 holds none next to 1
 
 
-class PredictionIntervals(Frozen):
+class PredictionIntervals(FrozenModel):
     """Half the width of a regression's prediction intervals, by level and by bin of the prediction.
 
     Attributes:
@@ -28,12 +28,12 @@ class PredictionIntervals(Frozen):
         rows: How many out-of-sample residuals they were found in.
     """
 
-    levels: Many[float]
-    edges: Many[float]
-    halves: Many[Many[float]]
+    levels: LaxTuple[float]
+    edges: LaxTuple[float]
+    halves: LaxTuple[LaxTuple[float]]
     rows: int
 
-    def around(self, prediction: NDArray[np.float64], level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def bounds(self, prediction: NDArray[np.float64], level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The lower and upper end of the interval of each prediction.
 
         Raises:
@@ -48,7 +48,7 @@ class PredictionIntervals(Frozen):
         )
 
 
-class Costs(Frozen):
+class Costs(FrozenModel):
     """What wrong answers of a binary target cost, in any unit.
 
     Attributes:
@@ -59,13 +59,13 @@ class Costs(Frozen):
     false_positive: float = Field(1.0, gt=0, allow_inf_nan=False)
     false_negative: float = Field(1.0, gt=0, allow_inf_nan=False)
 
-    def mean(self, is_positive: NDArray[np.bool_], is_called: NDArray[np.bool_]) -> float:
+    def mean_cost(self, is_positive: NDArray[np.bool_], is_predicted_positive: NDArray[np.bool_]) -> float:
         """The mean cost of a row."""
-        wrong = self.false_positive * (is_called & ~is_positive) + self.false_negative * (~is_called & is_positive)
+        wrong = self.false_positive * (is_predicted_positive & ~is_positive) + self.false_negative * (~is_predicted_positive & is_positive)
         return float(np.mean(wrong))
 
 
-class Sigmoid(Frozen):
+class Sigmoid(FrozenModel):
     """A line through the log-odds of a binary target (Platt 1999).
 
     Attributes:
@@ -79,10 +79,10 @@ class Sigmoid(Frozen):
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated probabilities, n x 2."""
-        return _of_positive(1 / (1 + np.exp(-(self.slope * log_odds(probabilities[:, 1]) + self.intercept))))
+        return _binary_probabilities(1 / (1 + np.exp(-(self.slope * log_odds(probabilities[:, 1]) + self.intercept))))
 
 
-class Isotonic(Frozen):
+class Isotonic(FrozenModel):
     """A rising, piecewise linear function of the probability of a binary target (Zadrozny and Elkan 2002).
 
     Attributes:
@@ -91,15 +91,15 @@ class Isotonic(Frozen):
     """
 
     KIND: Literal["isotonic"] = "isotonic"
-    given: Many[float]
-    calibrated: Many[float]
+    given: LaxTuple[float]
+    calibrated: LaxTuple[float]
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated probabilities, n x 2."""
-        return _of_positive(np.interp(probabilities[:, 1], self.given, self.calibrated))
+        return _binary_probabilities(np.interp(probabilities[:, 1], self.given, self.calibrated))
 
 
-class Temperature(Frozen):
+class Temperature(FrozenModel):
     """One number that the log probabilities of all classes are divided by (Guo, Pleiss, Sun, Weinberger 2017).
 
     Attributes:
@@ -111,7 +111,7 @@ class Temperature(Frozen):
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated probabilities, n x k."""
-        logits = np.log(np.maximum(probabilities, SMALLEST)) / self.temperature
+        logits = np.log(np.maximum(probabilities, MIN_PROBABILITY)) / self.temperature
         powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         calibrated: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
         return calibrated
@@ -120,7 +120,7 @@ class Temperature(Frozen):
 Calibrator = Annotated[Sigmoid | Isotonic | Temperature, Field(discriminator="KIND")]
 
 
-class Decision(Frozen):
+class Decision(FrozenModel):
     """All that turns raw scores into the answer of a version; the default takes them as they are.
 
     Attributes:
@@ -135,7 +135,7 @@ class Decision(Frozen):
     threshold: float | None = None
     costs: Costs | None = None
 
-    def outputs(self, scores: NDArray[Any], classes: tuple[Label, ...], interval: float | None = None) -> Outputs:
+    def apply(self, scores: NDArray[Any], classes: tuple[Label, ...], interval: float | None = None) -> Outputs:
         """The answer for n rows.
 
         Args:
@@ -150,7 +150,7 @@ class Decision(Frozen):
             outputs = Outputs.from_scores(scores, classes)
             if interval is None:
                 return outputs
-            lower, upper = self._intervals.around(outputs.prediction, interval)
+            lower, upper = self._intervals.bounds(outputs.prediction, interval)
             return replace(outputs, lower=lower, upper=upper)
         if interval is not None:
             raise DataError("prediction intervals are those of a regression; this is a classification")
@@ -179,9 +179,9 @@ class Decision(Frozen):
 
 def log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log-odds of probabilities, finite also for 0 and 1."""
-    inside = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
+    inside = np.clip(probabilities, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return np.asarray(np.log(inside / (1 - inside)))
 
 
-def _of_positive(positive: NDArray[np.float64]) -> NDArray[np.float64]:
+def _binary_probabilities(positive: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([1 - positive, positive])

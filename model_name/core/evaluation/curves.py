@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_name.core.decisions.decision import PredictionIntervals
-from model_name.core.metrics import codes
+from model_name.core.metrics import label_positions
 from model_name.core.schemas import Outputs
-from model_name.core.schemas.strict_models import LenientModel, Many
+from model_name.core.schemas.strict_models import LaxTuple, LenientModel
 
-MAX_PREDICTED = 500
-MAX_BANDS = 40
-MIN_BAND_ROWS = 10
-MAX_POINTS = 100
+MAX_SCATTER_POINTS = 500
+MAX_RESIDUAL_BINS = 40
+MIN_RESIDUAL_BIN_ROWS = 10
+MAX_CURVE_POINTS = 100
 CALIBRATION_BINS = 10
-MAX_CLASSES = 50  # of a confusion matrix that people can read
+MAX_CONFUSION_CLASSES = 50  # of a confusion matrix that people can read
 
 
 class Point(LenientModel):
@@ -26,7 +26,7 @@ class Point(LenientModel):
     y: float
 
 
-class Band(LenientModel):
+class ResidualQuantiles(LenientModel):
     """The residuals (actual less predicted) of some rows.
 
     Attributes:
@@ -86,13 +86,13 @@ class Curves(LenientModel):
             classes; none where there are more than 50.
     """
 
-    predicted: Many[Point] = ()
-    residuals: Many[Band] = ()
-    coverage: Many[Coverage] = ()
-    roc: Many[Point] = ()
-    precision_recall: Many[Point] = ()
-    calibration: Many[CalibrationBin] = ()
-    confusion: Many[Many[int]] = ()
+    predicted: LaxTuple[Point] = ()
+    residuals: LaxTuple[ResidualQuantiles] = ()
+    coverage: LaxTuple[Coverage] = ()
+    roc: LaxTuple[Point] = ()
+    precision_recall: LaxTuple[Point] = ()
+    calibration: LaxTuple[CalibrationBin] = ()
+    confusion: LaxTuple[LaxTuple[int]] = ()
 
 
 def curves(
@@ -119,11 +119,11 @@ def curves(
         return Curves()
     if outputs.probabilities is None:
         places = None if moments is None else moments[kept]
-        return _of_numbers(truth.astype(np.float64), outputs.prediction, places, coverage, seed)
-    return _of_classes(codes(truth, outputs.classes), outputs)
+        return _regression_curves(truth.astype(np.float64), outputs.prediction, places, coverage, seed)
+    return _classification_curves(label_positions(truth, outputs.classes), outputs)
 
 
-def coverages(
+def interval_coverages(
     intervals: PredictionIntervals, predicted: NDArray[np.float64], actual: NDArray[np.float64]
 ) -> tuple[Coverage, ...]:
     """What each level of prediction intervals holds on n rows; none where a prediction is NaN."""
@@ -131,7 +131,7 @@ def coverages(
         return ()
     found = []
     for level in intervals.levels:
-        lower, upper = intervals.around(predicted, level)
+        lower, upper = intervals.bounds(predicted, level)
         inside = (lower <= actual) & (actual <= upper)
         found.append(Coverage(level=level, observed=float(inside.mean()), width=float((upper - lower).mean())))
     return tuple(found)
@@ -165,7 +165,7 @@ def calibration_bins(truth: NDArray[np.int64], outputs: Outputs) -> tuple[Calibr
     return tuple(found)
 
 
-def _of_numbers(
+def _regression_curves(
     truth: NDArray[np.float64],
     predicted: NDArray[np.float64],
     moments: NDArray[np.datetime64] | None,
@@ -173,31 +173,33 @@ def _of_numbers(
     seed: int,
 ) -> Curves:
     rows = np.arange(len(truth))
-    if len(rows) > MAX_PREDICTED:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_PREDICTED, replace=False))
+    if len(rows) > MAX_SCATTER_POINTS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_SCATTER_POINTS, replace=False))
     return Curves(
         predicted=tuple(Point(x=float(predicted[row]), y=float(truth[row])) for row in rows),
-        residuals=_bands(truth - predicted, predicted if moments is None else moments),
+        residuals=_residual_quantiles(truth - predicted, predicted if moments is None else moments),
         coverage=coverage,
     )
 
 
-def _bands(residuals: NDArray[np.float64], places: NDArray[Any]) -> tuple[Band, ...]:
+def _residual_quantiles(residuals: NDArray[np.float64], places: NDArray[Any]) -> tuple[ResidualQuantiles, ...]:
     order = np.argsort(places, kind="stable")
     found = []
-    for rows in np.array_split(order, np.clip(len(order) // MIN_BAND_ROWS, 1, MAX_BANDS)):
+    for rows in np.array_split(order, np.clip(len(order) // MIN_RESIDUAL_BIN_ROWS, 1, MAX_RESIDUAL_BINS)):
         low, middle, high = (float(value) for value in np.quantile(residuals[rows], [0.1, 0.5, 0.9]))
-        found.append(Band(x=_label(places[rows[0]]), low=low, middle=middle, high=high, rows=len(rows)))
+        found.append(
+            ResidualQuantiles(x=_axis_label(places[rows[0]]), low=low, middle=middle, high=high, rows=len(rows))
+        )
     return tuple(found)
 
 
-def _label(place: Any) -> str:
+def _axis_label(place: Any) -> str:
     if isinstance(place, np.datetime64):
         return str(np.datetime_as_string(place, unit="s"))
     return f"{place:.6g}"
 
 
-def _of_classes(truth: NDArray[np.int64], outputs: Outputs) -> Curves:
+def _classification_curves(truth: NDArray[np.int64], outputs: Outputs) -> Curves:
     is_binary, has_both = len(outputs.classes) == 2, len(np.unique(truth)) == 2
     positive = np.asarray(outputs.probabilities)[:, 1]
     return Curves(
@@ -212,28 +214,28 @@ def _roc(truth: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[Point, 
     from sklearn.metrics import roc_curve
 
     wrong, right, _ = roc_curve(truth, scores)
-    return _thinned(wrong, right)
+    return _downsample(wrong, right)
 
 
 def _precision_recall(truth: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[Point, ...]:
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(truth, scores)
-    return _thinned(recall[::-1], precision[::-1])
+    return _downsample(recall[::-1], precision[::-1])
 
 
-def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[Point, ...]:
+def _downsample(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[Point, ...]:
     """Points at about equal steps along the curve, both ends among them."""
     steps = np.r_[0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))]
-    places = np.searchsorted(steps, np.linspace(0, steps[-1], MAX_POINTS))
+    places = np.searchsorted(steps, np.linspace(0, steps[-1], MAX_CURVE_POINTS))
     kept = np.unique(np.r_[0, places[1:-1].clip(0, len(x) - 1), len(x) - 1])
     return tuple(Point(x=float(x[place]), y=float(y[place])) for place in kept)
 
 
 def _confusion(truth: NDArray[np.int64], outputs: Outputs) -> tuple[tuple[int, ...], ...]:
     size = len(outputs.classes)
-    if size > MAX_CLASSES:
+    if size > MAX_CONFUSION_CLASSES:
         return ()
-    cells = truth * size + codes(outputs.prediction, outputs.classes)
+    cells = truth * size + label_positions(outputs.prediction, outputs.classes)
     counts = np.bincount(cells, minlength=size**2).reshape(size, size)
     return tuple(tuple(int(count) for count in row) for row in counts)

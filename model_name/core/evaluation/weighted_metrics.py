@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.metrics import DEFINITIONS, Metric, codes, log_losses, shares
+from model_name.core.metrics import METRIC_DEFINITIONS, Metric, label_positions, log_losses, normalize_rows
 from model_name.core.schemas import Outputs
 
 Weights = NDArray[np.float64]
-Statistic = Callable[[Weights], float]
+WeightedMetric = Callable[[Weights], float]
 """The value of a metric for n rows of given weights; NaN where it is not defined for them."""
 
-FROM_CONFUSION: dict[str, Callable[..., float]] = {
+CONFUSION_FORMULAS: dict[str, Callable[..., float]] = {
     "balanced_accuracy": lambda right, predicted, actual: _mean(right[actual > 0] / actual[actual > 0]),
     "f1": lambda right, predicted, actual: _ratio(2 * right[1], predicted[1] + actual[1]),
     "precision": lambda right, predicted, actual: _ratio(right[1], predicted[1]) if predicted[1] else 0.0,
@@ -28,7 +28,7 @@ FROM_CONFUSION: dict[str, Callable[..., float]] = {
 }
 
 
-def statistic(metric: Metric, targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> Statistic:
+def weighted_metric(metric: Metric, targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> WeightedMetric:
     """A metric of these rows as a function of their weights.
 
     Args:
@@ -37,64 +37,66 @@ def statistic(metric: Metric, targets: Sequence[Any] | np.ndarray, outputs: Outp
         outputs: What a model answers for the n rows.
     """
     if outputs.probabilities is None:
-        return _of_numbers(metric, np.asarray(targets, dtype=np.float64), outputs.prediction)
+        return _regression_metric(metric, np.asarray(targets, dtype=np.float64), outputs.prediction)
     if np.isnan(outputs.probabilities).any():
         return lambda weights: float("nan")
-    truth, sees = codes(targets, outputs.classes), DEFINITIONS[metric.name].sees
+    truth, sees = label_positions(targets, outputs.classes), METRIC_DEFINITIONS[metric.name].scored_values
     if sees == "probabilities":
-        return _of_probabilities(metric, truth, outputs)
+        return _probability_metric(metric, truth, outputs)
     if sees == "positive":
-        return _of_positives(metric, truth == 1, outputs.probabilities[:, 1])
-    return _of_labels(metric, truth, codes(outputs.prediction, outputs.classes), len(outputs.classes))
+        return _positive_class_metric(metric, truth == 1, outputs.probabilities[:, 1])
+    return _label_metric(metric, truth, label_positions(outputs.prediction, outputs.classes), len(outputs.classes))
 
 
-def _of_numbers(metric: Metric, truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> Statistic:
+def _regression_metric(metric: Metric, truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> WeightedMetric:
     errors = truth - predicted
-    mean_square = _mean_of(errors**2)
+    mean_square = _weighted_mean(errors**2)
     if metric.name == "mse":
         return mean_square
     if metric.name == "rmse":
         return lambda weights: float(np.sqrt(mean_square(weights)))
     if metric.name == "mae":
-        return _mean_of(np.abs(errors))
+        return _weighted_mean(np.abs(errors))
     if metric.name == "r2":
         return _r2(truth, errors)
-    return _by_scikit_learn(metric, truth, predicted)
+    return _scikit_learn_metric(metric, truth, predicted)
 
 
-def _of_probabilities(metric: Metric, truth: NDArray[np.int64], outputs: Outputs) -> Statistic:
-    scores = shares(np.asarray(outputs.probabilities))
+def _probability_metric(metric: Metric, truth: NDArray[np.int64], outputs: Outputs) -> WeightedMetric:
+    scores = normalize_rows(np.asarray(outputs.probabilities))
     if metric.name == "log_loss":
-        return _mean_of(log_losses(truth, scores))
+        return _weighted_mean(log_losses(truth, scores))
     if metric.name == "roc_auc_ovr":
         each = [_roc_auc(truth == code, scores[:, code]) for code in range(scores.shape[1])]
         return lambda weights: float(np.mean([auc(weights) for auc in each]))
-    return _by_scikit_learn(metric, truth, scores)
+    return _scikit_learn_metric(metric, truth, scores)
 
 
-def _of_positives(metric: Metric, truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> Statistic:
+def _positive_class_metric(metric: Metric, truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> WeightedMetric:
     if metric.name == "brier":
-        return _mean_of((scores - truth) ** 2)
+        return _weighted_mean((scores - truth) ** 2)
     if metric.name == "roc_auc":
         return _roc_auc(truth, scores)
     if metric.name == "average_precision":
         return _average_precision(truth, scores)
-    return _by_scikit_learn(metric, truth.astype(np.int64), scores)
+    return _scikit_learn_metric(metric, truth.astype(np.int64), scores)
 
 
-def _of_labels(metric: Metric, truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Statistic:
+def _label_metric(
+    metric: Metric, truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
+) -> WeightedMetric:
     if metric.name == "accuracy":
-        return _mean_of((truth == predicted).astype(np.float64))
-    if metric.name in FROM_CONFUSION:
-        return _from_confusion(metric, truth, predicted, classes)
-    return _by_scikit_learn(metric, truth, predicted)
+        return _weighted_mean((truth == predicted).astype(np.float64))
+    if metric.name in CONFUSION_FORMULAS:
+        return _confusion_metric(metric, truth, predicted, classes)
+    return _scikit_learn_metric(metric, truth, predicted)
 
 
-def _mean_of(losses: NDArray[np.float64]) -> Statistic:
+def _weighted_mean(losses: NDArray[np.float64]) -> WeightedMetric:
     return lambda weights: float(weights @ losses / weights.sum())
 
 
-def _r2(truth: NDArray[np.float64], errors: NDArray[np.float64]) -> Statistic:
+def _r2(truth: NDArray[np.float64], errors: NDArray[np.float64]) -> WeightedMetric:
     centred = truth - truth.mean()  # or the difference of two large sums would be lost in rounding
     parts = np.column_stack([errors**2, centred**2, centred])
 
@@ -106,9 +108,9 @@ def _r2(truth: NDArray[np.float64], errors: NDArray[np.float64]) -> Statistic:
     return r2
 
 
-def _roc_auc(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> Statistic:
+def _roc_auc(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> WeightedMetric:
     """The share of pairs that are in the right order, ties counting half (Mann and Whitney 1947)."""
-    order, starts = _groups(scores)
+    order, starts = _tie_groups(scores)
     positive = truth[order].astype(np.float64)
 
     def roc_auc(weights: Weights) -> float:
@@ -121,8 +123,8 @@ def _roc_auc(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> Statistic
     return roc_auc
 
 
-def _average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> Statistic:
-    order, starts = _groups(-scores)
+def _average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> WeightedMetric:
+    order, starts = _tie_groups(-scores)
     positive = truth[order].astype(np.float64)
 
     def average_precision(weights: Weights) -> float:
@@ -135,16 +137,18 @@ def _average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) ->
     return average_precision
 
 
-def _groups(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _tie_groups(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The order of ascending scores, and where each distinct score begins in it."""
     order = np.argsort(scores, kind="stable")
     ascending = scores[order]
     return order, np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]])
 
 
-def _from_confusion(metric: Metric, truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Statistic:
+def _confusion_metric(
+    metric: Metric, truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
+) -> WeightedMetric:
     cells = truth * classes + predicted
-    formula = FROM_CONFUSION[metric.name]
+    formula = CONFUSION_FORMULAS[metric.name]
 
     def from_confusion(weights: Weights) -> float:
         matrix = np.bincount(cells, weights=weights, minlength=classes**2).reshape(classes, classes)
@@ -153,9 +157,9 @@ def _from_confusion(metric: Metric, truth: NDArray[np.int64], predicted: NDArray
     return from_confusion
 
 
-def _by_scikit_learn(metric: Metric, truth: NDArray[Any], predicted: NDArray[Any]) -> Statistic:
+def _scikit_learn_metric(metric: Metric, truth: NDArray[Any], predicted: NDArray[Any]) -> WeightedMetric:
     """What is not made ready above; correct, and as slow as the function is."""
-    definition = DEFINITIONS[metric.name]
+    definition = METRIC_DEFINITIONS[metric.name]
     return lambda weights: definition.score(truth, predicted, sample_weight=weights)
 
 

@@ -7,33 +7,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_name.core.features.holidays import public_holidays
-from model_name.core.profiling.column_facts import Facts
+from model_name.core.profiling.column_facts import ColumnFacts
 from model_name.core.schemas import Target
-from model_name.core.schemas.columns import also
+from model_name.core.schemas.columns import and_more
 from model_name.core.schemas.encodings import Encoding
 
-MANY_CATEGORIES = 10  # above which trees did better with the mean of the target than with positions (docs/features.md)
-CATEGORY_ROWS = 2  # on average, for a mean of the target to mean anything
-RATE_CLASSES = 10  # as many features as that one column may become
-SKEW = 10.0  # how far above the median the upper per cent of a skewed number lies
+MAX_ORDINAL_CATEGORIES = 10  # above which trees did better with the mean of the target than with positions (docs/features.md)
+MIN_ROWS_PER_CATEGORY = 2  # on average, for a mean of the target to mean anything
+MAX_TARGET_ENCODED_CLASSES = 10  # as many features as that one column may become
+MIN_SKEW = 10.0  # how far above the median the upper per cent of a skewed number lies
 
 
 def propose_encodings(
-    facts: Mapping[str, Facts], target: Target, *, no_features: Collection[str]
+    facts: Mapping[str, ColumnFacts], target: Target, *, no_features: Collection[str]
 ) -> dict[str, Encoding]:
     """How columns should become features, by name; those that the defaults fit are not in it."""
     encodings = {}
     for name, found in facts.items():
         if name in no_features:
             continue
-        if found.kind == "category" and _is_better_as_rate(found, target):
+        if found.kind == "category" and _suits_target_encoding(found, target):
             encodings[name] = Encoding(code="target")
         if found.kind == "numeric" and _is_skewed(found.values):
             encodings[name] = Encoding(scale="log")
     return encodings
 
 
-def propose_holidays(facts: Mapping[str, Facts], time: str | None, country: str) -> dict[str, Encoding]:
+def propose_holidays(facts: Mapping[str, ColumnFacts], time: str | None, country: str) -> dict[str, Encoding]:
     """The holidays of a country on the time column, where there is one.
 
     Raises:
@@ -43,11 +43,11 @@ def propose_holidays(facts: Mapping[str, Facts], time: str | None, country: str)
         return {}
     moments = facts[time].values if time else np.array(["2000"], dtype="datetime64[us]")
     first, last = (moment.astype("datetime64[Y]").astype(int) + 1970 for moment in (moments.min(), moments.max()))
-    public_holidays(country, first, last, said_at="--country")
+    public_holidays(country, first, last, config_path="--country")
     return {time: Encoding(holidays=country)} if time else {}
 
 
-def said_of_encodings(encodings: Mapping[str, Encoding], facts: Mapping[str, Facts]) -> Iterator[str]:
+def encoding_messages(encodings: Mapping[str, Encoding], facts: Mapping[str, ColumnFacts]) -> Iterator[str]:
     """What was decided, and how to decide otherwise."""
     for name, encoding in encodings.items():
         if encoding.code == "target":
@@ -56,12 +56,12 @@ def said_of_encodings(encodings: Mapping[str, Encoding], facts: Mapping[str, Fac
     skewed = [name for name, encoding in encodings.items() if encoding.scale == "log"]
     if skewed:
         words = (
-            f"{skewed[0]}{also(skewed[1:])}: a few values are far above the usual ones, so the logarithm is looked at"
+            f"{skewed[0]}{and_more(skewed[1:])}: a few values are far above the usual ones, so the logarithm is looked at"
         )
         yield f"{words} (`encode: {{scale: log}}`); to trees it is the same"
 
 
-def said_of_holidays(facts: Mapping[str, Facts], time: str | None, country: str) -> Iterator[str]:
+def holiday_messages(facts: Mapping[str, ColumnFacts], time: str | None, country: str) -> Iterator[str]:
     """Whether holidays are looked at."""
     if country and time is None:
         yield f"holidays: there is no time column that those of {country} could be marked on"
@@ -71,10 +71,10 @@ def said_of_holidays(facts: Mapping[str, Facts], time: str | None, country: str)
         yield f"{time}: no public holidays are looked at; name a country to have its own marked, e.g. --country US"
 
 
-def _is_better_as_rate(found: Facts, target: Target) -> bool:
+def _suits_target_encoding(found: ColumnFacts, target: Target) -> bool:
     rows = len(found.values) - found.missing
-    is_few_features = len(target.classes or ()) <= RATE_CLASSES
-    return is_few_features and MANY_CATEGORIES < len(found.distinct) <= rows / CATEGORY_ROWS
+    is_few_features = len(target.classes or ()) <= MAX_TARGET_ENCODED_CLASSES
+    return is_few_features and MAX_ORDINAL_CATEGORIES < len(found.distinct) <= rows / MIN_ROWS_PER_CATEGORY
 
 
 def _is_skewed(values: NDArray[Any]) -> bool:
@@ -83,7 +83,7 @@ def _is_skewed(values: NDArray[Any]) -> bool:
     if not len(known) or known.min() < 0:
         return False
     median, high = np.quantile(known, (0.5, 0.99))
-    return bool(high > SKEW * max(median, 1.0))
+    return bool(high > MIN_SKEW * max(median, 1.0))
 
 
 def _is_daily_or_finer(moments: NDArray[Any]) -> bool:

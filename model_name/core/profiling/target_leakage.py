@@ -9,32 +9,32 @@ from numpy.typing import NDArray
 from sklearn.metrics import r2_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from model_name.core.profiling.column_facts import Facts
+from model_name.core.profiling.column_facts import ColumnFacts
 
 MIN_LEAK_ROWS = 100
-LEAK_ROWS = 6_000  # half to learn on, half to judge on
-LEAK_SCORE = 0.98  # share of the variance of the target's ranks, or balanced accuracy
-LEAF_NODES = 64
+MAX_LEAK_ROWS = 6_000  # half to learn on, half to judge on
+MIN_LEAK_SCORE = 0.98  # share of the variance of the target's ranks, or balanced accuracy
+MAX_LEAF_NODES = 64
 
 
-def leaks(facts: Mapping[str, Facts], goal: Facts, *, is_regression: bool) -> Iterator[tuple[str, float]]:
+def find_leaking_columns(facts: Mapping[str, ColumnFacts], target_facts: ColumnFacts, *, is_regression: bool) -> Iterator[tuple[str, float]]:
     """The columns that predict the target nearly perfectly, and how well: learned on some rows, judged on others."""
-    rows = len(goal.values)
-    sample = np.random.default_rng(0).permutation(rows)[:LEAK_ROWS]
+    rows = len(target_facts.values)
+    sample = np.random.default_rng(0).permutation(rows)[:MAX_LEAK_ROWS]
     # Ranks, so that one measure holds for every monotone relation and no outlier decides.
-    truth = pd.Series(goal.values[sample]).rank().to_numpy() if is_regression else goal.codes[sample]
+    truth = pd.Series(target_facts.values[sample]).rank().to_numpy() if is_regression else target_facts.codes[sample]
     learned, judged = np.split(truth, [len(sample) // 2])
     if rows < MIN_LEAK_ROWS or len(np.unique(learned)) < 2 or len(np.unique(judged)) < 2:
         return
     measure = r2_score if is_regression else _mean_recall
     for name, found in facts.items():
-        predict = _by_category if found.kind == "category" else _by_tree
+        predict = _predict_by_category if found.kind == "category" else _predict_by_tree
         score = float(measure(judged, predict(found, sample, learned, is_regression=is_regression)))
-        if score >= LEAK_SCORE:
+        if score >= MIN_LEAK_SCORE:
             yield name, score
 
 
-def _by_category(found: Facts, sample: NDArray[np.intp], learned: NDArray[Any], *, is_regression: bool) -> NDArray[Any]:
+def _predict_by_category(found: ColumnFacts, sample: NDArray[np.intp], learned: NDArray[Any], *, is_regression: bool) -> NDArray[Any]:
     codes, asked = np.split(found.codes[sample], [len(learned)])
     pairs = pd.DataFrame({"code": codes, "truth": learned})
     if is_regression:
@@ -46,15 +46,15 @@ def _by_category(found: Facts, sample: NDArray[np.intp], learned: NDArray[Any], 
     return predicted
 
 
-def _by_tree(found: Facts, sample: NDArray[np.intp], learned: NDArray[Any], *, is_regression: bool) -> NDArray[Any]:
-    numbers, asked = np.split(_numbers(found, sample)[:, None], [len(learned)])
-    shape = {"max_leaf_nodes": LEAF_NODES, "min_samples_leaf": 3, "random_state": 0}
+def _predict_by_tree(found: ColumnFacts, sample: NDArray[np.intp], learned: NDArray[Any], *, is_regression: bool) -> NDArray[Any]:
+    numbers, asked = np.split(_tree_input(found, sample)[:, None], [len(learned)])
+    shape = {"max_leaf_nodes": MAX_LEAF_NODES, "min_samples_leaf": 3, "random_state": 0}
     tree = DecisionTreeRegressor(**shape) if is_regression else DecisionTreeClassifier(class_weight="balanced", **shape)
     predicted: NDArray[Any] = tree.fit(numbers, learned).predict(asked)
     return predicted
 
 
-def _numbers(found: Facts, sample: NDArray[np.intp]) -> NDArray[np.float32]:
+def _tree_input(found: ColumnFacts, sample: NDArray[np.intp]) -> NDArray[np.float32]:
     if found.kind == "datetime":  # a model sees its hour, weekday and month alone; whether it is missing can leak
         return (found.codes[sample] < 0).astype(np.float32)
     values = found.values[sample]

@@ -9,24 +9,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from model_name.core.profiling.column_facts import MIN_KEY_ROWS, Facts
+from model_name.core.profiling.column_facts import MIN_KEY_ROWS, ColumnFacts
 from model_name.errors import DataError
 
-KEY_CANDIDATES = 8
-KEY_COLUMNS = 3
-COPIES_SHARE = 0.001  # of rows that equal an earlier one, below which it hardly matters
-MIN_COPIED_ROWS = 100
-TOLD_APART = 0.1  # of the rows, that differ in one column where rows are not equal by chance
+MAX_KEY_CANDIDATES = 8
+MAX_KEY_COLUMNS = 3
+MIN_DUPLICATE_SHARE = 0.001  # of rows that equal an earlier one, below which it hardly matters
+MIN_DUPLICATE_CHECK_ROWS = 100
+MIN_DIFFERING_SHARE = 0.1  # of the rows, that differ in one column where rows are not equal by chance
 
 
-def find_time(facts: Mapping[str, Facts], given: str | None) -> tuple[str | None, str]:
+def find_time(facts: Mapping[str, ColumnFacts], given: str | None) -> tuple[str | None, str]:
     """The time column, and why it is that one.
 
     Raises:
         DataError: The given one does not order the rows.
     """
     if given is not None:
-        problem = _not_a_time(facts.get(given))
+        problem = _time_column_problem(facts.get(given))
         if problem:
             raise DataError(f"{given}: cannot be the time column: {problem}", hint="name another --time, or none")
         return given, f"time: {given} orders the rows, the newest are held out"
@@ -36,14 +36,14 @@ def find_time(facts: Mapping[str, Facts], given: str | None) -> tuple[str | None
     if len(moments) > 1:
         words = f"time: which of {', '.join(moments)} orders the rows? None was taken, rows are held out at random"
         return None, f"{words}; name it with --time"
-    problem = _not_a_time(facts[moments[0]])
+    problem = _time_column_problem(facts[moments[0]])
     if problem:
         return None, f"time: {moments[0]} was not taken, rows are held out at random: {problem}"
     return moments[0], f"time: {moments[0]}, the only datetime column, orders the rows; the newest are held out"
 
 
 def find_key(
-    facts: Mapping[str, Facts], given: tuple[str, ...], goal: Facts
+    facts: Mapping[str, ColumnFacts], given: tuple[str, ...], target_facts: ColumnFacts
 ) -> tuple[tuple[str, ...], Literal["refuse", "drop"], str]:
     """The key, what happens to rows that share it, and why it is that one.
 
@@ -51,7 +51,7 @@ def find_key(
         DataError: A given column cannot be read, or the rows without duplicates have one target.
     """
     if not given:
-        found = _smallest_key(facts)
+        found = _find_smallest_key(facts)
         if found:
             return found, "refuse", f"key: {', '.join(found)} names each row; rows that share it will be refused"
         words = "key: none of the texts and dates, nor up to three together, names each row"
@@ -63,41 +63,41 @@ def find_key(
     again = pd.DataFrame({name: facts[name].codes for name in given}).duplicated().to_numpy()
     if not again.any():
         return given, "refuse", f"key: {names} names each row"
-    if len(np.unique(goal.codes[~again])) < 2:
+    if len(np.unique(target_facts.codes[~again])) < 2:
         raise DataError(f"{names}: with this key the rows left have one target", hint="name another --key")
     words = f"key: {int(again.sum()):,} rows have the {names} of an earlier row and are dropped (`duplicates: drop`)"
     return given, "drop", f"{words}; name more columns with --key to keep them"
 
 
-def find_copies(facts: Mapping[str, Facts], goal: Facts) -> tuple[Literal["refuse", "drop"], str]:
+def find_duplicate_rows(facts: Mapping[str, ColumnFacts], target_facts: ColumnFacts) -> tuple[Literal["refuse", "drop"], str]:
     """What happens to rows that equal an earlier one where no key names them, and why; "" where there are none.
 
     They are dropped only where a column nearly names each row, so that rows do not come to be equal by chance.
     """
     again = (
-        pd.DataFrame({name: found.codes for name, found in facts.items()} | {"": goal.codes}).duplicated().to_numpy()
+        pd.DataFrame({name: found.codes for name, found in facts.items()} | {"": target_facts.codes}).duplicated().to_numpy()
     )
     if not again.any():
         return "refuse", ""
     rows = len(again)
     words = f"duplicates: {int(again.sum()):,} rows ({again.mean():.2%}) equal an earlier one in every column"
-    are_told_apart = max(len(found.distinct) for found in facts.values()) > TOLD_APART * rows
-    if rows >= MIN_COPIED_ROWS and again.mean() > COPIES_SHARE and are_told_apart:
+    are_told_apart = max(len(found.distinct) for found in facts.values()) > MIN_DIFFERING_SHARE * rows
+    if rows >= MIN_DUPLICATE_CHECK_ROWS and again.mean() > MIN_DUPLICATE_SHARE and are_told_apart:
         return "drop", f"{words} and are dropped; remove `duplicates: drop` if they are cases of their own"
     return "refuse", f"{words}; they are kept as cases of their own, `duplicates: drop` leaves one of each"
 
 
-def are_unique(columns: Sequence[NDArray[np.int64]]) -> bool:
+def are_rows_unique(columns: Sequence[NDArray[np.int64]]) -> bool:
     """Whether no two rows agree in all columns."""
     table = pd.DataFrame(dict(enumerate(columns)))
     # Neighbours are the likeliest duplicates, and most combinations end with them.
     return not table.head(10_000).duplicated().any() and not table.duplicated().any()
 
 
-def _not_a_time(found: Facts | None) -> str:
+def _time_column_problem(found: ColumnFacts | None) -> str:
     if found is None or found.kind != "datetime":
         return f"it is {found.kind}, not a datetime" if found else "its values cannot be read"
-    if not found.is_whole:
+    if not found.is_complete:
         return f"it is missing in {found.missing:,} rows"
     times = np.sort(found.values)
     if len(np.unique(times.astype("datetime64[D]"))) < 2:
@@ -105,9 +105,9 @@ def _not_a_time(found: Facts | None) -> str:
     return "" if times[len(times) // 2] > times[0] else "over half of the rows have its first moment"
 
 
-def _smallest_key(facts: Mapping[str, Facts]) -> tuple[str, ...]:
+def _find_smallest_key(facts: Mapping[str, ColumnFacts]) -> tuple[str, ...]:
     """The fewest columns that name a row: one that counts or names it, else texts and dates together; or none."""
-    whole = {name: found for name, found in facts.items() if found.is_whole and len(found.distinct) > 1}
+    whole = {name: found for name, found in facts.items() if found.is_complete and len(found.distinct) > 1}
     rows = len(next(iter(whole.values())).values) if whole else 0
     if rows < MIN_KEY_ROWS:
         return ()
@@ -115,11 +115,11 @@ def _smallest_key(facts: Mapping[str, Facts]) -> tuple[str, ...]:
         if found.is_sequence or (found.kind == "text-id" and found.is_unique):
             return (name,)
     texts = [name for name, found in whole.items() if found.kind in {"category", "text-id", "datetime"}]
-    telling = sorted(texts, key=lambda name: -len(whole[name].distinct))[:KEY_CANDIDATES]
+    telling = sorted(texts, key=lambda name: -len(whole[name].distinct))[:MAX_KEY_CANDIDATES]
     candidates = [name for name in texts if name in telling]
-    for size in range(1, KEY_COLUMNS + 1):
+    for size in range(1, MAX_KEY_COLUMNS + 1):
         for names in combinations(candidates, size):
             are_enough = prod(len(whole[name].distinct) for name in names) >= rows
-            if are_enough and are_unique([whole[name].codes for name in names]):
+            if are_enough and are_rows_unique([whole[name].codes for name in names]):
                 return names
     return ()

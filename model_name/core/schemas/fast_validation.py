@@ -1,134 +1,135 @@
-"""The check of a request in its usual case, where nothing is wrong: all columns of one kind at once.
+"""Fast validation of requests without faults: all columns of one kind are checked at once.
 
-Says nothing of what is wrong: whatever is out of the ordinary is left to the schema, column by column. The schema stays
-the one that decides, and what this accepts, the schema accepts with the same columns.
+The validator reports no reasons. It returns None for anything out of the ordinary, and the caller then validates column
+by column with `TableSchema`. The schema is the reference: whatever the validator accepts, the schema accepts with the
+same columns.
 
-Needs pydantic and numpy alone, because servers import it.
+Imports only numpy and pydantic, because servers import it.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model_name.core.schemas.columns import BOOLEANS, LARGEST, NUMBERS, TEXTS, Columns
+from model_name.core.schemas.columns import FLOAT32_MAX, Columns
+from model_name.core.schemas.decoding import BOOLEAN_TYPES, NUMBER_TYPES, TEXT_TYPES, RawValues, to_array
 from model_name.core.schemas.table_schema import TableSchema
 
-Values = Sequence[Any] | NDArray[Any]
-CHUNK_ROWS = 4096  # looked at at once: numpy holds the interpreter meanwhile, which others wait for
-TEXT = frozenset({str})
-MOMENTS = re.compile(
+CHUNK_ROWS = 4096  # checked at once; numpy holds the GIL meanwhile, which blocks other threads
+NON_NULL_TEXT_TYPES = frozenset({str})
+match_datetime_lines = re.compile(
     r"(?:(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]"
     r"(?::[0-5][0-9](?:\.(?:[0-9]{3}|[0-9]{6}))?)?\n)*+"
 ).fullmatch
-"""Lines of moments that `datetime.fromisoformat` and numpy read alike; numpy is ten times as fast."""
+"""Matches lines of datetimes that `datetime.fromisoformat` and numpy parse alike; numpy is ten times as fast."""
 
 
-class Acceptance:
-    """The usual case of one schema."""
+class FastValidator:
+    """Validates the requests of one schema in the common case that nothing is wrong."""
 
     def __init__(self, schema: TableSchema) -> None:
-        """Collect what all columns of a kind are held against."""
+        """Collect the bounds, nullability and categories of the inputs by kind."""
         inputs = schema.inputs
         self._names = inputs.keys()
         self._has_rules = bool(schema.rules)
         numbers = {name: column for name, column in inputs.items() if column.kind == "numeric"}
-        self._numbers = list(numbers)
-        lows = [-LARGEST if column.min is None else max(column.min, -LARGEST) for column in numbers.values()]
-        highs = [LARGEST if column.max is None else min(column.max, LARGEST) for column in numbers.values()]
-        self._lows, self._highs = np.array(lows)[:, None], np.array(highs)[:, None]
-        self._required = np.array([not column.nullable for column in numbers.values()], dtype=bool)
+        self._number_names = list(numbers)
+        lows = [-FLOAT32_MAX if column.min is None else max(column.min, -FLOAT32_MAX) for column in numbers.values()]
+        highs = [FLOAT32_MAX if column.max is None else min(column.max, FLOAT32_MAX) for column in numbers.values()]
+        self._minimums, self._maximums = np.array(lows)[:, None], np.array(highs)[:, None]
+        self._is_required = np.array([not column.nullable for column in numbers.values()], dtype=bool)
         self._booleans = {name: column.nullable for name, column in inputs.items() if column.kind == "boolean"}
-        self._moments = [name for name, column in inputs.items() if column.kind == "datetime"]
-        self._texts = {
+        self._datetime_names = [name for name, column in inputs.items() if column.kind == "datetime"]
+        self._categories = {
             name: (None if column.values is None else {*column.values, *([None] * column.nullable)}, column.nullable)
             for name, column in inputs.items()
             if column.kind == "category"
         }
 
-    def columns(self, table: Mapping[str, Values]) -> Columns | None:
-        """The typed inputs of a request, n values each; None where the schema is to be asked."""
+    def validate(self, table: Mapping[str, RawValues]) -> Columns | None:
+        """Validate and decode the inputs of a request.
+
+        Returns:
+            The typed inputs, n values each, or None if the request must be validated by the schema.
+        """
         if self._has_rules or table.keys() != self._names:
             return None
         rows = len(next(iter(table.values())))
         if any(len(values) != rows for values in table.values()):
             return None
         if rows <= CHUNK_ROWS:
-            return self._columns(table)
+            return self._validate_chunk(table)
         chunks = []
         for start in range(0, rows, CHUNK_ROWS):
-            chunk = self._columns({name: values[start : start + CHUNK_ROWS] for name, values in table.items()})
+            chunk = self._validate_chunk({name: values[start : start + CHUNK_ROWS] for name, values in table.items()})
             if chunk is None:
                 return None
             chunks.append(chunk)
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
-    def _columns(self, table: Mapping[str, Values]) -> Columns | None:
+    def _validate_chunk(self, table: Mapping[str, RawValues]) -> Columns | None:
         columns: Columns = {}
-        is_usual = self._add_numbers(table, columns) and self._add_texts(table, columns)
-        return (
-            columns if is_usual and self._add_booleans(table, columns) and self._add_moments(table, columns) else None
+        is_valid = (
+            self._add_numbers(table, columns)
+            and self._add_categories(table, columns)
+            and self._add_booleans(table, columns)
+            and self._add_datetimes(table, columns)
         )
+        return columns if is_valid else None
 
-    def _add_numbers(self, table: Mapping[str, Values], columns: Columns) -> bool:
-        if not self._numbers:
+    def _add_numbers(self, table: Mapping[str, RawValues], columns: Columns) -> bool:
+        if not self._number_names:
             return True
-        found = [table[name] for name in self._numbers]
-        if not all(_are(values, NUMBERS, "fiu") for values in found):
+        raw = [table[name] for name in self._number_names]
+        if not all(_all_of_type(values, NUMBER_TYPES, "fiu") for values in raw):
             return False
         try:
-            block = np.array(found, dtype=np.float64)
+            block = np.array(raw, dtype=np.float64)
         except OverflowError:
             return False
-        if (block < self._lows).any() or (block > self._highs).any():
+        if (block < self._minimums).any() or (block > self._maximums).any():
             return False
-        if self._required.any() and np.isnan(block[self._required]).any():
+        if self._is_required.any() and np.isnan(block[self._is_required]).any():
             return False
-        columns.update(zip(self._numbers, block, strict=True))
+        columns.update(zip(self._number_names, block, strict=True))
         return True
 
-    def _add_texts(self, table: Mapping[str, Values], columns: Columns) -> bool:
-        for name, (known, is_nullable) in self._texts.items():
+    def _add_categories(self, table: Mapping[str, RawValues], columns: Columns) -> bool:
+        for name, (known, is_nullable) in self._categories.items():
             values = table[name]
-            if isinstance(values, np.ndarray) or not (TEXTS if is_nullable else TEXT).issuperset(map(type, values)):
+            types = TEXT_TYPES if is_nullable else NON_NULL_TEXT_TYPES
+            if isinstance(values, np.ndarray) or not types.issuperset(map(type, values)):
                 return False
             if known is not None and not known.issuperset(values):
                 return False
-            columns[name] = _as_array(values, np.dtype(object))
+            columns[name] = to_array(values, np.dtype(object))
         return True
 
-    def _add_booleans(self, table: Mapping[str, Values], columns: Columns) -> bool:
+    def _add_booleans(self, table: Mapping[str, RawValues], columns: Columns) -> bool:
         for name, is_nullable in self._booleans.items():
             values = table[name]
-            if not _are(values, BOOLEANS, "b"):
+            if not _all_of_type(values, BOOLEAN_TYPES, "b"):
                 return False
-            columns[name] = _as_array(values, np.dtype(np.float64))
+            columns[name] = to_array(values, np.dtype(np.float64))
             if not is_nullable and np.isnan(columns[name]).any():
                 return False
         return True
 
-    def _add_moments(self, table: Mapping[str, Values], columns: Columns) -> bool:
-        for name in self._moments:
+    def _add_datetimes(self, table: Mapping[str, RawValues], columns: Columns) -> bool:
+        for name in self._datetime_names:
             values = table[name]
-            if isinstance(values, np.ndarray) or not TEXT.issuperset(map(type, values)):
+            if isinstance(values, np.ndarray) or not NON_NULL_TEXT_TYPES.issuperset(map(type, values)):
                 return False
-            if not MOMENTS("\n".join([*values, ""])):  # a value of two lines is none for numpy
+            if not match_datetime_lines("\n".join([*values, ""])):  # numpy rejects a value with a line break
                 return False
             try:
                 columns[name] = np.array(values, dtype="datetime64[us]")
-            except ValueError:  # a day that its month has not
+            except ValueError:  # a day beyond the end of its month
                 return False
         return True
 
 
-def _are(values: Values, types: frozenset[type], kinds: str) -> bool:
-    """Whether all values are of some types, or of the kinds of numpy that go with them."""
-    return values.dtype.kind in kinds if isinstance(values, np.ndarray) else types.issuperset(map(type, values))
-
-
-def _as_array(values: Values, dtype: np.dtype[Any]) -> NDArray[Any]:
-    found = np.empty(len(values), dtype=dtype)
-    found[:] = values
-    return found
+def _all_of_type(values: RawValues, types: frozenset[type], array_kinds: str) -> bool:
+    """Return whether all values are of the types, or an array is of one of the numpy kinds."""
+    return values.dtype.kind in array_kinds if isinstance(values, np.ndarray) else types.issuperset(map(type, values))

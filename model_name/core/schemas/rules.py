@@ -1,4 +1,4 @@
-"""What must hold between the columns of a row. Needs pydantic and numpy alone, because servers import it."""
+"""Rules between the columns of a row. Imports only numpy and pydantic, because servers import it."""
 
 import operator
 import re
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from model_name.core.schemas.columns import CheckReport, Columns, Problems, missing
-from model_name.core.schemas.strict_models import Frozen
+from model_name.core.schemas.columns import Columns, missing_mask
+from model_name.core.schemas.strict_models import FrozenModel
+from model_name.core.schemas.validation import CheckReport, ValidationIssues
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
@@ -21,58 +22,67 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-SPELLING = re.compile(r"\s*(\S.*?)\s+(<=|>=|==|!=|<|>)\s+(\S.*?)\s*")
+RULE_PATTERN = re.compile(r"\s*(\S.*?)\s+(<=|>=|==|!=|<|>)\s+(\S.*?)\s*")
 
 
-class Rule(Frozen):
-    """What makes a row impossible, where it does not hold; a row that misses one of the values is not judged.
+class Rule(FrozenModel):
+    """A comparison that every valid row satisfies; rows in which one of the values is missing are not checked.
 
     Attributes:
-        holds: `COLUMN < COLUMN` or `COLUMN < NUMBER`, with any of < <= > >= == and !=.
-        otherwise: What happens to a row of which it does not hold. A request cannot drop a row: it is refused instead.
+        holds: The comparison, `COLUMN < COLUMN` or `COLUMN < NUMBER`, with one of < <= > >= == and !=.
+        otherwise: Treatment of rows that violate the rule; requests cannot drop a row, so `drop` refuses it there.
     """
 
     holds: str
     otherwise: Literal["refuse", "drop"] = "refuse"
 
     @model_validator(mode="after")
-    def _can_be_read(self) -> Self:
-        if SPELLING.fullmatch(self.holds) is None:
+    def _check_syntax(self) -> Self:
+        if RULE_PATTERN.fullmatch(self.holds) is None:
             raise ValueError(f"{self.holds!r} is not of the form `COLUMN <= COLUMN` or `COLUMN <= NUMBER`")
-        first, _, second = self.parts
-        if first == second or (isinstance(second, float) and not np.isfinite(second)):
+        left, _, right = self.parts
+        if left == right or (isinstance(right, float) and not np.isfinite(right)):
             raise ValueError(f"{self.holds!r} compares with nothing: name another column, or a number")
         return self
 
     @cached_property
     def parts(self) -> tuple[str, str, str | float]:
-        """The column, the operator, and the other column or the number."""
-        first, sign, second = SPELLING.fullmatch(self.holds).groups()  # type: ignore[union-attr]  # it was validated
+        """The left column, the operator, and the right column or number."""
+        left, sign, right = RULE_PATTERN.fullmatch(self.holds).groups()  # type: ignore[union-attr]  # it was validated
         try:
-            return first, sign, float(second)
+            return left, sign, float(right)
         except ValueError:
-            return first, sign, second
+            return left, sign, right
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that it looks at."""
-        first, _, second = self.parts
-        return (first, second) if isinstance(second, str) else (first,)
+        """Names of the columns that are compared."""
+        left, _, right = self.parts
+        return (left, right) if isinstance(right, str) else (left,)
 
-    def apply(self, columns: Columns, keep: NDArray[np.bool_] | None, report: CheckReport, problems: Problems) -> None:
-        """Find the rows of which it does not hold; columns that are not there, such as in a request, are not judged."""
+    def check(
+        self, columns: Columns, keep: NDArray[np.bool_] | None, report: CheckReport, issues: ValidationIssues
+    ) -> None:
+        """Find the rows that violate the rule. Nothing is checked if a column is absent, as it may be in a request.
+
+        Args:
+            columns: The typed columns.
+            keep: Mask of the rows to keep, updated in place; None if rows may not be dropped.
+            report: Counts, updated in place.
+            issues: Collector of the refused rows.
+        """
         if any(name not in columns for name in self.columns):
             return
-        first, sign, second = self.parts
-        left, right = columns[first], columns[second] if isinstance(second, str) else second
+        left, sign, right = self.parts
+        left_values, right_values = columns[left], columns[right] if isinstance(right, str) else right
         with np.errstate(invalid="ignore"):
-            broken = ~OPERATORS[sign](left, right)
+            violations = ~OPERATORS[sign](left_values, right_values)
         for name in self.columns:
-            broken &= ~missing(columns[name])
-        if not broken.any():
+            violations &= ~missing_mask(columns[name])
+        if not violations.any():
             return
         if self.otherwise == "drop" and keep is not None:
-            keep &= ~broken
-            report.dropped[f"{self.holds} does not hold"] = int(broken.sum())
+            keep &= ~violations
+            report.dropped[f"{self.holds} does not hold"] = int(violations.sum())
         else:
-            problems.add(first, np.flatnonzero(broken), lambda row: f"{self.holds} does not hold", len(broken))
+            issues.add(left, np.flatnonzero(violations), lambda row: f"{self.holds} does not hold", len(violations))

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.kafka.records import ConsumerRecord, RecordPosition
-from model_name.kafka.tools.topic_reader import Span
+from model_name.kafka.tools.topic_reader import OffsetRange
 
-EXAMPLES = 20
+MAX_EXAMPLES = 20
 NO_KEY = 0
 
 
@@ -27,7 +27,7 @@ class Finding(FrozenModel):
     examples: LaxTuple[str] = ()
 
 
-class Verdict(FrozenModel):
+class VerificationReport(FrozenModel):
     """Whether each record was answered once, and in order.
 
     Attributes:
@@ -67,10 +67,10 @@ class Verdict(FrozenModel):
         return ", ".join(f"{finding.count:,} {name}" for name, finding in wrong.items() if finding.count)
 
 
-class Accounts:
+class DeliveryAudit:
     """What is known of the records of a topic."""
 
-    def __init__(self, topic: str, spans: Mapping[int, Span], committed: Mapping[int, int]) -> None:
+    def __init__(self, topic: str, spans: Mapping[int, OffsetRange], committed: Mapping[int, int]) -> None:
         """Begin without any.
 
         Args:
@@ -80,12 +80,12 @@ class Accounts:
         """
         self.topic = topic
         self.results = self.dead_letters = 0
-        self._accounts = {number: Account(span, committed[number]) for number, span in spans.items()}
+        self._accounts = {number: PartitionAudit(span, committed[number]) for number, span in spans.items()}
         self._lanes: dict[tuple[str, int], int] = {}
         self._last: dict[tuple[int, int], int] = {}
         self._more: dict[RecordPosition, list[RecordPosition]] = {}
-        self._foreign = Tally()
-        self._stray = Tally()
+        self._foreign = ExampleCounter()
+        self._stray = ExampleCounter()
 
     def reply(self, record: ConsumerRecord, source: RecordPosition | None, *, is_result: bool) -> None:
         """Note a result or a dead letter; those of one partition come in their order.
@@ -126,17 +126,17 @@ class Accounts:
         """Note that records before an offset may have been cleaned away before they were looked at."""
         self._accounts[partition].kept_from = offset
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> VerificationReport:
         """What is to be said of all of them."""
-        found = {name: Tally() for name in ("lost", "doubled", "reordered", "unknown", "waiting", "expired")}
+        found = {name: ExampleCounter() for name in ("lost", "doubled", "reordered", "unknown", "waiting", "expired")}
         for partition, account in self._accounts.items():
             for name, mask in account.findings().items():
                 positions = np.flatnonzero(mask)
-                sources = [RecordPosition(self.topic, partition, account.begin + int(one)) for one in positions[:EXAMPLES]]
+                sources = [RecordPosition(self.topic, partition, account.begin + int(one)) for one in positions[:MAX_EXAMPLES]]
                 found[name].add_all(len(positions), map(self._words, sources))
         found["doubled"].examples = [*map(self._words, self._more)]  # of others it is not known where the second lies
         found["unknown"].add_all(self._stray.count, self._stray.examples)
-        return Verdict(
+        return VerificationReport(
             records=sum(int(account.exists.sum()) for account in self._accounts.values()),
             results=self.results,
             dead_letters=self.dead_letters,
@@ -147,9 +147,9 @@ class Accounts:
     def _note(self, account: "Account", position: int, place: RecordPosition, source: RecordPosition, key: bytes | None) -> None:
         if account.replies[position]:
             account.replies[position] = 2
-            if source in self._more or len(self._more) < EXAMPLES:
+            if source in self._more or len(self._more) < MAX_EXAMPLES:
                 places = self._more.setdefault(source, [])
-                places += [place] * (len(places) < EXAMPLES)
+                places += [place] * (len(places) < MAX_EXAMPLES)
             return
         lane = self._lanes.setdefault((place.topic, place.partition), len(self._lanes))
         last = self._last.get((lane, source.partition), -1)
@@ -172,7 +172,7 @@ class Accounts:
         return f"{source} -> {', '.join(map(str, (first, *self._more.get(source, ()))))}"
 
 
-class Account:
+class PartitionAudit:
     """What is known of the records of one partition, by their offset from the first.
 
     Attributes:
@@ -189,7 +189,7 @@ class Account:
         offsets: The offset of that.
     """
 
-    def __init__(self, span: Span, committed: int) -> None:
+    def __init__(self, span: OffsetRange, committed: int) -> None:
         """Begin without any."""
         self.begin, self.committed, self.kept_from = span.begin, committed, span.begin
         self.size = max(span.end - span.begin, 0)
@@ -229,7 +229,7 @@ class Account:
         return apart
 
 
-class Tally:
+class ExampleCounter:
     """Counts, and keeps the first few."""
 
     def __init__(self) -> None:
@@ -249,4 +249,4 @@ class Tally:
     def add_all(self, count: int, examples: Iterable[Any]) -> None:
         """Count some, of which examples are given."""
         self.count += count
-        self.examples += map(str, islice(examples, EXAMPLES - len(self.examples)))
+        self.examples += map(str, islice(examples, MAX_EXAMPLES - len(self.examples)))

@@ -22,18 +22,18 @@ from model_name.io.datasets import ParquetReader, ParquetWriter, Reader
 from model_name.io.progress import ProgressCallback
 from model_name.kafka.client import KafkaClientFactory, translate_errors
 from model_name.kafka.records import CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE, ATTRIBUTE_PREFIXES, Headers
-from model_name.kafka.worker.delivery import PRODUCER_BATCH_BYTES, REJECTION_ERRORS, close_producer
+from model_name.kafka.producers import PRODUCER_BATCH_BYTES, REJECTION_ERRORS, close_producer
 
 CHUNK_ROWS = 2048
-MOST_WAITING = 5000  # records that the broker has not confirmed yet
-DELIVERY_SECONDS = 30.0
+MAX_UNACKNOWLEDGED = 5000  # records that the broker has not confirmed yet
+DELIVERY_TIMEOUT_SECONDS = 30.0
 LINGER_MS = 5  # for others to travel along
-TICK_SECONDS = 0.001  # below which it is not worth to wait
-REPORT_SECONDS = 0.2
+MIN_PAUSE_SECONDS = 0.001  # below which it is not worth to wait
+PROGRESS_INTERVAL_SECONDS = 0.2
 EVENT_TYPE = "io.kserve.inference.request"
 
 
-class Produced(FrozenModel):
+class ProduceResult(FrozenModel):
     """What was sent.
 
     Attributes:
@@ -47,15 +47,15 @@ class Produced(FrozenModel):
     is_complete: bool
 
 
-class Row(NamedTuple):
+class EncodedRow(NamedTuple):
     """A row, as a record holds it."""
 
     key: bytes | None
     value: bytes
 
 
-def produce(
-    connection: KafkaClientFactory,
+def produce_rows(
+    clients: KafkaClientFactory,
     table: Reader,
     *,
     topic: str,
@@ -65,13 +65,13 @@ def produce(
     as_events: bool = False,
     stop: Event,
     report: ProgressCallback,
-) -> Produced:
+) -> ProduceResult:
     """Send each row of a table as a JSON object, in its order.
 
     A missing value is null, a moment is spelled by ISO 8601.
 
     Args:
-        connection: To the cluster.
+        clients: To the cluster.
         table: It is read piece by piece.
         topic: Where to.
         key: The column whose value is the record's key as well.
@@ -87,21 +87,21 @@ def produce(
         DataError: A value has no place in JSON, or the topic refuses a record.
         DependencyError: The cluster cannot be reached, or refuses; it says how many were sent.
     """
-    connection.partitions([topic])
+    clients.partition_counts([topic])
     number = -1
     total, source = table.count() or 0, quote(table.path.rpartition("/")[2])
-    sender = Sender(connection, topic)
+    sender = RowProducer(clients, topic)
     started = reported = monotonic()
     is_complete = False
     try:
-        with translate_errors(connection.servers):
-            for number, row in enumerate(rows_of(table, key, drop)):
-                if rate and (pause := started + number / rate - monotonic()) > TICK_SECONDS:
+        with translate_errors(clients.servers):
+            for number, row in enumerate(encode_rows(table, key, drop)):
+                if rate and (pause := started + number / rate - monotonic()) > MIN_PAUSE_SECONDS:
                     stop.wait(pause)
                 if stop.is_set():
                     break
-                sender.send(row, event_of(row.value, number, source) if as_events else [])
-                if monotonic() - reported > REPORT_SECONDS:
+                sender.send(row, to_event_headers(row.value, number, source) if as_events else [])
+                if monotonic() - reported > PROGRESS_INTERVAL_SECONDS:
                     report(number + 1, total, "")
                     reported = monotonic()
             else:
@@ -113,10 +113,10 @@ def produce(
         raise DependencyError(f"{err.message}; {sender.confirmed:,} records were sent", hint=err.hint) from err
     finally:
         sender.close()
-    return Produced(records=sender.confirmed, seconds=monotonic() - started, is_complete=is_complete)
+    return ProduceResult(records=sender.confirmed, seconds=monotonic() - started, is_complete=is_complete)
 
 
-def requests_of(table: Reader, schema: TableSchema, path: Path) -> Reader:
+def to_request_table(table: Reader, schema: TableSchema, path: Path) -> Reader:
     """A table with the columns that a request may carry: histories are looked up, the target and strangers left out.
 
     Reads the whole table, because a history may reach back to its beginning.
@@ -131,7 +131,7 @@ def requests_of(table: Reader, schema: TableSchema, path: Path) -> Reader:
     """
     from model_name.core import dataframes
 
-    frame = dataframes.with_histories(table.model_copy(update={"limit": None}).read(schema), schema)
+    frame = dataframes.add_lag_columns(table.model_copy(update={"limit": None}).read(schema), schema)
     for name in schema.inputs:
         if name not in frame.columns:
             raise DataError(f"{table.path}: has no column {name}{did_you_mean(name, list(frame.columns))}")
@@ -139,7 +139,7 @@ def requests_of(table: Reader, schema: TableSchema, path: Path) -> Reader:
     return ParquetReader(path=str(path), limit=table.limit)
 
 
-def rows_of(table: Reader, key: str = "", drop: Collection[str] = ()) -> Iterator[Row]:
+def encode_rows(table: Reader, key: str = "", drop: Collection[str] = ()) -> Iterator[EncodedRow]:
     """The rows of a table in JSON.
 
     Raises:
@@ -152,18 +152,18 @@ def rows_of(table: Reader, key: str = "", drop: Collection[str] = ()) -> Iterato
             for name in names:
                 if name not in batch.schema.names:
                     raise ConfigError(f"--{option} {name}: is no column{did_you_mean(name, batch.schema.names)}")
-        for row in plain(batch, table.path).to_pylist():
-            found = key_of(row[key]) if key else None
+        for row in to_json_types(batch, table.path).to_pylist():
+            found = record_key(row[key]) if key else None
             for name in drop:
                 del row[name]
             try:
-                yield Row(found, orjson.dumps(row))
+                yield EncodedRow(found, orjson.dumps(row))
             except orjson.JSONEncodeError as err:
                 raise DataError(f"{table.path}, row {number}: {err}", hint="leave out the column") from err
             number += 1
 
 
-def plain(batch: pa.RecordBatch, path: str) -> pa.Table:
+def to_json_types(batch: pa.RecordBatch, path: str) -> pa.Table:
     """The same rows, in types that Python and JSON have.
 
     Raises:
@@ -182,14 +182,14 @@ def plain(batch: pa.RecordBatch, path: str) -> pa.Table:
     return table
 
 
-def key_of(value: Any) -> bytes | None:
+def record_key(value: Any) -> bytes | None:
     """A value as the key of a record; none where it is missing."""
     if value is None or value != value:  # noqa: PLR0124  NaN
         return None
     return label_text(value.isoformat() if isinstance(value, date | time) else value).encode()
 
 
-def event_of(value: bytes, number: int, source: str) -> Headers:
+def to_event_headers(value: bytes, number: int, source: str) -> Headers:
     """The attributes of an event in binary mode: of the same row of the same table they are the same."""
     attributes = {
         "specversion": "1.0",
@@ -201,14 +201,14 @@ def event_of(value: bytes, number: int, source: str) -> Headers:
     return [*headers, (CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE.encode())]
 
 
-class Sender:
+class RowProducer:
     """Sends records, and waits where the brokers fall behind.
 
     Attributes:
         confirmed: Records that the brokers have.
     """
 
-    def __init__(self, connection: KafkaClientFactory, topic: str) -> None:
+    def __init__(self, clients: KafkaClientFactory, topic: str) -> None:
         """Connect.
 
         Raises:
@@ -217,14 +217,14 @@ class Sender:
         self.topic = topic
         self.confirmed = 0
         self._waiting: deque[tuple[Any, int]] = deque()  # what becomes of a record, and its size
-        self._producer = connection.producer(
+        self._producer = clients.create_producer(
             batch_size=PRODUCER_BATCH_BYTES,
             linger_ms=LINGER_MS,
             max_block_ms=10_000,
-            delivery_timeout_ms=int(DELIVERY_SECONDS * 1000),
+            delivery_timeout_ms=int(DELIVERY_TIMEOUT_SECONDS * 1000),
         )
 
-    def send(self, row: Row, headers: Headers) -> None:
+    def send(self, row: EncodedRow, headers: Headers) -> None:
         """Send one.
 
         Raises:
@@ -236,7 +236,7 @@ class Sender:
         except REJECTION_ERRORS as err:
             raise self._refused(len(self._waiting), err) from err
         self._waiting.append((future, len(row.value)))
-        if len(self._waiting) > MOST_WAITING:
+        if len(self._waiting) > MAX_UNACKNOWLEDGED:
             self._confirm()
 
     def flush(self) -> None:
@@ -250,12 +250,12 @@ class Sender:
             self._confirm()
 
     def close_producer(self) -> None:
-        """Let go of the connection."""
+        """Let go of the clients."""
         close_producer(self._producer, 1)
 
     def _confirm(self) -> None:
         try:
-            self._waiting[0][0].get(DELIVERY_SECONDS)
+            self._waiting[0][0].get(DELIVERY_TIMEOUT_SECONDS)
         except REJECTION_ERRORS as err:  # others fail with it; the largest is one that deserves it
             failed = {position: size for position, (future, size) in enumerate(self._waiting) if future.failed()}
             raise self._refused(max(failed, key=failed.__getitem__), err) from err

@@ -18,17 +18,17 @@ from model_name.io.progress import ProgressCallback
 from model_name.kafka.client import KafkaClientFactory
 from model_name.kafka.dead_letters import ATTEMPTS_HEADER, DeadLetter, strip_headers, parse_headers
 from model_name.kafka.records import OutputRecord, ConsumerRecord
-from model_name.kafka.tools.replay_offsets import Mark, Remainder
-from model_name.kafka.tools.replay_producer import Outbox
-from model_name.kafka.tools.replay_sources import Origins
-from model_name.kafka.tools.topic_reader import Span, TopicReader
-from model_name.kafka.worker.delivery import RoutedRecord
+from model_name.kafka.tools.replay_offsets import ReplayCheckpoint, PendingOffsets
+from model_name.kafka.tools.replay_producer import TransactionalReplayProducer
+from model_name.kafka.tools.replay_sources import SourceLookup
+from model_name.kafka.tools.topic_reader import OffsetRange, TopicReader
+from model_name.kafka.producers import RoutedRecord
 
 BATCH_RECORDS = 500  # that share a transaction
 TRANSACTION_BYTES = 32 * 2**20  # of values, after which the next one begins
 
 
-class Filter(FrozenModel):
+class DeadLetterFilter(FrozenModel):
     """Which letters are sent.
 
     Attributes:
@@ -44,7 +44,7 @@ class Filter(FrozenModel):
         return self.kind in ("", letter.kind) and self.reason in letter.reason
 
 
-class Replayed(FrozenModel):
+class ReplayReport(FrozenModel):
     """What became of the letters that were left.
 
     Attributes:
@@ -64,24 +64,24 @@ class Replayed(FrozenModel):
     is_complete: bool
 
 
-def replay(
-    connection: KafkaClientFactory,
+def replay_dead_letters(
+    clients: KafkaClientFactory,
     *,
     dead_letter: str,
     group: str,
     to: str = "",
-    only: Filter = Filter(),  # noqa: B008  it is frozen
+    only: DeadLetterFilter = DeadLetterFilter(),  # noqa: B008  it is frozen
     is_dry: bool = False,
     stop: Event,
     report: ProgressCallback,
-) -> Replayed:
+) -> ReplayReport:
     """Send the dead letters that are there now, and were not sent before.
 
     Each goes to its topic and partition, or to the partition of its key in another topic, with the key, the value and
     the headers that it had, and the number of attempts. A replay that was killed goes on with the next.
 
     Args:
-        connection: To the cluster.
+        clients: To the cluster.
         dead_letter: The topic of the letters.
         group: Of the workers.
         to: Where to send them instead.
@@ -100,27 +100,27 @@ def replay(
         raise ConfigError(
             f"{to}: is where the letters are", hint="name another topic, or none for where they came from"
         )
-    letters = connection.partitions([dead_letter])[dead_letter]
+    letters = clients.partition_counts([dead_letter])[dead_letter]
     name = f"{group}-replay"
     with ExitStack() as stack:
         # Before the offsets are read: whatever an earlier one has begun comes to its end.
-        outbox = None if is_dry else stack.enter_context(Outbox(connection, name))
-        reader = stack.enter_context(TopicReader(connection, group=name, most=BATCH_RECORDS))
+        outbox = None if is_dry else stack.enter_context(TransactionalReplayProducer(clients, name))
+        reader = stack.enter_context(TopicReader(clients, group=name, most=BATCH_RECORDS))
         partitions = [TopicPartition(dead_letter, number) for number in range(letters)]
-        origins = Origins(stack.enter_context(TopicReader(connection, most=1)), dead_letter, to)
-        return Replay(reader, partitions, origins, only, outbox).run(stop, report)
+        origins = SourceLookup(stack.enter_context(TopicReader(clients, most=1)), dead_letter, to)
+        return DeadLetterReplay(reader, partitions, origins, only, outbox).run(stop, report)
 
 
-class Replay:
+class DeadLetterReplay:
     """Goes once through the letters."""
 
     def __init__(
         self,
         reader: TopicReader,
         partitions: Sequence[TopicPartition],
-        origins: Origins,
-        only: Filter,
-        outbox: Outbox | None,
+        origins: SourceLookup,
+        only: DeadLetterFilter,
+        outbox: TransactionalReplayProducer | None,
     ) -> None:
         """Begin where the group has come to.
 
@@ -137,9 +137,9 @@ class Replay:
         self.counts: Counter[str] = Counter()
         self.topics: Counter[str] = Counter()
 
-    def run(self, stop: Event, report: ProgressCallback) -> Replayed:
+    def run(self, stop: Event, report: ProgressCallback) -> ReplayReport:
         """Send what is left of them."""
-        spans = {one: Span(self.remainders[one].begin, end) for one, (_, end) in self.spans.items()}
+        spans = {one: OffsetRange(self.remainders[one].begin, end) for one, (_, end) in self.spans.items()}
         total, done = sum(max(end - begin, 0) for begin, end in spans.values()), 0
         for batch in self.reader.read(spans, stop=stop):
             self._take(batch, self.remainders[TopicPartition(batch[0].topic, batch[0].partition)])
@@ -147,15 +147,15 @@ class Replay:
             report(done, total, f"{self.topics.total():,} sent")
         counts = {name: self.counts[name] for name in ("passed_over", "gone", "foreign")}
         topics = dict(self.topics)
-        return Replayed(sent=self.topics.total(), topics=topics, is_complete=not stop.is_set(), **counts)
+        return ReplayReport(sent=self.topics.total(), topics=topics, is_complete=not stop.is_set(), **counts)
 
-    def _remainder(self, partition: TopicPartition, found: OffsetAndMetadata | None) -> Remainder:
+    def _remainder(self, partition: TopicPartition, found: OffsetAndMetadata | None) -> PendingOffsets:
         """What is left of a partition; all of it where the topic was made anew meanwhile."""
         begin, end = self.spans[partition]
-        mark = Mark(found.offset, found.metadata) if found is not None and found.offset <= end else None
-        return Remainder.read(mark, begin)
+        mark = ReplayCheckpoint(found.offset, found.metadata) if found is not None and found.offset <= end else None
+        return PendingOffsets.read(mark, begin)
 
-    def _take(self, batch: Sequence[ConsumerRecord], remainder: Remainder) -> None:
+    def _take(self, batch: Sequence[ConsumerRecord], remainder: PendingOffsets) -> None:
         """Send those of a batch that are to be sent, in one transaction or, where they are large, in several."""
         messages: list[RoutedRecord] = []
         offsets: list[int] = []
@@ -173,7 +173,7 @@ class Replay:
                 messages, offsets, size = [], [], 0
 
     def _send(
-        self, messages: Sequence[RoutedRecord], offsets: Sequence[int], partition: TopicPartition, remainder: Remainder
+        self, messages: Sequence[RoutedRecord], offsets: Sequence[int], partition: TopicPartition, remainder: PendingOffsets
     ) -> None:
         if messages and self.outbox is not None:
             self.outbox.send(messages, offsets, partition, remainder.mark())
@@ -189,8 +189,8 @@ class Replay:
             self.counts["passed_over"] += 1
             return None
         whole: ConsumerRecord | None = record
-        if letter.dropped is not None:  # what was too large is still where it came from, as a rule
-            whole = self.origins.record(letter.source, record.key, letter.dropped)
+        if letter.dropped_bytes is not None:  # what was too large is still where it came from, as a rule
+            whole = self.origins.record(letter.source, record.key, letter.dropped_bytes)
         address = self.origins.address(letter.source, record.key if whole is None else whole.key)
         if address is None or whole is None:
             self.counts["gone"] += 1

@@ -16,7 +16,7 @@ import numpy as np
 
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import Columns
-from model_name.core.schemas.fast_validation import RawValues
+from model_name.core.schemas.decoding import RawValues
 from model_name.errors import DataError, ModelNameError
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
@@ -168,7 +168,7 @@ class InferenceBatch:
         plane = self.plane
         try:
             table, rows = _concatenate([self.decoded[position] for position in positions], plane)
-            texts = {name: values for name, values in table.items() if name in plane.texts}
+            texts = {name: values for name, values in table.items() if name in plane.text_columns}
             self.limits.check_texts(texts, max(self.requests[position].size for position in positions))
             columns = plane.check(table)
             outputs = plane.predict_matrix(plane.featurize(columns), interval=level)

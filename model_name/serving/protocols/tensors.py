@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from model_name.core.schemas import Label, Outputs, TableSchema
 from model_name.core.schemas.columns import Kind, label_text
-from model_name.core.schemas.fast_validation import RawValues
+from model_name.core.schemas.decoding import RawValues
 from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane, RawColumns
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.fast_json import V2TensorStruct, floats_to_array
 
 INTEGERS = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
 NUMBERS = ("FP64", "FP32", "FP16", *INTEGERS)
@@ -56,7 +55,6 @@ CONTENTS_FIELDS = {
 
 LABEL_DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT64": np.int64, "FP64": np.float64}
 PLATFORM = "onnxruntime_onnx"
-MIN_ARRAY_VALUES = 16  # values, from where on an array pays
 TEXT_LENGTH_PREFIX = struct.Struct("<I")  # of a text in raw bytes
 
 
@@ -119,35 +117,6 @@ def tensors_to_columns(tensors: Sequence[Tensor], plane: DataPlane, limits: Limi
         if tensor.datatype == "BYTES" and name not in plane.empty_string_columns:
             table[name] = [None if value == "" else value for value in table[name]]
     return table if len(table) == len(plane.inputs) else _drop_unknown(table, plane.schema)
-
-
-def usual_table(tensors: Sequence[V2TensorStruct], plane: DataPlane, limits: Limits) -> RawColumns | None:
-    """The columns of tensors, if they are one for each input, of shape [n] and with nothing that is to be explained."""
-    table: dict[str, RawValues] = {tensor.name: tensor.data for tensor in tensors}
-    if len(tensors) != len(plane.inputs) or table.keys() != plane.names:
-        return None
-    rows = len(tensors[0].data)
-    if not 0 < rows <= limits.rows:
-        return None
-    for tensor in tensors:
-        name, datatype, values, kind = tensor.name, tensor.datatype, tensor.data, plane.kinds[tensor.name]
-        if len(values) != rows or tensor.shape != [rows] or datatype not in DATATYPES[kind]:
-            return None
-        if datatype == "BYTES" and "" in values:
-            return None
-        if rows >= MIN_ARRAY_VALUES and kind == "numeric":
-            table[name] = _pack(values)
-    return table
-
-
-def _pack(values: list[Any]) -> RawValues:
-    """Numbers as an array, which the next who look at them do in no time; others as they are."""
-    if not {float, int}.issuperset(map(type, values)):
-        return values
-    try:
-        return floats_to_array(values)
-    except OverflowError:
-        return values
 
 
 def _drop_unknown(table: RawColumns, schema: TableSchema) -> RawColumns:

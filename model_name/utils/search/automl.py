@@ -17,15 +17,15 @@ from model_name.core import dataframes
 from model_name.core.metrics import Metric
 from model_name.core.models import Model, build_model, model_kinds
 from model_name.core.schemas import TableSchema
-from model_name.core.schemas.strict_models import Duration, Frozen, Many
+from model_name.core.schemas.strict_models import Duration, FrozenModel, LaxTuple
 from model_name.errors import ConfigError, DataError
-from model_name.utils.search.ensemble_selection import HeldOut, choose, mix
-from model_name.utils.search.objective import AutoBench
+from model_name.utils.search.ensemble_selection import HoldoutScorer, select_ensemble, blend
+from model_name.utils.search.automl_objective import AutoMLObjective
 from model_name.utils.search.portfolio import DEFAULT_TREES, SPACES, Candidate, portfolio, trees_cost
 from model_name.utils.search.trial_journal import JOURNAL_FORMAT
-from model_name.utils.search.trial_store import Answers
+from model_name.utils.search.trial_store import TrialStore
 from model_name.utils.search.trials import SearchResult, Trial
-from model_name.utils.searchers import OptunaSearcher, Report, words_of
+from model_name.utils.searchers import OptunaSearcher, ProgressCallback, progress_message
 from model_name.utils.splitters import Splitter
 
 SMALL_ROWS = 5000  # below which more folds are worth their time
@@ -33,7 +33,7 @@ MANY_FOLDS, FEW_FOLDS = 5, 3
 LEAST_SECONDS = 0.5  # left, below which no trial begins
 
 
-class AutoSearcher(Frozen):
+class AutoSearcher(FrozenModel):
     """Tries configs of all kinds on folds of the training part, then chooses a weighted blend of the best.
 
     It begins with configs that were good on many tables, the default trees first, and goes on with proposals by TPE
@@ -51,7 +51,7 @@ class AutoSearcher(Frozen):
 
     KIND: Literal["AutoSearcher"] = "AutoSearcher"
     budget_seconds: Duration = 90.0
-    kinds: Many[str] = ("BoostedTrees", "LinearModel", "RandomForest", "TabularNetwork")
+    kinds: LaxTuple[str] = ("BoostedTrees", "LinearModel", "RandomForest", "TabularNetwork")
     members: int = Field(5, ge=1, le=20)
     folds: int | None = Field(None, ge=1)
     max_rows: int = Field(40_000, ge=100)
@@ -67,7 +67,7 @@ class AutoSearcher(Frozen):
         metric: Metric,
         splitter: Splitter,
         journal: Path | None = None,
-        progress: Report | None = None,
+        progress: ProgressCallback | None = None,
     ) -> SearchResult:
         """Try configs until the budget is spent, then blend; arguments as of `Searcher.search`.
 
@@ -80,11 +80,11 @@ class AutoSearcher(Frozen):
             StorageError: The journal cannot be written.
         """
         self._require(model)
-        metric.require(schema.target.task)
+        metric.check_task(schema.target.task)
         start = time.monotonic()
         table = self._drawn(table)
-        bench = AutoBench(schema, table, metric, self._count(len(table)), splitter, self.seed)
-        book = Answers(journal, self._fingerprint(bench))
+        bench = AutoMLObjective(schema, table, metric, self._count(len(table)), splitter, self.seed)
+        book = TrialStore(journal, self._fingerprint(bench))
         trials = book.take_over()
         spent, known = sum(trial.seconds for trial in trials), len(trials)
         while len(trials) < self.max_trials:
@@ -92,11 +92,11 @@ class AutoSearcher(Frozen):
             candidate = self._next(trials, bench, left)
             if candidate is None or (trials and left < LEAST_SECONDS):  # the default trees are tried in any case
                 break
-            trial, answers = bench.judge(len(trials), candidate.params, left if trials else math.inf)
+            trial, answers = bench.evaluate(len(trials), candidate.params, left if trials else math.inf)
             trials.append(trial)
             book.append(trial, answers)
             if progress is not None:
-                progress(len(trials), self.max_trials, f"{candidate.params['KIND']}: {words_of(trials, metric)}")
+                progress(len(trials), self.max_trials, f"{candidate.params['KIND']}: {progress_message(trials, metric)}")
         return replace(self._blend(trials, book, bench.held), taken_over=known)
 
     def _require(self, model: Model) -> None:
@@ -129,7 +129,7 @@ class AutoSearcher(Frozen):
         )
         return sha256("\n".join(parts).encode()).hexdigest()
 
-    def _next(self, trials: Sequence[Trial], bench: AutoBench, left: float) -> Candidate | None:
+    def _next(self, trials: Sequence[Trial], bench: AutoMLObjective, left: float) -> Candidate | None:
         """The next config that fits into the time left; None where there is none."""
         tried = [trial.params for trial in trials]
         unit = trials[0].seconds if trials else 0.0
@@ -157,7 +157,7 @@ class AutoSearcher(Frozen):
             kind = kinds[(len(trials) + turn) % min(2, len(kinds))]
             own = [trial for trial in good if trial.params["KIND"] == kind]
             searcher = OptunaSearcher(space=SPACES[kind], seed=self.seed)
-            params = {"KIND": kind} | searcher.propose(len(trials), [_in_space(trial) for trial in own], metric)
+            params = {"KIND": kind} | searcher.suggest(len(trials), [_in_space(trial) for trial in own], metric)
             cost = (
                 trees_cost(params) * unit
                 if kind == "BoostedTrees"
@@ -167,14 +167,14 @@ class AutoSearcher(Frozen):
                 return Candidate(params)
         return None
 
-    def _blend(self, trials: Sequence[Trial], book: "Answers", held: HeldOut) -> SearchResult:
+    def _blend(self, trials: Sequence[Trial], book: "Answers", held: HoldoutScorer) -> SearchResult:
         good = {trial.number: trial for trial in trials if not trial.reason}
         if not good:
             raise DataError(f"all {len(trials)} configs failed; the first one: {trials[0].reason}")
         answers = {number: book.read(number) for number in good}
         default = 0 if 0 in good else next(iter(good))
-        weights = choose(answers, held, default=default, limit=self.members)
-        scores = held.fold_scores(mix([answers[number] for number in weights], list(weights.values())))
+        weights = select_ensemble(answers, held, default=default, limit=self.members)
+        scores = held.fold_scores(blend([answers[number] for number in weights], list(weights.values())))
         params = {"members": [good[number].params for number in weights], "weights": list(weights.values())}
         best = Trial(len(trials), params, fmean(scores), tuple(scores), 0.0)
         return SearchResult(tuple(trials), best, held.metric.name)

@@ -25,9 +25,9 @@ from model_name.core.metrics import Metric
 from model_name.core.models import Model
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, DataError, DependencyError
-from model_name.utils.search.spaces import Params, Space, own_params, require_fit
-from model_name.utils.search.trials import Bench, SearchResult, Trial, best_of
-from model_name.utils.searchers import OptunaSearcher, Report, words_of
+from model_name.utils.search.spaces import Params, Space, default_params, check_space
+from model_name.utils.search.trials import Objective, SearchResult, Trial, best_trial
+from model_name.utils.searchers import OptunaSearcher, ProgressCallback, progress_message
 from model_name.utils.splitters import Splitter
 
 SCORE = "score"
@@ -68,7 +68,7 @@ class RaySearcher(OptunaSearcher):
         metric: Metric,
         splitter: Splitter,
         journal: Path | None = None,
-        progress: Report | None = None,
+        progress: ProgressCallback | None = None,
     ) -> SearchResult:
         """As of `Searcher`; what the journal is to the others, Ray's own storage is to it.
 
@@ -76,20 +76,20 @@ class RaySearcher(OptunaSearcher):
             ConfigError: Also where Ray is not installed.
             DependencyError: There is no Ray at the address of the environment.
         """
-        require_ray()
-        require_fit(self.space, model)
-        metric.require(schema.target.task)
-        bench = Bench(model, schema, table, metric, tuple(splitter.folds(table, schema, self.folds)))
-        first = bench.judge(0, own_params(self.space, model))
+        check_ray_installed()
+        check_space(self.space, model)
+        metric.check_task(schema.target.task)
+        bench = Objective(model, schema, table, metric, tuple(splitter.folds(table, schema, self.folds)))
+        first = bench.evaluate(0, default_params(self.space, model))
 
         def tell(ended: Sequence[Trial]) -> None:
             if progress is not None:
-                progress(1 + len(ended), self.trials, words_of([first, *ended], metric))
+                progress(1 + len(ended), self.trials, progress_message([first, *ended], metric))
 
         tell([])
-        with _ray(), _listening(Listener(self.space, len(bench.splits), tell)):
+        with _ray(), _listening(TrialListener(self.space, len(bench.splits), tell)):
             trials = [first, *self._run(bench, self._place(journal), self.fingerprint(bench, splitter))]
-        best = best_of(trials, metric)
+        best = best_trial(trials, metric)
         if best is None:
             raise DataError(f"all {len(trials)} trials failed; the first one: {trials[0].reason}")
         return SearchResult(tuple(trials), best, metric.name)
@@ -101,7 +101,7 @@ class RaySearcher(OptunaSearcher):
             return tempfile.mkdtemp(prefix="model-name-ray-")
         return str((journal.parent / STORAGE).resolve())
 
-    def _run(self, bench: Bench, storage: str, fingerprint: str) -> list[Trial]:
+    def _run(self, bench: Objective, storage: str, fingerprint: str) -> list[Trial]:
         """The trials from 1 on."""
         import optuna
         from ray import tune
@@ -109,7 +109,7 @@ class RaySearcher(OptunaSearcher):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         name = f"search-{fingerprint[:16]}"
         trainable = tune.with_resources(
-            tune.with_parameters(judge_by_folds, bench=bench, space=self.space),
+            tune.with_parameters(run_trial, bench=bench, space=self.space),
             {"cpu": self.cpus_per_trial, "gpu": self.gpus_per_trial},
         )
         folds, path = len(bench.splits), f"{storage.rstrip('/')}/{name}"
@@ -149,7 +149,7 @@ class RaySearcher(OptunaSearcher):
         )
 
 
-def require_ray() -> None:
+def check_ray_installed() -> None:
     """Say how to get Ray where it is not.
 
     Raises:
@@ -164,13 +164,13 @@ def _begun(tuner: Any) -> list[Any]:
     return [found for found in tuner.fit() if found.config]
 
 
-def judge_by_folds(config: Params, bench: Bench, space: Space) -> None:
+def run_trial(config: Params, bench: Objective, space: Space) -> None:
     """One trial, in a process of Ray's: fold after fold, each one reported and kept."""
     from ray import tune
 
     # Where the search was started by torchrun, a trial is none of its processes: it would wait for the others.
     os.environ.pop(TORCHRUN, None)
-    params = decoded(config, space)
+    params = decode_params(config, space)
     scores = _scores_so_far(tune.get_checkpoint())
     for fold in range(len(scores), len(bench.splits)):
         scores.append(bench.score(params, fold))
@@ -180,7 +180,7 @@ def judge_by_folds(config: Params, bench: Bench, space: Space) -> None:
             tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def decoded(config: Mapping[str, Any], space: Space) -> Params:
+def decode_params(config: Mapping[str, Any], space: Space) -> Params:
     """What a sampler proposed, as the model gets it."""
     return {name: dimension.decode(config[name]) for name, dimension in space.items()}
 
@@ -204,7 +204,7 @@ def _as_trial(
     elif len(scores) < folds:
         reason = f"stopped after fold {len(scores)}: not promising" if scores else "its first fold was not done in time"
     seconds = round(float(metrics.get("time_total_s", 0.0)), 3)
-    return Trial(number, decoded(config, space), math.nan if reason else fmean(scores), scores, seconds, reason)
+    return Trial(number, decode_params(config, space), math.nan if reason else fmean(scores), scores, seconds, reason)
 
 
 def _words_of(error: Exception) -> str:
@@ -214,7 +214,7 @@ def _words_of(error: Exception) -> str:
 
 
 @dataclass
-class Listener:
+class TrialListener:
     """Hears of each trial that ended, in their order.
 
     Attributes:
@@ -237,11 +237,11 @@ class Listener:
         self.tell(self.ended)
 
 
-_LISTENER: ContextVar[Listener] = ContextVar("listener")
+_LISTENER: ContextVar[TrialListener] = ContextVar("listener")
 
 
 @contextmanager
-def _listening(listener: Listener) -> Generator[None]:
+def _listening(listener: TrialListener) -> Generator[None]:
     token = _LISTENER.set(listener)
     try:
         yield

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from model_name.core.models import Model
-from model_name.core.schemas.strict_models import Frozen, Many, did_you_mean
+from model_name.core.schemas.strict_models import FrozenModel, LaxTuple, did_you_mean
 from model_name.errors import ConfigError
 
 Params = dict[str, Any]
@@ -37,7 +37,7 @@ def _require_number(raw: Any) -> Any:
 Number = Annotated[StrictInt | StrictFloat, BeforeValidator(_require_number)]
 
 
-class Choice(RootModel[Many[JsonValue]]):
+class Choice(RootModel[LaxTuple[JsonValue]]):
     """One of the values of a list, which have no order: in a config a plain list."""
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -73,7 +73,7 @@ class Choice(RootModel[Many[JsonValue]]):
         return self.root[place]
 
 
-class Range(Frozen):
+class Range(FrozenModel):
     """A number between two others, both included; an integer where all that is given are integers.
 
     Attributes:
@@ -168,7 +168,7 @@ Space = dict[str, Dimension]
 """What is searched, by hyperparameter; every engine translates it from here."""
 
 
-def require_fit(space: Space, model: Model) -> None:
+def check_space(space: Space, model: Model) -> None:
     """Refuse a space that names what the model does not have, or offers what it does not accept.
 
     Raises:
@@ -187,7 +187,7 @@ def require_fit(space: Space, model: Model) -> None:
             _require_accepted(model, name, value)
 
 
-def own_params(space: Space, model: Model) -> Params:
+def default_params(space: Space, model: Model) -> Params:
     """What the model itself has where the space offers something else, as a journal can keep it."""
     own = model.model_dump(mode="json")
     return {name: own[name] for name in space}

@@ -82,7 +82,7 @@ class SearchResult:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Objective:
     """What all trials of a search are judged on.
 
     Attributes:
@@ -99,7 +99,7 @@ class Bench:
     metric: Metric
     splits: tuple[Split, ...]
 
-    def judge(self, number: int, params: Params) -> Trial:
+    def evaluate(self, number: int, params: Params) -> Trial:
         """Fit and score on every fold; a fit that the data does not allow makes a failed trial."""
         start = time.monotonic()
         scores, reason = self._try(params if number else {})
@@ -137,10 +137,10 @@ class Bench:
 
     @cached_property
     def _context(self) -> FitContext:
-        return FitContext(has_time_order=dataframes.is_in_order(self.table, self.schema))
+        return FitContext(has_time_order=dataframes.is_time_sorted(self.table, self.schema))
 
 
-def best_of(trials: Sequence[Trial], metric: Metric) -> Trial | None:
+def best_trial(trials: Sequence[Trial], metric: Metric) -> Trial | None:
     """The first of the trials with the best score; None where all failed."""
     best = max if metric.greater_is_better else min
     return best((trial for trial in trials if not trial.reason), key=lambda trial: trial.score, default=None)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from model_name.core.decisions.calibration import FITTING, cheapest_threshold, decision, fit_calibrator, require
+from model_name.core.decisions.calibration import METHODS_BY_TASK, cost_optimal_threshold, fit_decision, fit_calibrator, check_calibration
 from model_name.core.decisions.decision import Costs, log_odds
 from model_name.core.evaluation.curves import calibration_bins, calibration_error
 from model_name.core.schemas import Outputs
@@ -63,7 +63,7 @@ def test_an_isotonic_calibration_rises_and_is_never_certain():
     assert 0 < found.calibrated[0] <= found.calibrated[-1] < 1
 
 
-@pytest.mark.parametrize("kind", FITTING["binary"][1:])
+@pytest.mark.parametrize("kind", METHODS_BY_TASK["binary"][1:])
 @pytest.mark.parametrize(
     "positive",
     [pytest.param(np.full(40, 0.3), id="constant"), pytest.param(np.repeat([0.0, 1.0], 20), id="certain and right")],
@@ -80,9 +80,9 @@ SHARES = st.lists(st.tuples(st.sampled_from(np.linspace(0, 1, 11).tolist()), st.
 def test_no_threshold_costs_less_than_the_one_that_is_found(rows, false_positive, false_negative):
     probabilities, positive = (np.array(part) for part in zip(*rows, strict=True))
     costs = Costs(false_positive=false_positive, false_negative=false_negative)
-    found = cheapest_threshold(probabilities, positive, costs)
-    tried = [costs.mean(positive, probabilities >= place) for place in (*probabilities, 1.1)]
-    assert costs.mean(positive, probabilities >= found) == pytest.approx(min(tried))
+    found = cost_optimal_threshold(probabilities, positive, costs)
+    tried = [costs.mean_cost(positive, probabilities >= place) for place in (*probabilities, 1.1)]
+    assert costs.mean_cost(positive, probabilities >= found) == pytest.approx(min(tried))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_no_threshold_costs_less_than_the_one_that_is_found(rows, false_positive
 def test_the_threshold_of_true_probabilities_is_the_one_of_the_theory(costs, threshold):
     random = np.random.default_rng(0)
     probabilities = random.random(400_000)
-    found = cheapest_threshold(probabilities, random.random(400_000) < probabilities, costs)
+    found = cost_optimal_threshold(probabilities, random.random(400_000) < probabilities, costs)
     assert found == pytest.approx(threshold, abs=0.02)
 
 
@@ -110,19 +110,19 @@ def test_the_threshold_of_true_probabilities_is_the_one_of_the_theory(costs, thr
 )
 def test_a_calibration_that_does_not_fit_the_task_is_refused(calibration, task, fitting):
     with pytest.raises(ConfigError, match=f"{calibration} does not fit a {task} target") as caught:
-        require(calibration, task)
+        check_calibration(calibration, task)
     assert caught.value.hint == f"use one of {fitting}"
 
 
 def test_a_model_that_answers_nan_is_not_decided_on():
     outputs = Outputs.from_scores(np.full((3, 2), np.nan), ("no", "yes"))
     with pytest.raises(DataError, match="answers NaN"):
-        decision(np.array(["no", "yes", "no"]), outputs, interval=None, costs=Costs(), calibration="none")
+        fit_decision(np.array(["no", "yes", "no"]), outputs, interval=None, costs=Costs(), calibration="none")
 
 
 def test_the_threshold_is_chosen_on_calibrated_probabilities():
     probabilities, truth = overconfident()
     labels = np.array(["no", "yes"], dtype=object)[truth]
     outputs = Outputs.from_scores(probabilities, ("no", "yes"))
-    found = decision(labels, outputs, interval=None, costs=Costs(false_negative=9), calibration="sigmoid")
+    found = fit_decision(labels, outputs, interval=None, costs=Costs(false_negative=9), calibration="sigmoid")
     assert found.threshold == pytest.approx(0.1, abs=0.03)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from model_name.core.decisions.conformal import Conformal, rank
+from model_name.core.decisions.conformal import SplitConformal, conformal_rank
 
 
 def noisy(rows, seed):
@@ -17,14 +17,14 @@ def noisy(rows, seed):
 
 
 def covered(intervals, predicted, actual, level):
-    lower, upper = intervals.around(predicted, level)
+    lower, upper = intervals.bounds(predicted, level)
     return (lower <= actual) & (actual <= upper)
 
 
 @pytest.mark.parametrize("level", [0.8, 0.9, 0.95])
 def test_each_level_covers_its_share_where_noise_is_small_and_where_it_is_large(level):
     # given
-    intervals = Conformal(bins=10).fit(*noisy(20_000, seed=1))
+    intervals = SplitConformal(bins=10).fit(*noisy(20_000, seed=1))
     predicted, actual = noisy(20_000, seed=2)
     # when
     inside = covered(intervals, predicted, actual, level)
@@ -36,13 +36,13 @@ def test_each_level_covers_its_share_where_noise_is_small_and_where_it_is_large(
 
 def test_a_single_width_would_cover_too_little_where_noise_is_large():
     predicted, actual = noisy(20_000, seed=2)
-    inside = covered(Conformal(bins=1).fit(*noisy(20_000, seed=1)), predicted, actual, 0.9)
+    inside = covered(SplitConformal(bins=1).fit(*noisy(20_000, seed=1)), predicted, actual, 0.9)
     assert inside[predicted > 8].mean() < 0.8
 
 
 @given(st.integers(1, 2000), st.floats(0.01, 0.99))
 def test_the_rank_is_the_smallest_that_covers_in_expectation(rows, level):
-    found = rank(rows, level)
+    found = conformal_rank(rows, level)
     assert found >= (rows + 1) * level - 1e-6
     assert found - 1 < (rows + 1) * level + 1e-6
 
@@ -57,7 +57,7 @@ def test_the_rank_is_the_smallest_that_covers_in_expectation(rows, level):
     ],
 )
 def test_few_rows_have_fewer_levels_and_bins(rows, levels, bins):
-    found = Conformal().fit(*noisy(rows, seed=3))
+    found = SplitConformal().fit(*noisy(rows, seed=3))
     assert (found.levels, len(found.edges) + 1, found.rows) == (levels, bins, rows)
 
 
@@ -70,21 +70,21 @@ def test_few_rows_have_fewer_levels_and_bins(rows, levels, bins):
     ],
 )
 def test_no_interval_is_made_up(predicted, actual):
-    assert Conformal().fit(np.array(predicted), np.array(actual)) is None
+    assert SplitConformal().fit(np.array(predicted), np.array(actual)) is None
 
 
 def test_a_constant_prediction_has_one_width():
     predicted = np.full(1000, 3.0)
-    found = Conformal().fit(predicted, predicted + np.random.default_rng(0).normal(0, 1, 1000))
+    found = SplitConformal().fit(predicted, predicted + np.random.default_rng(0).normal(0, 1, 1000))
     assert (found.edges, [len(halves) for halves in found.halves]) == ((), [1, 1, 1])
 
 
 def test_higher_levels_are_wider():
-    halves = np.array(Conformal(levels=(0.95, 0.5, 0.8)).fit(*noisy(3000, seed=4)).halves)
+    halves = np.array(SplitConformal(levels=(0.95, 0.5, 0.8)).fit(*noisy(3000, seed=4)).halves)
     assert (np.diff(halves, axis=0) >= 0).all()
 
 
 @pytest.mark.parametrize("levels", [(), (0.0,), (1.0,), (90,)])
 def test_levels_are_shares(levels):
     with pytest.raises(ValidationError, match="levels are shares"):
-        Conformal(levels=levels)
+        SplitConformal(levels=levels)

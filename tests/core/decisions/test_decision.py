@@ -22,14 +22,14 @@ DECISIONS = [
 
 def test_without_a_decision_scores_are_answered_as_they_are():
     for scores, classes in [(np.array([[1.0], [2.0]]), ()), (SCORES, ("no", "yes"))]:
-        mine, plain = Decision().outputs(scores, classes), Outputs.from_scores(scores, classes)
+        mine, plain = Decision().apply(scores, classes), Outputs.from_scores(scores, classes)
         assert {name: values.tolist() for name, values in mine.columns.items()} == {
             name: values.tolist() for name, values in plain.columns.items()
         }
 
 
 def test_the_width_of_an_interval_is_that_of_the_bin_of_its_prediction():
-    outputs = Decision(intervals=INTERVALS).outputs(np.array([[0.0], [1.0], [1.5], [9.0]]), (), 0.9)
+    outputs = Decision(intervals=INTERVALS).apply(np.array([[0.0], [1.0], [1.5], [9.0]]), (), 0.9)
     assert (outputs.upper - outputs.prediction).tolist() == [2, 2, 4, 6]
     assert (outputs.prediction - outputs.lower).tolist() == [2, 2, 4, 6]
     assert list(outputs.columns) == ["prediction", "lower", "upper"]
@@ -46,7 +46,7 @@ def test_the_width_of_an_interval_is_that_of_the_bin_of_its_prediction():
 )
 def test_an_interval_that_there_is_not_is_refused(decision, classes, level, reason):
     with pytest.raises(DataError, match=reason):
-        decision.outputs(np.ones((2, max(1, len(classes)))), classes, level)
+        decision.apply(np.ones((2, max(1, len(classes)))), classes, level)
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_an_interval_that_there_is_not_is_refused(decision, classes, level, reas
     ],
 )
 def test_a_row_is_positive_from_the_threshold_on(threshold, called):
-    outputs = Decision(threshold=threshold).outputs(SCORES, (False, True))
+    outputs = Decision(threshold=threshold).apply(SCORES, (False, True))
     assert outputs.prediction.tolist() == called
     np.testing.assert_array_equal(outputs.probabilities, SCORES)
 
 
 def test_the_threshold_is_held_against_calibrated_probabilities():
     halved = Isotonic(given=(0.0, 1.0), calibrated=(0.0, 0.5))
-    outputs = Decision(calibrator=halved, threshold=0.3).outputs(SCORES, ("no", "yes"))
+    outputs = Decision(calibrator=halved, threshold=0.3).apply(SCORES, ("no", "yes"))
     np.testing.assert_allclose(outputs.probabilities[:, 1], [0.05, 0.15, 0.3])
     assert outputs.prediction.tolist() == ["no", "no", "yes"]
 
@@ -79,13 +79,13 @@ def test_a_decision_survives_json(decision):
 @pytest.mark.parametrize("decision", DECISIONS)
 @pytest.mark.parametrize("classes", [(), ("no", "yes")], ids=["regression", "binary"])
 def test_no_rows_have_no_answers(decision, classes):
-    assert len(decision.outputs(np.empty((0, max(1, len(classes)))), classes).prediction) == 0
+    assert len(decision.apply(np.empty((0, max(1, len(classes)))), classes).prediction) == 0
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.sampled_from([one.values[0] for one in DECISIONS[2:]]))
 def test_calibrated_probabilities_are_shares_in_the_order_of_the_given(positive, decision):
     positive = np.sort(positive)
-    found = decision.outputs(np.column_stack([1 - positive, positive]), ("no", "yes")).probabilities
+    found = decision.apply(np.column_stack([1 - positive, positive]), ("no", "yes")).probabilities
     np.testing.assert_allclose(found.sum(axis=1), 1)
     assert ((found >= 0) & (found <= 1)).all()
     assert (np.diff(found[:, 1]) >= -1e-12).all()
@@ -93,7 +93,7 @@ def test_calibrated_probabilities_are_shares_in_the_order_of_the_given(positive,
 
 def test_what_costs_are_is_the_mean_over_rows():
     is_positive, is_called = np.array([True, True, False, False]), np.array([True, False, True, False])
-    assert Costs(false_positive=1, false_negative=5).mean(is_positive, is_called) == 6 / 4
+    assert Costs(false_positive=1, false_negative=5).mean_cost(is_positive, is_called) == 6 / 4
 
 
 def test_the_recipe_names_what_was_configured_and_not_what_was_fitted():

@@ -4,7 +4,7 @@ import pytest
 
 from model_name.core import dataframes
 from model_name.core.decisions.decision import Decision, Temperature
-from model_name.core.evaluation.learning_curve import learning_curve, parts_of
+from model_name.core.evaluation.learning_curve import learning_curve, training_subsets
 from model_name.core.metrics import Metric
 from model_name.core.models import BoostedTrees
 
@@ -13,7 +13,7 @@ from model_name.core.models import BoostedTrees
 def split(make_table, make_schema):
     def of(task, **changes):
         schema = make_schema(task, **changes)
-        table = dataframes.check(make_table(task, rows=400), schema).frame
+        table = dataframes.check_frame(make_table(task, rows=400), schema).frame
         return schema, table[:300], table[300:]
 
     return of
@@ -32,14 +32,14 @@ def test_a_curve_ends_with_the_model_itself(split):
 def test_the_parts_are_the_newest_rows_in_the_order_of_the_table(split):
     schema, train, _ = split("regression")
     shuffled = train.sample(frac=1, random_state=0)
-    for part, rows in zip(parts_of(shuffled, schema, seed=0), (30, 75, 150), strict=True):
+    for part, rows in zip(training_subsets(shuffled, schema, seed=0), (30, 75, 150), strict=True):
         assert set(part["code"]) == set(train["code"].tail(rows))
         assert part.index.tolist() == [row for row in shuffled.index if row in set(part.index)]
 
 
 def test_without_a_time_they_are_a_sample_that_grows(split):
     schema, train, _ = split("regression", time=None)
-    parts = [set(part["code"]) for part in parts_of(train, schema, seed=0)]
+    parts = [set(part["code"]) for part in training_subsets(train, schema, seed=0)]
     assert parts[0] < parts[1] < parts[2]
     assert not parts[0] <= set(train["code"].tail(30))
 
@@ -58,6 +58,6 @@ def test_the_points_are_compared_before_any_calibration(split):
     model = BoostedTrees(max_iter=5).fit(schema, train)
     loss = Metric(name="log_loss")
     plain = loss.score(test["outcome"], model.outputs(test))
-    model.decide_by(Decision(calibrator=Temperature(temperature=9)))
+    model.set_decision(Decision(calibrator=Temperature(temperature=9)))
     found = learning_curve(model, schema, train, test, lambda outputs: loss.score(test["outcome"], outputs))
     assert found[-1].score == plain != loss.score(test["outcome"], model.outputs(test))

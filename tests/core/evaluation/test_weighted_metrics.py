@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from model_name.core.evaluation.weighted_metrics import statistic
-from model_name.core.metrics import DEFINITIONS, Metric
+from model_name.core.evaluation.weighted_metrics import weighted_metric
+from model_name.core.metrics import METRIC_DEFINITIONS, Metric
 from model_name.core.schemas import Outputs
 
-CASES = [(name, task) for name, definition in DEFINITIONS.items() for task in sorted(definition.tasks)]
+CASES = [(name, task) for name, definition in METRIC_DEFINITIONS.items() for task in sorted(definition.tasks)]
 CLASSES = {"regression": (), "binary": ("no", "yes"), "multiclass": ("a", "b", "c")}
 
 
@@ -28,7 +28,7 @@ def answered(task, rows=300, seed=0):
 def test_weights_of_one_give_the_metric_itself(name, task):
     targets, outputs = answered(task)
     metric = Metric(name=name)
-    assert statistic(metric, targets, outputs)(np.ones(300)) == pytest.approx(metric.score(targets, outputs))
+    assert weighted_metric(metric, targets, outputs)(np.ones(300)) == pytest.approx(metric.score(targets, outputs))
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
@@ -38,7 +38,7 @@ def test_a_weight_counts_as_that_many_rows(name, task):
     weights = np.random.default_rng(5).integers(0, 4, 300)
     rows = np.repeat(np.arange(300), weights)
     # when
-    value = statistic(Metric(name=name), targets, outputs)(weights.astype(float))
+    value = weighted_metric(Metric(name=name), targets, outputs)(weights.astype(float))
     # then
     assert value == pytest.approx(Metric(name=name).score(targets[rows], outputs.take(rows)))
 
@@ -48,19 +48,19 @@ def test_what_is_not_defined_is_nan(name):
     task = "regression" if name == "rmse" else "binary"
     targets, outputs = answered(task)
     nothing = Outputs.from_scores(np.full((300, max(1, len(outputs.classes))), np.nan), outputs.classes)
-    assert np.isnan(statistic(Metric(name=name), targets, nothing)(np.ones(300)))
+    assert np.isnan(weighted_metric(Metric(name=name), targets, nothing)(np.ones(300)))
 
 
 def test_a_resample_of_one_class_has_no_auc():
     targets, outputs = answered("binary")
-    assert np.isnan(statistic(Metric(name="roc_auc"), targets, outputs)((targets == "yes").astype(float)))
+    assert np.isnan(weighted_metric(Metric(name="roc_auc"), targets, outputs)((targets == "yes").astype(float)))
 
 
 def test_a_metric_that_is_not_made_ready_is_scikit_learns(monkeypatch):
     targets, outputs = answered("regression")
     weights = np.random.default_rng(1).integers(0, 3, 300).astype(float)
-    median = DEFINITIONS["rmse"].__class__("median_absolute_error", frozenset({"regression"}), greater_is_better=False)
-    monkeypatch.setitem(DEFINITIONS, "median", median)
+    median = METRIC_DEFINITIONS["rmse"].__class__("median_absolute_error", frozenset({"regression"}), greater_is_better=False)
+    monkeypatch.setitem(METRIC_DEFINITIONS, "median", median)
     rows = np.repeat(np.arange(300), weights.astype(int))
     expected = np.median(np.abs(targets - outputs.prediction)[rows])
-    assert statistic(Metric(name="median"), targets, outputs)(weights) == pytest.approx(expected, abs=0.05)
+    assert weighted_metric(Metric(name="median"), targets, outputs)(weights) == pytest.approx(expected, abs=0.05)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.core import dataframes
-from model_name.core.features.fitting import MAX_ONE_HOT, SHRINKAGE, Goal, fit_features, learning_matrix
-from model_name.core.features.transforms import Features
+from model_name.core.features import Features
+from model_name.core.features.fitting import MAX_ONE_HOT, SHRINKAGE, TargetData, cross_fitted_matrix, fit_features
 from model_name.core.models import model_kinds
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, DataError
@@ -37,7 +37,7 @@ def moments(*values: str) -> np.ndarray:
 
 def fit_one(column, values, goal=None) -> Features:
     """The features of the one column `x`."""
-    return fit_features(schema_of({"x": column}), {"x": values}, goal or Goal(np.zeros(len(values))))
+    return fit_features(schema_of({"x": column}), {"x": values}, goal or TargetData(np.zeros(len(values))))
 
 
 def made(features, values) -> dict[str, list[float]]:
@@ -103,7 +103,7 @@ def test_a_number_far_beyond_the_training_part_stays_finite():
     assert standard.transform({"x": np.array([1e38])})[0, 0] == LARGEST
     columns = {"a": {"kind": "numeric"}, "b": {"kind": "numeric"}}
     values = {"a": np.array([1e30]), "b": np.array([-1e30])}
-    product = fit_features(schema_of(columns, interactions=[["a", "b"]]), values, Goal(np.zeros(1)))
+    product = fit_features(schema_of(columns, interactions=[["a", "b"]]), values, TargetData(np.zeros(1)))
     assert product.transform(values)[0, 2] == -LARGEST
 
 
@@ -154,10 +154,10 @@ def test_too_many_categories_for_one_hot_are_refused_with_what_to_do_instead():
 @pytest.mark.parametrize("code", ["ordinal", "target"])
 def test_ten_thousand_categories_are_learnt_in_a_moment(code):
     values = texts([f"c{number % 10_000}" for number in range(100_000)])
-    goal = Goal(np.arange(100_000) % 7.0)
+    goal = TargetData(np.arange(100_000) % 7.0)
     start = time.perf_counter()
     features = fit_one({"kind": "category", "encode": {"code": code}}, values, goal)
-    assert learning_matrix(features, {"x": values}, goal, seed=0).shape == (100_000, 1)
+    assert cross_fitted_matrix(features, {"x": values}, goal, seed=0).shape == (100_000, 1)
     assert time.perf_counter() - start < 5
 
 
@@ -166,14 +166,14 @@ RATES = {"kind": "category", "nullable": True, "encode": {"code": "target"}}
 
 def test_the_rate_of_a_category_is_its_mean_shrunk_towards_that_of_all():
     targets = np.array([1.0, 2, 6, 0, 0, 10, 5])
-    features = fit_one(RATES, SEEN, Goal(targets))
+    features = fit_one(RATES, SEEN, TargetData(targets))
     prior = targets.mean()
     rates = [(sum(rows) + SHRINKAGE * prior) / (len(rows) + SHRINKAGE) for rows in ([1, 2, 6], [0, 0], [10])]
     np.testing.assert_allclose(made(features, ASKED)["x.rate"], [*rates, prior, prior], atol=1e-4)
 
 
 def test_rare_categories_share_one_rate():
-    features = fit_one(RATES | {"encode": {"code": "target", "rare": 3}}, SEEN, Goal(np.array([1.0, 2, 6, 0, 0, 9, 5])))
+    features = fit_one(RATES | {"encode": {"code": "target", "rare": 3}}, SEEN, TargetData(np.array([1.0, 2, 6, 0, 0, 9, 5])))
     a, b, c, *_ = made(features, ASKED)["x.rate"]
     prior = 23 / 7
     assert b == c == pytest.approx((9 + SHRINKAGE * prior) / (3 + SHRINKAGE), abs=1e-4)
@@ -182,9 +182,9 @@ def test_rare_categories_share_one_rate():
 
 def test_classes_have_a_rate_each_and_a_binary_target_that_of_its_positive_one():
     codes = np.array([0, 1, 1, 0, 0, 1, 0])
-    binary = fit_features(schema_of({"x": RATES}, "binary"), {"x": SEEN}, Goal(codes, 2, ("no", "yes")))
+    binary = fit_features(schema_of({"x": RATES}, "binary"), {"x": SEEN}, TargetData(codes, 2, ("no", "yes")))
     assert binary.names == ["x.rate yes"]
-    several = fit_features(schema_of({"x": RATES}, "multiclass"), {"x": SEEN}, Goal(codes * 2, 3, ("a", "b", "c")))
+    several = fit_features(schema_of({"x": RATES}, "multiclass"), {"x": SEEN}, TargetData(codes * 2, 3, ("a", "b", "c")))
     assert several.names == ["x.rate a", "x.rate b", "x.rate c"]
     matrix = several.transform({"x": ASKED})
     np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-6)
@@ -195,10 +195,10 @@ def test_a_category_of_its_own_for_each_row_tells_nothing_while_learning():
     # Given a random target and a category that names each row, which memorises it
     rng = np.random.default_rng(0)
     targets, values = rng.normal(size=2_000), texts([f"row {row}" for row in range(2_000)])
-    goal = Goal(targets)
+    goal = TargetData(targets)
     features = fit_one(RATES, values, goal)
     # When the matrix to learn from is made
-    learnt = learning_matrix(features, {"x": values}, goal, seed=0)[:, 0]
+    learnt = cross_fitted_matrix(features, {"x": values}, goal, seed=0)[:, 0]
     served = features.transform({"x": values})[:, 0]
     # Then it is made out of fold, while what is served knows all rows
     assert np.corrcoef(served, targets)[0, 1] > 0.99
@@ -208,16 +208,16 @@ def test_a_category_of_its_own_for_each_row_tells_nothing_while_learning():
 def test_a_category_that_tells_something_tells_it_while_learning_too():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 50, 5_000)
-    goal = Goal(codes % 7 + rng.normal(0, 0.1, 5_000))
+    goal = TargetData(codes % 7 + rng.normal(0, 0.1, 5_000))
     values = texts([f"c{code}" for code in codes])
-    learnt = learning_matrix(fit_one(RATES, values, goal), {"x": values}, goal, seed=0)[:, 0]
+    learnt = cross_fitted_matrix(fit_one(RATES, values, goal), {"x": values}, goal, seed=0)[:, 0]
     assert np.corrcoef(learnt, goal.targets)[0, 1] > 0.99
 
 
 @pytest.mark.parametrize("rows", [1, 2, 6])
 def test_few_rows_are_enough_for_a_rate(rows):
-    goal = Goal(np.arange(rows) * 1.0)
-    matrix = learning_matrix(fit_one(RATES, texts(["a"] * rows), goal), {"x": texts(["a"] * rows)}, goal, seed=0)
+    goal = TargetData(np.arange(rows) * 1.0)
+    matrix = cross_fitted_matrix(fit_one(RATES, texts(["a"] * rows), goal), {"x": texts(["a"] * rows)}, goal, seed=0)
     assert np.isfinite(matrix).all()
 
 
@@ -282,7 +282,7 @@ def test_interactions_are_products_and_pairs():
     schema = schema_of(columns, interactions=[["a", "b"], ["a", "flag"], ["c", "d"]])
     table = {"a": np.array([2.0, NAN]), "b": np.array([3.0, 1]), "flag": np.array([1.0, 0])}
     table |= {"c": texts(["p", "q"]), "d": texts(["r", "s"])}
-    features = fit_features(schema, table, Goal(np.zeros(2)))
+    features = fit_features(schema, table, TargetData(np.zeros(2)))
     assert features.names[5:] == ["a x b", "a x flag", "c & d"]
     np.testing.assert_array_equal(features.transform(table)[:, 5:], [[6, 2, 0], [NAN, NAN, 1]])
     other = table | {"c": texts(["q", None]), "d": texts(["r", "s"])}
@@ -293,7 +293,7 @@ def test_five_hundred_columns_are_five_hundred_features():
     columns = {f"c{number}": {"kind": "numeric", "encode": {"scale": "quantile"}} for number in range(500)}
     values = {name: np.random.default_rng(0).normal(size=500) for name in columns}
     start = time.perf_counter()
-    features = fit_features(schema_of(columns), values, Goal(np.zeros(500)))
+    features = fit_features(schema_of(columns), values, TargetData(np.zeros(500)))
     assert features.transform(values).shape == (500, 500)
     assert time.perf_counter() - start < 10
 
@@ -337,13 +337,13 @@ def test_what_is_served_row_by_row_is_what_the_table_was_given(task):
     # Given features of every kind, learnt from a table and read back from JSON
     interactions = [["cost", "dose"], ["shop", "type"]]
     schema = schema_of(EVERYTHING, task, time="when", interactions=interactions)
-    checked = dataframes.check(dataframes.with_histories(everything(task), schema), schema).frame
+    checked = dataframes.check_frame(dataframes.add_lag_columns(everything(task), schema), schema).frame
     columns = dataframes.to_columns(checked, schema)
-    features = fit_features(schema, columns, Goal.of(schema, dataframes.target_codes(checked, schema)))
+    features = fit_features(schema, columns, TargetData.for_table(schema, dataframes.target_codes(checked, schema)))
     again = Features.model_validate_json(features.model_dump_json())
     assert again == features
     # When other rows come as a table, and one by one as requests of JSON
-    rows = dataframes.with_histories(everything(task, 60, seed=1).assign(shop="never seen"), schema).drop(columns="y")
+    rows = dataframes.add_lag_columns(everything(task, 60, seed=1).assign(shop="never seen"), schema).drop(columns="y")
     table = features.transform(dataframes.to_columns(rows, schema))
     requests = [
         {name: [None if pd.isna(value) else str(value) if name == "when" else value] for name, value in row.items()}
@@ -360,7 +360,7 @@ def test_a_model_learns_nothing_from_a_category_that_names_rows():
     frame = pd.DataFrame({"x": rng.choice([f"t{number}" for number in range(300)], 1_200), "y": rng.normal(size=1_200)})
     schema = schema_of({"x": RATES})
     # When trees learn one half
-    model = model_kinds()["BoostedTrees"](max_iter=30).fit(schema, dataframes.check(frame[:600], schema).frame)
+    model = model_kinds()["BoostedTrees"](max_iter=30).fit(schema, dataframes.check_frame(frame[:600], schema).frame)
     rest = frame[600:]
     # Then they do no worse on the other than a constant does by more than noise
     error = np.mean((model.predict(rest)["prediction"] - rest["y"]) ** 2)
@@ -369,6 +369,6 @@ def test_a_model_learns_nothing_from_a_category_that_names_rows():
 
 def test_a_class_that_the_training_part_lacks_is_told():
     schema = schema_of({"x": RATES}, "multiclass")
-    checked = dataframes.check(pd.DataFrame({"x": ["p", "q"], "y": ["a", "b"]}), schema).frame
+    checked = dataframes.check_frame(pd.DataFrame({"x": ["p", "q"], "y": ["a", "b"]}), schema).frame
     with pytest.raises(DataError, match="the training part has no row of class 'c'"):
         dataframes.target_codes(checked, schema)

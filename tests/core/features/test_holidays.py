@@ -18,7 +18,7 @@ from model_name.errors import ConfigError
     ],
 )
 def test_a_day_is_a_holiday_where_it_is_one(place, day, is_one):
-    days = public_holidays(place, 2013, 2040, said_at="here")
+    days = public_holidays(place, 2013, 2040, config_path="here")
     assert (day in days) == is_one
     assert list(days) == sorted(set(days))
 
@@ -33,9 +33,9 @@ def test_a_day_is_a_holiday_where_it_is_one(place, day, is_one):
 )
 def test_a_place_that_is_not_known_is_refused(place, words):
     with pytest.raises(ConfigError, match=words):
-        public_holidays(place, 2020, 2020, said_at="here")
+        public_holidays(place, 2020, 2020, config_path="here")
 
 
 def test_a_date_that_stands_for_never_costs_nothing():
-    days = public_holidays("US", 2024, 9999, said_at="here")
+    days = public_holidays("US", 2024, 9999, config_path="here")
     assert (days[0][:4], days[-1][:4]) == ("2024", "2100")

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.core import dataframes
-from model_name.core.features.fitting import Goal, categories, fit_features
-from model_name.core.features.transforms import Code, DatePart, Features
+from model_name.core.features import DatePartFeature, Features, OrdinalFeature
+from model_name.core.features.fitting import TargetData, distinct_categories, fit_features
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
 from model_name.errors import DataError
 
-NO_GOAL = Goal(np.empty(0))  # for features that do not look at it
+NO_GOAL = TargetData(np.empty(0))  # for features that do not look at it
 
 
 def fitted(columns, values):
@@ -45,15 +45,15 @@ def typed(make_schema, make_table, task="regression", rows=60):
     ],
 )
 def test_the_parts_of_a_moment(part, moment, number):
-    feature = DatePart(name="m", source="m", part=part)
-    np.testing.assert_array_equal(feature.read({"m": np.array([moment], dtype="datetime64[us]")}), [number])
+    feature = DatePartFeature(name="m", source="m", part=part)
+    np.testing.assert_array_equal(feature.transform({"m": np.array([moment], dtype="datetime64[us]")}), [number])
 
 
 @given(st.datetimes())
 def test_the_parts_agree_with_python(moment):
     values = np.array([moment], dtype="datetime64[us]")
     part = {
-        name: DatePart(name="m", source="m", part=name).read({"m": values})[0] for name in ("hour", "weekday", "month")
+        name: DatePartFeature(name="m", source="m", part=name).transform({"m": values})[0] for name in ("hour", "weekday", "month")
     }
     assert (part["weekday"], part["month"]) == (moment.weekday(), moment.month)
     assert int(part["hour"]) == moment.hour
@@ -79,8 +79,8 @@ def test_parts_that_vary_are_features_and_know_their_season(moments, seasonal):
 
 
 def test_categories_are_codes_and_what_is_unseen_or_missing_is_not_a_number():
-    feature = Code(name="g", source="g", values=("a", "b"))
-    codes = feature.read({"g": np.array(["b", "a", "z", None], dtype=object)})
+    feature = OrdinalFeature(name="g", source="g", values=("a", "b"))
+    codes = feature.transform({"g": np.array(["b", "a", "z", None], dtype=object)})
     np.testing.assert_array_equal(codes, np.array([1, 0, np.nan, np.nan], dtype=np.float32))
 
 
@@ -120,7 +120,7 @@ def test_no_rows_make_no_matrix_rows(make_schema, make_table):
 
 
 def test_a_column_without_a_known_category_has_none():
-    assert categories(np.array([None, None], dtype=object)) == ()
+    assert distinct_categories(np.array([None, None], dtype=object)) == ()
 
 
 def test_nothing_to_learn_from_is_an_error():

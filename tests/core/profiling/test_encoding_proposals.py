@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from model_name.core import dataframes
-from model_name.core.profiling.infer_schema import Inferred, infer
+from model_name.core.profiling.schema_inference import InferredSchema, infer_schema
 from model_name.errors import ConfigError
 
 ROWS = 600
@@ -17,15 +17,15 @@ def table(**columns: object) -> pd.DataFrame:
     return pd.DataFrame({"y": RNG.normal(size=ROWS), "x": RNG.normal(size=ROWS)} | columns)
 
 
-def inferred(frame: pd.DataFrame, **given: object) -> Inferred:
-    return infer(frame, **({"name": "things", "target": "y"} | given))
+def inferred(frame: pd.DataFrame, **given: object) -> InferredSchema:
+    return infer_schema(frame, **({"name": "things", "target": "y"} | given))
 
 
-def encoded(found: Inferred, name: str) -> dict[str, object]:
+def encoded(found: InferredSchema, name: str) -> dict[str, object]:
     return found.schema.columns[name].encode.model_dump(exclude_defaults=True)
 
 
-def said(found: Inferred, about: str) -> str:
+def said(found: InferredSchema, about: str) -> str:
     return " | ".join(finding for finding in found.findings if about in finding)
 
 
@@ -55,7 +55,7 @@ def test_a_column_is_encoded_as_its_values_call_for(values, encode, target):
     found = inferred(frame)
     assert encoded(found, "c") == encode
     assert bool(said(found, "`encode: ")) == bool(encode)
-    dataframes.check(frame, found.schema)
+    dataframes.check_frame(frame, found.schema)
 
 
 def test_a_target_of_many_classes_would_make_too_many_features():
@@ -117,5 +117,5 @@ def test_what_becomes_of_rows_that_are_there_twice(frame, duplicates, words):
     found = inferred(frame)
     assert found.schema.duplicates == duplicates
     assert words in said(found, "key: ")
-    kept = dataframes.check(frame, found.schema).frame
+    kept = dataframes.check_frame(frame, found.schema).frame
     assert len(kept) == (ROWS if duplicates == "drop" else len(frame))

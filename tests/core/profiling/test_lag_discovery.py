@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from model_name.core import dataframes
-from model_name.core.profiling.infer_schema import Inferred, infer
+from model_name.core.profiling.schema_inference import InferredSchema, infer_schema
 
 
 def rows(freq: str, count: int, season: int, *, shops: int = 1, noise: float = 0.3) -> pd.DataFrame:
@@ -22,17 +22,17 @@ def rows(freq: str, count: int, season: int, *, shops: int = 1, noise: float = 0
     )
 
 
-def inferred(frame: pd.DataFrame, **given: object) -> Inferred:
-    return infer(frame, **({"name": "things", "target": "y", "time": "when"} | given))
+def inferred(frame: pd.DataFrame, **given: object) -> InferredSchema:
+    return infer_schema(frame, **({"name": "things", "target": "y", "time": "when"} | given))
 
 
-def told(found: Inferred) -> dict[str, tuple[str, int, tuple[str, ...]]]:
+def told(found: InferredSchema) -> dict[str, tuple[str, int, tuple[str, ...]]]:
     """The histories: lag, repeats and entity by name."""
     histories = {name: column.history for name, column in found.schema.histories.items()}
     return {name: (history.lag, history.repeats, history.by) for name, history in histories.items() if history}
 
 
-def said(found: Inferred) -> str:
+def said(found: InferredSchema) -> str:
     return " | ".join(finding for finding in found.findings if finding.startswith("histories"))
 
 
@@ -57,7 +57,7 @@ def test_a_seasonal_series_is_told_of_its_season(freq, count, season, names, sho
     assert list(told(found)) == names
     assert {by for _, _, by in told(found).values()} == {() if shops == 1 else ("shop",)}
     assert f"EVERY REQUEST MUST BRING {', '.join(names)}" in said(found)
-    assert len(dataframes.check(dataframes.with_histories(frame, found.schema), found.schema).frame) == len(frame)
+    assert len(dataframes.check_frame(dataframes.add_lag_columns(frame, found.schema), found.schema).frame) == len(frame)
 
 
 NOT_TOLD = [

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from model_name.core import dataframes
 from model_name.core.schemas import TableSchema
-from model_name.core.schemas.lags import History, look_back, span
+from model_name.core.schemas.lags import LagSpec, compute_lags, to_timedelta
 from model_name.errors import DataError
 
 START = np.datetime64("2024-01-01", "us")
@@ -19,9 +19,9 @@ HOUR = np.timedelta64(1, "h")
 NAN = np.nan
 
 
-def naive(history: History, times, entities, values) -> list[float]:
+def naive(history: LagSpec, times, entities, values) -> list[float]:
     """The same by its definition, row by row."""
-    lag = span(history.lag)
+    lag = to_timedelta(history.lag)
     told = []
     for time, entity in zip(times, entities, strict=True):
         found = []
@@ -30,7 +30,7 @@ def naive(history: History, times, entities, values) -> list[float]:
             for other, its_entity, value in zip(times, entities, values, strict=True):
                 is_there = other == newest
                 if history.window:
-                    is_there = newest - span(history.window) < other <= newest
+                    is_there = newest - to_timedelta(history.window) < other <= newest
                 if is_there and its_entity == entity and not np.isnan(value):
                     found.append(value)
         told.append(float(np.mean(found)) if found else NAN)
@@ -38,8 +38,8 @@ def naive(history: History, times, entities, values) -> list[float]:
 
 
 HISTORIES = st.one_of(
-    st.builds(History, of=st.just("y"), lag=st.sampled_from(["1h", "2h", "30m", "1d"]), repeats=st.integers(1, 4)),
-    st.builds(History, of=st.just("y"), lag=st.sampled_from(["1h", "3h"]), window=st.sampled_from(["30m", "2h", "1d"])),
+    st.builds(LagSpec, of=st.just("y"), lag=st.sampled_from(["1h", "2h", "30m", "1d"]), repeats=st.integers(1, 4)),
+    st.builds(LagSpec, of=st.just("y"), lag=st.sampled_from(["1h", "3h"]), window=st.sampled_from(["30m", "2h", "1d"])),
 )
 # Steps of half an hour, so that moments meet, repeat and leave gaps; in any order.
 ROWS = st.lists(
@@ -56,7 +56,7 @@ def arrays(rows):
 @given(HISTORIES, ROWS)
 def test_a_row_is_told_what_the_definition_says(history, rows):
     times, entities, values = arrays(rows)
-    found = look_back(history, times, entities, values)
+    found = compute_lags(history, times, entities, values)
     np.testing.assert_allclose(found, naive(history, times, entities, values), atol=1e-12)
 
 
@@ -65,11 +65,11 @@ def test_nothing_newer_than_the_lag_changes_what_a_row_is_told(history, rows, da
     # Given what a row is told
     times, entities, values = arrays(rows)
     row = data.draw(st.integers(0, len(rows) - 1))
-    told = look_back(history, times, entities, values)[row]
+    told = compute_lags(history, times, entities, values)[row]
     # When all values are changed that are newer than the row's moment less the lag
-    changed = np.where(times > times[row] - span(history.lag), values + 1000, values)
+    changed = np.where(times > times[row] - to_timedelta(history.lag), values + 1000, values)
     # Then it is told the same
-    np.testing.assert_equal(look_back(history, times, entities, changed)[row], told)
+    np.testing.assert_equal(compute_lags(history, times, entities, changed)[row], told)
 
 
 BY_HAND = [
@@ -90,19 +90,19 @@ BY_HAND = [
 @pytest.mark.parametrize(("history", "hours", "values", "expected"), BY_HAND)
 def test_histories_by_hand(history, hours, values, expected):
     times = np.array([START + hour * HOUR for hour in hours], dtype="datetime64[us]")
-    found = look_back(History(of="y", **history), times, np.zeros(len(hours), dtype=int), np.array(values, dtype=float))
+    found = compute_lags(LagSpec(of="y", **history), times, np.zeros(len(hours), dtype=int), np.array(values, dtype=float))
     np.testing.assert_array_equal(found, np.array(expected, dtype=float))
 
 
 def test_a_lag_is_told_to_the_last_digit_beside_a_value_far_larger():
     times = START + np.arange(3) * HOUR
-    told = look_back(History(of="y", lag="1h"), times, np.zeros(3, dtype=int), np.array([1e30, 0.1, 3.0]))
+    told = compute_lags(LagSpec(of="y", lag="1h"), times, np.zeros(3, dtype=int), np.array([1e30, 0.1, 3.0]))
     assert told[2] == 0.1
 
 
 def test_a_row_without_a_moment_is_told_nothing_and_tells_nothing():
     times = np.array(["NaT", "2024-01-01", "NaT"], dtype="datetime64[us]")
-    told = look_back(History(of="y", lag="1h"), times, np.zeros(3, dtype=int), np.ones(3))
+    told = compute_lags(LagSpec(of="y", lag="1h"), times, np.zeros(3, dtype=int), np.ones(3))
     assert np.isnan(told).all()
 
 
@@ -121,13 +121,13 @@ WRONG = [
 @pytest.mark.parametrize(("history", "words"), WRONG)
 def test_a_history_that_cannot_be_meant_is_refused(history, words):
     with pytest.raises(ValidationError, match=words):
-        History(of="y", **history)
+        LagSpec(of="y", **history)
 
 
 @pytest.mark.parametrize("text", ["30m", "24h", "7d", "2w"])
 def test_spans_are_those_of_python(text):
     unit = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[text[-1]]
-    assert span(text) == np.timedelta64(timedelta(**{unit: int(text[:-1])}))
+    assert to_timedelta(text) == np.timedelta64(timedelta(**{unit: int(text[:-1])}))
 
 
 def schema(history: dict[str, object] | None = None, task: str = "regression", **more: object) -> TableSchema:
@@ -169,14 +169,14 @@ TABLES = [
 
 @pytest.mark.parametrize(("history", "table", "expected"), TABLES)
 def test_a_table_is_told_of_its_earlier_rows(history, table, expected):
-    found = dataframes.with_histories(table, schema(history))
+    found = dataframes.add_lag_columns(table, schema(history))
     np.testing.assert_array_equal(found["was"].to_numpy(dtype=float), np.array(expected, dtype=float))
     assert "was" not in table.columns or table is found
 
 
 def test_the_history_of_a_class_is_the_share_of_the_positive_one():
     table = raw().assign(y=["no", "yes", "yes", None, "no", "no"])
-    told = dataframes.with_histories(table, schema(task="binary"))["was"]
+    told = dataframes.add_lag_columns(table, schema(task="binary"))["was"]
     np.testing.assert_array_equal(told, [NAN, NAN, 0.5, 0.5, 1, 1])
 
 
@@ -191,7 +191,7 @@ def test_the_history_of_a_class_is_the_share_of_the_positive_one():
 )
 def test_what_a_history_needs_and_does_not_find_is_told(table, words):
     with pytest.raises(DataError, match=words):
-        dataframes.with_histories(table, schema({"by": ["shop"]}))
+        dataframes.add_lag_columns(table, schema({"by": ["shop"]}))
 
 
 RELATED = [

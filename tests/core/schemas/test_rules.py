@@ -60,16 +60,16 @@ def test_rows_of_which_a_rule_does_not_hold_are_dropped_and_counted(holds, chang
     rows, broken = table(**changes), 3 - sum(kept)
     if broken == 2:  # a table of one row has a constant target
         rows = pd.concat([rows, rows.assign(y=9.0)], ignore_index=True)
-    checked = dataframes.check(rows, found)
+    checked = dataframes.check_frame(rows, found)
     assert list(checked.frame.index[checked.frame.index < 3]) == list(np.flatnonzero(kept))
     times = len(rows) // 3
     words = [f"{broken * times} of {len(rows)} rows dropped: {holds} does not hold"] if broken else []
-    assert checked.report.sentences() == words
+    assert checked.report.messages() == words
 
 
 def test_a_rule_that_refuses_names_column_and_row():
     with pytest.raises(DataError, match=r"low, row 1: low <= high does not hold; low, row 2"):
-        dataframes.check(table(low=[1.0, 9.0, 9.0]), schema("low <= high"))
+        dataframes.check_frame(table(low=[1.0, 9.0, 9.0]), schema("low <= high"))
 
 
 @pytest.mark.parametrize("otherwise", ["refuse", "drop"])
@@ -89,7 +89,7 @@ def test_a_request_without_the_column_is_not_judged():
 def test_a_rule_sees_a_value_that_was_clipped():
     columns = COLUMNS | {"low": {"kind": "numeric", "max": 3, "out_of_bounds": "clip"}}
     found = schema("low <= high").model_dump() | {"columns": columns}
-    checked = dataframes.check(table(low=[1.0, 99.0, 3.0]), TableSchema.model_validate(found))
+    checked = dataframes.check_frame(table(low=[1.0, 99.0, 3.0]), TableSchema.model_validate(found))
     assert len(checked.frame) == 3
 
 

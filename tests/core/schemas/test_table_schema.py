@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from model_name.core.schemas import Outputs, TableSchema
-from model_name.core.schemas.columns import CheckReport, Column, Problems, label_text
+from model_name.core.schemas.columns import Column, label_text
 from model_name.core.schemas.strict_models import did_you_mean
+from model_name.core.schemas.validation import CheckReport, ValidationIssues
 from model_name.errors import DataError
 
 NAN, NAT = float("nan"), np.datetime64("NaT")
@@ -152,29 +153,29 @@ def test_a_request_beyond_the_bounds_is_refused(rule, value, reason):
 
 def test_values_beyond_the_bounds_are_clipped_and_counted():
     schema = one_column(kind="numeric", min=0, max=10, out_of_bounds="clip", nullable=True)
-    checked, keep, report = schema.apply({"x": np.array([-5.0, 5.0, 1e39, NAN])}, may_drop=True)
+    checked, keep, report = schema.check_columns({"x": np.array([-5.0, 5.0, 1e39, NAN])}, may_drop=True)
     np.testing.assert_array_equal(checked["x"], [0.0, 5.0, 10.0, NAN])
     assert keep.all()
     assert report.clipped == {"x": 2}
-    assert report.sentences() == ["2 values of x clipped to its bounds"]
+    assert report.messages() == ["2 values of x clipped to its bounds"]
 
 
 def test_rows_beyond_the_bounds_are_dropped_and_counted_where_they_may():
     schema = one_column(kind="numeric", min=0, max=10, out_of_bounds="drop")
-    _, keep, report = schema.apply({"x": np.array([-5.0, 5.0, 1e39, 11.0])}, may_drop=True)
+    _, keep, report = schema.check_columns({"x": np.array([-5.0, 5.0, 1e39, 11.0])}, may_drop=True)
     assert keep.tolist() == [False, True, False, False]
     assert (report.rows, report.kept) == (4, 1)
-    assert report.sentences() == ["1 of 4 rows dropped: x is below 0.0", "2 of 4 rows dropped: x is above 10.0"]
+    assert report.messages() == ["1 of 4 rows dropped: x is below 0.0", "2 of 4 rows dropped: x is above 10.0"]
 
 
 @pytest.mark.parametrize("nullable", [pytest.param(True, id="nullable"), pytest.param(False, id="not nullable")])
 def test_an_unseen_category_is_counted_and_passes_where_it_may(nullable):
     schema = one_column(kind="category", values=["a", "b"], nullable=nullable)
-    checked, keep, report = schema.apply({"x": np.array(["a", "z"], dtype=object)}, may_drop=False)
+    checked, keep, report = schema.check_columns({"x": np.array(["a", "z"], dtype=object)}, may_drop=False)
     assert keep.all()
-    assert report.sentences() == ["1 values of x are unseen categories, taken as missing"]
+    assert report.messages() == ["1 values of x are unseen categories, taken as missing"]
     # and what was checked once passes again
-    again, _, _ = schema.apply(checked, may_drop=False)
+    again, _, _ = schema.check_columns(checked, may_drop=False)
     assert again["x"].tolist() == checked["x"].tolist()
 
 
@@ -361,10 +362,10 @@ def test_outputs_are_named_by_their_classes():
 
 def test_reports_of_batches_add_up():
     first = CheckReport(rows=10, kept=8, dropped={"a": 2}, clipped={"x": 1}, ignored=("z",))
-    first.add(CheckReport(rows=5, kept=4, dropped={"a": 1, "b": 1}, others={"g": 3}, ignored=("z", "w")))
-    expected = CheckReport(15, 12, dropped={"a": 3, "b": 1}, clipped={"x": 1}, others={"g": 3}, ignored=("z", "w"))
+    first.add(CheckReport(rows=5, kept=4, dropped={"a": 1, "b": 1}, unseen={"g": 3}, ignored=("z", "w")))
+    expected = CheckReport(15, 12, dropped={"a": 3, "b": 1}, clipped={"x": 1}, unseen={"g": 3}, ignored=("z", "w"))
     assert first == expected
-    assert "column w is not in the schema and was dropped" in first.sentences()
+    assert "column w is not in the schema and was dropped" in first.messages()
 
 
 def test_a_near_word_is_proposed_and_all_where_none_is_near():
@@ -406,13 +407,13 @@ def test_whatever_comes_is_decoded_or_refused_with_its_place(kind, values):
 
 @given(st.lists(st.lists(st.integers(0, 50), max_size=20), max_size=4))
 def test_no_problem_is_lost(columns):
-    problems = Problems()
+    problems = ValidationIssues()
     for rows in columns:
         problems.add("x", rows, lambda row: "bad", total=100)
     total = sum(map(len, columns))
     if not total:
         problems.raise_if_any()
-        assert problems.found == []
+        assert problems.messages == []
         return
     with pytest.raises(DataError) as caught:
         problems.raise_if_any()

@@ -31,7 +31,7 @@ def few(monkeypatch):
 
 @pytest.fixture
 def checked(make_schema, make_table, task):
-    return dataframes.check(make_table(task, rows=300), make_schema(task)).frame
+    return dataframes.check_frame(make_table(task, rows=300), make_schema(task)).frame
 
 
 def searcher(**changes: Any) -> AutoSearcher:
@@ -42,7 +42,7 @@ def searcher(**changes: Any) -> AutoSearcher:
 @pytest.fixture
 def search(make_schema, make_table):
     def run(task="regression", rows=300, splitter=None, **changes):
-        frame = dataframes.check(make_table(task, rows=rows), make_schema(task)).frame
+        frame = dataframes.check_frame(make_table(task, rows=rows), make_schema(task)).frame
         journal, progress = changes.pop("journal", None), changes.pop("progress", None)
         return searcher(**changes).search(
             AutoModel(),
@@ -151,7 +151,7 @@ def test_a_kind_that_fails_is_told_and_left_out(few, search):
 
 
 def test_a_large_table_is_drawn_from_evenly_and_in_order(make_schema, make_table):
-    frame = dataframes.check(make_table("regression", rows=1000), make_schema("regression")).frame
+    frame = dataframes.check_frame(make_table("regression", rows=1000), make_schema("regression")).frame
     drawn = searcher(max_rows=100)._drawn(frame)
     assert len(drawn) == 100
     assert drawn["moment"].is_monotonic_increasing
@@ -177,7 +177,7 @@ def test_kinds_must_be_such_as_there_are(search, changes, reason):
 
 
 def test_it_chooses_for_an_auto_model_alone(make_schema, make_table):
-    frame = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    frame = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     with pytest.raises(ConfigError, match="members of an AutoModel, not of BoostedTrees"):
         searcher().search(
             BoostedTrees(), make_schema("regression"), frame, metric=Metric(name="rmse"), splitter=TimeSplitter()

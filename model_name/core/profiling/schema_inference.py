@@ -9,19 +9,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from model_name.core.dataframes import Frame
-from model_name.core.profiling.column_facts import Facts, readable
+from model_name.core.profiling.column_facts import ColumnFacts, facts_by_column
 from model_name.core.profiling.encoding_proposals import (
     propose_encodings,
     propose_holidays,
-    said_of_encodings,
-    said_of_holidays,
+    encoding_messages,
+    holiday_messages,
 )
-from model_name.core.profiling.lag_discovery import find_series, propose_histories, said_of_histories
-from model_name.core.profiling.target_column import read_target, said_of_target
-from model_name.core.profiling.target_leakage import leaks
-from model_name.core.profiling.time_and_key import find_copies, find_key, find_time
+from model_name.core.profiling.lag_discovery import find_time_series, propose_lags, lag_messages
+from model_name.core.profiling.target_column import infer_target, target_messages
+from model_name.core.profiling.target_leakage import find_leaking_columns
+from model_name.core.profiling.time_and_key import find_duplicate_rows, find_key, find_time
 from model_name.core.schemas import TableSchema, Target
-from model_name.core.schemas.columns import LARGEST, Column, Kind, also
+from model_name.core.schemas.columns import FLOAT32_MAX, Column, Kind, and_more
 from model_name.core.schemas.encodings import Encoding
 from model_name.core.schemas.strict_models import did_you_mean
 from model_name.errors import DataError
@@ -30,7 +30,7 @@ LISTED_CATEGORIES = 100  # more are not written down but taken from the training
 
 
 @dataclass(frozen=True)
-class Inferred:
+class InferredSchema:
     """What a table seems to be.
 
     Attributes:
@@ -45,7 +45,7 @@ class Inferred:
 
 
 @dataclass(frozen=True)
-class Doubt:
+class ExclusionReason:
     """Why a column should not be a feature.
 
     Attributes:
@@ -57,9 +57,9 @@ class Doubt:
     is_suspicion: bool = False
 
 
-def infer(
+def infer_schema(
     frame: Frame, *, name: str, target: str, time: str | None = None, key: Sequence[str] = (), country: str = ""
-) -> Inferred:
+) -> InferredSchema:
     """Guess the schema of a table and say what was guessed.
 
     Args:
@@ -74,24 +74,24 @@ def infer(
         DataError: There is nothing to learn from the table, or a named column is not in it or not fit for its role.
         ConfigError: There is no such country.
     """
-    named = _with_text_names(frame)
-    _require_columns(named, target, time, key)
-    described, goal = read_target(named, target)
-    facts, unreadable = readable(named, [name for name in named.columns if name != target])
+    named = _rename_columns_to_text(frame)
+    _check_roles(named, target, time, key)
+    described, target_facts = infer_target(named, target)
+    facts, unreadable = facts_by_column(named, [name for name in named.columns if name != target])
     moment, said_of_time = find_time(facts, time)
-    names_row, duplicates, said_of_key = find_key(facts, tuple(key), goal)
-    doubts = _doubts(facts, goal, described, keep=moment)
+    names_row, duplicates, said_of_key = find_key(facts, tuple(key), target_facts)
+    exclusions = _exclusion_reasons(facts, target_facts, described, keep=moment)
     if not names_row and not unreadable:  # rows may differ in what cannot be read
-        duplicates, said_of_copies = find_copies(facts, goal)
+        duplicates, said_of_copies = find_duplicate_rows(facts, target_facts)
         said_of_key = "; ".join(filter(None, (said_of_key, said_of_copies)))
-    encodings = propose_encodings(facts, described, no_features=doubts) | propose_holidays(facts, moment, country)
+    encodings = propose_encodings(facts, described, no_features=exclusions) | propose_holidays(facts, moment, country)
     columns = {
-        name: _column(found, encodings.get(name, Encoding()), is_feature=name not in doubts)
+        name: _build_column(found, encodings.get(name, Encoding()), is_feature=name not in exclusions)
         for name, found in facts.items()
     }
     if not any(column.is_input for column in columns.values()):
-        raise _no_feature(facts, unreadable, doubts)
-    told, said_of_earlier = _histories(facts, goal, described, moment, taken=named.columns)
+        raise _no_feature_error(facts, unreadable, exclusions)
+    told, said_of_earlier = _propose_lag_columns(facts, target_facts, described, moment, taken=named.columns)
     schema = TableSchema(
         name=name,
         target=described,
@@ -102,27 +102,27 @@ def infer(
         duplicates=duplicates,
     )
     findings = [
-        *said_of_target(described, goal),
+        *target_messages(described, target_facts),
         said_of_time,
         said_of_key,
         *(f"{name}: left out (`extra: drop`), no kind reads its values ({what})" for name, what in unreadable.items()),
-        *said_of_holidays(facts, moment, country),
+        *holiday_messages(facts, moment, country),
         *said_of_earlier,
-        *_said_of_columns(facts),
-        *said_of_encodings(encodings, facts),
-        *_said_of_features(facts, doubts, target),
+        *_column_messages(facts),
+        *encoding_messages(encodings, facts),
+        *_feature_messages(facts, exclusions, target),
     ]
-    notes = {name: _note(found, doubts.get(name)) for name, found in facts.items()}
-    return Inferred(schema, tuple(findings), notes)
+    notes = {name: _column_note(found, exclusions.get(name)) for name, found in facts.items()}
+    return InferredSchema(schema, tuple(findings), notes)
 
 
-def bounds(values: NDArray[Any]) -> tuple[float | None, float | None]:
+def propose_bounds(values: NDArray[Any]) -> tuple[float | None, float | None]:
     """Bounds that new values should keep to: the observed ones and their span beyond, but not across zero.
 
     Returns:
         The lower and the upper one, rounded outward to two digits of the span; None where there is nothing to go by.
     """
-    known = values[np.abs(values) <= LARGEST]
+    known = values[np.abs(values) <= FLOAT32_MAX]
     if not len(known):
         return None, None
     low, high = float(known.min()), float(known.max())
@@ -133,10 +133,10 @@ def bounds(values: NDArray[Any]) -> tuple[float | None, float | None]:
     upper = min(high + span, 0.0) if high <= 0 and low < 0 else high + span
     digits = 1 - int(np.floor(np.log10(span)))
     # min and max: for huge values with a small span, rounding could fall back into what was observed.
-    return min(_outward(lower, digits, np.floor), low), max(_outward(upper, digits, np.ceil), high)
+    return min(_round_outward(lower, digits, np.floor), low), max(_round_outward(upper, digits, np.ceil), high)
 
 
-def _with_text_names(frame: Frame) -> Frame:
+def _rename_columns_to_text(frame: Frame) -> Frame:
     if frame.empty:
         raise DataError("the table is empty: it has no rows", hint="check the path and the limit of its reader")
     named = frame.copy(deep=False)
@@ -147,7 +147,7 @@ def _with_text_names(frame: Frame) -> Frame:
     return named
 
 
-def _require_columns(frame: Frame, target: str, time: str | None, key: Sequence[str]) -> None:
+def _check_roles(frame: Frame, target: str, time: str | None, key: Sequence[str]) -> None:
     for role, names in (("target", [target]), ("time", [time] if time is not None else []), ("key", key)):
         for name in names:
             if name not in frame.columns:
@@ -159,39 +159,39 @@ def _require_columns(frame: Frame, target: str, time: str | None, key: Sequence[
         raise DataError(f"the key names a column twice: {', '.join(key)}")
 
 
-def _histories(
-    facts: Mapping[str, Facts], goal: Facts, target: Target, time: str | None, *, taken: Collection[str]
+def _propose_lag_columns(
+    facts: Mapping[str, ColumnFacts], target_facts: ColumnFacts, target: Target, time: str | None, *, taken: Collection[str]
 ) -> tuple[dict[str, Column], list[str]]:
     """The columns that tell of earlier values of a number to predict, and why these."""
     if time is None or target.task != "regression":
         return {}, []
-    series = find_series(facts, time)
-    proposal = propose_histories(series, goal.values, target.name, taken) if series else None
-    return (dict(proposal.columns) if proposal else {}), list(said_of_histories(series, proposal, target.name))
+    series = find_time_series(facts, time)
+    proposal = propose_lags(series, target_facts.values, target.name, taken) if series else None
+    return (dict(proposal.columns) if proposal else {}), list(lag_messages(series, proposal, target.name))
 
 
-def _doubts(facts: Mapping[str, Facts], goal: Facts, target: Target, *, keep: str | None) -> dict[str, Doubt]:
+def _exclusion_reasons(facts: Mapping[str, ColumnFacts], target_facts: ColumnFacts, target: Target, *, keep: str | None) -> dict[str, ExclusionReason]:
     """Why columns should not be features, by name."""
-    doubts: dict[str, Doubt] = {}
+    exclusions: dict[str, ExclusionReason] = {}
     for name, found in facts.items():
         if not len(found.distinct):
-            doubts[name] = Doubt("all its values are missing")
-        elif len(found.distinct) == 1 and found.is_whole:
-            doubts[name] = Doubt(f"it is constant ({found.distinct[0]})")
+            exclusions[name] = ExclusionReason("all its values are missing")
+        elif len(found.distinct) == 1 and found.is_complete:
+            exclusions[name] = ExclusionReason(f"it is constant ({found.distinct[0]})")
         elif found.is_sequence:
-            doubts[name] = Doubt("it counts the rows, as an id does", is_suspicion=True)
-    copies = {name: Doubt(f"it is the same as {first}") for name, first in _copies(facts) if name != keep}
-    doubts = copies | doubts
-    left = {name: found for name, found in facts.items() if name not in doubts and found.kind != "text-id"}
-    for name, score in leaks(left, goal, is_regression=target.task == "regression"):
+            exclusions[name] = ExclusionReason("it counts the rows, as an id does", is_suspicion=True)
+    copies = {name: ExclusionReason(f"it is the same as {first}") for name, first in _find_equal_columns(facts) if name != keep}
+    exclusions = copies | exclusions
+    left = {name: found for name, found in facts.items() if name not in exclusions and found.kind != "text-id"}
+    for name, score in find_leaking_columns(left, target_facts, is_regression=target.task == "regression"):
         reason = f"it alone predicts the target nearly perfectly ({score:.1%}): a suspected leak"
-        doubts[name] = Doubt(reason, is_suspicion=True)
-    if all(name in doubts or found.kind == "text-id" for name, found in facts.items()):
-        return {name: doubt for name, doubt in doubts.items() if not doubt.is_suspicion}
-    return doubts
+        exclusions[name] = ExclusionReason(reason, is_suspicion=True)
+    if all(name in exclusions or found.kind == "text-id" for name, found in facts.items()):
+        return {name: exclusion for name, exclusion in exclusions.items() if not exclusion.is_suspicion}
+    return exclusions
 
 
-def _copies(facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
+def _find_equal_columns(facts: Mapping[str, ColumnFacts]) -> Iterator[tuple[str, str]]:
     first: dict[tuple[Kind, int, int], str] = {}
     for name, found in facts.items():
         distinct = pd.util.hash_array(found.distinct)
@@ -200,13 +200,13 @@ def _copies(facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
             yield name, earlier
 
 
-def _column(found: Facts, encode: Encoding, *, is_feature: bool) -> Column:
+def _build_column(found: ColumnFacts, encode: Encoding, *, is_feature: bool) -> Column:
     # What no model looks at, such as a counter of rows, may grow: a bound would only refuse the next batch.
-    low, high = bounds(found.values) if found.kind == "numeric" and is_feature else (None, None)
+    low, high = propose_bounds(found.values) if found.kind == "numeric" and is_feature else (None, None)
     is_listed = found.kind == "category" and 0 < len(found.distinct) <= LISTED_CATEGORIES
     return Column(
         kind=found.kind,
-        nullable=not found.is_whole,
+        nullable=not found.is_complete,
         min=low,
         max=high,
         values=tuple(sorted(found.distinct)) if is_listed else None,
@@ -215,14 +215,14 @@ def _column(found: Facts, encode: Encoding, *, is_feature: bool) -> Column:
     )
 
 
-def _outward(value: float, digits: int, whole: Any) -> float:
+def _round_outward(value: float, digits: int, whole: Any) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = round(float(whole(value * 10.0**digits) / 10.0**digits), digits)
     return rounded if np.isfinite(rounded) else value
 
 
-def _no_feature(facts: Mapping[str, Facts], unreadable: Mapping[str, str], doubts: Mapping[str, Doubt]) -> DataError:
-    reasons = [f"{name}: {doubts[name].reason if name in doubts else 'it names rows'}" for name in facts]
+def _no_feature_error(facts: Mapping[str, ColumnFacts], unreadable: Mapping[str, str], exclusions: Mapping[str, ExclusionReason]) -> DataError:
+    reasons = [f"{name}: {exclusions[name].reason if name in exclusions else 'it names rows'}" for name in facts]
     reasons += [f"{name}: its values cannot be read ({what})" for name, what in unreadable.items()]
     words = "; ".join(reasons) or "the table has no other column than the target"
     return DataError(
@@ -231,10 +231,10 @@ def _no_feature(facts: Mapping[str, Facts], unreadable: Mapping[str, str], doubt
     )
 
 
-def _said_of_columns(facts: Mapping[str, Facts]) -> Iterator[str]:
+def _column_messages(facts: Mapping[str, ColumnFacts]) -> Iterator[str]:
     for name, found in facts.items():
         if found.kind == "numeric":
-            infinite = int((np.abs(found.values) > LARGEST).sum())
+            infinite = int((np.abs(found.values) > FLOAT32_MAX).sum())
             if infinite:
                 words = f"{name}: is infinite, or too large for a model, in {infinite:,} rows"
                 yield f"{words}; every job REFUSES the table until these are mended or left empty"
@@ -249,18 +249,18 @@ def _said_of_columns(facts: Mapping[str, Facts]) -> Iterator[str]:
             yield f"{name}: its {len(found.distinct):,} categories are not listed, those of the training part count"
 
 
-def _said_of_features(facts: Mapping[str, Facts], doubts: Mapping[str, Doubt], target: str) -> Iterator[str]:
-    for name, doubt in doubts.items():
-        more = "; remove `feature: false` to let the model look at it" if doubt.is_suspicion else ""
-        yield f"{name}: is no feature (`feature: false`), because {doubt.reason}{more}"
-    likely = [name for name in facts if name not in doubts and len(target) > 2 and target.casefold() in name.casefold()]
+def _feature_messages(facts: Mapping[str, ColumnFacts], exclusions: Mapping[str, ExclusionReason], target: str) -> Iterator[str]:
+    for name, exclusion in exclusions.items():
+        more = "; remove `feature: false` to let the model look at it" if exclusion.is_suspicion else ""
+        yield f"{name}: is no feature (`feature: false`), because {exclusion.reason}{more}"
+    likely = [name for name in facts if name not in exclusions and len(target) > 2 and target.casefold() in name.casefold()]
     if likely:
-        words = f"{likely[0]}{also(likely[1:])}: has the target's name in its own"
+        words = f"{likely[0]}{and_more(likely[1:])}: has the target's name in its own"
         yield f"{words}; set `feature: false` if it is known only after the target"
 
 
-def _note(found: Facts, doubt: Doubt | None) -> str:
-    parts = [doubt.reason] if doubt else []
+def _column_note(found: ColumnFacts, exclusion: ExclusionReason | None) -> str:
+    parts = [exclusion.reason] if exclusion else []
     if found.kind == "numeric" and np.isfinite(found.distinct).any():
         known = found.distinct[np.isfinite(found.distinct)]
         parts.append(f"{known.min():.6g} to {known.max():.6g}")

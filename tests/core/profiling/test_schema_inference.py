@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_name.core import dataframes
-from model_name.core.profiling.infer_schema import Inferred, bounds, infer
+from model_name.core.profiling.schema_inference import InferredSchema, propose_bounds, infer_schema
 from model_name.errors import DataError
 
 DATA = Path(__file__).parents[3] / "data"
@@ -27,11 +27,11 @@ def table(**columns: object) -> pd.DataFrame:
     return pd.DataFrame({"y": NOISE, "x": RNG.permutation(NOISE)} | columns)
 
 
-def inferred(frame: pd.DataFrame, **given: object) -> Inferred:
-    return infer(frame, **({"name": "things", "target": "y"} | given))
+def inferred(frame: pd.DataFrame, **given: object) -> InferredSchema:
+    return infer_schema(frame, **({"name": "things", "target": "y"} | given))
 
 
-def said(found: Inferred, about: str) -> str:
+def said(found: InferredSchema, about: str) -> str:
     return " | ".join(finding for finding in found.findings if finding.startswith(about))
 
 
@@ -41,9 +41,9 @@ def test_the_schema_of_an_example_accepts_the_table_it_came_from(name):
     if not path.exists():
         pytest.skip(f"python data/make.py {name}")
     frame = pd.read_parquet(path)
-    found = infer(frame, name=name, target={"flights": "departures", "delays": "delayed"}[name])
-    table = dataframes.with_histories(frame.head(50_000), found.schema)
-    assert len(dataframes.check(table, found.schema).frame) == min(len(frame), 50_000)
+    found = infer_schema(frame, name=name, target={"flights": "departures", "delays": "delayed"}[name])
+    table = dataframes.add_lag_columns(frame.head(50_000), found.schema)
+    assert len(dataframes.check_frame(table, found.schema).frame) == min(len(frame), 50_000)
     assert found.schema.time == "time_hour"
     assert found.schema.key == (("origin", "time_hour") if name == "flights" else ())
 
@@ -81,7 +81,7 @@ def test_a_column_is_of_the_kind_that_its_values_show(values, kind):
     column = found.schema.columns["c"]
     assert column.kind == kind
     assert column.nullable == bool(pd.isna(frame["c"]).any())
-    assert len(dataframes.check(frame, found.schema).frame) == ROWS
+    assert len(dataframes.check_frame(frame, found.schema).frame) == ROWS
 
 
 def test_categories_are_listed_while_they_are_few():
@@ -107,13 +107,13 @@ def test_categories_are_listed_while_they_are_few():
     ],
 )
 def test_bounds_leave_room_for_new_values(values, low, high):
-    assert bounds(np.array(values)) == (low, high)
+    assert propose_bounds(np.array(values)) == (low, high)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
 @settings(max_examples=100, deadline=None)
 def test_bounds_hold_what_was_observed_and_keep_its_sign(values):
-    low, high = bounds(np.array(values, dtype=np.float64))
+    low, high = propose_bounds(np.array(values, dtype=np.float64))
     assert low is None or low <= min(values)
     assert high is None or high >= max(values)
     assert low is None or min(values) < 0 or low >= 0
@@ -147,7 +147,7 @@ def test_the_task_follows_from_the_target(values, task, classes):
     assert (found.schema.target.task, found.schema.target.classes) == (task, classes)
     assert [type(label) for label in found.schema.classes] == [type(label) for label in classes or ()]
     assert task in said(found, "target")
-    dataframes.check(frame, found.schema)
+    dataframes.check_frame(frame, found.schema)
 
 
 def test_classes_with_few_rows_are_told():
@@ -192,7 +192,7 @@ def test_the_key_is_the_smallest_that_names_each_row(columns, key):
     found = inferred(frame)
     assert found.schema.key == key
     assert ", ".join(key) in said(found, "key")
-    assert len(dataframes.check(frame, found.schema).frame) == ROWS
+    assert len(dataframes.check_frame(frame, found.schema).frame) == ROWS
 
 
 def test_a_given_key_that_rows_share_drops_them_and_says_so():
@@ -200,7 +200,7 @@ def test_a_given_key_that_rows_share_drops_them_and_says_so():
     found = inferred(frame, key=["c"])
     assert (found.schema.key, found.schema.duplicates) == (("c",), "drop")
     assert "228 rows have the c of an earlier row" in said(found, "key")
-    assert len(dataframes.check(frame, found.schema).frame) == 12
+    assert len(dataframes.check_frame(frame, found.schema).frame) == 12
 
 
 BINARY = RNG.random(ROWS) > 0.7
@@ -223,7 +223,7 @@ def test_a_column_that_tells_the_target_alone_is_no_feature(y, columns):
     found = inferred(frame)
     assert [name for name, column in found.schema.columns.items() if not column.feature] == list(columns)
     assert [name for name in columns if "suspected leak" in said(found, name)] == list(columns)
-    dataframes.check(frame, found.schema)
+    dataframes.check_frame(frame, found.schema)
 
 
 USELESS = [
@@ -243,7 +243,7 @@ def test_a_useless_column_stays_but_is_no_feature(values, reason):
     assert not found.schema.columns["c"].feature
     assert reason in said(found, "c")
     assert reason in found.notes["c"]
-    dataframes.check(frame, found.schema)
+    dataframes.check_frame(frame, found.schema)
 
 
 def test_a_suspect_comes_back_if_nothing_else_is_left():
@@ -264,7 +264,7 @@ def test_what_no_kind_can_read_is_left_out_and_told():
     assert found.schema.extra == "drop"
     assert "left out" in said(found, "nested")
     assert "left out" in said(found, "wait")
-    dataframes.check(frame, found.schema)
+    dataframes.check_frame(frame, found.schema)
 
 
 @pytest.mark.parametrize("value", [pytest.param(np.inf, id="infinite"), pytest.param(1e300, id="beyond float32")])
@@ -351,4 +351,4 @@ def test_the_schema_of_any_table_accepts_it_or_the_table_is_refused(frame):
         found = inferred(frame)
     except DataError:
         return
-    assert len(dataframes.check(dataframes.with_histories(frame, found.schema), found.schema).frame) == len(frame)
+    assert len(dataframes.check_frame(dataframes.add_lag_columns(frame, found.schema), found.schema).frame) == len(frame)

@@ -1,0 +1,79 @@
+"""Features of numbers and booleans. Imports only numpy and pydantic, because servers import it."""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from model_name.core.features.feature import Feature, clip_to_float32
+from model_name.core.schemas.columns import Columns, missing_mask
+from model_name.core.schemas.strict_models import LaxTuple
+
+SCALE_DESCRIPTIONS = {"standard": "standardised", "quantile": "by its rank", "log": "its logarithm"}
+
+
+class NumericFeature(Feature):
+    """A number or a boolean, imputed and scaled.
+
+    Attributes:
+        scale: Scaling, as in `Encoding.scale`.
+        center: Mean that `standard` subtracts.
+        spread: Standard deviation that `standard` divides by.
+        knots: Quantiles of the training part, for `quantile`.
+        ranks: Values that `quantile` maps the knots to.
+        fill: Replacement of missing values, applied before scaling; missing values stay NaN if it is None.
+    """
+
+    KIND: Literal["number"] = "number"
+    scale: Literal["none", "standard", "quantile", "log"] = "none"
+    center: float = 0.0
+    spread: float = 1.0
+    knots: LaxTuple[float] = ()
+    ranks: LaxTuple[float] = ()
+    fill: float | None = None
+
+    @property
+    @override
+    def recipe(self) -> tuple[Any, ...]:
+        return (*super().recipe, self.scale, self.fill is not None)
+
+    @property
+    @override
+    def description(self) -> str:
+        scaled = "" if self.scale == "none" else f", {SCALE_DESCRIPTIONS[self.scale]}"
+        return f"number{scaled}"
+
+    @property
+    def is_passthrough(self) -> bool:
+        """Whether the values are those of the column, neither imputed nor scaled."""
+        return self.scale == "none" and self.fill is None
+
+    @override
+    def transform(self, columns: Columns) -> NDArray[Any]:
+        values = columns[self.source]
+        if self.fill is not None:
+            values = np.where(np.isnan(values), self.fill, values)
+        if self.scale == "log":
+            values = np.copysign(np.log1p(np.abs(values)), values)
+        elif self.scale == "standard":
+            values = clip_to_float32((values - self.center) / self.spread)
+        elif self.scale == "quantile":
+            # With a single knot, np.interp would map NaN to its rank.
+            values = np.where(np.isnan(values), np.nan, np.interp(values, self.knots, self.ranks))
+        return values
+
+
+class MissingIndicator(Feature):
+    """Whether a value is missing: 1 or 0."""
+
+    KIND: Literal["gap"] = "gap"
+
+    @property
+    @override
+    def description(self) -> str:
+        return "whether it is missing"
+
+    @override
+    def transform(self, columns: Columns) -> NDArray[Any]:
+        return missing_mask(columns[self.source])
