@@ -1,4 +1,4 @@
-"""What the tests share: small tables of every task, fitted models, a clean place to work and a real MLflow."""
+"""Fixtures of all tests: fitted models, an empty working directory, a real MLflow; markers and order of the tests."""
 
 import os
 import shutil
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,24 +19,14 @@ from model_name.core.schemas import TableSchema
 from model_name.io.osvariables import Env, env
 from model_name.io.services import MlflowService
 from tests.support.kafka_cluster import broker, brokers3, secured_broker  # noqa: F401
+from tests.support.tables import TASKS, thing_schema, thing_table
+from tests.support.tiers import mark_and_sort
 
-# A shared machine is slow at times; that says nothing about the code.
+# No deadlines: a slow machine is no fault of the code.
 settings.register_profile("shared", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
-TASKS = ("regression", "binary", "multiclass")
-CLASSES: dict[str, Any] = {"regression": None, "binary": [False, True], "multiclass": ["low", "mid", "high"]}
-COLUMNS: dict[str, Any] = {
-    "size": {"kind": "numeric"},
-    "gap": {"kind": "numeric", "nullable": True, "min": -10, "max": 10, "out_of_bounds": "clip"},
-    "group": {"kind": "category"},
-    "mark": {"kind": "category", "nullable": True, "values": ["p", "q", "r"]},
-    "flag": {"kind": "boolean"},
-    "maybe": {"kind": "boolean", "nullable": True},
-    "moment": {"kind": "datetime"},
-    "code": {"kind": "text-id"},
-}
-SPEED: dict[str, dict[str, Any]] = {
+FAST_PARAMETERS: dict[str, dict[str, Any]] = {
     "BoostedTrees": {"max_iter": 8, "min_samples_leaf": 5},
     "RandomForest": {"n_estimators": 8, "max_depth": 5, "n_jobs": 1},
     "ConstantModel": {},
@@ -53,76 +42,47 @@ SPEED: dict[str, dict[str, Any]] = {
 }
 
 
-def schema_of(task: str, **changes: Any) -> TableSchema:
-    """A schema with a column of every kind."""
-    target = {"name": "outcome", "task": task} | ({"classes": CLASSES[task]} if CLASSES[task] else {})
-    raw = {"name": "things", "target": target, "columns": COLUMNS, "time": "moment", "key": ["code"]}
-    return TableSchema.model_validate(raw | changes)
-
-
-def table_of(task: str, rows: int = 240, seed: int = 0) -> pd.DataFrame:
-    """Raw rows that fit it, as a Parquet file would bring them: ints, bools, None and NaN."""
-    random = np.random.default_rng(seed)
-    size = random.integers(0, 50, rows)
-    group = random.choice(["a", "b", "c"], rows)
-    flag = random.random(rows) < 0.5
-    signal = size / 10 + 2 * (group == "b") + 1.5 * flag + random.normal(0, 0.3, rows)
-    outcomes: dict[str, Any] = {
-        "regression": signal,
-        "binary": signal > np.median(signal),
-        "multiclass": np.array(CLASSES["multiclass"])[np.digitize(signal, np.quantile(signal, [0.33, 0.66]))],
-    }
-    return pd.DataFrame(
-        {
-            "size": size,
-            "gap": np.where(random.random(rows) < 0.1, np.nan, random.normal(0, 3, rows).clip(-9, 9)),
-            "group": group,
-            "mark": random.choice(np.array(["p", "q", "r", None], dtype=object), rows),
-            "flag": flag,
-            "maybe": random.choice(np.array([True, False, None], dtype=object), rows),
-            "moment": pd.date_range("2024-01-01", periods=rows, freq="7h"),
-            "code": [f"id-{row}" for row in range(rows)],
-            "outcome": outcomes[task],
-        }
-    )
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests by folder and run the longest files first."""
+    mark_and_sort(items)
 
 
 @cache
 def _fitted(kind: str, task: str) -> Model:
-    table = dataframes.check_frame(table_of(task), schema_of(task)).frame
-    return model_kinds()[kind](**SPEED.get(kind, {})).fit(schema_of(task), table)
+    table = dataframes.check_frame(thing_table(task), thing_schema(task)).frame
+    return model_kinds()[kind](**FAST_PARAMETERS.get(kind, {})).fit(thing_schema(task), table)
 
 
 @pytest.fixture(params=TASKS)
 def task(request: pytest.FixtureRequest) -> str:
-    """Each task in turn."""
+    """Run a test once per task."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
 def make_schema() -> Callable[..., TableSchema]:
-    """`make_schema(task, **changes)`: a schema with a column of every kind."""
-    return schema_of
+    """Return `make_schema(task, **changes)`: builds the schema of the things."""
+    return thing_schema
 
 
 @pytest.fixture(scope="session")
 def make_table() -> Callable[..., pd.DataFrame]:
-    """`make_table(task, rows=240, seed=0)`: raw rows that fit it."""
-    return table_of
+    """Return `make_table(task, rows=240, seed=0)`: generates raw things."""
+    return thing_table
 
 
 @pytest.fixture(scope="session")
 def fitted() -> Callable[[str, str], Model]:
-    """`fitted(kind, task)`: a model that was fitted once in the session; not to be changed."""
+    """Return `fitted(kind, task)`: a model on the things, fitted once in the session; do not modify it."""
     return _fitted
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory, and an environment that says nothing to this project."""
+    """Change to an empty working directory and unset the environment variables that the project reads."""
     names = [name for name in os.environ if name.upper().startswith(("MODEL_NAME", "MLFLOW_"))]
     for name in {*names, *(field.upper() for field in Env.model_fields)}:
-        monkeypatch.setenv(name, "")  # so that what the test sets is undone as well
+        monkeypatch.setenv(name, "")  # so that values set by the test are removed as well
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     env.cache_clear()
@@ -132,7 +92,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture(scope="session")
 def serving_env(pytestconfig: pytest.Config) -> dict[str, str]:
-    """The environment of a server: its bytecode is kept, because to compile KServe takes longer than to start it."""
+    """Return the environment of a server process, with a bytecode cache: compiling takes longer than starting."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     cache = getattr(pytestconfig, "cache", None)
     return env | ({"PYTHONPYCACHEPREFIX": str(cache.mkdir("bytecode"))} if cache else {})
@@ -140,7 +100,7 @@ def serving_env(pytestconfig: pytest.Config) -> dict[str, str]:
 
 @pytest.fixture
 def logs() -> Iterator[list[str]]:
-    """What is logged during the test, a line each."""
+    """Collect the log lines of a test."""
     lines: list[str] = []
     sink = logger.add(lines.append, format="{level} {message}", level="DEBUG")
     yield lines
@@ -149,7 +109,7 @@ def logs() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database that MLflow has made its tables in, which takes it seconds; copied for each test."""
+    """Create an empty MLflow database, which takes seconds; each test copies it."""
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     service = MlflowService(tracking_uri=f"sqlite:///{file}")
     service.start()
@@ -160,7 +120,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def mlflow_service(workplace: Path, empty_store: Path) -> Iterator[MlflowService]:
-    """A started MLflow with an empty store of its own in the working directory."""
+    """Start MLflow with an empty store in the working directory."""
     shutil.copy(empty_store, workplace / "mlflow.db")
     service = MlflowService(tracking_uri=f"sqlite:///{workplace}/mlflow.db", artifacts=str(workplace / "mlartifacts"))
     service.start()

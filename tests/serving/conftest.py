@@ -7,8 +7,9 @@ import pytest
 
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from tests.support.flat_tables import ROWS, TASKS, VERSION, Row, make_bundle, make_schema, make_table  # noqa: F401
+from tests.support.flat_bundles import make_bundle
 from tests.support.server_processes import Server, StartServer, launch, pytest_runtest_makereport, stop_all  # noqa: F401
+from tests.support.tables import FLAT_ROWS, TASKS, Row
 
 
 @pytest.fixture(params=TASKS)
@@ -20,7 +21,7 @@ def task(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def rows() -> list[Row]:
     """Rows that a client may send: plain, with all missing that may be, with a category that is the empty text."""
-    return [dict(row) for row in ROWS]
+    return [dict(row) for row in FLAT_ROWS]
 
 
 @pytest.fixture(scope="session")

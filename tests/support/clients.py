@@ -16,7 +16,8 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from model_name.core.schemas import Outputs
 
 if TYPE_CHECKING:
-    from conftest import Row, Server
+    from tests.support.server_processes import Server
+    from tests.support.tables import Row
 
 
 VERSION = "7"  # of the bundles

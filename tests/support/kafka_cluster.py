@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from local_kafka.cluster import Cluster
-from local_kafka.jars import unavailable
+from local_kafka.jars import unavailable_reason
 
 READ_SECONDS = 30.0
 NUMBERS = itertools.count()
@@ -18,7 +18,7 @@ NUMBERS = itertools.count()
 
 def require_kafka() -> None:
     """Skip what cannot run here, and say why."""
-    if reason := unavailable():
+    if reason := unavailable_reason():
         pytest.skip(reason)
 
 

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from model_name.kafka.client import Connection
-from model_name.kafka.records import RESULT, Source, source_of
+from model_name.kafka.client import KafkaClientFactory
+from model_name.kafka.records import RESULT_SOURCE_HEADERS, RecordPosition, parse_source
 from model_name.kafka.tools.topic_reader import TopicReader
 from model_name.kafka.worker.worker import Worker
-from model_name.kafka.worker.worker_config import WorkerSettings
-from model_name.kafka.worker.worker_metrics import Telemetry
+from model_name.kafka.worker.worker_metrics import WorkerMetrics
+from model_name.kafka.worker.worker_settings import WorkerSettings
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import PredictionLog
-from tests.support.flat_tables import make_bundle
+from tests.support.flat_bundles import make_bundle
 from tests.support.kafka_topics import Written, fresh, read_all, write
 from tests.support.worker_processes import Fleet
 
@@ -44,7 +44,7 @@ class Bench:
     plane: DataPlane
     partitions: int = 2
     settings: dict[str, Any] = field(default_factory=dict)
-    telemetry: Telemetry = field(init=False)
+    telemetry: WorkerMetrics = field(init=False)
 
     def __post_init__(self) -> None:
         self.input, self.output, self.dead = fresh(self.broker, "in", "out", "dead", partitions=self.partitions)
@@ -52,7 +52,7 @@ class Bench:
     def record(self, value: bytes | None, **more: Any) -> Written:
         return Written(self.input, value=value, **{"partition": 0} | more)
 
-    def write(self, *records: Written) -> list[Source]:
+    def write(self, *records: Written) -> list[RecordPosition]:
         return write(self.broker, [records])
 
     @contextmanager
@@ -69,8 +69,8 @@ class Bench:
             "http_port": 0,
         }
         settings = WorkerSettings.model_validate(told | self.settings | changes)
-        self.telemetry = Telemetry("")
-        worker = Worker(self.plane, settings, Connection(self.broker.bootstrap), self.telemetry, log)
+        self.telemetry = WorkerMetrics("")
+        worker = Worker(self.plane, settings, KafkaClientFactory(self.broker.bootstrap), self.telemetry, log)
         stop, raised = Event(), []
 
         def run() -> None:
@@ -92,7 +92,7 @@ class Bench:
     def work(self, count: int, **options: Any) -> Replies:
         """Have a worker answer so many records."""
         with self.working(**options) as worker:
-            wait_until(lambda: worker.totals.predicted + worker.totals.dead_letters >= count)
+            wait_until(lambda: worker.stats.predicted + worker.stats.dead_letters >= count)
         return self.replies()
 
     def answer(self, *records: Written) -> Replies:
@@ -102,7 +102,7 @@ class Bench:
 
     def committed(self, worker: Worker) -> list[int | None]:
         """How far the group is, by partition."""
-        with TopicReader(Connection(self.broker.bootstrap), group=worker.settings.group) as reader:
+        with TopicReader(KafkaClientFactory(self.broker.bootstrap), group=worker.settings.group) as reader:
             found = reader.committed(reader.partitions(self.input))
         return [at.offset if at else None for at in found.values()]
 
@@ -151,8 +151,8 @@ def wait_until(is_so: Any, seconds: float = WORK_SECONDS) -> None:
         time.sleep(0.02)
 
 
-def sources(records: Sequence[Any], names: Sequence[str] = RESULT) -> list[Source]:
+def sources(records: Sequence[Any], names: Sequence[str] = RESULT_SOURCE_HEADERS) -> list[RecordPosition]:
     """Of which records these are the results, or the dead letters."""
-    found = [source_of(record.headers, names) for record in records]
+    found = [parse_source(record.headers, names) for record in records]
     assert None not in found
     return [place for place in found if place]

@@ -86,7 +86,9 @@ def feature_of(name: str, column: Column) -> AnyFeature:
     if column.kind == "category":
         return OrdinalFeature(name=name, source=name, values=column.values or ("Elm", "Oak"))
     return (
-        DatePartFeature(name=name, source=name, part="hour") if column.kind == "datetime" else NumericFeature(name=name, source=name)
+        DatePartFeature(name=name, source=name, part="hour")
+        if column.kind == "datetime"
+        else NumericFeature(name=name, source=name)
     )
 
 

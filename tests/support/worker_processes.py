@@ -16,7 +16,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from tests.support.flat_tables import ROWS
+from tests.support.tables import FLAT_ROWS
 
 SESSION_SECONDS = 3.0
 TRANSACTION_SECONDS = 8.0
@@ -24,7 +24,7 @@ START_SECONDS = 90.0
 SETTLE_SECONDS = 180.0
 KEYS = 23
 BAD_EVERY = 50  # records; the others fit the schema
-VALUES = [json.dumps(row).encode() for row in ROWS]
+VALUES = [json.dumps(row).encode() for row in FLAT_ROWS]
 
 
 @dataclass
