@@ -1,4 +1,4 @@
-# Every task of the project. `make demo` and `make test` set up what they need by themselves.
+# Tasks of the project. Each target installs the requirements first if they are missing or out of date.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,35 +21,36 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 export OMP_WAIT_POLICY := PASSIVE
 
-##@ The two that matter
+##@ The two main commands
 
 .PHONY: demo
-demo: $(SETUP)  ## Train on the example table through the compiled pipeline, serve it, predict
+demo: $(SETUP)  ## Run the training pipeline on the example table, serve the champion, predict over each protocol
 	$(RUN) demo.py
 
 .PHONY: test
-test: $(SETUP) check-lint check-types check-imports check-security check-coverage  ## Every check and every test
+test: $(SETUP) check-static  ## Static checks and the tests that a change needs; repetition counts are reduced
+	$(PYTEST) -m "not fault and not benchmark" --durations 15
 
 ##@ installs
 
 .PHONY: installs install install-hooks
-installs: install install-hooks  ## Set-up and the git hooks
-install: $(SETUP)  ## Install the locked requirements into .venv; nothing to do when up to date
-install-hooks: $(SETUP)  ## Git hooks: format, lint, commit message
+installs: install install-hooks  ## Install the requirements and the git hooks
+install: $(SETUP)  ## Install the locked requirements into .venv; no-op when up to date
+install-hooks: $(SETUP)  ## Install the git hooks: format, lint, commit message
 	$(BIN)/pre-commit install --hook-type pre-commit --hook-type commit-msg
 
-# The stamp is newer than what it was made from, or the set-up runs again.
+# The stamp file is newer than the files that the environment was made from.
 $(SETUP): requirements.lock pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	$(BIN)/uv pip install --python $(RUN) --requirements requirements.lock
 	$(BIN)/uv pip install --python $(RUN) --no-deps --editable .
-	# Each step of a pipeline is a process of its own: compiled once, its imports take a third of the time.
+	# Each pipeline step is a process of its own: precompiled bytecode cuts its import time to a third.
 	$(RUN) -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	touch $@
 
 .PHONY: lock
-lock: $(SETUP)  ## Resolve the requirements anew
+lock: $(SETUP)  ## Resolve the requirements again and write requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --no-header \
 	  --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
 
@@ -62,59 +63,74 @@ format-imports: $(SETUP)  ## Sort imports
 format-sources: $(SETUP)  ## Format
 	$(BIN)/ruff format $(SOURCES)
 
+##@ tests
+
+# Two processes; a file stays in one of them; tests/conftest.py puts the longest files first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: test-unit test-integration test-kafka test-faults test-benchmarks test-all
+test-unit: $(SETUP)  ## Tests without a server process, a broker, a pipeline or a trained project
+	$(PYTEST) -m "not integration and not kafka and not fault and not benchmark"
+test-integration: $(SETUP)  ## Jobs with MLflow, server processes, pipelines, browsers
+	$(PYTEST) -m "integration"
+test-kafka: $(SETUP)  ## The Kafka worker and its tools on real brokers
+	$(PYTEST) -m "kafka"
+test-faults: $(SETUP)  ## Kafka under faults with the full counts
+	MODEL_NAME_TEST_COUNTS=full $(PYTEST) -m "fault"
+test-benchmarks: $(SETUP)  ## The benchmarks at a small size
+	$(PYTEST) -m "benchmark"
+test-all: $(SETUP) check-static  ## Static checks and all tests with the full repetition counts and branch coverage; what CI runs
+	$(BIN)/coverage erase
+	MODEL_NAME_TEST_COUNTS=full $(PYTEST) --cov --cov-report term --durations 40 --junitxml build/tests.xml
+
 ##@ checks
 
-.PHONY: checks check-lint check-types check-imports check-security check-tests check-coverage
-checks: test  ## The same as test
+.PHONY: checks check-static check-lint check-types check-imports check-security
+checks: test-all  ## All checks and tests: an alias of test-all
+check-static: check-lint check-types check-imports check-security  ## Format, lint, types, import contracts, security
 check-lint: $(SETUP)  ## Format and lint
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
-check-types: $(SETUP)  ## Types, strictly
+check-types: $(SETUP)  ## Static types (mypy, strict)
 	$(BIN)/mypy
-check-imports: $(SETUP)  ## Which room may import which
+check-imports: $(SETUP)  ## Import contracts between packages
 	$(BIN)/lint-imports --no-logo
-check-security: $(SETUP)  ## Patterns that open doors
+check-security: $(SETUP)  ## Insecure code patterns (bandit)
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml model_name components pipelines
-check-tests: $(SETUP)  ## All tests
-	$(BIN)/pytest
-check-coverage: export OMP_NUM_THREADS := 1
-check-coverage: $(SETUP)  ## All tests, two at a time, with the branch coverage of model_name
-	$(BIN)/coverage erase
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report term --durations 30
 
 ##@ cleans
 
 .PHONY: cleans clean-cache clean-state clean-build clean-venv reset
-cleans: clean-cache clean-build  ## Caches and what was built
-clean-cache:  ## Caches of the tools
+cleans: clean-cache clean-build  ## Remove caches and build outputs
+clean-cache:  ## Remove the caches of the tools
 	rm -rf .ruff_cache .mypy_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -not -path './$(VENV)/*' -exec rm -rf {} +
-clean-build:  ## What jobs, pipelines and packaging made
+clean-build:  ## Remove build outputs of jobs, pipelines and packaging
 	rm -rf build dist local_outputs docs/api
-clean-state:  ## Runs, versions and the audit trail of this folder
+clean-state:  ## Remove the MLflow store and the audit trail of this folder
 	rm -rf mlflow.db mlartifacts mlruns audit
-clean-venv:  ## The virtual environment
+clean-venv:  ## Remove the virtual environment
 	rm -rf $(VENV)
-reset: cleans clean-state clean-venv  ## Everything
+reset: cleans clean-state clean-venv  ## Remove everything that is not tracked by git and was made here
 
 ##@ commits
 
 .PHONY: commits commit commit-bump commit-info
-commits: commit  ## Commit with the questions of commitizen
-commit: $(SETUP)  ## The same
+commits: commit  ## Commit interactively with commitizen
+commit: $(SETUP)  ## Commit interactively with commitizen
 	$(BIN)/cz commit
-commit-bump: $(SETUP)  ## Bump the version from the commits
+commit-bump: $(SETUP)  ## Bump the version according to the commits
 	$(BIN)/cz bump --yes
-commit-info: $(SETUP)  ## What a commit message looks like
+commit-info: $(SETUP)  ## Describe the commit message format
 	$(BIN)/cz info
 
 ##@ containers
 
 .PHONY: containers container-trainer container-server container-run
 containers: container-trainer container-server  ## Build both images (CONTAINER=docker|podman, TAG=...)
-container-trainer: package-build  ## The image of the pipeline's steps
+container-trainer: package-build  ## Build the image of the pipeline steps
 	$(CONTAINER) build --file dockerfiles/trainer.dockerfile --tag model-name-python:$(TAG) .
-container-server: package-build  ## The image of the server
+container-server: package-build  ## Build the image of the server
 	$(CONTAINER) build --file dockerfiles/server.dockerfile --tag model-name-server:$(TAG) .
 container-run:  ## Serve build/bundles/flights/1 from the image
 	$(CONTAINER) run --rm --read-only --tmpfs /tmp --publish 8080:8080 --publish 8081:8081 \
@@ -123,56 +139,56 @@ container-run:  ## Serve build/bundles/flights/1 from the image
 ##@ docs
 
 .PHONY: docs docs-api docs-serve
-docs: docs-api  ## The API reference
-docs-api: $(SETUP)  ## Write it to docs/api
+docs: docs-api  ## Build the API reference
+docs-api: $(SETUP)  ## Build the API reference into docs/api
 	rm -rf docs/api
 	$(BIN)/pdoc --docformat google --output-directory docs/api model_name '!model_name.serving.__main__' '!model_name.__main__'
-docs-serve: $(SETUP)  ## Serve it on port 8088
+docs-serve: $(SETUP)  ## Serve the API reference on port 8088
 	$(BIN)/pdoc --docformat google --host 127.0.0.1 --port 8088 --no-browser model_name '!model_name.serving.__main__'
 
 ##@ kafka
 
 .PHONY: kafka kafka-up kafka-down kafka-status
-kafka: kafka-up  ## The same as kafka-up
-kafka-up: $(SETUP)  ## A real Kafka on port 9092, in the background (KAFKA="--nodes 3 --secured --topic rows:4")
+kafka: kafka-up  ## An alias of kafka-up
+kafka-up: $(SETUP)  ## Start a Kafka cluster on port 9092 in the background (KAFKA="--nodes 3 --secured --topic rows:4")
 	$(RUN) -m local_kafka up $(KAFKA)
-kafka-down: $(SETUP)  ## End it and remove its data
+kafka-down: $(SETUP)  ## Stop the Kafka cluster and remove its data
 	$(RUN) -m local_kafka down
-kafka-status: $(SETUP)  ## Whether it is up, and where
+kafka-status: $(SETUP)  ## Show whether the Kafka cluster runs, and its addresses
 	$(RUN) -m local_kafka status
 
 ##@ mlflow
 
 .PHONY: mlflow mlflow-doctor mlflow-serve
-mlflow: mlflow-doctor mlflow-serve  ## Both
-mlflow-doctor: $(SETUP)  ## What MLflow says of itself
+mlflow: mlflow-doctor mlflow-serve  ## Run mlflow-doctor and mlflow-serve
+mlflow-doctor: $(SETUP)  ## Print the MLflow installation and configuration
 	$(BIN)/mlflow doctor
-mlflow-serve: $(SETUP)  ## The MLflow UI on port 5000
+mlflow-serve: $(SETUP)  ## Serve the MLflow UI on port 5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db
 
 ##@ packages
 
 .PHONY: packages package-build
-packages: package-build  ## The wheel
-package-build: $(SETUP)  ## The same, to dist/
+packages: package-build  ## Build the wheel
+package-build: $(SETUP)  ## Build the wheel into dist/
 	rm -rf dist
 	$(BIN)/python -m build --wheel --no-isolation
 
 ##@ projects
 
 .PHONY: projects project-run project-requirements pipeline-compile pipeline-run
-projects: $(SETUP)  ## Every job of CONFS, one after the other
+projects: $(SETUP)  ## Run all jobs of CONFS in order
 	for job in $(JOBS); do $(MAKE) --no-print-directory project-run JOB=$$job; done
-project-run: $(SETUP)  ## One job of CONFS, e.g. make project-run JOB=training
+project-run: $(SETUP)  ## Run one job of CONFS, e.g. make project-run JOB=training
 	$(BIN)/model-name run $(CONFS)/$(JOB).yaml
-project-requirements: lock  ## The locked requirements
+project-requirements: lock  ## An alias of lock
 pipeline-compile: $(SETUP)  ## Compile the pipelines of CONFS
 	for name in training inference; do $(RUN) -m pipelines compile $$name --confs $(CONFS); done
-pipeline-run: $(SETUP)  ## Run the training pipeline of CONFS here
+pipeline-run: $(SETUP)  ## Run the training pipeline of CONFS on this machine
 	$(RUN) -m pipelines run training --confs $(CONFS)
 
 .PHONY: help
-help:  ## This list
+help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {split($$1, name, ":"); printf "  %-22s %s\n", name[1], $$2}' $(MAKEFILE_LIST)
