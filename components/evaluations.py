@@ -18,6 +18,6 @@ def evaluations(config: str, table: str, version: str, metrics: Output[Metrics])
     Returns:
         The number of the version.
     """
-    from model_name.jobs import run_component
+    from model_name.runner import run_component
 
     return run_component(config, overrides={"table": table, "ref": version}, metrics=metrics).version

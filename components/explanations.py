@@ -15,6 +15,6 @@ def explanations(config: str, table: str, version: str) -> str:
     Returns:
         The number of the version.
     """
-    from model_name.jobs import run_component
+    from model_name.runner import run_component
 
     return run_component(config, overrides={"table": table, "ref": version}).version

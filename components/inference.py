@@ -14,6 +14,6 @@ def inference(config: str, table: str) -> dict:
     Returns:
         Where the predictions are, by which version, and how many.
     """
-    from model_name.jobs import run_component
+    from model_name.runner import run_component
 
     return run_component(config, overrides={"table": table}).model_dump(mode="json")

@@ -13,7 +13,7 @@ def notification(config: str, status: PipelineTaskFinalStatus) -> None:
         config: The job's config in JSON.
         status: How it ended.
     """
-    from model_name.jobs import run_component
+    from model_name.runner import run_component
 
     found = {
         "pipeline": status.pipeline_job_resource_name,

@@ -14,6 +14,6 @@ def preparation(config: str, table: str) -> str:
     Returns:
         Where the checked table is.
     """
-    from model_name.jobs import run_component
+    from model_name.runner import run_component
 
     return run_component(config, overrides={"table": table}).table

@@ -14,6 +14,6 @@ def promotion(config: str, version: str) -> bool:
     Returns:
         Whether it was promoted.
     """
-    from model_name.jobs import run_component
+    from model_name.runner import run_component
 
     return run_component(config, overrides={"ref": version}).accepted

@@ -18,6 +18,6 @@ def reports(config: str, table: str, version: str, html: Output[HTML]) -> dict:
     Returns:
         The version in one document.
     """
-    from model_name.jobs import run_component
+    from model_name.runner import run_component
 
     return run_component(config, overrides={"table": table, "ref": version}, html=html).model_dump(mode="json")

@@ -18,6 +18,6 @@ def training(config: str, table: str, tuned: str, metrics: Output[Metrics]) -> s
     Returns:
         The number of the version.
     """
-    from model_name.jobs import run_component
+    from model_name.runner import run_component
 
     return run_component(config, overrides={"table": table, "tuned": tuned}, metrics=metrics).version

@@ -14,6 +14,6 @@ def tuning(config: str, table: str) -> str:
     Returns:
         The best hyperparameters and the run that found them, in JSON.
     """
-    from model_name.jobs import run_component
+    from model_name.runner import run_component
 
-    return run_component(config, overrides={"table": table}).handed_on
+    return run_component(config, overrides={"table": table}).training_overrides

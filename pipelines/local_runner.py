@@ -16,7 +16,7 @@ from kfp import components, local
 from rich.console import Console
 
 from model_name import errors
-from model_name.runner import ERROR, OUTBOX
+from model_name.runner import ERROR, RESULTS_DIR
 from pipelines.graphs import RESULTS
 from pipelines.steplog import StepLog
 
@@ -32,7 +32,7 @@ def run_pipeline(name: str, package: Path, arguments: dict[str, Any]) -> dict[st
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ[OUTBOX] = folder
+        os.environ[RESULTS_DIR] = folder
         with _step_log_on_stderr(count_steps(package)), _terminate_children():
             local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(LOCAL_ROOT))
             try:

@@ -48,18 +48,19 @@ def diff_versions(
 ) -> None:
     """Compare two versions: contract, hyperparameters, features, metrics and importances."""
     from model_name.io.console import print_json, print_rows
-    from model_name.reports.artifacts import read_findings
-    from model_name.reports.diff import compare, tables, write_page
+    from model_name.reports.artifacts import load_version_artifacts
+    from model_name.reports.diff import compare_versions
+    from model_name.reports.diff_page import comparison_tables, write_diff_page
 
     registry = open_registry(name, mlflow)
-    older, candidate = (read_findings(registry, registry.resolve(ref)) for ref in (a, b))
-    comparison = compare(older, candidate)
+    older, candidate = (load_version_artifacts(registry, registry.resolve(ref)) for ref in (a, b))
+    comparison = compare_versions(older, candidate)
     if out:
-        write_page(older, candidate, comparison, out)
+        write_diff_page(older, candidate, comparison, out)
     if as_json:
         print_json(comparison.model_dump(mode="json"))
         return
-    for title, columns, rows in tables(comparison):
+    for title, columns, rows in comparison_tables(comparison):
         print_rows(title, columns, rows)
     for sentence in (comparison.measured, *(f"{missing}." for missing in comparison.missing), comparison.sentence):
         typer.echo(sentence)

@@ -1,5 +1,1 @@
-"""One verb per file; `run_component` is how a pipeline's step runs one."""
-
-from model_name.runner import run_component
-
-__all__ = ["run_component"]
+"""Jobs: one verb per module."""

@@ -11,43 +11,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from model_name.core.models import Model
-from model_name.core.models.lime import local_weights
+from model_name.core.models.lime import explain_with_lime
 from model_name.core.versions import LATEST, Ref
 from model_name.io.datasets import ParquetWriter
-from model_name.jobs.base import Job, Parts, Result
-
-EXPLANATION = "explanation.json"
-SAMPLES = "explanations"
-CONTRIBUTIONS = f"{SAMPLES}/samples.parquet"
-VALUES = f"{SAMPLES}/values.parquet"
+from model_name.jobs.base import Job, Parts
+from model_name.results import CONTRIBUTIONS_FILE, EXPLANATION_FILE, FEATURE_VALUES_FILE, SAMPLES_DIR, ExplanationResult
 
 Method = Literal["shap", "lime"]
-
-
-class ExplanationResult(Result):
-    """What a version looks at.
-
-    Attributes:
-        version: Its number.
-        semver: Its semantic version.
-        rows: How many held-out rows were explained.
-        method: How. Contributions of SHAP add up to the score, weights of LIME do not.
-        scale: What is explained: the prediction, a probability or log-odds.
-        additivity_error: How far contributions miss it at worst, as a share of the spread; None of LIME.
-        fidelity: The mean R2 of the linear models of LIME around their rows; None of SHAP.
-        importances: Mean absolute contribution (or weight) of each feature, the largest first.
-        samples: Where the contributions of each row are, Parquet.
-    """
-
-    version: str
-    semver: str
-    rows: int
-    method: Method = "shap"
-    scale: str
-    additivity_error: float | None
-    fidelity: float | None = None
-    importances: dict[str, float]
-    samples: str
 
 
 class ExplanationsJob(Job):
@@ -89,10 +59,12 @@ class ExplanationsJob(Job):
             **found,
         )
         with self.mlflow.run("explain", experiment=self.name, run_id=version.run_id):
-            mlflow.log_dict(result.model_dump(mode="json"), EXPLANATION)
+            mlflow.log_dict(result.model_dump(mode="json"), EXPLANATION_FILE)
             with tempfile.TemporaryDirectory() as folder:
-                for path, frame in ((CONTRIBUTIONS, rows), (VALUES, feature_values(model, sample))):
-                    mlflow.log_artifact(ParquetWriter(path=str(Path(folder) / Path(path).name)).write(frame), SAMPLES)
+                for path, frame in ((CONTRIBUTIONS_FILE, rows), (FEATURE_VALUES_FILE, feature_values(model, sample))):
+                    mlflow.log_artifact(
+                        ParquetWriter(path=str(Path(folder) / Path(path).name)).write(frame), SAMPLES_DIR
+                    )
         first = ", ".join(list(result.importances)[:3])
         self.alerts.notify("explained", f"{version.title} looks most at {first}")
         return result
@@ -100,11 +72,11 @@ class ExplanationsJob(Job):
     def _explain(self, model: Model, parts: Parts, sample: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
         """One row of contributions a row, and what is said of all of them."""
         if self.method == "lime":
-            local = local_weights(model, parts.train, sample, seed=self.seed)
+            local = explain_with_lime(model, parts.train, sample, seed=self.seed)
             said = {"scale": local.scale, "additivity_error": None, "fidelity": local.fidelity}
             return local.weights, {"method": "lime", "importances": local.importances} | said
         explanation = model.explain(sample)
-        return model.samples_of(explanation, sample), {
+        return model.to_sample_frame(explanation, sample), {
             "scale": explanation.scale,
             "additivity_error": explanation.additivity_error,
             "importances": explanation.importances,

@@ -124,23 +124,23 @@ class InferenceJob(Job):
 
     def _lacks_histories(self) -> bool:
         """Whether the table lacks columns that tell of earlier rows, which a stream cannot make."""
-        if not self.schema_.histories:
+        if not self.schema_.lag_columns:
             return False
         first = next(self.table.batches(self.schema_, 1), None)
-        return first is not None and not self.schema_.histories.keys() <= set(first.schema.names)
+        return first is not None and not self.schema_.lag_columns.keys() <= set(first.schema.names)
 
     def _with_histories(self) -> str:
         """The table with these columns, written below `build`, and where; a resumed run finds it there."""
         state = repr((self.table.model_dump(), file_version(self.table.path), self.schema_.model_dump_json()))
         path = f"{self.build.rstrip('/')}/prepared/{self.name}-{sha256(state.encode()).hexdigest()[:16]}.parquet"
         if not exists(path):
-            logger.info("{}: making {}, as the schema says", self.table.path, ", ".join(self.schema_.histories))
+            logger.info("{}: making {}, as the schema says", self.table.path, ", ".join(self.schema_.lag_columns))
             ParquetWriter(path=path).write(dataframes.add_lag_columns(self.table.read(self.schema_), self.schema_))
         return path
 
     def _untold(self, path: str) -> list[str]:
         """Which histories say nothing of most rows: as a rule, the earlier rows were not in the table."""
-        told = ParquetReader(path=path).read()[list(self.schema_.histories)]
+        told = ParquetReader(path=path).read()[list(self.schema_.lag_columns)]
         words = "earlier rows that the schema asks for are not in the table, and the predictions are the worse for it"
         said = [
             f"{name} is missing in {int(column.isna().sum())} of {len(told)} rows: {words}"

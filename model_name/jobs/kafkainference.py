@@ -1,19 +1,21 @@
-"""Predict from one topic of Kafka to another."""
+"""Predict from one Kafka topic to another."""
 
 from typing import Literal
 
+from typing_extensions import override
+
 from model_name.jobs.base import Job, Result
-from model_name.kafka.worker.worker_config import WorkerSettings
+from model_name.kafka.worker.worker_settings import WorkerSettings
 
 
 class KafkaInferenceResult(Result):
-    """What a worker has done.
+    """Totals of a worker.
 
     Attributes:
         predicted: Records with a result.
-        dead_letters: Records without.
-        batches: Delivered, each in one commit.
-        failures: Batches that had to be read again.
+        dead_letters: Records without a result.
+        batches: Batches that were delivered, each in one commit.
+        failures: Batches that failed and were polled again.
     """
 
     predicted: int
@@ -23,28 +25,30 @@ class KafkaInferenceResult(Result):
 
 
 class KafkaInferenceJob(WorkerSettings, Job):
-    """Answer the records of a topic until SIGTERM; its keys are those of `WorkerSettings`.
+    """Predict the records of a topic until SIGTERM; its keys are those of `WorkerSettings`.
 
-    The bundle alone says what is served; of the table nothing is read.
+    The bundle determines the model; no table is read.
     """
 
     KIND: Literal["KafkaInferenceJob"] = "KafkaInferenceJob"
 
     @property
+    @override
     def needs_mlflow(self) -> bool:
-        """It looks at no version."""
+        """Whether the job reads model versions: it never does."""
         return False
 
+    @override
     def run(self) -> KafkaInferenceResult:
-        """As of `Job`.
+        """Run a worker.
 
         Raises:
             NotFoundError: The bundle or a topic does not exist.
-            DependencyError: The cluster cannot be reached, or refuses.
+            DependencyError: The cluster cannot be reached, or rejects a request.
         """
         from model_name.kafka.worker.startup import run_worker
 
-        done = run_worker(self)
+        stats = run_worker(self)
         return KafkaInferenceResult(
-            predicted=done.predicted, dead_letters=done.dead_letters, batches=done.batches, failures=done.failures
+            predicted=stats.predicted, dead_letters=stats.dead_letters, batches=stats.batches, failures=stats.failures
         )

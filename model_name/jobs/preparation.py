@@ -6,7 +6,7 @@ import pandas as pd
 
 from model_name.core import dataframes
 from model_name.core.features.fitting import TargetData, fit_features
-from model_name.io.datasets import ParquetWriter
+from model_name.io.prepared_tables import write_prepared
 from model_name.io.storage import atomic_write
 from model_name.jobs.base import SHOWN_HASH, Job
 from model_name.results import PreparationResult, findings_path
@@ -30,14 +30,14 @@ class PreparationJob(Job):
             ConfigError: A metric does not fit the task, or the schema asks for features that there are not.
         """
         _ = self.measures  # a metric that does not fit is cheaper to learn of before a table is read
-        checked = self.read()
+        checked = self.read_and_validate()
         train, _ = self.split_by.split(checked.frame, self.schema_)
         self._require_features(checked.frame.iloc[train])
         fingerprint = dataframes.fingerprint(checked.frame)[:SHOWN_HASH]
         path = f"{self.build.rstrip('/')}/prepared/{self.name}-{fingerprint}.parquet"
         result = PreparationResult(
             source=self.table.path,
-            table=ParquetWriter(path=path).write(checked.frame),
+            table=write_prepared(path, checked.frame, self.schema_),
             fingerprint=fingerprint,
             rows=checked.report.rows,
             kept=checked.report.kept,

@@ -8,11 +8,11 @@ import mlflow
 import pytest
 
 from model_name.errors import ConfigError
-from model_name.reports.artifacts import search_of
-from model_name.runner import configured
+from model_name.reports.search_run import load_search
+from model_name.runner import build_step_job
 from model_name.scripts import main
 from model_name.settings import load_job, load_raw
-from model_name.utils.search.objective import AutoBench
+from model_name.utils.search.automl_objective import AutoMLObjective
 from pipelines.__main__ import main as pipelines
 from tests.support import projects
 
@@ -22,9 +22,9 @@ TUNING = {"KIND": "TuningJob", "model": {"KIND": "AutoModel"}, "searcher": SEARC
 
 
 def project(folder):
-    confs = projects.project(folder)
-    projects.write(confs / "training.yaml", {"job": TRAINING})
-    projects.write(confs / "tuning.yaml", {"job": TUNING})
+    confs = projects.make_project(folder)
+    projects.write_yaml(confs / "training.yaml", {"job": TRAINING})
+    projects.write_yaml(confs / "tuning.yaml", {"job": TUNING})
     return confs
 
 
@@ -36,13 +36,13 @@ def run(confs, step, *sets):
 @pytest.fixture
 def judged(monkeypatch):
     """The configs that are tried, as they are."""
-    judge, tried = AutoBench.judge, []
+    evaluate, tried = AutoMLObjective.evaluate, []
 
     def watched(bench, number, params, seconds):
         tried.append(params)
-        return judge(bench, number, params, seconds)
+        return evaluate(bench, number, params, seconds)
 
-    monkeypatch.setattr(AutoBench, "judge", watched)
+    monkeypatch.setattr(AutoMLObjective, "judge", watched)
     return tried
 
 
@@ -69,12 +69,12 @@ def test_a_blend_goes_through_every_job_like_any_model(flow):
 
 def test_the_report_shows_the_search_that_training_did_itself(flow):
     with load_job([flow.confs / "reports.yaml"]):
-        found = search_of(mlflow.get_run(flow.training.run_id))
+        found = load_search(mlflow.get_run(flow.training.run_id))
     assert (found.run_id, found.metric, len(found.trials)) == (flow.training.run_id, "rmse", 3)
     assert found.best.params["weights"] == list(flow.training.params["weights"])
     page = Path(flow.reports.report).read_text(encoding="utf-8")
     section = page[page.index('<h2 id="search">') : page.index('<h2 id="explanation">')]
-    for words in ("What it chose", "What it tried", "BoostedTrees", "LinearModel", "Default trees", "Chosen"):
+    for words in ("Selected model", "Trials by kind", "BoostedTrees", "LinearModel", "Default trees", "Selected"):
         assert words in section
 
 
@@ -108,17 +108,17 @@ def test_what_tuning_chose_is_trained_without_another_search(tmp_path, flow, jud
     assert found.params["weights"] == list(flow.training.params["weights"])
     # and the version knows the run of its search, as long as there is one
     with load_job([confs / "training.yaml"]):
-        assert search_of(mlflow.get_run(trained.run_id)).run_id == found.run_id == handed["tuning_run"]
+        assert load_search(mlflow.get_run(trained.run_id)).run_id == found.run_id == handed["tuning_run"]
         mlflow.MlflowClient().set_tag(trained.run_id, "tuning_run", "0" * 32)
-        assert search_of(mlflow.get_run(trained.run_id)) is None
+        assert load_search(mlflow.get_run(trained.run_id)) is None
 
 
 def test_a_step_takes_over_what_the_step_before_it_hands_on(tmp_path):
     raw, _ = load_raw(str(project(tmp_path)), "training")
     handed = {"params": {"members": [{"KIND": "LinearModel"}], "weights": [1.0]}, "tuning_run": "abc"}
-    job = configured(json.dumps(raw), {"tuned": json.dumps(handed), "table": ""})
+    job = build_step_job(json.dumps(raw), {"tuned": json.dumps(handed), "table": ""})
     assert (job.params, job.tuning_run) == (handed["params"], "abc")
-    assert configured(json.dumps(raw), {"tuned": "", "table": ""}).params == {}
+    assert build_step_job(json.dumps(raw), {"tuned": "", "table": ""}).params == {}
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_a_step_takes_over_what_the_step_before_it_hands_on(tmp_path):
     ],
 )
 def test_a_searcher_that_does_not_fit_the_model_is_refused(tmp_path, job, words):
-    confs = projects.project(tmp_path)
-    projects.write(confs / "tuning.yaml", {"job": {"KIND": "TuningJob"} | job})
+    confs = projects.make_project(tmp_path)
+    projects.write_yaml(confs / "tuning.yaml", {"job": {"KIND": "TuningJob"} | job})
     with pytest.raises(ConfigError, match=words):
         run(confs, "tuning")
 

@@ -39,9 +39,9 @@ def start(folder: Path, *command: str) -> subprocess.CompletedProcess:
 
 
 def write_training(folder: Path, **model: object) -> str:
-    confs = projects.project(folder)
+    confs = projects.make_project(folder)
     plugins = {"plugins": ["broken"]} if model else {}
-    projects.write(confs / "training.yaml", {"job": {"KIND": "TrainingJob", "model": NETWORK | model} | plugins})
+    projects.write_yaml(confs / "training.yaml", {"job": {"KIND": "TrainingJob", "model": NETWORK | model} | plugins})
     return str(confs / "training.yaml")
 
 

@@ -17,7 +17,7 @@ from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.settings import load_job
 from model_name.training.export import check_parity, parity_rows
-from tests.support import projects
+from tests.support import projects, tables
 
 COSTLY = "job.costs={false_positive: 1, false_negative: 5}"
 OPTIONS = [
@@ -53,9 +53,9 @@ def numbers(document):
 @pytest.mark.parametrize(("task", "sets"), OPTIONS)
 def test_pyfunc_bundle_and_batch_decide_alike(tmp_path, task, sets):
     # given a version with the option
-    confs = projects.project(tmp_path, task)
+    confs = projects.make_project(tmp_path, task)
     run(confs, "training", *sets)
-    rows = projects.table(task, seed=9).drop(columns="amount")
+    rows = tables.order_table(task, seed=9).drop(columns="amount")
     bundle = Bundle.load(tmp_path / "build/bundles/orders/1")
     # when all three are asked
     job = load_job([confs / "training.yaml"])
@@ -83,7 +83,7 @@ def test_pyfunc_bundle_and_batch_decide_alike(tmp_path, task, sets):
 def found(request, tmp_path_factory):
     """The evaluation of a second version, beside a champion; all options of its task are on."""
     task = request.param
-    confs = projects.project(tmp_path_factory.mktemp(task), task, projects.table(task, rows=2400))
+    confs = projects.make_project(tmp_path_factory.mktemp(task), task, tables.order_table(task, rows=2400))
     sets = {"regression": [], "binary": [COSTLY, "job.calibration=isotonic"], "multiclass": []}[task]
     for step in ("training", "evaluations", "promotion"):
         run(confs, step)
@@ -157,9 +157,9 @@ def test_the_cost_at_the_threshold_is_told_beside_that_at_one_half(found):
 def test_intervals_cover_what_they_promise(tmp_path):
     # given noise that grows with the prediction, on rows in no order of time
     random = np.random.default_rng(0)
-    frame = projects.table(rows=9000)
+    frame = tables.order_table(rows=9000)
     frame["amount"] = frame["size"].fillna(10) + random.normal(0, 1, 9000) * frame["size"].fillna(10).clip(0) / 5
-    confs = projects.project(tmp_path, frame=frame, splitter={"KIND": "RandomSplitter"})
+    confs = projects.make_project(tmp_path, frame=frame, splitter={"KIND": "RandomSplitter"})
     # when
     run(confs, "training")
     result = run(confs, "evaluations")
@@ -172,10 +172,10 @@ def test_intervals_cover_what_they_promise(tmp_path):
 
 
 def test_rows_that_are_worse_are_found(tmp_path):
-    frame = projects.table(rows=3000)
+    frame = tables.order_table(rows=3000)
     is_bad = (frame["region"] == "south") & frame["moment"].dt.hour.isin([22, 23])
     frame["amount"] += np.where(is_bad, np.random.default_rng(0).choice([-20, 20], 3000), 0)
-    confs = projects.project(tmp_path, frame=frame)
+    confs = projects.make_project(tmp_path, frame=frame)
     run(confs, "training")
     worst = run(confs, "evaluations").worst_slices[0]
     assert {"region is south", "moment hour 22 to 23"} == set(worst.words.split(" and "))
@@ -196,13 +196,13 @@ def test_rows_that_are_worse_are_found(tmp_path):
     ],
 )
 def test_an_option_that_does_not_fit_the_task_is_refused_before_anything_is_fitted(tmp_path, task, sets, reason):
-    confs = projects.project(tmp_path, task)
+    confs = projects.make_project(tmp_path, task)
     with pytest.raises(ConfigError, match=reason):
         run(confs, "training", *sets)
 
 
 def test_intervals_can_be_switched_off(tmp_path):
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     run(confs, "training", "job.interval=null")
     result = run(confs, "evaluations", "job.learning_curve_seconds=0")
     assert loaded(confs).decision == Decision()
@@ -211,7 +211,7 @@ def test_intervals_can_be_switched_off(tmp_path):
 
 
 def test_a_learning_curve_that_would_take_too_long_is_skipped_with_the_reason(tmp_path):
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     run(confs, "training")
     result = run(confs, "evaluations", "job.learning_curve_seconds=0.000001")
     assert result.learning == ()
@@ -219,7 +219,7 @@ def test_a_learning_curve_that_would_take_too_long_is_skipped_with_the_reason(tm
 
 
 def test_sixty_rows_of_which_twelve_are_held_out_are_evaluated(tmp_path):
-    confs = projects.project(tmp_path, frame=projects.table(rows=60), metrics=[{"name": "rmse"}])
+    confs = projects.make_project(tmp_path, frame=tables.order_table(rows=60), metrics=[{"name": "rmse"}])
     run(confs, "training")
     result = run(confs, "evaluations")
     assert result.rows == 12
@@ -229,7 +229,7 @@ def test_sixty_rows_of_which_twelve_are_held_out_are_evaluated(tmp_path):
 
 
 def test_people_are_not_shown_the_points_of_curves_and_programs_are(tmp_path, capsys):
-    confs = projects.project(tmp_path, frame=projects.table(rows=60))
+    confs = projects.make_project(tmp_path, frame=tables.order_table(rows=60))
     run(confs, "training")
     shown = {}
     for as_json in (False, True):
@@ -241,8 +241,8 @@ def test_people_are_not_shown_the_points_of_curves_and_programs_are(tmp_path, ca
 
 
 def test_a_training_part_of_one_day_has_no_intervals_and_is_trained_nevertheless(tmp_path, capsys):
-    frame = projects.table(rows=30)  # the first of two days is all there is to train on
-    confs = projects.project(tmp_path, frame=frame, metrics=[{"name": "rmse"}])
+    frame = tables.order_table(rows=30)  # the first of two days is all there is to train on
+    confs = projects.make_project(tmp_path, frame=frame, metrics=[{"name": "rmse"}])
     run(confs, "training")
     assert loaded(confs).decision == Decision()
     assert "no prediction intervals: moment: the table holds a single day" in capsys.readouterr().err
@@ -250,15 +250,15 @@ def test_a_training_part_of_one_day_has_no_intervals_and_is_trained_nevertheless
 
 def test_a_calibration_that_cannot_be_fitted_stops_the_training(tmp_path):
     # given a class that is only seen on the last day of the training part
-    frame = projects.table("binary", rows=600)
+    frame = tables.order_table("binary", rows=600)
     frame["amount"] = np.where(frame.index < 470, "low", frame["amount"])
-    confs = projects.project(tmp_path, "binary", frame)
+    confs = projects.make_project(tmp_path, "binary", frame)
     with pytest.raises(DataError, match="costs and calibration need a training part to split"):
         run(confs, "training", "job.calibration=sigmoid")
 
 
 def test_costs_and_calibration_are_part_of_the_recipe(tmp_path):
-    confs = projects.project(tmp_path, "binary")
+    confs = projects.make_project(tmp_path, "binary")
     versions = [run(confs, "training", *sets).semver for sets in ([], [COSTLY], [COSTLY], ["job.calibration=sigmoid"])]
     assert versions == ["1.0.0", "1.1.0", "1.1.1", "1.2.0"]
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from model_name.io.audit import AuditTrail
-from model_name.reports.artifacts import search_of
+from model_name.reports.search_run import load_search
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.settings import load_job
-from tests.support import projects
+from tests.support import projects, tables
 
 STEPS = ("preparation", "training", "evaluations", "explanations", "promotion", "reports")
 
@@ -27,7 +27,7 @@ def run(confs, step, *sets):
 @pytest.fixture(scope="module", params=["regression", "binary", "multiclass"])
 def flow(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    confs = projects.project(folder, request.param)
+    confs = projects.make_project(folder, request.param)
     results = {step: run(confs, step) for step in STEPS}
     return SimpleNamespace(task=request.param, folder=folder, confs=confs, **results)
 
@@ -45,7 +45,7 @@ def test_training_registers_the_first_version_with_its_scores(flow):
 
 def test_the_bundle_answers_like_the_registered_model(flow):
     # Given rows that training has not seen
-    rows = projects.table(flow.task, seed=9).drop(columns="amount").head(50)
+    rows = tables.order_table(flow.task, seed=9).drop(columns="amount").head(50)
     # When both are asked
     job = load_job([flow.confs / "training.yaml"])
     with job:
@@ -95,7 +95,7 @@ def test_promotion_makes_the_first_good_version_champion(flow):
 
 def test_the_report_is_one_file_with_every_section(flow):
     page = (flow.folder / "build/reports/orders-1.html").read_text(encoding="utf-8")
-    for words in ("Metrics on held-out rows", "The gate", "Slice by slice", "What it looks at", "Data", "Lineage"):
+    for words in ("Metrics on held-out rows", "Gate decision", "Configured slices", "Feature importance", "Data", "Lineage"):
         assert words in page
     assert "http://" not in page
     assert "https://" not in page
@@ -113,7 +113,7 @@ def test_the_run_holds_everything_about_the_version(flow):
 def history(tmp_path_factory):
     """One champion, and then a version that is worse."""
     folder = tmp_path_factory.mktemp("history")
-    confs = projects.project(folder, metrics=[{"name": "rmse"}])
+    confs = projects.make_project(folder, metrics=[{"name": "rmse"}])
     for step in ("training", "evaluations", "promotion"):
         run(confs, step)
     worse = run(confs, "training", "job.model={KIND: BoostedTrees, max_iter: 1}")
@@ -172,14 +172,14 @@ def test_forcing_promotes_remembers_the_one_before_and_says_so(tmp_path_factory,
 
 
 def test_the_same_recipe_on_the_same_rows_is_a_patch_with_equal_scores(tmp_path):
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     first, second = run(confs, "training"), run(confs, "training")
     assert (first.semver, second.semver) == ("1.0.0", "1.0.1")
     assert first.metrics == second.metrics
 
 
 def test_tuning_finds_parameters_that_training_takes(tmp_path):
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     found = run(confs, "tuning")
     trained = run(confs, "training", f"job.params={json.dumps(found.params)}")
     assert found.trials == 3
@@ -187,14 +187,14 @@ def test_tuning_finds_parameters_that_training_takes(tmp_path):
     assert trained.params["max_iter"] == found.params["max_iter"]
     # And the report knows where they come from, but not of a version that has others
     other = run(confs, "training", "job.model={KIND: BoostedTrees, max_iter: 7}")
-    searches = [search_of(mlflow.get_run(one.run_id)) for one in (trained, other)]
+    searches = [load_search(mlflow.get_run(one.run_id)) for one in (trained, other)]
     assert (searches[0].run_id, searches[0].metric, len(searches[0].trials)) == (found.run_id, "rmse", 3)
     assert searches[1] is None
 
 
 def test_a_version_whose_files_cannot_be_stored_is_withdrawn(tmp_path, monkeypatch):
     # Given a build folder that is a file, so that the bundle cannot be put there
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     (tmp_path / "build").write_text("in the way")
     # When training runs
     with pytest.raises(OSError, match="build"):
@@ -206,14 +206,14 @@ def test_a_version_whose_files_cannot_be_stored_is_withdrawn(tmp_path, monkeypat
 
 
 def test_a_champion_of_another_schema_is_told_and_does_not_stop_the_evaluation(tmp_path):
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     for step in ("training", "evaluations", "promotion"):
         run(confs, step)
     # Given a new version that needs no `size`, and a table without it
-    smaller = projects.schema()
+    smaller = tables.order_schema()
     del smaller["columns"]["size"]
-    projects.write(confs / "schema.yaml", smaller)
-    projects.table().drop(columns="size").to_parquet(tmp_path / "orders.parquet")
+    projects.write_yaml(confs / "schema.yaml", smaller)
+    tables.order_table().drop(columns="size").to_parquet(tmp_path / "orders.parquet")
     trained = run(confs, "training")
     # When it is evaluated
     found = run(confs, "evaluations")
@@ -224,8 +224,8 @@ def test_a_champion_of_another_schema_is_told_and_does_not_stop_the_evaluation(t
 
 def test_a_version_that_learnt_nothing_is_refused_without_any_threshold(tmp_path):
     # Given a target that no column says anything about
-    noise = projects.table().assign(amount=np.random.default_rng(1).normal(0, 1, 600))
-    confs = projects.project(tmp_path, frame=noise, metrics=[{"name": "rmse"}])
+    noise = tables.order_table().assign(amount=np.random.default_rng(1).normal(0, 1, 600))
+    confs = projects.make_project(tmp_path, frame=noise, metrics=[{"name": "rmse"}])
     for step in ("training", "evaluations"):
         run(confs, step)
     # When it is put through the gate

@@ -9,15 +9,15 @@ import yaml
 
 from model_name.errors import ConfigError, DataError
 from model_name.settings import load_job
-from tests.support import projects
+from tests.support import projects, tables
 
 HISTORY = {"kind": "numeric", "nullable": True, "history": {"of": "amount", "by": ["region"], "lag": "24h"}}
 
 
 def prepare(folder, frame=None, task="regression", change=lambda schema: None):
     """Prepare a table under a changed schema."""
-    confs = projects.project(folder, task, frame)
-    schema = projects.schema(task)
+    confs = projects.make_project(folder, task, frame)
+    schema = tables.order_schema(task)
     change(schema)
     (confs / "schema.yaml").write_text(yaml.safe_dump(schema))
     with load_job([confs / "preparation.yaml"]) as job:
@@ -31,7 +31,7 @@ def column(name, **changes):
 
 def test_histories_are_made_and_written(tmp_path):
     # Given rows of every hour, and of a region each
-    frame = projects.table()
+    frame = tables.order_table()
     # When the schema asks for the amount of the day before
     result = prepare(tmp_path, frame, change=column("amount_24h", **HISTORY))
     # Then the prepared table has it where that hour was of the same region
@@ -43,7 +43,7 @@ def test_histories_are_made_and_written(tmp_path):
 
 
 def test_what_was_dropped_is_among_the_findings(tmp_path):
-    frame = projects.table()
+    frame = tables.order_table()
     frame.loc[[3, 5], "size"] = 50.0
     frame = pd.concat([frame, frame.tail(4)], ignore_index=True)
 
@@ -59,13 +59,13 @@ def test_what_was_dropped_is_among_the_findings(tmp_path):
 
 
 def test_a_category_that_only_the_held_out_rows_have_is_counted(tmp_path):
-    frame = projects.table()
+    frame = tables.order_table()
     frame.loc[599, "region"] = "moon"
     assert prepare(tmp_path, frame).findings == ("1 values of region are unseen categories, taken as missing",)
 
 
 def test_a_column_that_is_missing_in_the_whole_training_part_is_taken(tmp_path):
-    frame = projects.table()
+    frame = tables.order_table()
     frame.loc[frame.index[:500], "size"] = np.nan
     encode = {"scale": "quantile", "impute": "median"}
     assert prepare(tmp_path, frame, change=column("size", encode=encode)).kept == 600
@@ -97,7 +97,7 @@ def test_features_that_there_are_not_are_refused_before_anything_is_written(tmp_
 
 def changed(task="regression", **values):
     """The table with some values of the target changed."""
-    frame = projects.table(task)
+    frame = tables.order_table(task)
     for row, value in values.items():
         frame.loc[int(row[1:]), "amount"] = value
     return frame
@@ -108,12 +108,12 @@ WRONG_TARGETS = [
     pytest.param("regression", changed(r3=np.nan), "amount, row 3: the target is missing", id="missing"),
     pytest.param(
         "binary",
-        projects.table("binary").assign(amount=["low"] * 599 + ["high"]),
+        tables.order_table("binary").assign(amount=["low"] * 599 + ["high"]),
         "the training part has no row of class 'high'",
         id="a class seen once, among the held-out rows",
     ),
     pytest.param(
-        "binary", projects.table("binary").assign(amount="low"), "the target amount is constant", id="one class alone"
+        "binary", tables.order_table("binary").assign(amount="low"), "the target amount is constant", id="one class alone"
     ),
 ]
 
@@ -125,5 +125,5 @@ def test_a_target_that_nothing_can_learn_is_refused(tmp_path, task, frame, words
 
 
 def test_a_class_seen_once_in_the_training_part_is_taken(tmp_path):
-    frame = projects.table("binary").assign(amount=["high"] + ["low"] * 599)
+    frame = tables.order_table("binary").assign(amount=["high"] + ["low"] * 599)
     assert prepare(tmp_path, frame, "binary", column("region", encode={"code": "target"})).kept == 600

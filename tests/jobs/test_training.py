@@ -14,14 +14,14 @@ NETWORK = {"KIND": "TabularNetwork", "hidden": 16, "bins": 8, "max_epochs": 3}
 
 
 def run(confs, **changes):
-    projects.write(confs / "training.yaml", {"job": {"KIND": "TrainingJob", "model": NETWORK} | changes})
+    projects.write_yaml(confs / "training.yaml", {"job": {"KIND": "TrainingJob", "model": NETWORK} | changes})
     with load_job([confs / "training.yaml"]) as job:
         return job.run()
 
 
 def test_a_version_begins_from_an_earlier_one_and_says_so(tmp_path):
     # given a registered network
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     first = run(confs)
     # when the next one begins from it
     second = run(confs, warm_start="latest")
@@ -36,12 +36,12 @@ def test_a_version_begins_from_an_earlier_one_and_says_so(tmp_path):
 
 def test_a_version_that_is_not_there_is_told_before_anything_else(tmp_path):
     with pytest.raises(NotFoundError, match="no version"):
-        run(projects.project(tmp_path), warm_start="champion")
+        run(projects.make_project(tmp_path), warm_start="champion")
 
 
 def test_a_version_that_began_from_another_answers_the_intervals_of_that_one(tmp_path):
     # given a network that saw enough epochs, and one that begins from it for one epoch, named by its number
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     first = run(confs, model=NETWORK | {"max_epochs": 6})
     second = run(confs, model=NETWORK | {"max_epochs": 1}, warm_start=int(first.version))
     # then its intervals are not those of a copy that saw one epoch alone
@@ -54,7 +54,7 @@ def test_a_version_that_began_from_another_answers_the_intervals_of_that_one(tmp
 
 
 def test_costs_are_not_found_by_a_warm_start(tmp_path):
-    confs = projects.project(tmp_path, "binary")
+    confs = projects.make_project(tmp_path, "binary")
     run(confs)
     with pytest.raises(ConfigError, match="by a fit from scratch"):
         run(confs, warm_start="latest", costs={"false_positive": 1, "false_negative": 5})

@@ -1,4 +1,4 @@
-"""What changed in the contract of two schemas."""
+"""Changes of the contract between two schemas."""
 
 import pytest
 
@@ -19,8 +19,8 @@ def schema(columns, **changes):
     ("before", "after", "expected"),
     [
         pytest.param({}, {}, [], id="nothing"),
-        pytest.param({}, {"z": {"kind": "boolean"}}, [("z", "added", "a boolean input")], id="an input more"),
-        pytest.param({"z": {"kind": "boolean"}}, {}, [("z", "removed", "no longer looked at")], id="an input less"),
+        pytest.param({}, {"z": {"kind": "boolean"}}, [("z", "added", "a boolean input")], id="an added input"),
+        pytest.param({"z": {"kind": "boolean"}}, {}, [("z", "removed", "no longer used")], id="a removed input"),
         pytest.param({}, {"x": COLUMN | {"max": 20}}, [("x", "changed", "max 10 → 20")], id="a bound"),
         pytest.param({}, {"x": {"kind": "numeric", "min": 0}}, [("x", "changed", "max 10 → none")], id="no bound"),
         pytest.param({}, {"x": COLUMN | {"nullable": True}}, [("x", "changed", "nullable no → yes")], id="nullable"),
@@ -44,7 +44,7 @@ def schema(columns, **changes):
         ),
     ],
 )
-def test_changes_of_the_contract(before, after, expected):
+def test_changes_of_columns_are_changes_of_the_contract(before, after, expected):
     found = list(contract_changes(schema(before), schema(after)))
     assert [(change.name, change.what) for change in found] == [(name, what) for name, what, _ in expected]
     assert all(words in change.words for change, (_, _, words) in zip(found, expected, strict=True))
@@ -66,11 +66,11 @@ INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(), halves=((1.0,), (2.
         pytest.param(Decision(threshold=0.2), {"labels": "the most probable → positive from 0.2 on"}, id="a threshold"),
         pytest.param(
             Decision(calibrator=Sigmoid(slope=1.0, intercept=0.0)),
-            {"probabilities": "as the model gives them → calibrated (sigmoid)"},
+            {"probabilities": "not calibrated → calibrated (sigmoid)"},
             id="a calibration",
         ),
         pytest.param(Decision(intervals=INTERVALS), {"prediction intervals": "none → of 0.8, 0.9"}, id="intervals"),
     ],
 )
-def test_a_client_notices_how_answers_are_decided(after, expected):
+def test_changes_of_threshold_calibration_and_intervals(after, expected):
     assert {change.name: change.words for change in decision_changes(None, after)} == expected

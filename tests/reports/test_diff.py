@@ -1,12 +1,13 @@
-"""Two versions side by side."""
+"""Comparison of two versions, as data and as an HTML page."""
 
 from dataclasses import replace
 
 import pytest
 
 from model_name.core.metrics import Metric
-from model_name.jobs.promotion import Check, PromotionResult
-from model_name.reports.diff import compare, decision, metric_change, tables, write_page
+from model_name.reports.diff import compare_versions, describe_gate_decision, metric_change
+from model_name.reports.diff_page import comparison_tables, write_diff_page
+from model_name.results import GateCheck, PromotionResult
 from tests.support.html_pages import Page
 
 NO_CHAMPION = {"champion": None, "differences": []}
@@ -19,30 +20,30 @@ NO_CHAMPION = {"champion": None, "differences": []}
         pytest.param("r2", 0.8, 0.6, (), "a", "worse by 0.2 (25.0 %)", id="higher is better"),
         pytest.param("r2", 0.8, 0.8, (), "", "equal", id="equal"),
         pytest.param("r2", None, 0.8, (), "", "not defined on these rows", id="not defined"),
-        pytest.param("rmse", 2.0, 1.9, (-0.3, 0.1), "", "cannot be told apart (-0.3 to 0.1)", id="by chance"),
+        pytest.param("rmse", 2.0, 1.9, (-0.3, 0.1), "", "not significantly different (-0.3 to 0.1)", id="by chance"),
         pytest.param("rmse", 2.0, 1.0, (-1.2, -0.8), "b", "better by 0.8 to 1.2", id="with an interval"),
         pytest.param("r2", 0.9, 0.5, (-0.5, -0.3), "a", "worse by 0.3 to 0.5", id="worse with an interval"),
     ],
 )
-def test_who_is_better(metric, a, b, ends, better, words):
+def test_the_better_version_of_a_metric(metric, a, b, ends, better, words):
     found = metric_change(Metric(name=metric), a, b, *ends)
     assert (found.better, found.words) == (better, words)
 
 
 @pytest.fixture
-def older(findings_of):
-    return findings_of("regression", semver="1.1.0", version="2", params={"max_iter": "8", "old": "1"}, **NO_CHAMPION)
+def older(artifacts_of):
+    return artifacts_of("regression", semver="1.1.0", version="2", params={"max_iter": "8", "old": "1"}, **NO_CHAMPION)
 
 
 @pytest.fixture
-def candidate(findings_of):
-    return findings_of("regression", params={"max_iter": "9"})
+def candidate(artifacts_of):
+    return artifacts_of("regression", params={"max_iter": "9"})
 
 
 def test_a_candidate_is_compared_with_its_champion_on_the_same_rows(older, candidate):
-    # Given a candidate that was measured beside the older version, which scored 0.8 there and 0.6 elsewhere
-    found = compare(older, candidate)
-    # Then the paired figures count
+    # Given a candidate that was evaluated against the older version, which scored 0.8 there and 0.6 on its own rows
+    found = compare_versions(older, candidate)
+    # Then the metrics of the candidate's evaluation are compared
     (metric,) = found.metrics
     assert (metric.a, metric.b, metric.better, metric.low, metric.high) == (0.8, 0.6, "b", -0.3, -0.1)
     assert found.same_rows
@@ -53,59 +54,59 @@ def test_a_candidate_is_compared_with_its_champion_on_the_same_rows(older, candi
     )
 
 
-def test_the_other_way_round_the_signs_are_reversed(older, candidate):
-    (metric,) = compare(candidate, older).metrics
+def test_swapped_versions_have_reversed_signs(older, candidate):
+    (metric,) = compare_versions(candidate, older).metrics
     assert (metric.a, metric.b, metric.better, metric.low, metric.high) == (0.6, 0.8, "a", 0.1, 0.3)
 
 
-def test_versions_that_were_measured_on_different_rows_are_said_to_be(findings_of, older):
-    other = findings_of("regression", rows=90, **NO_CHAMPION)
-    found = compare(older, other)
+def test_different_held_out_rows_are_reported(artifacts_of, older):
+    other = artifacts_of("regression", rows=90, **NO_CHAMPION)
+    found = compare_versions(older, other)
     assert not found.same_rows
     assert "measured on different rows (1.1.0 on 80, 1.2.0 on 90)" in found.measured
 
 
-def test_hyperparameters_and_ranks_that_differ(older, candidate):
+def test_changed_hyperparameters_and_ranks(older, candidate):
     swapped = dict(reversed(older.explanation.importances.items()))
     before = replace(older, explanation=older.explanation.model_copy(update={"importances": {"gone": 9.0} | swapped}))
-    found = compare(before, candidate)
+    found = compare_versions(before, candidate)
     assert [(row.name, row.a, row.b) for row in found.parameters] == [("max_iter", "8", "9"), ("old", "1", None)]
     assert found.importances[0].words == f"up {len(swapped)}"
     assert (found.importances[-1].feature, found.importances[-1].words) == ("gone", "gone")
 
 
-def test_what_was_not_evaluated_or_explained_is_said(older, candidate, tmp_path):
+def test_missing_evaluations_and_explanations_are_reported(older, candidate, tmp_path):
     bare = replace(older, evaluation=None, explanation=None, contributions=None, values=None)
-    found = compare(bare, candidate)
+    found = compare_versions(bare, candidate)
     assert found.missing == ("1.1.0 was not evaluated", "1.1.0 was not explained")
     assert (found.metrics, found.importances, found.same_rows) == ((), (), False)
     assert "not compared by metrics" in found.sentence
-    write_page(bare, candidate, found, str(tmp_path / "diff.html"))
+    write_diff_page(bare, candidate, found, str(tmp_path / "diff.html"))
     text = " ".join(Page((tmp_path / "diff.html").read_text(encoding="utf-8")).text)
     assert "1.1.0 was not evaluated" in text
     assert "The metrics cannot be compared." in text
 
 
-def test_contributions_are_not_compared_with_weights_of_lime(older, candidate):
+def test_shap_contributions_are_not_compared_with_lime_weights(older, candidate):
     lime = older.explanation.model_copy(update={"method": "lime"})
-    found = compare(replace(older, explanation=lime), candidate)
+    found = compare_versions(replace(older, explanation=lime), candidate)
     assert found.importances == ()
     assert found.missing == ("one was explained by lime, the other by shap",)
 
 
-def test_a_comparison_is_a_page_and_tables_of_the_same_words(older, candidate, tmp_path):
-    found = compare(older, candidate)
-    write_page(older, candidate, found, str(tmp_path / "diff.html"))
+def test_the_page_has_the_texts_of_the_tables(older, candidate, tmp_path):
+    found = compare_versions(older, candidate)
+    write_diff_page(older, candidate, found, str(tmp_path / "diff.html"))
     page = Page((tmp_path / "diff.html").read_text(encoding="utf-8"))
-    told = " ".join(page.text)
-    assert found.sentence in told
-    assert all(text in told for _, _, rows in tables(found) for row in rows for text in row)
+    text_of_page = " ".join(page.text)
+    assert found.sentence in text_of_page
+    assert all(text in text_of_page for _, _, rows in comparison_tables(found) for row in rows for text in row)
     assert page.links == []
     assert page.tags.count("figure") == 2
 
 
-def test_the_same_version_twice_differs_in_nothing(older):
-    found = compare(older, older)
+def test_a_version_equals_itself(older):
+    found = compare_versions(older, older)
     assert (found.contract, found.parameters, found.features_added, found.features_removed) == ((), (), (), ())
     assert found.metrics[0].words == "equal"
 
@@ -118,9 +119,9 @@ def test_the_same_version_twice_differs_in_nothing(older):
         pytest.param({"accepted": False, "alias": ""}, "refused: rmse threshold", id="refused"),
     ],
 )
-def test_what_the_gate_said(changes, words):
-    check = Check(name="rmse threshold", passed=False, value=2.0, limit=1.0, words="")
+def test_description_of_the_gate_decision(changes, words):
+    check = GateCheck(name="rmse threshold", passed=False, value=2.0, limit=1.0, words="")
     found = {"version": "1", "semver": "1.0.0", "alias": "champion", "forced": False, "actor": "ann", "reason": ""}
     result = PromotionResult.model_validate(found | {"checks": [check], "previous": "", "entry": 1} | changes)
-    assert decision(result) == words
-    assert decision(None) == "not put through the gate"
+    assert describe_gate_decision(result) == words
+    assert describe_gate_decision(None) == "not put through the gate"

@@ -1,13 +1,13 @@
-"""Which pictures there are of what a version is worth, and where their marks are."""
+"""Figures of an evaluation: which are drawn, and where their marks are."""
 
 import re
 
 import pandas as pd
 import pytest
 
-from model_name.core.metrics import Metric
-from model_name.reports import figures
-from model_name.reports.artifacts import Detail, Search
+from model_name.core.evaluation.curves import Curves
+from model_name.reports import curve_figures, figures
+from model_name.reports.search_run import SearchRun
 
 EXPECTED = {
     "regression": ["Predicted and actual", "Residuals along moment", "Coverage of the intervals"],
@@ -16,56 +16,50 @@ EXPECTED = {
 }
 
 
-def test_each_task_has_its_curves(findings_of, task):
-    found = findings_of(task)
-    shown = figures.curve_pictures(found.manifest.table, found.detail)
-    assert [picture.title for picture in shown] == EXPECTED[task]
-    assert all(picture.caption.endswith(".") for picture in shown)
+def test_each_task_has_its_curves(artifacts_of, task):
+    found = artifacts_of(task)
+    shown = curve_figures.curve_figures(found.manifest.table, found.evaluation)
+    assert [figure.title for figure in shown] == EXPECTED[task]
+    assert all(figure.caption.endswith(".") for figure in shown)
 
 
-def test_an_evaluation_of_an_older_release_has_no_curves(findings):
-    assert figures.curve_pictures(findings.manifest.table, Detail()) == []
-    assert figures.difference_picture(Detail()) is None
-    assert figures.learning_picture(Detail(), Metric(name="rmse")) is None
-
-
-def test_residuals_without_time_lie_along_the_prediction(findings_of):
+def test_residuals_without_time_are_drawn_over_the_prediction(artifacts_of):
     bands = [{"x": str(x), "low": -1.0, "middle": 0.0, "high": 1.0, "rows": 9} for x in (1.5, 2.5)]
-    found = findings_of("regression", curves={"residuals": bands})
-    (picture,) = figures.curve_pictures(found.manifest.table.model_copy(update={"time": None}), found.detail)
-    assert picture.title == "Residuals along the prediction"
-    assert "predicted outcome" in picture.svg
+    found = artifacts_of("regression", curves={"residuals": bands})
+    (figure,) = curve_figures.curve_figures(found.manifest.table.model_copy(update={"time": None}), found.evaluation)
+    assert figure.title == "Residuals along the prediction"
+    assert "predicted outcome" in figure.svg
 
 
-def test_a_confusion_matrix_that_nobody_could_read_is_not_drawn(findings):
-    wide = Detail.model_validate({"curves": {"confusion": [[1] * 13] * 13}}).curves
-    assert figures.confusion_picture(wide, [str(label) for label in range(13)]) is None
+def test_a_confusion_matrix_of_too_many_classes_is_not_drawn(artifacts):
+    wide = Curves.model_validate({"confusion": [[1] * 13] * 13})
+    assert curve_figures.confusion_figure(wide, [str(label) for label in range(13)]) is None
 
 
-def test_the_constant_does_not_squeeze_the_differences_that_matter(findings_of):
+def test_the_constant_is_left_out_beside_other_differences(artifacts_of):
     far = {"against": "constant", "metric": "rmse", "value": -90.0, "low": -91.0, "high": -89.0}
     near = {"against": "champion", "metric": "rmse", "value": -0.2, "low": -0.3, "high": -0.1}
-    both = figures.difference_picture(findings_of("regression", differences=[far, near]).detail)
-    alone = figures.difference_picture(findings_of("regression", differences=[far]).detail)
+    both = figures.difference_figure(artifacts_of("regression", differences=[far, near]).evaluation)
+    alone = figures.difference_figure(artifacts_of("regression", differences=[far]).evaluation)
     assert "to constant" not in both.svg
     assert "to constant" in alone.svg
 
 
-def test_a_metric_is_drawn_with_its_interval_and_beside_the_others(findings):
+def test_a_metric_is_drawn_with_its_interval_and_the_other_models(artifacts):
     # Given 0.6 (0.5 to 0.65), a champion of 0.8, a constant of 0.9 and trees of 0.61
-    (picture,) = figures.metric_pictures(findings.evaluation, findings.detail)
-    # When the places of the marks are read
-    ends = [float(x) for x in re.search(r'class="line a" d="M([\d.]+) [\d.]+H([\d.]+)', picture.svg).groups()]
-    dot = float(re.search(r'class="dots big a" d="M([\d.]+)', picture.svg)[1])
-    others = [float(x) for x in re.findall(r'class="line open [bc]" d="M([\d.]+)', picture.svg)]
+    (figure,) = figures.metric_figures(artifacts.evaluation)
+    # When the positions of the marks are read
+    ends = [float(x) for x in re.search(r'class="line a" d="M([\d.]+) [\d.]+H([\d.]+)', figure.svg).groups()]
+    dot = float(re.search(r'class="dots big a" d="M([\d.]+)', figure.svg)[1])
+    others = [float(x) for x in re.findall(r'class="line open [bc]" d="M([\d.]+)', figure.svg)]
     # Then they are as far apart as the values
     unit = (ends[1] - ends[0]) / 0.15
     assert [(x - dot) / unit for x in others] == pytest.approx([0.2, 0.3, 0.01], abs=2e-3)
     assert (dot - ends[0]) / unit == pytest.approx(0.1, abs=2e-3)
 
 
-def test_the_stair_of_a_search_falls_to_the_best_trial():
+def test_a_search_has_a_dot_per_scored_trial():
     trials = pd.DataFrame({"number": [0, 1, 2], "score": [3.0, None, 1.0], "fold_1": [3.0, None, 1.0]})
-    picture = figures.search_picture(Search("run", "rmse", trials))
-    assert picture.svg.count("h0") == 2  # the failed one has no dot
-    assert figures.search_picture(Search("run", "rmse", trials.head(1))) is None
+    figure = figures.search_figure(SearchRun("run", "rmse", trials))
+    assert figure.svg.count("h0") == 2  # the failed trial has no dot
+    assert figures.search_figure(SearchRun("run", "rmse", trials.head(1))) is None

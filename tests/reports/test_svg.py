@@ -1,4 +1,4 @@
-"""Pictures: where marks are, that texts are escaped, that axes hold their values."""
+"""Charts: positions of marks, escaping of texts, ranges of axes."""
 
 import math
 import re
@@ -20,7 +20,7 @@ def numbers(text):
 
 
 @given(st.lists(st.floats(-1e12, 1e12, allow_subnormal=False), min_size=1, max_size=6))
-def test_an_axis_holds_all_its_values_and_its_ticks(values):
+def test_an_axis_includes_all_its_values_and_ticks(values):
     axis = number_axis("x", values)
     slack = 1e-6 * (axis.high - axis.low)
     assert axis.low - slack <= min(values) <= max(values) <= axis.high + slack
@@ -54,12 +54,12 @@ def test_whole_numbers_have_no_ticks_between_them():
         pytest.param(4000, "2024", id="years"),
     ],
 )
-def test_moments_are_written_as_exactly_as_their_span_asks_for(days, first):
+def test_precision_of_time_ticks_depends_on_the_span(days, first):
     start = 1704067200.0  # 2024-01-01
     assert time_axis("when", [start, start + days * 86400]).ticks[0][1] == first
 
 
-def test_dots_lie_where_their_values_are():
+def test_dots_are_at_their_values():
     chart = Chart(TEN, TEN)
     chart.dots([(0, 0), (10, 10), (5, 5)], "a")
     found = numbers(chart.marks[0].split('d="')[1].replace("h0", ""))
@@ -69,8 +69,8 @@ def test_dots_lie_where_their_values_are():
     assert middle == pytest.approx(((low[0] + high[0]) / 2, (low[1] + high[1]) / 2), abs=0.1)
 
 
-def test_a_bar_is_as_long_as_its_value():
-    chart = Chart.of_rows(TEN, ["one", "two"])
+def test_length_of_a_bar_is_proportional_to_its_value():
+    chart = Chart.with_rows(TEN, ["one", "two"])
     chart.bar(2.5, 0, "a")
     chart.bar(10, 1, "a")
     short, long = (float(re.search(r' width="([\d.]+)"', mark)[1]) for mark in chart.marks)
@@ -78,52 +78,52 @@ def test_a_bar_is_as_long_as_its_value():
 
 
 def test_the_first_name_is_on_top():
-    chart = Chart.of_rows(TEN, ["one", "two"])
-    assert chart.at(0, 0)[1] < chart.at(0, 1)[1]
+    chart = Chart.with_rows(TEN, ["one", "two"])
+    assert chart.project(0, 0)[1] < chart.project(0, 1)[1]
 
 
-def test_a_whisker_reaches_from_its_low_to_its_high_end():
-    chart = Chart.of_rows(TEN, ["one"])
+def test_a_whisker_spans_its_interval():
+    chart = Chart.with_rows(TEN, ["one"])
     chart.whisker(2, 8, 0, "a")
     found = numbers(chart.marks[0].split('d="')[1])
-    assert (found[0], found[2]) == tuple(round(chart.at(value, 0)[0], 1) for value in (2, 8))
+    assert (found[0], found[2]) == tuple(round(chart.project(value, 0)[0], 1) for value in (2, 8))
 
 
-def test_a_stair_holds_each_value_until_the_next():
+def test_a_step_line_holds_each_value_until_the_next():
     chart = Chart(TEN, TEN)
     chart.line([(0, 0), (10, 10)], "a", is_step=True)
     points = numbers(chart.marks[0].split('d="')[1])
     assert points[2:4] == [round(chart.right, 1), round(chart.bottom, 1)]
 
 
-def test_a_heat_table_shades_by_the_share_of_the_row():
-    picture = svg.heat([[3, 1], [0, 0]], ["no", "yes"], "confusion")
-    opacities = [float(found) for found in re.findall(r'fill-opacity="([\d.]+)"', picture)]
+def test_a_heatmap_is_shaded_by_the_share_of_the_row():
+    figure = svg.heatmap([[3, 1], [0, 0]], ["no", "yes"], "confusion")
+    opacities = [float(found) for found in re.findall(r'fill-opacity="([\d.]+)"', figure)]
     assert opacities == pytest.approx([0.04 + 0.5 * share for share in (0.75, 0.25, 0, 0)], abs=1e-3)
 
 
-def test_the_tallest_bar_of_a_sparkline_fills_it():
-    heights = [float(found) for found in re.findall(r' height="([\d.]+)"', svg.spark([1, 4, 2], "x"))]
+def test_the_tallest_bar_of_a_sparkline_has_its_full_height():
+    heights = [float(found) for found in re.findall(r' height="([\d.]+)"', svg.sparkline_svg([1, 4, 2], "x"))]
     assert heights == pytest.approx([5.5, 22, 11])
 
 
-def pictures():
-    chart = Chart.of_rows(Axis(BAD, 0, 1, ((0, BAD), (1, "1"))), [BAD, "b"])
-    chart.bar(1, 0, "a", words=BAD)
+def figures():
+    chart = Chart.with_rows(Axis(BAD, 0, 1, ((0, BAD), (1, "1"))), [BAD, "b"])
+    chart.bar(1, 0, "a", label=BAD)
     yield pytest.param(chart.svg(BAD), id="rows")
     yield pytest.param(Chart(share_axis(BAD), Axis(BAD, 0, 1, ((0, BAD),))).svg(BAD), id="two axes")
-    yield pytest.param(svg.heat([[1, 2], [3, 4]], [BAD, "b"], BAD), id="heat table")
-    yield pytest.param(svg.spark([1, 2], BAD), id="sparkline")
+    yield pytest.param(svg.heatmap([[1, 2], [3, 4]], [BAD, "b"], BAD), id="heatmap")
+    yield pytest.param(svg.sparkline_svg([1, 2], BAD), id="sparkline")
 
 
-@pytest.mark.parametrize("picture", pictures())
-def test_every_text_is_escaped_and_every_picture_has_a_title(picture):
-    root = ElementTree.fromstring(picture)
-    assert "<script" not in picture
+@pytest.mark.parametrize("figure", figures())
+def test_every_text_is_escaped_and_every_chart_has_a_title(figure):
+    root = ElementTree.fromstring(figure)
+    assert "<script" not in figure
     assert root.get("aria-label") == root.find("title").text == BAD
     assert root.get("role") == "img"
 
 
-def test_a_long_name_is_cut_and_told_in_full():
-    picture = Chart.of_rows(TEN, ["a name that is much too long for an axis"]).svg("x")
-    assert "a name that is much…<title>a name that is much too long for an axis</title>" in picture
+def test_a_long_name_is_truncated_and_has_its_full_text_as_title():
+    figure = Chart.with_rows(TEN, ["a name that is much too long for an axis"]).svg("x")
+    assert "a name that is much…<title>a name that is much too long for an axis</title>" in figure
