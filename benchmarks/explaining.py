@@ -64,10 +64,10 @@ def measure(rows: int, rounds: int) -> tuple[dict[str, list[float]], float]:
     from model_name.settings import load_job
 
     job = load_job([f"{CONFS}/training.yaml"], (), {})
-    parts: Any = job.read_parts()
-    table: pd.DataFrame = parts.test.head(rows)
+    split: Any = job.read_split()
+    table: pd.DataFrame = split.test.head(rows)
     models = {
-        kind: model_kinds()[kind]().fit(job.schema_, parts.train, FitContext(has_time_order=True)) for kind in KINDS
+        kind: model_kinds()[kind]().fit(job.schema_, split.train, FitContext(has_time_order=True)) for kind in KINDS
     }
     network = models["TabularNetwork"]
     assert isinstance(network, TabularNetwork)
@@ -93,7 +93,7 @@ def deep(model: "TabularNetwork", table: "pd.DataFrame") -> "NDArray[Any]":
     rows, background = torch.from_numpy(model.matrix(table)), torch.from_numpy(model._background)  # noqa: SLF001  the very same
     explainer = shap.DeepExplainer(network.body, network.encoder(background))
     values = torch.tensor(explainer.shap_values(network.encoder(rows), check_additivity=False))[:, :, 0]
-    by_feature = torch.zeros(rows.shape).index_add_(1, network.encoder.owners, values.float())
+    by_feature = torch.zeros(rows.shape).index_add_(1, network.encoder.source_features, values.float())
     return (by_feature * network.target_deviation).numpy()
 
 

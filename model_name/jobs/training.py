@@ -20,7 +20,7 @@ from model_name.core.versions import Ref
 from model_name.errors import ConfigError
 from model_name.io.progress import progress
 from model_name.io.registries import BUNDLE, Version
-from model_name.jobs.base import SHOWN_HASH, Job, Parts
+from model_name.jobs.base import FINGERPRINT_DIGITS, Job, TrainTestSplit
 from model_name.results import FIT_SECONDS_METRIC, TUNING_RUN_TAG, TrainingResult, defined_metrics
 from model_name.serving.bundle import Bundle
 from model_name.training.compression import CompressionConfig, check_prunable, compress
@@ -29,6 +29,7 @@ from model_name.training.registration import register
 from model_name.training.search_log import log_search
 from model_name.training.trainer import FitResult, Trainer, run_worker
 from model_name.utils.search.automl import AutoSearcher
+from model_name.utils.search.objective import SearchProblem
 from model_name.utils.search.trials import SearchResult
 from model_name.utils.signers import SchemaSigner, SignerKind
 
@@ -78,19 +79,19 @@ class TrainingJob(Job):
             run_worker(self._fit_on_worker)
         self._check_config()
         base = self._base_version()
-        parts = self.read_parts()
-        model, search = self._choose_members(self.build_unfitted(), parts)
+        split = self.read_split()
+        model, search = self._choose_members(self.build_unfitted(), split)
         tags = {"job": self.KIND} | ({TUNING_RUN_TAG: self.tuning_run} if self.tuning_run else {})
         with self.mlflow.run(f"train {model.KIND}", experiment=self.name, tags=tags) as run:
-            self._log_inputs(parts, model, base)
+            self._log_inputs(split, model, base)
             if search is not None:
                 log_search(search)
-            fit = self._fit(model, parts, base)
-            scores = self._score(parts, fit.model.outputs(parts.test))
+            fit = self._fit(model, split, base)
+            scores = self._score(split, fit.model.outputs(split.test))
             mlflow.log_metrics(defined_metrics(scores) | {FIT_SECONDS_METRIC: fit.seconds})
             with tempfile.TemporaryDirectory(prefix="model-name-") as folder:
-                bundle = self._export(fit, parts, scores, run.info.run_id, Path(folder))
-                version, directory = self._register(fit.model, bundle, parts)
+                bundle = self._export(fit, split, scores, run.info.run_id, Path(folder))
+                version, directory = self._register(fit.model, bundle, split)
         summary = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.alerts.notify("trained", f"{version.title} ({model.KIND}): {summary}")
         return TrainingResult(
@@ -100,8 +101,8 @@ class TrainingJob(Job):
             kind=model.KIND,
             params=model.get_params(),
             metrics=scores,
-            train_rows=len(parts.train),
-            test_rows=len(parts.test),
+            train_rows=len(split.train),
+            test_rows=len(split.test),
             bundle=str(directory),
             fit_seconds=fit.seconds,
         )
@@ -128,7 +129,7 @@ class TrainingJob(Job):
 
     def _check_config(self) -> None:
         """Check before the table is read what can be checked without it."""
-        _ = self.measures
+        _ = self.resolved_metrics
         task = self.schema_.target.task
         check_calibration(self.calibration, task)
         if self.costs is not None and task != "binary":
@@ -138,7 +139,7 @@ class TrainingJob(Job):
     def _base_version(self) -> Version | None:
         return self.registry.resolve(self.warm_start) if self.warm_start else None
 
-    def _choose_members(self, model: Model, parts: Parts) -> tuple[Model, SearchResult | None]:
+    def _choose_members(self, model: Model, split: TrainTestSplit) -> tuple[Model, SearchResult | None]:
         """Search the members of an `AutoModel` that has none; return any other model as it is."""
         if not isinstance(model, AutoModel) or model.members:
             return model, None
@@ -146,59 +147,55 @@ class TrainingJob(Job):
             hint = "search in one process (a TuningJob), then train with its params; or name one kind of model"
             raise ConfigError("the members of an AutoModel cannot be searched by several processes", hint=hint)
         with progress("choosing the members") as report:
-            search = self.searcher.search(
-                model,
-                self.schema_,
-                parts.train,
-                metric=self.measures[0],
-                splitter=self.split_by,
-                journal=Path(self.build) / "searches" / f"{self.name}.jsonl",
-                progress=report,
-            )
+            problem = SearchProblem(model, self.schema_, split.train, self.resolved_metrics[0], self.resolved_splitter)
+            journal = Path(self.build) / "searches" / f"{self.name}.jsonl"
+            search = self.searcher.search(problem, journal=journal, progress=report)
         return model.with_params(**search.best_params), search
 
     def _fit_on_worker(self) -> None:
         """Take part in the fits of the main process."""
         base = self._base_version()
-        parts = self.read_parts()
-        model, _ = self._choose_members(self.build_unfitted(), parts)
-        self._fit(model, parts, base)
+        split = self.read_split()
+        model, _ = self._choose_members(self.build_unfitted(), split)
+        self._fit(model, split, base)
 
-    def _fit(self, model: Model, parts: Parts, base: Version | None) -> FitResult:
-        trainer = Trainer(self.schema_, self.split_by, self.interval, self.costs, self.calibration, self.export)
-        rows = dataframes.fingerprint(parts.train)[:SHOWN_HASH]
+    def _fit(self, model: Model, split: TrainTestSplit, base: Version | None) -> FitResult:
+        trainer = Trainer(
+            self.schema_, self.resolved_splitter, self.interval, self.costs, self.calibration, self.export
+        )
+        rows = dataframes.fingerprint(split.train)[:FINGERPRINT_DIGITS]
         return trainer.fit(
             model,
-            parts.train,
-            parts.test,
-            lambda outputs: defined_metrics(self._score(parts, outputs)),
+            split.train,
+            split.test,
+            lambda outputs: defined_metrics(self._score(split, outputs)),
             checkpoints=Path(self.build) / "checkpoints" / f"{self.name}-{rows}",
             base_model=self.registry.load(base.version) if base else None,
         )
 
-    def _score(self, parts: Parts, outputs: Outputs) -> Scores:
+    def _score(self, split: TrainTestSplit, outputs: Outputs) -> Scores:
         """Compute the metrics of outputs for the held-out rows."""
-        return score_all(self.measures, parts.test[self.schema_.target.name].to_numpy(), outputs)
+        return score_all(self.resolved_metrics, split.test[self.schema_.target.name].to_numpy(), outputs)
 
-    def _log_inputs(self, parts: Parts, model: Model, base: Version | None) -> None:
+    def _log_inputs(self, split: TrainTestSplit, model: Model, base: Version | None) -> None:
         target = self.schema_.target.name
         mlflow.log_params({"kind": model.KIND} | model.describe_params())
         if base is not None:
             mlflow.log_param("warm_start", base.semver)
             mlflow.set_tag("warm_start", base.title)
-        mlflow.log_input(self.table.lineage("train", parts.train, target), context="training")
-        mlflow.log_input(self.table.lineage("test", parts.test, target), context="testing")
+        mlflow.log_input(self.table.lineage("train", split.train, target), context="training")
+        mlflow.log_input(self.table.lineage("test", split.test, target), context="testing")
         mlflow.log_dict(self.model_dump(mode="json", by_alias=True), "config.json")
 
-    def _export(self, fit: FitResult, parts: Parts, scores: Scores, run_id: str, folder: Path) -> Bundle:
+    def _export(self, fit: FitResult, split: TrainTestSplit, scores: Scores, run_id: str, folder: Path) -> Bundle:
         """Export the model as a bundle below `folder`, check its parity, and compress it."""
         directory = folder / BUNDLE
         directory.mkdir()
         bundle = export_bundle(
             fit.model,
             directory,
-            parts.train,
-            parts.test,
+            split.train,
+            split.test,
             name=self.name,
             run_id=run_id,
             metrics=defined_metrics(scores),
@@ -206,17 +203,17 @@ class TrainingJob(Job):
         return compress(
             bundle,
             self.export,
-            parts.test,
-            lambda outputs: defined_metrics(self._score(parts, outputs)),
+            split.test,
+            lambda outputs: defined_metrics(self._score(split, outputs)),
             pruning=fit.pruning,
         )
 
-    def _register(self, model: Model, bundle: Bundle, parts: Parts) -> tuple[Version, Path]:
+    def _register(self, model: Model, bundle: Bundle, split: TrainTestSplit) -> tuple[Version, Path]:
         return register(
             self.registry,
             model,
             bundle,
-            parts.test,
+            split.test,
             signer=self.signer,
             compression=self.export,
             table=self.table.path,

@@ -96,7 +96,12 @@ def report_pruning(
 
 
 def compress(
-    bundle: Bundle, config: CompressionConfig, test: pd.DataFrame, evaluate: Evaluate, *, pruning: CompressionReport | None
+    bundle: Bundle,
+    config: CompressionConfig,
+    test: pd.DataFrame,
+    evaluate: Evaluate,
+    *,
+    pruning: CompressionReport | None,
 ) -> Bundle:
     """Compress an exported bundle in place and record each step in its manifest.
 
@@ -151,7 +156,9 @@ def quantize_if_smaller(bundle: Bundle, evaluate: Callable[[Bundle], Scores]) ->
     smaller = quantize_weights(onnx.load(bundle.directory / GRAPH_FILE))
     if smaller is None or len(smaller) >= size:
         how = "weights in eight bits would save nothing, left as they were"
-        return bundle, CompressionReport(how=how, bytes_before=size, bytes_after=size, metrics_before=before, metrics_after=before)
+        return bundle, CompressionReport(
+            how=how, bytes_before=size, bytes_after=size, metrics_before=before, metrics_after=before
+        )
     (bundle.directory / GRAPH_FILE).write_bytes(smaller)
     files = bundle.manifest.files | {GRAPH_FILE: file_hash(bundle.directory / GRAPH_FILE)}
     write_manifest(bundle.directory, bundle.manifest.model_copy(update={"files": files}))

@@ -12,15 +12,15 @@ from model_name.core.models import Model
 from model_name.core.schemas import Outputs, TableSchema
 from model_name.core.schemas.columns import Column
 from model_name.errors import ExportError
-from model_name.serving.bundle import GRAPH, Bundle, ColumnProfile, Manifest, file_hash, write_manifest
+from model_name.serving.bundle import GRAPH_FILE, Bundle, ColumnProfile, Manifest, file_hash, write_manifest
 from model_name.serving.dataplane import DataPlane
 
 PARITY_ROWS = 1000
 PARITY_TOLERANCE = 1e-4
-CATEGORIES_TRIED = 200  # a column; so that the parity check of 10 000 categories stays short
+MAX_PARITY_CATEGORIES = 200  # a column; so that the parity check of 10 000 categories stays short
 QUANTILES = np.linspace(0, 1, 21)
-UNVERSIONED = "0.0.0"
-UNSEEN = "a category that no table has"
+UNVERSIONED_SEMVER = "0.0.0"
+UNSEEN_CATEGORY = "a category that no table has"
 
 
 def export_bundle(
@@ -33,7 +33,7 @@ def export_bundle(
     run_id: str,
     metrics: dict[str, float],
 ) -> Bundle:
-    """Write a bundle, load it as a server would and compare the two. It has no version before `stamp` gives it one.
+    """Write a bundle, load it as a server would and compare the two. It has no version before `set_version` gives it one.
 
     Args:
         model: Fitted.
@@ -53,17 +53,17 @@ def export_bundle(
         directory,
         Manifest(
             name=name,
-            semver=UNVERSIONED,
+            semver=UNVERSIONED_SEMVER,
             version="0",
             run_id=run_id,
             kind=model.KIND,
             table=schema,
             features=model.features,
             decision=model.decision,
-            profile={name: profile(column, train[name]) for name, column in schema.inputs.items()},
+            profile={name: column_profile(column, train[name]) for name, column in schema.inputs.items()},
             metrics=metrics,
-            example=example(schema, test),
-            files={GRAPH: file_hash(directory / GRAPH)},
+            example=example_row(schema, test),
+            files={GRAPH_FILE: file_hash(directory / GRAPH_FILE)},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
     )
@@ -72,7 +72,7 @@ def export_bundle(
     return bundle
 
 
-def stamp(bundle: Bundle, *, semver: str, version: str) -> None:
+def set_version(bundle: Bundle, *, semver: str, version: str) -> None:
     """Write the version that the registry gave into a bundle."""
     write_manifest(bundle.directory, bundle.manifest.model_copy(update={"semver": semver, "version": version}))
 
@@ -89,11 +89,11 @@ def check_parity(model: Model, bundle: Bundle, rows: pd.DataFrame) -> float:
     Raises:
         ExportError: It differs by more.
     """
-    expected = model.undecided(rows)
+    expected = model.raw_outputs(rows)
     plane = DataPlane(bundle)
     matrix = plane.matrix({str(name): rows[name].array.to_numpy() for name in rows.columns})
     served = Outputs.from_scores(plane.scores(matrix), plane.schema.classes)
-    difference = distance(expected, served)
+    difference = prediction_difference(expected, served)
     worst = int(np.argmax(difference))
     if not difference[worst] <= PARITY_TOLERANCE:  # NaN is a difference too
         inputs = model.schema_.inputs
@@ -106,7 +106,7 @@ def check_parity(model: Model, bundle: Bundle, rows: pd.DataFrame) -> float:
     return float(difference[worst])
 
 
-def distance(expected: Outputs, served: Outputs) -> np.ndarray:
+def prediction_difference(expected: Outputs, served: Outputs) -> np.ndarray:
     """How far apart two answers are, row by row."""
     if expected.probabilities is not None and served.probabilities is not None:
         apart: np.ndarray = np.abs(expected.probabilities - served.probabilities).max(axis=1)
@@ -136,16 +136,16 @@ def edge_values(column: Column, values: pd.Series) -> list[Any]:
     """The values of one column at which an export may go wrong."""
     edges: list[Any] = [None] if column.nullable else []
     if column.kind == "category":
-        edges += list(column.values or values.dropna().unique())[:CATEGORIES_TRIED]
+        edges += list(column.values or values.dropna().unique())[:MAX_PARITY_CATEGORIES]
         if column.values is None or column.unseen == "other":
-            edges.append(UNSEEN)
+            edges.append(UNSEEN_CATEGORY)
     if column.kind == "numeric":
         bounds = [column.min, column.max, values.min(), values.max()]
         edges += [float(bound) for bound in bounds if bound is not None and np.isfinite(bound)]
     return edges
 
 
-def profile(column: Column, values: pd.Series) -> ColumnProfile:
+def column_profile(column: Column, values: pd.Series) -> ColumnProfile:
     """What the training part of a column looks like."""
     known = values.dropna()
     empty = float(values.isna().mean())
@@ -157,14 +157,14 @@ def profile(column: Column, values: pd.Series) -> ColumnProfile:
     return ColumnProfile(missing=empty)
 
 
-def example(schema: TableSchema, table: pd.DataFrame) -> dict[str, Any]:
+def example_row(schema: TableSchema, table: pd.DataFrame) -> dict[str, Any]:
     """The row with the fewest missing values, as a client would send it."""
     inputs = table[list(schema.inputs)]
     row = inputs.iloc[int(np.argmin(inputs.isna().sum(axis=1).to_numpy()))]
-    return {name: _plain(column, row[name]) for name, column in schema.inputs.items()}
+    return {name: _to_json_value(column, row[name]) for name, column in schema.inputs.items()}
 
 
-def _plain(column: Column, value: Any) -> Any:
+def _to_json_value(column: Column, value: Any) -> Any:
     if pd.isna(value):
         return None
     if column.kind == "datetime":

@@ -9,9 +9,9 @@ from model_name.utils.search.trials import SearchResult
 
 def log_search(found: SearchResult) -> None:
     """Log the trials and the selected hyperparameters to the active run."""
-    if found.taken_over:
-        logger.info("{} of the {} trials are reused from an earlier, equal search", found.taken_over, len(found.trials))
+    if found.reused:
+        logger.info("{} of the {} trials are reused from an earlier, equal search", found.reused, len(found.trials))
     mlflow.log_metrics(defined_metrics({f"{BEST_METRIC_PREFIX}{found.metric}": found.best.score}))
-    mlflow.log_table(found.frame().astype(object).where(lambda frame: frame.notna(), None), TRIALS_FILE)
+    mlflow.log_table(found.to_frame().astype(object).where(lambda frame: frame.notna(), None), TRIALS_FILE)
     best = SelectedParams(params=found.best.params, score=found.best.score, fold_scores=found.best.fold_scores)
     mlflow.log_dict(best.model_dump(mode="json"), BEST_FILE)

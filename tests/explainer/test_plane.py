@@ -9,9 +9,9 @@ import pytest
 
 from model_name.core import dataframes
 from model_name.core.decisions.decision import Decision
-from model_name.core.models.model import softmax
+from model_name.core.models.explanation import softmax
 from model_name.errors import DataError, NotFoundError
-from model_name.explainer.plane import ExplainerPlane, ModelScorer, explain_batch, load_plane
+from model_name.explainer.plane import ExplainerPlane, ModelBackend, explain_batch, load_plane
 from model_name.serving.bundle import MANIFEST_FILE, write_manifest
 from model_name.serving.dataplane import rows_to_columns
 from model_name.serving.limits import Limits
@@ -28,7 +28,7 @@ def plane(fitted, make_manifest, tmp_path):
 
     def make(kind, task, **changes):
         model = fitted(kind, task)
-        return ExplainerPlane(ModelScorer(tmp_path, model, make_manifest(model, **changes)))
+        return ExplainerPlane(ModelBackend(tmp_path, model, make_manifest(model, **changes)))
 
     return make
 

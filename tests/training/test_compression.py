@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from model_name.core.models import BoostedTrees, LinearModel
 from model_name.errors import ConfigError, NotFoundError
-from model_name.serving.bundle import GRAPH, Bundle
+from model_name.serving.bundle import GRAPH_FILE, Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.settings import load_job
-from model_name.training.compression import Export, in_eight_bits
-from tests.support import projects
+from model_name.training.compression import CompressionConfig, quantize_weights
+from tests.support import projects, tables
 
 TREES = {"KIND": "BoostedTrees", "max_iter": 20}
 FOREST = {"KIND": "RandomForest", "n_estimators": 8, "n_jobs": 1}
@@ -24,7 +24,7 @@ BLEND = {"KIND": "AutoModel", "members": [TREES, LINE, NETWORK], "weights": [0.4
 
 def train(confs, step="training", **changes):
     if step == "training":
-        projects.write(confs / "training.yaml", {"job": {"KIND": "TrainingJob"} | changes})
+        projects.write_yaml(confs / "training.yaml", {"job": {"KIND": "TrainingJob"} | changes})
     with load_job([confs / f"{step}.yaml"]) as job:
         return job.run()
 
@@ -41,12 +41,12 @@ def answers(confs, bundle, rows):
 @pytest.fixture(scope="module")
 def confs(tmp_path_factory):
     """A project that the tests share, because a store takes seconds to make."""
-    return projects.project(tmp_path_factory.mktemp("smaller"))
+    return projects.make_project(tmp_path_factory.mktemp("smaller"))
 
 
 @pytest.fixture
 def rows():
-    return projects.table(seed=9).drop(columns="amount").head(50)
+    return tables.order_table(seed=9).drop(columns="amount").head(50)
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def rows():
 )
 def test_a_pruned_bundle_is_smaller_answers_like_its_model_and_tells_the_loss(confs, rows, model, least):
     # when half of a model is left out
-    confs = projects.project(confs)
+    confs = projects.make_project(confs)
     found = train(confs, model=model, export={"prune": 0.5})
     # then the graph is smaller, and its manifest says by how much and what that costs
     bundle = Bundle.load(Path(found.bundle))
     (made,) = bundle.manifest.shrunk
-    assert made.bytes_after == (bundle.directory / GRAPH).stat().st_size < (1 - least) * made.bytes_before
+    assert made.bytes_after == (bundle.directory / GRAPH_FILE).stat().st_size < (1 - least) * made.bytes_before
     assert made.how == "50% of the trees or units left out"
     assert made.metrics_after == pytest.approx(found.metrics)
     assert made.metrics_before["rmse"] != made.metrics_after["rmse"]
@@ -76,7 +76,7 @@ def test_a_pruned_bundle_is_smaller_answers_like_its_model_and_tells_the_loss(co
 
 def test_the_loss_is_told_of_answers_that_each_model_decides_itself(tmp_path):
     # given costs, whose threshold lies elsewhere for the pruned trees than for the whole ones
-    confs = projects.project(tmp_path, "binary", metrics=[{"name": "f1"}])
+    confs = projects.make_project(tmp_path, "binary", metrics=[{"name": "f1"}])
     costs = {"false_positive": 1.0, "false_negative": 20.0}
     whole = train(confs, model=TREES, costs=costs)
     found = train(confs, model=TREES, costs=costs, export={"prune": 0.9})
@@ -89,7 +89,7 @@ def test_the_loss_is_told_of_answers_that_each_model_decides_itself(tmp_path):
 
 
 def test_a_kind_with_nothing_to_leave_out_is_refused_before_the_table_is_read(tmp_path):
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     (tmp_path / "orders.parquet").unlink()
     with pytest.raises(ConfigError, match=r"job\.export\.prune: LinearModel has no units"):
         train(confs, model=LINE, export={"prune": 0.5})
@@ -103,12 +103,12 @@ def test_a_kind_with_nothing_to_leave_out_is_refused_before_the_table_is_read(tm
     ],
 )
 def test_a_network_in_eight_bits_is_smaller_and_hardly_worse(confs, rows, model, share):
-    confs = projects.project(confs)
+    confs = projects.make_project(confs)
     found = train(confs, model=model, export={"quantize": True})
     # then the graph is smaller, and its loss was measured
     bundle = Bundle.load(Path(found.bundle))
     (made,) = bundle.manifest.shrunk
-    assert made.bytes_after == (bundle.directory / GRAPH).stat().st_size < share * made.bytes_before
+    assert made.bytes_after == (bundle.directory / GRAPH_FILE).stat().st_size < share * made.bytes_before
     assert made.metrics_before == pytest.approx(found.metrics, rel=1e-4)
     assert made.metrics_after["rmse"] == pytest.approx(found.metrics["rmse"], rel=0.02)
     assert made.metrics_after != made.metrics_before
@@ -123,7 +123,7 @@ def test_a_network_in_eight_bits_is_smaller_and_hardly_worse(confs, rows, model,
     [pytest.param(TREES, id="no weights"), pytest.param(FOREST, id="a forest"), pytest.param(LINE, id="few weights")],
 )
 def test_where_eight_bits_save_nothing_the_graph_is_left_as_it_was(confs, rows, model):
-    confs = projects.project(confs)
+    confs = projects.make_project(confs)
     found = train(confs, model=model, export={"quantize": True})
     bundle = Bundle.load(Path(found.bundle))
     (made,) = bundle.manifest.shrunk
@@ -134,12 +134,12 @@ def test_where_eight_bits_save_nothing_the_graph_is_left_as_it_was(confs, rows, 
 
 
 def test_eight_bits_leave_the_log_of_the_process_alone(fitted, caplog):
-    assert in_eight_bits(fitted("LinearModel", "regression").to_onnx()) is not None
+    assert quantize_weights(fitted("LinearModel", "regression").to_onnx()) is not None
     assert not caplog.records
 
 
 def test_a_bundle_that_is_too_large_is_not_registered(tmp_path):
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     with pytest.raises(ConfigError, match=r"bundle has [\d,]+ bytes, job.export.max_bytes allows 9,000"):
         train(confs, model=TREES, export={"max_bytes": 9000})
     with load_job([confs / "training.yaml"]) as job, pytest.raises(NotFoundError):
@@ -178,13 +178,13 @@ def test_the_report_shows_what_being_smaller_costs(confs):
 )
 def test_an_export_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValidationError):
-        Export.model_validate(wrong)
+        CompressionConfig.model_validate(wrong)
 
 
 def test_without_an_export_a_model_is_the_same_one():
     model = BoostedTrees()
-    assert Export().pruned(model) is model
-    assert Export(max_bytes=1).recipe == ()
-    Export(prune=0.5).require(model)
+    assert CompressionConfig().pruned(model) is model
+    assert CompressionConfig(max_bytes=1).recipe == ()
+    CompressionConfig(prune=0.5).require(model)
     with pytest.raises(ConfigError, match="LinearModel"):
-        Export(prune=0.5).require(LinearModel())
+        CompressionConfig(prune=0.5).require(LinearModel())

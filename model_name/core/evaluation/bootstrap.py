@@ -7,13 +7,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.evaluation.weighted_metrics import Statistic
+from model_name.core.evaluation.weighted_metrics import WeightedMetric
 from model_name.core.schemas.strict_models import LenientModel
 
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 MIN_DAYS = 10  # fewer say too little about how days differ; rows are drawn then
 MIN_RESAMPLES = 200
-ROW_BUDGET = 60_000_000  # rows visited a statistic; more of them are drawn less often
+MAX_ROW_VISITS = 60_000_000  # rows visited a statistic; more of them are drawn less often
 
 
 class Interval(LenientModel):
@@ -68,9 +68,9 @@ class Resampler:
     seed: int
 
     @classmethod
-    def of(cls, rows: int, moments: NDArray[np.datetime64] | None, *, resamples: int, seed: int) -> Self:
+    def for_rows(cls, rows: int, moments: NDArray[np.datetime64] | None, *, resamples: int, seed: int) -> Self:
         """Blocks of whole days where there are moments of at least `MIN_DAYS`, else of single rows."""
-        affordable = max(MIN_RESAMPLES, ROW_BUDGET // max(rows, 1))
+        affordable = max(MIN_RESAMPLES, MAX_ROW_VISITS // max(rows, 1))
         if moments is not None:
             days, block_of = np.unique(moments.astype("datetime64[D]"), return_inverse=True)
             if len(days) >= MIN_DAYS:
@@ -78,11 +78,11 @@ class Resampler:
         return cls(np.arange(rows), rows, "rows", min(resamples, affordable), seed)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What was drawn, for people."""
         return f"{self.blocks:,} {self.unit}, drawn {self.resamples} times"
 
-    def distribution(self, statistics: Sequence[Statistic]) -> NDArray[np.float64]:
+    def resample(self, statistics: Sequence[WeightedMetric]) -> NDArray[np.float64]:
         """The value of each statistic in each resample, resamples x statistics; all of them see the same draws."""
         random = np.random.default_rng(self.seed)
         found = np.empty((self.resamples, len(statistics)))
@@ -93,17 +93,17 @@ class Resampler:
         return found
 
 
-def interval(values: NDArray[np.float64]) -> Interval:
+def percentile_interval(values: NDArray[np.float64]) -> Interval:
     """The 95 % percentile interval of resampled values; those where the metric is not defined are left out."""
     known = values[np.isfinite(values)]
     if len(known) * 2 < len(values) or not len(known):
         return Interval(low=None, high=None)
-    tail = (1 - LEVEL) / 2
+    tail = (1 - CONFIDENCE_LEVEL) / 2
     low, high = np.quantile(known, [tail, 1 - tail])
     return Interval(low=float(low), high=float(high))
 
 
-def difference(
+def paired_difference(
     against: str, metric: str, values: tuple[float | None, float | None], resampled: NDArray[np.float64]
 ) -> Difference:
     """One model less another.
@@ -116,5 +116,5 @@ def difference(
     """
     mine, theirs = values
     value = None if mine is None or theirs is None else mine - theirs
-    found = interval(resampled)
+    found = percentile_interval(resampled)
     return Difference(against=against, metric=metric, value=value, low=found.low, high=found.high)

@@ -11,8 +11,8 @@ from model_name.core.schemas import Outputs, TableSchema
 from model_name.core.schemas.strict_models import LenientModel
 from model_name.errors import DataError
 
-SHARES = (0.1, 0.25, 0.5)
-COST = sum(SHARES)  # of the curve, in fits of the whole
+TRAINING_SHARES = (0.1, 0.25, 0.5)
+RELATIVE_COST = sum(TRAINING_SHARES)  # of the curve, in fits of the whole
 
 
 class LearningPoint(LenientModel):
@@ -43,22 +43,22 @@ def learning_curve(
     """
     context = FitContext(has_time_order=schema.time is not None and train[schema.time].is_monotonic_increasing)
     points = []
-    for part in parts_of(train, schema, seed=model.random_state):
+    for part in training_subsets(train, schema, seed=model.random_state):
         try:
             outputs = model.with_params().fit(schema, part, context).outputs(test)
         except DataError as err:  # so few rows that a class is not among them
             logger.debug("no point of the learning curve at {:,} rows: {}", len(part), err.message)
             continue
         points.append(LearningPoint(rows=len(part), score=score(outputs)))
-    return (*points, LearningPoint(rows=len(train), score=score(model.undecided(test))))
+    return (*points, LearningPoint(rows=len(train), score=score(model.raw_outputs(test))))
 
 
-def parts_of(train: pd.DataFrame, schema: TableSchema, *, seed: int) -> Iterator[pd.DataFrame]:
+def training_subsets(train: pd.DataFrame, schema: TableSchema, *, seed: int) -> Iterator[pd.DataFrame]:
     """The newest rows, in the order of the table; where there is no time, a random sample of them."""
     if schema.time is None:
         order = np.random.default_rng(seed).permutation(len(train))
     else:
         order = np.argsort(-train[schema.time].to_numpy().astype(np.int64), kind="stable")
-    for share in SHARES:
+    for share in TRAINING_SHARES:
         rows = max(2, round(len(train) * share))
         yield train.iloc[np.sort(order[:rows])]

@@ -16,16 +16,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from model_name.core.features.transforms import PARTS
+from model_name.core.features.datetimes import DATETIME_PARTS
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
-from model_name.core.schemas.encodings import Part
+from model_name.core.schemas.encodings import DatetimePart
 from model_name.core.schemas.strict_models import LenientModel
 
-MAX_FOUND = 5
+MAX_SLICES = 5
 MAX_CATEGORIES = 30  # a column: its most frequent ones
 NUMBER_BINS = 5
-HOURS = 2  # a band of hours
+HOURS_PER_BIN = 2  # a band of hours
 SIGNIFICANCE = 0.05  # of all tests together
 MAX_OVERLAP = 0.5  # of two slices, as the share of the smaller one's rows that both hold
 MAX_BLOCKS = 500  # rows that are independent are thrown together into so many, which costs the test next to nothing
@@ -38,7 +38,7 @@ MONTHS = (
 )  # fmt: skip
 
 
-class FoundSlice(LenientModel):
+class WorstSlice(LenientModel):
     """Rows that a search found to be worse than the others.
 
     Attributes:
@@ -57,7 +57,7 @@ class FoundSlice(LenientModel):
 
 
 @dataclass(frozen=True)
-class Cut:
+class Binning:
     """A column cut into groups: the group of each row (-1 where it is in none), and each group in words."""
 
     source: str
@@ -66,7 +66,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SliceCandidate:
     """Rows that are worse: their mean loss less that of all, in words, and where they are."""
 
     excess: float
@@ -81,7 +81,7 @@ def worst_slices(
     *,
     min_rows: int,
     blocks: NDArray[np.int64] | None = None,
-) -> list[Candidate]:
+) -> list[SliceCandidate]:
     """The slices that are worst beyond chance, at most five, the worst first.
 
     Args:
@@ -96,17 +96,17 @@ def worst_slices(
     """
     if not np.isfinite(losses).all() or np.ptp(losses) == 0:
         return []
-    known = _Losses(losses, blocks if blocks is not None else np.arange(len(losses)) % MAX_BLOCKS)
-    cuts = list(cuts_of(table, schema))
-    singles = [_Cells(cut.groups, len(cut.words), known, min_rows) for cut in cuts]
+    known = _BlockLosses(losses, blocks if blocks is not None else np.arange(len(losses)) % MAX_BLOCKS)
+    cuts = list(binnings(table, schema))
+    singles = [_GroupLosses(cut.groups, len(cut.words), known, min_rows) for cut in cuts]
     pairs = {
-        (one, other): _Cells(_crossed(cuts[one], cuts[other]), _size(cuts[one], cuts[other]), known, min_rows)
+        (one, other): _GroupLosses(_cross(cuts[one], cuts[other]), _pair_count(cuts[one], cuts[other]), known, min_rows)
         for one, other in combinations(range(len(cuts)), 2)
         if cuts[one].source != cuts[other].source
     }
     level = SIGNIFICANCE / max(1, sum(cells.tested for cells in [*singles, *pairs.values()]))
     found = [
-        Candidate(single.excess[group], cut.words[group], np.flatnonzero(cut.groups == group))
+        SliceCandidate(single.excess[group], cut.words[group], np.flatnonzero(cut.groups == group))
         for cut, single in zip(cuts, singles, strict=True)
         for group in single.significant(level)
     ]
@@ -117,26 +117,26 @@ def worst_slices(
             if cells.excess[cell] >= PAIR_GAIN * alone:
                 words = f"{cuts[one].words[left]} and {cuts[other].words[right]}"
                 rows = np.flatnonzero((cuts[one].groups == left) & (cuts[other].groups == right))
-                found.append(Candidate(cells.excess[cell], words, rows))
-    return _distinct(sorted(found, key=lambda candidate: -candidate.excess), len(losses))
+                found.append(SliceCandidate(cells.excess[cell], words, rows))
+    return _drop_overlapping(sorted(found, key=lambda candidate: -candidate.excess), len(losses))
 
 
-def cuts_of(table: pd.DataFrame, schema: TableSchema) -> Iterator[Cut]:
+def binnings(table: pd.DataFrame, schema: TableSchema) -> Iterator[Binning]:
     """Every way in which a column puts rows into groups."""
     for name, column in schema.columns.items():
         if column.sensitive or column.kind == "text-id":
             continue
         if column.kind == "datetime":
             if name == schema.time:
-                yield from _cuts_of_moments(name, table[name].to_numpy())
+                yield from _bin_moments(name, table[name].to_numpy())
             continue
-        cut = _cut_of(name, column, table[name])
+        cut = _bin_column(name, column, table[name])
         if len(cut.words) > 1:
             yield cut
 
 
 @dataclass(frozen=True)
-class _Losses:
+class _BlockLosses:
     """The loss of each row, and of each block of rows that are not independent of one another."""
 
     values: NDArray[np.float64]
@@ -159,10 +159,10 @@ class _Losses:
         return np.asarray(np.bincount(self.blocks, self.values), dtype=np.float64)
 
 
-class _Cells:
+class _GroupLosses:
     """Loss by group: its mean less that of all, and whether that is beyond chance."""
 
-    def __init__(self, groups: NDArray[np.int64], size: int, losses: _Losses, min_rows: int) -> None:
+    def __init__(self, groups: NDArray[np.int64], size: int, losses: _BlockLosses, min_rows: int) -> None:
         inside = np.flatnonzero(groups >= 0)
         groups, blocks, values = groups[inside], losses.blocks[inside], losses.values[inside]
         rows = np.bincount(groups, minlength=size)
@@ -178,7 +178,7 @@ class _Cells:
         shape = (self.tested, losses.count)
         block_rows = np.bincount(cells, minlength=self.tested * losses.count).reshape(shape)
         block_sums = np.bincount(cells, values[kept], minlength=self.tested * losses.count).reshape(shape)
-        self._chance = _welch(block_rows, block_sums, losses.rows - block_rows, losses.sums - block_sums)
+        self._chance = _welch_p_values(block_rows, block_sums, losses.rows - block_rows, losses.sums - block_sums)
 
     def significant(self, level: float) -> NDArray[np.int64]:
         """The groups whose loss is larger than that of all other rows, beyond chance."""
@@ -186,21 +186,21 @@ class _Cells:
         return found
 
 
-def _welch(
+def _welch_p_values(
     rows: NDArray[Any], sums: NDArray[Any], rows_rest: NDArray[Any], sums_rest: NDArray[Any]
 ) -> NDArray[np.float64]:
     """How likely a mean is to be so much larger than that of the rest by chance: Welch's t-test, one-sided."""
     from scipy import stats
 
-    mean, a, freedom = _mean_of_blocks(rows, sums)
-    mean_rest, b, freedom_rest = _mean_of_blocks(rows_rest, sums_rest)
+    mean, a, freedom = _cluster_means(rows, sums)
+    mean_rest, b, freedom_rest = _cluster_means(rows_rest, sums_rest)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (mean - mean_rest) / np.sqrt(a + b)
         freedom_all = (a + b) ** 2 / (a**2 / freedom + b**2 / freedom_rest)
     return np.nan_to_num(np.asarray(stats.t.sf(t, freedom_all), dtype=np.float64), nan=1.0)
 
 
-def _mean_of_blocks(rows: NDArray[Any], sums: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _cluster_means(rows: NDArray[Any], sums: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Means over groups x blocks, their variance if the blocks were drawn (Liang and Zeger 1986), and its freedom.
 
     Where a block is a row, this is the usual variance of a mean.
@@ -213,47 +213,47 @@ def _mean_of_blocks(rows: NDArray[Any], sums: NDArray[Any]) -> tuple[NDArray[Any
         return mean, square / count**2 * blocks / (blocks - 1), blocks - 1
 
 
-def _distinct(found: list[Candidate], rows: int) -> list[Candidate]:
-    kept: list[tuple[Candidate, NDArray[np.bool_]]] = []
+def _drop_overlapping(found: list[SliceCandidate], rows: int) -> list[SliceCandidate]:
+    kept: list[tuple[SliceCandidate, NDArray[np.bool_]]] = []
     for candidate in found:
         mask = np.zeros(rows, dtype=bool)
         mask[candidate.rows] = True
         if all((mask & other).sum() <= MAX_OVERLAP * min(mask.sum(), other.sum()) for _, other in kept):
             kept.append((candidate, mask))
-        if len(kept) == MAX_FOUND:
+        if len(kept) == MAX_SLICES:
             break
     return [candidate for candidate, _ in kept]
 
 
-def _size(one: Cut, other: Cut) -> int:
+def _pair_count(one: Binning, other: Binning) -> int:
     return len(one.words) * len(other.words)
 
 
-def _crossed(one: Cut, other: Cut) -> NDArray[np.int64]:
+def _cross(one: Binning, other: Binning) -> NDArray[np.int64]:
     crossed = one.groups * len(other.words) + other.groups
     return np.where((one.groups < 0) | (other.groups < 0), -1, crossed)
 
 
-def _cut_of(name: str, column: Column, values: pd.Series) -> Cut:
+def _bin_column(name: str, column: Column, values: pd.Series) -> Binning:
     if column.kind == "numeric":
-        return _cut_of_numbers(name, values.to_numpy(dtype=np.float64))
+        return _bin_numbers(name, values.to_numpy(dtype=np.float64))
     if column.kind == "boolean":
         words = {0.0: "false", 1.0: "true"}
-        return _cut_of_labels(name, values.map(words, na_action="ignore"))
-    return _cut_of_labels(name, values)
+        return _bin_labels(name, values.map(words, na_action="ignore"))
+    return _bin_labels(name, values)
 
 
-def _cut_of_labels(name: str, values: pd.Series) -> Cut:
+def _bin_labels(name: str, values: pd.Series) -> Binning:
     frequent = list(values.value_counts().index[:MAX_CATEGORIES])
     groups = pd.Categorical(values, categories=frequent).codes.astype(np.int64)
-    return _with_missing(name, groups, [f"{name} is {value}" for value in frequent], values.isna().to_numpy())
+    return _add_missing_group(name, groups, [f"{name} is {value}" for value in frequent], values.isna().to_numpy())
 
 
-def _cut_of_numbers(name: str, values: NDArray[np.float64]) -> Cut:
+def _bin_numbers(name: str, values: NDArray[np.float64]) -> Binning:
     missing = np.isnan(values)
     known = values[~missing]
     if not len(known):
-        return Cut(name, np.full(len(values), -1), [])
+        return Binning(name, np.full(len(values), -1), [])
     edges = np.unique(np.quantile(known, np.linspace(0, 1, NUMBER_BINS + 1)[1:-1], method="lower"))
     groups = np.searchsorted(edges, values, side="left")  # a bin ends with its edge
     shown = [f"{edge:.4g}" for edge in edges]
@@ -262,26 +262,26 @@ def _cut_of_numbers(name: str, values: NDArray[np.float64]) -> Cut:
         *(f"{name} above {low} to {high}" for low, high in pairwise(shown)),
         f"{name} above {shown[-1]}",
     ]
-    return _with_missing(name, np.where(missing, -1, groups), words, missing)
+    return _add_missing_group(name, np.where(missing, -1, groups), words, missing)
 
 
-def _with_missing(name: str, groups: NDArray[np.int64], words: list[str], missing: NDArray[np.bool_]) -> Cut:
+def _add_missing_group(name: str, groups: NDArray[np.int64], words: list[str], missing: NDArray[np.bool_]) -> Binning:
     if not missing.any():
-        return Cut(name, groups, words)
-    return Cut(name, np.where(missing, len(words), groups), [*words, f"{name} is missing"])
+        return Binning(name, groups, words)
+    return Binning(name, np.where(missing, len(words), groups), [*words, f"{name} is missing"])
 
 
-def _cuts_of_moments(name: str, moments: NDArray[np.datetime64]) -> Iterator[Cut]:
+def _bin_moments(name: str, moments: NDArray[np.datetime64]) -> Iterator[Binning]:
     missing = np.isnat(moments)
     known = np.where(missing, np.datetime64(0, "s"), moments)
-    parts: dict[Part, list[str]] = {
-        "hour": [f"{name} hour {hour} to {hour + HOURS - 1}" for hour in range(0, 24, HOURS)],
+    parts: dict[DatetimePart, list[str]] = {
+        "hour": [f"{name} hour {hour} to {hour + HOURS_PER_BIN - 1}" for hour in range(0, 24, HOURS_PER_BIN)],
         "weekday": [f"{name} weekday is {day}" for day in WEEKDAYS],
         "month": [f"{name} month is {month}" for month in MONTHS],
     }
-    first: dict[Part, int] = {"hour": 0, "weekday": 0, "month": 1}
+    first: dict[DatetimePart, int] = {"hour": 0, "weekday": 0, "month": 1}
     for part, words in parts.items():
-        numbers = np.floor(PARTS[part](known)).astype(np.int64) - first[part]
-        groups = numbers // HOURS if part == "hour" else numbers
+        numbers = np.floor(DATETIME_PARTS[part](known)).astype(np.int64) - first[part]
+        groups = numbers // HOURS_PER_BIN if part == "hour" else numbers
         if len(np.unique(groups[~missing])) > 1:
-            yield Cut(name, np.where(missing, -1, groups), words)
+            yield Binning(name, np.where(missing, -1, groups), words)

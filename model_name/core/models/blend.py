@@ -1,4 +1,4 @@
-"""A weighted blend of models: what a search over all kinds chooses, and one model to everybody else."""
+"""Weighted blend of several models, as a search over all kinds selects it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
@@ -8,59 +8,63 @@ import onnx
 from numpy.typing import NDArray
 from onnx import compose, helper, numpy_helper
 from pydantic import PrivateAttr, model_validator
+from typing_extensions import override
 
-from model_name.core.features.transforms import Matrix
-from model_name.core.models.model import GRAPH_INPUT, GRAPH_OUTPUT, Explanation, FitContext, Model, to_probabilities
-from model_name.core.models.model_kinds import build_model
-from model_name.core.schemas.strict_models import Many
+from model_name.core.features import Matrix
+from model_name.core.models.explanation import Explanation, to_probabilities
+from model_name.core.models.factory import build_model
+from model_name.core.models.model import GRAPH_INPUT, GRAPH_OUTPUT, FitContext, Model
+from model_name.core.schemas.strict_models import LaxTuple
 from model_name.errors import ConfigError
 
-TOLERANCE = 1e-6  # of the weights' sum
+WEIGHT_SUM_TOLERANCE = 1e-6  # of the weights' sum
 
 
 class AutoModel(Model):
-    """Answers the weighted mean of what its members answer. A search fills it in: `AutoSearcher`.
+    """Predicts the weighted mean of its members' predictions. A search selects the members: `AutoSearcher`.
 
     Attributes:
-        members: The config of each member.
-        weights: The weight of each; together 1.
+        members: Configuration of each member.
+        weights: Weight of each member; their sum is 1.
     """
 
     KIND: Literal["AutoModel"] = "AutoModel"
-    members: Many[dict[str, Any]] = ()
-    weights: Many[float] = ()
+    members: LaxTuple[dict[str, Any]] = ()
+    weights: LaxTuple[float] = ()
 
     _models: list[Model] | None = PrivateAttr(None)
 
     @model_validator(mode="after")
-    def _is_a_blend(self) -> Self:
-        for place, member in enumerate(self.members):
+    def _check_members(self) -> Self:
+        for index, member in enumerate(self.members):
             if member.get("KIND") == "AutoModel":
                 raise ValueError("a member of a blend cannot be a blend itself")
             try:
                 build_model(member)
             except ValueError as err:
-                raise ValueError(f"members.{place}: {err}") from err
+                raise ValueError(f"members.{index}: {err}") from err
         if len(self.weights) != len(self.members):
             raise ValueError(f"there are {len(self.members)} members and {len(self.weights)} weights")
-        if self.members and (min(self.weights) <= 0 or abs(sum(self.weights) - 1) > TOLERANCE):
+        if self.members and (min(self.weights) <= 0 or abs(sum(self.weights) - 1) > WEIGHT_SUM_TOLERANCE):
             raise ValueError(f"the weights {list(self.weights)} are not above 0 with a sum of 1")
         return self
 
-    def described(self) -> dict[str, Any]:
-        """As of `Model`: each member in a line, the heaviest first."""
+    @override
+    def describe_params(self) -> dict[str, Any]:
+        """Describe each member in a line, in descending order of the weights."""
         lines = {}
-        heaviest = sorted(zip(self.weights, self.members, strict=True), key=lambda pair: -pair[0])
-        for place, (weight, member) in enumerate(heaviest, start=1):
-            params = ", ".join(f"{name} {_plain(value)}" for name, value in member.items() if name != "KIND")
-            lines[f"member {place}"] = f"{100 * weight:.0f} % {member['KIND']}" + (f": {params}" if params else "")
+        by_weight = sorted(zip(self.weights, self.members, strict=True), key=lambda pair: -pair[0])
+        for rank, (weight, member) in enumerate(by_weight, start=1):
+            params = ", ".join(f"{name} {_format_value(value)}" for name, value in member.items() if name != "KIND")
+            lines[f"member {rank}"] = f"{100 * weight:.0f} % {member['KIND']}" + (f": {params}" if params else "")
         return lines | {"random_state": self.random_state}
 
+    @override
     def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:
-        """As of `Model`: each member on all rows.
+        """Fit each member on all rows.
 
         Raises:
-            ConfigError: Nobody has chosen the members.
+            ConfigError: The blend has no members.
         """
         if not self.members:
             raise ConfigError(
@@ -71,62 +75,65 @@ class AutoModel(Model):
         models = []
         for config in self.members:
             model: Model = build_model({"random_state": self.random_state} | config)
-            model.join(self.schema_, self.features, background).fit_matrix(matrix, targets, context)
+            model.bind_features(self.schema_, self.features, background).fit_matrix(matrix, targets, context)
             models.append(model)
         self._models = models
 
+    @override
     def score_matrix(self, matrix: Matrix) -> NDArray[Any]:
-        """As of `Model`."""
         scores = [model.score_matrix(matrix) for model in self.get_internal_model()]
         mean: NDArray[Any] = np.tensordot(self.weights, np.array(scores, dtype=np.float64), axes=1)
         return mean
 
+    @override
     def explain_matrix(self, matrix: Matrix) -> Explanation:
-        """As of `explainer`."""
         return self.explainer()(matrix)
 
+    @override
     def explainer(self) -> Callable[[Matrix], Explanation]:
-        """As of `Model`: the weighted sum of what explains the members; contributions are linear in the answer."""
+        """Prepare the weighted sum of the members' explanations; contributions are linear in the prediction."""
         explainers = [model.explainer() for model in self.get_internal_model()]
 
         def explain(matrix: Matrix) -> Explanation:
-            found = [to_probabilities(explain_one(matrix)) for explain_one in explainers]
+            explanations = [to_probabilities(explain_member(matrix)) for explain_member in explainers]
             values, base, scores = (
-                sum(weight * getattr(part, name) for weight, part in zip(self.weights, found, strict=True))
+                sum(weight * getattr(part, name) for weight, part in zip(self.weights, explanations, strict=True))
                 for name in ("values", "base", "scores")
             )
             return self.explanation(values, base, scores, "probability")
 
         return explain
 
+    @override
     def to_onnx(self) -> onnx.ModelProto:
-        """As of `Model`: the members' graphs side by side in one."""
-        return weighted_sum([model.to_onnx() for model in self.get_internal_model()], self.weights)
+        return weighted_sum_graph([model.to_onnx() for model in self.get_internal_model()], self.weights)
 
-    def pruned(self, share: float) -> Self:
-        """As of `Model`: each member that can be."""
+    @override
+    def prune(self, share: float) -> Self:
+        """Prune each member that supports it."""
         smaller = self.model_copy(deep=True)
-        smaller._models = [_pruned(model, share) for model in smaller.get_internal_model()]  # noqa: SLF001  its own
+        smaller._models = [_prune_if_supported(model, share) for model in smaller.get_internal_model()]  # noqa: SLF001  same class
         return smaller
 
+    @override
     def get_internal_model(self) -> list[Model]:
-        """The fitted members."""
+        """Return the fitted members."""
         return self._fitted(self._models)
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _pruned(model: Model, share: float) -> Model:
+def _prune_if_supported(model: Model, share: float) -> Model:
     try:
-        return model.pruned(share)
-    except NotImplementedError:  # such as a line, which has nothing to leave out
+        return model.prune(share)
+    except NotImplementedError:  # such as a LinearModel
         return model
 
 
-def weighted_sum(graphs: Sequence[onnx.ModelProto], weights: Sequence[float]) -> onnx.ModelProto:
-    """One graph that answers the weighted sum of what several answer for the same features."""
+def weighted_sum_graph(graphs: Sequence[onnx.ModelProto], weights: Sequence[float]) -> onnx.ModelProto:
+    """Merge several graphs into one that computes the weighted sum of their scores for the same features."""
     parts = [compose.add_prefix(graph, f"member{number}_") for number, graph in enumerate(graphs)]
     nodes, constants, summed = [], [], []
     for number, (part, weight) in enumerate(zip(parts, weights, strict=True)):

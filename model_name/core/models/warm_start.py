@@ -1,16 +1,16 @@
-"""Whether a fit can begin from what an earlier model has learnt."""
+"""Check whether a fit can start from the weights of an earlier model."""
 
 from typing import ClassVar, Protocol
 
-from model_name.core.features.transforms import Feature, Features
+from model_name.core.features import Feature, Features
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError
 
-AFRESH = "or train afresh: leave warm_start out"
+RETRAIN_HINT = "or train afresh: leave warm_start out"
 
 
-class Learner(Protocol):
-    """What is asked of a model here."""
+class WarmStartable(Protocol):
+    """Attributes of a model that the check needs."""
 
     KIND: str
     can_warm_start: ClassVar[bool]
@@ -18,25 +18,25 @@ class Learner(Protocol):
 
     @property
     def schema_(self) -> TableSchema:
-        """The schema of the table that it was fitted on."""
+        """Schema of the table that the model was fitted on."""
 
     @property
     def features(self) -> Features:
-        """The features that it was fitted on."""
+        """Features that the model was fitted on."""
 
 
-def require_transferable(model: Learner, earlier: Learner, schema: TableSchema, features: Features) -> None:
-    """See that what an earlier model has learnt means the same in this one.
+def check_transferable(model: WarmStartable, earlier: WarmStartable, schema: TableSchema, features: Features) -> None:
+    """Check that the weights of an earlier model have the same meaning in a new one.
 
     Args:
-        model: Unfitted.
-        earlier: Fitted.
-        schema: Of the table to fit on.
-        features: Of that table.
+        model: Unfitted model.
+        earlier: Fitted model.
+        schema: Schema of the table to fit on.
+        features: Features of that table.
 
     Raises:
-        ConfigError: The kind cannot begin from another, or the two differ in their kind, a hyperparameter of their
-            `architecture`, the target or a feature; the first difference is named.
+        ConfigError: The kind does not support a warm start, or the models differ in their kind, a hyperparameter of
+            their `architecture`, the target or a feature; the message names the first difference.
     """
     if not model.can_warm_start:
         raise ConfigError(
@@ -45,41 +45,43 @@ def require_transferable(model: Learner, earlier: Learner, schema: TableSchema, 
         )
     if earlier.KIND != model.KIND:
         raise ConfigError(
-            f"a {model.KIND} cannot begin from a {earlier.KIND}", hint=f"name a version of its kind, {AFRESH}"
+            f"a {model.KIND} cannot begin from a {earlier.KIND}", hint=f"name a version of its kind, {RETRAIN_HINT}"
         )
     for name in model.architecture:
-        mine, theirs = getattr(model, name), getattr(earlier, name)
-        if mine != theirs:
+        new, old = getattr(model, name), getattr(earlier, name)
+        if new != old:
             raise ConfigError(
-                f"{model.KIND}: {name} is {mine}, but {theirs} in the version to begin from",
-                hint=f"set job.model.{name} to {theirs}, {AFRESH}",
+                f"{model.KIND}: {name} is {new}, but {old} in the version to begin from",
+                hint=f"set job.model.{name} to {old}, {RETRAIN_HINT}",
             )
     for name in ("name", "task", "classes"):
-        mine, theirs = getattr(schema.target, name), getattr(earlier.schema_.target, name)
-        if mine != theirs:
+        new, old = getattr(schema.target, name), getattr(earlier.schema_.target, name)
+        if new != old:
             raise ConfigError(
-                f"the {name} of the target: {mine} here, {theirs} in the version to begin from",
-                hint=f"name a version of the same target, {AFRESH}",
+                f"the {name} of the target: {new} here, {old} in the version to begin from",
+                hint=f"name a version of the same target, {RETRAIN_HINT}",
             )
-    _require_equal(features.columns, earlier.features.columns)
+    _check_same_features(features.columns, earlier.features.columns)
 
 
-def _require_equal(mine: tuple[Feature, ...], theirs: tuple[Feature, ...]) -> None:
-    for one, other in zip(mine, theirs, strict=False):
-        if one.name != other.name:
-            raise _differing(f"the feature {one.name} is {other.name} in the version to begin from")
-        if one.kind != other.kind:
-            raise _differing(f"{one.name} is a {one.kind} here, a {other.kind} in the version to begin from")
-        if one.values != other.values:
-            strange = next(iter(sorted({*one.values} ^ {*other.values})), "their order")
+def _check_same_features(new: tuple[Feature, ...], old: tuple[Feature, ...]) -> None:
+    for feature, other in zip(new, old, strict=False):
+        if feature.name != other.name:
+            raise _feature_mismatch(f"the feature {feature.name} is {other.name} in the version to begin from")
+        if feature.kind != other.kind:
+            raise _feature_mismatch(
+                f"{feature.name} is a {feature.kind} here, a {other.kind} in the version to begin from"
+            )
+        if feature.values != other.values:
+            difference = next(iter(sorted({*feature.values} ^ {*other.values})), "their order")
             raise ConfigError(
-                f"{one.source}: its categories differ from those of the version to begin from: {strange!r}",
-                hint=f"list them in the schema as they were then (columns.{one.source}.values), {AFRESH}",
+                f"{feature.source}: its categories differ from those of the version to begin from: {difference!r}",
+                hint=f"list them in the schema as they were then (columns.{feature.source}.values), {RETRAIN_HINT}",
             )
-    if len(mine) != len(theirs):
-        longer, holder = (mine, "this table") if len(mine) > len(theirs) else (theirs, "the version to begin from")
-        raise _differing(f"only {holder} has the feature {longer[min(len(mine), len(theirs))].name}")
+    if len(new) != len(old):
+        longer, owner = (new, "this table") if len(new) > len(old) else (old, "the version to begin from")
+        raise _feature_mismatch(f"only {owner} has the feature {longer[min(len(new), len(old))].name}")
 
 
-def _differing(message: str) -> ConfigError:
-    return ConfigError(message, hint=f"bring the inputs of then, {AFRESH}")
+def _feature_mismatch(message: str) -> ConfigError:
+    return ConfigError(message, hint=f"bring the inputs of then, {RETRAIN_HINT}")

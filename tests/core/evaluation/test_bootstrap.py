@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from model_name.core.evaluation.bootstrap import MIN_DAYS, Resampler, difference, interval
-from model_name.core.evaluation.weighted_metrics import statistic
+from model_name.core.evaluation.bootstrap import MIN_DAYS, Resampler, paired_difference, percentile_interval
+from model_name.core.evaluation.weighted_metrics import weighted_metric
 from model_name.core.metrics import Metric
 from model_name.core.schemas import Outputs
 
@@ -23,8 +23,8 @@ def hours(rows):
 
 def spread(errors, moments=None, resamples=500):
     targets, outputs = answers(errors)
-    resampler = Resampler.of(len(errors), moments, resamples=resamples, seed=1)
-    return interval(resampler.distribution([statistic(RMSE, targets, outputs)])[:, 0])
+    resampler = Resampler.for_rows(len(errors), moments, resamples=resamples, seed=1)
+    return percentile_interval(resampler.resample([weighted_metric(RMSE, targets, outputs)])[:, 0])
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
@@ -56,7 +56,7 @@ def test_equal_seeds_give_equal_intervals():
     ],
 )
 def test_days_are_drawn_where_there_are_enough(rows, moments, words):
-    assert Resampler.of(rows, moments, resamples=500, seed=0).words == words
+    assert Resampler.for_rows(rows, moments, resamples=500, seed=0).description == words
 
 
 def test_a_shared_difficulty_cancels_in_a_difference():
@@ -64,10 +64,12 @@ def test_a_shared_difficulty_cancels_in_a_difference():
     hard = np.repeat(np.random.default_rng(0).exponential(1, 60), 24)
     targets, mine = answers(np.sqrt(hard))
     _, theirs = answers(np.sqrt(hard + 0.05))
-    resampler = Resampler.of(len(hard), hours(len(hard)), resamples=500, seed=0)
+    resampler = Resampler.for_rows(len(hard), hours(len(hard)), resamples=500, seed=0)
     # when
-    drawn = resampler.distribution([statistic(RMSE, targets, outputs) for outputs in (mine, theirs)])
-    found = difference("champion", "mse", (float(hard.mean()), float(hard.mean()) + 0.05), drawn[:, 0] - drawn[:, 1])
+    drawn = resampler.resample([weighted_metric(RMSE, targets, outputs) for outputs in (mine, theirs)])
+    found = paired_difference(
+        "champion", "mse", (float(hard.mean()), float(hard.mean()) + 0.05), drawn[:, 0] - drawn[:, 1]
+    )
     # then
     assert (found.value, found.low, found.high) == pytest.approx((-0.05, -0.05, -0.05))
     assert np.ptp(drawn[:, 0]) > 0.3
@@ -82,12 +84,12 @@ def test_a_shared_difficulty_cancels_in_a_difference():
     ],
 )
 def test_an_interval_of_what_is_mostly_undefined_is_none(values, is_known):
-    found = interval(np.array(values))
+    found = percentile_interval(np.array(values))
     assert (found.low is not None, found.high is not None) == (is_known, is_known)
 
 
 def test_a_difference_to_what_is_not_defined_is_none():
-    assert difference("constant", "roc_auc", (0.7, None), np.full(5, np.nan)).value is None
+    assert paired_difference("constant", "roc_auc", (0.7, None), np.full(5, np.nan)).value is None
 
 
 @pytest.mark.slow
@@ -99,8 +101,8 @@ def test_many_rows_are_drawn_in_seconds(rows, seconds):
     targets = random.random(rows) < positive
     metrics = [Metric(name=name) for name in ("roc_auc", "log_loss", "accuracy")]
     start = time.process_time()
-    drawn = Resampler.of(rows, None, resamples=500, seed=0).distribution(
-        [statistic(metric, targets, outputs) for metric in metrics]
+    drawn = Resampler.for_rows(rows, None, resamples=500, seed=0).resample(
+        [weighted_metric(metric, targets, outputs) for metric in metrics]
     )
     assert time.process_time() - start < 2 * seconds  # of a processor that others share
     assert np.isfinite(drawn).all()

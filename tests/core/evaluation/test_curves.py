@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import auc, average_precision_score, confusion_matrix, roc_auc_score
 
 from model_name.core.decisions.decision import PredictionIntervals
-from model_name.core.evaluation.curves import Curves, calibration_bins, calibration_error, coverages, curves
+from model_name.core.evaluation.curves import Curves, calibration_bins, calibration_error, curves, interval_coverages
 from model_name.core.schemas import Outputs
 
 EMPTY = {"predicted", "residuals", "coverage", "roc", "precision_recall", "calibration", "confusion"}
@@ -95,13 +95,13 @@ def test_the_points_are_a_sample_that_a_seed_decides():
 
 def test_coverage_is_the_share_inside_and_the_mean_width():
     intervals = PredictionIntervals(levels=(0.5, 0.9), edges=(), halves=((1,), (3,)), rows=10)
-    found = coverages(intervals, np.zeros(4), np.array([0.0, 1.0, 2.0, 9.0]))
+    found = interval_coverages(intervals, np.zeros(4), np.array([0.0, 1.0, 2.0, 9.0]))
     assert [(each.level, each.observed, each.width) for each in found] == [(0.5, 0.5, 2.0), (0.9, 0.75, 6.0)]
 
 
 def test_predictions_of_nan_cover_nothing():
     intervals = PredictionIntervals(levels=(0.5,), edges=(), halves=((1,),), rows=10)
-    assert coverages(intervals, np.array([0.0, np.nan]), np.zeros(2)) == ()
+    assert interval_coverages(intervals, np.array([0.0, np.nan]), np.zeros(2)) == ()
 
 
 @pytest.mark.parametrize(

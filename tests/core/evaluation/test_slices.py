@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model_name.core.evaluation.slices import cuts_of, worst_slices
+from model_name.core.evaluation.slices import binnings, worst_slices
 from model_name.core.schemas import TableSchema, Target
 from model_name.core.schemas.columns import Column
 
@@ -112,7 +112,7 @@ def test_a_slice_has_at_least_the_rows_that_are_asked_for():
 
 def test_names_and_sensitive_columns_are_not_looked_at():
     table, _ = make()
-    assert {cut.source for cut in cuts_of(table, SCHEMA)} == {"moment", "group", "size", "is_open"}
+    assert {cut.source for cut in binnings(table, SCHEMA)} == {"moment", "group", "size", "is_open"}
 
 
 @pytest.mark.parametrize(

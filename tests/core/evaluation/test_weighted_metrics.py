@@ -59,7 +59,9 @@ def test_a_resample_of_one_class_has_no_auc():
 def test_a_metric_that_is_not_made_ready_is_scikit_learns(monkeypatch):
     targets, outputs = answered("regression")
     weights = np.random.default_rng(1).integers(0, 3, 300).astype(float)
-    median = METRIC_DEFINITIONS["rmse"].__class__("median_absolute_error", frozenset({"regression"}), greater_is_better=False)
+    median = METRIC_DEFINITIONS["rmse"].__class__(
+        "median_absolute_error", frozenset({"regression"}), greater_is_better=False
+    )
     monkeypatch.setitem(METRIC_DEFINITIONS, "median", median)
     rows = np.repeat(np.arange(300), weights.astype(int))
     expected = np.median(np.abs(targets - outputs.prediction)[rows])

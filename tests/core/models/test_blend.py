@@ -13,7 +13,7 @@ LINE = {"KIND": "LinearModel"}
 
 @pytest.fixture
 def checked(make_schema, make_table, task):
-    return dataframes.check(make_table(task), make_schema(task)).frame
+    return dataframes.check_frame(make_table(task), make_schema(task)).frame
 
 
 def test_it_answers_the_weighted_mean_of_its_members(make_schema, checked, task):
@@ -33,13 +33,13 @@ def test_it_answers_the_weighted_mean_of_its_members(make_schema, checked, task)
 def test_its_explanation_is_the_sum_of_those_of_its_members(make_schema, checked, task):
     blend = AutoModel(members=[TREES, LINE], weights=[0.75, 0.25]).fit(make_schema(task), checked)
     rows = blend.matrix(checked.head(20))
-    parts = [model.explain_answers(rows).values for model in blend.get_internal_model()]
+    parts = [model.explain_predictions(rows).values for model in blend.get_internal_model()]
     np.testing.assert_allclose(blend.explain_matrix(rows).values, 0.75 * parts[0] + 0.25 * parts[1])
     assert blend.explain(checked.head(20)).scale == ("prediction" if task == "regression" else "probability")
 
 
 def test_members_take_the_seed_of_the_blend_unless_they_have_one(make_schema, make_table):
-    checked = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    checked = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     blend = AutoModel(members=[TREES, TREES | {"random_state": 7}], weights=[0.5, 0.5], random_state=3)
     seeds = [model.random_state for model in blend.fit(make_schema("regression"), checked).get_internal_model()]
     assert seeds == [3, 7]
@@ -47,7 +47,7 @@ def test_members_take_the_seed_of_the_blend_unless_they_have_one(make_schema, ma
 
 def test_it_is_described_member_by_member():
     blend = AutoModel(members=[TREES, LINE], weights=[0.25, 0.75])
-    assert blend.described() == {
+    assert blend.describe_params() == {
         "member 1": "75 % LinearModel",
         "member 2": "25 % BoostedTrees: max_iter 5",
         "random_state": 42,
@@ -60,7 +60,7 @@ def test_without_members_it_says_who_chooses_them(make_schema, checked, task):
 
 
 def test_a_member_that_cannot_be_fitted_is_told(make_schema, make_table):
-    checked = dataframes.check(make_table("multiclass"), make_schema("multiclass")).frame
+    checked = dataframes.check_frame(make_table("multiclass"), make_schema("multiclass")).frame
     with pytest.raises(DataError, match="no row of class"):
         AutoModel(members=[TREES], weights=[1.0]).fit(make_schema("multiclass"), checked[checked["outcome"] != "mid"])
 

@@ -4,9 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from model_name.core import dataframes
-from model_name.core.features.transforms import Code, DatePart, Number
+from model_name.core.features import DatePartFeature, NumericFeature, OrdinalFeature
 from model_name.core.models import LinearModel
-from model_name.core.models.linear import CLIP_DEVIATIONS, Encoder
+from model_name.core.models.linear_encoder import CLIP_DEVIATIONS, LinearEncoder
 from model_name.core.schemas import TableSchema
 
 
@@ -25,7 +25,7 @@ def plain(task="regression", rows=400, categories=3, **columns):
     target = signal if task == "regression" else np.where(noisy > np.median(noisy), "yes", "no")
     table = {"x": x, "g": np.array([f"c{code}" for code in codes], dtype=object), "y": target} | columns
     schema = TableSchema.model_validate(raw)
-    return schema, dataframes.check(pd.DataFrame(table), schema).frame
+    return schema, dataframes.check_frame(pd.DataFrame(table), schema).frame
 
 
 def test_a_straight_line_is_found():
@@ -68,7 +68,7 @@ def test_the_larger_alpha_the_flatter():
 def test_many_categories_are_kept_sparse_and_give_the_same_answers(monkeypatch):
     schema, table = plain(categories=9)
     dense = LinearModel(alpha=1.0).fit(schema, table).predict(table)
-    monkeypatch.setattr("model_name.core.models.linear.MAX_DENSE_CODES", 2)
+    monkeypatch.setattr("model_name.core.models.linear.MAX_DENSE_INDICATORS", 2)
     sparse = LinearModel(alpha=1.0).fit(schema, table).predict(table)
     np.testing.assert_allclose(sparse["prediction"], dense["prediction"], rtol=1e-3)
 
@@ -86,15 +86,15 @@ def test_balanced_classes_move_the_line_to_the_rare_one():
 def test_what_the_training_rows_do_not_show_weighs_nothing():
     # given a number that never varies, one that is never there, one without a season and one that is plain
     features = (
-        Number(name="same", source="same"),
-        Number(name="gone", source="gone"),
-        DatePart(name="t.month", source="t", part="month", completed=0.5),
-        Number(name="x", source="x"),
-        Code(name="g", source="g", values=("a", "b")),
+        NumericFeature(name="same", source="same"),
+        NumericFeature(name="gone", source="gone"),
+        DatePartFeature(name="t.month", source="t", part="month", completed=0.5),
+        NumericFeature(name="x", source="x"),
+        OrdinalFeature(name="g", source="g", values=("a", "b")),
     )
     rows = np.array([[1, np.nan, 3, 5, 0], [1, np.nan, 4, np.nan, 1]], dtype=np.float32).repeat(3, axis=0)
     rows[:, 3] += np.arange(6)
-    encoder = Encoder.fit(features, rows, pieces=2)
+    encoder = LinearEncoder.fit(features, rows, bins=2)
     # when rows with other values there are encoded
     other = rows.copy()
     other[:, :3] = [[9, 9, 9]]

@@ -12,7 +12,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegresso
 from model_name.core import dataframes
 from model_name.core.decisions.decision import Decision
 from model_name.core.models import BoostedTrees, ConstantModel, Explanation, Model, RandomForest, model_kinds
-from model_name.core.models.model import ADDITIVITY_TOLERANCE
+from model_name.core.models.explanation import ADDITIVITY_TOLERANCE
 from model_name.core.models.trees import SklearnModel
 from model_name.errors import DataError, ExplanationError, ExportError, NotFittedError
 from model_name.training.export import check_parity, export_bundle, parity_rows
@@ -27,7 +27,7 @@ def kind(request):
 
 @pytest.fixture
 def checked(make_schema, make_table, task):
-    return dataframes.check(make_table(task), make_schema(task)).frame
+    return dataframes.check_frame(make_table(task), make_schema(task)).frame
 
 
 def test_a_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, make_schema, make_table):
@@ -51,13 +51,13 @@ def test_a_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, m
 
 def test_a_model_decides_as_it_is_told_until_it_is_fitted_again(fitted, make_schema, make_table):
     # given a model that calls everything positive
-    schema, table = make_schema("binary"), dataframes.check(make_table("binary"), make_schema("binary")).frame
+    schema, table = make_schema("binary"), dataframes.check_frame(make_table("binary"), make_schema("binary")).frame
     model = fitted("BoostedTrees", "binary").with_params().fit(schema, table)
     plain = model.outputs(table)
-    model.decide_by(Decision(threshold=0.0))
+    model.set_decision(Decision(threshold=0.0))
     # then it does, its raw answers apart
     assert model.predict(table)["prediction"].all()
-    assert model.undecided(table).prediction.tolist() == plain.prediction.tolist()
+    assert model.raw_outputs(table).prediction.tolist() == plain.prediction.tolist()
     # and a copy, or another fit, knows nothing of it
     assert model.with_params().decision == model.fit(schema, table).decision == Decision()
 
@@ -158,7 +158,7 @@ def test_an_export_that_is_silently_wrong_is_caught(broken, make_schema, make_ta
     raw = make_table("regression")
     noise = raw["outcome"] / 100
     shift = raw["group"].map({"a": 5.0, "b": -5.0, "c": 5.0}) + 8.0 * raw["gap"].isna()
-    table = dataframes.check(raw.assign(outcome=shift + noise), make_schema("regression")).frame
+    table = dataframes.check_frame(raw.assign(outcome=shift + noise), make_schema("regression")).frame
     model = broken().fit(make_schema("regression"), table)
     # when it is exported, then the difference is noticed
     with pytest.raises(ExportError, match=f"{broken().KIND}: the exported graph differs from the model"):
@@ -199,7 +199,7 @@ def test_what_was_prepared_to_explain_explains_alike(fitted, kind, task, checked
 def test_contributions_to_the_answer_add_up_to_the_answer(fitted, kind, task, checked):
     model, rows = fitted(kind, task), checked.head(6)
     # when the answer itself is explained, on whatever scale the kind explains
-    found = model.explain_answers(model.matrix(rows))
+    found = model.explain_predictions(model.matrix(rows))
     # then base and contributions are what is answered
     answers = model.score_matrix(model.matrix(rows))
     wanted = answers[:, 1] if task == "binary" else answers
@@ -222,7 +222,7 @@ def test_nothing_matters_to_a_constant(fitted, task, checked):
 def test_samples_of_many_classes_are_those_of_the_predicted_one(fitted, checked_multiclass):
     model = fitted("BoostedTrees", "multiclass")
     explanation = model.explain(checked_multiclass)
-    samples = model.samples_of(explanation, checked_multiclass)
+    samples = model.to_sample_frame(explanation, checked_multiclass)
     predicted = model.predict(checked_multiclass)["prediction"]
     for place, label in enumerate(predicted):
         code = model.classes.index(label)
@@ -231,7 +231,7 @@ def test_samples_of_many_classes_are_those_of_the_predicted_one(fitted, checked_
 
 @pytest.fixture
 def checked_multiclass(make_schema, make_table):
-    return dataframes.check(make_table("multiclass"), make_schema("multiclass")).frame.head(8)
+    return dataframes.check_frame(make_table("multiclass"), make_schema("multiclass")).frame.head(8)
 
 
 class Lying(ConstantModel):
@@ -245,7 +245,7 @@ class Lying(ConstantModel):
 
 
 def test_contributions_that_do_not_add_up_are_an_error(make_schema, make_table):
-    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     with pytest.raises(ExplanationError, match="contributions miss the scores by"):
         Lying().fit(make_schema("regression"), table).explain(table.head(5))
 
@@ -266,13 +266,13 @@ def test_a_single_row_adds_up_or_not(values, score, is_additive):
     assert (explanation.additivity_error < ADDITIVITY_TOLERANCE) == is_additive
     if not is_additive:
         with pytest.raises(ExplanationError, match="Kind: contributions miss the scores by"):
-            explanation.require_additive("Kind")
+            explanation.check_additive("Kind")
 
 
 def test_one_class_a_row_of_several():
     values = np.arange(12.0).reshape(2, 2, 3)
     base = np.array([10.0, 20.0, 30.0])
-    found = Explanation(values, base, values.sum(axis=1) + base, "log-odds", ["a", "b"]).of_classes(np.array([2, 0]))
+    found = Explanation(values, base, values.sum(axis=1) + base, "log-odds", ["a", "b"]).for_classes(np.array([2, 0]))
     np.testing.assert_array_equal(found.values, [[2.0, 5.0], [6.0, 9.0]])
     np.testing.assert_array_equal(found.base, [30.0, 10.0])
     np.testing.assert_array_equal(found.scores, [37.0, 25.0])
@@ -297,13 +297,13 @@ def test_importances_of_an_explanation_are_means_over_rows_and_classes():
     ],
 )
 def test_a_training_part_that_cannot_be_learnt_is_refused(kind, change, task, reason, make_schema, make_table):
-    table = dataframes.check(make_table(task), make_schema(task)).frame
+    table = dataframes.check_frame(make_table(task), make_schema(task)).frame
     with pytest.raises(DataError, match=reason):
         model_kinds()[kind]().fit(make_schema(task), table.assign(**change))
 
 
 def test_a_class_that_is_absent_in_training_is_refused(kind, make_schema, make_table):
-    table = dataframes.check(make_table("multiclass"), make_schema("multiclass")).frame
+    table = dataframes.check_frame(make_table("multiclass"), make_schema("multiclass")).frame
     with pytest.raises(DataError, match="the training part has no row of class 'mid'"):
         model_kinds()[kind]().fit(make_schema("multiclass"), table[table["outcome"] != "mid"])
 
@@ -354,7 +354,7 @@ def test_a_kind_of_ones_own_is_found_and_works(make_schema, make_table):
     assert model_kinds()["TestSlope"] is Slope
     assert {"BoostedTrees", "ConstantModel", "RandomForest", "TabularNetwork"} <= set(model_kinds())
     # and explains itself by permutation
-    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     model = Slope().fit(make_schema("regression"), table)
     importances = model.explain(table.head(10)).importances
     assert next(iter(importances)) == "size"

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from model_name.core import dataframes
 from model_name.core.models import BoostedTrees, ConstantModel, RandomForest
-from model_name.core.models.trees import keep_output
+from model_name.core.models.trees import select_output
 
 
 @pytest.fixture
 def checked(make_schema, make_table, task):
-    return dataframes.check(make_table(task), make_schema(task)).frame
+    return dataframes.check_frame(make_table(task), make_schema(task)).frame
 
 
 @pytest.mark.parametrize("kind", ["BoostedTrees", "RandomForest"])
@@ -54,7 +54,7 @@ def test_what_is_unseen_is_answered_like_what_is_missing(fitted, kind, task, che
 
 
 def test_a_forest_fills_gaps_with_the_median_and_categories_with_a_code_of_their_own(fitted, make_schema, make_table):
-    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     pipeline = fitted("RandomForest", "regression").get_internal_model()
     filled = pipeline["imputer"].transform(
         np.full((1, len(pipeline["imputer"].statistics_)), np.nan, dtype=np.float32)
@@ -64,14 +64,14 @@ def test_a_forest_fills_gaps_with_the_median_and_categories_with_a_code_of_their
 
 
 def test_columns_that_are_all_missing_do_not_stop_a_fit(task, make_schema, make_table):
-    table = dataframes.check(make_table(task).assign(gap=None, mark=None, maybe=None), make_schema(task)).frame
+    table = dataframes.check_frame(make_table(task).assign(gap=None, mark=None, maybe=None), make_schema(task)).frame
     for model in (BoostedTrees(max_iter=3), RandomForest(n_estimators=3, n_jobs=1), ConstantModel()):
         answer = model.fit(make_schema(task), table).predict(table.head(5))
         assert answer["prediction"].notna().all()
 
 
 def test_the_seed_decides_a_forest(make_schema, make_table):
-    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     one, other = (
         RandomForest(n_estimators=3, n_jobs=1, random_state=seed).fit(make_schema("regression"), table).predict(table)
         for seed in (1, 2)
@@ -82,7 +82,7 @@ def test_the_seed_decides_a_forest(make_schema, make_table):
 @pytest.mark.parametrize("kind", [BoostedTrees, RandomForest])
 def test_balanced_classes_move_predictions_to_the_rare_one(make_schema, make_table, kind):
     # given a class that is rare and not easily told from the other
-    table = dataframes.check(make_table("binary", rows=600), make_schema("binary")).frame
+    table = dataframes.check_frame(make_table("binary", rows=600), make_schema("binary")).frame
     random = np.random.default_rng(0)
     table["outcome"] = (table["size"] > 40) & (random.random(len(table)) < 0.4)
     size = {"max_iter": 10} if kind is BoostedTrees else {"n_estimators": 10, "n_jobs": 1}
@@ -97,7 +97,7 @@ def test_balanced_classes_move_predictions_to_the_rare_one(make_schema, make_tab
 
 
 def test_the_weight_of_classes_is_nothing_to_a_regression(make_schema, make_table):
-    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     one, other = (
         BoostedTrees(max_iter=3, class_weight=weight).fit(make_schema("regression"), table).predict(table)
         for weight in ("none", "balanced")
@@ -124,7 +124,7 @@ def test_pruned_trees_lose_the_last_ones_and_leave_the_first_model_as_it_was(fit
     model = fitted(kind, task)
     before = model.predict(checked)
     # when a share of its eight trees is left out
-    smaller = model.pruned(share)
+    smaller = model.prune(share)
     # then the others answer, in the graph as well
     estimator = smaller.get_internal_model()
     assert len(estimator._predictors if kind == "BoostedTrees" else estimator["forest"].estimators_) == left
@@ -139,15 +139,15 @@ def test_pruned_trees_lose_the_last_ones_and_leave_the_first_model_as_it_was(fit
 
 
 def test_fewer_boosted_trees_are_those_of_a_shorter_fit(make_schema, make_table):
-    table = dataframes.check(make_table("regression"), make_schema("regression")).frame
+    table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     long, short = (BoostedTrees(max_iter=trees).fit(make_schema("regression"), table) for trees in (10, 4))
-    np.testing.assert_array_equal(long.pruned(0.6).scores(table), short.scores(table))
+    np.testing.assert_array_equal(long.prune(0.6).scores(table), short.scores(table))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 2.0])
 def test_a_share_to_prune_has_bounds(fitted, share):
     with pytest.raises(ValueError, match="not between 0 and 1"):
-        fitted("BoostedTrees", "regression").pruned(share)
+        fitted("BoostedTrees", "regression").prune(share)
 
 
 @pytest.mark.parametrize(
@@ -171,12 +171,12 @@ def test_one_output_of_a_graph_is_left(fitted):
     onnx.checker.check_model(graph)
     assert [output.name for output in graph.graph.output] == ["scores"]
     with pytest.raises(StopIteration):
-        keep_output(graph, "nothing of this name")
+        select_output(graph, "nothing of this name")
 
 
 def test_other_threads_go_on_while_a_forest_is_explained(make_schema, make_table):
     # Given a forest that takes a while to explain
-    table = dataframes.check(make_table("regression", rows=400), make_schema("regression")).frame
+    table = dataframes.check_frame(make_table("regression", rows=400), make_schema("regression")).frame
     model = RandomForest(n_estimators=60, n_jobs=1).fit(make_schema("regression"), table)
     explain, matrix = model.explainer(), model.matrix(table)
     # When it is explained beside a thread that looks at the clock

@@ -1,1 +1,1 @@
-"""The tabular network. `tabular` is light; what needs torch is imported when it is called for."""
+"""Tabular network. `tabular` is light to import; it imports the modules that need torch when they are used."""

@@ -1,4 +1,4 @@
-"""From the features to the inputs of a tabular network: numbers scaled and embedded, categories embedded."""
+"""Encoder of the tabular network: numbers are scaled and embedded, categories are embedded."""
 
 from collections.abc import Sequence
 from math import pi, sqrt
@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model_name.core.features.transforms import Feature, Matrix
-from model_name.core.models.network.hyperparameters import NetworkSettings
-from model_name.core.models.piecewise_linear import SMALLEST, pieces
+from model_name.core.features import Feature, Matrix
+from model_name.core.models.network.hyperparameters import NetworkHyperparameters
+from model_name.core.models.piecewise_linear import FLOAT32_TINY, quantile_bins
 
-CLIP_DEVIATIONS = 5.0  # standard deviations from the mean that a number is clipped at
+CLIP_DEVIATIONS = 5.0  # standard deviations from the mean at which a number is clipped
 
 
-class Encoder(nn.Module):
-    """Features to the inputs of a network; knows the training rows by their means, quantiles and gaps.
+class TabularEncoder(nn.Module):
+    """Encoder from features to the inputs of a network, fitted to means, quantiles and gaps of the training rows.
 
-    What it answers has no NaN. Each of its columns belongs to one feature, which `owners` names by its place.
+    Its output has no NaN. Each output column comes from one feature; `source_features` holds the feature's position.
     """
 
     numbers: Tensor
@@ -32,40 +32,44 @@ class Encoder(nn.Module):
     has_gaps: Tensor
     missing: Tensor
     offsets: Tensor
-    owners: Tensor
+    source_features: Tensor
     embeddings: nn.Embedding
 
-    def __init__(self, features: Sequence[Feature], matrix: Matrix, settings: NetworkSettings) -> None:
-        """Fit the scaling of the numbers and start the embeddings.
+    def __init__(self, features: Sequence[Feature], matrix: Matrix, hyperparameters: NetworkHyperparameters) -> None:
+        """Fit the scaling of the numbers and initialise the embeddings.
 
-        What the training rows do not show is worth exactly zero rather than a random direction: hidden and constant
-        numbers, gaps in a column that had none, categories that never came.
+        Inputs that the training rows do not show are exactly zero, not a random direction: hidden and constant numbers,
+        gaps in a column that had none, unseen categories.
         """
         super().__init__()
-        numbers = [place for place, feature in enumerate(features) if feature.kind == "number"]
-        codes = [place for place, feature in enumerate(features) if feature.kind == "category"]
+        numbers = [index for index, feature in enumerate(features) if feature.kind == "number"]
+        codes = [index for index, feature in enumerate(features) if feature.kind == "category"]
         self.has_numbers, self.has_codes = bool(numbers), bool(codes)
-        self.noise = settings.noise
+        self.noise = hyperparameters.noise
         self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.long))
         self.register_buffer("codes", torch.tensor(codes, dtype=torch.long))
-        # What is hidden from it has no rows.
-        known = [matrix[:, place] if features[place].is_seasonal else matrix[:0, place] for place in numbers]
+        # A hidden number is fitted on no rows.
+        known = [matrix[:, index] if features[index].is_seasonal else matrix[:0, index] for index in numbers]
         self._fit_scale(known)
-        is_periodic = settings.numbers == "periodic"
-        self.expand = Periodic(len(numbers), settings) if is_periodic else Pieces(known, settings.bins)
-        self._fit_codes(matrix[:, codes], [len(features[place].values) for place in codes], settings.embedding)
+        is_periodic = hyperparameters.numbers == "periodic"
+        self.expand = (
+            PeriodicEmbedding(len(numbers), hyperparameters)
+            if is_periodic
+            else PiecewiseLinearEmbedding(known, hyperparameters.bins)
+        )
+        self._fit_codes(matrix[:, codes], [len(features[index].values) for index in codes], hyperparameters.embedding)
         widths = [1, 1, self.expand.width]
-        owners = [place for width in widths for place in numbers for _ in range(width)]
-        owners += [place for place in codes for _ in range(settings.embedding)]
-        self.register_buffer("owners", torch.tensor(owners, dtype=torch.long), persistent=False)
+        source_features = [index for width in widths for index in numbers for _ in range(width)]
+        source_features += [index for index in codes for _ in range(hyperparameters.embedding)]
+        self.register_buffer("source_features", torch.tensor(source_features, dtype=torch.long), persistent=False)
 
     @property
     def width(self) -> int:
-        """How many inputs the network has."""
-        return len(self.owners)
+        """Number of inputs of the network."""
+        return len(self.source_features)
 
     def forward(self, matrix: Tensor) -> Tensor:
-        """The inputs of n rows, n x width."""
+        """Encode n rows, n x width."""
         parts = []
         if self.has_numbers:
             parts += self._encode_numbers(matrix.index_select(1, self.numbers))
@@ -85,13 +89,15 @@ class Encoder(nn.Module):
         return [standardised, is_missing.float() * self.has_gaps, self.expand(numbers, standardised).flatten(1)]
 
     def _fit_scale(self, columns: list[NDArray[np.float32]]) -> None:
-        described = [_describe(column) for column in columns]
+        statistics = [_column_statistics(column) for column in columns]
         for name in ("mean", "low", "high", "deviation", "inverse_deviation", "has_gaps"):
-            stacked = np.array([column[name] for column in described], dtype=np.float32)
+            stacked = np.array([column[name] for column in statistics], dtype=np.float32)
             self.register_buffer(name, torch.from_numpy(stacked))
 
     def _fit_codes(self, matrix: Matrix, sizes: list[int], embedding: int) -> None:
-        starts = np.concatenate([[0], np.cumsum([size + 1 for size in sizes])]).astype(np.int64)  # + 1: the missing one
+        starts = np.concatenate([[0], np.cumsum([size + 1 for size in sizes])]).astype(
+            np.int64
+        )  # + 1: the code of missing values
         self.register_buffer("missing", torch.tensor(sizes, dtype=torch.float32))
         self.register_buffer("offsets", torch.from_numpy(starts[:-1]))
         if sizes:
@@ -102,57 +108,59 @@ class Encoder(nn.Module):
                 self.embeddings.weight[torch.from_numpy(counts == 0)] = 0.0
 
 
-class Pieces(nn.Module):
-    """How far a number has come through each piece between two quantiles, 0 to 1 (Gorishniy et al. 2022, PLE)."""
+class PiecewiseLinearEmbedding(nn.Module):
+    """Piecewise-linear encoding of numbers in bins between quantiles, each 0 to 1 (PLE, Gorishniy et al. 2022)."""
 
     edges: Tensor
     steepness: Tensor
 
     def __init__(self, columns: list[NDArray[np.float32]], bins: int) -> None:
-        """Lay the pieces between the quantiles of each column."""
+        """Fit the bins to the quantiles of each column."""
         super().__init__()
         self.width = bins
-        found = [pieces(_known(column), bins) for column in columns]
-        for place, name in enumerate(("edges", "steepness")):
-            stacked = np.array([column[place] for column in found], dtype=np.float32).reshape(len(columns), bins)
+        fitted = [quantile_bins(_varying_values(column), bins) for column in columns]
+        for index, name in enumerate(("edges", "steepness")):
+            stacked = np.array([arrays[index] for arrays in fitted], dtype=np.float32).reshape(len(columns), bins)
             self.register_buffer(name, torch.from_numpy(stacked))
 
     def forward(self, numbers: Tensor, standardised: Tensor) -> Tensor:
-        """The pieces of n x d numbers, n x d x bins."""
+        """Encode n x d numbers, n x d x bins."""
         return ((numbers.unsqueeze(2) - self.edges) * self.steepness).clamp(0.0, 1.0)
 
 
-class Periodic(nn.Module):
-    """Sines and cosines of learnt frequencies, then a layer of each number's own (Gorishniy et al. 2022, PLR)."""
+class PeriodicEmbedding(nn.Module):
+    """Sines and cosines of learnt frequencies, then a linear layer per number and ReLU (PLR, Gorishniy et al. 2022)."""
 
-    def __init__(self, numbers: int, settings: NetworkSettings) -> None:
-        """Start from random frequencies, in turns a deviation, and random weights."""
+    def __init__(self, numbers: int, hyperparameters: NetworkHyperparameters) -> None:
+        """Initialise random frequencies, in cycles per standard deviation, and random weights."""
         super().__init__()
-        self.width = settings.embedding
-        waves = 2 * settings.frequencies
-        self.frequencies = nn.Parameter(torch.randn(numbers, settings.frequencies) * settings.frequency_scale)
+        self.width = hyperparameters.embedding
+        waves = 2 * hyperparameters.frequencies
+        self.frequencies = nn.Parameter(
+            torch.randn(numbers, hyperparameters.frequencies) * hyperparameters.frequency_scale
+        )
         self.weight = nn.Parameter((2 * torch.rand(numbers, waves, self.width) - 1) / sqrt(waves))
         self.bias = nn.Parameter((2 * torch.rand(numbers, 1, self.width) - 1) / sqrt(waves))
 
     def forward(self, numbers: Tensor, standardised: Tensor) -> Tensor:
-        """The embeddings of n x d standardised numbers, n x d x width."""
+        """Embed n x d standardised numbers, n x d x width."""
         angles = (2 * pi) * self.frequencies * standardised.unsqueeze(2)
         waves = torch.cat([angles.sin(), angles.cos()], dim=2)
-        mixed = torch.matmul(waves.transpose(0, 1), self.weight) + self.bias
-        return mixed.relu().transpose(0, 1)
+        embedded = torch.matmul(waves.transpose(0, 1), self.weight) + self.bias
+        return embedded.relu().transpose(0, 1)
 
 
-def _known(column: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The finite values of a column; none where they do not vary."""
+def _varying_values(column: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the finite values of a column; none if they are constant."""
     known: NDArray[np.float64] = column[np.isfinite(column)].astype(np.float64)
-    return known if len(known) and np.ptp(known) > SMALLEST else known[:0]
+    return known if len(known) and np.ptp(known) > FLOAT32_TINY else known[:0]
 
 
-def _describe(column: NDArray[np.float32]) -> dict[str, Any]:
-    """What the encoder remembers of a number; no deviation where it never varies."""
+def _column_statistics(column: NDArray[np.float32]) -> dict[str, Any]:
+    """Compute what the encoder stores of a number; the deviation of a constant is zero."""
     finite = column[np.isfinite(column)].astype(np.float64)
     mean = finite.mean() if len(finite) else 0.0
-    known = _known(column)
+    known = _varying_values(column)
     deviation = known.std() if len(known) else 0.0
     return {
         "mean": mean,

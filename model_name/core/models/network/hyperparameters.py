@@ -1,4 +1,4 @@
-"""The hyperparameters of the tabular network: all that the other modules of this folder know of it."""
+"""Hyperparameters of the tabular network, shared by the modules of this package."""
 
 from abc import ABC
 from typing import Literal
@@ -8,33 +8,35 @@ from pydantic import Field
 from model_name.core.models.model import Model
 
 
-class NetworkSettings(Model, ABC):
-    """What a tabular network can be told.
+class NetworkHyperparameters(Model, ABC):
+    """Hyperparameters of a tabular network.
 
     Attributes:
-        hidden: Width of the layers.
-        layers: How many of them.
-        members: Networks that share their weights but for scales and biases (TabM); they answer by their mean.
-        dropout: Share of a layer's answer that is dropped in training, in steps of 1/256.
-        numbers: What a number becomes beside its standardised value: `piecewise`, how far it has come between
-            quantiles, for targets that jump; or `periodic`, waves of learnt frequencies, for targets that swing.
-        bins: Linear pieces of a number.
-        frequencies: Waves of a number.
-        frequency_scale: How fast they are at the start: the deviation of their turns within a deviation of the number.
-        embedding: Width of the embedding of a category, and of the waves of a number.
-        mixup: Mixes pairs of rows, by a share of Beta(mixup, mixup); 0 mixes none.
-        noise: Gaussian noise on the numbers in training, in deviations of each.
-        class_weight: `balanced` lets each class count the same, however rare it is; probabilities are then no longer
-            those of the table.
-        learning_rate: Its peak; it decays to zero over `max_epochs` along a cosine.
+        hidden: Width of the hidden layers.
+        layers: Number of hidden layers.
+        members: Number of networks that share their weights except scales and biases (TabM); their mean is predicted.
+        dropout: Share of a layer's outputs that is dropped in training, in steps of 1/256.
+        numbers: Embedding of numbers beside the standardised value: `piecewise`, piecewise linear between quantiles,
+            for targets with jumps; or `periodic`, waves of learnt frequencies, for oscillating targets.
+        bins: Number of bins of a piecewise embedding.
+        frequencies: Number of frequencies of a periodic embedding.
+        frequency_scale: Standard deviation of the initial frequencies, in cycles per standard deviation of the number.
+        embedding: Width of the embedding of a category, and of the periodic embedding of a number.
+        mixup: Parameter of Beta(mixup, mixup), the distribution of the share in which pairs of rows are mixed; 0 for
+            no mixup.
+        noise: Standard deviation of Gaussian noise on numbers in training, in standard deviations of each number.
+        class_weight: `balanced` gives every class the same total weight; probabilities then no longer match the
+            frequencies in the table.
+        learning_rate: Peak of the learning rate; it decays to zero over `max_epochs` along a cosine.
         warmup: Share of the steps in which the learning rate rises to its peak.
-        weight_decay: Shrinkage of the weights (AdamW).
-        batch_size: Rows of a step.
-        max_epochs: Passes over the training rows at the most.
-        patience: Epochs without a better validation loss after which it stops.
-        validation_size: Share of the training rows that it does not learn from but stops by.
-        threads: Processors of the training. A number rather than all there are, since sums in another order make other
-            weights; layers this narrow gain little from more, and lose much where processors are shared.
+        weight_decay: Weight decay of AdamW.
+        batch_size: Number of rows in a step.
+        max_epochs: Maximum number of epochs.
+        patience: Number of epochs without a better validation loss after which the training stops.
+        validation_size: Share of the training rows that is held out for early stopping.
+        threads: Number of threads of the training. It is fixed and not the number of processors, because the order of
+            sums changes the weights; layers this narrow gain little from more threads, and lose much where processors
+            are shared.
     """
 
     hidden: int = Field(192, ge=1, le=4096)

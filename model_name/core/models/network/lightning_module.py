@@ -1,4 +1,4 @@
-"""One step of a tabular network's training: which rows, what is lost on them, where the weights go."""
+"""Batches, losses and optimiser of a tabular network's training."""
 
 from collections.abc import Iterator
 from math import ceil, cos, log, pi
@@ -10,28 +10,29 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import Sampler
+from typing_extensions import override
 
 from model_name.core import ranks
-from model_name.core.models.network.hyperparameters import NetworkSettings
-from model_name.core.models.network.network import Network
+from model_name.core.models.network.hyperparameters import NetworkHyperparameters
+from model_name.core.models.network.mlp import TabularMLP
 
-LOSS = "validation_loss"
-GRADIENT_NORM = 1.0  # that steps are clipped to
+VALIDATION_LOSS = "validation_loss"
+MAX_GRADIENT_NORM = 1.0  # of a step; larger gradients are clipped
 
 
-class Batches(Sampler[Tensor]):
-    """Indices of whole batches, so that a batch is one slice of each tensor; shuffled by (seed, epoch) if seeded.
+class EpochBatchSampler(Sampler[Tensor]):
+    """Sampler of whole batches of indices, so that a batch is one slice of each tensor; shuffled by (seed, epoch).
 
-    Of several processes each takes its share of every batch, so that all together see each row once an epoch, in the
-    batches that one alone would see. In a last batch of few rows a share may be empty.
+    Each of several processes gets its share of every batch. Together they see each row once per epoch, in the batches
+    that a single process would see. The share of a small last batch may be empty. Without a seed rows are in order.
     """
 
     def __init__(self, rows: int, size: int, seed: int | None = None, *, rank: int = 0, world: int = 1) -> None:
-        """Start at epoch 0."""
+        """Initialise the sampler at epoch 0."""
         self.rows = rows
         self.size = size
         self.seed = seed
-        self.share = slice(rank, None, world)
+        self.rank_slice = slice(rank, None, world)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -44,125 +45,141 @@ class Batches(Sampler[Tensor]):
             generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
             order = torch.randperm(self.rows, generator=generator)
         for batch in torch.split(order, self.size):
-            yield batch[self.share]
+            yield batch[self.rank_slice]
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls it before each epoch."""
+        """Set the epoch, which decides the order. Called by Lightning before each epoch."""
         self.epoch = epoch
 
-    def rows_of(self, place: int) -> int:
-        """How many rows a batch of the epoch has, over all processes."""
-        return min(self.size, self.rows - place * self.size)
+    def batch_rows(self, index: int) -> int:
+        """Return the number of rows of a batch over all processes."""
+        return min(self.size, self.rows - index * self.size)
 
 
-class Training(LightningModule):
-    """Loss, optimiser and schedule of a network.
+class TabularLightningModule(LightningModule):
+    """Loss, optimiser and learning rate schedule of a network.
 
-    Steps are taken by hand: what Lightning does around a step of its own costs as much as a small batch.
+    Optimisation is manual, because the overhead of Lightning's automatic optimisation is as large as a small batch.
     """
 
     class_weights: Tensor
 
     def __init__(
-        self, network: Network, settings: NetworkSettings, batches: Batches, class_weights: Tensor | None
+        self,
+        network: TabularMLP,
+        hyperparameters: NetworkHyperparameters,
+        batches: EpochBatchSampler,
+        class_weights: Tensor | None,
     ) -> None:
-        """Name the network, its hyperparameters, what it will see and how much a row of each class counts."""
+        """Set the network, its hyperparameters, the sampler and the weight of each class."""
         super().__init__()
         self.automatic_optimization = False
         self.network = network
-        self.settings = settings
+        self.hyperparameters = hyperparameters
         self.batches = batches
         self.register_buffer("class_weights", class_weights)
 
+    @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """As of Lightning."""
         return torch.optim.AdamW(
-            self.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+            self.parameters(),
+            lr=self.hyperparameters.learning_rate,
+            weight_decay=self.hyperparameters.weight_decay,
+            fused=True,
         )
 
+    @override
     def on_train_epoch_start(self) -> None:
-        """As of Lightning: what is random in training depends on the seed and the epoch alone."""
-        torch.manual_seed(epoch_seed(self.settings.random_state, self.current_epoch, ranks.rank()))
+        """Seed torch, so that the randomness of training depends only on the seed, the epoch and the rank."""
+        torch.manual_seed(epoch_seed(self.hyperparameters.random_state, self.current_epoch, ranks.rank()))
 
+    @override
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        """As of Lightning."""
         optimizer = self.trainer.optimizers[0]
-        step, steps = self.current_epoch * len(self.batches) + batch_idx, self.settings.max_epochs * len(self.batches)
+        step, steps = (
+            self.current_epoch * len(self.batches) + batch_idx,
+            self.hyperparameters.max_epochs * len(self.batches),
+        )
         for group in optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * pace(step, steps, self.settings.warmup)
+            group["lr"] = self.hyperparameters.learning_rate * lr_factor(step, steps, self.hyperparameters.warmup)
         optimizer.zero_grad(set_to_none=True)
-        # Their mean over the rows of all processes, whose gradients are averaged whatever their shares.
-        self.manual_backward(self._mixed_losses(*batch).sum() * (ranks.world() / self.batches.rows_of(batch_idx)))
-        clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        # The mean over the rows of all processes: DDP averages gradients over processes, whatever their shares.
+        self.manual_backward(
+            self._mixup_losses(*batch).sum() * (ranks.world_size() / self.batches.batch_rows(batch_idx))
+        )
+        clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         optimizer.step()
 
+    @override
     def validation_step(self, batch: list[Tensor]) -> None:
-        """As of Lightning: the loss of what is served, which of many members is their mean."""
+        """Log the loss of the members' mean prediction, which is what is served."""
         rows, targets = batch
-        raw = self._raw(self.network.encoder(rows))
-        losses = served_losses(raw, targets, self.network.classes, self.class_weights)
-        # Every process validates all rows. That they agree to the last digit decides whether they stop together.
-        self.log(LOSS, losses.mean(), batch_size=len(rows), sync_dist=ranks.world() > 1)
+        logits = self._logits(self.network.encoder(rows))
+        losses = ensemble_losses(logits, targets, self.network.classes, self.class_weights)
+        # Every process validates all rows. The synchronised loss makes all of them stop at the same epoch.
+        self.log(VALIDATION_LOSS, losses.mean(), batch_size=len(rows), sync_dist=ranks.world_size() > 1)
 
-    def _mixed_losses(self, rows: Tensor, targets: Tensor) -> Tensor:
-        """The loss of each row, or of each mixture of two (Zhang et al. 2018, mixup).
+    def _mixup_losses(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss of each row, or of each mixture of two rows (mixup, Zhang et al. 2018).
 
-        What is mixed is what the encoder answers, since there neither gaps nor categories are in the way.
+        Encoded rows are mixed, because raw rows have gaps and categories.
         """
         encoded = self.network.encoder(rows)
-        if not self.settings.mixup:
+        if not self.hyperparameters.mixup:
             return self._losses(encoded, targets)
-        share = torch.distributions.Beta(self.settings.mixup, self.settings.mixup).sample().to(encoded.device)
+        share = (
+            torch.distributions.Beta(self.hyperparameters.mixup, self.hyperparameters.mixup).sample().to(encoded.device)
+        )
         partners = torch.randperm(len(rows), device=encoded.device)
-        raw = self._raw(encoded.lerp(encoded[partners], share))
-        own, other = (self._losses_of(raw, wanted) for wanted in (targets, targets[partners]))
+        logits = self._logits(encoded.lerp(encoded[partners], share))
+        own, other = (self._logit_losses(logits, labels) for labels in (targets, targets[partners]))
         return own.lerp(other, share)
 
     def _losses(self, encoded: Tensor, targets: Tensor) -> Tensor:
-        return self._losses_of(self._raw(encoded), targets)
+        return self._logit_losses(self._logits(encoded), targets)
 
-    def _losses_of(self, raw: Tensor, targets: Tensor) -> Tensor:
-        return member_losses(raw, targets, self.network.classes, self.class_weights)
+    def _logit_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return member_losses(logits, targets, self.network.classes, self.class_weights)
 
-    def _raw(self, encoded: Tensor) -> Tensor:
-        return self.network.raw(encoded).float()  # a loss in half precision would lose its last digits
+    def _logits(self, encoded: Tensor) -> Tensor:
+        return self.network.logits(encoded).float()  # a loss in half precision is too inexact
 
 
-def member_losses(raw: Tensor, targets: Tensor, classes: int, weights: Tensor | None) -> Tensor:
-    """The mean loss of the members on each of n rows, which teaches each of them by itself.
+def member_losses(logits: Tensor, targets: Tensor, classes: int, weights: Tensor | None) -> Tensor:
+    """Compute the mean loss of the members on each of n rows, which trains every member independently.
 
     Args:
-        raw: n x members x k.
-        targets: n classes or n standardised numbers.
-        classes: How many there are; 0 for a regression.
-        weights: How much a row of each class counts.
+        logits: Logits of the members, n x members x k.
+        targets: Positions of the classes, or standardised numbers; n.
+        classes: Number of classes; 0 for a regression.
+        weights: Weight of each class.
     """
-    rows, members, _ = raw.shape
+    rows, members, _ = logits.shape
     if not classes:
-        return (raw[:, :, 0] - targets.unsqueeze(1)).square().mean(dim=1)
+        return (logits[:, :, 0] - targets.unsqueeze(1)).square().mean(dim=1)
     repeated = targets.repeat_interleave(members) if members > 1 else targets
-    losses = functional.cross_entropy(raw.flatten(0, 1), repeated, weight=weights, reduction="none")
+    losses = functional.cross_entropy(logits.flatten(0, 1), repeated, weight=weights, reduction="none")
     return losses.view(rows, members).mean(dim=1)
 
 
-def served_losses(raw: Tensor, targets: Tensor, classes: int, weights: Tensor | None) -> Tensor:
-    """The loss of the members' mean answer on each of n rows; arguments as of `member_losses`."""
+def ensemble_losses(logits: Tensor, targets: Tensor, classes: int, weights: Tensor | None) -> Tensor:
+    """Compute the loss of the members' mean prediction on each of n rows; arguments as for `member_losses`."""
     if not classes:
-        return (raw[:, :, 0].mean(dim=1) - targets).square()
-    averaged = torch.logsumexp(torch.log_softmax(raw, dim=2), dim=1) - log(raw.shape[1])
+        return (logits[:, :, 0].mean(dim=1) - targets).square()
+    averaged = torch.logsumexp(torch.log_softmax(logits, dim=2), dim=1) - log(logits.shape[1])
     return functional.nll_loss(averaged, targets, weight=weights, reduction="none")
 
 
-def class_weights(settings: NetworkSettings, network: Network, targets: Tensor) -> Tensor | None:
-    """How much a row of each class counts: rows / (classes x rows of the class), as in scikit-learn."""
-    if settings.class_weight == "none":
+def class_weights(hyperparameters: NetworkHyperparameters, network: TabularMLP, targets: Tensor) -> Tensor | None:
+    """Compute balanced weights of the classes as scikit-learn does: rows / (classes x rows of the class)."""
+    if hyperparameters.class_weight == "none":
         return None
     counts = torch.bincount(targets, minlength=network.classes).clamp(min=1)
     return len(targets) / (network.classes * counts.float())
 
 
-def pace(step: int, steps: int, warmup: float) -> float:
-    """The share of the learning rate at a step: up along a line in the first `warmup` of them, down along a cosine."""
+def lr_factor(step: int, steps: int, warmup: float) -> float:
+    """Compute the factor of the learning rate at a step: linear warm-up in a share of the steps, then cosine decay."""
     rising = round(warmup * steps)
     if step < rising:
         return (step + 1) / (rising + 1)
@@ -170,5 +187,5 @@ def pace(step: int, steps: int, warmup: float) -> float:
 
 
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    """The seed of an epoch in a process; that of the first is the one of a process alone."""
+    """Derive the seed of an epoch in a process; rank 0 has the same seed as a single process."""
     return int(np.random.SeedSequence([seed, epoch, rank] if rank else [seed, epoch]).generate_state(1)[0])

@@ -1,12 +1,12 @@
-"""How a tabular network is trained: by Lightning, from the last checkpoint where there is one.
+"""Training of a tabular network by Lightning, resumed from its last checkpoint if there is one.
 
-Shuffling and dropout are functions of (seed, epoch) instead of a running state, so that a run that was killed ends
-with the very weights of one that was not.
+Shuffling and dropout are functions of (seed, epoch) and not of a running state, so that a killed and resumed run ends
+with exactly the weights of an uninterrupted one.
 """
 
 import atexit
 import logging
-import pickle  # its error alone is named  # nosec B403
+import pickle  # only for its exception  # nosec B403
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,90 +23,103 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, TensorDataset
+from typing_extensions import override
 
 from model_name.core import ranks
-from model_name.core.features.transforms import Matrix
+from model_name.core.features import Matrix
 from model_name.core.models.model import FitContext
-from model_name.core.models.network.hyperparameters import NetworkSettings
-from model_name.core.models.network.lightning_module import LOSS, Batches, Training, class_weights
-from model_name.core.models.network.network import SCORING_ROWS, Network
+from model_name.core.models.network.hyperparameters import NetworkHyperparameters
+from model_name.core.models.network.lightning_module import (
+    VALIDATION_LOSS,
+    EpochBatchSampler,
+    TabularLightningModule,
+    class_weights,
+)
+from model_name.core.models.network.mlp import SCORING_BATCH_SIZE, TabularMLP
 from model_name.errors import ConfigError, PreemptedError
 
-KEPT_CHECKPOINTS = 2  # the last, and the one before it in case that a crash of the machine left the last unreadable
-UNREADABLE = (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError)  # of torch.load
+MAX_CHECKPOINTS = 2  # the last one, and one more in case a crash of the machine leaves the last one unreadable
+CHECKPOINT_LOAD_ERRORS = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    KeyError,
+    ValueError,
+    pickle.UnpicklingError,
+)  # of torch.load
 
 
-def train(
-    network: Network,
-    learning: TensorDataset,
-    validating: TensorDataset,
+def train_network(
+    network: TabularMLP,
+    train_set: TensorDataset,
+    validation_set: TensorDataset,
     *,
-    settings: NetworkSettings,
+    hyperparameters: NetworkHyperparameters,
     context: FitContext,
     fingerprint: str,
-) -> Network:
-    """Fit a network and give it the weights of its best epoch.
+) -> TabularMLP:
+    """Train a network and load the weights of its best epoch.
 
     Args:
-        network: With the weights to start from.
-        learning: What it learns from.
-        validating: What it is stopped by.
-        settings: The hyperparameters.
+        network: Network with its initial weights.
+        train_set: Rows to train on.
+        validation_set: Rows for early stopping.
+        hyperparameters: Hyperparameters of network and training.
         context: Checkpoints and progress.
-        fingerprint: Names the checkpoints that may be gone on from.
+        fingerprint: Prefix of the names of checkpoints that this training may resume from.
 
     Raises:
-        PreemptedError: A SIGTERM came.
-        ConfigError: No epoch had a finite loss.
+        PreemptedError: SIGTERM was received during the training.
+        ConfigError: The validation loss was not finite in any epoch.
     """
-    keeper = Keeper(settings, context, fingerprint)
-    join()
-    checkpoint = keeper.resume()
-    if not keeper.is_done:
-        fit(network, learning, validating, keeper, checkpoint=checkpoint)
-    if not keeper.best_weights:
+    checkpointing = CheckpointCallback(hyperparameters, context, fingerprint)
+    join_process_group()
+    checkpoint = checkpointing.resume()
+    if not checkpointing.is_done:
+        run_trainer(network, train_set, validation_set, checkpointing, checkpoint=checkpoint)
+    if not checkpointing.best_weights:
         raise ConfigError(
-            f"{settings.KIND}: the validation loss was not finite in any epoch",
-            hint=f"lower learning_rate ({settings.learning_rate})",
+            f"{hyperparameters.KIND}: the validation loss was not finite in any epoch",
+            hint=f"lower learning_rate ({hyperparameters.learning_rate})",
         )
-    network.load_state_dict(keeper.best_weights)
+    network.load_state_dict(checkpointing.best_weights)
     return network.cpu().eval().requires_grad_(requires_grad=False)
 
 
-def tensors(network: Network, matrix: Matrix, targets: NDArray[Any]) -> TensorDataset:
-    """Rows as the loss wants them; the targets of a regression are standardised."""
-    wanted = torch.from_numpy(np.ascontiguousarray(targets))
+def to_dataset(network: TabularMLP, matrix: Matrix, targets: NDArray[Any]) -> TensorDataset:
+    """Build a dataset for the loss; the targets of a regression are standardised."""
+    labels = torch.from_numpy(np.ascontiguousarray(targets))
     if not network.classes:
-        wanted = ((wanted.double() - network.target_mean) / network.target_deviation).float()
-    return TensorDataset(torch.from_numpy(np.ascontiguousarray(matrix)), wanted)
+        labels = ((labels.double() - network.target_mean) / network.target_deviation).float()
+    return TensorDataset(torch.from_numpy(np.ascontiguousarray(matrix)), labels)
 
 
 @contextmanager
-def repeatable(seed: int, threads: int) -> Iterator[None]:
-    """Fix what weights depend on beside the data (seed, algorithms, threads), and leave torch as it was."""
-    had_threads = torch.get_num_threads()
+def deterministic_training(seed: int, threads: int) -> Iterator[None]:
+    """Fix seed, algorithms and number of threads, so that equal data give equal weights; restore torch's state."""
+    previous_threads = torch.get_num_threads()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
-    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    was_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
         try:
             yield
         finally:
-            torch.set_num_threads(had_threads)
-            torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)
+            torch.set_num_threads(previous_threads)
+            torch.use_deterministic_algorithms(was_deterministic, warn_only=was_warn_only)
 
 
-def join() -> None:
-    """Join the other processes that train, if there are any; until the end, because nobody can join them twice."""
-    if ranks.world() > 1 and not distributed.is_initialized():
+def join_process_group() -> None:
+    """Join the process group under torchrun; left at exit only, because a process group cannot be joined twice."""
+    if ranks.world_size() > 1 and not distributed.is_initialized():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         atexit.register(distributed.destroy_process_group)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Lightning: its banners say nothing to the readers of a job's log, its advice is for larger models."""
+def silence_lightning() -> Iterator[None]:
+    """Silence Lightning's banners and advice, which do not apply to models this small."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -120,12 +133,12 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class Keeper(Callback):
-    """At the end of each epoch: keeps the best weights, stops when they get old, saves a checkpoint, tells progress."""
+class CheckpointCallback(Callback):
+    """Keeps the best weights, stops early, saves checkpoints and reports progress, all at the end of each epoch."""
 
-    def __init__(self, settings: NetworkSettings, context: FitContext, fingerprint: str) -> None:
-        """Start before the first epoch."""
-        self.settings = settings
+    def __init__(self, hyperparameters: NetworkHyperparameters, context: FitContext, fingerprint: str) -> None:
+        """Initialise the state before the first epoch."""
+        self.hyperparameters = hyperparameters
         self.context = context
         self.fingerprint = fingerprint
         self.epochs_done = 0
@@ -135,13 +148,20 @@ class Keeper(Callback):
 
     @property
     def is_done(self) -> bool:
-        """Whether there is no epoch left to train."""
-        is_stale = self.epochs_done - self.best_epoch >= self.settings.patience
-        return is_stale or self.epochs_done >= self.settings.max_epochs
+        """Whether no epoch is left to train."""
+        is_stale = self.epochs_done - self.best_epoch >= self.hyperparameters.patience
+        return is_stale or self.epochs_done >= self.hyperparameters.max_epochs
 
+    @property
+    @override
+    def state_key(self) -> str:
+        """Key of this callback's state in a checkpoint; it must stay the same, so that older checkpoints load."""
+        return "Keeper"
+
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As of Lightning; the validation of the epoch has run by now."""
-        loss = float(trainer.callback_metrics[LOSS])
+        """Evaluate the epoch. Lightning calls this after the epoch's validation."""
+        loss = float(trainer.callback_metrics[VALIDATION_LOSS])
         self.epochs_done = trainer.current_epoch + 1
         if isfinite(loss) and loss < self.best_loss:
             self.best_epoch, self.best_loss = self.epochs_done, loss
@@ -150,48 +170,51 @@ class Keeper(Callback):
         trainer.should_stop = self.is_done
         if self.context.checkpoints is not None:
             self._save(trainer, self.context.checkpoints)
-        self.context.progress(self.epochs_done, self.settings.max_epochs, f"validation loss {loss:.4g}")
+        self.context.progress(self.epochs_done, self.hyperparameters.max_epochs, f"validation loss {loss:.4g}")
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """As of Lightning: what a checkpoint remembers of it."""
         return {name: getattr(self, name) for name in ("epochs_done", "best_epoch", "best_loss", "best_weights")}
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As of Lightning."""
         for name, value in state_dict.items():
             setattr(self, name, value)
 
     def resume(self) -> Path | None:
-        """The newest checkpoint of this very fit that can be read, its state taken over; None to start afresh.
+        """Load the state of the newest readable checkpoint of this fit.
 
-        Of several processes the first one chooses.
+        Of several processes the main process chooses the checkpoint.
+
+        Returns:
+            Path of the checkpoint; None to start from scratch.
         """
-        path = self._newest() if ranks.is_first() else None
-        if ranks.world() > 1:
+        path = self._load_newest() if ranks.is_main_process() else None
+        if ranks.world_size() > 1:
             chosen = [path]
             distributed.broadcast_object_list(chosen, src=0, device=torch.device("cpu"))
             path = chosen[0]
-            if path is not None and not ranks.is_first():
-                self._take_over(path)
+            if path is not None and not ranks.is_main_process():
+                self._load_state(path)
         return path
 
-    def _newest(self) -> Path | None:
+    def _load_newest(self) -> Path | None:
         for path in reversed(self._checkpoints()):
             try:
-                self._take_over(path)
-            except UNREADABLE as err:
-                self._tell(f"{path.name} cannot be read ({type(err).__name__}), looking for an earlier one")
+                self._load_state(path)
+            except CHECKPOINT_LOAD_ERRORS as err:
+                self._report(f"{path.name} cannot be read ({type(err).__name__}), looking for an earlier one")
                 continue
-            self._tell(f"resumed from {path.name}")
+            self._report(f"resumed from {path.name}")
             return path
         return None
 
-    def _take_over(self, path: Path) -> None:
+    def _load_state(self, path: Path) -> None:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         self.load_state_dict(checkpoint["callbacks"][self.state_key])
 
     def _checkpoints(self) -> list[Path]:
-        """Those of this very fit, the newest last."""
+        """List the checkpoints of this fit, the newest last."""
         if self.context.checkpoints is None:
             return []
         return sorted(self.context.checkpoints.glob(f"{self.fingerprint}-*.ckpt"))
@@ -199,66 +222,73 @@ class Keeper(Callback):
     def _save(self, trainer: Trainer, folder: Path) -> None:
         path = folder / f"{self.fingerprint}-{self.epochs_done:06d}.ckpt"
         partial = path.with_suffix(".partial")
-        # Lightning writes to /tmp and moves, which is a copy, hence not atomic, where the folder is another volume.
-        trainer.save_checkpoint(partial)  # all processes call it, the first one writes
-        if not ranks.is_first():
+        # Lightning writes to /tmp and moves the file, which is a copy and not atomic if the folder is another volume.
+        trainer.save_checkpoint(partial)  # called by all processes, written by the main process
+        if not ranks.is_main_process():
             return
         partial.replace(path)
-        for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
+        for old in self._checkpoints()[:-MAX_CHECKPOINTS]:
             old.unlink(missing_ok=True)
 
-    def _tell(self, words: str) -> None:
-        self.context.progress(self.epochs_done, self.settings.max_epochs, words)
+    def _report(self, message: str) -> None:
+        self.context.progress(self.epochs_done, self.hyperparameters.max_epochs, message)
 
 
-def fit(
-    network: Network,
-    learning: TensorDataset,
-    validating: TensorDataset,
-    keeper: Keeper,
+def run_trainer(
+    network: TabularMLP,
+    train_set: TensorDataset,
+    validation_set: TensorDataset,
+    checkpointing: CheckpointCallback,
     *,
     checkpoint: Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> None:
-    """Train until the keeper says that it is done.
+    """Run Lightning's trainer until `checkpointing` stops it.
 
     Raises:
-        PreemptedError: A SIGTERM came.
+        PreemptedError: SIGTERM was received during the training.
     """
-    settings = keeper.settings
-    rank, world = ranks.rank(), ranks.world()
-    batches = Batches(len(learning), settings.batch_size, settings.random_state, rank=rank, world=world)
-    module = Training(network, settings, batches, class_weights(settings, network, learning.tensors[1]))
-    loaders = _loader(learning, batches), _loader(validating, Batches(len(validating), SCORING_ROWS))
-    with quiet():
-        trainer = _trainer(keeper, callbacks)
+    hyperparameters = checkpointing.hyperparameters
+    rank, world = ranks.rank(), ranks.world_size()
+    batches = EpochBatchSampler(
+        len(train_set), hyperparameters.batch_size, hyperparameters.random_state, rank=rank, world=world
+    )
+    module = TabularLightningModule(
+        network, hyperparameters, batches, class_weights(hyperparameters, network, train_set.tensors[1])
+    )
+    loaders = (
+        _loader(train_set, batches),
+        _loader(validation_set, EpochBatchSampler(len(validation_set), SCORING_BATCH_SIZE)),
+    )
+    with silence_lightning():
+        trainer = _trainer(checkpointing, callbacks)
         try:
             trainer.fit(module, *loaders, ckpt_path=checkpoint)
         except SIGTERMException as err:
-            raise _preempted(keeper) from err
+            raise _preempted(checkpointing) from err
         except SystemExit as err:
-            # Lightning turns Ctrl-C into an exit with code 1; who called decides what it means.
+            # Lightning turns Ctrl-C into an exit with code 1; the caller decides how to handle it.
             if isinstance(err.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from err
             raise
-    if trainer.received_sigterm:  # in the very last moments, when Lightning no longer looks
-        raise _preempted(keeper)
+    if trainer.received_sigterm:  # at the very end, when Lightning no longer checks
+        raise _preempted(checkpointing)
 
 
-def _trainer(keeper: Keeper, callbacks: Sequence[Callback]) -> Trainer:
-    is_alone = ranks.world() == 1
+def _trainer(checkpointing: CheckpointCallback, callbacks: Sequence[Callback]) -> Trainer:
+    is_alone = ranks.world_size() == 1
     return Trainer(
         accelerator="auto",
-        devices=ranks.on_this_machine(),
-        num_nodes=ranks.world() // ranks.on_this_machine(),
+        devices=ranks.local_world_size(),
+        num_nodes=ranks.world_size() // ranks.local_world_size(),
         strategy="auto" if is_alone else DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True),
-        # One process without torchrun, whatever the environment variables of a cluster suggest.
+        # Without torchrun one process, whatever the environment variables of a cluster say.
         plugins=[LightningEnvironment() if is_alone else TorchElasticEnvironment()],
         use_distributed_sampler=False,
-        max_epochs=keeper.settings.max_epochs,
+        max_epochs=checkpointing.hyperparameters.max_epochs,
         precision="bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true",
         deterministic="warn",
-        callbacks=[*callbacks, keeper],
+        callbacks=[*callbacks, checkpointing],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -267,14 +297,16 @@ def _trainer(keeper: Keeper, callbacks: Sequence[Callback]) -> Trainer:
     )
 
 
-def _loader(part: TensorDataset, batches: Batches) -> DataLoader[Any]:
-    # A generator of its own, because a loader without one draws from the global state.
-    return DataLoader(part, sampler=batches, batch_size=None, generator=torch.Generator())
+def _loader(dataset: TensorDataset, batches: EpochBatchSampler) -> DataLoader[Any]:
+    # With its own generator, because a loader without one draws from the global state.
+    return DataLoader(dataset, sampler=batches, batch_size=None, generator=torch.Generator())
 
 
-def _preempted(keeper: Keeper) -> PreemptedError:
-    if keeper.context.checkpoints is None:
+def _preempted(checkpointing: CheckpointCallback) -> PreemptedError:
+    if checkpointing.context.checkpoints is None:
         hint = "run it again; with a folder for checkpoints it could have gone on from here"
     else:
-        hint = f"run it again with the same config: it goes on after epoch {keeper.epochs_done}"
-    return PreemptedError(f"{keeper.settings.KIND}: told to stop after epoch {keeper.epochs_done}", hint=hint)
+        hint = f"run it again with the same config: it goes on after epoch {checkpointing.epochs_done}"
+    return PreemptedError(
+        f"{checkpointing.hyperparameters.KIND}: told to stop after epoch {checkpointing.epochs_done}", hint=hint
+    )

@@ -1,4 +1,4 @@
-"""The graph of a tabular network, in the shape that is served fastest."""
+"""ONNX export of a tabular network, in a form that ONNX Runtime computes fast."""
 
 import io
 import warnings
@@ -10,23 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from model_name.core.models.model import GRAPH_INPUT, GRAPH_OUTPUT, OPSET
-from model_name.core.models.network.encoder import Encoder, Pieces
-from model_name.core.models.network.network import Network
-from model_name.core.models.network.pruning import keep_inputs
+from model_name.core.models.network.encoder import PiecewiseLinearEmbedding, TabularEncoder
+from model_name.core.models.network.mlp import TabularMLP
+from model_name.core.models.network.pruning import select_inputs
 
 
-def to_onnx(network: Network, features: int) -> onnx.ModelProto:
-    """The graph of what is served, weights inside.
+def to_onnx(network: TabularMLP, features: int) -> onnx.ModelProto:
+    """Export the served graph, weights included.
 
-    By the exporter of TorchScript, which takes 0.3 s; that of `torch.export` takes 10 s at its first call.
+    Uses the TorchScript exporter, which takes 0.3 s; the one of `torch.export` takes 10 s at its first call.
     """
     graph = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch is pinned, hence its older exporter stays
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch is pinned, so its older exporter stays available
         torch.onnx.export(
-            slimmed(network),
+            drop_constant_inputs(network),
             (torch.zeros(2, features),),
-            graph,  # type: ignore[arg-type]  # torch's annotation forgets what this exporter also takes
+            graph,  # type: ignore[arg-type]  # this exporter also takes a file object
             dynamo=False,
             opset_version=OPSET,
             input_names=[GRAPH_INPUT],
@@ -36,37 +36,37 @@ def to_onnx(network: Network, features: int) -> onnx.ModelProto:
     return onnx.load_from_string(graph.getvalue())
 
 
-def slimmed(network: Network) -> Network:
-    """A network of the same answers that does not look at what the encoder answers with zero for every row.
+def drop_constant_inputs(network: TabularMLP) -> TabularMLP:
+    """Remove the encoder outputs that are zero for every row from a network; its scores stay the same.
 
-    On a table of holidays, flags and parts of dates that is a third of the widest layer. A network of another
-    encoding of numbers, which has next to none of it, is answered as it is.
+    On a table of holidays, flags and parts of dates that is a third of the widest layer. A network with periodic
+    embeddings, which have almost none of them, is returned unchanged.
     """
     pieces = network.encoder.expand
-    if not isinstance(pieces, Pieces):
+    if not isinstance(pieces, PiecewiseLinearEmbedding):
         return network
-    encoder = SlimEncoder(network.encoder, pieces).eval()
+    encoder = ReducedEncoder(network.encoder, pieces).eval()
     if not len(encoder.kept):
         return network
     slim: Any = deepcopy(network)
     slim.encoder = encoder
-    keep_inputs(slim.body[0], encoder.kept)
-    served: Network = slim
-    return served
+    select_inputs(slim.body[0], encoder.kept)
+    to_scores: TabularMLP = slim
+    return to_scores
 
 
-class SlimEncoder(nn.Module):
-    """An encoder without the inputs that are zero for every row, computed with a feature a row.
+class ReducedEncoder(nn.Module):
+    """Encoder without the outputs that are zero for every row, computed transposed: features x rows.
 
-    ONNX Runtime repeats a row of many values three times as fast as each value of many rows, and the layer that comes
-    next reads the result turned round at no cost.
+    ONNX Runtime repeats a row of many values three times as fast as each value of many rows, and the next layer reads
+    the transposed result at no cost.
 
     Attributes:
-        kept: The places of its inputs among those of the encoder.
+        kept: Positions of its outputs among those of the full encoder.
     """
 
-    def __init__(self, encoder: Encoder, pieces: Pieces) -> None:
-        """Take over what the encoder knows."""
+    def __init__(self, encoder: TabularEncoder, pieces: PiecewiseLinearEmbedding) -> None:
+        """Copy the fitted state of an encoder."""
         super().__init__()
         self.encoder = encoder
         count, width = len(encoder.numbers), pieces.width
@@ -74,25 +74,29 @@ class SlimEncoder(nn.Module):
         self.gaps = encoder.has_gaps.nonzero()[:, 0]
         self.has_numbers = bool(len(self.varying) or len(self.gaps))
         self.number, piece = pieces.steepness.nonzero(as_tuple=True)
-        self.edges, self.steepness = (turned(known[self.number, piece]) for known in (pieces.edges, pieces.steepness))
+        self.edges, self.steepness = (
+            as_column(known[self.number, piece]) for known in (pieces.edges, pieces.steepness)
+        )
         codes = torch.arange((2 + width) * count, encoder.width)
         self.kept = torch.cat([self.varying, count + self.gaps, 2 * count + self.number * width + piece, codes])
 
     def forward(self, matrix: Tensor) -> Tensor:
-        """The inputs of n rows, n x width."""
+        """Encode n rows, n x width."""
         encoder, columns, parts = self.encoder, matrix.T, []
         if self.has_numbers:
             parts += self._encode_numbers(columns.index_select(0, encoder.numbers))
         if encoder.has_codes:
             codes = columns.index_select(0, encoder.codes)
-            codes = torch.where(torch.isnan(codes), turned(encoder.missing), codes).long() + turned(encoder.offsets)
+            codes = torch.where(torch.isnan(codes), as_column(encoder.missing), codes).long() + as_column(
+                encoder.offsets
+            )
             parts.append(encoder.embeddings(codes).transpose(1, 2).flatten(0, 1))
         return torch.cat(parts).T
 
     def _encode_numbers(self, numbers: Tensor) -> list[Tensor]:
         encoder = self.encoder
-        mean, slope = turned(encoder.mean), turned(encoder.inverse_deviation)
-        low, high = turned(encoder.low), turned(encoder.high)
+        mean, slope = as_column(encoder.mean), as_column(encoder.inverse_deviation)
+        low, high = as_column(encoder.low), as_column(encoder.high)
         is_missing = torch.isnan(numbers)
         numbers = torch.minimum(torch.maximum(torch.where(is_missing, mean, numbers), low), high)
         standardised = (numbers - mean) * slope
@@ -100,6 +104,6 @@ class SlimEncoder(nn.Module):
         return [standardised.index_select(0, self.varying), is_missing.index_select(0, self.gaps).float(), pieces]
 
 
-def turned(values: Tensor) -> Tensor:
-    """One value a row."""
+def as_column(values: Tensor) -> Tensor:
+    """Reshape n values to n x 1."""
     return values.unsqueeze(1)

@@ -1,7 +1,7 @@
-"""The tabular network: embeddings of categories and of numbers, then an MLP or many, trained by Lightning.
+"""Tabular network: embeddings of categories and numbers, then an MLP or an ensemble of them, trained by Lightning.
 
-Torch takes seconds to import, so that what needs it lives in modules of its own, imported when they are called for:
-`encoder` and `modules` (what is learnt), `steps` and `training` (how), `explaining`, `pruning` and `exporting`.
+Torch takes seconds to import. Modules that need it are therefore imported when they are used: `encoder` and `mlp`
+(layers), `lightning_module` and `lightning_trainer` (training), `expected_gradients`, `pruning` and `onnx_export`.
 """
 
 from hashlib import sha256
@@ -11,26 +11,28 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
+from typing_extensions import override
 
-from model_name.core.features.transforms import Matrix
-from model_name.core.models.model import Explanation, FitContext
-from model_name.core.models.network.hyperparameters import NetworkSettings
+from model_name.core.features import Matrix
+from model_name.core.models.explanation import Explanation
+from model_name.core.models.model import FitContext
+from model_name.core.models.network.hyperparameters import NetworkHyperparameters
 from model_name.errors import ConfigError
 
 if TYPE_CHECKING:
-    from model_name.core.models.network.network import Network
+    from model_name.core.models.network.mlp import TabularMLP
 
-CHECKPOINT_FORMAT = 2  # to be raised when a change here or in the modules makes older checkpoints mean something else
+CHECKPOINT_FORMAT = 2  # increased when a change to the network gives the weights of older checkpoints another meaning
 
 
-class TabularNetwork(NetworkSettings):
-    """An MLP over embedded features, stopped early on a validation part that is taken from the training rows.
+class TabularNetwork(NetworkHyperparameters):
+    """MLP over embedded features, with early stopping on a validation set taken from the training rows.
 
-    The validation part are the last rows where rows come in the order of time, random ones otherwise. Features that
-    have not completed their season in the training part are hidden from it, since it could only extrapolate them.
+    The validation set is the last rows if rows are sorted by time, and random rows otherwise. Features whose season is
+    incomplete in the training part are hidden from the network, because it could only extrapolate them.
 
-    A fit can begin from an earlier version. It then keeps that version's encoder (means, quantiles, what was hidden)
-    and scale of the target, since weights mean something only with them.
+    A fit can start from an earlier version. It then keeps that version's encoder (means, quantiles, hidden features)
+    and scale of the target, because the weights depend on them.
     """
 
     can_warm_start: ClassVar[bool] = True
@@ -48,51 +50,54 @@ class TabularNetwork(NetworkSettings):
 
     _network: Any = PrivateAttr(None)
 
+    @override
     def fit_matrix(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> None:
-        """As of `Model`.
+        """Fit the network.
 
         Raises:
-            PreemptedError: A SIGTERM came; the next fit with the same checkpoints goes on.
-            ConfigError: The hyperparameters make it diverge, or do not fit the task.
+            PreemptedError: SIGTERM was received; the next fit with the same checkpoints resumes.
+            ConfigError: The training diverges with these hyperparameters, or they do not fit the task.
         """
         from model_name.core.models.network import lightning_trainer
 
-        self._require_classes()
-        learning, validating = self._split(len(matrix), has_time_order=context.has_time_order)
-        with lightning_trainer.repeatable(self.random_state, self.threads):
-            network = self._build(matrix[learning], targets[learning])
+        self._check_class_weight()
+        train_rows, validation_rows = self._split(len(matrix), has_time_order=context.has_time_order)
+        with lightning_trainer.deterministic_training(self.random_state, self.threads):
+            network = self._build(matrix[train_rows], targets[train_rows])
             if context.warm_start is not None:
-                # The earlier encoder and the earlier scale of the target with them: weights mean nothing without.
+                # The earlier encoder and scale of the target are loaded too: the weights depend on them.
                 network.load_state_dict(context.warm_start.get_internal_model().state_dict())
-            self._network = lightning_trainer.train(
+            self._network = lightning_trainer.train_network(
                 network,
-                lightning_trainer.tensors(network, matrix[learning], targets[learning]),
-                lightning_trainer.tensors(network, matrix[validating], targets[validating]),
-                settings=self,
+                lightning_trainer.to_dataset(network, matrix[train_rows], targets[train_rows]),
+                lightning_trainer.to_dataset(network, matrix[validation_rows], targets[validation_rows]),
+                hyperparameters=self,
                 context=context,
                 fingerprint=self._fingerprint(matrix, targets, context),
             )
 
+    @override
     def score_matrix(self, matrix: Matrix) -> NDArray[Any]:
-        """As of `Model`."""
         scores: NDArray[np.float32] = self.get_internal_model().score(matrix)
         return scores if self.classes else scores[:, 0]
 
+    @override
     def to_onnx(self) -> onnx.ModelProto:
-        """As of `Model`; scaling, clipping, embeddings and the un-scaling of the target are in the graph."""
+        """Export the network with scaling, clipping, embeddings and the inverse scaling of the target in the graph."""
         from model_name.core.models.network.onnx_export import to_onnx
 
         return to_onnx(self.get_internal_model(), len(self.features.columns))
 
+    @override
     def explain_matrix(self, matrix: Matrix) -> Explanation:
-        """Contributions to the prediction or the probability by expected gradients (Erion et al. 2021).
+        """Explain the prediction or the probability by expected gradients (Erion et al. 2021).
 
-        Lines between encoded rows are sampled. What the points miss of a score, some percent of the scores' spread, is
-        spread over the features by the size of their contributions, so that these add up exactly.
+        Lines between encoded rows are sampled. The sampling error, some percent of the scores' spread, is distributed
+        over the features in proportion to their contributions, so that these add up exactly.
         """
         import torch
 
-        from model_name.core.models.network.expected_gradients import completed, contributions
+        from model_name.core.models.network.expected_gradients import expected_gradients, rescale_to_total
 
         network = self.get_internal_model()
         rows, background = (
@@ -100,20 +105,21 @@ class TabularNetwork(NetworkSettings):
         )
         outputs = [1] if len(self.classes) == 2 else list(range(network.classes or 1))
         scores, base = network(rows)[:, outputs], network(background)[:, outputs].mean(dim=0)
-        found = contributions(network, rows, background, outputs=outputs, seed=self.random_state)
-        values, place = completed(found, scores - base), 0 if len(outputs) == 1 else slice(None)
-        return self.explanation(values[..., place], base[place], scores[..., place], "probability")
+        sampled = expected_gradients(network, rows, background, outputs=outputs, seed=self.random_state)
+        values, columns = rescale_to_total(sampled, scores - base), 0 if len(outputs) == 1 else slice(None)
+        return self.explanation(values[..., columns], base[columns], scores[..., columns], "probability")
 
-    def pruned(self, share: float) -> Self:
-        """As of `Model`: of each layer, the units of the smallest L1 norm are taken out; `hidden` says how many stay.
+    @override
+    def prune(self, share: float) -> Self:
+        """Remove the units with the smallest L1 norms from each layer; `hidden` becomes the number of units left.
 
         Args:
-            share: Of the units of a layer; at least one stays.
+            share: Share of the units of a layer to remove; at least one is left.
 
         Raises:
-            ConfigError: The share is not between 0 and 1, or there is no layer.
+            ConfigError: The share is not between 0 and 1, or the network has no hidden layer.
         """
-        from model_name.core.models.network.pruning import pruned
+        from model_name.core.models.network.pruning import prune_units
 
         if not 0 < share < 1 or not self.layers:
             raise ConfigError(
@@ -122,15 +128,16 @@ class TabularNetwork(NetworkSettings):
             )
         copy = self.model_copy(deep=True)
         copy.hidden = max(1, self.hidden - round(share * self.hidden))
-        copy._network = pruned(self.get_internal_model(), copy.hidden)  # noqa: SLF001  of its own kind
+        copy._network = prune_units(self.get_internal_model(), copy.hidden)  # noqa: SLF001  same class
         return copy
 
-    def get_internal_model(self) -> "Network":
-        """The fitted module of torch, on the CPU and in evaluation mode."""
-        network: Network = self._fitted(self._network)
+    @override
+    def get_internal_model(self) -> "TabularMLP":
+        """Return the fitted torch module, on the CPU and in evaluation mode."""
+        network: TabularMLP = self._fitted(self._network)
         return network
 
-    def _require_classes(self) -> None:
+    def _check_class_weight(self) -> None:
         if self.class_weight != "none" and not self.classes:
             raise ConfigError(
                 f"{self.KIND}: class_weight is {self.class_weight}, but {self.schema_.target.name} has no classes",
@@ -138,22 +145,22 @@ class TabularNetwork(NetworkSettings):
             )
 
     def _split(self, rows: int, *, has_time_order: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The rows to learn from and those to stop by; at least one of each."""
+        """Split row positions into a training and a validation set, with at least one row in each."""
         order = np.arange(rows) if has_time_order else np.random.default_rng(self.random_state).permutation(rows)
-        held = min(max(round(rows * self.validation_size), 1), rows - 1)
-        return np.sort(order[:-held]), np.sort(order[-held:])
+        size = min(max(round(rows * self.validation_size), 1), rows - 1)
+        return np.sort(order[:-size]), np.sort(order[-size:])
 
-    def _build(self, matrix: Matrix, targets: NDArray[Any]) -> "Network":
-        from model_name.core.models.network.encoder import Encoder
-        from model_name.core.models.network.network import Network
+    def _build(self, matrix: Matrix, targets: NDArray[Any]) -> "TabularMLP":
+        from model_name.core.models.network.encoder import TabularEncoder
+        from model_name.core.models.network.mlp import TabularMLP
 
-        encoder = Encoder(self.features.columns, matrix, self)
-        return Network(encoder, self, classes=len(self.classes), targets=targets)
+        encoder = TabularEncoder(self.features.columns, matrix, self)
+        return TabularMLP(encoder, self, classes=len(self.classes), targets=targets)
 
     def _fingerprint(self, matrix: Matrix, targets: NDArray[Any], context: FitContext) -> str:
-        """Hash of all that decides the weights: a checkpoint of anything else must not be gone on from."""
-        settings = (CHECKPOINT_FORMAT, self.model_dump(), self.classes, context.has_time_order, matrix.shape)
-        digest = sha256(repr(settings).encode())
+        """Hash everything that decides the weights, so that only checkpoints of an equal fit are resumed."""
+        recipe = (CHECKPOINT_FORMAT, self.model_dump(), self.classes, context.has_time_order, matrix.shape)
+        digest = sha256(repr(recipe).encode())
         digest.update(self.features.model_dump_json().encode())
         earlier = [] if context.warm_start is None else context.warm_start.get_internal_model().state_dict().values()
         for array in (matrix, targets, *(weight.numpy() for weight in earlier)):

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from model_name.core.models import TabularNetwork
-from model_name.core.models.model import ADDITIVITY_TOLERANCE
-from model_name.core.models.network.expected_gradients import completed, contributions
+from model_name.core.models.explanation import ADDITIVITY_TOLERANCE
+from model_name.core.models.network.expected_gradients import expected_gradients, rescale_to_total
 from model_name.core.schemas import TableSchema, Target
 from model_name.core.schemas.columns import Column
 
@@ -85,7 +85,7 @@ def test_they_agree_with_deep_explainer(fitted) -> None:
     reference, unit = (Positive(network.body), 1.0) if network.classes else (network.body, network.target_deviation)
     explainer = shap.DeepExplainer(reference, network.encoder(background))
     theirs = torch.tensor(explainer.shap_values(network.encoder(rows), check_additivity=False))[:, :, 0] * unit
-    theirs = torch.zeros(rows.shape).index_add_(1, network.encoder.owners, theirs.float()).numpy()
+    theirs = torch.zeros(rows.shape).index_add_(1, network.encoder.source_features, theirs.float()).numpy()
     # when the model explains the same rows
     mine = fitted.explain_matrix(rows.numpy()).values
     # then they say the same, of all features and of each that matters
@@ -115,7 +115,7 @@ def test_little_is_left_to_be_spread(fitted) -> None:
     rows, background = tensors_of(fitted, 300)
     network = fitted.get_internal_model()
     outputs = list(range(network.classes or 1))
-    found = contributions(network, rows, background, outputs=outputs, seed=0)
+    found = expected_gradients(network, rows, background, outputs=outputs, seed=0)
     # then what they miss of the scores is a small part of their spread
     scores = network(rows)
     missed = (scores - network(background).mean(dim=0) - found.sum(dim=1)).abs()
@@ -138,20 +138,20 @@ def test_they_are_what_the_gradients_of_the_whole_network_say(options) -> None:
     rows, background = tensors_of(model, 5)
     network = model.get_internal_model()
     # when it is explained against one row, whose line is looked at in its middle
-    found = contributions(network, rows, background[:1], outputs=[2], seed=0)[:, :, 0]
+    found = expected_gradients(network, rows, background[:1], outputs=[2], seed=0)[:, :, 0]
     # then that is gradient times difference, through all layers
     encoded, origin = network.encoder(rows), network.encoder(background[:1])
     middle = ((encoded + origin) / 2).requires_grad_()
-    (gradient,) = torch.autograd.grad(network.served(network.raw(middle))[:, 2].sum(), middle)
+    (gradient,) = torch.autograd.grad(network.to_scores(network.logits(middle))[:, 2].sum(), middle)
     by_input = gradient * (encoded - origin)
-    torch.testing.assert_close(found, torch.zeros_like(found).index_add_(1, network.encoder.owners, by_input))
+    torch.testing.assert_close(found, torch.zeros_like(found).index_add_(1, network.encoder.source_features, by_input))
 
 
 def test_a_row_like_the_background_has_no_contributions(fitted) -> None:
     rows = torch.from_numpy(fitted._background[:1])
-    found = contributions(fitted.get_internal_model(), rows, rows, outputs=[0], seed=0)
+    found = expected_gradients(fitted.get_internal_model(), rows, rows, outputs=[0], seed=0)
     torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-5, rtol=0)
-    assert not completed(torch.zeros_like(found), torch.zeros(1, 1)).any()
+    assert not rescale_to_total(torch.zeros_like(found), torch.zeros(1, 1)).any()
 
 
 def test_equal_seeds_give_equal_contributions(fitted) -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_name.core.models.network.lightning_module import Batches, member_losses, pace, served_losses
+from model_name.core.models.network.lightning_module import EpochBatchSampler, ensemble_losses, lr_factor, member_losses
 
 
 @given(rows=st.integers(1, 300), size=st.integers(1, 80), world=st.integers(1, 5), epoch=st.integers(0, 3))
@@ -13,7 +13,10 @@ def test_together_the_processes_see_every_row_once_in_the_batches_of_one(
     rows: int, size: int, world: int, epoch: int
 ) -> None:
     # given the batches of a process alone, and of so many together
-    alone, *together = Batches(rows, size, seed=1), *(Batches(rows, size, 1, rank=r, world=world) for r in range(world))
+    alone, *together = (
+        EpochBatchSampler(rows, size, seed=1),
+        *(EpochBatchSampler(rows, size, 1, rank=r, world=world) for r in range(world)),
+    )
     for batches in (alone, *together):
         batches.set_epoch(epoch)
     seen = [list(batches) for batches in together]
@@ -21,20 +24,20 @@ def test_together_the_processes_see_every_row_once_in_the_batches_of_one(
     for place, batch in enumerate(alone):
         shares = torch.cat([batches[place] for batches in seen])
         assert sorted(shares.tolist()) == sorted(batch.tolist())
-        assert alone.rows_of(place) == len(batch)
+        assert alone.batch_rows(place) == len(batch)
     assert sorted(torch.cat(list(alone)).tolist()) == list(range(rows))
     assert {len(batches) for batches in seen} == {len(alone)}
 
 
 def test_epochs_are_shuffled_otherwise() -> None:
-    batches = Batches(100, 10, seed=1)
+    batches = EpochBatchSampler(100, 10, seed=1)
     first = torch.cat(list(batches))
     batches.set_epoch(1)
     assert not torch.equal(torch.cat(list(batches)), first)
 
 
 def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine() -> None:
-    rates = [pace(step, 100, 0.1) for step in range(100)]
+    rates = [lr_factor(step, 100, 0.1) for step in range(100)]
     assert rates[:10] == sorted(rates[:10])
     assert rates[10] == 1
     assert rates[10:] == sorted(rates[10:], reverse=True)
@@ -44,14 +47,14 @@ def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine() -> None
 @pytest.mark.parametrize(("classes", "width"), [pytest.param(0, 1, id="regression"), pytest.param(3, 3, id="classes")])
 def test_members_learn_by_themselves_and_answer_together(classes: int, width: int) -> None:
     # given raw answers of two members
-    raw = torch.randn(5, 2, width, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(5, 2, width, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(5) % 3 if classes else torch.arange(5.0)
-    apart = torch.stack([member_losses(raw[:, [m]], targets, classes, None) for m in range(2)]).mean(dim=0)
+    apart = torch.stack([member_losses(logits[:, [m]], targets, classes, None) for m in range(2)]).mean(dim=0)
     # then what they learn from is the mean of their losses, and what they are judged by the loss of their mean
-    torch.testing.assert_close(member_losses(raw, targets, classes, None), apart)
+    torch.testing.assert_close(member_losses(logits, targets, classes, None), apart)
     if classes:
-        mean = torch.softmax(raw, dim=2).mean(dim=1)
+        mean = torch.softmax(logits, dim=2).mean(dim=1)
         expected = -mean[torch.arange(5), targets].log()
     else:
-        expected = (raw.mean(dim=1)[:, 0] - targets) ** 2
-    torch.testing.assert_close(served_losses(raw, targets, classes, None), expected)
+        expected = (logits.mean(dim=1)[:, 0] - targets) ** 2
+    torch.testing.assert_close(ensemble_losses(logits, targets, classes, None), expected)

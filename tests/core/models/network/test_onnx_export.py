@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from model_name.core.models import TabularNetwork
-from model_name.core.models.network.onnx_export import slimmed
+from model_name.core.models.network.onnx_export import drop_constant_inputs
 from model_name.core.schemas import TableSchema, Target
 from model_name.core.schemas.columns import Column
 
@@ -57,7 +57,7 @@ def test_the_graph_answers_like_the_network(table: pd.DataFrame, members: int) -
 
 def test_what_is_zero_for_every_row_is_left_out() -> None:
     network = TabularNetwork(hidden=16, bins=32, max_epochs=2).fit(SCHEMA, make_table()).get_internal_model()
-    slim = slimmed(network)
+    slim = drop_constant_inputs(network)
     # of the flag there is one piece of 32, and no column has gaps
     assert network.encoder.width - slim.body[0].weight.shape[1] == 31 + 2
     assert network.body[0].weight.shape[1] == network.encoder.width

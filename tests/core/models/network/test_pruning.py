@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from model_name.core.models import ConstantModel, TabularNetwork
-from model_name.core.models.network.pruning import norm_in, norm_out
+from model_name.core.models.network.pruning import input_norms, output_norms
 from model_name.core.schemas import TableSchema, Target
 from model_name.core.schemas.columns import Column
 from model_name.errors import ConfigError, NotFittedError
@@ -35,7 +35,7 @@ def fitted(request: pytest.FixtureRequest) -> TabularNetwork:
 @pytest.mark.parametrize(("share", "hidden"), [(0.5, 16), (0.25, 24), (0.999, 1), (0.001, 32)])
 def test_the_served_graph_shrinks_and_answers_like_the_model(fitted, share: float, hidden: int) -> None:
     # when a share of the units is taken out
-    smaller = fitted.pruned(share)
+    smaller = fitted.prune(share)
     # then its graph holds fewer numbers, and answers like it
     graphs = [model.to_onnx().SerializeToString() for model in (fitted, smaller)]
     assert smaller.hidden == hidden
@@ -51,7 +51,7 @@ def test_a_pruned_copy_is_whole_and_leaves_the_first_as_it_was(fitted) -> None:
     table = make_table(seed=2)
     before = fitted.predict(table)
     # when a part of it is taken out
-    smaller = fitted.pruned(0.2)
+    smaller = fitted.prune(0.2)
     # then the copy knows the table, can be explained, and is not far off; the first is as it was
     pd.testing.assert_frame_equal(fitted.predict(table), before)
     assert fitted.hidden == 32
@@ -68,7 +68,7 @@ def test_the_least_units_are_those_that_go() -> None:
     first.weight[[2, 7]] = 0.0
     first.bias[[2, 7]] = 0.0
     # when as many are taken out, then it answers as before
-    smaller = model.pruned(0.5)
+    smaller = model.prune(0.5)
     np.testing.assert_allclose(
         smaller.predict(make_table())["prediction"], model.predict(make_table())["prediction"], atol=1e-5
     )
@@ -84,19 +84,19 @@ def test_members_count_together() -> None:
         nn.functional.linear(one.scale_in[m].abs(), one.weight.abs()) * one.scale_out[m].abs() + one.bias[m].abs()
         for m in range(3)
     ]
-    torch.testing.assert_close(norm_in(one), sum(into))
+    torch.testing.assert_close(input_norms(one), sum(into))
     out = [(two.scale_out[m, :, None] * two.weight * two.scale_in[m]).abs().sum(dim=0) for m in range(3)]
-    torch.testing.assert_close(norm_out(two), sum(out))
+    torch.testing.assert_close(output_norms(two), sum(out))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5])
 def test_a_share_has_bounds(fitted, share: float) -> None:
     with pytest.raises(ConfigError, match="cannot be taken out"):
-        fitted.pruned(share)
+        fitted.prune(share)
 
 
 def test_what_cannot_be_pruned_says_so() -> None:
     with pytest.raises(NotImplementedError, match="ConstantModel has no units"):
-        ConstantModel().pruned(0.5)
+        ConstantModel().prune(0.5)
     with pytest.raises(NotFittedError):
-        TabularNetwork().pruned(0.5)
+        TabularNetwork().prune(0.5)

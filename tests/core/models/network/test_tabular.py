@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from model_name.core.metrics import default_metrics
 from model_name.core.models import ConstantModel, FitContext, TabularNetwork
-from model_name.core.models.network.network import Dropout
+from model_name.core.models.network.mlp import Dropout
 from model_name.core.schemas import TableSchema, Target
 from model_name.core.schemas.columns import Column
 from model_name.errors import ConfigError, NotFittedError, PreemptedError
