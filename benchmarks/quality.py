@@ -28,6 +28,7 @@ from model_name.core.profiling.schema_inference import infer_schema
 from model_name.core.schemas import TableSchema
 from model_name.io.configs import load_document
 from model_name.utils.search.automl import AutoSearcher
+from model_name.utils.search.objective import SearchProblem
 from model_name.utils.splitters import RandomSplitter, Splitter, TimeSplitter
 
 SMALL_ROWS = 6000  # below which the held-out part is so small that several are drawn
@@ -96,7 +97,7 @@ def once(table: pd.DataFrame, schema: TableSchema, searcher: AutoSearcher, split
     metric = Metric(name=DECIDING[schema.target.task])
     context = FitContext(has_time_order=schema.time is not None)
     start = time.monotonic()
-    chosen = searcher.search(AutoModel(), schema, train, metric=metric, splitter=splitter)
+    chosen = searcher.search(SearchProblem(AutoModel(), schema, train, metric, splitter))
     champion = AutoModel().with_params(**chosen.best_params).fit(schema, train, context)
     seconds = time.monotonic() - start
     references: dict[str, Model] = {

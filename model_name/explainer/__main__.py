@@ -13,7 +13,8 @@ from model_name.io.services import silence_mlflow
 from model_name.serving.arguments import DEFAULT_MODEL_DIRECTORY, build_parser, parse_address, parse_limits, run_main
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
-from model_name.serving.runtime import log_config
+from model_name.serving.rest.endpoints import EXPLAINER
+from model_name.serving.runtime.log_config import configure_logging
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.startup import serve_model
 
@@ -37,7 +38,7 @@ def serve(args: Namespace) -> None:
         DataError: The model was not made by this project, or the manifest belongs to another model.
     """
     parse_address(args)
-    log_config.configure(args)
+    configure_logging(args)
     silence_mlflow()
     from model_name.explainer.plane import VERSION_FILES, explain_batch, load_plane
 
@@ -51,8 +52,8 @@ def serve(args: Namespace) -> None:
         metrics,
         directory=args.model,
         load=load_plane,
-        watcher=BatchObserver(metrics, None),
-        verb="explain",
+        observer=BatchObserver(metrics, None),
+        role=EXPLAINER,
         files=VERSION_FILES,
     )
 

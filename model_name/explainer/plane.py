@@ -24,28 +24,28 @@ VERSION_FILES = (MANIFEST_FILE, "MLmodel", "python_model.pkl")
 """Files in the directory of a model that change with its version."""
 
 
-class ModelScorer:
-    """Scorer over a fitted model, with the manifest of its bundle."""
+class ModelBackend:
+    """Inference backend over a fitted model, with the manifest of its bundle."""
 
     def __init__(self, directory: Path, model: Model, manifest: Manifest) -> None:
-        """Create a scorer from a model and its manifest, which were loaded from a directory."""
+        """Create a backend from a model and its manifest, which were loaded from a directory."""
         self.directory = directory
         self.model = model
         self.manifest = manifest
 
-    @override
     def scores(self, matrix: Matrix) -> NDArray[Any]:
+        """Compute the scores of a feature matrix, see `InferenceBackend.scores`."""
         return self.model.score_matrix(matrix)
 
 
 class ExplainerPlane(DataPlane):
     """Data plane that validates requests as the predictor does, and explains its predictions."""
 
-    def __init__(self, scorer: ModelScorer) -> None:
-        """Create a plane that explains the model of a scorer."""
-        super().__init__(scorer)
-        self.kind = scorer.model.KIND
-        self._explain = scorer.model.explainer()
+    def __init__(self, backend: ModelBackend) -> None:
+        """Create a plane that explains the model of a backend."""
+        super().__init__(backend)
+        self.kind = backend.model.KIND
+        self._explain = backend.model.explainer()
 
     def explain(self, table: RawColumns, *, interval: float | None = None) -> dict[str, Any]:
         """Build the response body that explains a request, in JSON types.
@@ -112,7 +112,7 @@ def load_plane(directory: Path) -> ExplainerPlane:
         raise DataError(
             f"{directory / MANIFEST_FILE}: is of run {manifest.run_id}, the model beside it of run {run_id}"
         )
-    plane = ExplainerPlane(ModelScorer(directory, model, manifest))
+    plane = ExplainerPlane(ModelBackend(directory, model, manifest))
     plane.warm_up()
     return plane
 
@@ -126,7 +126,7 @@ def explain_batch(plane: DataPlane, requests: Sequence[InferenceRequest], limits
 def _explain_request(plane: ExplainerPlane, request: InferenceRequest, limits: Limits) -> Payload | ModelNameError:
     try:
         decoded = request.decode(plane, limits)
-        table = decoded.columns(plane.inputs)
+        table = decoded.to_columns(plane.inputs)
         limits.check_texts(table, request.size)
         return orjson.dumps(plane.explain(table, interval=decoded.interval))
     except ModelNameError as err:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 import mlflow
 from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import override
 
 from model_name.core import ranks
 from model_name.core.models import AutoModel, ModelConfig
@@ -14,28 +15,29 @@ from model_name.jobs.base import Job
 from model_name.results import TuningResult
 from model_name.training.search_log import log_search
 from model_name.utils.search.automl import AutoSearcher
+from model_name.utils.search.objective import SearchProblem
 from model_name.utils.search.ray_search import RaySearcher
 from model_name.utils.searchers import GridSearcher, OptunaSearcher
 
 
-def _with_kind(raw: Any) -> Any:
-    """A searcher that does not say its kind is the one that needs no space."""
+def _add_default_kind(raw: Any) -> Any:
+    """Make a searcher without `KIND` an `AutoSearcher`, the one that needs no space."""
     return {"KIND": "AutoSearcher"} | raw if isinstance(raw, dict) else raw
 
 
 AnySearcher = Annotated[
     Annotated[AutoSearcher | GridSearcher | OptunaSearcher | RaySearcher, Field(discriminator="KIND")],
-    BeforeValidator(_with_kind),
+    BeforeValidator(_add_default_kind),
 ]
 
 
 class TuningJob(Job):
-    """Find hyperparameters; the held-out rows of the splitter are never looked at.
+    """Search hyperparameters; the held-out rows of the splitter are never used.
 
     Attributes:
-        model: The kind, and the hyperparameters that are not searched.
-        searcher: How to search, and where: an `AutoSearcher` chooses the members of an `AutoModel`, the others search a
-            space of one kind.
+        model: Kind of the model, and the hyperparameters that are not searched.
+        searcher: Search strategy: an `AutoSearcher` selects the members of an `AutoModel`, the others search a space of
+            one kind of model.
     """
 
     KIND: Literal["TuningJob"] = "TuningJob"
@@ -43,7 +45,7 @@ class TuningJob(Job):
     searcher: AnySearcher = AutoSearcher()
 
     @model_validator(mode="after")
-    def _searches_what_it_can(self) -> Self:
+    def _check_searcher_fits_model(self) -> Self:
         kind, searcher = self.model.KIND, self.searcher.KIND
         if (kind == "AutoModel") == (searcher == "AutoSearcher"):
             return self
@@ -54,8 +56,9 @@ class TuningJob(Job):
             f"{kind} with searcher.KIND: OptunaSearcher and a space"
         )
 
+    @override
     def run(self) -> TuningResult:
-        """As of `Job`.
+        """Search the hyperparameters and log the trials.
 
         Raises:
             ConfigError: The space does not fit the model, or several processes were started by torchrun.
@@ -64,24 +67,18 @@ class TuningJob(Job):
         if ranks.world_size() > 1:
             hint = "run it once, without torchrun; RaySearcher spreads trials over processes"
             raise ConfigError("a search is one process, or each of several would do it", hint=hint)
-        metric = self.measures[0]
-        parts = self.read_parts()
+        metric = self.resolved_metrics[0]
+        split = self.read_split()
         with self.mlflow.run(f"tune {self.model.KIND}", experiment=self.name, tags={"job": self.KIND}) as run:
             with progress(f"tuning {self.model.KIND}") as report:
-                found = self.searcher.search(
-                    self.model,
-                    self.schema_,
-                    parts.train,
-                    metric=metric,
-                    splitter=self.split_by,
-                    journal=Path(self.build) / "searches" / f"{self.name}.jsonl",
-                    progress=report,
-                )
+                problem = SearchProblem(self.model, self.schema_, split.train, metric, self.resolved_splitter)
+                journal = Path(self.build) / "searches" / f"{self.name}.jsonl"
+                found = self.searcher.search(problem, journal=journal, progress=report)
             mlflow.log_params(found.best_params)
             log_search(found)
-        chosen = self.model.with_params(**found.best_params).describe_params() if found.best_params else "the defaults"
-        words = f"{metric.name} {found.best.score:.4g} with {chosen}"
-        self.alerts.notify("tuned", f"{self.name}, {len(found.trials)} trials: {words}")
+        params = self.model.with_params(**found.best_params).describe_params() if found.best_params else "the defaults"
+        outcome = f"{metric.name} {found.best.score:.4g} with {params}"
+        self.alerts.notify("tuned", f"{self.name}, {len(found.trials)} trials: {outcome}")
         return TuningResult(
             run_id=run.info.run_id,
             kind=self.model.KIND,

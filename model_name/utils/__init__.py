@@ -1,1 +1,1 @@
-"""Strategies that a job is handed: how to split, search, sign."""
+"""Strategies that a job is configured with: splitters, searchers and signers."""

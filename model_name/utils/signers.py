@@ -1,4 +1,4 @@
-"""The signature that MLflow keeps with a model."""
+"""Signers: strategies that make the signature that MLflow stores with a model."""
 
 from abc import ABC, abstractmethod
 from typing import Literal
@@ -7,31 +7,38 @@ import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
+from typing_extensions import override
 
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.columns import Column
 from model_name.core.schemas.strict_models import FrozenModel
 
-TYPES = {"numeric": DataType.double, "category": DataType.string, "datetime": DataType.datetime}
+MLFLOW_TYPES = {"numeric": DataType.double, "category": DataType.string, "datetime": DataType.datetime}
 
 
 class Signer(FrozenModel, ABC):
-    """Says what goes into a model and what comes out."""
+    """Makes the signature of a model from its inputs and outputs."""
 
     KIND: str
 
     @abstractmethod
     def sign(self, schema: TableSchema, inputs: pd.DataFrame, outputs: pd.DataFrame) -> ModelSignature:
-        """The signature of a model with these inputs and outputs."""
+        """Make the signature of a model.
+
+        Args:
+            schema: Table schema.
+            inputs: Example inputs.
+            outputs: Outputs of the model for them.
+        """
 
 
 class SchemaSigner(Signer):
-    """Takes the inputs from the table schema, so that the signature says what the server checks."""
+    """Derives the inputs from the table schema, so that the signature matches the validation of the server."""
 
     KIND: Literal["SchemaSigner"] = "SchemaSigner"
 
+    @override
     def sign(self, schema: TableSchema, inputs: pd.DataFrame, outputs: pd.DataFrame) -> ModelSignature:
-        """As of `Signer`."""
         columns: list[ColSpec | TensorSpec] = [
             ColSpec(_type(column), name=name) for name, column in schema.inputs.items()
         ]
@@ -39,12 +46,12 @@ class SchemaSigner(Signer):
 
 
 class InferSigner(Signer):
-    """Infers both sides from examples."""
+    """Infers inputs and outputs from examples."""
 
     KIND: Literal["InferSigner"] = "InferSigner"
 
+    @override
     def sign(self, schema: TableSchema, inputs: pd.DataFrame, outputs: pd.DataFrame) -> ModelSignature:
-        """As of `Signer`."""
         return infer_signature(inputs[list(schema.inputs)], outputs)
 
 
@@ -52,5 +59,5 @@ SignerKind = SchemaSigner | InferSigner
 
 
 def _type(column: Column) -> DataType | AnyType:
-    # MLflow refuses a missing boolean; the model checks it again anyway.
-    return TYPES.get(column.kind) or (AnyType() if column.nullable else DataType.boolean)
+    # MLflow rejects a missing boolean; the model validates its inputs anyway.
+    return MLFLOW_TYPES.get(column.kind) or (AnyType() if column.nullable else DataType.boolean)

@@ -1,4 +1,4 @@
-"""How a table is split: into a training and a held-out part, and into folds for a search."""
+"""Splitters: strategies that split a table into a training and a held-out part, and into the folds of a search."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.strict_models import FrozenModel
@@ -15,53 +16,54 @@ from model_name.errors import ConfigError, DataError
 
 Rows = NDArray[np.int64]
 Split = tuple[Rows, Rows]
-"""Positions of the training rows and of the held-out rows, each in the order of the table."""
+"""Positions of the training rows and of the held-out rows, each in table order."""
 
 
 class Splitter(FrozenModel, ABC):
-    """Splits the rows of a checked table, never looking at features."""
+    """Splits the rows of a validated table, independently of its features."""
 
     KIND: str
 
     @abstractmethod
     def split(self, table: pd.DataFrame, schema: TableSchema) -> Split:
-        """One split into a training and a held-out part.
+        """Split a table into a training and a held-out part.
 
         Raises:
-            DataError: The table is too small for it.
+            DataError: The table is too small for a split.
         """
 
     @abstractmethod
     def folds(self, table: pd.DataFrame, schema: TableSchema, count: int) -> Iterator[Split]:
-        """Several splits of the same nature, for a search to be judged on.
+        """Split a table several times by the same rule, to score a search.
 
         Raises:
-            DataError: The table is too small for them.
+            DataError: The table is too small for `count` folds.
         """
 
 
 class TimeSplitter(Splitter):
-    """The newest rows are held out; rows of one moment are never torn apart.
+    """Holds out the newest rows; rows with equal times are never separated.
 
     Attributes:
-        test_size: Share of the rows to hold out, about.
+        test_size: Approximate share of the rows to hold out.
     """
 
     KIND: Literal["TimeSplitter"] = "TimeSplitter"
     test_size: float = Field(0.2, gt=0, lt=1)
 
+    @override
     def split(self, table: pd.DataFrame, schema: TableSchema) -> Split:
-        """As of `Splitter`."""
         times = self._times(table, schema)
         start = min(round(len(times) * (1 - self.test_size)), len(times) - 1)
         return self._split_at(times, np.sort(times)[start], None)
 
+    @override
     def folds(self, table: pd.DataFrame, schema: TableSchema, count: int) -> Iterator[Split]:
-        """Growing training parts, each judged on the rows that follow it; together those are about the newer half."""
+        """Split into growing training parts, each scored on the rows after it; these cover about the newer half."""
         times = self._times(table, schema)
-        places = np.linspace(len(times) / 2, len(times), count, endpoint=False).round().astype(int)
-        # A fold begins with a moment and ends before the next fold's, so that no moment is judged twice.
-        starts = np.sort(times)[np.minimum(places, len(times) - 1)]
+        positions = np.linspace(len(times) / 2, len(times), count, endpoint=False).round().astype(int)
+        # A fold begins with a time and ends before that of the next fold, so that no time is held out twice.
+        starts = np.sort(times)[np.minimum(positions, len(times) - 1)]
         if starts[0] == times.min() or len(np.unique(starts)) < count:
             raise DataError(
                 f"{schema.time}: {len(np.unique(times))} moments are too few or too uneven for {count} folds",
@@ -88,25 +90,25 @@ class TimeSplitter(Splitter):
         return times
 
     def _split_at(self, times: NDArray[Any], start: Any, stop: Any | None) -> Split:
-        """What was before a moment, and what was from then on, up to another moment."""
+        """Split into the rows before `start`, and those from `start` until before `stop`."""
         held_out = times >= start if stop is None else (times >= start) & (times < stop)
-        return _filled(np.flatnonzero(times < start), np.flatnonzero(held_out))
+        return _check_parts(np.flatnonzero(times < start), np.flatnonzero(held_out))
 
 
 class RandomSplitter(Splitter):
-    """Rows are held out at random; where there are classes, each keeps its share in both parts.
+    """Holds out random rows, stratified by class for a classification.
 
     Attributes:
         test_size: Share of the rows to hold out.
-        random_state: The seed.
+        random_state: Seed of the selection.
     """
 
     KIND: Literal["RandomSplitter"] = "RandomSplitter"
     test_size: float = Field(0.2, gt=0, lt=1)
     random_state: int = 42
 
+    @override
     def split(self, table: pd.DataFrame, schema: TableSchema) -> Split:
-        """As of `Splitter`."""
         from sklearn.model_selection import train_test_split
 
         rows = np.arange(len(table))
@@ -116,29 +118,31 @@ class RandomSplitter(Splitter):
             )
         except ValueError as err:
             raise DataError(f"the table cannot be split: {err}", hint="bring more rows of each class") from err
-        return _filled(np.sort(train), np.sort(test))
+        return _check_parts(np.sort(train), np.sort(test))
 
+    @override
     def folds(self, table: pd.DataFrame, schema: TableSchema, count: int) -> Iterator[Split]:
-        """Disjoint held-out parts that together are the whole table."""
+        """Split into disjoint held-out parts that cover the whole table."""
         from sklearn.model_selection import KFold, StratifiedKFold
 
         labels = _labels(table, schema)
-        kind = KFold if labels is None else StratifiedKFold
+        splitter = KFold if labels is None else StratifiedKFold
         try:
-            splits = list(kind(count, shuffle=True, random_state=self.random_state).split(np.zeros(len(table)), labels))
+            folds = splitter(count, shuffle=True, random_state=self.random_state)
+            splits = list(folds.split(np.zeros(len(table)), labels))
         except ValueError as err:
             raise DataError(
                 f"the table cannot be split into {count} folds: {err}", hint="take fewer folds or bring more rows"
             ) from err
         for train, test in splits:
-            yield _filled(train, test)
+            yield _check_parts(train, test)
 
 
 SplitterKind = TimeSplitter | RandomSplitter
 
 
 def _labels(table: pd.DataFrame, schema: TableSchema) -> NDArray[Any] | None:
-    """The class of each row as a text, none for a regression.
+    """Return the class of each row as a text; None for a regression.
 
     Raises:
         DataError: A class has a single row, which cannot be in both parts.
@@ -155,7 +159,7 @@ def _labels(table: pd.DataFrame, schema: TableSchema) -> NDArray[Any] | None:
     return labels
 
 
-def _filled(train: Rows, test: Rows) -> Split:
+def _check_parts(train: Rows, test: Rows) -> Split:
     if not len(train) or not len(test):
         part = "training" if not len(train) else "held-out"
         raise DataError(f"the split leaves no row in the {part} part", hint="bring more rows or change test_size")

@@ -11,7 +11,7 @@ from model_name.errors import ConfigError
 from model_name.reports.search_run import load_search
 from model_name.runner import build_step_job
 from model_name.scripts import main
-from model_name.settings import load_job, load_raw
+from model_name.settings import load_job, load_step_config
 from model_name.utils.search.automl_objective import AutoMLObjective
 from pipelines.__main__ import main as pipelines
 from tests.support import projects
@@ -38,11 +38,11 @@ def judged(monkeypatch):
     """The configs that are tried, as they are."""
     evaluate, tried = AutoMLObjective.evaluate, []
 
-    def watched(bench, number, params, seconds):
+    def watched(objective, number, params, seconds):
         tried.append(params)
-        return evaluate(bench, number, params, seconds)
+        return evaluate(objective, number, params, seconds)
 
-    monkeypatch.setattr(AutoMLObjective, "judge", watched)
+    monkeypatch.setattr(AutoMLObjective, "evaluate", watched)
     return tried
 
 
@@ -114,7 +114,7 @@ def test_what_tuning_chose_is_trained_without_another_search(tmp_path, flow, jud
 
 
 def test_a_step_takes_over_what_the_step_before_it_hands_on(tmp_path):
-    raw, _ = load_raw(str(project(tmp_path)), "training")
+    raw, _ = load_step_config(str(project(tmp_path)), "training")
     handed = {"params": {"members": [{"KIND": "LinearModel"}], "weights": [1.0]}, "tuning_run": "abc"}
     job = build_step_job(json.dumps(raw), {"tuned": json.dumps(handed), "table": ""})
     assert (job.params, job.tuning_run) == (handed["params"], "abc")

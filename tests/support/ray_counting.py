@@ -17,6 +17,7 @@ from model_name.core.metrics import Metric
 from model_name.core.models import LinearModel
 from model_name.core.schemas import TableSchema
 from model_name.errors import DataError
+from model_name.utils.search.objective import SearchProblem
 from model_name.utils.search.ray_search import RaySearcher
 from model_name.utils.splitters import TimeSplitter
 
@@ -55,15 +56,8 @@ def table():
 
 
 def search(searcher, journal=None, progress=None):
-    return searcher.search(
-        Counted(),
-        SCHEMA,
-        table(),
-        metric=Metric(name="rmse"),
-        splitter=TimeSplitter(),
-        journal=journal,
-        progress=progress,
-    )
+    problem = SearchProblem(Counted(), SCHEMA, table(), Metric(name="rmse"), TimeSplitter())
+    return searcher.search(problem, journal=journal, progress=progress)
 
 
 def watch(found, done):

@@ -23,6 +23,7 @@ from model_name.core.metrics import Metric
 from model_name.core.models import BoostedTrees, FitContext, Model
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, DataError, StorageError
+from model_name.utils.search.objective import SearchProblem
 from model_name.utils.search.trials import SearchResult, Trial
 from model_name.utils.searchers import GridSearcher, OptunaSearcher, Searcher
 from model_name.utils.splitters import RandomSplitter, TimeSplitter
@@ -82,8 +83,14 @@ def optuna(**changes: Any) -> OptunaSearcher:
 def search(
     searcher: Searcher, model: Model | None = None, frame: pd.DataFrame | None = None, **changes: Any
 ) -> SearchResult:
-    given = {"metric": RMSE, "splitter": TimeSplitter()} | changes
-    return searcher.search(model or Line(), schema(), table() if frame is None else frame, **given)
+    problem = SearchProblem(
+        model or Line(),
+        schema(),
+        table() if frame is None else frame,
+        changes.pop("metric", RMSE),
+        changes.pop("splitter", TimeSplitter()),
+    )
+    return searcher.search(problem, **changes)
 
 
 # The space
@@ -310,7 +317,7 @@ def test_progress_is_told_after_each_trial():
 def test_the_frame_has_one_row_a_trial():
     # when
     found = search(grid(space={"slope": [2.0, 3.0]}), Line(trouble="data", trouble_above=2.5))
-    frame = found.frame()
+    frame = found.to_frame()
     # then
     assert list(frame) == ["number", "param_slope", "score", "fold_1", "fold_2", "seconds", "reason"]
     assert frame["number"].tolist() == [0, 1, 2]

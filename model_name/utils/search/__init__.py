@@ -1,1 +1,1 @@
-"""Hyper-parameter search: spaces, trials, their journal, and the search over kinds of model."""
+"""Hyperparameter search: spaces, objectives, trials and their journal, AutoML and Ray Tune."""

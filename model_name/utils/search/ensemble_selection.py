@@ -1,4 +1,4 @@
-"""Which models to average, and how much of each: chosen by what they answered for rows that they had not seen."""
+"""Ensemble selection: the models to average and their weights, selected by their predictions for held-out rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,89 +11,94 @@ from numpy.typing import NDArray
 from model_name.core.metrics import Metric
 from model_name.core.schemas import Label, Outputs
 
-STEPS = 25  # that weights are multiples of one over
-LEAST_GAIN = 1e-4  # of the score that one more step must bring
-SMOOTH = {"rmse", "mse", "mae", "r2", "log_loss", "brier", "roc_auc", "roc_auc_ovr", "average_precision"}
+MAX_PICKS = 25  # weights are multiples of one over the number of picks
+MIN_IMPROVEMENT = 1e-4  # of the score, for one more pick
+SMOOTH_METRICS = {"rmse", "mse", "mae", "r2", "log_loss", "brier", "roc_auc", "roc_auc_ovr", "average_precision"}
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The rows that all models are judged on.
+class HoldoutScorer:
+    """Scorer of predictions for the held-out rows of all folds.
 
     Attributes:
-        truth: The targets of each fold, as the table has them.
-        classes: The labels of a classification.
-        metric: What decides.
+        truth: Targets of each fold, as in the table.
+        classes: Labels of a classification.
+        metric: Metric to optimise.
     """
 
     truth: Sequence[NDArray[Any]]
     classes: tuple[Label, ...]
     metric: Metric
 
-    def fold_scores(self, answers: Sequence[NDArray[Any]], metric: Metric | None = None) -> list[float]:
-        """What scores are worth on each fold; n of a regression, or n x k probabilities."""
+    def fold_scores(self, predictions: Sequence[NDArray[Any]], metric: Metric | None = None) -> list[float]:
+        """Score the predictions for each fold: n values of a regression, or n x k probabilities."""
         metric = metric or self.metric
         return [
-            metric.score(truth, Outputs.from_scores(answer, self.classes))
-            for truth, answer in zip(self.truth, answers, strict=True)
+            metric.score(truth, Outputs.from_scores(scores, self.classes))
+            for truth, scores in zip(self.truth, predictions, strict=True)
         ]
 
     def is_better(self, scores: Sequence[float], than: Sequence[float]) -> bool:
-        """Whether scores are better in the mean, and on more than half of the folds, so that no single one decides."""
+        """Report whether scores are better on average and on more than half of the folds: no fold decides alone."""
         wins = sum(self.metric.is_better(one, other) for one, other in zip(scores, than, strict=True))
         return self.metric.is_better(fmean(scores), fmean(than)) and 2 * wins > len(scores)
 
 
-def choose(
-    answers: Mapping[int, Sequence[NDArray[Any]]], held: HeldOut, *, default: int, limit: int
+def select_ensemble(
+    predictions: Mapping[int, Sequence[NDArray[Any]]], scorer: HoldoutScorer, *, default: int, max_members: int
 ) -> dict[int, float]:
-    """The weights of the best blend, by the number of each model; the default alone where no blend is surely better.
+    """Select the members of the best blend; the default model alone unless the blend is clearly better.
 
     Greedy selection with replacement (Caruana et al. 2004, "Ensemble selection from libraries of models"): the model
-    that helps most is added again and again; its weight is its share of the picks.
+    that improves the blend most is added repeatedly; its weight is its share of the picks.
 
     Args:
-        answers: What each model answered for each fold.
-        held: The folds.
-        default: The model to beat.
-        limit: The most models that may be blended.
+        predictions: Predictions of each model for each fold.
+        scorer: Scorer of the held-out rows.
+        default: Number of the model that the blend must beat.
+        max_members: Maximum number of models in the blend.
+
+    Returns:
+        The weights by the number of the model.
     """
-    # A metric that jumps, such as accuracy, would choose by luck.
-    guide = held.metric if held.metric.name in SMOOTH else Metric(name="log_loss")
-    picks = _greedy(answers, held, guide, limit)
+    # A metric with jumps, such as accuracy, would select by chance.
+    metric = scorer.metric if scorer.metric.name in SMOOTH_METRICS else Metric(name="log_loss")
+    picks = _pick_greedily(predictions, scorer, metric, max_members)
     weights = {number: picks.count(number) / len(picks) for number in dict.fromkeys(picks)}
-    blended = mix([answers[number] for number in weights], list(weights.values()))
-    if held.is_better(held.fold_scores(blended), held.fold_scores(answers[default])):
+    blended = blend([predictions[number] for number in weights], list(weights.values()))
+    if scorer.is_better(scorer.fold_scores(blended), scorer.fold_scores(predictions[default])):
         return weights
     return {default: 1.0}
 
 
-def mix(answers: Sequence[Sequence[NDArray[Any]]], weights: Sequence[float]) -> list[NDArray[Any]]:
-    """The weighted mean of what several models answered, fold by fold."""
-    return [np.tensordot(weights, np.array(folds), axes=1) for folds in zip(*answers, strict=True)]
+def blend(predictions: Sequence[Sequence[NDArray[Any]]], weights: Sequence[float]) -> list[NDArray[Any]]:
+    """Compute the weighted mean of the predictions of several models, fold by fold."""
+    return [np.tensordot(weights, np.array(folds), axes=1) for folds in zip(*predictions, strict=True)]
 
 
-def _greedy(answers: Mapping[int, Sequence[NDArray[Any]]], held: HeldOut, guide: Metric, limit: int) -> list[int]:
+def _pick_greedily(
+    predictions: Mapping[int, Sequence[NDArray[Any]]], scorer: HoldoutScorer, metric: Metric, max_members: int
+) -> list[int]:
     picks: list[int] = []
-    total = [np.zeros_like(fold) for fold in next(iter(answers.values()))]
+    total = [np.zeros_like(fold) for fold in next(iter(predictions.values()))]
     best = 0.0
-    for step in range(1, STEPS + 1):
-        allowed = set(picks) if len(set(picks)) == limit else set(answers)
-        tried = {
+    for step in range(1, MAX_PICKS + 1):
+        allowed = set(picks) if len(set(picks)) == max_members else set(predictions)
+        scores = {
             number: fmean(
-                held.fold_scores([(a + b) / step for a, b in zip(total, answers[number], strict=True)], guide)
+                scorer.fold_scores([(a + b) / step for a, b in zip(total, predictions[number], strict=True)], metric)
             )
-            for number in answers
+            for number in predictions
             if number in allowed
         }
-        number = (max if guide.greater_is_better else min)(tried, key=lambda candidate: tried[candidate])
-        if picks and not _gains(tried[number], best, guide):
+        number = (max if metric.greater_is_better else min)(scores, key=lambda candidate: scores[candidate])
+        if picks and not _improves(scores[number], best, metric):
             break
-        best = tried[number]
+        best = scores[number]
         picks.append(number)
-        total = [so_far + more for so_far, more in zip(total, answers[number], strict=True)]
+        total = [so_far + added for so_far, added in zip(total, predictions[number], strict=True)]
     return picks
 
 
-def _gains(score: float, best: float, guide: Metric) -> bool:
-    return guide.is_better(score, best) and abs(score - best) > LEAST_GAIN * abs(best)
+def _improves(score: float, best: float, metric: Metric) -> bool:
+    return metric.is_better(score, best) and abs(score - best) > MIN_IMPROVEMENT * abs(best)

@@ -1,137 +1,103 @@
-"""What all configs of a search over kinds are judged on: folds whose features are fitted once."""
+"""Objective of a search over the hyperparameters of one model: its mean score on folds of the training part."""
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from model_name.core import dataframes
-from model_name.core.features.fitting import Goal, fit_features, learning_matrix
-from model_name.core.features.transforms import Features, Matrix
 from model_name.core.metrics import Metric
-from model_name.core.models import FitContext, Model, build_model
-from model_name.core.models.model import BACKGROUND_ROWS
+from model_name.core.models import FitContext, Model
 from model_name.core.schemas import TableSchema
-from model_name.errors import ConfigError, DataError
-from model_name.utils.search.ensemble_selection import HeldOut
+from model_name.errors import DataError
+from model_name.utils.search.spaces import Params
 from model_name.utils.search.trials import Trial
-from model_name.utils.splitters import Splitter
-
-
-class OutOfTime(Exception):  # noqa: N818  it is no error: it ends a trial
-    """A fit would not end within the budget."""
+from model_name.utils.splitters import Rows, Split, Splitter
 
 
 @dataclass(frozen=True)
-class Fold:
-    """One fold, its features fitted once for all that is tried on it.
+class SearchProblem:
+    """Search problem: find the hyperparameters of a model that score best on a table.
 
     Attributes:
-        features: Of the training rows.
-        matrix: The training rows, to learn from.
-        targets: Their targets, as models learn them.
-        test: The held-out rows.
+        model: Model with the hyperparameters that are not searched.
+        schema: Table schema.
+        table: Validated training part.
+        metric: Metric to optimise.
+        splitter: Splitter that makes the folds.
     """
 
-    features: Features
-    matrix: Matrix
-    targets: NDArray[Any]
-    test: Matrix
-
-
-@dataclass(frozen=True)
-class AutoBench:
-    """What all configs are judged on.
-
-    Attributes:
-        schema: What the table is.
-        table: The checked rows.
-        metric: What decides.
-        count: How many folds.
-        splitter: Makes them.
-        seed: Of the configs that set none.
-    """
-
+    model: Model
     schema: TableSchema
     table: pd.DataFrame
     metric: Metric
-    count: int
     splitter: Splitter
-    seed: int
 
-    def judge(self, number: int, params: dict[str, Any], seconds: float) -> tuple[Trial, list[NDArray[Any]]]:
-        """Fit and score a config on every fold, unless it takes too long; and what it answered."""
+    def folds(self, count: int) -> tuple[Split, ...]:
+        """Split the training part into folds.
+
+        Raises:
+            DataError: The table is too small for `count` folds.
+        """
+        return tuple(self.splitter.folds(self.table, self.schema, count))
+
+    @cached_property
+    def has_time_order(self) -> bool:
+        """Whether the rows are sorted by time."""
+        return dataframes.is_time_sorted(self.table, self.schema)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Cross-validated score of the model of a problem.
+
+    Attributes:
+        problem: Model, table and metric.
+        folds: Training and held-out rows of each fold.
+    """
+
+    problem: SearchProblem
+    folds: tuple[Split, ...]
+
+    def evaluate(self, number: int, params: Params) -> Trial:
+        """Fit and score the model on every fold; a fit that the data does not allow makes a failed trial."""
         start = time.monotonic()
-        answers: list[NDArray[Any]] = []
-        reason = ""
-        try:
-            for fold in range(len(self.folds)):
-                share = (seconds - (time.monotonic() - start)) / (len(self.folds) - fold)
-                answers.append(self._answer(params, self.folds[fold], share))
-        except OutOfTime:
-            reason = "it would take longer than the budget allows"
-        except (DataError, ConfigError, NotImplementedError) as err:
-            reason = f"fold {len(answers) + 1}: {err}"
-        scores = self.held.fold_scores(answers) if not reason else []
-        if not reason and not all(map(math.isfinite, scores)):
-            reason = f"{self.metric.name} is not defined on its held-out rows"
+        scores, reason = self._score_folds(params if number else {})
         score = math.nan if reason else fmean(scores)
-        return Trial(number, params, score, tuple(scores), round(time.monotonic() - start, 3), reason), answers
+        return Trial(number, params, score, tuple(scores), round(time.monotonic() - start, 3), reason)
 
-    @cached_property
-    def folds(self) -> list[Fold]:
-        """The folds."""
-        return [self._prepared(train, test) for train, test in self._splits]
+    def score(self, params: Params, fold: int) -> float:
+        """Fit and score the model on one fold, counted from 0.
 
-    @cached_property
-    def held(self) -> HeldOut:
-        """The targets of the held-out rows."""
-        targets = self.table[self.schema.target.name].to_numpy()
-        return HeldOut([targets[test] for _, test in self._splits], self.schema.classes, self.metric)
+        Raises:
+            DataError: The model cannot be fitted to these rows, or the metric is not defined on them.
+        """
+        return self._fit_and_score(self.problem.model.with_params(**params), *self.folds[fold])
 
-    @cached_property
-    def _splits(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        return list(self.splitter.folds(self.table, self.schema, self.count))
+    def _score_folds(self, params: Params) -> tuple[list[float], str]:
+        scores: list[float] = []
+        try:
+            model = self.problem.model.with_params(**params)
+        except ValidationError as err:  # each value by itself was accepted before the search began
+            kind = self.problem.model.KIND
+            return scores, f"{kind} does not accept this combination: {err.errors()[0]['msg']}"
+        for fold, (train, test) in enumerate(self.folds, start=1):
+            try:
+                scores.append(self._fit_and_score(model, train, test))
+            except DataError as err:
+                return scores, f"fold {fold}: {err.message}"
+        return scores, ""
 
-    def _prepared(self, train: NDArray[Any], test: NDArray[Any]) -> Fold:
-        rows = self.table.iloc[train]
-        columns = dataframes.to_columns(rows, self.schema)
-        goal = Goal.of(self.schema, dataframes.target_codes(rows, self.schema))
-        features = fit_features(self.schema, columns, goal)
-        matrix = learning_matrix(features, columns, goal, seed=self.seed)
-        held_out = features.transform(dataframes.to_columns(self.table.iloc[test], self.schema))
-        return Fold(features, matrix, goal.targets, held_out)
-
-    def _answer(self, params: dict[str, Any], fold: Fold, seconds: float) -> NDArray[Any]:
-        model: Model = build_model({"random_state": self.seed} | params)
-        context = FitContext(progress=_deadline(seconds), has_time_order=self._has_time_order)
-        model.join(self.schema, fold.features, fold.matrix[:BACKGROUND_ROWS])
-        model.fit_matrix(fold.matrix, fold.targets, context)
-        return np.asarray(model.score_matrix(fold.test), dtype=np.float64)
-
-    @cached_property
-    def _has_time_order(self) -> bool:
-        return dataframes.is_in_order(self.table, self.schema)
-
-
-def _deadline(seconds: float) -> Callable[[int, int, str], None]:
-    """Progress that ends a fit once it is clear that it would take longer."""
-    start = time.monotonic()
-    first: list[tuple[int, float]] = []  # what it takes to begin, such as an import, is not taken for a step
-
-    def progress(done: int, total: int, _: str) -> None:
-        now = time.monotonic()
-        first.append((done, now))
-        begun, moment = first[0]
-        left = (now - moment) / (done - begun) * (total - done) if done > begun else 0.0
-        if now + left - start > seconds:
-            raise OutOfTime
-
-    return progress
+    def _fit_and_score(self, model: Model, train: Rows, test: Rows) -> float:
+        problem = self.problem
+        held_out = problem.table.iloc[test]
+        context = FitContext(has_time_order=problem.has_time_order)
+        fitted = model.with_params().fit(problem.schema, problem.table.iloc[train], context)
+        score = problem.metric.score(held_out[problem.schema.target.name].to_numpy(), fitted.outputs(held_out))
+        if not math.isfinite(score):
+            raise DataError(f"{problem.metric.name} is {score} on its held-out rows")
+        return score

@@ -1,7 +1,7 @@
-"""Where a search over all kinds of model begins: configs that were good on many tables, cheap ones first.
+"""Portfolio with which a search over kinds of model begins: configs that were good on many tables, cheap ones first.
 
-That a fixed list of good configs beats an empty-handed search is what Feurer et al. (2022, Auto-Sklearn 2.0) and
-Salinas and Erickson (2024, TabRepo) found. What follows once it is through are proposals from `SPACES`.
+Feurer et al. (2022, Auto-Sklearn 2.0) and Salinas and Erickson (2024, TabRepo) found that a fixed list of good configs
+beats a search without prior knowledge. After the portfolio, a search suggests points of `SPACES`.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from model_name.utils.search.spaces import Params, Space
 
 DEFAULT_TREES: Params = {"KIND": "BoostedTrees"}
-"""The candidate that is always there, and the one to beat."""
+"""Params of the first candidate of every search, which an ensemble must beat."""
 
 
 MAX_FOREST_ROWS = 10_000
@@ -24,16 +24,16 @@ class Candidate:
 
     Attributes:
         params: KIND and hyperparameters.
-        cost: How long it takes, in fits of the default trees; 0 where nobody knows before it runs.
-        max_rows: Of the largest table that it is tried on.
+        cost: Expected fit time relative to the default trees; 0 if unknown.
+        max_rows: Number of rows of the largest table that it is tried on; None for no limit.
     """
 
     params: Params = field(hash=False)
     cost: float = 0.0
     max_rows: int | None = None
 
-    def takes(self, rows: int) -> bool:
-        """Whether it is tried on a table of so many rows."""
+    def accepts(self, rows: int) -> bool:
+        """Report whether the config is tried on a table of `rows` rows."""
         return self.max_rows is None or rows <= self.max_rows
 
 
@@ -51,18 +51,18 @@ def _trees(rate: float, trees: int, *, leaves: int, rows: int, share: float, shr
 
 
 def _forest(*, cost: float, **params: Any) -> Candidate:
-    """Deep trees are large and slow to explain where there are many rows, and boosted ones are better there."""
+    """Create a candidate for small tables; on large ones, deep trees are big, slow to explain, worse than boosting."""
     return Candidate({"KIND": "RandomForest", "max_depth": None} | params, cost=cost, max_rows=MAX_FOREST_ROWS)
 
 
 def trees_cost(params: Params) -> float:
-    """How long boosted trees take beside the default ones, about."""
+    """Estimate the fit time of boosted trees relative to the default ones."""
     trees, leaves = params.get("max_iter", 100), params.get("max_leaf_nodes", 31)
     return float(trees / 100 * (leaves / 31) ** 0.5 * (0.4 + 0.6 * params.get("max_features", 1.0)))
 
 
 def portfolio() -> list[Candidate]:
-    """The configs to begin with, the default trees first."""
+    """Return the first configs of a search, the default trees first."""
     return [
         Candidate(DEFAULT_TREES, cost=1.0),
         Candidate({"KIND": "LinearModel", "alpha": 1.0}),
@@ -109,4 +109,4 @@ SPACES: dict[str, Space] = TypeAdapter(dict[str, Space]).validate_python(
         },
     }
 )
-"""What is searched of each kind."""
+"""Search space of each kind."""

@@ -1,6 +1,6 @@
-"""Search by Ray Tune: many trials at once, on as many machines as Ray has, the hopeless ones stopped early.
+"""Search with Ray Tune: parallel trials on all machines of a Ray cluster, with early stopping.
 
-Costs about two seconds a trial on a small machine, so that it is worth it where a trial takes minutes or GPUs are many.
+The overhead is about two seconds per trial on a small machine, which pays off for trials of minutes or with many GPUs.
 """
 
 import json
@@ -16,118 +16,106 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
-import pandas as pd
 from loguru import logger
 from pydantic import Field
+from typing_extensions import override
 
 from model_name import errors
 from model_name.core.metrics import Metric
-from model_name.core.models import Model
-from model_name.core.schemas import TableSchema
-from model_name.errors import ConfigError, DataError, DependencyError
-from model_name.utils.search.spaces import Params, Space, default_params, check_space
-from model_name.utils.search.trials import Objective, SearchResult, Trial, best_trial
-from model_name.utils.searchers import OptunaSearcher, ProgressCallback, progress_message
-from model_name.utils.splitters import Splitter
+from model_name.errors import ConfigError, DependencyError
+from model_name.utils.search.objective import Objective, SearchProblem
+from model_name.utils.search.spaces import Params, Space, check_space, default_params
+from model_name.utils.search.trials import SearchResult, Trial, progress_message
+from model_name.utils.searchers import OptunaSearcher, ProgressCallback, search_result
 
 SCORE = "score"
-STATE = "folds.json"
-STORAGE = "ray"
-ADDRESS = "RAY_ADDRESS"  # of a cluster; without it Ray starts on this machine
-TORCHRUN = "TORCHELASTIC_RUN_ID"
+CHECKPOINT_FILE = "folds.json"
+STORAGE_DIRECTORY = "ray"
+RAY_ADDRESS = "RAY_ADDRESS"  # environment variable with the address of a cluster; if unset, Ray starts here
+TORCHRUN_ID = "TORCHELASTIC_RUN_ID"  # environment variable that torchrun sets
 
 
 class RaySearcher(OptunaSearcher):
-    """Proposals by Optuna, in parallel; ASHA (Li et al. 2020) stops after each fold the trials that are not promising.
+    """Runs trials that Optuna suggests in parallel; ASHA (Li et al. 2020) stops unpromising trials after each fold.
 
-    The first trial is the model's own hyperparameters, judged in this process. A killed search goes on with what Ray
-    had written down, as it does every ten seconds; with another budget or `trials` it begins anew.
+    The first trial is the model's own hyperparameters, evaluated in this process. A killed search is resumed from the
+    state that Ray saves every ten seconds; with another budget or number of `trials`, it starts again.
 
     Attributes:
-        concurrent: Trials at once; as many as there is room for by default.
-        cpus_per_trial: Processors of a trial.
-        gpus_per_trial: GPUs of a trial; a fraction shares one. Where it is not set, a pipeline sets it by its profile.
-        storage: Where Ray keeps its state, a folder or a URL that all machines reach; beside the journal by default.
+        concurrent: Maximum number of parallel trials; by default as many as the resources allow.
+        cpus_per_trial: Number of processors of a trial.
+        gpus_per_trial: Number of GPUs of a trial; a fraction shares one. If not set, a pipeline sets it by its profile.
+        storage: Directory or URL of Ray's state, reachable from all machines; beside the journal by default.
     """
 
-    # Ray keeps budget and number of trials itself, and goes on with those that a search began with.
+    # Ray stores budget and number of trials itself, and resumes a search with those it began with.
     EXTENT: ClassVar[frozenset[str]] = frozenset({"concurrent", "cpus_per_trial", "gpus_per_trial", "storage"})
 
-    KIND: Literal["RaySearcher"] = "RaySearcher"  # type: ignore[assignment]  # it is another kind of the same strategy
+    KIND: Literal["RaySearcher"] = "RaySearcher"  # type: ignore[assignment]  # another kind of the same strategy
     concurrent: int | None = Field(None, ge=1)
     cpus_per_trial: float = Field(1.0, gt=0)
     gpus_per_trial: float = Field(0.0, ge=0)
     storage: str = ""
 
+    @override
     def search(
-        self,
-        model: Model,
-        schema: TableSchema,
-        table: pd.DataFrame,
-        *,
-        metric: Metric,
-        splitter: Splitter,
-        journal: Path | None = None,
-        progress: ProgressCallback | None = None,
+        self, problem: SearchProblem, *, journal: Path | None = None, progress: ProgressCallback | None = None
     ) -> SearchResult:
-        """As of `Searcher`; what the journal is to the others, Ray's own storage is to it.
+        """Search as `Searcher.search` does, with Ray's storage in place of the journal.
 
         Raises:
-            ConfigError: Also where Ray is not installed.
-            DependencyError: There is no Ray at the address of the environment.
+            ConfigError: The search is not possible as for `Searcher.search`, or Ray is not installed.
+            DependencyError: The environment names the address of a cluster, which cannot be reached.
         """
         check_ray_installed()
-        check_space(self.space, model)
-        metric.check_task(schema.target.task)
-        bench = Objective(model, schema, table, metric, tuple(splitter.folds(table, schema, self.folds)))
-        first = bench.evaluate(0, default_params(self.space, model))
+        check_space(self.space, problem.model)
+        problem.metric.check_task(problem.schema.target.task)
+        objective = Objective(problem, problem.folds(self.folds))
+        first = objective.evaluate(0, default_params(self.space, problem.model))
 
-        def tell(ended: Sequence[Trial]) -> None:
+        def report(completed: Sequence[Trial]) -> None:
             if progress is not None:
-                progress(1 + len(ended), self.trials, progress_message([first, *ended], metric))
+                progress(1 + len(completed), self.trials, progress_message([first, *completed], problem.metric))
 
-        tell([])
-        with _ray(), _listening(TrialListener(self.space, len(bench.splits), tell)):
-            trials = [first, *self._run(bench, self._place(journal), self.fingerprint(bench, splitter))]
-        best = best_trial(trials, metric)
-        if best is None:
-            raise DataError(f"all {len(trials)} trials failed; the first one: {trials[0].reason}")
-        return SearchResult(tuple(trials), best, metric.name)
+        report([])
+        with _ray(), _listen(TrialListener(self.space, len(objective.folds), report)):
+            trials = [first, *self._run(objective, self._storage(journal))]
+        return search_result(trials, problem.metric)
 
-    def _place(self, journal: Path | None) -> str:
+    def _storage(self, journal: Path | None) -> str:
         if self.storage:
             return self.storage
         if journal is None:
             return tempfile.mkdtemp(prefix="model-name-ray-")
-        return str((journal.parent / STORAGE).resolve())
+        return str((journal.parent / STORAGE_DIRECTORY).resolve())
 
-    def _run(self, bench: Objective, storage: str, fingerprint: str) -> list[Trial]:
-        """The trials from 1 on."""
+    def _run(self, objective: Objective, storage: str) -> list[Trial]:
+        """Run the trials from 1 on."""
         import optuna
         from ray import tune
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        name = f"search-{fingerprint[:16]}"
+        name = f"search-{self.fingerprint(objective.problem)[:16]}"
         trainable = tune.with_resources(
-            tune.with_parameters(run_trial, bench=bench, space=self.space),
+            tune.with_parameters(run_trial, objective=objective, space=self.space),
             {"cpu": self.cpus_per_trial, "gpu": self.gpus_per_trial},
         )
-        folds, path = len(bench.splits), f"{storage.rstrip('/')}/{name}"
-        begun: list[Any] = []
+        folds, path = len(objective.folds), f"{storage.rstrip('/')}/{name}"
+        results: list[Any] = []
         if tune.Tuner.can_restore(path):
-            logger.info("{}: an earlier search was interrupted, or done; going on with it", path)
-            begun = _begun(tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True))
-        if not begun or (self.budget_seconds is None and len(begun) < self.trials - 1):
-            if begun:  # Ray was killed while it wrote its state down
-                logger.warning("{}: holds {} of {} trials; beginning anew", path, len(begun), self.trials - 1)
-            run_config = tune.RunConfig(name=name, storage_path=storage, verbose=0, callbacks=[_teller()])
-            config = self._tune_config(bench.metric, folds)
-            begun = _begun(tune.Tuner(trainable, tune_config=config, run_config=run_config))
-        # In the order of their ends: a restored search shuffles them.
-        begun.sort(key=lambda found: (found.metrics or {}).get("timestamp", math.inf))
+            logger.info("{}: resuming an earlier search", path)
+            results = _fit(tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True))
+        if not results or (self.budget_seconds is None and len(results) < self.trials - 1):
+            if results:  # Ray was killed while it saved its state
+                logger.warning("{}: holds {} of {} trials; starting again", path, len(results), self.trials - 1)
+            run_config = tune.RunConfig(name=name, storage_path=storage, verbose=0, callbacks=[_trial_callback()])
+            config = self._tune_config(objective.problem.metric, folds)
+            results = _fit(tune.Tuner(trainable, tune_config=config, run_config=run_config))
+        # In the order of completion: a restored search returns them in another order.
+        results.sort(key=lambda result: (result.metrics or {}).get("timestamp", math.inf))
         return [
-            _as_trial(number, self.space, found.config, found.metrics or {}, error=found.error, folds=folds)
-            for number, found in enumerate(begun, start=1)
+            _to_trial(number, self.space, result.config, result.metrics or {}, error=result.error, folds=folds)
+            for number, result in enumerate(results, start=1)
         ]
 
     def _tune_config(self, metric: Metric, folds: int) -> Any:
@@ -150,98 +138,98 @@ class RaySearcher(OptunaSearcher):
 
 
 def check_ray_installed() -> None:
-    """Say how to get Ray where it is not.
+    """Check that Ray can be imported.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: Ray is not installed.
     """
     if find_spec("ray") is None:
         raise ConfigError("KIND: RaySearcher needs Ray", hint="pip install 'model-name[tuning]'")
 
 
-def _begun(tuner: Any) -> list[Any]:
-    """The trials of a search that is run to its end; those that the budget left no time for are not among them."""
-    return [found for found in tuner.fit() if found.config]
+def _fit(tuner: Any) -> list[Any]:
+    """Run a search to its end; return the results of trials, without those that the budget left no time for."""
+    return [result for result in tuner.fit() if result.config]
 
 
-def run_trial(config: Params, bench: Objective, space: Space) -> None:
-    """One trial, in a process of Ray's: fold after fold, each one reported and kept."""
+def run_trial(config: Params, objective: Objective, space: Space) -> None:
+    """Run one trial in a worker process of Ray, with a report and a checkpoint after each fold."""
     from ray import tune
 
-    # Where the search was started by torchrun, a trial is none of its processes: it would wait for the others.
-    os.environ.pop(TORCHRUN, None)
+    # A search that was started by torchrun passes its environment on; the trial would wait for the other processes.
+    os.environ.pop(TORCHRUN_ID, None)
     params = decode_params(config, space)
-    scores = _scores_so_far(tune.get_checkpoint())
-    for fold in range(len(scores), len(bench.splits)):
-        scores.append(bench.score(params, fold))
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / STATE).write_text(json.dumps(scores), encoding="utf-8")
-            report = {SCORE: fmean(scores), "folds": list(scores)}
-            tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+    scores = _load_scores(tune.get_checkpoint())
+    for fold in range(len(scores), len(objective.folds)):
+        scores.append(objective.score(params, fold))
+        with tempfile.TemporaryDirectory() as directory:
+            (Path(directory) / CHECKPOINT_FILE).write_text(json.dumps(scores), encoding="utf-8")
+            metrics = {SCORE: fmean(scores), "folds": list(scores)}
+            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(directory))
 
 
 def decode_params(config: Mapping[str, Any], space: Space) -> Params:
-    """What a sampler proposed, as the model gets it."""
+    """Convert sampled values for the model."""
     return {name: dimension.decode(config[name]) for name, dimension in space.items()}
 
 
-def _scores_so_far(checkpoint: Any) -> list[float]:
+def _load_scores(checkpoint: Any) -> list[float]:
     if checkpoint is None:
         return []
-    with checkpoint.as_directory() as folder:
-        scores: list[float] = json.loads((Path(folder) / STATE).read_text(encoding="utf-8"))
+    with checkpoint.as_directory() as directory:
+        scores: list[float] = json.loads((Path(directory) / CHECKPOINT_FILE).read_text(encoding="utf-8"))
         return scores
 
 
-def _as_trial(
+def _to_trial(
     number: int, space: Space, config: Mapping[str, Any], metrics: Mapping[str, Any], *, error: Any, folds: int
 ) -> Trial:
-    """What Ray tells of a trial."""
+    """Convert the result of a trial of Ray."""
     scores = tuple(metrics.get("folds", ()))
     reason = ""
     if error is not None:
-        reason = f"fold {len(scores) + 1}: {_words_of(error)}"
+        reason = f"fold {len(scores) + 1}: {_error_message(error)}"
     elif len(scores) < folds:
         reason = f"stopped after fold {len(scores)}: not promising" if scores else "its first fold was not done in time"
     seconds = round(float(metrics.get("time_total_s", 0.0)), 3)
     return Trial(number, decode_params(config, space), math.nan if reason else fmean(scores), scores, seconds, reason)
 
 
-def _words_of(error: Exception) -> str:
-    """What went wrong in a trial, without the traceback that Ray makes part of the message."""
-    name, _, words = str(error).strip().splitlines()[-1].partition(": ")
-    return words if name.startswith(f"{errors.__name__}.") else f"{name}: {words}"
+def _error_message(error: Exception) -> str:
+    """Extract the message of an error in a trial, without the traceback that Ray includes in it."""
+    name, _, message = str(error).strip().splitlines()[-1].partition(": ")
+    return message if name.startswith(f"{errors.__name__}.") else f"{name}: {message}"
 
 
 @dataclass
 class TrialListener:
-    """Hears of each trial that ended, in their order.
+    """Collects completed trials in their order.
 
     Attributes:
-        space: Of the search.
-        folds: How many a whole trial has.
-        tell: Called with all that ended so far.
-        ended: These.
+        space: Search space.
+        folds: Number of folds of a complete trial.
+        report: Callback with all completed trials.
+        completed: Trials that were completed.
     """
 
     space: Space
     folds: int
-    tell: Callable[[Sequence[Trial]], None]
-    ended: list[Trial] = field(default_factory=list)
+    report: Callable[[Sequence[Trial]], None]
+    completed: list[Trial] = field(default_factory=list)
 
-    def hear(self, trial: Any) -> None:
-        """Take note of a trial of Ray's."""
-        found, error = trial.last_result or {}, trial.get_error()
-        number = len(self.ended) + 1
-        self.ended.append(_as_trial(number, self.space, trial.config, found, error=error, folds=self.folds))
-        self.tell(self.ended)
+    def on_trial_complete(self, trial: Any) -> None:
+        """Add a completed trial of Ray and report."""
+        metrics, error = trial.last_result or {}, trial.get_error()
+        number = len(self.completed) + 1
+        self.completed.append(_to_trial(number, self.space, trial.config, metrics, error=error, folds=self.folds))
+        self.report(self.completed)
 
 
 _LISTENER: ContextVar[TrialListener] = ContextVar("listener")
 
 
 @contextmanager
-def _listening(listener: TrialListener) -> Generator[None]:
+def _listen(listener: TrialListener) -> Generator[None]:
     token = _LISTENER.set(listener)
     try:
         yield
@@ -249,48 +237,51 @@ def _listening(listener: TrialListener) -> Generator[None]:
         _LISTENER.reset(token)
 
 
-def _teller() -> Any:
-    """Tells the listener. Ray keeps it with the search, which knows the listener of a later process no more."""
+def _trial_callback() -> Any:
+    """Create the callback of Ray that calls the current listener.
+
+    Ray pickles it with the search. A process that resumes the search has another listener, hence the context variable.
+    """
     from ray import tune
 
-    class Teller(tune.Callback):  # type: ignore[misc]  # Ray has no types
+    class TrialCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
         def __reduce__(self) -> Any:
-            return _teller, ()
+            return _trial_callback, ()
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            _LISTENER.get().hear(trial)
+            _LISTENER.get().on_trial_complete(trial)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            _LISTENER.get().hear(trial)
+            _LISTENER.get().on_trial_complete(trial)
 
-    return Teller()
+    return TrialCallback()
 
 
 @contextmanager
 def _ray() -> Generator[None]:
-    """Ray, started here unless an address says where it is, and stopped again.
+    """Connect to the Ray cluster of the environment, or start and stop one on this machine.
 
     Raises:
-        DependencyError: There is none at the address.
+        DependencyError: The cluster of the environment cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # The newer output draws boxes on stdout, which holds the result alone.
+    # The newer output of Ray draws boxes on stdout, which is reserved for the result.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    if not os.environ.get(ADDRESS):
-        # Else it takes the address of the network for 127.0.0.1, and listens there. It is read when Ray is imported.
+    if not os.environ.get(RAY_ADDRESS):
+        # Otherwise Ray replaces 127.0.0.1 by the address of the network and listens there. Read when Ray is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
-    was_up = ray.is_initialized()
-    if not was_up:
-        options = {} if os.environ.get(ADDRESS) else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    was_initialized = ray.is_initialized()
+    if not was_initialized:
+        options = {} if os.environ.get(RAY_ADDRESS) else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:
             ray.init(logging_level="ERROR", log_to_driver=False, configure_logging=False, **options)
         except ConnectionError as err:
-            hint = f"start it, or unset {ADDRESS}: then Ray runs on this machine"
-            raise DependencyError(f"there is no Ray at {os.environ.get(ADDRESS)}", hint=hint) from err
+            hint = f"start it, or unset {RAY_ADDRESS}: then Ray runs on this machine"
+            raise DependencyError(f"there is no Ray at {os.environ.get(RAY_ADDRESS)}", hint=hint) from err
     try:
         yield
     finally:
-        if not was_up:
+        if not was_initialized:
             ray.shutdown()

@@ -1,4 +1,4 @@
-"""What a search may choose from: a list or a range for each hyperparameter."""
+"""Search spaces: a list of choices or a range for each hyperparameter."""
 
 import math
 from decimal import Decimal
@@ -23,64 +23,64 @@ from model_name.core.schemas.strict_models import FrozenModel, LaxTuple, did_you
 from model_name.errors import ConfigError
 
 Params = dict[str, Any]
-"""One point of a space."""
+"""Point of a search space: values by hyperparameter."""
 
-DIGITS = 14  # that a proposed float keeps: 0.1 instead of 0.09999999999999999
+SIGNIFICANT_DIGITS = 14  # of a suggested float: 0.1 instead of 0.09999999999999999
 
 
-def _require_number(raw: Any) -> Any:
+def _check_number(raw: Any) -> Any:
     if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
         raise ValueError(f"{raw!r} is not a finite number")
     return raw
 
 
-Number = Annotated[StrictInt | StrictFloat, BeforeValidator(_require_number)]
+Number = Annotated[StrictInt | StrictFloat, BeforeValidator(_check_number)]
 
 
 class Choice(RootModel[LaxTuple[JsonValue]]):
-    """One of the values of a list, which have no order: in a config a plain list."""
+    """Dimension of unordered choices; in a config, a plain list."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
     @model_validator(mode="after")
-    def _offers_something(self) -> Self:
+    def _check_choices(self) -> Self:
         if not self.root:
             raise ValueError("the list of choices is empty")
-        for place, value in enumerate(self.root):
-            if self.encode(value) != place:
+        for position, value in enumerate(self.root):
+            if self.encode(value) != position:
                 raise ValueError(f"{value!r} is among the choices twice")
         return self
 
     @property
     def extremes(self) -> tuple[Any, ...]:
-        """The values that a model must accept for it to accept all."""
+        """Values that a model must accept in order to accept every value."""
         return self.root
 
     def grid(self, points: int) -> list[Any]:
-        """All values: they have no order to leave any out by."""
+        """List all choices; being unordered, none can be skipped."""
         return list(self.root)
 
     def contains(self, value: Any) -> bool:
-        """Whether a search could have proposed the value."""
+        """Report whether a search could have suggested the value."""
         return any(_is_same(choice, value) for choice in self.root)
 
     def encode(self, value: Any) -> int:
-        """Where a value is in the list, since samplers take 1 and true for the same, and lists for no choice at all."""
-        return next(place for place, choice in enumerate(self.root) if _is_same(choice, value))
+        """Return the position of a value, because samplers confuse 1 with true and accept no lists as choices."""
+        return next(position for position, choice in enumerate(self.root) if _is_same(choice, value))
 
-    def decode(self, place: int) -> Any:
-        """The value at a place of the list."""
-        return self.root[place]
+    def decode(self, position: int) -> Any:
+        """Return the value at a position."""
+        return self.root[position]
 
 
 class Range(FrozenModel):
-    """A number between two others, both included; an integer where all that is given are integers.
+    """Dimension of numbers between two bounds, both included; of integers if bounds and step are integers.
 
     Attributes:
-        low: The smallest.
-        high: The largest.
-        log: Whether orders of magnitude are equally likely, rather than equal distances.
-        step: The distance between neighbours, counted from `low`.
+        low: Smallest value.
+        high: Largest value.
+        log: Whether the logarithm is sampled uniformly, rather than the value.
+        step: Distance between neighbouring values, from `low`.
     """
 
     low: Number
@@ -89,7 +89,7 @@ class Range(FrozenModel):
     step: Number | None = None
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
+    def _check_range(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"low {self.low} is not below high {self.high}")
         if self.log and self.low <= 0:
@@ -102,16 +102,16 @@ class Range(FrozenModel):
 
     @property
     def is_integer(self) -> bool:
-        """Whether its values are integers."""
+        """Whether the values are integers."""
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 0))
 
     @property
     def extremes(self) -> tuple[float, float]:
-        """Its smallest and its largest value; the latter is below `high` where the steps do not meet it."""
+        """Smallest and largest value; the latter is below `high` if no step meets it."""
         return self.decode(self.low), self.decode(self.low + self._steps * self.step if self.step else self.high)
 
     def grid(self, points: int) -> list[float]:
-        """At most so many values, evenly spaced (by their logarithm where it is a `log` range), ends included."""
+        """List at most `points` values, evenly spaced (by their logarithm for a `log` range), ends included."""
         if self.step is not None:
             counts = np.linspace(0, self._steps, points).round()
             values = self.low + counts * self.step
@@ -120,7 +120,7 @@ class Range(FrozenModel):
         return list(dict.fromkeys(self.decode(value) for value in values))
 
     def contains(self, value: Any) -> bool:
-        """Whether a search could have proposed the value."""
+        """Report whether a search could have suggested the value."""
         if isinstance(value, bool) or not isinstance(value, int if self.is_integer else int | float):
             return False
         if not self.low <= value <= self.extremes[1]:
@@ -129,16 +129,16 @@ class Range(FrozenModel):
         return math.isclose(count, round(count), abs_tol=1e-8)  # Optuna's own tolerance
 
     def encode(self, value: float) -> float:
-        """A number of the range as a sampler gets it."""
+        """Convert a value for a sampler."""
         return value
 
     def decode(self, value: float) -> float:
-        """A number of the range as the model gets it."""
+        """Convert a sampled value for the model."""
         if self.is_integer:
             return round(value)
         if self.step:
             return float(_exact(self.low) + round((value - self.low) / self.step) * _exact(self.step))
-        return min(max(float(f"{value:.{DIGITS}g}"), float(self.low)), float(self.high))
+        return min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), float(self.low)), float(self.high))
 
     @property
     def _steps(self) -> int:
@@ -146,7 +146,7 @@ class Range(FrozenModel):
 
 
 def _exact(number: float) -> Decimal:
-    # As it is written: as floats, three steps of 0.1 end above 0.3.
+    # The decimal value as written: as floats, three steps of 0.1 end above 0.3.
     return Decimal(str(number))
 
 
@@ -165,14 +165,14 @@ Dimension = Annotated[
     ),
 ]
 Space = dict[str, Dimension]
-"""What is searched, by hyperparameter; every engine translates it from here."""
+"""Dimensions by hyperparameter; every search engine converts them to its own."""
 
 
 def check_space(space: Space, model: Model) -> None:
-    """Refuse a space that names what the model does not have, or offers what it does not accept.
+    """Check that a model has all hyperparameters of a space and accepts their values.
 
     Raises:
-        ConfigError: Naming the hyperparameter, and the nearest right one.
+        ConfigError: The space is empty, names an unknown hyperparameter, or holds a value that the model rejects.
     """
     names = list(model.get_params())
     if not space:
@@ -184,16 +184,16 @@ def check_space(space: Space, model: Model) -> None:
                 hint=f"it has {', '.join(names)}",
             )
         for value in dimension.extremes:
-            _require_accepted(model, name, value)
+            _check_accepted(model, name, value)
 
 
 def default_params(space: Space, model: Model) -> Params:
-    """What the model itself has where the space offers something else, as a journal can keep it."""
-    own = model.model_dump(mode="json")
-    return {name: own[name] for name in space}
+    """Return the model's own values of the hyperparameters of a space, as JSON."""
+    params = model.model_dump(mode="json")
+    return {name: params[name] for name in space}
 
 
-def _require_accepted(model: Model, name: str, value: Any) -> None:
+def _check_accepted(model: Model, name: str, value: Any) -> None:
     try:
         model.with_params(**{name: value})
     except ValidationError as err:

@@ -1,4 +1,4 @@
-"""Where a search keeps its finished trials, so that one that was killed goes on where it was."""
+"""Journal of finished trials, with which a killed search is resumed."""
 
 import json
 import os
@@ -19,19 +19,19 @@ TRIAL = TypeAdapter(Trial)
 
 
 @dataclass(frozen=True)
-class Journal:
-    """Finished trials on disk: JSON Lines, a header with the fingerprint of the search first, then one a trial.
+class TrialJournal:
+    """Finished trials in a JSON Lines file: a header with the fingerprint of the search, then one line per trial.
 
     Attributes:
-        path: The file; without one, nothing is kept.
-        fingerprint: Of the search, see `Searcher.fingerprint`.
+        path: File of the journal; None writes nothing.
+        fingerprint: Fingerprint of the search, see `Searcher.fingerprint`.
     """
 
     path: Path | None
     fingerprint: str
 
-    def take_over(self) -> list[Trial]:
-        """The trials of the same search, leaving the file such that the next one can be appended.
+    def resume(self) -> list[Trial]:
+        """Load the trials of the same search, and truncate the file so that the next one can be appended.
 
         Raises:
             StorageError: The file cannot be read or written.
@@ -40,7 +40,7 @@ class Journal:
             return []
         with _storage_errors(self.path):
             content = self.path.read_bytes() if self.path.exists() else b""
-            trials, length = self._read(content)
+            trials, length = self._parse(content)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not length:
                 _write(self.path, "wb", self._header)
@@ -49,7 +49,7 @@ class Journal:
         return trials
 
     def append(self, trial: Trial) -> None:
-        """Keep a trial: once this returns, a kill or a crash does not lose it.
+        """Append a trial durably: after this returns, neither a kill nor a crash loses it.
 
         Raises:
             StorageError: The file cannot be written.
@@ -57,21 +57,21 @@ class Journal:
         if self.path is None:
             return
         with _storage_errors(self.path):
-            _write(self.path, "ab", _line(asdict(trial) | {"score": None if trial.reason else trial.score}))
+            _write(self.path, "ab", _encode_line(asdict(trial) | {"score": None if trial.reason else trial.score}))
 
     @property
     def _header(self) -> bytes:
-        return _line({"fingerprint": self.fingerprint})
+        return _encode_line({"fingerprint": self.fingerprint})
 
-    def _read(self, content: bytes) -> tuple[list[Trial], int]:
-        """The trials, and the bytes up to the end of the last whole one; no bytes where it is another search's."""
+    def _parse(self, content: bytes) -> tuple[list[Trial], int]:
+        """Parse the trials, and the length up to the last complete one; the length is 0 for another search."""
         header, *lines = content.splitlines(keepends=True) or [b""]
         if header != self._header:
             return [], 0
         trials: list[Trial] = []
         length = len(header)
         for line in lines:
-            trial = _parse(line)
+            trial = _parse_line(line)
             if trial is None or trial.number != len(trials):
                 break
             trials.append(trial)
@@ -79,16 +79,16 @@ class Journal:
         return trials, length
 
 
-def _parse(line: bytes) -> Trial | None:
-    if not line.endswith(b"\n"):  # killed in the middle of a write
+def _parse_line(line: bytes) -> Trial | None:
+    if not line.endswith(b"\n"):  # the process was killed during a write
         return None
     try:
         return TRIAL.validate_python(json.loads(line))
-    except ValueError:  # no JSON or no trial: a disk that lost power may leave anything
+    except ValueError:  # not JSON, or not a trial: a disk that lost power may hold anything
         return None
 
 
-def _line(record: dict[str, Any]) -> bytes:
+def _encode_line(record: dict[str, Any]) -> bytes:
     return json.dumps(record).encode() + b"\n"
 
 

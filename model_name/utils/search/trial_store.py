@@ -1,4 +1,4 @@
-"""Where a search over kinds keeps what its trials answered for held-out rows: what a blend is chosen by."""
+"""Store of the trials of a search over kinds with their held-out predictions, from which the ensemble is selected."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,80 +11,80 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_name.errors import StorageError
-from model_name.utils.search.trial_journal import Journal
+from model_name.utils.search.trial_journal import TrialJournal
 from model_name.utils.search.trials import Trial
 
-UNREADABLE = (OSError, ValueError, BadZipFile)
+READ_ERRORS = (OSError, ValueError, BadZipFile)
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The journal of a search, and beside it what each trial answered, so that a killed search can still blend.
+class TrialStore:
+    """Journal of a search with the predictions of each trial beside it, so that a killed search can be resumed.
 
     Attributes:
-        journal: The file of the trials; without one, nothing is kept.
-        fingerprint: Of the search.
+        path: File of the journal; None keeps everything in memory.
+        fingerprint: Fingerprint of the search.
     """
 
-    journal: Path | None
+    path: Path | None
     fingerprint: str
 
-    def take_over(self) -> list[Trial]:
-        """The trials of the same search; none, and the journal begun anew, where an answer is gone.
+    def resume(self) -> list[Trial]:
+        """Load the trials of the same search; start an empty journal if predictions of a trial are missing.
 
         Raises:
             StorageError: The journal cannot be read or written.
         """
-        trials = self._book.take_over()
-        if self.journal is None or all(trial.reason or self._is_kept(trial.number) for trial in trials):
+        trials = self._journal.resume()
+        if self.path is None or all(trial.reason or self._has_predictions(trial.number) for trial in trials):
             return trials
-        self.journal.unlink()  # without it they are not the search's any more
-        return self._book.take_over()
+        self.path.unlink()
+        return self._journal.resume()
 
-    def append(self, trial: Trial, answers: Sequence[NDArray[Any]]) -> None:
-        """Keep a trial, its answers first.
+    def append(self, trial: Trial, predictions: Sequence[NDArray[Any]]) -> None:
+        """Store a trial; its predictions are written before the journal.
 
         Raises:
-            StorageError: They cannot be written.
+            StorageError: The predictions or the journal cannot be written.
         """
         if not trial.reason:
-            self._kept[trial.number] = list(answers)
-            if self.journal is not None:
-                self._write(trial.number, answers)
-        self._book.append(trial)
+            self._cache[trial.number] = list(predictions)
+            if self.path is not None:
+                self._write(trial.number, predictions)
+        self._journal.append(trial)
 
-    def read(self, number: int) -> list[NDArray[Any]]:
-        """What a trial answered for each fold."""
-        if number not in self._kept:
-            with np.load(self._path(number)) as found:
-                self._kept[number] = [found[name] for name in found.files]
-        return self._kept[number]
+    def load_predictions(self, number: int) -> list[NDArray[Any]]:
+        """Load the predictions of a trial for the held-out rows of each fold."""
+        if number not in self._cache:
+            with np.load(self._predictions_path(number)) as arrays:
+                self._cache[number] = [arrays[name] for name in arrays.files]
+        return self._cache[number]
 
-    def _is_kept(self, number: int) -> bool:
+    def _has_predictions(self, number: int) -> bool:
         try:
-            self.read(number)
-        except UNREADABLE:
+            self.load_predictions(number)
+        except READ_ERRORS:
             return False
         return True
 
     @cached_property
-    def _book(self) -> Journal:
-        return Journal(self.journal, self.fingerprint)
+    def _journal(self) -> TrialJournal:
+        return TrialJournal(self.path, self.fingerprint)
 
     @cached_property
-    def _kept(self) -> dict[int, list[NDArray[Any]]]:
+    def _cache(self) -> dict[int, list[NDArray[Any]]]:
         return {}
 
-    def _path(self, number: int) -> Path:
-        journal = self.journal or Path()
+    def _predictions_path(self, number: int) -> Path:
+        journal = self.path or Path()
         return journal.with_suffix("") / self.fingerprint[:16] / f"{number:04d}.npz"
 
-    def _write(self, number: int, answers: Sequence[NDArray[Any]]) -> None:
-        path = self._path(number)
+    def _write(self, number: int, predictions: Sequence[NDArray[Any]]) -> None:
+        path = self._predictions_path(number)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial.npz")
-            np.savez(partial, *answers)
+            np.savez(partial, *predictions)
             partial.replace(path)
         except OSError as err:
             raise StorageError(f"{path}: the answers of a trial cannot be kept: {err.strerror}") from err

@@ -11,6 +11,7 @@ from model_name.core.metrics import Metric
 from model_name.core.models import AutoModel, BoostedTrees, ConstantModel
 from model_name.errors import ConfigError, DataError
 from model_name.utils.search.automl import AutoSearcher
+from model_name.utils.search.objective import SearchProblem
 from model_name.utils.search.portfolio import Candidate, portfolio, trees_cost
 from model_name.utils.splitters import RandomSplitter, TimeSplitter
 
@@ -44,15 +45,9 @@ def search(make_schema, make_table):
     def run(task="regression", rows=300, splitter=None, **changes):
         frame = dataframes.check_frame(make_table(task, rows=rows), make_schema(task)).frame
         journal, progress = changes.pop("journal", None), changes.pop("progress", None)
-        return searcher(**changes).search(
-            AutoModel(),
-            make_schema(task),
-            frame,
-            metric=Metric(name=DECIDING[task]),
-            splitter=splitter or TimeSplitter(),
-            journal=journal,
-            progress=progress,
-        )
+        metric = Metric(name=DECIDING[task])
+        problem = SearchProblem(AutoModel(), make_schema(task), frame, metric, splitter or TimeSplitter())
+        return searcher(**changes).search(problem, journal=journal, progress=progress)
 
     return run
 
@@ -152,7 +147,7 @@ def test_a_kind_that_fails_is_told_and_left_out(few, search):
 
 def test_a_large_table_is_drawn_from_evenly_and_in_order(make_schema, make_table):
     frame = dataframes.check_frame(make_table("regression", rows=1000), make_schema("regression")).frame
-    drawn = searcher(max_rows=100)._drawn(frame)
+    drawn = searcher(max_rows=100)._sample(frame)
     assert len(drawn) == 100
     assert drawn["moment"].is_monotonic_increasing
     assert np.ptp(drawn.index) > 900
@@ -178,10 +173,9 @@ def test_kinds_must_be_such_as_there_are(search, changes, reason):
 
 def test_it_chooses_for_an_auto_model_alone(make_schema, make_table):
     frame = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
+    problem = SearchProblem(BoostedTrees(), make_schema("regression"), frame, Metric(name="rmse"), TimeSplitter())
     with pytest.raises(ConfigError, match="members of an AutoModel, not of BoostedTrees"):
-        searcher().search(
-            BoostedTrees(), make_schema("regression"), frame, metric=Metric(name="rmse"), splitter=TimeSplitter()
-        )
+        searcher().search(problem)
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_without_ray_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(ray_search, "find_spec", lambda name: None)
     searcher = RaySearcher(space={"alpha": Choice(root=(1.0, 2.0))})
     with pytest.raises(ConfigError, match="RaySearcher needs") as caught:
-        searcher.search(None, None, None, metric=None, splitter=None)
+        searcher.search(None)
     assert caught.value.hint == "pip install 'model-name[tuning]'"
 
 
