@@ -1,28 +1,29 @@
-"""The one error tree: every error says what went wrong, where, and what to do next."""
+"""Errors of the project: each message says what went wrong, where, and what to do next."""
 
 from typing import ClassVar
 
 
 class ModelNameError(Exception):
-    """Root of the errors that this project raises on purpose.
+    """Base class of the errors that this project raises.
 
     Attributes:
-        exit_code: What the command line exits with.
-        http_status: What a server answers with.
-        hint: What the reader can do next; printed below the message.
+        exit_code: Exit code of the command line.
+        http_status: Status code of a server's response.
+        message: Description of the error.
+        hint: Suggested next step, printed below the message.
     """
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        """Keep the message and the hint apart, so that a server can send the first alone."""
+        """Keep message and hint apart, so that a server can send the message alone."""
         super().__init__(message)
         self.message = message
         self.hint = hint
 
     def __str__(self) -> str:
-        """Message, and the hint on a line of its own."""
+        """Return the message, and the hint on a separate line."""
         return f"{self.message}\n  next: {self.hint}" if self.hint else self.message
 
 
@@ -41,50 +42,50 @@ class DataError(ModelNameError, ValueError):
 
 
 class TooLargeError(DataError):
-    """A request asks for more than a server does at once."""
+    """A request exceeds a limit of the server."""
 
     http_status = 413
 
 
 class NotFoundError(ModelNameError, LookupError):
-    """A model, version, bundle or file that was asked for does not exist."""
+    """A requested model, version, bundle or file does not exist."""
 
     exit_code = 4
     http_status = 404
 
 
 class DependencyError(ModelNameError, ConnectionError):
-    """A service or an optional package that this needs cannot be reached."""
+    """A required service or optional package is not available."""
 
     exit_code = 5
     http_status = 503
 
 
 class StorageError(ModelNameError, OSError):
-    """Something could not be written or read: disk full, no permission, gone."""
+    """A file cannot be read or written: the disk is full, access is denied, or the file is gone."""
 
     exit_code = 5
     http_status = 503
 
 
 class BusyError(DependencyError):
-    """A server has as much to do as it may take on; later it will have less."""
+    """A server is at capacity; the request can be retried later."""
 
     http_status = 429
 
 
 class NotFittedError(ModelNameError, RuntimeError):
-    """A model was asked for something that only a fitted model has."""
+    """An operation needs a fitted model, and the model is not fitted."""
 
     http_status = 503
 
 
 class ExportError(ModelNameError, ArithmeticError):
-    """An exported model does not answer like the model it was made from."""
+    """The predictions of an exported model differ from those of the original."""
 
 
 class ExplanationError(ModelNameError, ArithmeticError):
-    """Contributions of the features do not add up to what they explain."""
+    """The contributions of the features do not add up to the explained prediction."""
 
 
 class AuditError(ModelNameError, RuntimeError):
@@ -92,7 +93,7 @@ class AuditError(ModelNameError, RuntimeError):
 
 
 class PreemptedError(ModelNameError, InterruptedError):
-    """The work was told to stop (SIGTERM); its checkpoints allow the next run to go on."""
+    """The process received SIGTERM; the next run can resume from its checkpoints."""
 
     exit_code = 143
     http_status = 503

@@ -1,1 +1,1 @@
-"""What a model is: pure, without files, network or services."""
+"""Schemas, features, models and statistics: pure code without files, network or services."""

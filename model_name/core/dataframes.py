@@ -1,4 +1,4 @@
-"""Pandas frames at the boundaries: checked against the schema, with what was done counted and told."""
+"""Validation of pandas frames against a schema, and conversion between frames and typed columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,26 +39,31 @@ DTYPE_BY_KIND = {
 
 @dataclass(frozen=True)
 class CheckedFrame:
-    """A frame that fits its schema, and what had to be done to it."""
+    """A validated frame.
+
+    Attributes:
+        frame: Typed rows that fit the schema.
+        report: Counts of what the check dropped and changed.
+    """
 
     frame: Frame
     report: CheckReport
 
 
 def check_frame(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> CheckedFrame:
-    """Hold a frame against its schema; the rows keep their order.
+    """Validate a frame against its schema; the rows keep their order.
 
     Args:
-        frame: A table with the columns of the schema, and the target where asked for.
-        schema: What the table must be.
-        with_target: Whether the target must be there; otherwise it is left out if it is.
+        frame: A raw table with the columns of the schema, and the target if `with_target`.
+        schema: Schema of the table.
+        with_target: Whether the target must be present; otherwise it is left out of the result.
 
     Returns:
         The typed frame, columns in the order of the schema, and a report of dropped rows, clipped values and ignored
         columns.
 
     Raises:
-        DataError: A column or value that the schema refuses, an empty table, a constant target.
+        DataError: The schema refuses a column or a value, the table is empty, or the target is constant.
     """
     if frame.empty:
         raise DataError("the table is empty: it has no rows", hint="check the path and the limit of its reader")
@@ -83,52 +88,60 @@ def check_frame(frame: Frame, schema: TableSchema, *, with_target: bool = True) 
 
 
 def add_lag_columns(frame: Frame, schema: TableSchema) -> Frame:
-    """A raw table with the columns that tell of earlier rows; those that it has already are taken as they are.
+    """Compute the lag columns of a raw table; those that it already has are kept.
 
     Raises:
-        DataError: What a history looks at is not there or cannot be read.
+        DataError: A source column of a lag is absent or cannot be decoded.
     """
-    lacking = {name: column.history for name, column in schema.histories.items() if name not in frame.columns}
-    if not lacking:
+    specs = {name: column.history for name, column in schema.lag_columns.items() if name not in frame.columns}
+    if not specs:
         return frame
     _check_duplicate_names(frame)
-    made = {}
-    for name, history in lacking.items():
-        if history is None:  # as `histories` promises, it is not
+    computed = {}
+    for name, spec in specs.items():
+        if spec is None:  # for mypy: set in all of `lag_columns`
             continue
-        needed = [history.of, str(schema.time), *history.by]
-        absent = [column for column in needed if column not in frame.columns]
+        sources = [spec.of, str(schema.time), *spec.by]
+        absent = [column for column in sources if column not in frame.columns]
         if absent:
             hint = f"bring it, or bring {name} itself"
             raise DataError(f"{name}: is a history of {absent[0]}, which is not a column of the table", hint=hint)
-        times, values = (_decode_lag_source(frame, schema, column) for column in (str(schema.time), history.of))
-        made[name] = compute_lags(history, times, _entity_codes(frame, history.by), values)
-    return frame.assign(**made)
+        times, values = (_decode_lag_source(frame, schema, column) for column in (str(schema.time), spec.of))
+        computed[name] = compute_lags(spec, times, _entity_codes(frame, spec.by), values)
+    return frame.assign(**computed)
 
 
 def _entity_codes(frame: Frame, by: Sequence[str]) -> np.ndarray:
-    """The number of the entity of each row; all are one where no column tells them apart."""
+    """Number the entity of each row; all rows are of one entity if no column identifies it."""
     if not by:
         return np.zeros(len(frame), dtype=np.int64)
     return frame.groupby(list(by), dropna=False, sort=False, observed=True).ngroup().to_numpy()
 
 
 def lag_warnings(frame: Frame, schema: TableSchema) -> list[str]:
-    """What should be known of the columns that were made of a raw table's earlier rows, a sentence each."""
-    said = []
-    for name, column in schema.histories.items():
-        history = column.history
-        if history is None or name in frame.columns:  # it was brought
+    """Warn of lag columns that average several rows of the same entity and time.
+
+    Args:
+        frame: The raw table, before `add_lag_columns`.
+        schema: Schema of the table.
+    """
+    warnings = []
+    for name, column in schema.lag_columns.items():
+        spec = column.history
+        if spec is None or name in frame.columns:  # a present column is not computed
             continue
-        of = [*history.by, str(schema.time)]
-        shared = int(frame.duplicated(of, keep=False).sum())
+        group = [*spec.by, str(schema.time)]
+        shared = int(frame.duplicated(group, keep=False).sum())
         if shared:
-            said.append(f"{name}: {shared} rows share their {', '.join(of)}; it is the mean over such rows")
-    return said
+            warnings.append(f"{name}: {shared} rows share their {', '.join(group)}; it is the mean over such rows")
+    return warnings
 
 
 def _decode_lag_source(frame: Frame, schema: TableSchema, name: str) -> np.ndarray:
-    """A raw column as moments or numbers; of a binary target, 1 for the positive class; rows to predict may lack it."""
+    """Decode the time or source column of a lag to datetimes or numbers.
+
+    A binary target becomes 1 for the positive class, else 0. The target may be missing, in rows to predict.
+    """
     values = frame[name].array.to_numpy()
     if name != schema.target.name:
         return schema.decode({name: values}, names=[name])[name]
@@ -142,7 +155,7 @@ def _decode_lag_source(frame: Frame, schema: TableSchema, name: str) -> np.ndarr
 
 
 def pandera_schema(schema: TableSchema, *, with_target: bool = True) -> "pa.DataFrameSchema":
-    """The Pandera schema that a checked frame obeys."""
+    """Derive the Pandera schema of checked frames."""
     import pandera.pandas as pa
 
     columns = {name: _pandera_column(column) for name, column in schema.columns.items()}
@@ -154,10 +167,10 @@ def pandera_schema(schema: TableSchema, *, with_target: bool = True) -> "pa.Data
 
 
 def check_pandera_schema(frame: Frame, schema: TableSchema, *, with_target: bool = True) -> None:
-    """Assert that a frame obeys the derived Pandera schema.
+    """Check that a frame obeys the derived Pandera schema.
 
     Raises:
-        DataError: It does not.
+        DataError: The frame violates the Pandera schema.
     """
     import pandera.pandas as pa
 
@@ -165,15 +178,15 @@ def check_pandera_schema(frame: Frame, schema: TableSchema, *, with_target: bool
         pandera_schema(schema, with_target=with_target).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as err:
         cases = err.failure_cases.head(5)
-        found = "; ".join(_describe_failure(case, schema) for case in cases.itertuples())
-        raise DataError(f"the table does not obey the schema {schema.name}: {found}") from err
+        failures = "; ".join(_describe_failure(case, schema) for case in cases.itertuples())
+        raise DataError(f"the table does not obey the schema {schema.name}: {failures}") from err
 
 
 def to_columns(frame: Frame, schema: TableSchema) -> Columns:
-    """The typed input columns of a frame that was checked, or that a request brought.
+    """Decode and check the input columns of a frame, such as a checked frame or the rows of a request.
 
     Raises:
-        DataError: An input is missing or a value does not fit.
+        DataError: An input is absent, or the schema refuses a value.
     """
     _check_duplicate_names(frame)
     return schema.check_request(
@@ -182,15 +195,17 @@ def to_columns(frame: Frame, schema: TableSchema) -> Columns:
 
 
 def from_columns(columns: Columns, schema: TableSchema) -> Frame:
-    """Typed columns as a frame."""
-    return Frame({name: pd.Series(values, dtype=DTYPE_BY_KIND[schema.columns[name].kind]) for name, values in columns.items()})
+    """Convert typed columns to a frame."""
+    return Frame(
+        {name: pd.Series(values, dtype=DTYPE_BY_KIND[schema.columns[name].kind]) for name, values in columns.items()}
+    )
 
 
 def decode_target(frame: Frame, target: Target) -> np.ndarray:
-    """The typed target of a frame: float64 of a regression, labels of a classification.
+    """Decode the target of a frame: float64 for a regression, labels for a classification.
 
     Raises:
-        DataError: It is not there, missing in a row, infinite, or not one of the classes.
+        DataError: The target is absent, missing in a row, infinite, or not one of the classes.
     """
     if target.name not in frame.columns:
         raise DataError(
@@ -199,29 +214,29 @@ def decode_target(frame: Frame, target: Target) -> np.ndarray:
         )
     values = frame[target.name].array.to_numpy()
     if target.classes is None and values.dtype.kind in "fiu" and np.isfinite(values).all():
-        return np.asarray(values, dtype=np.float64)  # the usual case of a regression, far faster than one by one
+        return np.asarray(values, dtype=np.float64)  # the common case of a regression; far faster than value by value
     labels = {label_text(label): label for label in target.classes or ()}
     decoded = np.empty(len(values), dtype=object if labels else np.float64)
     issues = ValidationIssues()
     for row, value in enumerate(values):
         decoded[row], reason = _decode_label(value, labels)
         if reason:
-            issues.add(target.name, [row], lambda _, words=reason: words, len(values))
+            issues.add(target.name, [row], lambda _, text=reason: text, len(values))
     issues.raise_if_any()
     return decoded
 
 
 def target_codes(frame: Frame, schema: TableSchema) -> np.ndarray:
-    """The target of a checked frame as models learn it: numbers of a regression, else positions in the classes.
+    """Encode the target of a checked frame for fitting: numbers of a regression, else positions in the classes.
 
     Raises:
-        DataError: A class is not in the frame.
+        DataError: A class has no row in the frame.
     """
     targets = frame[schema.target.name]
     if not schema.classes:
         return targets.to_numpy(dtype=np.float64)
-    position = {label: code for code, label in enumerate(schema.classes)}
-    codes = np.array([position[label] for label in targets])
+    positions = {label: code for code, label in enumerate(schema.classes)}
+    codes = np.array([positions[label] for label in targets])
     absent = [label for code, label in enumerate(schema.classes) if not (codes == code).any()]
     if absent:
         raise DataError(
@@ -232,34 +247,38 @@ def target_codes(frame: Frame, schema: TableSchema) -> np.ndarray:
 
 
 def is_time_sorted(frame: Frame, schema: TableSchema) -> bool:
-    """Whether the rows come in the order of time, so that the last ones are the newest."""
+    """Return whether the rows are sorted by time, so that the last ones are the newest."""
     return schema.time is not None and bool(frame[schema.time].is_monotonic_increasing)
 
 
 def fingerprint(frame: Frame) -> str:
-    """SHA-256 of a table's names, values and order."""
+    """Compute the SHA-256 of a table's column names, values and row order."""
     digest = sha256(repr(list(frame.columns)).encode())
     digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
     return digest.hexdigest()
 
 
 def outputs_frame(outputs: Outputs, index: pd.Index | None = None) -> Frame:
-    """What a model answered, as a frame with the index of its rows."""
+    """Convert the outputs of a model to a frame with the index of its rows."""
     return Frame(outputs.columns, index=index)
 
 
 def _decode_label(value: object, labels: dict[str, Label]) -> tuple[Label | float | None, str]:
-    """One value of the target, and what is wrong with it."""
-    nothing = None if labels else np.nan
+    """Decode one value of the target.
+
+    Returns:
+        The value, and the reason why it is invalid, which is empty for a valid one.
+    """
+    invalid = None if labels else np.nan
     if is_missing(value):
-        return nothing, "the target is missing"
+        return invalid, "the target is missing"
     if labels:
         text = label_text(value.decode(errors="replace") if isinstance(value, bytes) else value)
-        return (labels[text], "") if text in labels else (nothing, f"{value!r} is not one of its classes")
+        return (labels[text], "") if text in labels else (invalid, f"{value!r} is not one of its classes")
     try:
         number = parse_number(value)
     except (ValueError, TypeError, OverflowError):
-        return nothing, f"{value!r} is not a number"
+        return invalid, f"{value!r} is not a number"
     return number, "" if np.isfinite(number) else f"{value} is not finite"
 
 
@@ -276,8 +295,8 @@ def _find_extra_columns(frame: Frame, schema: TableSchema) -> tuple[str, ...]:
 
 def _check_duplicate_names(frame: Frame) -> None:
     if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise DataError(f"{twice}: the table has this column twice")
+        name = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"{name}: the table has this column twice")
 
 
 def _describe_failure(case: Any, schema: TableSchema) -> str:
@@ -286,20 +305,20 @@ def _describe_failure(case: Any, schema: TableSchema) -> str:
 
 
 def _drop_duplicates(frame: Frame, schema: TableSchema, report: CheckReport) -> Frame:
-    if not schema.key and schema.duplicates == "refuse":  # without a key, two equal rows may be two cases
+    if not schema.key and schema.duplicates == "refuse":  # without a key, equal rows may be distinct cases
         return frame
-    again = frame.duplicated(subset=list(schema.key) or None)
-    if not again.any():
+    is_duplicate = frame.duplicated(subset=list(schema.key) or None)
+    if not is_duplicate.any():
         return frame
     if schema.duplicates == "refuse":
-        first = frame.loc[again].iloc[0]
+        first = frame.loc[is_duplicate].iloc[0]
         key = ", ".join(f"{name}={display_value(schema.columns[name], first[name])}" for name in schema.key)
         raise DataError(
-            f"{int(again.sum())} rows have the key of an earlier row, the first is {key}",
+            f"{int(is_duplicate.sum())} rows have the key of an earlier row, the first is {key}",
             hint="mend the table, or set `duplicates: drop` in the schema",
         )
-    report.dropped["key of an earlier row" if schema.key else "equal to an earlier row"] = int(again.sum())
-    return frame.loc[~again]
+    report.dropped["key of an earlier row" if schema.key else "equal to an earlier row"] = int(is_duplicate.sum())
+    return frame.loc[~is_duplicate]
 
 
 def _pandera_column(column: Column) -> "pa.Column":

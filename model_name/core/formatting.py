@@ -1,10 +1,10 @@
-"""Figures for people."""
+"""Formatting of numbers for people."""
 
-ROUNDING_ERROR = 1e-12  # and below: what rounding left
+ROUNDING_ERROR = 1e-12  # absolute values below it are shown as 0
 
 
 def format_number(value: float | None) -> str:
-    """A figure for people: four digits that count."""
+    """Format a number with four significant digits; None as a dash."""
     if value is None:
         return "–"
     value = 0.0 if abs(value) < ROUNDING_ERROR else value
@@ -12,19 +12,21 @@ def format_number(value: float | None) -> str:
 
 
 def format_range(low: float, high: float) -> str:
-    """An interval for people: three digits, for its ends are estimates themselves."""
+    """Format an interval with three significant digits, because its ends are estimates themselves."""
     return " to ".join(f"{end:,.0f}" if abs(end) >= 1e3 else f"{end:.3g}" for end in (low, high))
 
 
 def format_percent(share: float) -> str:
-    """A share in per cent; what is not nothing is not shown as nothing."""
+    """Format a share in per cent; a small share above zero is shown as `< 0.1 %`."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
-def format_bytes(count: int) -> str:
-    """Bytes in a unit that keeps them short."""
-    for unit in ("bytes", "KiB", "MiB"):
+def format_bytes(count: float) -> str:
+    """Format a number of bytes in bytes, KiB, MiB or GiB."""
+    if count < 1024:
+        return f"{count} bytes"
+    for unit in ("KiB", "MiB"):
+        count /= 1024
         if count < 1024:
-            return f"{count:,.3g} {unit}" if unit != "bytes" else f"{count} bytes"
-        count /= 1024  # type: ignore[assignment]
-    return f"{count:,.3g} GiB"
+            return f"{count:,.3g} {unit}"
+    return f"{count / 1024:,.3g} GiB"

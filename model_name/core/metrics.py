@@ -1,4 +1,4 @@
-"""What a prediction is worth: named metrics with their thresholds."""
+"""Metrics of predictions, by name, with the thresholds of the gate."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +19,15 @@ CLASSIFICATIONS: frozenset[Task] = frozenset({"binary", "multiclass"})
 
 @dataclass(frozen=True)
 class MetricDefinition:
-    """How a metric is computed.
+    """Definition of a metric by a function of scikit-learn.
 
     Attributes:
-        function: Its name in scikit-learn's `metrics`, which is imported when something is scored.
-        tasks: What it fits.
-        greater_is_better: Its direction.
-        sees: Whether it looks at the predicted label or number, the probability of the positive class, or all
-            probabilities.
-        options: What else the function is told.
+        function: Name of the function in `sklearn.metrics`, which is imported when something is scored.
+        tasks: Tasks that the metric supports.
+        greater_is_better: Whether larger values are better.
+        scored_values: Input of the metric: the predicted labels or numbers, the probability of the positive class, or
+            all probabilities.
+        options: Further arguments of the function.
     """
 
     function: str
@@ -37,12 +37,12 @@ class MetricDefinition:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def score(self, truth: np.ndarray, predicted: np.ndarray, **options: Any) -> float:
-        """Its value; NaN where it is not defined on these rows."""
+        """Compute the metric; NaN if it is not defined for these rows."""
         from sklearn import metrics
 
         try:
             return float(getattr(metrics, self.function)(truth, predicted, **self.options, **options))
-        except ValueError:  # scikit-learn's word for "not defined", e.g. with one class only
+        except ValueError:  # scikit-learn raises it if the metric is not defined, e.g. for a single class
             return float("nan")
 
 
@@ -58,15 +58,25 @@ METRIC_DEFINITIONS: dict[str, MetricDefinition] = {
     "accuracy": MetricDefinition("accuracy_score", CLASSIFICATIONS, greater_is_better=True),
     "balanced_accuracy": MetricDefinition("balanced_accuracy_score", CLASSIFICATIONS, greater_is_better=True),
     "f1": MetricDefinition("f1_score", options={"zero_division": np.nan}, tasks=BINARY, greater_is_better=True),
-    "precision": MetricDefinition("precision_score", options={"zero_division": 0.0}, tasks=BINARY, greater_is_better=True),
+    "precision": MetricDefinition(
+        "precision_score", options={"zero_division": 0.0}, tasks=BINARY, greater_is_better=True
+    ),
     "recall": MetricDefinition("recall_score", options={"zero_division": np.nan}, tasks=BINARY, greater_is_better=True),
-    "f1_macro": MetricDefinition("f1_score", options={"average": "macro"}, tasks=CLASSIFICATIONS, greater_is_better=True),
+    "f1_macro": MetricDefinition(
+        "f1_score", options={"average": "macro"}, tasks=CLASSIFICATIONS, greater_is_better=True
+    ),
     "roc_auc": MetricDefinition("roc_auc_score", BINARY, greater_is_better=True, scored_values="positive"),
-    "average_precision": MetricDefinition("average_precision_score", BINARY, greater_is_better=True, scored_values="positive"),
+    "average_precision": MetricDefinition(
+        "average_precision_score", BINARY, greater_is_better=True, scored_values="positive"
+    ),
     "brier": MetricDefinition("brier_score_loss", BINARY, greater_is_better=False, scored_values="positive"),
     "log_loss": MetricDefinition("log_loss", CLASSIFICATIONS, greater_is_better=False, scored_values="probabilities"),
     "roc_auc_ovr": MetricDefinition(
-        "roc_auc_score", MULTICLASS, greater_is_better=True, scored_values="probabilities", options={"multi_class": "ovr"}
+        "roc_auc_score",
+        MULTICLASS,
+        greater_is_better=True,
+        scored_values="probabilities",
+        options={"multi_class": "ovr"},
     ),
 }
 
@@ -78,11 +88,11 @@ DEFAULT_METRICS: dict[Task, tuple[str, ...]] = {
 
 
 class Metric(FrozenModel):
-    """One measure of a model, and the value that a version must reach.
+    """A metric of a model, and the value that a version must reach.
 
     Attributes:
-        name: One of `METRIC_DEFINITIONS`.
-        threshold: The worst value that passes the gate; none where the metric is only reported.
+        name: Name of the metric, one of `METRIC_DEFINITIONS`.
+        threshold: Worst value that passes the gate; None if the metric is only reported.
     """
 
     name: str
@@ -97,38 +107,38 @@ class Metric(FrozenModel):
 
     @property
     def greater_is_better(self) -> bool:
-        """Its direction."""
+        """Whether larger values are better."""
         return METRIC_DEFINITIONS[self.name].greater_is_better
 
     def is_better(self, value: float, than: float) -> bool:
-        """Whether one value of it beats another."""
+        """Return whether a value is better than another."""
         return value > than if self.greater_is_better else value < than
 
     def passes(self, value: float) -> bool:
-        """Whether a value reaches the threshold; NaN never does."""
+        """Return whether a value reaches the threshold; NaN never does."""
         if self.threshold is None:
             return True
         return value >= self.threshold if self.greater_is_better else value <= self.threshold
 
     def check_task(self, task: Task) -> None:
-        """Refuse a task that it does not fit.
+        """Check that the metric supports a task.
 
         Raises:
-            ConfigError: Naming the metrics that do.
+            ConfigError: The metric does not support the task; the hint lists those that do.
         """
         if task not in METRIC_DEFINITIONS[self.name].tasks:
-            fitting = [name for name, definition in METRIC_DEFINITIONS.items() if task in definition.tasks]
+            supported = [name for name, definition in METRIC_DEFINITIONS.items() if task in definition.tasks]
             raise ConfigError(
-                f"the metric {self.name} does not fit a {task} target", hint=f"use one of {', '.join(fitting)}"
+                f"the metric {self.name} does not fit a {task} target", hint=f"use one of {', '.join(supported)}"
             )
 
     def score(self, targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> float:
-        """Its value for n rows; NaN where it is not defined for them, such as an AUC of one class.
+        """Compute the metric for n rows; NaN if it is not defined for them, such as the AUC of a single class.
 
         Labels are compared by their position in `outputs.classes`.
 
         Raises:
-            ValueError: There are not as many targets as outputs.
+            ValueError: The number of targets differs from that of predictions.
         """
         if len(targets) != len(outputs.prediction):
             raise ValueError(f"{len(targets)} targets cannot be compared with {len(outputs.prediction)} predictions")
@@ -136,7 +146,7 @@ class Metric(FrozenModel):
         if outputs.probabilities is None:
             return definition.score(np.asarray(targets, dtype=np.float64), outputs.prediction)
         if np.isnan(outputs.probabilities).any():
-            # The largest of nothing but NaN is the first class: a model that diverged would still look half right.
+            # The argmax of NaN is the first class, so that a diverged model would score like a constant.
             return float("nan")
         truth = label_positions(targets, outputs.classes)
         if definition.scored_values == "prediction":
@@ -149,29 +159,29 @@ class Metric(FrozenModel):
 
 
 def default_metrics(task: Task) -> tuple[Metric, ...]:
-    """The metrics of a task; the first is the one that decides."""
+    """List the default metrics of a task; the first one decides between models."""
     return tuple(Metric(name=name) for name in DEFAULT_METRICS[task])
 
 
 def score_all(metrics: Sequence[Metric], targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> Scores:
-    """Every metric by name."""
+    """Compute each metric by name."""
     return {metric.name: metric.score(targets, outputs) for metric in metrics}
 
 
 def label_positions(labels: Iterable[Any], classes: Sequence[Label]) -> NDArray[np.int64]:
-    """The position of each label in the classes."""
-    position = {label: code for code, label in enumerate(classes)}
-    return np.array([position[label] for label in labels], dtype=np.int64)
+    """Map each label to its position in the classes."""
+    positions = {label: position for position, label in enumerate(classes)}
+    return np.array([positions[label] for label in labels], dtype=np.int64)
 
 
 def normalize_rows(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same with rows that add up to 1, which float32 does not keep."""
+    """Normalise each row of probabilities to a sum of 1, which float32 only approximates."""
     scaled: NDArray[np.float64] = probabilities / probabilities.sum(axis=1, keepdims=True)
     return scaled
 
 
 def row_losses(targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> NDArray[np.float64]:
-    """What each row costs by a proper score: its squared error, or its log loss where there are classes."""
+    """Compute a proper score of each row: the squared error, or the log loss of a classification."""
     if outputs.probabilities is None:
         errors: NDArray[np.float64] = np.square(np.asarray(targets, dtype=np.float64) - outputs.prediction)
         return errors
@@ -179,7 +189,7 @@ def row_losses(targets: Sequence[Any] | np.ndarray, outputs: Outputs) -> NDArray
 
 
 def log_losses(truth: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The log loss of each row, from the position of its class and the n x k shares of the classes."""
-    given = scores[np.arange(len(truth)), truth]
-    losses: NDArray[np.float64] = -np.log(np.clip(given, np.finfo(np.float64).eps, 1))  # as scikit-learn clips
+    """Compute the log loss of each row from the position of its class and n x k normalised probabilities."""
+    of_truth = scores[np.arange(len(truth)), truth]
+    losses: NDArray[np.float64] = -np.log(np.clip(of_truth, np.finfo(np.float64).eps, 1))  # as scikit-learn clips
     return losses

@@ -1,4 +1,4 @@
-"""Semantic versions of models: what changed decides which number grows."""
+"""Semantic versions of models, and the recipe from which the next version follows."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from model_name.core.models.model import Model
 from model_name.core.schemas.strict_models import FrozenModel
 
 Ref = Annotated[str, BeforeValidator(lambda raw: str(raw) if type(raw) is int else raw)]
-"""An alias, a version number, a semantic version or `latest`; `--set job.ref=3` makes a number of a number."""
+"""An alias, a version number, a semantic version or `latest`. An integer is accepted too, from `--set job.ref=3`."""
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -19,7 +19,7 @@ PREVIOUS = "previous-champion"
 LATEST = "latest"
 
 NON_RECIPE_PARAMETERS = frozenset({"random_state", "n_jobs", "threads"})
-"""Parameters that change how a model is made, but not what it is."""
+"""Parameters that are not part of the recipe, because they change how a model is fitted but not its kind."""
 
 SEMVER = re.compile(r"\A(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\Z")
 
@@ -33,32 +33,32 @@ class Semver(FrozenModel):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `1.2.3`.
+        """Parse a text such as `1.2.3`.
 
         Raises:
-            ValueError: It is not a semantic version.
+            ValueError: The text is not of the form MAJOR.MINOR.PATCH.
         """
-        found = SEMVER.match(text)
-        if found is None:
+        match = SEMVER.match(text)
+        if match is None:
             raise ValueError(f"{text!r} is not of the form MAJOR.MINOR.PATCH")
-        return cls(major=int(found[1]), minor=int(found[2]), patch=int(found[3]))
+        return cls(major=int(match[1]), minor=int(match[2]), patch=int(match[3]))
 
     def __str__(self) -> str:
-        """As people write it."""
+        """Format the version as `1.2.3`."""
         return f"{self.major}.{self.minor}.{self.patch}"
 
     @property
     def sort_key(self) -> tuple[int, int, int]:
-        """What it sorts by."""
+        """Key that sorts versions."""
         return (self.major, self.minor, self.patch)
 
 
 class Recipe(FrozenModel):
-    """What a version was made by, data apart.
+    """Everything that defines a version, except its data.
 
     Attributes:
         contract: Hash of the input and output schema that clients see.
-        model: Hash of the kind of model, its hyperparameters, features, costs, calibration and how it was made smaller.
+        model: Hash of the kind of model, its hyperparameters, features, costs, calibration and compression.
     """
 
     contract: str
@@ -66,24 +66,32 @@ class Recipe(FrozenModel):
 
     @classmethod
     def for_model(cls, model: Model, export: tuple[Any, ...] = ()) -> Self:
-        """The recipe of a fitted model. Fitted values, such as the categories found, are data, not recipe.
+        """Compute the recipe of a fitted model. Fitted values, such as categories, are data and not part of it.
 
         Args:
-            model: Fitted.
-            export: What was done to it on its way into the bundle.
+            model: The fitted model.
+            export: Settings of the export, such as the compression.
         """
         features = [feature.recipe for feature in model.features.columns]
-        params = sorted((name, value) for name, value in model.get_params().items() if name not in NON_RECIPE_PARAMETERS)
-        decided = model.decision.recipe
-        # What is as it is by default is left out, so that recipes from before there were decisions stay the same.
-        made_by = repr((model.KIND, params, features, *([decided] if any(decided) else []), *export))
-        return cls(contract=model.schema_.fingerprint, model=sha256(made_by.encode()).hexdigest()[:16])
+        params = sorted(
+            (name, value) for name, value in model.get_params().items() if name not in NON_RECIPE_PARAMETERS
+        )
+        decision = model.decision.recipe
+        # A default decision is left out, so that the recipes of versions older than decisions stay valid.
+        text = repr((model.KIND, params, features, *([decision] if any(decision) else []), *export))
+        return cls(contract=model.schema_.fingerprint, model=sha256(text.encode()).hexdigest()[:16])
 
 
 def next_semver(history: Sequence[tuple[Semver, Recipe]], recipe: Recipe) -> Semver:
-    """The version after the highest so far: MAJOR for a changed contract, MINOR for a changed recipe, else PATCH.
+    """Compute the version after the highest so far.
 
-    The first version is 1.0.0.
+    Args:
+        history: Version and recipe of all earlier versions.
+        recipe: Recipe of the new version.
+
+    Returns:
+        The next MAJOR version if the contract changed, MINOR if the recipe changed, else PATCH; 1.0.0 if it is the
+        first.
     """
     if not history:
         return Semver(major=1, minor=0, patch=0)

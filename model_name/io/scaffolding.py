@@ -141,7 +141,7 @@ def _slice_columns(schema: TableSchema) -> list[str]:
 
 def _lag_comments(schema: TableSchema) -> list[str]:
     """Say which columns are computed from earlier rows, because a table to predict must then hold these rows."""
-    names = ", ".join(schema.histories)
+    names = ", ".join(schema.lag_columns)
     return (
         format_comment(f"{names}: computed from earlier rows, which the table must hold; or add the columns.")
         if (names)

@@ -1,1 +1,1 @@
-"""Decisions: calibration, thresholds and prediction intervals, applied to the raw outputs of a model."""
+"""Decisions on raw scores: calibration, thresholds and prediction intervals."""

@@ -1,4 +1,4 @@
-"""Fitting of what `decisions` applies: calibration, and the threshold that costs least."""
+"""Fitting of decisions: calibration of probabilities, and the cost-optimal threshold."""
 
 from typing import Any, Literal
 
@@ -30,10 +30,10 @@ METHODS_BY_TASK: dict[Task, tuple[CalibrationMethod, ...]] = {
 
 
 def check_calibration(calibration: CalibrationMethod, task: Task) -> None:
-    """Refuse a calibration that does not fit a task.
+    """Check that a calibration method supports a task.
 
     Raises:
-        ConfigError: Naming those that do.
+        ConfigError: The method does not support the task; the hint lists those that do.
     """
     if calibration not in METHODS_BY_TASK[task]:
         raise ConfigError(
@@ -50,17 +50,17 @@ def fit_decision(
     costs: Costs | None,
     calibration: CalibrationMethod,
 ) -> Decision:
-    """All that is decided on the scores of a model.
+    """Fit the decision of a model to out-of-sample predictions.
 
     Args:
-        targets: n numbers or labels of rows that the model has not seen.
-        outputs: What it answers for them.
-        interval: The prediction intervals of a regression, if there are to be some.
-        costs: What wrong answers of a binary target cost, if the threshold is to be chosen.
-        calibration: How probabilities are calibrated; before the threshold is chosen.
+        targets: n numbers or labels of rows that the model was not fitted on.
+        outputs: Predictions of the model for the rows, without a decision.
+        interval: Settings of the prediction intervals of a regression; none are fitted if None.
+        costs: Costs of wrong predictions of a binary target; the threshold is not fitted if None.
+        calibration: Method that calibrates the probabilities, before the threshold is chosen.
 
     Raises:
-        DataError: A probability is NaN.
+        DataError: A probability that the model predicted is NaN.
     """
     if outputs.probabilities is None:
         return Decision(intervals=interval.fit(outputs.prediction, targets) if interval else None)
@@ -78,12 +78,12 @@ def fit_decision(
 def fit_calibrator(
     calibration: CalibrationMethod, probabilities: NDArray[np.float64], truth: NDArray[np.int64]
 ) -> Calibrator | None:
-    """A calibrator from out-of-sample probabilities.
+    """Fit a calibrator to out-of-sample probabilities.
 
     Args:
-        calibration: Which kind.
-        probabilities: n x k.
-        truth: The position of the class of each row.
+        calibration: Method of the calibration.
+        probabilities: n x k probabilities.
+        truth: Position of each row's class.
     """
     if calibration == "sigmoid":
         return _fit_sigmoid(probabilities[:, 1], truth)
@@ -95,21 +95,22 @@ def fit_calibrator(
 
 
 def cost_optimal_threshold(probabilities: NDArray[np.float64], is_positive: NDArray[np.bool_], costs: Costs) -> float:
-    """The probability from which on to call a row positive, so that n rows cost least.
+    """Find the threshold on the probability that minimises the total cost of n rows.
 
-    It lies half-way between two probabilities of the rows. Of several that cost the same it is the one nearest to
-    what would be best if the probabilities were right, cost of a false positive / sum of both (Elkan 2001).
+    The threshold lies half-way between the probabilities of two rows. Of several with the same cost, the one nearest to
+    the optimum for perfectly calibrated probabilities is chosen: cost of a false positive / sum of both (Elkan 2001).
 
     Returns:
-        0 where all are best called positive; a number above all probabilities where none is.
+        The threshold: 0 if all rows are best predicted positive, a number above all probabilities if none is.
     """
     order = np.argsort(probabilities, kind="stable")
     ascending, positive = probabilities[order], is_positive[order]
-    # Called negative are the first 0, 1, ..., n rows: their positives are missed, the negatives behind them accused.
-    missed = np.r_[0, np.cumsum(positive)]
-    accused = (~positive).sum() - np.r_[0, np.cumsum(~positive)]
-    cost = costs.false_negative * missed + costs.false_positive * accused
-    between = np.flatnonzero(np.r_[True, ascending[1:] > ascending[:-1], True])  # equal ones cannot be told apart
+    # Candidate i predicts the first i rows negative: their positives are false negatives, the negatives after them
+    # false positives.
+    false_negatives = np.r_[0, np.cumsum(positive)]
+    false_positives = (~positive).sum() - np.r_[0, np.cumsum(~positive)]
+    cost = costs.false_negative * false_negatives + costs.false_positive * false_positives
+    between = np.flatnonzero(np.r_[True, ascending[1:] > ascending[:-1], True])  # no threshold separates equal ones
     above = (ascending[-1] + 1) / 2 if ascending[-1] < 1 else np.nextafter(1, 2)
     thresholds = np.r_[0, (ascending[1:] + ascending[:-1]) / 2, above][between]
     cheapest = np.flatnonzero(np.isclose(cost[between], cost[between].min(), rtol=1e-12))
@@ -122,7 +123,7 @@ def _fit_sigmoid(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -
 
     odds = log_odds(probabilities)
     positives = int(truth.sum())
-    # Platt's targets: a little inside 0 and 1, so that classes that can be told apart do not ask for an infinite slope.
+    # Platt's targets: slightly inside 0 and 1, so that the slope stays finite for separable classes.
     targets = np.where(truth == 1, (positives + 1) / (positives + 2), 1 / (len(truth) - positives + 2))
 
     def loss(line: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -131,14 +132,14 @@ def _fit_sigmoid(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -
         value = np.mean(np.logaddexp(0, scores) - targets * scores)
         return float(value), np.array([np.mean(errors * odds), np.mean(errors)])
 
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
-    return Sigmoid(slope=float(found.x[0]), intercept=float(found.x[1]))
+    optimum = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
+    return Sigmoid(slope=float(optimum.x[0]), intercept=float(optimum.x[1]))
 
 
 def _fit_isotonic(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> Isotonic:
     from sklearn.isotonic import IsotonicRegression
 
-    # Inside 0 and 1: that a probability was always right in n rows is no proof that it cannot be wrong.
+    # Inside 0 and 1: a class that n rows always or never had is still possible.
     margin = 1 / (len(truth) + 2)
     fitted = IsotonicRegression(y_min=margin, y_max=1 - margin, out_of_bounds="clip").fit(probabilities, truth)
     return Isotonic(given=tuple(fitted.X_thresholds_.tolist()), calibrated=tuple(fitted.y_thresholds_.tolist()))
@@ -148,8 +149,8 @@ def _fit_temperature(probabilities: NDArray[np.float64], truth: NDArray[np.int64
     from scipy.optimize import minimize_scalar
 
     def loss(logarithm: float) -> float:
-        shares = Temperature(temperature=float(np.exp(logarithm))).apply(probabilities)
-        return float(-np.log(np.maximum(shares[np.arange(len(truth)), truth], MIN_PROBABILITY)).mean())
+        calibrated = Temperature(temperature=float(np.exp(logarithm))).apply(probabilities)
+        return float(-np.log(np.maximum(calibrated[np.arange(len(truth)), truth], MIN_PROBABILITY)).mean())
 
-    found = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
-    return Temperature(temperature=float(np.exp(found.x)))
+    optimum = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
+    return Temperature(temperature=float(np.exp(optimum.x)))

@@ -1,6 +1,6 @@
-"""From raw scores to an answer: calibrated probabilities, the label that costs least, an interval around a number.
+"""Decisions on raw scores: calibrated probabilities, a cost-optimal threshold, and prediction intervals.
 
-Needs pydantic and numpy alone, because servers import it.
+Imports only numpy and pydantic, because servers import it.
 """
 
 from dataclasses import replace
@@ -15,17 +15,17 @@ from model_name.core.schemas import Label, Outputs
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.errors import DataError
 
-MIN_PROBABILITY = 1e-7  # probability whose log-odds is taken; below it, float32 holds none next to 1
+MIN_PROBABILITY = 1e-7  # smallest probability whose log-odds are computed; in float32, 1 less a smaller one is 1
 
 
 class PredictionIntervals(FrozenModel):
-    """Half the width of a regression's prediction intervals, by level and by bin of the prediction.
+    """Half widths of a regression's prediction intervals, by level and by bin of the prediction.
 
     Attributes:
-        levels: The share of actual values that each is to hold, ascending.
-        edges: Where one bin of the prediction ends and the next begins, ascending; one less than there are bins.
-        halves: For each level, half the width in each bin, in units of the target.
-        rows: How many out-of-sample residuals they were found in.
+        levels: Coverage levels, ascending.
+        edges: Inner edges of the bins of the prediction, ascending; one less than there are bins.
+        halves: Half width in each bin for each level, in units of the target.
+        rows: Number of out-of-sample residuals that they were fitted to.
     """
 
     levels: LaxTuple[float]
@@ -34,10 +34,10 @@ class PredictionIntervals(FrozenModel):
     rows: int
 
     def bounds(self, prediction: NDArray[np.float64], level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The lower and upper end of the interval of each prediction.
+        """Compute the lower and the upper end of the interval of each prediction.
 
         Raises:
-            DataError: There is no such level.
+            DataError: The intervals were not fitted for this level.
         """
         for known, halves in zip(self.levels, self.halves, strict=True):
             if isclose(known, level):
@@ -49,19 +49,21 @@ class PredictionIntervals(FrozenModel):
 
 
 class Costs(FrozenModel):
-    """What wrong answers of a binary target cost, in any unit.
+    """Costs of wrong predictions of a binary target, in any unit.
 
     Attributes:
-        false_positive: A negative that is called positive.
-        false_negative: A positive that is called negative.
+        false_positive: Cost of a negative row that is predicted positive.
+        false_negative: Cost of a positive row that is predicted negative.
     """
 
     false_positive: float = Field(1.0, gt=0, allow_inf_nan=False)
     false_negative: float = Field(1.0, gt=0, allow_inf_nan=False)
 
     def mean_cost(self, is_positive: NDArray[np.bool_], is_predicted_positive: NDArray[np.bool_]) -> float:
-        """The mean cost of a row."""
-        wrong = self.false_positive * (is_predicted_positive & ~is_positive) + self.false_negative * (~is_predicted_positive & is_positive)
+        """Compute the mean cost of a row."""
+        wrong = self.false_positive * (is_predicted_positive & ~is_positive) + self.false_negative * (
+            ~is_predicted_positive & is_positive
+        )
         return float(np.mean(wrong))
 
 
@@ -69,8 +71,8 @@ class Sigmoid(FrozenModel):
     """A line through the log-odds of a binary target (Platt 1999).
 
     Attributes:
-        slope: Of the line.
-        intercept: Of the line.
+        slope: Slope of the line.
+        intercept: Intercept of the line.
     """
 
     KIND: Literal["sigmoid"] = "sigmoid"
@@ -78,7 +80,7 @@ class Sigmoid(FrozenModel):
     intercept: float
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Calibrated probabilities, n x 2."""
+        """Calibrate n x 2 probabilities."""
         return _binary_probabilities(1 / (1 + np.exp(-(self.slope * log_odds(probabilities[:, 1]) + self.intercept))))
 
 
@@ -87,7 +89,7 @@ class Isotonic(FrozenModel):
 
     Attributes:
         given: Probabilities of the model, ascending.
-        calibrated: What they become, ascending.
+        calibrated: Calibrated probabilities at these points, ascending.
     """
 
     KIND: Literal["isotonic"] = "isotonic"
@@ -95,25 +97,25 @@ class Isotonic(FrozenModel):
     calibrated: LaxTuple[float]
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Calibrated probabilities, n x 2."""
+        """Calibrate n x 2 probabilities."""
         return _binary_probabilities(np.interp(probabilities[:, 1], self.given, self.calibrated))
 
 
 class Temperature(FrozenModel):
-    """One number that the log probabilities of all classes are divided by (Guo, Pleiss, Sun, Weinberger 2017).
+    """Temperature scaling: one divisor of the log probabilities of all classes (Guo, Pleiss, Sun, Weinberger 2017).
 
     Attributes:
-        temperature: Above 1 where the model is too sure of itself.
+        temperature: The divisor; above 1 if the model is overconfident.
     """
 
     KIND: Literal["temperature"] = "temperature"
     temperature: float
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Calibrated probabilities, n x k."""
+        """Calibrate n x k probabilities."""
         logits = np.log(np.maximum(probabilities, MIN_PROBABILITY)) / self.temperature
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        calibrated: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        calibrated: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
         return calibrated
 
 
@@ -121,13 +123,14 @@ Calibrator = Annotated[Sigmoid | Isotonic | Temperature, Field(discriminator="KI
 
 
 class Decision(FrozenModel):
-    """All that turns raw scores into the answer of a version; the default takes them as they are.
+    """Conversion of the raw scores of a version into its outputs; the default leaves scores unchanged.
 
     Attributes:
-        intervals: The prediction intervals of a regression.
-        calibrator: What makes probabilities mean what they say.
-        threshold: The probability from which on a row is called positive; the larger of the two where None.
-        costs: What the threshold was chosen by.
+        intervals: Prediction intervals of a regression.
+        calibrator: Calibrator of the probabilities.
+        threshold: Probability from which a row of a binary target is predicted positive; if None, the more probable
+            class is predicted.
+        costs: Costs that the threshold minimises.
     """
 
     intervals: PredictionIntervals | None = None
@@ -136,21 +139,21 @@ class Decision(FrozenModel):
     costs: Costs | None = None
 
     def apply(self, scores: NDArray[Any], classes: tuple[Label, ...], interval: float | None = None) -> Outputs:
-        """The answer for n rows.
+        """Convert the raw scores of n rows to outputs.
 
         Args:
-            scores: n (x 1) predictions where there are no classes, n x k probabilities where there are.
+            scores: n (x 1) predictions of a regression, n x k probabilities of a classification.
             classes: The labels of a classification.
-            interval: The level of the prediction intervals, if they are asked for.
+            interval: Level of the prediction intervals, if they are requested.
 
         Raises:
-            DataError: There are no intervals, or none of this level.
+            DataError: Intervals are requested, but there are none, or none of this level.
         """
         if not classes:
             outputs = Outputs.from_scores(scores, classes)
             if interval is None:
                 return outputs
-            lower, upper = self._intervals.bounds(outputs.prediction, interval)
+            lower, upper = self._require_intervals().bounds(outputs.prediction, interval)
             return replace(outputs, lower=lower, upper=upper)
         if interval is not None:
             raise DataError("prediction intervals are those of a regression; this is a classification")
@@ -166,19 +169,18 @@ class Decision(FrozenModel):
 
     @property
     def recipe(self) -> tuple[Any, ...]:
-        """What of it was configured and changes answers that nobody asked otherwise; the rest is fitted."""
+        """Configured settings that change every prediction, as opposed to fitted values and opt-in intervals."""
         method = self.calibrator and self.calibrator.KIND
         return (method, self.costs and (self.costs.false_positive, self.costs.false_negative))
 
-    @property
-    def _intervals(self) -> PredictionIntervals:
+    def _require_intervals(self) -> PredictionIntervals:
         if self.intervals is None:
             raise DataError("this version has no prediction intervals", hint="train it with job.interval")
         return self.intervals
 
 
 def log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log-odds of probabilities, finite also for 0 and 1."""
+    """Compute log-odds of probabilities, which are finite for 0 and 1 as well."""
     inside = np.clip(probabilities, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return np.asarray(np.log(inside / (1 - inside)))
 

@@ -1,1 +1,1 @@
-"""What a table seems to be: from its values to a schema, for `model-name init`."""
+"""Inference of a schema from a table, for `model-name init`."""

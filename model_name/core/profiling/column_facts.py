@@ -1,6 +1,6 @@
-"""What a column of a table holds: its kind, its typed values, which of them differ.
+"""Facts about a column of a table: its kind, typed values and distinct values.
 
-Kinds are tried with the decoder that will read the table later, so that the schema accepts the table it came from.
+Kinds are tried with the decoder that later validates the table, so that the inferred schema accepts the table.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from model_name.core.schemas.validation import ValidationIssues
 from model_name.errors import DataError
 
 CANDIDATE_KINDS: tuple[Kind, ...] = ("numeric", "boolean", "datetime", "category")  # the stricter decoder first
-# By NumPy's letter; float() would also take dates, durations and complex numbers, and mean something else by them.
+# By `dtype.kind`. float() would also convert dates, durations and complex numbers, but to meaningless numbers.
 KINDS_BY_NUMPY_KIND: dict[str, tuple[Kind, ...]] = {
     "b": ("boolean",),
     "i": ("numeric",),
@@ -29,23 +29,23 @@ KINDS_BY_NUMPY_KIND: dict[str, tuple[Kind, ...]] = {
     "m": (),
     "c": (),
 }
-SAMPLE_ROWS = 200  # that show cheaply that a kind does not fit
-MIN_TEXT_ID_VALUES = 50  # more, on over half of the rows, and a text names a row rather than a category
+SAMPLE_ROWS = 200  # decoded first, to rule out a kind cheaply
+MIN_TEXT_ID_VALUES = 50  # with more distinct values, in over half of the rows, a text identifies rows
 UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
-MAX_EXACT_INTEGER = 2**53  # beyond it float64 skips integers
-MIN_KEY_ROWS = 20  # with fewer, columns are unique by chance
+MAX_EXACT_INTEGER = 2**53  # beyond it float64 does not represent every integer
+MIN_KEY_ROWS = 20  # with fewer rows, columns are unique by chance
 
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """A column as the decoder reads it.
+    """A decoded column and its distinct values.
 
     Attributes:
-        kind: What its values are.
+        kind: Kind of the column.
         values: The typed values.
-        codes: The position of each in `distinct`, -1 where it is missing.
-        distinct: The different ones, in the order of the table.
-        is_text: Whether the table holds texts, and nothing but texts.
+        codes: Position of each value in `distinct`, -1 if it is missing.
+        distinct: The distinct values, in the order of their first row.
+        is_text: Whether the raw values are texts only.
     """
 
     kind: Kind
@@ -55,30 +55,31 @@ class ColumnFacts:
     is_text: bool
 
     @property
-    def missing(self) -> int:
-        """How many values are missing."""
+    def missing_count(self) -> int:
+        """Number of missing values."""
         return int((self.codes < 0).sum())
 
     @property
     def is_complete(self) -> bool:
-        """Whether none is missing."""
-        return self.missing == 0
+        """Whether no value is missing."""
+        return self.missing_count == 0
 
     @property
     def is_unique(self) -> bool:
-        """Whether every row has a value of its own."""
+        """Whether all values are distinct and none is missing."""
         return len(self.distinct) == len(self.values)
 
     @property
     def is_integer(self) -> bool:
-        """Whether it holds integers that float64 keeps apart."""
+        """Whether all values are integers that float64 represents exactly."""
         if self.kind != "numeric" or not len(self.distinct):
             return False
-        return bool(np.all(np.abs(self.distinct) < MAX_EXACT_INTEGER) and np.all(self.distinct == np.floor(self.distinct)))
+        is_exact = np.all(np.abs(self.distinct) < MAX_EXACT_INTEGER)
+        return bool(is_exact and np.all(self.distinct == np.floor(self.distinct)))
 
     @property
     def is_sequence(self) -> bool:
-        """Whether it counts the rows: different integers that only rise, or only fall."""
+        """Whether the column counts the rows: distinct integers that strictly increase, or strictly decrease."""
         if not (self.is_integer and self.is_complete and self.is_unique and len(self.values) >= MIN_KEY_ROWS):
             return False
         steps = np.diff(self.values)
@@ -86,7 +87,11 @@ class ColumnFacts:
 
 
 def facts_by_column(frame: Frame, names: Sequence[str]) -> tuple[dict[str, ColumnFacts], dict[str, str]]:
-    """What the columns hold, by name; and what those hold that no kind can read."""
+    """Compute the facts of each column.
+
+    Returns:
+        The facts by name, and the data type of each column that no kind can decode by name.
+    """
     facts: dict[str, ColumnFacts] = {}
     unreadable: dict[str, str] = {}
     for name in names:
@@ -98,20 +103,20 @@ def facts_by_column(frame: Frame, names: Sequence[str]) -> tuple[dict[str, Colum
 
 
 def compute_column_facts(column: "pd.Series[Any]") -> ColumnFacts:
-    """What a column holds.
+    """Detect the kind of a column and decode its values.
 
     Raises:
-        DataError: No kind of column can read it.
+        DataError: No kind can decode the values; the message is their data type.
     """
     raw = column.array.to_numpy()
     known = raw[~column.isna().to_numpy()]
     is_text = infer_dtype(known) == "string"
-    if is_text:  # each different text is decoded once, which a table of millions of rows can feel
+    if is_text:  # only distinct texts are decoded, which is much faster for millions of rows
         codes, texts = pd.factorize(raw)
-        kind, read = _detect_kind(texts)
-        values = np.append(read, np.array([None if kind == "category" else "NaT"], read.dtype))[codes]
+        kind, decoded = _detect_kind(texts)
+        values = np.append(decoded, np.array([None if kind == "category" else "NaT"], decoded.dtype))[codes]
     else:
-        # What pandas holds as a category is one, also where its categories are numbers.
+        # A pandas categorical is a category, even if its categories are numbers.
         kind, values = _detect_kind(raw, ("category",) if isinstance(column.dtype, pd.CategoricalDtype) else None)
     codes, distinct = pd.factorize(values)
     if kind == "category" and _is_row_identifier(distinct, len(known)):
@@ -120,15 +125,15 @@ def compute_column_facts(column: "pd.Series[Any]") -> ColumnFacts:
 
 
 def _detect_kind(raw: NDArray[Any], kinds: Sequence[Kind] | None = None) -> tuple[Kind, NDArray[Any]]:
-    """The values as the first kind that takes them all.
+    """Decode the values as the first kind that accepts all of them.
 
     Raises:
-        DataError: None does.
+        DataError: No kind accepts all values; the message is their data type.
     """
     known = raw[~pd.isna(raw)]
-    glance = known[:SAMPLE_ROWS]
+    sample = known[:SAMPLE_ROWS]
     for kind in kinds or KINDS_BY_NUMPY_KIND.get(raw.dtype.kind, CANDIDATE_KINDS if len(known) else ("category",)):
-        if _try_decode(glance, kind) is not None and (values := _try_decode(raw, kind)) is not None:
+        if _try_decode(sample, kind) is not None and (values := _try_decode(raw, kind)) is not None:
             return kind, values
     raise DataError(type(known[0]).__name__ if raw.dtype.kind == "O" else str(raw.dtype))
 
@@ -139,7 +144,7 @@ def _try_decode(raw: NDArray[Any], kind: Kind) -> NDArray[Any] | None:
     return None if issues.messages else values
 
 
-def _is_row_identifier(distinct: NDArray[Any], known: int) -> bool:
-    if len(distinct) > MIN_TEXT_ID_VALUES and len(distinct) > known / 2:
+def _is_row_identifier(distinct: NDArray[Any], known_count: int) -> bool:
+    if len(distinct) > MIN_TEXT_ID_VALUES and len(distinct) > known_count / 2:
         return True
     return len(distinct) > 1 and bool(pd.Series(distinct).str.fullmatch(UUID).all())

@@ -1,4 +1,4 @@
-"""From a table to its schema: what each column is, what names a row, and what looks wrong, a sentence each."""
+"""Inference of a schema from a table, with a message about each decision and each likely mistake."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from model_name.core.dataframes import Frame
 from model_name.core.profiling.column_facts import ColumnFacts, facts_by_column
 from model_name.core.profiling.encoding_proposals import (
-    propose_encodings,
-    propose_holidays,
     encoding_messages,
     holiday_messages,
+    propose_encodings,
+    propose_holidays,
 )
-from model_name.core.profiling.lag_discovery import find_time_series, propose_lags, lag_messages
+from model_name.core.profiling.lag_discovery import find_time_series, lag_messages, propose_lags
 from model_name.core.profiling.target_column import infer_target, target_messages
 from model_name.core.profiling.target_leakage import find_leaking_columns
 from model_name.core.profiling.time_and_key import find_duplicate_rows, find_key, find_time
@@ -26,17 +26,17 @@ from model_name.core.schemas.encodings import Encoding
 from model_name.core.schemas.strict_models import did_you_mean
 from model_name.errors import DataError
 
-LISTED_CATEGORIES = 100  # more are not written down but taken from the training part
+MAX_LISTED_CATEGORIES = 100  # more are not listed in the schema; then those of the training part are used
 
 
 @dataclass(frozen=True)
 class InferredSchema:
-    """What a table seems to be.
+    """An inferred schema and the messages about it.
 
     Attributes:
-        schema: Its schema, which accepts it; infinite values of a column alone, no schema does.
-        findings: What was decided and what looks wrong, a sentence each.
-        notes: What was seen in a column, by name.
+        schema: The schema. It accepts the table, unless a column holds infinite values, which no schema accepts.
+        findings: Messages about decisions and likely mistakes.
+        notes: Short notes about the columns by name.
     """
 
     schema: TableSchema
@@ -46,11 +46,11 @@ class InferredSchema:
 
 @dataclass(frozen=True)
 class ExclusionReason:
-    """Why a column should not be a feature.
+    """Reason why a column should not be a feature.
 
     Attributes:
-        reason: A few words.
-        is_suspicion: Whether it may be wrong: then the column comes back rather than leave a model without features.
+        reason: Short text.
+        is_suspicion: Whether the reason may be wrong. Suspicions are ignored if no feature would be left.
     """
 
     reason: str
@@ -60,91 +60,98 @@ class ExclusionReason:
 def infer_schema(
     frame: Frame, *, name: str, target: str, time: str | None = None, key: Sequence[str] = (), country: str = ""
 ) -> InferredSchema:
-    """Guess the schema of a table and say what was guessed.
+    """Infer the schema of a table.
 
     Args:
-        frame: The table.
-        name: What it is about.
-        target: The column to predict.
-        time: The datetime column that orders the rows; the only one by default.
-        key: The columns that name a row; by default the fewest that do.
-        country: Whose public holidays are marked on the time column: `US`, `DE-BY`; by default none are.
+        frame: The raw table.
+        name: Name of the table's subject.
+        target: Name of the column to predict.
+        time: Name of the datetime column that orders the rows; by default the only one.
+        key: Names of the columns that identify a row; by default the fewest that do.
+        country: Country whose public holidays are marked on the time column, `US` or `DE-BY`; by default none.
 
     Raises:
-        DataError: There is nothing to learn from the table, or a named column is not in it or not fit for its role.
-        ConfigError: There is no such country.
+        DataError: No model can be fitted to the table, or a named column is absent or unsuitable for its role.
+        ConfigError: The country is unknown, or has no such subdivision.
     """
-    named = _rename_columns_to_text(frame)
-    _check_roles(named, target, time, key)
-    described, target_facts = infer_target(named, target)
-    facts, unreadable = facts_by_column(named, [name for name in named.columns if name != target])
-    moment, said_of_time = find_time(facts, time)
-    names_row, duplicates, said_of_key = find_key(facts, tuple(key), target_facts)
-    exclusions = _exclusion_reasons(facts, target_facts, described, keep=moment)
-    if not names_row and not unreadable:  # rows may differ in what cannot be read
-        duplicates, said_of_copies = find_duplicate_rows(facts, target_facts)
-        said_of_key = "; ".join(filter(None, (said_of_key, said_of_copies)))
-    encodings = propose_encodings(facts, described, no_features=exclusions) | propose_holidays(facts, moment, country)
+    table = _rename_columns_to_text(frame)
+    _check_roles(table, target, time, key)
+    target_schema, target_facts = infer_target(table, target)
+    facts, unreadable = facts_by_column(table, [column for column in table.columns if column != target])
+    time_column, time_message = find_time(facts, time)
+    key_columns, duplicates, key_message = find_key(facts, tuple(key), target_facts)
+    exclusions = _exclusion_reasons(facts, target_facts, target_schema, keep=time_column)
+    if not key_columns and not unreadable:  # rows may differ in columns that cannot be decoded
+        duplicates, duplicates_message = find_duplicate_rows(facts, target_facts)
+        key_message = "; ".join(filter(None, (key_message, duplicates_message)))
+    encodings = propose_encodings(facts, target_schema, no_features=exclusions)
+    encodings |= propose_holidays(facts, time_column, country)
     columns = {
-        name: _build_column(found, encodings.get(name, Encoding()), is_feature=name not in exclusions)
-        for name, found in facts.items()
+        name: _build_column(column, encodings.get(name, Encoding()), is_feature=name not in exclusions)
+        for name, column in facts.items()
     }
     if not any(column.is_input for column in columns.values()):
         raise _no_feature_error(facts, unreadable, exclusions)
-    told, said_of_earlier = _propose_lag_columns(facts, target_facts, described, moment, taken=named.columns)
+    lag_columns, lag_findings = _propose_lag_columns(
+        facts, target_facts, target_schema, time_column, taken=table.columns
+    )
     schema = TableSchema(
         name=name,
-        target=described,
-        columns=columns | told,
-        time=moment,
-        key=names_row,
+        target=target_schema,
+        columns=columns | lag_columns,
+        time=time_column,
+        key=key_columns,
         extra="drop" if unreadable else "refuse",
         duplicates=duplicates,
     )
     findings = [
-        *target_messages(described, target_facts),
-        said_of_time,
-        said_of_key,
-        *(f"{name}: left out (`extra: drop`), no kind reads its values ({what})" for name, what in unreadable.items()),
-        *holiday_messages(facts, moment, country),
-        *said_of_earlier,
+        *target_messages(target_schema, target_facts),
+        time_message,
+        key_message,
+        *(
+            f"{name}: left out (`extra: drop`), because no kind of column supports its values ({dtype})"
+            for name, dtype in unreadable.items()
+        ),
+        *holiday_messages(facts, time_column, country),
+        *lag_findings,
         *_column_messages(facts),
         *encoding_messages(encodings, facts),
         *_feature_messages(facts, exclusions, target),
     ]
-    notes = {name: _column_note(found, exclusions.get(name)) for name, found in facts.items()}
+    notes = {name: _column_note(column, exclusions.get(name)) for name, column in facts.items()}
     return InferredSchema(schema, tuple(findings), notes)
 
 
 def propose_bounds(values: NDArray[Any]) -> tuple[float | None, float | None]:
-    """Bounds that new values should keep to: the observed ones and their span beyond, but not across zero.
+    """Propose bounds for new values: the observed range, extended by its span on both sides, but not across zero.
 
     Returns:
-        The lower and the upper one, rounded outward to two digits of the span; None where there is nothing to go by.
+        The lower and the upper bound, rounded outward to two digits of the span; None for both if there is no finite
+        value.
     """
     known = values[np.abs(values) <= FLOAT32_MAX]
     if not len(known):
         return None, None
     low, high = float(known.min()), float(known.max())
     span = high - low or abs(low) or 1.0
-    if span < 1e-300:  # its digits are beyond float64
+    if span < 1e-300:  # too small for float64 to round
         return None, None
     lower = max(low - span, 0.0) if low >= 0 else low - span
     upper = min(high + span, 0.0) if high <= 0 and low < 0 else high + span
     digits = 1 - int(np.floor(np.log10(span)))
-    # min and max: for huge values with a small span, rounding could fall back into what was observed.
+    # min and max: for huge values with a small span, rounding could move a bound inside the observed range.
     return min(_round_outward(lower, digits, np.floor), low), max(_round_outward(upper, digits, np.ceil), high)
 
 
 def _rename_columns_to_text(frame: Frame) -> Frame:
     if frame.empty:
         raise DataError("the table is empty: it has no rows", hint="check the path and the limit of its reader")
-    named = frame.copy(deep=False)
-    named.columns = pd.Index([str(name) for name in frame.columns])
-    if not named.columns.is_unique:
-        twice = named.columns[named.columns.duplicated()][0]
-        raise DataError(f"{twice}: the table has this column twice", hint="rename one of them")
-    return named
+    table = frame.copy(deep=False)
+    table.columns = pd.Index([str(name) for name in frame.columns])
+    if not table.columns.is_unique:
+        name = table.columns[table.columns.duplicated()][0]
+        raise DataError(f"{name}: the table has this column twice", hint="rename one of them")
+    return table
 
 
 def _check_roles(frame: Frame, target: str, time: str | None, key: Sequence[str]) -> None:
@@ -160,9 +167,14 @@ def _check_roles(frame: Frame, target: str, time: str | None, key: Sequence[str]
 
 
 def _propose_lag_columns(
-    facts: Mapping[str, ColumnFacts], target_facts: ColumnFacts, target: Target, time: str | None, *, taken: Collection[str]
+    facts: Mapping[str, ColumnFacts],
+    target_facts: ColumnFacts,
+    target: Target,
+    time: str | None,
+    *,
+    taken: Collection[str],
 ) -> tuple[dict[str, Column], list[str]]:
-    """The columns that tell of earlier values of a number to predict, and why these."""
+    """Propose lag columns of the target of a regression, with messages."""
     if time is None or target.task != "regression":
         return {}, []
     series = find_time_series(facts, time)
@@ -170,104 +182,119 @@ def _propose_lag_columns(
     return (dict(proposal.columns) if proposal else {}), list(lag_messages(series, proposal, target.name))
 
 
-def _exclusion_reasons(facts: Mapping[str, ColumnFacts], target_facts: ColumnFacts, target: Target, *, keep: str | None) -> dict[str, ExclusionReason]:
-    """Why columns should not be features, by name."""
+def _exclusion_reasons(
+    facts: Mapping[str, ColumnFacts], target_facts: ColumnFacts, target: Target, *, keep: str | None
+) -> dict[str, ExclusionReason]:
+    """Collect the reasons why columns should not be features, by name."""
     exclusions: dict[str, ExclusionReason] = {}
-    for name, found in facts.items():
-        if not len(found.distinct):
+    for name, column in facts.items():
+        if not len(column.distinct):
             exclusions[name] = ExclusionReason("all its values are missing")
-        elif len(found.distinct) == 1 and found.is_complete:
-            exclusions[name] = ExclusionReason(f"it is constant ({found.distinct[0]})")
-        elif found.is_sequence:
+        elif len(column.distinct) == 1 and column.is_complete:
+            exclusions[name] = ExclusionReason(f"it is constant ({column.distinct[0]})")
+        elif column.is_sequence:
             exclusions[name] = ExclusionReason("it counts the rows, as an id does", is_suspicion=True)
-    copies = {name: ExclusionReason(f"it is the same as {first}") for name, first in _find_equal_columns(facts) if name != keep}
-    exclusions = copies | exclusions
-    left = {name: found for name, found in facts.items() if name not in exclusions and found.kind != "text-id"}
-    for name, score in find_leaking_columns(left, target_facts, is_regression=target.task == "regression"):
+    equal = {
+        name: ExclusionReason(f"it is the same as {first}")
+        for name, first in _find_equal_columns(facts)
+        if name != keep
+    }
+    exclusions = equal | exclusions
+    rest = {name: column for name, column in facts.items() if name not in exclusions and column.kind != "text-id"}
+    for name, score in find_leaking_columns(rest, target_facts, is_regression=target.task == "regression"):
         reason = f"it alone predicts the target nearly perfectly ({score:.1%}): a suspected leak"
         exclusions[name] = ExclusionReason(reason, is_suspicion=True)
-    if all(name in exclusions or found.kind == "text-id" for name, found in facts.items()):
+    if all(name in exclusions or column.kind == "text-id" for name, column in facts.items()):
         return {name: exclusion for name, exclusion in exclusions.items() if not exclusion.is_suspicion}
     return exclusions
 
 
 def _find_equal_columns(facts: Mapping[str, ColumnFacts]) -> Iterator[tuple[str, str]]:
+    """Find columns that equal an earlier one, as pairs of the name and the earlier name."""
     first: dict[tuple[Kind, int, int], str] = {}
-    for name, found in facts.items():
-        distinct = pd.util.hash_array(found.distinct)
-        earlier = first.setdefault((found.kind, hash(found.codes.tobytes()), hash(distinct.tobytes())), name)
-        if earlier != name and np.array_equal(facts[earlier].distinct, found.distinct):
+    for name, column in facts.items():
+        distinct = pd.util.hash_array(column.distinct)
+        digest = (column.kind, hash(column.codes.tobytes()), hash(distinct.tobytes()))
+        earlier = first.setdefault(digest, name)
+        if earlier != name and np.array_equal(facts[earlier].distinct, column.distinct):
             yield name, earlier
 
 
-def _build_column(found: ColumnFacts, encode: Encoding, *, is_feature: bool) -> Column:
-    # What no model looks at, such as a counter of rows, may grow: a bound would only refuse the next batch.
-    low, high = propose_bounds(found.values) if found.kind == "numeric" and is_feature else (None, None)
-    is_listed = found.kind == "category" and 0 < len(found.distinct) <= LISTED_CATEGORIES
+def _build_column(column: ColumnFacts, encode: Encoding, *, is_feature: bool) -> Column:
+    # A column that is no feature, such as a row counter, may grow: bounds would only refuse the next batch.
+    low, high = propose_bounds(column.values) if column.kind == "numeric" and is_feature else (None, None)
+    is_listed = column.kind == "category" and 0 < len(column.distinct) <= MAX_LISTED_CATEGORIES
     return Column(
-        kind=found.kind,
-        nullable=not found.is_complete,
+        kind=column.kind,
+        nullable=not column.is_complete,
         min=low,
         max=high,
-        values=tuple(sorted(found.distinct)) if is_listed else None,
+        values=tuple(sorted(column.distinct)) if is_listed else None,
         feature=is_feature,
         encode=encode,
     )
 
 
-def _round_outward(value: float, digits: int, whole: Any) -> float:
+def _round_outward(value: float, digits: int, floor_or_ceil: Any) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
-        rounded = round(float(whole(value * 10.0**digits) / 10.0**digits), digits)
+        rounded = round(float(floor_or_ceil(value * 10.0**digits) / 10.0**digits), digits)
     return rounded if np.isfinite(rounded) else value
 
 
-def _no_feature_error(facts: Mapping[str, ColumnFacts], unreadable: Mapping[str, str], exclusions: Mapping[str, ExclusionReason]) -> DataError:
+def _no_feature_error(
+    facts: Mapping[str, ColumnFacts], unreadable: Mapping[str, str], exclusions: Mapping[str, ExclusionReason]
+) -> DataError:
     reasons = [f"{name}: {exclusions[name].reason if name in exclusions else 'it names rows'}" for name in facts]
-    reasons += [f"{name}: its values cannot be read ({what})" for name, what in unreadable.items()]
-    words = "; ".join(reasons) or "the table has no other column than the target"
+    reasons += [f"{name}: its values cannot be read ({dtype})" for name, dtype in unreadable.items()]
+    text = "; ".join(reasons) or "the table has no other column than the target"
     return DataError(
-        f"no column is left for a model to look at: {words}",
+        f"no column is left for a model to look at: {text}",
         hint="bring a table with columns that say something about the target",
     )
 
 
 def _column_messages(facts: Mapping[str, ColumnFacts]) -> Iterator[str]:
-    for name, found in facts.items():
-        if found.kind == "numeric":
-            infinite = int((np.abs(found.values) > FLOAT32_MAX).sum())
+    for name, column in facts.items():
+        count = len(column.distinct)
+        if column.kind == "numeric":
+            infinite = int((np.abs(column.values) > FLOAT32_MAX).sum())
             if infinite:
-                words = f"{name}: is infinite, or too large for a model, in {infinite:,} rows"
-                yield f"{words}; every job REFUSES the table until these are mended or left empty"
-            if found.is_integer and set(found.distinct) == {0.0, 1.0}:
-                yield f"{name}: holds only 0 and 1 and is numeric; for no and yes set `kind: boolean`, without bounds"
-        if found.kind == "datetime" and found.is_text:
-            yield f"{name}: holds dates as texts; they are read as ISO 8601"
-        if found.kind == "text-id":
-            words = f"{name}: its {len(found.distinct):,} different texts name rows, no model looks at them (`text-id`)"
-            yield f"{words}; set `kind: category` if they are categories"
-        if found.kind == "category" and len(found.distinct) > LISTED_CATEGORIES:
-            yield f"{name}: its {len(found.distinct):,} categories are not listed, those of the training part count"
+                text = f"{name}: is infinite, or too large for a model, in {infinite:,} rows"
+                yield f"{text}; every job REFUSES the table until these values are corrected or left empty"
+            if column.is_integer and set(column.distinct) == {0.0, 1.0}:
+                yield f"{name}: is numeric with only 0 and 1; if it is a flag, set `kind: boolean`, without bounds"
+        if column.kind == "datetime" and column.is_text:
+            yield f"{name}: holds dates as texts, which are parsed as ISO 8601"
+        if column.kind == "text-id":
+            text = f"{name}: its {count:,} distinct texts identify rows, so it is no feature (`text-id`)"
+            yield f"{text}; set `kind: category` if they are categories"
+        if column.kind == "category" and count > MAX_LISTED_CATEGORIES:
+            yield f"{name}: its {count:,} categories are not listed; those of the training part are used"
 
 
-def _feature_messages(facts: Mapping[str, ColumnFacts], exclusions: Mapping[str, ExclusionReason], target: str) -> Iterator[str]:
+def _feature_messages(
+    facts: Mapping[str, ColumnFacts], exclusions: Mapping[str, ExclusionReason], target: str
+) -> Iterator[str]:
     for name, exclusion in exclusions.items():
-        more = "; remove `feature: false` to let the model look at it" if exclusion.is_suspicion else ""
-        yield f"{name}: is no feature (`feature: false`), because {exclusion.reason}{more}"
-    likely = [name for name in facts if name not in exclusions and len(target) > 2 and target.casefold() in name.casefold()]
-    if likely:
-        words = f"{likely[0]}{and_more(likely[1:])}: has the target's name in its own"
-        yield f"{words}; set `feature: false` if it is known only after the target"
+        override = "; remove `feature: false` to make it a feature" if exclusion.is_suspicion else ""
+        yield f"{name}: is no feature (`feature: false`), because {exclusion.reason}{override}"
+    similar = [
+        name for name in facts if name not in exclusions and len(target) > 2 and target.casefold() in name.casefold()
+    ]
+    if similar:
+        text = f"{similar[0]}{and_more(similar[1:])}: contains the target's name"
+        yield f"{text}; set `feature: false` if its value is known only after the target"
 
 
-def _column_note(found: ColumnFacts, exclusion: ExclusionReason | None) -> str:
+def _column_note(column: ColumnFacts, exclusion: ExclusionReason | None) -> str:
     parts = [exclusion.reason] if exclusion else []
-    if found.kind == "numeric" and np.isfinite(found.distinct).any():
-        known = found.distinct[np.isfinite(found.distinct)]
+    if column.kind == "numeric" and np.isfinite(column.distinct).any():
+        known = column.distinct[np.isfinite(column.distinct)]
         parts.append(f"{known.min():.6g} to {known.max():.6g}")
-    if found.kind == "datetime" and len(found.distinct):
-        parts.append(f"{str(found.distinct.min())[:10]} to {str(found.distinct.max())[:10]}")
-    if found.kind in {"category", "text-id"} and len(found.distinct) > LISTED_CATEGORIES:
-        parts.append(f"{len(found.distinct):,} different texts")
-    if found.missing:
-        parts.append(f"{found.missing / len(found.values):.1%} missing")
+    if column.kind == "datetime" and len(column.distinct):
+        parts.append(f"{str(column.distinct.min())[:10]} to {str(column.distinct.max())[:10]}")
+    if column.kind in {"category", "text-id"} and len(column.distinct) > MAX_LISTED_CATEGORIES:
+        parts.append(f"{len(column.distinct):,} distinct texts")
+    if column.missing_count:
+        parts.append(f"{column.missing_count / len(column.values):.1%} missing")
     return ", ".join(parts)

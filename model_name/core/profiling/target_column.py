@@ -1,4 +1,4 @@
-"""What the target of a table is: a number to predict, or the classes to tell apart."""
+"""Inference of the target of a table: a number, or the classes of a classification."""
 
 from collections.abc import Iterator
 
@@ -12,19 +12,25 @@ from model_name.errors import DataError
 
 MAX_CLASSES = 50
 MAX_NUMBERED_CLASSES = 20
-MIN_CLASS_ROWS = 5  # that each number needs to be taken for a class; with fewer it is the tail of a count
+MIN_CLASS_ROWS = 5  # rows of each number if numbers are classes; a number with fewer is the tail of a count
 MIN_CLASS_SHARE = 0.01
+MIN_EVALUATION_ROWS = 10  # rows of a class below which it is reported as rare
 POSITIVE_LABELS = frozenset({"yes", "true", "1", "y", "t", "on", "positive", "pos"})
 
 
 def infer_target(frame: Frame, name: str) -> tuple[Target, ColumnFacts]:
-    """The target, its task and its classes; and what its column holds.
+    """Infer the task and the classes of the target.
+
+    Returns:
+        The target, and the facts of its column.
 
     Raises:
-        DataError: Nothing can learn it.
+        DataError: No model can be fitted to the target: it cannot be decoded, has gaps, is constant, a date, or a text
+            with too many values.
     """
     try:
-        target_facts = compute_column_facts(pd.Series(frame[name].array.to_numpy()))  # an array, so that categories keep their type
+        # Of the array, so that a pandas categorical keeps the type of its categories.
+        target_facts = compute_column_facts(pd.Series(frame[name].array.to_numpy()))
     except DataError as err:
         raise DataError(f"{name}: the target holds values that cannot be read ({err.message})") from err
     _check_learnable(name, target_facts)
@@ -32,34 +38,41 @@ def infer_target(frame: Frame, name: str) -> tuple[Target, ColumnFacts]:
     task: Task = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
     target = Target(name=name, task=task, classes=classes)
     is_plain = target_facts.is_text or frame[name].dtype.kind in "biuf"
-    first = np.unique(target_facts.codes, return_index=True)[1]  # a row of each value is enough where like values look alike
-    decode_target(frame.iloc[first] if is_plain else frame, target)  # the words of every job that follows, but now
+    first_rows = np.unique(target_facts.codes, return_index=True)[1]  # one row of each value is enough for plain types
+    decode_target(frame.iloc[first_rows] if is_plain else frame, target)  # fails now as every later job would
     return target, target_facts
 
 
 def target_messages(target: Target, target_facts: ColumnFacts) -> Iterator[str]:
-    """What was decided, and what the classes lack."""
+    """Describe the inferred target, how to change it, and classes with too few rows."""
     if target.classes is None:
-        change = "; to predict classes set `task: multiclass` and list them under `classes`" if target_facts.is_integer else ""
-        yield f"target: {target.name} is a number (regression) with {len(target_facts.distinct):,} different values{change}"
+        is_class = target_facts.is_integer
+        change = "; to predict classes set `task: multiclass` and list them under `classes`" if is_class else ""
+        count = len(target_facts.distinct)
+        yield f"target: {target.name} is a number (regression) with {count:,} distinct values{change}"
         return
-    words = ", ".join(repr(label) for label in target.classes)
+    labels = ", ".join(repr(label) for label in target.classes)
     if target.task == "binary":
-        yield f"target: {target.name} is binary, {target.classes[1]!r} is the positive class; else swap its `classes`"
+        yield (
+            f"target: {target.name} is binary, {target.classes[1]!r} is the positive class; "
+            "to change that, swap its `classes`"
+        )
     else:
-        yield f"target: {target.name} is taken as {len(target.classes)} classes (multiclass): {words}"
+        yield f"target: {target.name} has {len(target.classes)} classes (multiclass): {labels}"
     if target_facts.kind == "numeric":
-        yield f"target: {target.name} holds numbers; to predict it as one set `task: regression` and remove `classes`"
+        yield (f"target: {target.name} holds numbers; to predict a number set `task: regression` and remove `classes`")
     counts = np.bincount(target_facts.codes)
-    rare = [f"{target_facts.distinct[code]} ({counts[code]} rows)" for code in np.flatnonzero(counts < 10)]
+    rare = [
+        f"{target_facts.distinct[code]} ({counts[code]} rows)" for code in np.flatnonzero(counts < MIN_EVALUATION_ROWS)
+    ]
     if rare:
-        yield f"target: too few rows to learn from and to hold out: {', '.join(rare)}; bring more, or group classes"
+        yield (f"target: too few rows to train and evaluate on: {', '.join(rare)}; add rows, or merge classes")
 
 
 def _check_learnable(name: str, target_facts: ColumnFacts) -> None:
     if not target_facts.is_complete:
         raise DataError(
-            f"{name}: the target is missing in {target_facts.missing:,} of {len(target_facts.values):,} rows",
+            f"{name}: the target is missing in {target_facts.missing_count:,} of {len(target_facts.values):,} rows",
             hint="leave those rows out of the table",
         )
     if target_facts.kind == "datetime":
@@ -78,7 +91,9 @@ def _infer_classes(name: str, target_facts: ColumnFacts) -> tuple[Label, ...] | 
     if target_facts.kind == "boolean":
         return (False, True)
     if target_facts.kind == "numeric":
-        return tuple(sorted(int(value) for value in target_facts.distinct)) if _are_class_numbers(target_facts) else None
+        if not _are_class_numbers(target_facts):
+            return None
+        return tuple(sorted(int(value) for value in target_facts.distinct))
     if len(target_facts.distinct) > MAX_CLASSES:
         raise DataError(
             f"{name}: the target is a text with {len(target_facts.distinct):,} different values, over {MAX_CLASSES}",
@@ -92,12 +107,15 @@ def _infer_classes(name: str, target_facts: ColumnFacts) -> tuple[Label, ...] | 
 
 
 def _are_class_numbers(target_facts: ColumnFacts) -> bool:
-    """Two integers are classes; more are if they number 0 or 1 to k, none of them rare as the tail of a count is."""
+    """Return whether numbers are classes: two integers, or 0 or 1 to k without any rare one.
+
+    A rare number indicates the tail of a count.
+    """
     count = len(target_facts.distinct)
     if not target_facts.is_integer or count == 2:
         return target_facts.is_integer
     numbers = np.sort(target_facts.distinct)
-    is_numbered = numbers[0] in (0, 1) and numbers[-1] - numbers[0] == count - 1
+    is_consecutive = numbers[0] in (0, 1) and numbers[-1] - numbers[0] == count - 1
     rarest = int(np.bincount(target_facts.codes).min())
-    is_filled = rarest >= max(MIN_CLASS_ROWS, MIN_CLASS_SHARE * len(target_facts.values))
-    return bool(count <= MAX_NUMBERED_CLASSES and is_numbered and is_filled)
+    has_no_rare = rarest >= max(MIN_CLASS_ROWS, MIN_CLASS_SHARE * len(target_facts.values))
+    return bool(count <= MAX_NUMBERED_CLASSES and is_consecutive and has_no_rare)

@@ -98,18 +98,18 @@ class TableSchema(FrozenModel):
 
     def _check_references(self) -> None:
         """Check that lags, rules and interactions refer to suitable columns of the schema."""
-        for name, column in self.histories.items():
+        for name, column in self.lag_columns.items():
             if self.time is None:
                 raise ValueError(f"columns.{name}.history needs a time column; name it with `time:`")
-            source, by = column.history.of, column.history.by  # type: ignore[union-attr]  # set in all of `histories`
-            if source in self.histories or (source != self.target.name and not self._is_number(source)):
+            source, by = column.history.of, column.history.by  # type: ignore[union-attr]  # set in all of `lag_columns`
+            if source in self.lag_columns or (source != self.target.name and not self._is_number(source)):
                 raise ValueError(
                     f"columns.{name}.history.of: {source} is not the target or a numeric column of the table"
                 )
             if source == self.target.name and self.target.task == "multiclass":
                 raise ValueError(f"columns.{name}.history.of: {source} has classes, of which there is no mean")
             for entity in by:
-                if entity not in self.columns or entity in self.histories:
+                if entity not in self.columns or entity in self.lag_columns:
                     raise ValueError(f"columns.{name}.history.by: {entity} is not a column of the table")
         for position, rule in enumerate(self.rules):
             self._check_comparable(f"rules.{position}", rule)
@@ -140,7 +140,7 @@ class TableSchema(FrozenModel):
         return self._is_kind(name, "numeric") or self._is_kind(name, "boolean")
 
     @property
-    def histories(self) -> dict[str, Column]:
+    def lag_columns(self) -> dict[str, Column]:
         """Lag columns, which preparation computes from earlier rows."""
         return {name: column for name, column in self.columns.items() if column.history is not None}
 

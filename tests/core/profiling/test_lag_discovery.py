@@ -28,7 +28,7 @@ def inferred(frame: pd.DataFrame, **given: object) -> InferredSchema:
 
 def told(found: InferredSchema) -> dict[str, tuple[str, int, tuple[str, ...]]]:
     """The histories: lag, repeats and entity by name."""
-    histories = {name: column.history for name, column in found.schema.histories.items()}
+    histories = {name: column.history for name, column in found.schema.lag_columns.items()}
     return {name: (history.lag, history.repeats, history.by) for name, history in histories.items() if history}
 
 
@@ -57,7 +57,9 @@ def test_a_seasonal_series_is_told_of_its_season(freq, count, season, names, sho
     assert list(told(found)) == names
     assert {by for _, _, by in told(found).values()} == {() if shops == 1 else ("shop",)}
     assert f"EVERY REQUEST MUST BRING {', '.join(names)}" in said(found)
-    assert len(dataframes.check_frame(dataframes.add_lag_columns(frame, found.schema), found.schema).frame) == len(frame)
+    assert len(dataframes.check_frame(dataframes.add_lag_columns(frame, found.schema), found.schema).frame) == len(
+        frame
+    )
 
 
 NOT_TOLD = [

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_name.core import dataframes
-from model_name.core.profiling.schema_inference import InferredSchema, propose_bounds, infer_schema
+from model_name.core.profiling.schema_inference import InferredSchema, infer_schema, propose_bounds
 from model_name.errors import DataError
 
 DATA = Path(__file__).parents[3] / "data"
@@ -156,7 +156,9 @@ def test_classes_with_few_rows_are_told():
 
 TIMES = [
     pytest.param({"day": DAYS}, None, "day", "only datetime", id="the only one"),
-    pytest.param({"day": DAYS, "due": DAYS[::-1]}, None, None, "which of day, due", id="two, none named"),
+    pytest.param(
+        {"day": DAYS, "due": DAYS[::-1]}, None, None, "day, due could each order the rows", id="two, none named"
+    ),
     pytest.param({"day": DAYS, "due": DAYS[::-1]}, "due", "due", "due orders", id="two, one named"),
     pytest.param({"day": [None, *DAYS[1:]]}, None, None, "missing in 1 rows", id="not in every row"),
     pytest.param({"day": [DAYS[0], DAYS[1]] * 120}, None, None, "single day", id="a single day"),
@@ -351,4 +353,6 @@ def test_the_schema_of_any_table_accepts_it_or_the_table_is_refused(frame):
         found = inferred(frame)
     except DataError:
         return
-    assert len(dataframes.check_frame(dataframes.add_lag_columns(frame, found.schema), found.schema).frame) == len(frame)
+    assert len(dataframes.check_frame(dataframes.add_lag_columns(frame, found.schema), found.schema).frame) == len(
+        frame
+    )
