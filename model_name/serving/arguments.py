@@ -1,24 +1,28 @@
-"""The command line of a server, and what it stands for."""
+"""Command line of a server, and the objects that its arguments describe."""
 
+import logging
 import os
 import socket
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from kserve import model_server
-from kserve.utils.utils import strtobool
 from pydantic import ValidationError
+from typing_extensions import override
 
 from model_name.errors import ConfigError, ModelNameError
 from model_name.serving.limits import Limits
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
-from model_name.serving.runtime.server import ListenAddress, TlsConfig
+from model_name.serving.runtime.tls import TlsConfig
 
-DEFAULT_MODEL_DIRECTORY = Path("/mnt/models")  # where KServe's storage initializer puts what `storageUri` names
+logger = logging.getLogger("model_name.serving")
+
+DEFAULT_MODEL_DIRECTORY = Path("/mnt/models")  # into which KServe's storage initializer downloads `storageUri`
 SLOT_ENV = "MODEL_NAME_SLOT"
 LOG_KEY_ENV = "MODEL_NAME_LOG_KEY"
+CERTIFICATE_ENV, KEY_ENV = "KSERVE_TLS_CERT_FILE", "KSERVE_TLS_KEY_FILE"  # of KServe
 LIMIT_OPTIONS = {
     "body_bytes": "max_body_bytes",
     "rows": "max_rows",
@@ -28,50 +32,127 @@ LIMIT_OPTIONS = {
     "body_seconds": "body_seconds",
     "answer_seconds": "answer_seconds",
 }
-"""The arguments that set them."""
+"""Options that set limits, by the name of the limit."""
+TRUE, FALSE = frozenset({"y", "yes", "t", "true", "on", "1"}), frozenset({"n", "no", "f", "false", "off", "0"})
+
+
+def boolean(text: str) -> bool:
+    """Parse a truth value, as KServe's server does.
+
+    Raises:
+        ValueError: The text is no truth value.
+    """
+    if text.lower() not in TRUE | FALSE:
+        raise ValueError(f"invalid truth value {text!r}")
+    return text.lower() in TRUE
+
+
+NO_TRANSFORMER = "this server is a predictor, not a transformer that calls one"
+UNUSED_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "--max_threads": ("gRPC runs on the event loop", {"type": int, "default": 4}),
+    "--max_asyncio_workers": ("only few tasks run in threads", {"type": int, "default": None}),
+    "--enable_latency_logging": ("latencies are metrics", {"type": boolean, "default": False}),
+    "--access_log_format": ("--access_log and --log_config_file configure the access log", {"default": None}),
+    "--predictor_host": (NO_TRANSFORMER, {"default": None}),
+    "--protocol": (NO_TRANSFORMER, {"choices": ("v1", "v2", "grpc-v2"), "default": "v1"}),
+    "--predictor_protocol": (NO_TRANSFORMER, {"choices": ("v1", "v2", "grpc-v2"), "default": "v1"}),
+    "--predictor_use_ssl": (NO_TRANSFORMER, {"type": boolean, "default": False}),
+    "--predictor_request_timeout_seconds": (NO_TRANSFORMER, {"type": int, "default": 600}),
+    "--predictor_request_retries": (NO_TRANSFORMER, {"type": int, "default": 0}),
+    "--enable_predictor_health_check": (NO_TRANSFORMER, {"nargs": 0, "default": False}),
+}
+"""Options of KServe's server without an effect here: the reason, and how argparse parses them."""
+
+
+class UnusedOption(Action):
+    """Option of KServe's server without an effect here; its use is remembered for a warning."""
+
+    @override
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, True if self.nargs == 0 else values)
+        namespace.unused_options = (*namespace.unused_options, self.option_strings[0])
 
 
 def build_parser(prog: str, description: str | None) -> ArgumentParser:
-    """The command line: KServe's, and ours."""
-    parser = ArgumentParser(
-        prog=prog,
-        description=description,
-        parents=[model_server.parser],
-        formatter_class=ArgumentDefaultsHelpFormatter,
-    )
-    limits = Limits()
-    add = parser.add_argument_group("this server").add_argument
-    add("--host", default="0.0.0.0", help="The interface to listen on.")  # noqa: S104  as KServe does  # nosec B104
-    add("--slot", default=os.environ.get(SLOT_ENV, ""), help=f"blue or green, for metrics and logs; {SLOT_ENV} else.")
-    add("--access_log", type=strtobool, default=False, help="Log a line a request.")
-    add("--forward_threads", type=int, default=1, help="Of one forward pass; 0 takes all processors of the machine.")
-    add("--drain_seconds", type=float, default=3.0, help="From SIGTERM until no new work is taken.")
-    add("--grace_seconds", type=float, default=30.0, help="From there until what is not answered is dropped.")
-    add("--watch_seconds", type=float, default=5.0, help="Between two looks for a new bundle; 0 never looks.")
-    add("--ssl_client_ca", type=Path, default=None, help="Clients must show a certificate that it signed (mTLS).")
-    add("--prediction_log", default="", metavar="URL", help="A folder, or any fsspec URL; there is no log else.")
-    add("--log_sampling", type=float, default=1.0, help="The share of requests in the log.")
-    add("--log_text_ids", type=strtobool, default=False, help="Whether text-id columns are in the log.")
-    add("--max_body_bytes", type=int, default=limits.body_bytes, help="Of one request.")
-    add("--max_rows", type=int, default=limits.rows, help="Of one request.")
-    add("--max_text_length", type=int, default=limits.text_length, help="Of one text, in characters.")
-    add("--max_queued_requests", type=int, default=limits.queued_requests, help="Before 429 is answered.")
-    add("--header_seconds", type=float, default=limits.header_seconds, help="For the headers of a request.")
-    add("--body_seconds", type=float, default=limits.body_seconds, help="For its body.")
-    add("--answer_seconds", type=float, default=limits.answer_seconds, help="For its answer.")
-    add("--model_repository", type=strtobool, default=False, help="Clients may load and unload the model.")
-    # The bundle has a name, and what KServe's default of 8 MB refuses is bounded here.
-    parser.set_defaults(
-        model_name=None,
-        enable_latency_logging=False,
-        grpc_max_receive_message_length=limits.body_bytes,
-        grpc_max_send_message_length=limits.body_bytes,
-    )
+    """Build the command line of a server: the options of KServe's server, and those of this one.
+
+    Args:
+        prog: Name of the program.
+        description: Description of the program.
+    """
+    parser = ArgumentParser(prog=prog, description=description, formatter_class=ArgumentDefaultsHelpFormatter)
+    _add_kserve_options(parser)
+    _add_unused_options(parser)
+    _add_server_options(parser)
     return parser
 
 
+def _add_kserve_options(parser: ArgumentParser) -> None:
+    max_bytes = Limits().body_bytes  # gRPC must not reject what `max_body_bytes` allows; KServe's default is 8 MB
+    add = parser.add_argument_group("KServe", "Options of KServe's server.").add_argument
+    add("--http_port", type=int, default=8080, help="Port of REST.")
+    add("--grpc_port", type=int, default=8081, help="Port of gRPC.")
+    add("--workers", type=int, default=1, help="Number of processes; a server of one bundle is one process.")
+    add("--enable_grpc", type=boolean, default=True, help="Serve gRPC.")
+    add("--enable_docs_url", type=boolean, default=False, help="Show Swagger UI at /docs.")
+    add("--configure_logging", type=boolean, default=True, help="Configure the loggers of the server and of uvicorn.")
+    add("--log_config_file", default=None, help="Logging configuration: a file in YAML, JSON or Python's format.")
+    add(
+        "--event-loop",
+        choices=["auto", "asyncio", "uvloop"],
+        default="auto",
+        help="Event loop of the server; auto is uvloop.",
+    )
+    add(
+        "--timeout-keep-alive",
+        type=int,
+        default=65,
+        help="Seconds for which an idle connection stays open; should be longer than the idle timeout of a proxy.",
+    )
+    add("--model_name", default=None, help="Name of the model in paths; the name of the bundle by default.")
+    add("--grpc_max_send_message_length", type=int, default=max_bytes, help="Maximum bytes of a gRPC response.")
+    add("--grpc_max_receive_message_length", type=int, default=max_bytes, help="Maximum bytes of a gRPC request.")
+    certificate, key = os.environ.get(CERTIFICATE_ENV), os.environ.get(KEY_ENV)
+    add("--ssl_certfile", default=certificate, help=f"TLS certificate in PEM; by default ${CERTIFICATE_ENV}.")
+    add("--ssl_keyfile", default=key, help=f"Private key of the certificate in PEM; by default ${KEY_ENV}.")
+
+
+def _add_unused_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("KServe, without effect", "Options of KServe's server that only cause a warning.")
+    for option, (reason, settings) in UNUSED_OPTIONS.items():
+        group.add_argument(option, action=UnusedOption, help=f"No effect: {reason}.", **settings)
+    parser.set_defaults(unused_options=())
+
+
+def _add_server_options(parser: ArgumentParser) -> None:
+    limits = Limits()
+    add = parser.add_argument_group("this server").add_argument
+    add("--host", default="0.0.0.0", help="Address of the interface to listen on.")  # noqa: S104  as KServe's server  # nosec B104
+    slot = os.environ.get(SLOT_ENV, "")
+    add("--slot", default=slot, help=f"Blue-green slot, blue or green, in metrics and logs; by default ${SLOT_ENV}.")
+    add("--access_log", type=boolean, default=False, help="Log a line per request.")
+    add("--forward_threads", type=int, default=1, help="Threads of a forward pass; 0 takes all processors.")
+    add("--drain_seconds", type=float, default=3.0, help="Time from SIGTERM until new requests are rejected.")
+    add("--grace_seconds", type=float, default=30.0, help="Time after that until pending requests are dropped.")
+    add("--watch_seconds", type=float, default=5.0, help="Interval of checks for a new bundle; 0 disables them.")
+    add("--ssl_client_ca", type=Path, default=None, help="Authority of the certificates that clients must have (mTLS).")
+    add("--prediction_log", default="", metavar="URL", help="Folder of the prediction log, or any fsspec URL.")
+    add("--log_sampling", type=float, default=1.0, help="Share of the requests that are logged.")
+    add("--log_text_ids", type=boolean, default=False, help="Log text-id columns.")
+    add("--max_body_bytes", type=int, default=limits.body_bytes, help="Maximum bytes of a request.")
+    add("--max_rows", type=int, default=limits.rows, help="Maximum rows of a request.")
+    add("--max_text_length", type=int, default=limits.text_length, help="Maximum characters of a text.")
+    add("--max_queued_requests", type=int, default=limits.queued_requests, help="Queue length above which 429 is sent.")
+    add("--header_seconds", type=float, default=limits.header_seconds, help="Time limit for the headers of a request.")
+    add("--body_seconds", type=float, default=limits.body_seconds, help="Time limit for the body of a request.")
+    add("--answer_seconds", type=float, default=limits.answer_seconds, help="Time limit for a response.")
+    add("--model_repository", type=boolean, default=False, help="Let clients load and unload the model.")
+
+
 def run_main(parser: ArgumentParser, serve: Callable[[Namespace], None], argv: Sequence[str] | None) -> int:
-    """Parse and serve until a signal, and return the exit code."""
+    """Parse the command line, serve until a signal, and return the exit code."""
     args = parser.parse_args(argv)
     try:
         serve(args)
@@ -81,13 +162,19 @@ def run_main(parser: ArgumentParser, serve: Callable[[Namespace], None], argv: S
     return 0
 
 
+def warn_of_unused_options(args: Namespace) -> None:
+    """Log a warning for each given option that has no effect."""
+    for option in args.unused_options:
+        logger.warning("%s has no effect: %s", option, UNUSED_OPTIONS[option][0])
+
+
 def parse_limits(args: Namespace) -> Limits:
-    """The limits that the arguments set.
+    """Read the limits from the arguments.
 
     Raises:
-        ConfigError: One of them is not above 0.
+        ConfigError: A limit is not above 0.
     """
-    given = {field: getattr(args, argument) for field, argument in LIMIT_OPTIONS.items()}
+    given = {field: getattr(args, option) for field, option in LIMIT_OPTIONS.items()}
     try:
         return Limits(**given)
     except ValidationError as err:
@@ -96,11 +183,11 @@ def parse_limits(args: Namespace) -> Limits:
 
 
 def build_prediction_log(args: Namespace) -> PredictionLog | None:
-    """The prediction log that the arguments ask for.
+    """Build the prediction log that the arguments describe; none by default.
 
     Raises:
-        ConfigError: It cannot be one.
-        DependencyError: The package for its URL is missing.
+        ConfigError: The URL or the sampling is invalid.
+        DependencyError: The package for the scheme of the URL is missing.
     """
     if not args.prediction_log:
         return None
@@ -113,29 +200,43 @@ def build_prediction_log(args: Namespace) -> PredictionLog | None:
 
 
 def parse_tls(args: Namespace) -> TlsConfig | None:
-    """The certificates that the arguments name.
+    """Read the TLS configuration from the arguments, and load its files once; none by default.
 
     Raises:
-        ConfigError: One is named without the other, or cannot be read.
+        ConfigError: One file is given without the other, or cannot be loaded.
     """
-    named = (args.ssl_certfile, args.ssl_keyfile)
-    if not any(named) and args.ssl_client_ca is None:
+    files = (args.ssl_certfile, args.ssl_keyfile)
+    if not any(files) and args.ssl_client_ca is None:
         return None
-    if not all(named):
+    if not all(files):
         raise ConfigError("--ssl_certfile and --ssl_keyfile belong together", hint="name both")
     tls = TlsConfig(Path(args.ssl_certfile), Path(args.ssl_keyfile), args.ssl_client_ca)
     try:
-        tls.context()
-    except OSError as err:  # of which errors of certificates are
+        tls.ssl_context()
+    except OSError as err:  # errors of certificates are such
         raise ConfigError(f"--ssl_certfile, --ssl_keyfile, --ssl_client_ca: {err}") from err
     return tls
 
 
+class ListenAddress(NamedTuple):
+    """Address of a server.
+
+    Attributes:
+        host: Address of the interface.
+        http_port: Port of REST.
+        grpc_port: Port of gRPC; gRPC is not served where it is None.
+    """
+
+    host: str
+    http_port: int
+    grpc_port: int | None
+
+
 def parse_address(args: Namespace) -> ListenAddress:
-    """Where the arguments say to listen.
+    """Read the address from the arguments.
 
     Raises:
-        ConfigError: They ask for several processes.
+        ConfigError: More than one process is asked for.
     """
     if args.workers != 1:
         raise ConfigError("--workers: a server is one process", hint="add replicas instead")
@@ -143,10 +244,10 @@ def parse_address(args: Namespace) -> ListenAddress:
 
 
 def check_ports_free(address: ListenAddress) -> None:
-    """Find a taken port before the servers do, and say so.
+    """Check that the ports are free, to report a taken one under the name of its option.
 
     Raises:
-        ConfigError: It cannot be listened on.
+        ConfigError: A port cannot be listened on.
     """
     for flag, port in (("--http_port", address.http_port), ("--grpc_port", address.grpc_port)):
         if port is None:

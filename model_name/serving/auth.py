@@ -1,4 +1,4 @@
-"""Who may ask a server."""
+"""Authentication of clients by a bearer token."""
 
 from collections.abc import Iterable
 from hmac import compare_digest
@@ -7,32 +7,32 @@ from model_name.serving.request_errors import UnauthorizedError
 
 
 class TokenAuth:
-    """Lets those in who show the bearer token, or everybody where there is none."""
+    """Bearer token that clients must send, or no authentication at all where the token is empty."""
 
     def __init__(self, token: bytes = b"") -> None:
-        """Keep the token."""
+        """Require a token from clients unless it is empty."""
         self._expected = b"Bearer " + token if token else b""
 
     @property
-    def is_asking(self) -> bool:
-        """Whether a token is needed."""
+    def is_enabled(self) -> bool:
+        """Whether clients need a token."""
         return bool(self._expected)
 
-    def check(self, headers: Iterable[tuple[str | bytes, str | bytes]]) -> None:
-        """Let a request pass.
+    def authenticate(self, metadata: Iterable[tuple[str | bytes, str | bytes]]) -> None:
+        """Check the token of a request.
 
         Args:
-            headers: Of HTTP, or the metadata of gRPC; names in small letters.
+            metadata: Headers of an HTTP request, or metadata of a gRPC call; names in lower case.
 
         Raises:
-            UnauthorizedError: It shows no token, or another one.
+            UnauthorizedError: The request has no token, or a wrong one.
         """
         if not self._expected:
             return
-        for name, value in headers:
+        for name, value in metadata:
             if name in (b"authorization", "authorization"):
-                shown = value.encode("utf-8", "replace") if isinstance(value, str) else value
-                scheme, _, token = shown.partition(b" ")
+                credentials = value.encode("utf-8", "replace") if isinstance(value, str) else value
+                scheme, _, token = credentials.partition(b" ")
                 if compare_digest(scheme.capitalize() + b" " + token.strip(), self._expected):
                     return
         raise UnauthorizedError("this server wants a token: Authorization: Bearer TOKEN")

@@ -1,10 +1,10 @@
-"""What is served, at whichever door a request comes."""
+"""Objects that the handlers of all protocols share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from secrets import token_hex
-from typing import Any, Literal
+from typing import Any
 
 from model_name.serving.auth import TokenAuth
 from model_name.serving.batching.batcher import AdaptiveBatcher
@@ -14,29 +14,26 @@ from model_name.serving.request_errors import ErrorLogger
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
 
-Verb = Literal["predict", "explain"]
 
-
-def _ids() -> Callable[[], str]:
-    """Ids for requests that have none: of this process, and counted."""
+def request_id_generator() -> Callable[[], str]:
+    """Make a function that returns a new request id at each call: a prefix of this process and a counter."""
     return map(f"{token_hex(6)}-{{:08x}}".format, count(1)).__next__
 
 
 @dataclass(frozen=True)
 class ServerContext:
-    """One model, and all that its doors share.
+    """One served model and the objects that the handlers of all protocols share.
 
     Attributes:
-        name: Of the model.
-        batcher: What computes.
-        state: What the probes are told.
-        telemetry: What is counted.
-        guard: Who may ask.
-        refusals: What is told of requests that are refused.
-        repository: Loads and unloads the model, where clients may ask for it.
-        about: Name, version and extensions of the server.
-        verb: What it does.
-        next_id: Makes an id for a request without one.
+        name: Name of the model.
+        batcher: Batcher that runs the model.
+        state: Lifecycle state of the server.
+        metrics: Prometheus metrics.
+        auth: Authentication of clients.
+        error_log: Log of failed requests.
+        repository: Model repository extension.
+        server_metadata: Name, version and extensions of the server, as V2 describes them.
+        next_request_id: Generates an id for a request that has none.
     """
 
     name: str
@@ -47,10 +44,9 @@ class ServerContext:
     error_log: ErrorLogger
     repository: ModelRepository
     server_metadata: Mapping[str, Any]
-    verb: Verb
-    next_id: Callable[[], str] = field(default_factory=_ids)
+    next_request_id: Callable[[], str] = field(default_factory=request_id_generator)
 
     @property
     def manifest(self) -> Manifest:
-        """All that is known about what answers now."""
+        """Manifest of the bundle that is served now."""
         return self.batcher.plane.bundle.manifest

@@ -1,14 +1,15 @@
-"""A new bundle takes the place of the one that is served, between two batches, or is refused."""
+"""Hot reload of the served bundle, and the model repository extension of the Open Inference Protocol."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 from model_name.errors import ModelNameError, NotFoundError
 from model_name.serving.batching.batcher import AdaptiveBatcher
-from model_name.serving.bundle import GRAPH, MANIFEST
+from model_name.serving.bundle import GRAPH_FILE, MANIFEST_FILE
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.request_errors import ModelNotLoadedError, UnsupportedOperationError
 from model_name.serving.server_metrics import ServerMetrics
@@ -16,14 +17,15 @@ from model_name.serving.state import ServerState
 
 logger = logging.getLogger("model_name.serving")
 
-WATCHED_FILES = (MANIFEST, GRAPH)
+WATCHED_FILES = (MANIFEST_FILE, GRAPH_FILE)
 
 FileSignature = tuple[tuple[int, int, int], ...]
-"""What tells that files have changed: of each its number, its size and the time of its last change."""
+"""Inode, size in bytes and modification time in nanoseconds of each file: changes when a file is written."""
+RepositoryAction = Literal["load", "unload"]
 
 
 class BundleReloader:
-    """Watches the folder of the bundle."""
+    """Replaces the served bundle, between two batches, when its files have changed."""
 
     def __init__(
         self,
@@ -31,50 +33,50 @@ class BundleReloader:
         batcher: AdaptiveBatcher,
         metrics: ServerMetrics,
         *,
-        seconds: float,
+        interval_seconds: float,
         load: Callable[[Path], DataPlane],
         files: Sequence[str] = WATCHED_FILES,
     ) -> None:
-        """Watch from now on.
+        """Take the files as they are now as those of the served bundle.
 
         Args:
-            directory: Of the bundle.
-            batcher: What serves it.
-            telemetry: What is told of each try.
-            seconds: Between two looks; none where 0.
-            load: Reads it, and answers its example.
-            files: Of the folder, that a new bundle changes.
+            directory: Directory of the bundle.
+            batcher: Batcher whose data plane is replaced.
+            metrics: Metrics that count the reloads.
+            interval_seconds: Time between two checks of the files; 0 disables them.
+            load: Loads a bundle and predicts its example.
+            files: Names of the files in the directory that a new bundle changes.
         """
         self.directory = directory
         self.batcher = batcher
         self.metrics = metrics
-        self.seconds = seconds
+        self.interval_seconds = interval_seconds
         self.load = load
         self.files = files
-        self._seen = file_signature(directory, files)
-        self._looked = monotonic()
+        self._loaded_signature = file_signature(directory, files)
+        self._checked_at = monotonic()
         self._lock = asyncio.Lock()
 
-    async def look(self) -> None:
-        """Swap if it is time and the bundle has changed; one that is refused is refused once."""
-        if not self.seconds or monotonic() - self._looked < self.seconds:
+    async def reload_if_changed(self) -> None:
+        """Reload the bundle if the interval is over and its files have changed. A broken bundle is tried once."""
+        if not self.interval_seconds or monotonic() - self._checked_at < self.interval_seconds:
             return
-        self._looked = monotonic()
-        if file_signature(self.directory, self.files) != self._seen:
+        self._checked_at = monotonic()
+        if file_signature(self.directory, self.files) != self._loaded_signature:
             try:
-                await self.swap()
+                await self.reload()
             except ModelNameError as err:
                 version = self.batcher.plane.bundle.manifest.version
                 logger.warning("the new bundle is refused, version %s goes on: %s", version, err.message)
 
-    async def swap(self) -> None:
-        """Load the bundle anew and let it take over.
+    async def reload(self) -> None:
+        """Load the bundle off the event loop, then serve it.
 
         Raises:
-            ModelNameError: It is broken or refuses its own example; the old one goes on.
+            ModelNameError: The bundle is broken or fails on its own example; the old one stays.
         """
         async with self._lock:
-            self._seen = file_signature(self.directory, self.files)
+            self._loaded_signature = file_signature(self.directory, self.files)
             old = self.batcher.plane.bundle.manifest
             try:
                 plane = await asyncio.to_thread(self.load, self.directory)
@@ -83,63 +85,69 @@ class BundleReloader:
                 raise
             self.batcher.plane = plane
         new = plane.bundle.manifest
-        self.metrics.serve(new)
+        self.metrics.set_model_info(new)
         self.metrics.bundle_loads.labels("loaded").inc()
         logger.info("version %s (%s) took over from %s (%s)", new.version, new.semver, old.version, old.semver)
 
 
 class ModelRepository:
-    """Loads and unloads the model for clients, where that is enabled: KServe would let anyone who reaches the port."""
+    """Loads and unloads the model on request, where that is enabled; KServe's server lets any client do so."""
 
-    def __init__(self, name: str, state: ServerState, swap: Callable[[], Awaitable[None]], *, is_open: bool) -> None:
-        """Change one model.
+    def __init__(
+        self, name: str, state: ServerState, reload: Callable[[], Awaitable[None]], *, is_enabled: bool
+    ) -> None:
+        """Manage one model.
 
         Args:
-            name: Of the model.
-            state: What the probes are told.
-            swap: Loads it anew.
-            is_open: Whether clients may ask for it.
+            name: Name of the model.
+            state: State of the server, which says whether the model is loaded.
+            reload: Loads the model again.
+            is_enabled: Whether clients may load and unload it.
         """
         self.name = name
         self.state = state
-        self.swap = swap
-        self.is_open = is_open
+        self.reload = reload
+        self.is_enabled = is_enabled
 
-    def require(self) -> None:
-        """Refuse to answer while the model is unloaded.
+    def check_loaded(self) -> None:
+        """Check that the model is loaded.
 
         Raises:
-            UnloadedError: It is.
+            ModelNotLoadedError: A client has unloaded it.
         """
         if not self.state.is_loaded:
             raise ModelNotLoadedError(f"{self.name} was unloaded; load it to have it answer")
 
-    async def change(self, name: str, change: str) -> None:
-        """Load or unload.
+    async def load_or_unload(self, name: str, action: RepositoryAction) -> None:
+        """Load or unload the model.
+
+        Args:
+            name: Name of the model in the request.
+            action: Requested change.
 
         Raises:
-            UnservedError: Nobody may.
-            NotFoundError: It is another model.
-            ModelNameError: The bundle is broken.
+            UnsupportedOperationError: The extension is not enabled.
+            NotFoundError: This server has no model of that name.
+            ModelNameError: The bundle is broken or fails on its own example.
         """
-        if not self.is_open:
+        if not self.is_enabled:
             raise UnsupportedOperationError(
                 "models are not loaded or unloaded by requests", hint="start the server with --model_repository true"
             )
         if name != self.name:
             raise NotFoundError(f"there is no model {name[:100]} here; this server serves {self.name}")
-        if change == "load":
-            await self.swap()
-        self.state.is_loaded = change == "load"
+        if action == "load":
+            await self.reload()
+        self.state.is_loaded = action == "load"
 
 
 def file_signature(directory: Path, files: Sequence[str] = WATCHED_FILES) -> FileSignature:
-    """What tells that a bundle has changed; nothing where files are missing, as they are while it is written."""
-    found = []
+    """Compute the signature of files. Missing ones are skipped: they may be about to be written."""
+    signature = []
     for name in files:
         try:
             stat = (directory / name).stat()
         except OSError:
             continue
-        found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
+        signature.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(signature)

@@ -1,4 +1,4 @@
-"""Why a server does not answer, beside what is wrong with the data, and how it tells of it in its log."""
+"""Errors of requests that are not about their data, and how errors are reported to the client and to the log."""
 
 import logging
 from time import monotonic
@@ -7,70 +7,74 @@ from model_name.errors import DataError, DependencyError, ModelNameError
 
 logger = logging.getLogger("model_name.serving")
 
-MAX_LOGGED_CHARACTERS = 500  # characters of it in the log
-MAX_MESSAGE_CHARACTERS = 4000  # characters of it in an answer: it quotes what the client sent
-MAX_LINES_PER_SECOND = 10  # refusals that are told one by one
+MAX_LOGGED_CHARACTERS = 500
+MAX_MESSAGE_CHARACTERS = 4000  # of a message to a client, which quotes what the client sent
+MAX_LINES_PER_SECOND = 10
 
 
 class UnsupportedOperationError(ModelNameError, NotImplementedError):
-    """Something of KServe's API that this server does not do: 501, or UNIMPLEMENTED."""
+    """Operation of KServe's API that this server does not implement: 501, or UNIMPLEMENTED."""
 
     http_status = 501
 
 
 class UnauthorizedError(ModelNameError, PermissionError):
-    """A client does not show the token that it needs."""
+    """Request without a valid token."""
 
     http_status = 401
 
 
 class RequestTimeoutError(DataError):
-    """A client takes too long to say what it wants."""
+    """Request whose body is not received in time."""
 
     http_status = 408
 
 
 class UnsupportedMediaTypeError(DataError):
-    """A body is in an encoding that is not known here."""
+    """Body in an unsupported content encoding."""
 
     http_status = 415
 
 
 class MethodNotAllowedError(DataError):
-    """A path is asked by a method that it does not have."""
+    """Method that a path does not support; the hint lists those that it does."""
 
     http_status = 405
 
 
 class ClientDisconnectedError(DataError):
-    """A client does not wait for its answer; 499 is how it is counted, and nobody is told it."""
+    """Client that disconnected before its response; counted as 499, and never sent."""
 
     http_status = 499
 
 
 class ModelNotLoadedError(DependencyError):
-    """The model was unloaded, by somebody who may."""
+    """Model that was unloaded through the repository API."""
 
 
 class ShuttingDownError(DependencyError):
-    """The server takes no new work."""
+    """Request to a server that rejects new requests because it shuts down."""
 
 
 class ErrorLogger:
-    """Tells why requests are refused, the first few of each second."""
+    """Logs failed requests, at most `MAX_LINES_PER_SECOND` of them; the rest of a second is counted in one line."""
 
     def __init__(self, *, is_quoting: bool) -> None:
-        """Leave the reason out where it may quote a value that must not be in a log."""
+        """Log the messages of errors, or leave them out.
+
+        Args:
+            is_quoting: Whether messages are logged; they may quote values of sensitive columns.
+        """
         self.is_quoting = is_quoting
         self._second = 0
         self._count = 0
 
-    def tell(self, request: str, err: ModelNameError) -> None:
-        """Tell of one.
+    def log(self, request: str, err: ModelNameError) -> None:
+        """Log a failed request.
 
         Args:
-            request: What was asked, without anything that a client chose.
-            err: Why it is refused.
+            request: Protocol and route of the request; nothing that the client chose.
+            err: Reason of the failure.
         """
         now = int(monotonic())
         if now != self._second:
@@ -79,17 +83,17 @@ class ErrorLogger:
             self._second, self._count = now, 0
         self._count += 1
         if self._count <= MAX_LINES_PER_SECOND:
-            reason = one_line(err.message) if self.is_quoting else "the client was told why"
+            reason = one_line(err.message) if self.is_quoting else "the reason is in the response alone"
             logger.warning("refused: %s: %d: %s", request, err.http_status, reason)
 
 
 def one_line(message: str) -> str:
-    """A message on one line of the log, where what a client chose moves no cursor."""
+    """Shorten a message to one line of printable characters: a client must not control the terminal of a log reader."""
     line = " ".join(message[: 2 * MAX_LOGGED_CHARACTERS].split())[:MAX_LOGGED_CHARACTERS]
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
-def client_message(err: ModelNameError, most: int = MAX_MESSAGE_CHARACTERS) -> str:
-    """The reason as a client is told it: as far as UTF-8 can hold what it quotes, and no longer than `most`."""
-    message = err.message if len(err.message) <= most else f"{err.message[:most]} …"
+def client_message(err: ModelNameError, max_characters: int = MAX_MESSAGE_CHARACTERS) -> str:
+    """Shorten the message of an error for a response, and replace what UTF-8 cannot encode."""
+    message = err.message if len(err.message) <= max_characters else f"{err.message[:max_characters]} …"
     return message.encode("utf-8", "replace").decode()

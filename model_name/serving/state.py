@@ -1,17 +1,17 @@
-"""What the probes of a server are told."""
+"""Lifecycle state of a server, as its probes report it."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class ServerState:
-    """Where a server is between its start and its end.
+    """Lifecycle state of a server.
 
     Attributes:
-        is_started: Whether the warm-up is over.
-        is_loaded: Whether a model answers.
-        is_draining: Whether the server is about to end.
-        is_closed: Whether it takes no new work.
+        is_started: Whether the warm-up is over and the server listens.
+        is_loaded: Whether a model is loaded.
+        is_draining: Whether the server is shutting down but still answers.
+        is_closed: Whether the server rejects new requests.
     """
 
     is_started: bool = False
@@ -21,5 +21,5 @@ class ServerState:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are to be sent here."""
+        """Whether requests should be routed to this server."""
         return self.is_started and self.is_loaded and not self.is_draining

@@ -7,8 +7,7 @@ import socket
 import pytest
 
 from model_name.errors import ConfigError
-from model_name.serving.arguments import check_ports_free
-from model_name.serving.runtime.server import ListenAddress
+from model_name.serving.arguments import ListenAddress, check_ports_free
 
 
 def test_a_taken_port_is_told() -> None:

@@ -25,9 +25,9 @@ from model_name.serving.startup import TOKEN_ENV
 from tests.support.sockets import connected, ended_after
 
 if TYPE_CHECKING:
-    from conftest import Row, Server, StartServer
-
     from model_name.serving.bundle import Bundle
+    from tests.support.server_processes import Server, StartServer
+    from tests.support.tables import Row
 
 NAME = "regression"
 PREDICT, INFER = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}/infer"

@@ -19,20 +19,20 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 
 from model_name.core.schemas import Outputs
 from model_name.errors import BusyError, ConfigError, DataError
-from model_name.serving.arguments import parse_limits, build_parser
+from model_name.serving.arguments import build_parser, parse_limits
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.requests import infer_batch
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import V2Request
-from model_name.serving.request_errors import ClientDisconnectedError, one_line, client_message
+from model_name.serving.request_errors import ClientDisconnectedError, client_message, one_line
 from tests.support.sockets import answers, exchange, http
 
 if TYPE_CHECKING:
-    from conftest import Row, Server, StartServer
-
     from model_name.serving.bundle import Bundle
+    from tests.support.server_processes import Server, StartServer
+    from tests.support.tables import Row
 
 PREDICT, INFER = "/v1/models/regression:predict", "/v2/models/regression/infer"
 BODY_BYTES, ROWS, TEXT_LENGTH = 20_000, 5, 100

@@ -18,7 +18,7 @@ from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.model_repository import WATCHED_FILES, ModelRepository, BundleReloader, file_signature
+from model_name.serving.model_repository import WATCHED_FILES, BundleReloader, ModelRepository, file_signature
 from model_name.serving.request_errors import ModelNotLoadedError, UnsupportedOperationError
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
@@ -26,9 +26,9 @@ from tests.support.clients import post_v1
 from tests.support.manifests import manifest_of, plane_of, table_of
 
 if TYPE_CHECKING:
-    from conftest import Row, Server, StartServer
-
     from model_name.serving.bundle import Bundle
+    from tests.support.server_processes import Server, StartServer
+    from tests.support.tables import Row
 
 
 def fill(directory: Path, text: str = "one") -> None:
@@ -36,7 +36,7 @@ def fill(directory: Path, text: str = "one") -> None:
         (directory / name).write_text(text, encoding="utf-8")
 
 
-# The stamp
+# The file signature
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def fill(directory: Path, text: str = "one") -> None:
     ],
 )
 @pytest.mark.parametrize("name", WATCHED_FILES)
-def test_a_stamp_tells_that_a_file_has_changed(tmp_path: Path, name: str, change: Any) -> None:
+def test_a_file_signature_changes_with_a_file(tmp_path: Path, name: str, change: Any) -> None:
     fill(tmp_path)
     before = file_signature(tmp_path)
     assert file_signature(tmp_path) == before
@@ -57,7 +57,7 @@ def test_a_stamp_tells_that_a_file_has_changed(tmp_path: Path, name: str, change
     assert file_signature(tmp_path) != before
 
 
-def test_a_stamp_heeds_no_other_file_and_no_missing_folder(tmp_path: Path) -> None:
+def test_a_file_signature_ignores_other_files_and_a_missing_folder(tmp_path: Path) -> None:
     fill(tmp_path)
     before = file_signature(tmp_path)
     (tmp_path / "note.txt").write_text("x", encoding="utf-8")
@@ -65,15 +65,15 @@ def test_a_stamp_heeds_no_other_file_and_no_missing_folder(tmp_path: Path) -> No
     assert file_signature(tmp_path / "nowhere") == ()
 
 
-# The watch
+# Reloading
 
 
-class Shelf:
-    """A folder that is watched, and what it holds.
+class WatchedBundle:
+    """A directory that is watched, without a real bundle.
 
     Attributes:
-        version: Of what is loaded next; a broken bundle where it is None.
-        loads: How often one was loaded.
+        version: Version of the bundle that is loaded next; a broken bundle where it is None.
+        loads: Number of loads.
     """
 
     def __init__(self, directory: Path, seconds: float) -> None:
@@ -83,7 +83,7 @@ class Shelf:
         self.loads = 0
         self.metrics = ServerMetrics("", CollectorRegistry())
         self.batcher = AdaptiveBatcher(plane_of(manifest_of(table_of())), Limits())
-        self.swapper = BundleReloader(directory, self.batcher, self.metrics, seconds=seconds, load=self.load)
+        self.reloader = BundleReloader(directory, self.batcher, self.metrics, interval_seconds=seconds, load=self.load)
 
     def load(self, directory: Path) -> DataPlane:
         self.loads += 1
@@ -91,8 +91,8 @@ class Shelf:
             raise DataError("the bundle is broken")
         return plane_of(manifest_of(table_of(), version=self.version, name="another"))
 
-    def look(self) -> None:
-        asyncio.run(self.swapper.look())
+    def reload_if_changed(self) -> None:
+        asyncio.run(self.reloader.reload_if_changed())
 
     @property
     def served(self) -> str:
@@ -103,80 +103,80 @@ class Shelf:
 
 
 @pytest.fixture
-def make_shelf(tmp_path: Path) -> Iterator[Any]:
-    """Makes one."""
-    made: list[Shelf] = []
+def make_watched(tmp_path: Path) -> Iterator[Any]:
+    """Factory of watched bundles."""
+    made: list[WatchedBundle] = []
 
-    def make(seconds: float = 1e-9) -> Shelf:
-        made.append(Shelf(tmp_path, seconds))
+    def make(seconds: float = 1e-9) -> WatchedBundle:
+        made.append(WatchedBundle(tmp_path, seconds))
         return made[-1]
 
     yield make
-    for shelf in made:
-        shelf.batcher.close()
+    for watched in made:
+        watched.batcher.close()
 
 
-def test_what_has_not_changed_is_not_loaded_again(make_shelf: Any) -> None:
-    shelf = make_shelf()
-    shelf.look()
-    assert (shelf.loads, shelf.served) == (0, "7")
+def test_an_unchanged_bundle_is_not_reloaded(make_watched: Any) -> None:
+    watched = make_watched()
+    watched.reload_if_changed()
+    assert (watched.loads, watched.served) == (0, "7")
 
 
-def test_what_has_changed_takes_over_once(make_shelf: Any) -> None:
-    shelf = make_shelf()
-    fill(shelf.directory, "other")
-    shelf.look()
-    shelf.look()
-    assert (shelf.loads, shelf.served, shelf.count("loaded"), shelf.count("refused")) == (1, "8", 1.0, 0.0)
+def test_a_changed_bundle_is_reloaded_once(make_watched: Any) -> None:
+    watched = make_watched()
+    fill(watched.directory, "other")
+    watched.reload_if_changed()
+    watched.reload_if_changed()
+    assert (watched.loads, watched.served, watched.count("loaded"), watched.count("refused")) == (1, "8", 1.0, 0.0)
     (info,) = [
-        one for family in shelf.metrics.registry.collect() for one in family.samples if one.name.endswith("_info")
+        one for family in watched.metrics.registry.collect() for one in family.samples if one.name.endswith("_info")
     ]
     assert info.labels["version"] == "8"
 
 
-def test_what_is_broken_is_refused_once_and_tried_again_when_it_has_changed(
-    make_shelf: Any, caplog: pytest.LogCaptureFixture
+def test_a_broken_bundle_is_tried_once_and_again_after_a_change(
+    make_watched: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given
-    shelf = make_shelf()
-    shelf.version = None
-    fill(shelf.directory, "broken")
+    watched = make_watched()
+    watched.version = None
+    fill(watched.directory, "broken")
     # when
     for _ in range(3):
-        shelf.look()
+        watched.reload_if_changed()
     # then
-    assert (shelf.loads, shelf.served, shelf.count("refused")) == (1, "7", 1.0)
+    assert (watched.loads, watched.served, watched.count("refused")) == (1, "7", 1.0)
     assert caplog.messages == ["the new bundle is refused, version 7 goes on: the bundle is broken"]
     # when
-    shelf.version = "9"
-    fill(shelf.directory, "mended, at last")
-    shelf.look()
+    watched.version = "9"
+    fill(watched.directory, "mended, at last")
+    watched.reload_if_changed()
     # then
-    assert (shelf.loads, shelf.served) == (2, "9")
+    assert (watched.loads, watched.served) == (2, "9")
 
 
 @pytest.mark.parametrize("seconds", [pytest.param(0, id="never"), pytest.param(3600, id="not yet")])
-def test_nobody_looks_before_it_is_time(make_shelf: Any, seconds: float) -> None:
-    shelf = make_shelf(seconds)
-    fill(shelf.directory, "other")
-    shelf.look()
-    assert shelf.loads == 0
+def test_files_are_not_checked_before_the_interval_is_over(make_watched: Any, seconds: float) -> None:
+    watched = make_watched(seconds)
+    fill(watched.directory, "other")
+    watched.reload_if_changed()
+    assert watched.loads == 0
 
 
-def test_who_asks_for_a_swap_gets_it_or_is_told_why_not(make_shelf: Any) -> None:
-    shelf = make_shelf(0)
-    asyncio.run(shelf.swapper.swap())  # though nothing has changed
-    assert (shelf.loads, shelf.served) == (1, "8")
-    shelf.version = None
+def test_a_requested_reload_succeeds_or_raises(make_watched: Any) -> None:
+    watched = make_watched(0)
+    asyncio.run(watched.reloader.reload())  # though nothing has changed
+    assert (watched.loads, watched.served) == (1, "8")
+    watched.version = None
     with pytest.raises(DataError, match="the bundle is broken"):
-        asyncio.run(shelf.swapper.swap())
-    assert (shelf.served, shelf.count("loaded"), shelf.count("refused")) == ("8", 1.0, 1.0)
+        asyncio.run(watched.reloader.reload())
+    assert (watched.served, watched.count("loaded"), watched.count("refused")) == ("8", 1.0, 1.0)
 
 
-def test_swaps_come_one_after_the_other(make_shelf: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf = make_shelf(0)
+def test_reloads_do_not_overlap(make_watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = make_watched(0)
     at_once: list[int] = []
-    load = shelf.load
+    load = watched.load
 
     def slowly(directory: Path) -> DataPlane:
         at_once.append(1)
@@ -186,71 +186,71 @@ def test_swaps_come_one_after_the_other(make_shelf: Any, monkeypatch: pytest.Mon
         return load(directory)  # type: ignore[no-any-return]
 
     async def scenario() -> None:
-        await asyncio.gather(*(shelf.swapper.swap() for _ in range(3)))
+        await asyncio.gather(*(watched.reloader.reload() for _ in range(3)))
 
-    monkeypatch.setattr(shelf.swapper, "load", slowly)
+    monkeypatch.setattr(watched.reloader, "load", slowly)
     asyncio.run(scenario())
-    assert shelf.loads == 3
+    assert watched.loads == 3
 
 
 # The repository
 
 
-class Switch:
-    """A repository that counts its loads, and breaks if it is told to."""
+class FakeRepository:
+    """Model repository that counts its loads, and whose bundle may be broken."""
 
-    def __init__(self, *, is_open: bool = True) -> None:
+    def __init__(self, *, is_enabled: bool = True) -> None:
         self.loads = 0
         self.is_broken = False
         self.state = ServerState(is_started=True, is_loaded=True)
-        self.repository = ModelRepository("flats", self.state, self.swap, is_open=is_open)
+        self.repository = ModelRepository("flats", self.state, self.reload, is_enabled=is_enabled)
 
-    async def swap(self) -> None:
+    async def reload(self) -> None:
         self.loads += 1
         if self.is_broken:
             raise DataError("the bundle is broken")
 
-    def change(self, name: str, change: str) -> None:
-        asyncio.run(self.repository.change(name, change))
+    def load_or_unload(self, name: str, action: Any) -> None:
+        asyncio.run(self.repository.load_or_unload(name, action))
 
 
 def test_a_model_is_unloaded_and_loaded() -> None:
-    switch = Switch()
-    switch.change("flats", "unload")
-    assert (switch.state.is_ready, switch.loads) == (False, 0)
+    fake = FakeRepository()
+    fake.load_or_unload("flats", "unload")
+    assert (fake.state.is_ready, fake.loads) == (False, 0)
     with pytest.raises(ModelNotLoadedError, match="flats was unloaded; load it to have it answer"):
-        switch.repository.require()
-    switch.change("flats", "load")
-    assert (switch.state.is_ready, switch.loads) == (True, 1)
-    switch.repository.require()
+        fake.repository.check_loaded()
+    fake.load_or_unload("flats", "load")
+    assert (fake.state.is_ready, fake.loads) == (True, 1)
+    fake.repository.check_loaded()
 
 
-def test_a_model_that_cannot_be_loaded_stays_as_it_was() -> None:
-    switch = Switch()
-    switch.is_broken = True
+def test_a_failed_load_leaves_the_state_unchanged() -> None:
+    fake = FakeRepository()
+    fake.is_broken = True
     for is_loaded in (True, False):
         with pytest.raises(DataError, match="the bundle is broken"):
-            switch.change("flats", "load")
-        assert switch.state.is_loaded is is_loaded
-        switch.change("flats", "unload")
+            fake.load_or_unload("flats", "load")
+        assert fake.state.is_loaded is is_loaded
+        fake.load_or_unload("flats", "unload")
 
 
 @pytest.mark.parametrize(
-    ("is_open", "name", "error"),
+    ("is_enabled", "name", "error"),
     [
-        pytest.param(False, "flats", UnsupportedOperationError, id="nobody may"),
-        pytest.param(False, "nobody", UnsupportedOperationError, id="nobody may, whatever the model"),
+        pytest.param(False, "flats", UnsupportedOperationError, id="disabled"),
+        pytest.param(False, "nobody", UnsupportedOperationError, id="disabled, whatever the model"),
         pytest.param(True, "nobody", NotFoundError, id="another model"),
     ],
 )
-@pytest.mark.parametrize("change", ["load", "unload"])
-def test_a_change_that_may_not_be_is_refused(
-    is_open: bool, name: str, error: type[ModelNameError], change: str
+@pytest.mark.parametrize("action", ["load", "unload"])
+def test_a_forbidden_load_or_unload_raises(
+    is_enabled: bool, name: str, error: type[ModelNameError], action: str
 ) -> None:
-    switch = Switch(is_open=is_open)
+    fake = FakeRepository(is_enabled=is_enabled)
     with pytest.raises(error):
-        switch.change(name, change)
-    assert (switch.state.is_loaded, switch.loads) == (True, 0)
+        fake.load_or_unload(name, action)
+    assert (fake.state.is_loaded, fake.loads) == (True, 0)
 
 
 # The name

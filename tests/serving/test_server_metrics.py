@@ -23,9 +23,9 @@ from tests.support.manifests import manifest_of, table_of
 from tests.support.sockets import http
 
 if TYPE_CHECKING:
-    from conftest import Row, Server, StartServer
-
     from model_name.serving.bundle import Bundle
+    from tests.support.server_processes import Server, StartServer
+    from tests.support.tables import Row
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 NAME = "binary"

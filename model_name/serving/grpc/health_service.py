@@ -1,7 +1,7 @@
-"""`grpc.health.v1`: whether requests are to be sent here, for those who ask once and for those who watch.
+"""Health checking service of gRPC, `grpc.health.v1`.
 
-The service that comes with gRPC forgets all who watch when one of them leaves, and lets those who stay hold up the end
-of the server until its grace is over.
+The service of the package `grpcio-health-checking` drops all watchers when one of them leaves, and those that stay
+delay the shutdown until its grace period is over.
 """
 
 import asyncio
@@ -10,53 +10,56 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from typing_extensions import override
 
 Status = health_pb2.HealthCheckResponse
 
 
 class HealthService(health_pb2_grpc.HealthServicer):
-    """The health of a server as a whole, which is that of its one service."""
+    """Health of the server as a whole, which is that of its one inference service."""
 
-    def __init__(self, service: str) -> None:
-        """Serve until something else is told.
+    def __init__(self, service_name: str) -> None:
+        """Report SERVING until `set_serving` changes it.
 
         Args:
-            service: Its name; the empty name is the whole server.
+            service_name: Name of the inference service; the empty name is the server as a whole.
         """
-        self._names = ("", service)
+        self._names = ("", service_name)
         self._is_serving = True
-        self._is_over = False
+        self._is_closed = False
         self._changed = asyncio.Event()
 
-    def tell(self, *, is_serving: bool) -> None:
-        """Say how it is now."""
+    def set_serving(self, *, is_serving: bool) -> None:
+        """Set the status, and notify watchers if it has changed."""
         if is_serving is not self._is_serving:
             self._is_serving = is_serving
-            self._wake()
+            self._notify_watchers()
 
-    def end(self) -> None:
-        """Send those away who watch."""
-        self._is_over = True
-        self._wake()
+    def close_watchers(self) -> None:
+        """End the calls of all watchers."""
+        self._is_closed = True
+        self._notify_watchers()
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  gRPC's name
-        """How it is now."""
+    @override
+    async def Check(self, request: Any, context: Any) -> Any:
+        """Return the current status."""
         if request.service not in self._names:
             await context.abort(
                 grpc.StatusCode.NOT_FOUND, f"no such service is here; that of the model is {self._names[1]}"
             )
         return Status(status=self._status)
 
-    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  gRPC's name
-        """How it is now, and each time that it changes."""
-        told = None
+    @override
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """Stream the current status and each change of it."""
+        sent = None
         while True:
-            changed = self._changed  # before the look, so that nothing is missed between the two
+            changed = self._changed  # taken before the status is read, so that no change is missed
             status = self._status if request.service in self._names else Status.SERVICE_UNKNOWN
-            if status != told:
+            if status != sent:
                 yield Status(status=status)
-                told = status
-            if self._is_over:
+                sent = status
+            if self._is_closed:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "this server is ending; ask another one")
             await changed.wait()
 
@@ -64,6 +67,6 @@ class HealthService(health_pb2_grpc.HealthServicer):
     def _status(self) -> int:
         return Status.SERVING if self._is_serving else Status.NOT_SERVING  # type: ignore[no-any-return]
 
-    def _wake(self) -> None:
+    def _notify_watchers(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()

@@ -1,109 +1,221 @@
-"""The doors of HTTP: a request of each protocol made of what came, and an answer made of what was computed."""
+"""Inference endpoints of HTTP: decoding of headers, rendering of responses, and the routes of each kind of server."""
 
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import NamedTuple
+from abc import abstractmethod
+from asyncio import BaseTransport
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from typing_extensions import override
 
 from model_name.errors import DataError
 from model_name.serving.batching.executor import InferenceResponse
 from model_name.serving.batching.requests import InferenceRequest
 from model_name.serving.context import ServerContext
-from model_name.serving.protocols.cloudevents import EventResponse, EventRequest, encode_header, is_event
+from model_name.serving.protocols.cloudevents import EventRequest, encode_header, is_event
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import BinaryResponse, V2Request
-from model_name.serving.rest.messages import JSON, HttpResponse
+from model_name.serving.request_lifecycle import RequestLifecycle, RouteLabels
+from model_name.serving.rest.messages import JSON, Headers, HttpResponse
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-BINARY = b"application/octet-stream"
-
-
-class Asked(NamedTuple):
-    """A request.
-
-    Attributes:
-        request: To be computed.
-        told: Makes the answer of HTTP.
-    """
-
-    request: InferenceRequest
-    told: Callable[[InferenceResponse], HttpResponse]
+VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+OCTET_STREAM = b"application/octet-stream"
+MAX_LENGTH_DIGITS = 12
 
 
-Door = Callable[[Mapping[bytes, bytes], bytes], Asked]
-"""Takes the headers, names in small letters, and the body.
+class HttpInferenceRequest(InferenceRequest):
+    """Inference request that renders its own HTTP response."""
+
+    @abstractmethod
+    def to_http(self, response: InferenceResponse) -> HttpResponse:
+        """Render the response to this request."""
+
+
+Decoder = Callable[[ServerContext, Mapping[bytes, bytes], bytes, str], HttpInferenceRequest]
+"""Makes an inference request of headers by their lower-case names, a body and a version of the model; any where empty.
 
 Raises:
-    DataError: The headers make no sense.
+    DataError: A header has an invalid value.
 """
 
 
-class Doors:
-    """The doors of one model."""
+class HttpV1Request(V1Request, HttpInferenceRequest):
+    """V1 request over HTTP."""
 
-    def __init__(self, service: ServerContext) -> None:
-        """Open them."""
-        self.service = service
+    @override
+    def to_http(self, response: InferenceResponse) -> HttpResponse:
+        return HttpResponse(response.payload, 200, JSON, [(b"x-request-id", self.id.encode())], response.manifest)
 
-    def predict(self, headers: Mapping[bytes, bytes], body: bytes) -> Asked:
-        """V1, or an event with V1 in it."""
-        if not is_event(headers):
-            return self.rows(headers, body)
-        event = EventRequest(body, self._id(headers), headers=headers, name=self.service.name)
-        return Asked(event, partial(_event, event))
 
-    def rows(self, headers: Mapping[bytes, bytes], body: bytes) -> Asked:
-        """V1."""
-        request = V1Request(body, self._id(headers))
-        return Asked(request, partial(_json, request.id))
+class HttpEventRequest(EventRequest, HttpInferenceRequest):
+    """CloudEvent over HTTP."""
 
-    def infer(self, headers: Mapping[bytes, bytes], body: bytes, version: str = "") -> Asked:
-        """V2.
+    @override
+    def to_http(self, response: InferenceResponse) -> HttpResponse:
+        event = response.payload
+        headers = [*event.headers, (b"x-request-id", encode_header(self.id))]  # the client chose the id of the event
+        return HttpResponse(event.body, 200, event.content_type, headers, response.manifest)
+
+
+class HttpV2Request(V2Request, HttpInferenceRequest):
+    """V2 request over HTTP.
+
+    Attributes:
+        request_id: Id for the header of the response; the id of the body may be another one.
+    """
+
+    request_id = ""
+
+    @override
+    def to_http(self, response: InferenceResponse) -> HttpResponse:
+        payload = response.payload
+        headers: Headers = [(b"x-request-id", self.request_id.encode())]
+        if not isinstance(payload, BinaryResponse):
+            return HttpResponse(payload, 200, JSON, headers, response.manifest)
+        headers = [(b"inference-header-content-length", str(payload.json_length).encode()), *headers]
+        return HttpResponse(payload.content, 200, OCTET_STREAM, headers, response.manifest)
+
+
+def decode_v1(
+    context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, _version: str = ""
+) -> HttpInferenceRequest:
+    """Make a V1 request, as of `Decoder`."""
+    return HttpV1Request(body, _request_id(context, headers))
+
+
+def decode_v1_or_event(
+    context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, _version: str = ""
+) -> HttpInferenceRequest:
+    """Make a V1 request or a CloudEvent that holds one, as of `Decoder`."""
+    if is_event(headers):
+        return HttpEventRequest(body, _request_id(context, headers), headers=headers, name=context.name)
+    return HttpV1Request(body, _request_id(context, headers))
+
+
+def decode_v2(
+    context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, version: str = ""
+) -> HttpInferenceRequest:
+    """Make a V2 request, as of `Decoder`."""
+    request_id = _request_id(context, headers)
+    json_length = _json_length(headers)
+    request = HttpV2Request(body, request_id, name=context.name, version=version, json_length=json_length)
+    request.request_id = request_id
+    return request
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRoute:
+    """Route of inference requests.
+
+    Attributes:
+        path: Path with `{model_name}`, and `{requested_version}` where the client may choose a version.
+        labels: Labels in metrics and logs.
+        decode: Decoder of its requests; None where this server responds with 501.
+    """
+
+    path: str
+    labels: RouteLabels
+    decode: Decoder | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRole:
+    """Kind of a server: what it computes.
+
+    Attributes:
+        routes: Routes of inference requests.
+        unsupported: Message of the routes without a decoder; `{name}` stands for the name of the model.
+        has_pages: Whether it serves the model card and the OpenAPI document.
+    """
+
+    routes: tuple[InferenceRoute, ...]
+    unsupported: str
+    has_pages: bool
+
+
+def _routes(predict: Decoder | None, explain: Decoder | None, infer: Decoder | None) -> tuple[InferenceRoute, ...]:
+    labels = RouteLabels("infer", "v2")
+    return (
+        InferenceRoute("/v1/models/{model_name}:predict", RouteLabels("predict", "v1"), predict),
+        InferenceRoute("/v1/models/{model_name}:explain", RouteLabels("explain", "v1"), explain),
+        InferenceRoute("/v2/models/{model_name}/infer", labels, infer),
+        InferenceRoute("/v2/models/{model_name}/versions/{requested_version}/infer", labels, infer),
+    )
+
+
+PREDICTOR = ServerRole(
+    _routes(predict=decode_v1_or_event, explain=None, infer=decode_v2),
+    unsupported="{name} predicts; its explainer is another server",
+    has_pages=True,
+)
+EXPLAINER = ServerRole(
+    _routes(predict=None, explain=decode_v1, infer=None),
+    unsupported="{name} explains; its predictor is another server",
+    has_pages=False,
+)
+
+
+class HttpRequest(RequestLifecycle):
+    """Request over HTTP: what the fast path and the ASGI application have in common.
+
+    Attributes:
+        headers: Headers in their order, names in lower case.
+    """
+
+    __slots__ = ("headers",)
+
+    def __init__(self, context: ServerContext, route: RouteLabels, headers: Headers) -> None:
+        """Start a request whose headers are complete."""
+        super().__init__(context, route)
+        self.headers = headers
+
+    @override
+    def metadata(self) -> Iterable[tuple[bytes, bytes]]:
+        return self.headers
+
+    def decode_request(
+        self,
+        decode: Decoder,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        connection: BaseTransport | None,
+        version: str = "",
+    ) -> HttpInferenceRequest:
+        """Make the request for the batcher.
 
         Args:
-            headers: Of the request.
-            body: Its body.
-            version: Of the model that is asked for; any where empty.
+            decode: Decoder of the route.
+            headers: Headers by name.
+            body: Body of the request.
+            connection: Transport that shows whether the client has disconnected.
+            version: Version of the model in the path.
 
         Raises:
-            DataError: A header is no number.
+            DataError: A header has an invalid value.
+            ModelNotLoadedError: A client has unloaded the model.
         """
-        name, request_id = self.service.name, self._id(headers)
-        request = V2Request(body, request_id, name=name, version=version, json_length=_json_length(headers))
-        return Asked(request, partial(_tensors, request_id))
-
-    def _id(self, headers: Mapping[bytes, bytes]) -> str:
-        """What the client calls its request, if that can stand in a header and in a log; else one of ours."""
-        given = headers.get(b"x-request-id")
-        return given.decode() if given and REQUEST_ID.fullmatch(given) else self.service.next_id()
+        request = decode(self.context, headers, body, version)
+        self.protocol = request.protocol
+        self.context.repository.check_loaded()
+        request.connection = connection
+        return request
 
 
-def _json(request_id: str, answer: InferenceResponse) -> HttpResponse:
-    return HttpResponse(answer.payload, 200, JSON, [(b"x-request-id", request_id.encode())], answer.manifest)
-
-
-def _tensors(request_id: str, answer: InferenceResponse) -> HttpResponse:
-    if not isinstance(answer.payload, BinaryResponse):
-        return _json(request_id, answer)
-    length = (b"inference-header-content-length", str(answer.payload.json_length).encode())
-    return HttpResponse(answer.payload.content, 200, BINARY, [length, (b"x-request-id", request_id.encode())], answer.manifest)
-
-
-def _event(event: EventRequest, answer: InferenceResponse) -> HttpResponse:
-    reply: EventResponse = answer.payload
-    headers = [*reply.headers, (b"x-request-id", encode_header(event.id))]  # its id is the client's
-    return HttpResponse(reply.body, 200, reply.content_type, headers, answer.manifest)
+def _request_id(context: ServerContext, headers: Mapping[bytes, bytes]) -> str:
+    """Choose the id of a request: that of the client if it is safe in a header and in a log, else a new one."""
+    given = headers.get(b"x-request-id")
+    return given.decode() if given and VALID_REQUEST_ID.fullmatch(given) else context.next_request_id()
 
 
 def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
-    """The length of the JSON before binary tensors.
+    """Read the length of the JSON before binary tensors.
 
     Raises:
-        DataError: It is no number.
+        DataError: The header is not a number of bytes.
     """
     length = headers.get(b"inference-header-content-length")
     if length is None:
         return None
-    if not length.isdigit() or len(length) > 12:
+    if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
         raise DataError("Inference-Header-Content-Length is not a number of bytes")
     return int(length)

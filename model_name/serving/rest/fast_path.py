@@ -1,67 +1,157 @@
-"""The short way from a request to its answer, for one that has come whole.
+"""Fast path of inference requests that arrive whole: from the HTTP parser to the batcher, and back to the socket.
 
-Uvicorn makes a task, a scope and four messages of each request, which takes as long as to predict its row. Here it goes
-from the parser to the batcher, and its answer from there to the socket. What may have to wait, for the rest of a body
-or for a client that does not read, goes the long way.
+Uvicorn makes a task, a scope and four messages of each request, which takes as long as the prediction of a row. A
+request that may have to wait, for the rest of its body or for a client that does not read, takes the ASGI application
+instead; its response is the same.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from model_name.serving.rest.messages import CONNECTION_CLOSE, Headers, HttpResponse, response_headers
+from model_name.errors import ModelNameError
+from model_name.serving.batching.executor import InferenceOutcome
+from model_name.serving.context import ServerContext
+from model_name.serving.request_lifecycle import RouteLabels
+from model_name.serving.rest.endpoints import Decoder, HttpInferenceRequest, HttpRequest, InferenceRoute
+from model_name.serving.rest.messages import (
+    CONNECTION_CLOSE,
+    CommonHeaders,
+    Headers,
+    HttpResponse,
+    error_response,
+    response_headers,
+)
 
-LONG = frozenset({b"transfer-encoding", b"content-encoding", b"expect"})
-"""Headers of a request that goes the long way."""
-
-Reply = Callable[[HttpResponse, Headers], None]
-"""Sends an answer, with the headers of every answer."""
-Take = Callable[[bytes, asyncio.BaseTransport, Reply], None]
-"""Has a request answered, given its body and the transport that shows when the client leaves."""
-Shortcuts = Callable[[bytes, Headers], Take | None]
-"""What takes a request of this address and these headers; None if it is to go the long way."""
+SLOW_PATH_HEADERS = frozenset({b"transfer-encoding", b"content-encoding", b"expect"})
+"""Headers of requests that take the ASGI application."""
 
 
-class Visit:
-    """A request on the short way; Uvicorn sees one of its own cycles in it.
+class FastRouter:
+    """Finds requests for the fast path by their exact path."""
+
+    def __init__(self, context: ServerContext, routes: Sequence[InferenceRoute], common_headers: CommonHeaders) -> None:
+        """Index the routes of one model that have a decoder and no version in their path.
+
+        Args:
+            context: Objects that all requests share.
+            routes: Routes of inference requests.
+            common_headers: Headers that all responses share.
+        """
+        self.context = context
+        self.common_headers = common_headers
+        self._routes = {
+            route.path.format(model_name=context.name).encode(): (route.labels, route.decode)
+            for route in routes
+            if route.decode is not None and "{requested_version}" not in route.path
+        }
+
+    def match(self, connection: Any, url: bytes, headers: Headers) -> "FastRequest | None":
+        """Start a request if it may take the fast path.
+
+        Args:
+            connection: Uvicorn protocol of the connection.
+            url: Path and query of the request.
+            headers: Headers of the request, names in lower case.
+        """
+        route = self._routes.get(url)
+        if route is None:
+            return None
+        by_name = dict(headers)
+        if b"content-length" not in by_name or not SLOW_PATH_HEADERS.isdisjoint(by_name):
+            return None
+        return FastRequest(self, route, connection, headers, by_name)
+
+
+class FastRequest(HttpRequest):
+    """Request on the fast path, from its headers to its response.
+
+    It has the attributes that uvicorn expects of a `RequestResponseCycle`, but no task, no scope and no messages.
 
     Attributes:
-        keep_alive: Whether the connection lives on after the answer.
-        disconnected: Whether the client has left.
-        response_complete: Whether it is answered.
+        parts: Received parts of the body.
+        keep_alive: Whether the connection stays open after the response.
+        disconnected: Whether the client has disconnected.
+        response_complete: Whether the response has been written.
     """
 
-    __slots__ = ("_connection", "disconnected", "keep_alive", "response_complete")
+    __slots__ = (
+        "_by_name",
+        "_common_headers",
+        "_connection",
+        "_decode",
+        "_request",
+        "disconnected",
+        "keep_alive",
+        "parts",
+        "response_complete",
+    )
 
     more_body = False
-    message_event = asyncio.Event()  # that nobody waits for
+    message_event = asyncio.Event()  # uvicorn sets it; nothing waits for it
 
-    def __init__(self, connection: Any, *, keep_alive: bool) -> None:
-        """Begin on a connection."""
+    def __init__(
+        self,
+        router: FastRouter,
+        route: tuple[RouteLabels, Decoder],
+        connection: Any,
+        headers: Headers,
+        by_name: Mapping[bytes, bytes],
+    ) -> None:
+        """Start a request whose headers are complete."""
+        labels, self._decode = route
+        super().__init__(router.context, labels, headers)
+        self._common_headers = router.common_headers
         self._connection = connection
-        self.keep_alive = keep_alive
+        self._by_name = by_name
+        self._request: HttpInferenceRequest
+        self.parts: list[bytes] = []
+        self.keep_alive = True
         self.disconnected = False
         self.response_complete = False
 
-    def reply(self, answer: HttpResponse, standing: Headers) -> None:
-        """Send the answer, in one write."""
+    def run(self) -> None:
+        """Submit the request to the batcher, now that its body is complete."""
+        self.begin()
+        try:
+            self.authenticate()
+            body = b"".join(self.parts)
+            batcher = self.context.batcher
+            batcher.limits.check_body(len(body))
+            self._request = self.decode_request(self._decode, self._by_name, body, self._connection.transport)
+            batcher.submit(self._request, self.finish)
+        except ModelNameError as err:
+            self.finish(err)
+
+    def finish(self, outcome: InferenceOutcome) -> None:
+        """End the request with the outcome of its batch, or with an error."""
+        if isinstance(outcome, ModelNameError):
+            self.fail(outcome)
+            self._send(error_response(outcome))
+        else:
+            self.end(200)
+            self._send(self._request.to_http(outcome))
+
+    def _send(self, response: HttpResponse) -> None:
+        """Send the response in one write."""
         connection = self._connection
         self.response_complete = True
         if self.disconnected or connection.transport.is_closing():
             return
-        is_last = CONNECTION_CLOSE in standing
+        common = self._common_headers.build(response)
+        is_last = CONNECTION_CLOSE in common
         if not self.keep_alive and not is_last:
-            standing, is_last = [*standing, CONNECTION_CLOSE], True
-        headers = [*connection.server_state.default_headers, *response_headers(answer, standing)]
-        connection.transport.write(written(answer, headers))
+            common, is_last = [*common, CONNECTION_CLOSE], True
+        headers = [*connection.server_state.default_headers, *response_headers(response, common)]
+        connection.transport.write(serialize_response(response, headers))
         if is_last:
             connection.transport.close()
         connection.on_response_complete()
 
 
-def written(answer: HttpResponse, headers: Headers) -> bytes:
-    """An answer as it goes over the wire, with these headers."""
+def serialize_response(response: HttpResponse, headers: Headers) -> bytes:
+    """Serialize a response with all its headers for HTTP/1.1."""
     lines = [b"%b: %b\r\n" % header for header in headers]
-    return b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", answer.body])
+    return b"".join([STATUS_LINE[response.status], *lines, b"\r\n", response.body])

@@ -1,57 +1,76 @@
-"""What a browser is shown, and what tells a client of HTTP how to ask."""
+"""Pages for people and programs: the model card, the OpenAPI document and Swagger UI over it."""
 
 import asyncio
 from secrets import token_urlsafe
-from typing import Any
 
 import orjson
 
-from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.bundle import Manifest
+from model_name.serving.context import ServerContext
 from model_name.serving.openapi.document import build_document
-from model_name.serving.rest.messages import HTML, HttpResponse, Scope
+from model_name.serving.rest.asgi_request import AsgiRequest, Handler
+from model_name.serving.rest.messages import HTML, HttpResponse
 
-CSP = b"content-security-policy"
+CONTENT_SECURITY_POLICY = b"content-security-policy"
+OPENAPI_PATH = "/openapi.json"
 
 
 class Pages:
-    """The card of the model, and the OpenAPI document."""
+    """Handlers of the pages of one served model."""
 
-    def __init__(self, name: str, slot: str, batcher: AdaptiveBatcher, *, needs_token: bool) -> None:
-        """Tell of what a batcher answers by.
+    def __init__(self, context: ServerContext, *, has_docs: bool) -> None:
+        """Describe the model of a context.
 
         Args:
-            name: Of the model.
-            slot: Blue or green.
-            batcher: What answers.
-            needs_token: Whether a client must show a token.
+            context: Objects that all requests share.
+            has_docs: Whether `/docs` shows Swagger UI, which the browser loads from a public CDN.
         """
-        self.name = name
-        self.slot = slot
-        self.batcher = batcher
-        self.needs_token = needs_token
+        self.context = context
+        self.has_docs = has_docs
         self._document: tuple[Manifest, bytes] | None = None
 
-    async def root(self, scope: Scope, receive: Any) -> HttpResponse:
-        """The card for a browser; for others that the server is alive, as KServe's has it."""
-        if not any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
-            return HttpResponse(b'{"status":"alive"}')
-        return await asyncio.to_thread(self.render_card)
+    def handlers(self) -> dict[str, Handler]:
+        """Map the path of each page to its handler."""
+        pages: dict[str, Handler] = {"/": self.root, OPENAPI_PATH: self.openapi}
+        return pages | {"/docs": self.docs} if self.has_docs else pages
 
-    def render_card(self) -> HttpResponse:
-        """The page."""
-        from model_name.serving.model_card.card import render_card, response_headers  # templates are for those who look
+    async def root(self, request: AsgiRequest) -> HttpResponse:
+        """Show the model card to a browser; respond to other clients as KServe's server does."""
+        if not any(name == b"accept" and b"text/html" in value for name, value in request.headers):
+            return await alive(request)
+        return await asyncio.to_thread(self._render_card)
 
-        manifest = self.batcher.plane.bundle.manifest
-        nonce = token_urlsafe(16)
-        text = render_card(manifest, name=self.name, slot=self.slot, nonce=nonce, needs_token=self.needs_token)
-        policy = [(name, value) for name, value in response_headers(nonce) if name == CSP]  # the others, every answer has
-        return HttpResponse(text.encode(), 200, HTML, policy, manifest)
-
-    async def openapi(self, scope: Scope, receive: Any) -> HttpResponse:
-        """The OpenAPI document."""
-        manifest = self.batcher.plane.bundle.manifest
+    async def openapi(self, request: AsgiRequest) -> HttpResponse:
+        """Return the OpenAPI document of the bundle that is served now."""
+        manifest = self.context.manifest
         if self._document is None or self._document[0] is not manifest:
-            text = await asyncio.to_thread(lambda: orjson.dumps(build_document(manifest, name=self.name)))
+            text = await asyncio.to_thread(lambda: orjson.dumps(build_document(manifest, name=self.context.name)))
             self._document = (manifest, text)
         return HttpResponse(self._document[1], manifest=manifest)
+
+    async def docs(self, request: AsgiRequest) -> HttpResponse:
+        """Show Swagger UI over the OpenAPI document, as KServe's `--enable_docs_url` does."""
+        from fastapi.openapi.docs import get_swagger_ui_html  # FastAPI takes 20 MB; few servers enable this page
+
+        page = get_swagger_ui_html(openapi_url=OPENAPI_PATH, title=f"{self.context.name} - Swagger UI")
+        return HttpResponse(bytes(page.body), 200, HTML)
+
+    def _render_card(self) -> HttpResponse:
+        from model_name.serving.model_card.card import render_card, response_headers  # jinja2, for browsers alone
+
+        context, manifest, nonce = self.context, self.context.manifest, token_urlsafe(16)
+        text = render_card(
+            manifest,
+            name=context.name,
+            slot=context.metrics.slot,
+            nonce=nonce,
+            needs_token=context.auth.is_enabled,
+        )
+        # the other headers are those of every response
+        policy = [(name, value) for name, value in response_headers(nonce) if name == CONTENT_SECURITY_POLICY]
+        return HttpResponse(text.encode(), 200, HTML, policy, manifest)
+
+
+async def alive(_: AsgiRequest) -> HttpResponse:
+    """Respond that the process is alive, as KServe's server does at its root."""
+    return HttpResponse(b'{"status":"alive"}')

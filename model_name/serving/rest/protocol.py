@@ -1,220 +1,214 @@
-"""Connections of HTTP: how they begin, how long they may dawdle, and how the last of them end without a reset."""
+"""HTTP protocol of a connection: uvicorn's, with a fast path, bounded headers and the times that time-outs need."""
 
 import asyncio
-import ctypes
-import socket
-import ssl
-import struct
-from collections.abc import Callable, Iterable
-from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, cast
 
 import orjson
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from typing_extensions import override
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from model_name.serving.rest.fast_path import Shortcuts, Take, Visit, written
+from model_name.serving.rest.asgi_request import TRANSPORT_EXTENSION
+from model_name.serving.rest.fast_path import FastRequest, FastRouter, serialize_response
 from model_name.serving.rest.messages import CONNECTION_CLOSE, SECURITY_HEADERS, HttpResponse, response_headers
 
-MAX_HEADER_BYTES = 64 * 1024  # bytes of the headers of a request, of its trailers, or between two parts of its body
-LINGER_SECONDS = 0.5  # that a connection without a request is kept at the end: its next request may be on its way
-SO_ATTACH_FILTER = 26  # of Linux; `socket` does not name it
+MAX_HEADER_BYTES = 64 * 1024  # of the headers of a request, of its trailers, or between two parts of its body
 CONTINUE = b"HTTP/1.1 100"
-DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # the one instruction of a socket filter (BPF): return 0, keep no byte
 
 
 class CorkedTransport:
-    """A transport that sends the head of an answer with the first part of its body: one call of the system, not two."""
+    """Transport that sends the head of a response with the first part of its body: one system call instead of two."""
 
-    __slots__ = ("_head", "_is_begun", "_transport")
+    __slots__ = ("_has_head", "_head", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        """Hold back what belongs together."""
+        """Wrap the transport of a connection."""
         self._transport = transport
         self._head = b""
-        self._is_begun = False
+        self._has_head = False
 
     def write(self, data: bytes) -> None:
-        """Send, but for a head."""
-        if self._is_begun or data.startswith(CONTINUE):
+        """Send data, but hold back the head of a response."""
+        if self._has_head or data.startswith(CONTINUE):
             self._transport.write(self._head + data if self._head else data)
             self._head = b""
         else:
             self._head = data
-            self._is_begun = True
+            self._has_head = True
 
-    def end(self) -> None:
-        """Send what is held back; the next answer has a head again."""
+    def flush(self) -> None:
+        """Send what is held back; the next data is the head of another response."""
         if self._head:
             self._transport.write(self._head)
             self._head = b""
-        self._is_begun = False
+        self._has_head = False
 
     def close(self) -> None:
-        """Send what is held back, and close."""
-        self.end()
+        """Send what is held back, and close the connection."""
+        self.flush()
         self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
-        """All else is the transport's."""
+        """Delegate everything else to the transport."""
         return getattr(self._transport, name)
 
 
 class InferenceHttpProtocol(HttpToolsProtocol):
-    """Uvicorn's, which also knows since when it waits for its client, how much it reads in vain, and a short way.
+    """Protocol of one connection: uvicorn's, with a fast path and bounded headers.
 
     Attributes:
-        waiting_since: For the rest of the headers, for a body that nobody reads, or for a request; None while a request
-            is answered.
-        is_idle: Whether nothing of a request has come.
+        waiting_since: Time since which the client is expected to send headers, the rest of a body that nothing reads,
+            or a request, by `monotonic`; None while a request is handled.
+        is_between_requests: Whether nothing of the next request has been received.
     """
 
     waiting_since: float | None = None
-    is_idle = True
+    is_between_requests = True
     _is_in_head = False
-    _running: Any = None  # the request that is answered; of several that have come, not the last one
-    _unread = 0  # bytes since something was understood: of headers, trailers or extensions of chunks
-    _take: Take | None = None  # of the request that comes, if it has not gone the long way yet
+    _running: Any = None  # cycle of the request that is handled; with pipelined requests not the last one, `cycle`
+    _unparsed_bytes = 0  # received since the parser last reported headers or body: of headers, trailers, extensions
+    _fast_request: FastRequest | None = None  # whose body is being received
 
-    def __init__(self, config: Config, server_state: ServerState, shortcuts: Shortcuts = lambda *_: None) -> None:
-        """Serve what a configuration names.
+    def __init__(self, config: Config, server_state: ServerState, fast_router: FastRouter | None = None) -> None:
+        """Serve a connection.
 
         Args:
-            config: Of Uvicorn, with the application.
-            server_state: What all connections share.
-            shortcuts: Takes requests that come whole.
+            config: Configuration of uvicorn, with the ASGI application.
+            server_state: State that all connections share.
+            fast_router: Finds requests that may bypass the application.
         """
         super().__init__(config, server_state, {})
-        self._shortcuts = shortcuts
-        self._parts: list[bytes] = []
+        self._fast_router = fast_router
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait."""
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self.waiting_since = monotonic()
-        self.extensions = {"model_name.connection": transport}
+        self._extensions = {TRANSPORT_EXTENSION: transport}
         self._corked = CorkedTransport(transport)
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """Have nobody write to it any more."""
         super().connection_lost(exc)
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
 
+    @override
     def data_received(self, data: bytes) -> None:
-        """Read, and refuse what is no HTTP or has no end."""
-        self._unread += len(data)
+        """Parse data; reject what is not HTTP, and headers without an end."""
+        self._unparsed_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade as err:
-            self._stay(data[err.args[0] :])
+            self._ignore_upgrade(data[err.args[0] :])
         except HttpParserError:
-            self._refuse(HTTPStatus.BAD_REQUEST, "the request is not HTTP")
+            self._send_bad_request(HTTPStatus.BAD_REQUEST, "the request is not HTTP")
             return
-        if self._unread > MAX_HEADER_BYTES:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers have more than {MAX_HEADER_BYTES} bytes")
-        if self._take is not None:  # there is more to come
-            self._take = None
-            self._go_the_long_way()
-            parts, self._parts = self._parts, []
+        if self._unparsed_bytes > MAX_HEADER_BYTES:
+            reason = f"the headers have more than {MAX_HEADER_BYTES} bytes"
+            self._send_bad_request(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, reason)
+        if self._fast_request is not None:  # its body is not complete: the application reads it
+            parts, self._fast_request = self._fast_request.parts, None
+            self._start_asgi_cycle()
             for part in parts:
                 super().on_body(part)
 
+    @override
     def on_message_begin(self) -> None:
-        """Wait for the rest of the headers."""
         super().on_message_begin()
         self.waiting_since = monotonic()
-        self.is_idle = False
+        self.is_between_requests = False
         self._is_in_head = True
-        self._unread = 0
-        self.scope["extensions"] = self.extensions  # type: ignore[typeddict-item]  # an extension of ours
+        self._unparsed_bytes = 0
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]  # an extension of ours
 
+    @override
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; what follows a body is none."""
-        if self._is_in_head:
+        if self._is_in_head:  # trailers of a chunked body are dropped
             super().on_header(name, value)
 
+    @override
     def on_headers_complete(self) -> None:
-        """Wait for nothing: the body has its own time."""
         self._is_in_head = False
-        self._unread = 0
+        self._unparsed_bytes = 0
         if self._wants_upgrade():
             return
-        self.waiting_since = None
-        if self._is_free and self.parser.get_method() == b"POST":
-            self._take = self._shortcuts(self.url, self.headers)
-        if self._take is None:
-            self._go_the_long_way()
+        self.waiting_since = None  # the body has a time limit of its own
+        if self._fast_router is not None and self._can_respond_now and self.parser.get_method() == b"POST":
+            self._fast_request = self._fast_router.match(self, self.url, self.headers)
+        if self._fast_request is None:
+            self._start_asgi_cycle()
 
+    @override
     def on_body(self, body: bytes) -> None:
-        """Take a part of it."""
-        self._unread = 0
-        if self._take is None:
+        self._unparsed_bytes = 0
+        if self._fast_request is None:
             super().on_body(body)
         else:
-            self._parts.append(body)
+            self._fast_request.parts.append(body)
 
+    @override
     def on_message_complete(self) -> None:
-        """Wait for the next request, if this one has been answered before it was read."""
         if self._wants_upgrade():
             return
-        self._unread = 0
-        self.is_idle = True
-        if self._take is not None:
-            take, body = self._take, b"".join(self._parts)
-            self._take, self._parts = None, []
-            keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-            self._running = visit = Visit(self, keep_alive=keep_alive)
-            self.cycle = cast("Any", visit)
-            take(body, self.transport, visit.reply)
+        self._unparsed_bytes = 0
+        self.is_between_requests = True
+        if self._fast_request is not None:
+            request, self._fast_request = self._fast_request, None
+            request.keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+            self._running = request
+            self.cycle = cast("Any", request)
+            request.run()
             return
         super().on_message_complete()
         if not self.pipeline:
-            self.flow.resume_reading()  # a long body has paused it, and who is not read from is not seen leaving
+            self.flow.resume_reading()  # a long body pauses it, and while it is paused no disconnect is noticed
 
+    @override
     def on_response_complete(self) -> None:
-        """Wait for the rest of the request, or for the next one."""
-        self._corked.end()
+        """Start the next pipelined request, or wait for the client."""
+        self._corked.flush()
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
-            self.waiting_since = monotonic()  # Uvicorn would start a timer, which `close_stalled` makes needless
+            self.waiting_since = monotonic()  # instead of uvicorn's timer per connection: see `close_stalled`
 
     @property
-    def has_answered(self) -> bool:
-        """Whether it is one that is kept alive."""
+    def has_had_request(self) -> bool:
+        """Whether a request has been received on the connection."""
         return self.cycle is not None
 
     @property
-    def _is_free(self) -> bool:
-        """Whether no request is before the one that comes, and nothing keeps an answer from going out at once."""
+    def _can_respond_now(self) -> bool:
+        """Whether no earlier request is pending and the client reads what is written."""
         is_first = self.cycle is None or self.cycle.response_complete
         return is_first and not self.flow.write_paused and not self.access_log
 
-    def _go_the_long_way(self) -> None:
+    def _start_asgi_cycle(self) -> None:
         super().on_headers_complete()
-        self.cycle.transport = cast("asyncio.Transport", self._corked)  # its task has not begun
+        self.cycle.transport = cast("asyncio.Transport", self._corked)  # its task has not started
 
+    @override
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
     def _wants_upgrade(self) -> bool:
-        """Whether a request asks to go on in another protocol."""
+        """Whether the client offers another protocol."""
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
-    def _stay(self, rest: bytes) -> None:
-        """Answer a request that would rather go on in another protocol, as clients of HTTP/2 in Java do.
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Handle a request that offers another protocol, as HTTP clients of Java do, without the offer.
 
-        The parser takes none of its body: another one reads it anew, without the wish.
+        The parser does not parse its body. A new parser is fed the request line, the other headers and the body.
         """
         if not self._wants_upgrade():
             return
@@ -223,82 +217,21 @@ class InferenceHttpProtocol(HttpToolsProtocol):
         self.parser = HttpRequestParser(self)
         self.data_received(b"\r\n".join([*lines, b"", rest]))
 
-    def _refuse(self, status: HTTPStatus, reason: str) -> None:
-        """Answer what is no request, and end after it: where the next one would begin, nobody knows."""
+    def _send_bad_request(self, status: HTTPStatus, reason: str) -> None:
+        """Reject data that is not a request and close: the start of the next request cannot be found."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
-            cycle.keep_alive = False  # the requests before it are answered
+            cycle.keep_alive = False  # earlier requests are complete: they get their responses
             self.flow.pause_reading()
             return
         if cycle is not None and cycle.more_body and (cycle.response_complete or cycle is not self._running):
-            # The rest of what has been answered, or of what is not to be answered yet.
+            # The data is the rest of a body whose request has its response, or has to wait for earlier ones.
             self.transport.close()
             return
-        answer = HttpResponse(orjson.dumps({"error": reason}), status)
-        headers = [*self.server_state.default_headers, *response_headers(answer, [CONNECTION_CLOSE, *SECURITY_HEADERS])]
-        self.transport.write(written(answer, headers))
+        response = HttpResponse(orjson.dumps({"error": reason}), status)
+        headers = [
+            *self.server_state.default_headers,
+            *response_headers(response, [CONNECTION_CLOSE, *SECURITY_HEADERS]),
+        ]
+        self.transport.write(serialize_response(response, headers))
         self.transport.close()
-
-
-def close_stalled(connections: Iterable[Any], header_seconds: float, keep_alive_seconds: float) -> None:
-    """Close those that have not said what they want in time."""
-    now = monotonic()
-    for connection in list(connections):
-        is_kept_alive = connection.is_idle and connection.has_answered
-        patience = keep_alive_seconds if is_kept_alive else header_seconds
-        if connection.waiting_since is not None and connection.waiting_since < now - patience:
-            connection.transport.close()
-
-
-def close_idle(connections: Iterable[Any]) -> None:
-    """Close those on which no request is to be expected, and let the others end with their answers."""
-    latest = monotonic() - LINGER_SECONDS
-    for connection in list(connections):
-        if connection.is_idle and connection.waiting_since is not None and connection.waiting_since < latest:
-            connection.transport.close()
-
-
-class Listener:
-    """Accepts connections, and ends without resetting one that the kernel has accepted already."""
-
-    def __init__(self, host: str, port: int, backlog: int) -> None:
-        """Listen."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._backlog = backlog
-        self._socket = socket.create_server((host, port), family=family, backlog=backlog)
-        self._socket.setblocking(False)  # noqa: FBT003  its only argument
-
-    async def start(
-        self, make: Callable[[], InferenceHttpProtocol], context: ssl.SSLContext | None, handshake_seconds: float
-    ) -> None:
-        """Accept."""
-        self._make = make
-        self._context = context
-        # The server is given a copy: when it stops, the socket goes on to exist, with what waits there.
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            make,
-            sock=self._socket.dup(),
-            ssl=context,
-            backlog=self._backlog,
-            ssl_handshake_timeout=None if context is None else handshake_seconds,
-        )
-
-    async def end(self) -> None:
-        """Refuse new connections, and serve those that the kernel has accepted."""
-        # From here on the kernel drops whoever knocks, to be refused on their next try, when the socket is closed. To
-        # close it at once would reset who waits there to be accepted.
-        program = ctypes.create_string_buffer(DROP_ALL)
-        with suppress(OSError):  # not Linux
-            self._socket.setsockopt(
-                socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program))
-            )
-        self._server.close()
-        loop = asyncio.get_running_loop()
-        with suppress(BlockingIOError):
-            while True:
-                accepted, _ = self._socket.accept()
-                accepted.setblocking(False)  # noqa: FBT003  as above
-                with suppress(OSError):
-                    await loop.connect_accepted_socket(self._make, accepted, ssl=self._context)
-        self._socket.close()

@@ -1,46 +1,42 @@
-"""What a server writes to stderr."""
+"""Logging of a server to stderr."""
 
-import logging
-import warnings
+import json
+import logging.config
 from argparse import Namespace
+from pathlib import Path
 
-from kserve.logging import configure_logging
+LOG_LEVELS = {"model_name": "INFO", "uvicorn": "INFO"}
 
 
-def configure(args: Namespace) -> None:
-    """One line an event."""
-    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # by kserve
+def configure_logging(args: Namespace) -> None:
+    """Configure the loggers: one line per event, or what a file says."""
     if not args.configure_logging:
         return
     if args.log_config_file is not None:
-        configure_logging(args.log_config_file)
+        load_log_config(args.log_config_file)
         return
     line = {"format": "%(asctime)s %(levelname)s %(name)s %(message)s", "datefmt": "%Y-%m-%dT%H:%M:%S%z"}
-    levels = {
-        "model_name": "INFO",
-        "kserve": "WARNING",
-        "kserve.trace": "INFO" if args.enable_latency_logging else "WARNING",
-        "uvicorn": "INFO",
-    }
-    configure_logging(
+    logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {"line": line},
-            "filters": {"short": {"()": Short}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["short"]}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "loggers": {
-                name: {"handlers": ["stderr"], "level": level, "propagate": False} for name, level in levels.items()
+                name: {"handlers": ["stderr"], "level": level, "propagate": False} for name, level in LOG_LEVELS.items()
             },
         }
     )
 
 
-class Short(logging.Filter):
-    """Makes one line of what KServe's routes log with a trace: a request that they refuse."""
+def load_log_config(path: str) -> None:
+    """Load a logging configuration: YAML or JSON by the suffix of the file, else the format of `logging.config`."""
+    match Path(path).suffix:
+        case ".json":
+            logging.config.dictConfig(json.loads(Path(path).read_text(encoding="utf-8")))
+        case ".yaml" | ".yml":
+            import yaml  # few servers have such a file
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Cut the trace off, and let all lines through."""
-        if record.name.startswith("kserve"):
-            record.exc_info, record.exc_text = None, None
-        return True
+            logging.config.dictConfig(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        case _:
+            logging.config.fileConfig(path, disable_existing_loggers=False)

@@ -1,173 +1,129 @@
-"""The life of a server: KServe's, with our front before its routes, until SIGTERM has been answered in peace."""
+"""REST and gRPC servers of a process, from their start to a graceful shutdown."""
 
 import asyncio
 import logging
 import signal
-import ssl
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
-from pathlib import Path
 from time import time
+from typing import cast
 
 import grpc
 import uvicorn
 import uvloop
 from grpc_health.v1 import health_pb2_grpc
-from kserve.protocol.rest.ssl_cert_refresher import SSLCertRefresher
 from uvicorn.server import ServerState as UvicornState
 
+from model_name.serving.arguments import ListenAddress
 from model_name.serving.grpc.health_service import HealthService
-from model_name.serving.rest.fast_path import Shortcuts
-from model_name.serving.rest.messages import Application
-from model_name.serving.rest.protocol import LINGER_SECONDS, InferenceHttpProtocol, Listener, close_idle, close_stalled
+from model_name.serving.rest.app import RestApp
+from model_name.serving.rest.listener import LINGER_SECONDS, Listener, close_idle, close_stalled
+from model_name.serving.rest.protocol import InferenceHttpProtocol
+from model_name.serving.runtime.tls import CertificateReloader, TlsConfig
 from model_name.serving.state import ServerState
 
 logger = logging.getLogger("model_name.serving")
 
-TICK_SECONDS = 1.0
-DRAIN_POLL_SECONDS = 0.05  # seconds between two looks at what is still open
+PERIOD_SECONDS = 1.0
+DRAIN_POLL_SECONDS = 0.05
 BACKLOG = 2048
 
 
-@dataclass(frozen=True)
-class TlsConfig:
-    """The certificates of a server.
-
-    Attributes:
-        certificate: Its own, with the chain, in PEM.
-        key: Its key.
-        client_ca: Who signs the certificates that clients must show; they need none where it is None.
-    """
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """For REST."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.certificate, self.key)
-        if self.client_ca is not None:
-            context.load_verify_locations(self.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """For gRPC."""
-        ca = None if self.client_ca is None else self.client_ca.read_bytes()
-        pair = [(self.key.read_bytes(), self.certificate.read_bytes())]
-        return grpc.ssl_server_credentials(pair, root_certificates=ca, require_client_auth=ca is not None)
-
-
-@dataclass(frozen=True)
-class ListenAddress:
-    """Where a server listens.
-
-    Attributes:
-        host: The interface.
-        http_port: For REST.
-        grpc_port: For gRPC; none where it is None.
-    """
-
-    host: str
-    http_port: int
-    grpc_port: int | None
-
-
 class Server:
-    """REST and gRPC on one event loop, from the first request to the last."""
+    """REST and gRPC servers on one event loop."""
 
     def __init__(
         self,
-        front: Application,
+        app: RestApp,
         state: ServerState,
         address: ListenAddress,
         *,
-        handler: grpc.GenericRpcHandler | None,
-        service: str,
+        grpc_handler: grpc.GenericRpcHandler,
+        grpc_service: str,
         tls: TlsConfig | None,
         args: Namespace,
         header_seconds: float,
-        tick: Callable[[], Awaitable[None]],
-        shortcuts: Shortcuts,
+        on_period: Callable[[], Awaitable[None]],
     ) -> None:
-        """Serve a front.
+        """Prepare both servers.
 
         Args:
-            front: What answers HTTP.
-            state: What the probes are told; this tells it of the end.
-            address: Where to listen.
-            handler: What answers gRPC.
-            service: Its name.
-            tls: The certificates; plain text where None.
-            args: KServe's, and how long the end may take.
-            header_seconds: How long a client may take to say what it wants.
-            tick: Called each second.
-            shortcuts: Past the front, for requests that come whole.
+            app: Application of REST.
+            state: Lifecycle state, which this server updates.
+            address: Address to listen on.
+            grpc_handler: Handler of the inference service.
+            grpc_service: Name of the inference service.
+            tls: TLS certificates; plain text where it is None.
+            args: Command line: event loop, time-outs and sizes of messages.
+            header_seconds: Time limit for the headers of a request.
+            on_period: Called once a second.
         """
-        self.front = front
+        self.app = app
         self.state = state
         self.address = address
-        self.handler = handler
+        self.grpc_handler = grpc_handler
         self.tls = tls
         self.args = args
         self.header_seconds = header_seconds
-        self.tick = tick
-        self.shortcuts = shortcuts
-        self.health = HealthService(service)
-        self._connections = UvicornState()
+        self.on_period = on_period
+        self.health = HealthService(grpc_service)
+        self._uvicorn_state = UvicornState()
+        self._certificates: CertificateReloader | None = None
 
     def run(self) -> None:
-        """Serve until a signal."""
+        """Serve until SIGTERM or SIGINT."""
         factory = asyncio.new_event_loop if self.args.event_loop == "asyncio" else uvloop.new_event_loop
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(self._run())
+            runner.run(self._serve())
 
-    async def _run(self) -> None:
+    def update_health(self) -> None:
+        """Set the status of the gRPC health service to that of the server."""
+        self.health.set_serving(is_serving=self.state.is_loaded and not self.state.is_draining)
+
+    async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         signals: asyncio.Queue[int] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, signals.put_nowait, int(number))
         listener = await self._start_rest()
-        rpc = await self._start_grpc()
+        grpc_server = await self._start_grpc()
         self.state.is_started = True
-        ticking = asyncio.create_task(self._tick_on())
+        periodic = asyncio.create_task(self._run_periodic())
         logger.info("ready: REST on port %d, gRPC on port %s", self.address.http_port, self.address.grpc_port)
         try:
-            told = await signals.get()
-            await self._end(listener, rpc, signals, patience=self.args.drain_seconds if told == signal.SIGTERM else 0)
+            received = await signals.get()
+            drain_seconds = self.args.drain_seconds if received == signal.SIGTERM else 0
+            await self._shutdown(listener, grpc_server, signals, drain_seconds)
         finally:
-            ticking.cancel()
+            periodic.cancel()
 
     async def _start_rest(self) -> Listener:
         config = uvicorn.Config(
-            self.front,
+            self.app,
             http=InferenceHttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=self.args.access_log,
             server_header=False,
-            proxy_headers=False,  # nobody asks who the client is
+            proxy_headers=False,  # the address of the client is not used
             timeout_keep_alive=self.args.timeout_keep_alive,
         )
         config.load()
-        context = None if self.tls is None else self.tls.context()
+        context = None if self.tls is None else self.tls.ssl_context()
         if self.tls is not None and context is not None:
-            SSLCertRefresher(context, str(self.tls.key), str(self.tls.certificate))
-        self._date()
+            self._certificates = CertificateReloader(self.tls, context)
+        self._refresh_date_header()
         listener = Listener(self.address.host, self.address.http_port, BACKLOG)
-        make = partial(InferenceHttpProtocol, config, self._connections, self.shortcuts)
-        await listener.start(make, context, self.header_seconds)
+        make_protocol = partial(InferenceHttpProtocol, config, self._uvicorn_state, self.app.fast_router)
+        await listener.start(make_protocol, context, self.header_seconds)
         return listener
 
     async def _start_grpc(self) -> grpc.aio.Server | None:
-        if self.address.grpc_port is None or self.handler is None:
+        if self.address.grpc_port is None:
             return None
         options = [
             ("grpc.max_send_message_length", self.args.grpc_max_send_message_length),
@@ -175,59 +131,70 @@ class Server:
             ("grpc.so_reuseport", 0),
         ]
         server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers((self.handler,))
+        server.add_generic_rpc_handlers((self.grpc_handler,))
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        host = "[::]" if self.address.host == "0.0.0.0" else self.address.host  # noqa: S104  as KServe has it  # nosec B104
-        where = f"{host}:{self.address.grpc_port}"
+        host = "[::]" if self.address.host == "0.0.0.0" else self.address.host  # noqa: S104  as KServe's server  # nosec B104
+        endpoint = f"{host}:{self.address.grpc_port}"
         if self.tls is None:
-            server.add_insecure_port(where)
+            server.add_insecure_port(endpoint)
         else:
-            server.add_secure_port(where, self.tls.credentials())
-        self.tell_health()
+            server.add_secure_port(endpoint, self.tls.grpc_credentials())
+        self.update_health()
         await server.start()
         return server
 
-    def tell_health(self) -> None:
-        """Tell those who watch the health over gRPC what it is now."""
-        self.health.tell(is_serving=self.state.is_loaded and not self.state.is_draining)
-
-    async def _tick_on(self) -> None:
+    async def _run_periodic(self) -> None:
         while True:
-            await asyncio.sleep(TICK_SECONDS)
-            self._date()
-            close_stalled(self._connections.connections, self.header_seconds, self.args.timeout_keep_alive)
-            await self.tick()
-            self.tell_health()
+            await asyncio.sleep(PERIOD_SECONDS)
+            self._refresh_date_header()
+            close_stalled(self._connections(), self.header_seconds, self.args.timeout_keep_alive)
+            if self._certificates is not None:
+                self._certificates.reload_if_changed()
+            await self.on_period()
+            self.update_health()
 
-    def _date(self) -> None:
-        self._connections.default_headers = [(b"date", formatdate(time(), usegmt=True).encode())]
+    def _connections(self) -> set[InferenceHttpProtocol]:
+        return cast("set[InferenceHttpProtocol]", self._uvicorn_state.connections)
 
-    async def _end(
-        self, listener: Listener, rpc: grpc.aio.Server | None, signals: "asyncio.Queue[int]", patience: float
+    def _refresh_date_header(self) -> None:
+        self._uvicorn_state.default_headers = [(b"date", formatdate(time(), usegmt=True).encode())]
+
+    async def _shutdown(
+        self, listener: Listener, grpc_server: grpc.aio.Server | None, signals: "asyncio.Queue[int]", seconds: float
     ) -> None:
-        """Say that this server is going, wait until nobody is sent here any more, finish what has come, and end."""
-        self.state.is_draining = True
-        self.tell_health()
-        logger.info("draining for %g s: not ready, still answering", patience)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await signals.get()  # another one ends the wait
-        self.state.is_closed = True
-        await asyncio.gather(listener.end(), self._finish_rest(), self._finish_grpc(rpc))
-        logger.info("ended")
+        """Shut down gracefully.
 
-    async def _finish_grpc(self, server: grpc.aio.Server | None) -> None:
-        """Turn new calls away until those who call have left: gRPC cancels what it has not begun when it stops."""
+        The server reports that it is not ready, answers for the drain period until no requests are routed to it, then
+        rejects new requests and finishes the pending ones.
+
+        Args:
+            listener: Listener of REST.
+            grpc_server: Server of gRPC.
+            signals: Further signals; one of them ends the drain period.
+            seconds: Drain period.
+        """
+        self.state.is_draining = True
+        self.update_health()
+        logger.info("draining for %g s: not ready, still answering", seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await signals.get()
+        self.state.is_closed = True
+        await asyncio.gather(listener.drain(), self._stop_rest(), self._stop_grpc(grpc_server))
+        logger.info("shut down")
+
+    async def _stop_grpc(self, server: grpc.aio.Server | None) -> None:
+        """Stop gRPC after clients had time to be rejected: `stop` cancels calls whose handler has not started."""
         if server is not None:
             await asyncio.sleep(LINGER_SECONDS)
-            self.health.end()
+            self.health.close_watchers()
             await server.stop(self.args.grace_seconds)
 
-    async def _finish_rest(self) -> None:
-        """Wait until every connection is closed, which those that are idle are told to be."""
+    async def _stop_rest(self) -> None:
+        """Close idle connections until none is left; abort those that are left after the grace period."""
         deadline = time() + self.args.grace_seconds
-        while self._connections.connections and time() < deadline:
-            close_idle(self._connections.connections)
+        while self._uvicorn_state.connections and time() < deadline:
+            close_idle(self._connections())
             await asyncio.sleep(DRAIN_POLL_SECONDS)
-        for connection in list(self._connections.connections):
+        for connection in list(self._connections()):
             connection.transport.abort()

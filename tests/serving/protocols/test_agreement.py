@@ -17,12 +17,12 @@ from model_name.core.schemas.fast_validation import FastValidator
 from model_name.errors import DataError, ModelNameError
 from model_name.serving.batching.requests import InferenceRequest, infer_batch
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.grpc.servicer import GrpcRequest
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.cloudevents import EventRequest
 from model_name.serving.protocols.tensors import DATATYPES, encode_raw
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import BinaryResponse, V2Request
+from model_name.serving.protocols.v2_grpc import GrpcRequest
 from tests.support.fuzz_requests import ANYTHING, in_json, raw_tensors, row, spoilt, tensor_of
 from tests.support.manifests import COLUMNS, EXAMPLE, manifest_of, plane_of, table_of
 

@@ -11,10 +11,10 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.errors import ModelNameError
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.grpc.servicer import GrpcRequest, parse_message, message_to_tensors
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.fast_protobuf import read_row
 from model_name.serving.protocols.tensors import CONTENTS_FIELDS, DATATYPES, tensors_to_columns
+from model_name.serving.protocols.v2_grpc import GrpcRequest, message_to_tensors, parse_message
 from tests.support.manifests import manifest_of, plane_of, table_of
 
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -118,7 +118,7 @@ def test_the_answer_is_the_same_both_ways(monkeypatch: pytest.MonkeyPatch) -> No
     raw = usual(id="mine").SerializeToString()
     quick = GrpcRequest(raw, "ours", name="flats")
     assert quick.read(PLANE, Limits()).rows == [[61.5, True, "Elm", "2025-03-07T09:30:15"]]
-    monkeypatch.setattr("model_name.serving.grpc.servicer.read_row", lambda *_: None)
+    monkeypatch.setattr("model_name.serving.protocols.v2_grpc.read_row", lambda *_: None)
     slow = GrpcRequest(raw, "ours", name="flats")
     assert slow.read(PLANE, Limits()).table == {name: [value] for name, value in EXAMPLE.items()}
     assert quick.id == slow.id == "mine"

@@ -11,12 +11,19 @@ import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.errors import DataError, TooLargeError
-from model_name.serving.bundle import FEATURES, Bundle
+from model_name.serving.bundle import GRAPH_INPUT, Bundle
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.grpc.servicer import GrpcRequest
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.tensors import CONTENTS_FIELDS, DTYPES, Tensor, label_datatype, model_metadata, encode_raw
+from model_name.serving.protocols.tensors import (
+    CONTENTS_FIELDS,
+    DTYPES,
+    Tensor,
+    encode_raw,
+    label_datatype,
+    model_metadata,
+)
 from model_name.serving.protocols.v2 import V2Request
+from model_name.serving.protocols.v2_grpc import GrpcRequest
 from tests.support.in_process_requests import ask, ask_v2
 from tests.support.manifests import COLUMNS, manifest_of, table_of
 
@@ -78,7 +85,7 @@ class Weighted:
     """A graph in which every column counts: its k-th feature 1000 ** k times, and 7 where it is missing."""
 
     def run(self, names: list[str], feeds: dict[str, Any]) -> list[np.ndarray]:
-        matrix = np.nan_to_num(feeds[FEATURES].astype(np.float64), nan=7.0)
+        matrix = np.nan_to_num(feeds[GRAPH_INPUT].astype(np.float64), nan=7.0)
         return [(matrix @ 1000.0 ** np.arange(matrix.shape[1]))[:, None]]
 
 

@@ -13,7 +13,8 @@ from tests.support.clients import (
 )
 
 if TYPE_CHECKING:
-    from conftest import Row, Server
+    from tests.support.server_processes import Server
+    from tests.support.tables import Row
 
 
 def test_explain_is_another_servers_and_echoes_no_header(servers: dict[str, Server], rows: list[Row]) -> None:

@@ -19,9 +19,9 @@ from model_name.serving.rest.protocol import InferenceHttpProtocol
 from tests.support.sockets import Answer, answers, connected, exchange, http, read_all
 
 if TYPE_CHECKING:
-    from conftest import Row, Server, StartServer
-
     from model_name.serving.bundle import Bundle
+    from tests.support.server_processes import Server, StartServer
+    from tests.support.tables import Row
 
 V1 = "/v1/models/regression:predict"
 V2 = "/v2/models/regression/infer"

@@ -11,9 +11,9 @@ import pytest
 from tests.support.sockets import answers, connected, ended_after, exchange, http, read_all, send
 
 if TYPE_CHECKING:
-    from conftest import Row, Server, StartServer
-
     from model_name.serving.bundle import Bundle
+    from tests.support.server_processes import Server, StartServer
+    from tests.support.tables import Row
 
 PREDICT = "/v1/models/regression:predict"
 LIVE = http("GET", "/v2/health/live")

@@ -1,4 +1,4 @@
-"""Bodies that come in: bounded one by one and all together, and unpacked beside the event loop."""
+"""Bodies over ASGI: bounded one by one and all together, and decompressed off the event loop."""
 
 import asyncio
 import gzip
@@ -11,49 +11,49 @@ import pytest
 from model_name.errors import BusyError, DataError, TooLargeError
 from model_name.serving.limits import Limits
 from model_name.serving.request_errors import RequestTimeoutError
-from model_name.serving.rest import messages
-from model_name.serving.rest.messages import BodyReader
+from model_name.serving.rest import body
+from model_name.serving.rest.body import BodyReader
 
 LIMITS = Limits(body_bytes=100, queued_bytes=150, body_seconds=0.2)
 
 
 class Client:
-    """Sends a body part by part, as it is told."""
+    """Client that sends a body part by part."""
 
-    def __init__(self, intake: BodyReader, headers: dict[bytes, bytes] | None = None) -> None:
-        self.parts: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-        self.reading = asyncio.create_task(intake.body(headers or {}, self.parts.get))
+    def __init__(self, reader: BodyReader, headers: dict[bytes, bytes] | None = None) -> None:
+        self.messages: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
+        self.reading = asyncio.create_task(reader.read(headers or {}, self.messages.get))
 
     async def send(self, size: int, *, is_last: bool = False) -> None:
-        """Send some bytes, and let them be read."""
-        self.parts.put_nowait({"type": "http.request", "body": b"x" * size, "more_body": not is_last})
+        """Send some bytes, and let the server read them."""
+        self.messages.put_nowait({"type": "http.request", "body": b"x" * size, "more_body": not is_last})
         await asyncio.sleep(0.01)
 
 
 def test_bodies_are_bounded_all_together() -> None:
     async def scenario() -> None:
-        intake = BodyReader(LIMITS)
-        first, second, third = (Client(intake) for _ in range(3))
+        reader = BodyReader(LIMITS)
+        first, second, third = (Client(reader) for _ in range(3))
         await first.send(80)
         await second.send(60)
-        assert intake.size == 140
+        assert reader.bytes_in_flight == 140
         await third.send(20)
         with pytest.raises(BusyError, match="too many bodies are being read already"):
             await third.reading
-        assert intake.size == 140
+        assert reader.bytes_in_flight == 140
         await first.send(0, is_last=True)
         assert await first.reading == b"x" * 80
         await second.send(30, is_last=True)
         assert await second.reading == b"x" * 90
-        assert intake.size == 0
+        assert reader.bytes_in_flight == 0
 
     asyncio.run(scenario())
 
 
-def test_one_body_alone_may_be_longer_than_all_together() -> None:
+def test_a_single_body_may_exceed_the_limit_of_all_together() -> None:
     async def scenario() -> None:
-        intake = BodyReader(Limits(body_bytes=100, queued_bytes=10))
-        client = Client(intake)
+        reader = BodyReader(Limits(body_bytes=100, queued_bytes=10))
+        client = Client(reader)
         await client.send(60)
         await client.send(20, is_last=True)
         assert await client.reading == b"x" * 80
@@ -69,37 +69,36 @@ def test_one_body_alone_may_be_longer_than_all_together() -> None:
         pytest.param([90, None], DataError, id="cut off"),
     ],
 )
-def test_what_is_not_read_to_its_end_takes_no_room(send: list[int | None], kind: type[Exception]) -> None:
+def test_an_incomplete_body_is_not_counted_any_more(send: list[int | None], kind: type[Exception]) -> None:
     async def scenario() -> None:
-        intake = BodyReader(LIMITS)
-        client = Client(intake)
+        reader = BodyReader(LIMITS)
+        client = Client(reader)
         for size in send:
             if size is None:
-                client.parts.put_nowait({"type": "http.disconnect"})
+                client.messages.put_nowait({"type": "http.disconnect"})
             else:
                 await client.send(size)
         with pytest.raises(kind):
             await client.reading
-        assert intake.size == 0
+        assert reader.bytes_in_flight == 0
 
     asyncio.run(scenario())
 
 
-def test_a_packed_body_is_unpacked_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_body_is_decompressed_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
-    unpack = messages._decoded  # what runs there is not to be seen from outside
+    decompress = body._decompress  # its thread cannot be observed from outside
 
-    def noted(*args: Any) -> bytes:
+    def recorded(*args: Any) -> bytes:
         threads.append(threading.current_thread())
-        return unpack(*args)
+        return decompress(*args)
 
     async def scenario() -> None:
         client = Client(BodyReader(Limits()), {b"content-encoding": b"gzip"})
-        packed = gzip.compress(b"a body")
-        client.parts.put_nowait({"type": "http.request", "body": packed})
+        client.messages.put_nowait({"type": "http.request", "body": gzip.compress(b"a body")})
         assert await client.reading == b"a body"
 
-    monkeypatch.setattr(messages, "_decoded", noted)
+    monkeypatch.setattr(body, "_decompress", recorded)
     asyncio.run(scenario())
     assert threads
     assert threads[0] is not threading.main_thread()

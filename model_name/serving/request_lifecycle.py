@@ -1,0 +1,104 @@
+"""Lifecycle of a request of any protocol: count it in, authenticate, time, log its error, count it out, observe it.
+
+It is written once, so that REST on its fast path, REST over ASGI and gRPC differ in their wire formats alone.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from time import perf_counter
+from types import TracebackType
+from typing import Self
+
+from model_name.errors import ModelNameError
+from model_name.serving.context import ServerContext
+from model_name.serving.request_errors import ClientDisconnectedError
+
+
+@dataclass(frozen=True, slots=True)
+class RouteLabels:
+    """Labels of a route in metrics and logs, and who may use it.
+
+    Attributes:
+        name: Name of the route.
+        protocol: Name of the protocol, unless the request turns out to be of another one.
+        is_public: Whether clients need no token.
+    """
+
+    name: str
+    protocol: str
+    is_public: bool = False
+
+
+class RequestLifecycle(ABC):
+    """One request from its headers to its response; each transport has a subclass.
+
+    A coroutine runs inside `with request:`. Code with callbacks calls `begin`, then `fail` or `end`. Not thread-safe;
+    call on the event loop.
+
+    Attributes:
+        context: Objects that all requests share.
+        route: Labels of the route.
+        protocol: Protocol of the request in metrics and logs.
+        started: Time at which the headers were complete, by `perf_counter`.
+        status: HTTP status with which the request ends, unless an error says otherwise.
+    """
+
+    __slots__ = ("context", "protocol", "route", "started", "status")
+
+    def __init__(self, context: ServerContext, route: RouteLabels) -> None:
+        """Start the clock of a request."""
+        self.context = context
+        self.route = route
+        self.protocol = route.protocol
+        self.status: int = HTTPStatus.OK
+        self.started = perf_counter()
+
+    @abstractmethod
+    def metadata(self) -> Iterable[tuple[str | bytes, str | bytes]]:
+        """Return the headers of the request, or its gRPC metadata; names in lower case."""
+
+    def begin(self) -> None:
+        """Count the request in."""
+        self.context.metrics.in_flight += 1
+
+    def authenticate(self) -> None:
+        """Check the token of the client, if there is one and the route is not public.
+
+        Raises:
+            UnauthorizedError: The request has no token, or a wrong one.
+        """
+        auth = self.context.auth
+        if auth.is_enabled and not self.route.is_public:
+            auth.authenticate(self.metadata())
+
+    def fail(self, err: ModelNameError) -> None:
+        """Log the error of the request and count it out."""
+        self.context.error_log.log(f"{self.protocol} {self.route.name}", err)
+        self.end(err.http_status)
+
+    def end(self, status: int) -> None:
+        """Count the request out and observe its latency."""
+        metrics = self.context.metrics
+        metrics.in_flight -= 1
+        metrics.observe_request(self.protocol, self.route.name, status, perf_counter() - self.started)
+
+    def __enter__(self) -> Self:
+        """Count the request in."""
+        self.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the request with `status`, or with the status of the error, which is raised on."""
+        if err is None:
+            self.end(self.status)
+        elif isinstance(err, ModelNameError):
+            self.fail(err)
+        elif isinstance(err, asyncio.CancelledError):  # gRPC cancels the handler of a client that disconnects
+            self.end(ClientDisconnectedError.http_status)
+        else:
+            self.end(HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -1,0 +1,68 @@
+"""Handlers of the routes that are not on the fast path: probes, metadata, metrics and the model repository."""
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from model_name.serving.context import ServerContext
+from model_name.serving.model_repository import RepositoryAction
+from model_name.serving.protocols.tensors import model_metadata
+from model_name.serving.rest.asgi_request import AsgiRequest
+from model_name.serving.rest.messages import HttpResponse
+
+
+class ServerHandlers:
+    """Handlers of one served model. Their bodies are those of KServe's server."""
+
+    def __init__(self, context: ServerContext) -> None:
+        """Serve the model of a context."""
+        self.context = context
+
+    async def live(self, request: AsgiRequest) -> HttpResponse:
+        """Respond that the process is alive."""
+        return _probe("live", is_passing=True)
+
+    async def ready(self, request: AsgiRequest) -> HttpResponse:
+        """Respond whether requests should be routed to this server."""
+        return _probe("ready", is_passing=self.context.state.is_ready)
+
+    async def startup(self, request: AsgiRequest) -> HttpResponse:
+        """Respond whether the warm-up is over."""
+        return _probe("startup", is_passing=self.context.state.is_started)
+
+    async def model_ready(self, request: AsgiRequest) -> HttpResponse:
+        """Respond whether requests for the model should be routed to this server."""
+        is_ready = self.context.state.is_ready
+        return HttpResponse(orjson.dumps({"name": self.context.name, "ready": is_ready}), 200 if is_ready else 503)
+
+    async def list_models(self, request: AsgiRequest) -> HttpResponse:
+        """List the names of the served models: one."""
+        return HttpResponse(orjson.dumps({"models": [self.context.name]}))
+
+    async def server_metadata(self, request: AsgiRequest) -> HttpResponse:
+        """Describe the server, as of V2."""
+        return HttpResponse(orjson.dumps(self.context.server_metadata))
+
+    async def model_metadata(self, request: AsgiRequest) -> HttpResponse:
+        """Describe the inputs and outputs of the model, as of V2."""
+        return HttpResponse(orjson.dumps(model_metadata(self.context.name, self.context.manifest)))
+
+    async def metrics(self, request: AsgiRequest) -> HttpResponse:
+        """Export the metrics in the text format of Prometheus."""
+        return HttpResponse(generate_latest(self.context.metrics.registry), 200, CONTENT_TYPE_LATEST.encode())
+
+    async def load(self, request: AsgiRequest) -> HttpResponse:
+        """Load the model again."""
+        return await self._load_or_unload(request, "load")
+
+    async def unload(self, request: AsgiRequest) -> HttpResponse:
+        """Unload the model: requests get 503 until it is loaded."""
+        return await self._load_or_unload(request, "unload")
+
+    async def _load_or_unload(self, request: AsgiRequest, action: RepositoryAction) -> HttpResponse:
+        name = request.path_params["repository_name"]
+        await self.context.repository.load_or_unload(name, action)
+        return HttpResponse(orjson.dumps({"name": name, action: True}))
+
+
+def _probe(name: str, *, is_passing: bool) -> HttpResponse:
+    return HttpResponse(orjson.dumps({name: is_passing}), 200 if is_passing else 503)

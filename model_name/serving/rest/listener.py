@@ -1,0 +1,99 @@
+"""Listening socket of REST, and the closing of connections that are stalled or idle."""
+
+import asyncio
+import ctypes
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from time import monotonic
+
+from model_name.serving.rest.protocol import InferenceHttpProtocol
+
+LINGER_SECONDS = 0.5  # for which a drain keeps an idle connection open: its next request may be in transit
+SO_ATTACH_FILTER = 26  # of Linux; `socket` does not define it
+DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # socket filter (BPF) of one instruction: return 0, accept no byte
+
+
+class Listener:
+    """Accepts connections, and stops without resetting those that the kernel has accepted already."""
+
+    def __init__(self, host: str, port: int, backlog: int) -> None:
+        """Bind the socket and listen.
+
+        Args:
+            host: Address of the interface.
+            port: Port to listen on.
+            backlog: Number of connections that the kernel may accept ahead of the server.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._backlog = backlog
+        self._socket = socket.create_server((host, port), family=family, backlog=backlog)
+        self._socket.setblocking(False)  # noqa: FBT003  its only argument
+
+    async def start(
+        self, make_protocol: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None, handshake_seconds: float
+    ) -> None:
+        """Accept connections from now on.
+
+        Args:
+            make_protocol: Makes the protocol of a connection.
+            context: TLS configuration; plain text where it is None.
+            handshake_seconds: Time limit of a TLS handshake.
+        """
+        self._make_protocol = make_protocol
+        self._context = context
+        # The server owns a duplicate: after it closes, this socket keeps the queue of accepted connections alive.
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            make_protocol,
+            sock=self._socket.dup(),
+            ssl=context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=None if context is None else handshake_seconds,
+        )
+
+    async def drain(self) -> None:
+        """Stop listening, and serve the connections that the kernel has accepted already."""
+        program = ctypes.create_string_buffer(DROP_ALL)
+        with suppress(OSError):  # not Linux
+            self._socket.setsockopt(
+                socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program))
+            )
+        self._server.close()
+        loop = asyncio.get_running_loop()
+        with suppress(BlockingIOError):
+            while True:
+                accepted, _ = self._socket.accept()
+                accepted.setblocking(False)  # noqa: FBT003  as above
+                with suppress(OSError):
+                    await loop.connect_accepted_socket(self._make_protocol, accepted, ssl=self._context)
+        self._socket.close()
+
+
+def close_stalled(
+    connections: Iterable[InferenceHttpProtocol], header_seconds: float, keep_alive_seconds: float
+) -> None:
+    """Close connections whose client is late: with its headers, or with the next request after a response.
+
+    Args:
+        connections: Protocols of the open connections.
+        header_seconds: Time limit from the start of a request to the end of its headers.
+        keep_alive_seconds: Time limit from a response to the next request.
+    """
+    now = monotonic()
+    for connection in list(connections):
+        is_kept_alive = connection.is_between_requests and connection.has_had_request
+        seconds = keep_alive_seconds if is_kept_alive else header_seconds
+        if connection.waiting_since is not None and connection.waiting_since < now - seconds:
+            connection.transport.close()
+
+
+def close_idle(connections: Iterable[InferenceHttpProtocol]) -> None:
+    """Close connections that have been without a request for `LINGER_SECONDS`; others close after their response."""
+    idle_since = monotonic() - LINGER_SECONDS
+    for connection in list(connections):
+        waiting_since = connection.waiting_since
+        if connection.is_between_requests and waiting_since is not None and waiting_since < idle_since:
+            connection.transport.close()
