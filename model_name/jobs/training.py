@@ -25,7 +25,7 @@ from model_name.results import FIT_SECONDS_METRIC, TUNING_RUN_TAG, TrainingResul
 from model_name.serving.bundle import Bundle
 from model_name.training.compression import CompressionConfig, check_prunable, compress
 from model_name.training.export import export_bundle
-from model_name.training.registration import register
+from model_name.training.registration import register_version
 from model_name.training.search_log import log_search
 from model_name.training.trainer import FitResult, Trainer, run_worker
 from model_name.utils.search.automl import AutoSearcher
@@ -209,7 +209,7 @@ class TrainingJob(Job):
         )
 
     def _register(self, model: Model, bundle: Bundle, split: TrainTestSplit) -> tuple[Version, Path]:
-        return register(
+        return register_version(
             self.registry,
             model,
             bundle,

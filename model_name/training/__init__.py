@@ -1,1 +1,1 @@
-"""Training: fitting, exporting and compressing a model; the parts that the training job is made of."""
+"""Fit, compress, export and register models: the steps of the training job."""

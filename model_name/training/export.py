@@ -1,4 +1,4 @@
-"""From a fitted model to a bundle that is proven to answer like it."""
+"""Export a fitted model as a bundle, and check the parity of the bundle with the model."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from model_name.serving.dataplane import DataPlane
 
 PARITY_ROWS = 1000
 PARITY_TOLERANCE = 1e-4
-MAX_PARITY_CATEGORIES = 200  # a column; so that the parity check of 10 000 categories stays short
+MAX_PARITY_CATEGORIES = 200  # of a column; keeps the parity check of 10 000 categories short
 QUANTILES = np.linspace(0, 1, 21)
 UNVERSIONED_SEMVER = "0.0.0"
 UNSEEN_CATEGORY = "a category that no table has"
@@ -33,19 +33,19 @@ def export_bundle(
     run_id: str,
     metrics: dict[str, float],
 ) -> Bundle:
-    """Write a bundle, load it as a server would and compare the two. It has no version before `set_version` gives it one.
+    """Write a bundle, load it as a server does, and check its parity. `set_version` sets the version later.
 
     Args:
-        model: Fitted.
-        directory: An empty folder.
-        train: What it was fitted on, for the profile.
-        test: Held-out rows, for the comparison.
-        name: Of the model.
-        run_id: The run that made it.
-        metrics: What the version scored.
+        model: Fitted model.
+        directory: Empty directory of the bundle.
+        train: Rows that the model was fitted on, for the column profiles.
+        test: Held-out rows, for the parity check.
+        name: Name of the registered model.
+        run_id: MLflow run ID of the training.
+        metrics: Metrics of the model on the held-out rows.
 
     Raises:
-        ExportError: The bundle answers otherwise than the model.
+        ExportError: The scores of the bundle differ from those of the model.
     """
     model.export(directory)
     schema = model.schema_
@@ -73,21 +73,21 @@ def export_bundle(
 
 
 def set_version(bundle: Bundle, *, semver: str, version: str) -> None:
-    """Write the version that the registry gave into a bundle."""
+    """Write the version that the registry assigned into the manifest of a bundle."""
     write_manifest(bundle.directory, bundle.manifest.model_copy(update={"semver": semver, "version": version}))
 
 
 def check_parity(model: Model, bundle: Bundle, rows: pd.DataFrame) -> float:
     """Compare the scores of model and graph and return the largest difference.
 
-    What both decide by is one document and one code: a step of an isotonic calibration, or a threshold, would only
-    magnify what the graph is off by.
+    The decision is not applied, because both sides share its parameters and code: a step of an isotonic calibration, or
+    a threshold, would only magnify the difference between the scores.
 
-    A regression may differ by 1e-4 relative to the prediction, or to the spread of the predictions where that is
-    larger; probabilities by 1e-4.
+    Predictions of a regression may differ by 1e-4 relative to the prediction, or to the spread of the predictions if
+    that is larger; probabilities by 1e-4.
 
     Raises:
-        ExportError: It differs by more.
+        ExportError: A difference is larger than `PARITY_TOLERANCE`.
     """
     expected = model.raw_outputs(rows)
     plane = DataPlane(bundle)
@@ -107,10 +107,10 @@ def check_parity(model: Model, bundle: Bundle, rows: pd.DataFrame) -> float:
 
 
 def prediction_difference(expected: Outputs, served: Outputs) -> np.ndarray:
-    """How far apart two answers are, row by row."""
+    """Compute the difference between two outputs for each row."""
     if expected.probabilities is not None and served.probabilities is not None:
-        apart: np.ndarray = np.abs(expected.probabilities - served.probabilities).max(axis=1)
-        return apart
+        absolute: np.ndarray = np.abs(expected.probabilities - served.probabilities).max(axis=1)
+        return absolute
     truth = np.asarray(expected.prediction, dtype=np.float64)
     scale = np.maximum(np.abs(truth), np.std(truth))
     relative: np.ndarray = np.abs(truth - served.prediction) / np.where(scale > 0, scale, 1.0)
@@ -118,7 +118,7 @@ def prediction_difference(expected: Outputs, served: Outputs) -> np.ndarray:
 
 
 def parity_rows(schema: TableSchema, table: pd.DataFrame, *, seed: int = 42) -> pd.DataFrame:
-    """Rows that an export may get wrong: real ones, missing values, every category, an unseen one, the bounds."""
+    """Build rows for the parity check: real rows, missing values, every category, an unseen one, the bounds."""
     inputs = table[list(schema.inputs)]
     rows = [inputs.sample(min(PARITY_ROWS, len(inputs)), random_state=seed)]
     typical = inputs.iloc[[0]]
@@ -133,7 +133,7 @@ def parity_rows(schema: TableSchema, table: pd.DataFrame, *, seed: int = 42) -> 
 
 
 def edge_values(column: Column, values: pd.Series) -> list[Any]:
-    """The values of one column at which an export may go wrong."""
+    """List the edge cases of a column for the parity check."""
     edges: list[Any] = [None] if column.nullable else []
     if column.kind == "category":
         edges += list(column.values or values.dropna().unique())[:MAX_PARITY_CATEGORIES]
@@ -146,19 +146,19 @@ def edge_values(column: Column, values: pd.Series) -> list[Any]:
 
 
 def column_profile(column: Column, values: pd.Series) -> ColumnProfile:
-    """What the training part of a column looks like."""
+    """Compute the profile of a column in the training part."""
     known = values.dropna()
-    empty = float(values.isna().mean())
+    missing = float(values.isna().mean())
     if column.kind in {"category", "boolean"}:
         shares = known.astype(str).value_counts(normalize=True)
-        return ColumnProfile(missing=empty, shares={str(value): float(share) for value, share in shares.items()})
+        return ColumnProfile(missing=missing, shares={str(value): float(share) for value, share in shares.items()})
     if column.kind == "numeric" and len(known):
-        return ColumnProfile(missing=empty, quantiles=tuple(float(q) for q in np.quantile(known, QUANTILES)))
-    return ColumnProfile(missing=empty)
+        return ColumnProfile(missing=missing, quantiles=tuple(float(q) for q in np.quantile(known, QUANTILES)))
+    return ColumnProfile(missing=missing)
 
 
 def example_row(schema: TableSchema, table: pd.DataFrame) -> dict[str, Any]:
-    """The row with the fewest missing values, as a client would send it."""
+    """Return the row with the fewest missing values as a client would send it."""
     inputs = table[list(schema.inputs)]
     row = inputs.iloc[int(np.argmin(inputs.isna().sum(axis=1).to_numpy()))]
     return {name: _to_json_value(column, row[name]) for name, column in schema.inputs.items()}

@@ -17,7 +17,7 @@ from model_name.utils.signers import Signer
 SAMPLE_ROWS = 5  # of the signature and the input example
 
 
-def register(
+def register_version(
     registry: Registry,
     model: Model,
     bundle: Bundle,

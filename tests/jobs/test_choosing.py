@@ -54,20 +54,20 @@ def flow(tmp_path_factory):
     return SimpleNamespace(folder=folder, confs=confs, **{step: run(confs, step) for step in steps})
 
 
-def test_training_chooses_the_members_and_registers_one_model(flow):
+def test_training_searches_the_members_and_registers_one_model(flow):
     assert (flow.training.kind, flow.training.semver) == ("AutoModel", "1.0.0")
     assert {member["KIND"] for member in flow.training.params["members"]} <= {"BoostedTrees", "LinearModel"}
     assert sum(flow.training.params["weights"]) == pytest.approx(1)
 
 
-def test_a_blend_goes_through_every_job_like_any_model(flow):
+def test_a_blend_passes_through_every_job(flow):
     assert flow.evaluations.metrics == pytest.approx(flow.training.metrics, abs=1e-9)
     assert set(list(flow.explanations.importances)[:2]) == {"size", "region"}
     assert flow.explanations.additivity_error < 1e-6
     assert flow.promotion.accepted
 
 
-def test_the_report_shows_the_search_that_training_did_itself(flow):
+def test_the_report_shows_the_search_of_a_training(flow):
     with load_job([flow.confs / "reports.yaml"]):
         found = load_search(mlflow.get_run(flow.training.run_id))
     assert (found.run_id, found.metric, len(found.trials)) == (flow.training.run_id, "rmse", 3)
@@ -78,13 +78,13 @@ def test_the_report_shows_the_search_that_training_did_itself(flow):
         assert words in section
 
 
-def test_a_search_that_was_done_is_not_done_again(flow, judged):
+def test_a_finished_search_is_not_repeated(flow, judged):
     again = run(flow.confs, "training")
     assert judged == []
     assert again.params == flow.training.params
 
 
-def test_a_search_that_was_killed_goes_on_behind_its_last_trial(tmp_path, flow, judged):
+def test_a_killed_search_resumes_after_its_last_trial(tmp_path, flow, judged):
     # given a search of which two trials are left, the journal of the third being torn
     confs = project(tmp_path)
     run(confs, "training")
@@ -97,7 +97,7 @@ def test_a_search_that_was_killed_goes_on_behind_its_last_trial(tmp_path, flow, 
     assert again.params == flow.training.params
 
 
-def test_what_tuning_chose_is_trained_without_another_search(tmp_path, flow, judged):
+def test_the_result_of_tuning_is_trained_without_another_search(tmp_path, flow, judged):
     confs = project(tmp_path)
     found = run(confs, "tuning")
     judged.clear()
@@ -113,7 +113,7 @@ def test_what_tuning_chose_is_trained_without_another_search(tmp_path, flow, jud
         assert load_search(mlflow.get_run(trained.run_id)) is None
 
 
-def test_a_step_takes_over_what_the_step_before_it_hands_on(tmp_path):
+def test_a_step_applies_the_overrides_of_the_step_before(tmp_path):
     raw, _ = load_step_config(str(project(tmp_path)), "training")
     handed = {"params": {"members": [{"KIND": "LinearModel"}], "weights": [1.0]}, "tuning_run": "abc"}
     job = build_step_job(json.dumps(raw), {"tuned": json.dumps(handed), "table": ""})
@@ -146,7 +146,7 @@ def test_a_searcher_that_does_not_fit_the_model_is_refused(tmp_path, job, words)
         run(confs, "tuning")
 
 
-def test_several_processes_do_not_search(tmp_path, monkeypatch):
+def test_a_search_by_several_processes_is_refused(tmp_path, monkeypatch):
     confs = project(tmp_path)
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)
@@ -165,7 +165,7 @@ def test_several_processes_do_not_search(tmp_path, monkeypatch):
         pytest.param("10 parsecs", id="no unit of time"),
     ],
 )
-def test_a_budget_that_is_none_is_refused_by_both_command_lines(tmp_path, capfd, monkeypatch, budget):
+def test_an_invalid_budget_is_refused_by_both_command_lines(tmp_path, capfd, monkeypatch, budget):
     confs = project(tmp_path)
     assert main(["run", str(confs / "training.yaml"), "--budget", budget]) == 2
     assert "job.searcher.budget_seconds" in capfd.readouterr().err
@@ -182,7 +182,7 @@ def test_a_budget_ends_the_search_of_a_training(tmp_path, capfd, judged):
     assert found["params"]["weights"] == [1.0]
 
 
-def test_a_budget_is_nothing_to_a_job_that_does_not_search(tmp_path, capfd):
+def test_a_budget_is_refused_for_a_job_without_a_search(tmp_path, capfd):
     confs = project(tmp_path)
     assert main(["run", str(confs / "evaluations.yaml"), "--budget", "10s"]) == 2
     assert "searcher is not a key of EvaluationsJob" in capfd.readouterr().err

@@ -49,7 +49,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does_and_one_of_them_registers_it(tmp_path):
+def test_two_processes_train_the_same_model_as_one_and_register_it_once(tmp_path):
     # given a project, when two processes train together, and then one alone
     conf = write_training(tmp_path)
     together = start(tmp_path, *TORCHRUN, "-m", "model_name", "run", conf, "--json")
@@ -65,7 +65,7 @@ def test_two_processes_train_what_one_does_and_one_of_them_registers_it(tmp_path
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_ends_the_others(tmp_path):
+def test_a_failing_process_ends_the_others(tmp_path):
     (tmp_path / "broken.py").write_text(BROKEN)
     conf = write_training(tmp_path, KIND="Broken")
     finished = start(tmp_path, *TORCHRUN, "-m", "model_name", "run", conf)

@@ -19,7 +19,7 @@ def run(confs, **changes):
         return job.run()
 
 
-def test_a_version_begins_from_an_earlier_one_and_says_so(tmp_path):
+def test_a_warm_start_is_logged_and_gives_other_weights(tmp_path):
     # given a registered network
     confs = projects.make_project(tmp_path)
     first = run(confs)
@@ -34,12 +34,12 @@ def test_a_version_begins_from_an_earlier_one_and_says_so(tmp_path):
         run(confs, model={"KIND": "BoostedTrees"}, warm_start="1")
 
 
-def test_a_version_that_is_not_there_is_told_before_anything_else(tmp_path):
+def test_a_missing_warm_start_version_is_refused_first(tmp_path):
     with pytest.raises(NotFoundError, match="no version"):
         run(projects.make_project(tmp_path), warm_start="champion")
 
 
-def test_a_version_that_began_from_another_answers_the_intervals_of_that_one(tmp_path):
+def test_a_warm_started_version_inherits_the_intervals(tmp_path):
     # given a network that saw enough epochs, and one that begins from it for one epoch, named by its number
     confs = projects.make_project(tmp_path)
     first = run(confs, model=NETWORK | {"max_epochs": 6})
@@ -53,7 +53,7 @@ def test_a_version_that_began_from_another_answers_the_intervals_of_that_one(tmp
         assert "began from the weights" in job.run().learning_skipped
 
 
-def test_costs_are_not_found_by_a_warm_start(tmp_path):
+def test_costs_are_refused_with_a_warm_start(tmp_path):
     confs = projects.make_project(tmp_path, "binary")
     run(confs)
     with pytest.raises(ConfigError, match="by a fit from scratch"):

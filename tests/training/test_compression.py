@@ -58,7 +58,7 @@ def rows():
         pytest.param(BLEND, 0.3, id="blend"),
     ],
 )
-def test_a_pruned_bundle_is_smaller_answers_like_its_model_and_tells_the_loss(confs, rows, model, least):
+def test_a_pruned_bundle_is_smaller_matches_its_model_and_reports_the_cost(confs, rows, model, least):
     # when half of a model is left out
     confs = projects.make_project(confs)
     found = train(confs, model=model, export={"prune": 0.5})
@@ -74,7 +74,7 @@ def test_a_pruned_bundle_is_smaller_answers_like_its_model_and_tells_the_loss(co
     np.testing.assert_allclose(served.prediction, expected["prediction"], rtol=1e-4)
 
 
-def test_the_loss_is_told_of_answers_that_each_model_decides_itself(tmp_path):
+def test_the_cost_of_pruning_is_measured_with_each_models_own_decision(tmp_path):
     # given costs, whose threshold lies elsewhere for the pruned trees than for the whole ones
     confs = projects.make_project(tmp_path, "binary", metrics=[{"name": "f1"}])
     costs = {"false_positive": 1.0, "false_negative": 20.0}
@@ -88,7 +88,7 @@ def test_the_loss_is_told_of_answers_that_each_model_decides_itself(tmp_path):
     assert (whole.semver, found.semver) == ("1.0.0", "1.1.0")
 
 
-def test_a_kind_with_nothing_to_leave_out_is_refused_before_the_table_is_read(tmp_path):
+def test_a_kind_that_cannot_be_pruned_is_refused_before_the_table_is_read(tmp_path):
     confs = projects.make_project(tmp_path)
     (tmp_path / "orders.parquet").unlink()
     with pytest.raises(ConfigError, match=r"job\.export\.prune: LinearModel has no units"):
@@ -102,7 +102,7 @@ def test_a_kind_with_nothing_to_leave_out_is_refused_before_the_table_is_read(tm
         pytest.param(BLEND, 0.95, id="blend, which is trees for the most part"),
     ],
 )
-def test_a_network_in_eight_bits_is_smaller_and_hardly_worse(confs, rows, model, share):
+def test_a_quantized_network_is_smaller_and_hardly_worse(confs, rows, model, share):
     confs = projects.make_project(confs)
     found = train(confs, model=model, export={"quantize": True})
     # then the graph is smaller, and its loss was measured
@@ -122,7 +122,7 @@ def test_a_network_in_eight_bits_is_smaller_and_hardly_worse(confs, rows, model,
     "model",
     [pytest.param(TREES, id="no weights"), pytest.param(FOREST, id="a forest"), pytest.param(LINE, id="few weights")],
 )
-def test_where_eight_bits_save_nothing_the_graph_is_left_as_it_was(confs, rows, model):
+def test_a_graph_is_not_quantized_if_that_saves_no_bytes(confs, rows, model):
     confs = projects.make_project(confs)
     found = train(confs, model=model, export={"quantize": True})
     bundle = Bundle.load(Path(found.bundle))
@@ -133,7 +133,7 @@ def test_where_eight_bits_save_nothing_the_graph_is_left_as_it_was(confs, rows, 
     np.testing.assert_allclose(served.prediction, expected["prediction"], rtol=1e-4)
 
 
-def test_eight_bits_leave_the_log_of_the_process_alone(fitted, caplog):
+def test_quantization_does_not_change_the_log_of_the_process(fitted, caplog):
     assert quantize_weights(fitted("LinearModel", "regression").to_onnx()) is not None
     assert not caplog.records
 
@@ -147,12 +147,12 @@ def test_a_bundle_that_is_too_large_is_not_registered(tmp_path):
     assert not (tmp_path / "build/bundles").exists()
 
 
-def test_after_pruning_it_may_be_small_enough(confs):
+def test_a_pruned_bundle_can_be_small_enough(confs):
     found = train(confs, model=TREES, export={"prune": 0.9, "max_bytes": 9000})
     assert sum(file.stat().st_size for file in Path(found.bundle).iterdir()) <= 9000
 
 
-def test_the_report_shows_what_being_smaller_costs(confs):
+def test_the_report_shows_the_cost_of_compression(confs):
     # given a network that was made smaller twice
     found = train(confs, model=NETWORK, export={"prune": 0.25, "quantize": True})
     train(confs, "evaluations")
@@ -176,12 +176,12 @@ def test_the_report_shows_what_being_smaller_costs(confs):
         pytest.param({"prun": 0.5}, id="a misspelt key"),
     ],
 )
-def test_an_export_that_cannot_be_is_refused(wrong):
+def test_an_invalid_compression_config_is_refused(wrong):
     with pytest.raises(ValidationError):
         CompressionConfig.model_validate(wrong)
 
 
-def test_without_an_export_a_model_is_the_same_one():
+def test_without_compression_the_model_is_returned_unchanged():
     model = BoostedTrees()
     assert CompressionConfig().pruned(model) is model
     assert CompressionConfig(max_bytes=1).recipe == ()

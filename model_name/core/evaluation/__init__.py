@@ -1,1 +1,1 @@
-"""What a version is worth on held-out rows, beyond a number a metric."""
+"""Evaluation of a version on held-out rows beyond its metrics: intervals, curves, learning curve, worst slices."""

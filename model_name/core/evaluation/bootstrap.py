@@ -1,4 +1,4 @@
-"""How far a figure could be off: percentile intervals of the bootstrap, whole days at a time (Efron 1979)."""
+"""Confidence intervals of metrics: percentile intervals of a bootstrap of whole days (Efron 1979)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from model_name.core.evaluation.weighted_metrics import WeightedMetric
 from model_name.core.schemas.strict_models import LenientModel
 
 CONFIDENCE_LEVEL = 0.95
-MIN_DAYS = 10  # fewer say too little about how days differ; rows are drawn then
+MIN_DAYS = 10  # with fewer, rows are drawn, because so few days do not show how days differ
 MIN_RESAMPLES = 200
-MAX_ROW_VISITS = 60_000_000  # rows visited a statistic; more of them are drawn less often
+MAX_ROW_VISITS = 60_000_000  # rows times resamples per metric; larger tables are resampled less often
 
 
 class Interval(LenientModel):
-    """Where a metric lies with 95 %; None where it is not defined in most resamples.
+    """95 % confidence interval of a metric; None if the metric is undefined in most resamples.
 
     Attributes:
-        low: The 2.5 % quantile of the resamples.
-        high: The 97.5 % quantile.
+        low: 2.5 % quantile of the resamples.
+        high: 97.5 % quantile of the resamples.
     """
 
     low: float | None
@@ -29,14 +29,14 @@ class Interval(LenientModel):
 
 
 class Difference(LenientModel):
-    """The version less another model, measured on the same resamples, so that what is hard for both cancels.
+    """Metric of the version minus that of another model, on the same resamples, so that common variation cancels.
 
     Attributes:
-        against: The other: `champion`, `constant` or `default trees`.
-        metric: What was measured.
-        value: The difference on the held-out rows.
-        low: Its 2.5 % quantile.
-        high: Its 97.5 % quantile. The difference is beyond chance where both bounds are of one sign.
+        against: Name of the other model: `champion`, `constant` or `default trees`.
+        metric: Name of the metric.
+        value: Difference on the held-out rows.
+        low: 2.5 % quantile of the difference.
+        high: 97.5 % quantile of the difference. It is significant if both bounds have the same sign.
     """
 
     against: str
@@ -48,17 +48,16 @@ class Difference(LenientModel):
 
 @dataclass(frozen=True)
 class Resampler:
-    """Draws blocks of held-out rows with replacement.
+    """Resampler that draws blocks of held-out rows with replacement (block bootstrap, Künsch 1989).
 
-    Rows of one day share their weather, their holiday and their trend: drawn one by one, they would look like more
-    evidence than they are (the block bootstrap, Künsch 1989).
+    Rows of one day share their weather, holiday and trend. Drawn independently they would give too narrow intervals.
 
     Attributes:
-        block_of: The block of each of the n rows.
-        blocks: How many blocks there are.
-        unit: What a block is, for people: days or rows.
-        resamples: How often all of them are drawn.
-        seed: Of the draws.
+        block_of: Block of each of the n rows.
+        blocks: Number of blocks.
+        unit: Name of a block in reports: days or rows.
+        resamples: Number of resamples.
+        seed: Seed of the draws.
     """
 
     block_of: NDArray[np.int64]
@@ -69,7 +68,7 @@ class Resampler:
 
     @classmethod
     def for_rows(cls, rows: int, moments: NDArray[np.datetime64] | None, *, resamples: int, seed: int) -> Self:
-        """Blocks of whole days where there are moments of at least `MIN_DAYS`, else of single rows."""
+        """Create blocks of whole days if `moments` has at least `MIN_DAYS` of them, and of single rows otherwise."""
         affordable = max(MIN_RESAMPLES, MAX_ROW_VISITS // max(rows, 1))
         if moments is not None:
             days, block_of = np.unique(moments.astype("datetime64[D]"), return_inverse=True)
@@ -79,22 +78,22 @@ class Resampler:
 
     @property
     def description(self) -> str:
-        """What was drawn, for people."""
+        """Description of the resampling in reports."""
         return f"{self.blocks:,} {self.unit}, drawn {self.resamples} times"
 
-    def resample(self, statistics: Sequence[WeightedMetric]) -> NDArray[np.float64]:
-        """The value of each statistic in each resample, resamples x statistics; all of them see the same draws."""
+    def resample(self, metrics: Sequence[WeightedMetric]) -> NDArray[np.float64]:
+        """Compute each metric in each resample, resamples x metrics; all metrics see the same draws."""
         random = np.random.default_rng(self.seed)
-        found = np.empty((self.resamples, len(statistics)))
+        values = np.empty((self.resamples, len(metrics)))
         for number in range(self.resamples):
             drawn = random.integers(0, self.blocks, self.blocks)
             weights = np.bincount(drawn, minlength=self.blocks).astype(np.float64)[self.block_of]
-            found[number] = [statistic(weights) for statistic in statistics]
-        return found
+            values[number] = [metric(weights) for metric in metrics]
+        return values
 
 
 def percentile_interval(values: NDArray[np.float64]) -> Interval:
-    """The 95 % percentile interval of resampled values; those where the metric is not defined are left out."""
+    """Compute the 95 % percentile interval of resampled values, without the resamples where the metric is undefined."""
     known = values[np.isfinite(values)]
     if len(known) * 2 < len(values) or not len(known):
         return Interval(low=None, high=None)
@@ -106,15 +105,15 @@ def percentile_interval(values: NDArray[np.float64]) -> Interval:
 def paired_difference(
     against: str, metric: str, values: tuple[float | None, float | None], resampled: NDArray[np.float64]
 ) -> Difference:
-    """One model less another.
+    """Compute the difference of a metric between the version and another model.
 
     Args:
-        against: The other.
-        metric: What was measured.
-        values: The version's and the other's value on the held-out rows.
-        resampled: The version's value less the other's, a resample each.
+        against: Name of the other model.
+        metric: Name of the metric.
+        values: Metric of the version and of the other model on the held-out rows.
+        resampled: Metric of the version minus that of the other model in each resample.
     """
-    mine, theirs = values
-    value = None if mine is None or theirs is None else mine - theirs
-    found = percentile_interval(resampled)
-    return Difference(against=against, metric=metric, value=value, low=found.low, high=found.high)
+    own, other = values
+    value = None if own is None or other is None else own - other
+    interval = percentile_interval(resampled)
+    return Difference(against=against, metric=metric, value=value, low=interval.low, high=interval.high)

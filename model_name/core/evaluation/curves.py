@@ -1,4 +1,4 @@
-"""What is drawn about a version: where it errs, how it trades errors, whether its probabilities can be believed."""
+"""Data of the report's figures: residuals, ROC and precision-recall curves, calibration, coverage, confusion matrix."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,25 +16,25 @@ MAX_RESIDUAL_BINS = 40
 MIN_RESIDUAL_BIN_ROWS = 10
 MAX_CURVE_POINTS = 100
 CALIBRATION_BINS = 10
-MAX_CONFUSION_CLASSES = 50  # of a confusion matrix that people can read
+MAX_CONFUSION_CLASSES = 50  # a larger confusion matrix is not legible
 
 
 class Point(LenientModel):
-    """One point of a curve."""
+    """Point of a curve."""
 
     x: float
     y: float
 
 
 class ResidualQuantiles(LenientModel):
-    """The residuals (actual less predicted) of some rows.
+    """Quantiles of the residuals (actual - predicted) of consecutive rows.
 
     Attributes:
-        x: Where they begin: a moment in ISO 8601, or a prediction.
-        low: The 10 % quantile.
-        middle: The median.
-        high: The 90 % quantile.
-        rows: How many rows.
+        x: First position of the rows on the axis: a moment in ISO 8601, or a prediction.
+        low: 10 % quantile.
+        middle: Median.
+        high: 90 % quantile.
+        rows: Number of rows.
     """
 
     x: str
@@ -45,12 +45,12 @@ class ResidualQuantiles(LenientModel):
 
 
 class CalibrationBin(LenientModel):
-    """Rows of like probability.
+    """Bin of rows with similar probabilities.
 
     Attributes:
-        predicted: The mean probability: of the positive class, or of the predicted one where there are more than two.
-        observed: How often it was so.
-        rows: How many rows.
+        predicted: Mean probability of the positive class, or of the predicted one where there are more than two.
+        observed: Observed frequency of that class.
+        rows: Number of rows.
     """
 
     predicted: float
@@ -59,12 +59,12 @@ class CalibrationBin(LenientModel):
 
 
 class Coverage(LenientModel):
-    """What the prediction intervals of one level hold on the held-out rows.
+    """Coverage of the prediction intervals of one level on the held-out rows.
 
     Attributes:
-        level: The share of rows that they promise to cover.
-        observed: The share that they cover.
-        width: Their mean width, in units of the target.
+        level: Nominal coverage, a share of the rows.
+        observed: Observed coverage.
+        width: Mean width of the intervals, in units of the target.
     """
 
     level: float
@@ -73,17 +73,17 @@ class Coverage(LenientModel):
 
 
 class Curves(LenientModel):
-    """Everything that is drawn; what does not fit the task is empty.
+    """Data of all figures; those that do not apply to the task are empty.
 
     Attributes:
         predicted: Prediction (x) and actual value (y) of sampled rows of a regression.
-        residuals: Residuals of a regression over time, or over the prediction where there is no time column.
-        coverage: What the prediction intervals of a regression hold.
+        residuals: Residuals of a regression over time, or over the prediction if there is no time column.
+        coverage: Coverage of the prediction intervals of a regression.
         roc: False positive rate (x) and true positive rate (y) of a binary target.
         precision_recall: Recall (x) and precision (y) of a binary target.
-        calibration: Promised and observed frequencies of classes.
-        confusion: Rows of each actual class (rows) that were predicted as each class (columns), in the order of the
-            classes; none where there are more than 50.
+        calibration: Predicted and observed frequencies of classes.
+        confusion: Counts of each actual class (rows) by predicted class (columns), in the order of the classes; empty
+            for more than 50 classes.
     """
 
     predicted: LaxTuple[Point] = ()
@@ -103,14 +103,14 @@ def curves(
     coverage: tuple[Coverage, ...] = (),
     seed: int = 42,
 ) -> Curves:
-    """The curves of n rows; those of which a model answers NaN are left out.
+    """Compute the curves of n rows, without those with NaN predictions.
 
     Args:
-        targets: n numbers or labels.
-        outputs: What the model answers.
-        moments: The time of each row, if it has one.
-        coverage: What the prediction intervals hold.
-        seed: Of the sample of rows.
+        targets: Actual numbers or labels, n.
+        outputs: Outputs of the model for the rows.
+        moments: Time of each row, if the table has a time column.
+        coverage: Coverage of the prediction intervals.
+        seed: Seed of the sample of rows.
     """
     scores = outputs.prediction if outputs.probabilities is None else outputs.probabilities.sum(axis=1)
     kept = np.flatnonzero(np.isfinite(scores.astype(np.float64)))
@@ -118,27 +118,27 @@ def curves(
     if not len(kept):
         return Curves()
     if outputs.probabilities is None:
-        places = None if moments is None else moments[kept]
-        return _regression_curves(truth.astype(np.float64), outputs.prediction, places, coverage, seed)
+        positions = None if moments is None else moments[kept]
+        return _regression_curves(truth.astype(np.float64), outputs.prediction, positions, coverage, seed)
     return _classification_curves(label_positions(truth, outputs.classes), outputs)
 
 
 def interval_coverages(
     intervals: PredictionIntervals, predicted: NDArray[np.float64], actual: NDArray[np.float64]
 ) -> tuple[Coverage, ...]:
-    """What each level of prediction intervals holds on n rows; none where a prediction is NaN."""
+    """Compute the coverage of each level of prediction intervals on n rows; empty if a prediction is NaN."""
     if not np.isfinite(predicted).all():
         return ()
-    found = []
+    coverage = []
     for level in intervals.levels:
         lower, upper = intervals.bounds(predicted, level)
         inside = (lower <= actual) & (actual <= upper)
-        found.append(Coverage(level=level, observed=float(inside.mean()), width=float((upper - lower).mean())))
-    return tuple(found)
+        coverage.append(Coverage(level=level, observed=float(inside.mean()), width=float((upper - lower).mean())))
+    return tuple(coverage)
 
 
 def calibration_error(bins: Sequence[CalibrationBin]) -> float | None:
-    """Expected calibration error: promise and frequency, how far apart (Naeini, Cooper, Hauskrecht 2015)."""
+    """Compute the expected calibration error (Naeini, Cooper, Hauskrecht 2015); None without bins."""
     if not bins:
         return None
     rows = sum(each.rows for each in bins)
@@ -146,20 +146,20 @@ def calibration_error(bins: Sequence[CalibrationBin]) -> float | None:
 
 
 def calibration_bins(truth: NDArray[np.int64], outputs: Outputs) -> tuple[CalibrationBin, ...]:
-    """Ten bins of about as many rows each; equal probabilities stay together, so a constant has a single bin."""
+    """Compute ten bins of about equally many rows; equal probabilities share a bin, so a constant has one."""
     probabilities = np.asarray(outputs.probabilities)
     if len(outputs.classes) == 2:
-        promised, came_true = probabilities[:, 1], truth == 1
+        predicted, is_correct = probabilities[:, 1], truth == 1
     else:
-        promised, came_true = probabilities.max(axis=1), truth == probabilities.argmax(axis=1)
-    edges = np.unique(np.quantile(promised, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]))
-    place = np.searchsorted(edges, promised, side="left")
+        predicted, is_correct = probabilities.max(axis=1), truth == probabilities.argmax(axis=1)
+    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]))
+    place = np.searchsorted(edges, predicted, side="left")
     found = []
     for number in np.unique(place):
         rows = place == number
         found.append(
             CalibrationBin(
-                predicted=float(promised[rows].mean()), observed=float(came_true[rows].mean()), rows=int(rows.sum())
+                predicted=float(predicted[rows].mean()), observed=float(is_correct[rows].mean()), rows=int(rows.sum())
             )
         )
     return tuple(found)
@@ -182,13 +182,13 @@ def _regression_curves(
     )
 
 
-def _residual_quantiles(residuals: NDArray[np.float64], places: NDArray[Any]) -> tuple[ResidualQuantiles, ...]:
-    order = np.argsort(places, kind="stable")
+def _residual_quantiles(residuals: NDArray[np.float64], positions: NDArray[Any]) -> tuple[ResidualQuantiles, ...]:
+    order = np.argsort(positions, kind="stable")
     found = []
     for rows in np.array_split(order, np.clip(len(order) // MIN_RESIDUAL_BIN_ROWS, 1, MAX_RESIDUAL_BINS)):
         low, middle, high = (float(value) for value in np.quantile(residuals[rows], [0.1, 0.5, 0.9]))
         found.append(
-            ResidualQuantiles(x=_axis_label(places[rows[0]]), low=low, middle=middle, high=high, rows=len(rows))
+            ResidualQuantiles(x=_axis_label(positions[rows[0]]), low=low, middle=middle, high=high, rows=len(rows))
         )
     return tuple(found)
 
@@ -225,10 +225,10 @@ def _precision_recall(truth: NDArray[np.int64], scores: NDArray[np.float64]) -> 
 
 
 def _downsample(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[Point, ...]:
-    """Points at about equal steps along the curve, both ends among them."""
+    """Reduce a curve to points at about equal distances along it, both ends included."""
     steps = np.r_[0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))]
-    places = np.searchsorted(steps, np.linspace(0, steps[-1], MAX_CURVE_POINTS))
-    kept = np.unique(np.r_[0, places[1:-1].clip(0, len(x) - 1), len(x) - 1])
+    positions = np.searchsorted(steps, np.linspace(0, steps[-1], MAX_CURVE_POINTS))
+    kept = np.unique(np.r_[0, positions[1:-1].clip(0, len(x) - 1), len(x) - 1])
     return tuple(Point(x=float(x[place]), y=float(y[place])) for place in kept)
 
 

@@ -1,4 +1,4 @@
-"""Whether more rows would help: the model fitted on less and less of its training part."""
+"""Learning curve: metrics of the model fitted on 10, 25 and 50 % of its training part."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,15 +12,15 @@ from model_name.core.schemas.strict_models import LenientModel
 from model_name.errors import DataError
 
 TRAINING_SHARES = (0.1, 0.25, 0.5)
-RELATIVE_COST = sum(TRAINING_SHARES)  # of the curve, in fits of the whole
+RELATIVE_COST = sum(TRAINING_SHARES)  # of the curve, in fits on all rows
 
 
 class LearningPoint(LenientModel):
-    """What a model scores that was fitted on some rows.
+    """Point of a learning curve.
 
     Attributes:
-        rows: How many rows of the training part it saw, the newest.
-        score: The deciding metric on the held-out rows; None where it is not defined.
+        rows: Number of rows that the model was fitted on, the newest of the training part.
+        score: Deciding metric on the held-out rows; None if it is undefined.
     """
 
     rows: int
@@ -32,21 +32,21 @@ def learning_curve(
 ) -> tuple[LearningPoint, ...]:
     """Fit copies of a model on the newest 10, 25 and 50 % of the training part; the last point is the model itself.
 
-    Scores are those of the model before any calibration, so that the points can be compared.
+    Scores are computed without calibration, so that the points can be compared.
 
     Args:
-        model: Fitted on the whole training part.
-        schema: What the table is.
-        train: The training part; the newest rows are the last of its time column, or a sample where there is none.
-        test: The held-out rows.
-        score: The deciding metric of outputs for them.
+        model: Model fitted on the whole training part.
+        schema: Schema of the table.
+        train: Training part; the newest rows are those with the largest time, or a sample if there is no time column.
+        test: Held-out rows.
+        score: Function from the outputs for the held-out rows to the deciding metric.
     """
     context = FitContext(has_time_order=schema.time is not None and train[schema.time].is_monotonic_increasing)
     points = []
     for part in training_subsets(train, schema, seed=model.random_state):
         try:
             outputs = model.with_params().fit(schema, part, context).outputs(test)
-        except DataError as err:  # so few rows that a class is not among them
+        except DataError as err:  # e.g. a class is missing from so few rows
             logger.debug("no point of the learning curve at {:,} rows: {}", len(part), err.message)
             continue
         points.append(LearningPoint(rows=len(part), score=score(outputs)))
@@ -54,7 +54,7 @@ def learning_curve(
 
 
 def training_subsets(train: pd.DataFrame, schema: TableSchema, *, seed: int) -> Iterator[pd.DataFrame]:
-    """The newest rows, in the order of the table; where there is no time, a random sample of them."""
+    """Yield the newest rows of each share, in the order of the table; random rows if there is no time column."""
     if schema.time is None:
         order = np.random.default_rng(seed).permutation(len(train))
     else:

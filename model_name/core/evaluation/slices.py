@@ -1,9 +1,9 @@
-"""Where a version is worst: a search over values of columns, and pairs of them, that nobody named beforehand.
+"""Search for the slices on which a version is worst: groups of the values of a column, or of two columns.
 
 After Slice Finder (Chung, Kraska, Polyzotis, Tae, Whang 2019): a slice counts if the loss of its rows is larger than
-that of all others by Welch's t-test, corrected by Bonferroni for everything that was tried. Unlike there, the test
-counts days and not rows where rows have a day, and slices are ranked by how much worse they are, because `min_rows`
-already says from which size on a slice matters.
+that of all others by Welch's t-test, corrected by Bonferroni for everything that was tried. Unlike there, the
+observations of the test are days and not rows if there is a time column, and slices are ranked by their excess loss,
+because `min_rows` already sets the size from which a slice matters.
 """
 
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ from model_name.core.schemas.encodings import DatetimePart
 from model_name.core.schemas.strict_models import LenientModel
 
 MAX_SLICES = 5
-MAX_CATEGORIES = 30  # a column: its most frequent ones
+MAX_CATEGORIES = 30  # of a column; the most frequent ones
 NUMBER_BINS = 5
-HOURS_PER_BIN = 2  # a band of hours
-SIGNIFICANCE = 0.05  # of all tests together
-MAX_OVERLAP = 0.5  # of two slices, as the share of the smaller one's rows that both hold
-MAX_BLOCKS = 500  # rows that are independent are thrown together into so many, which costs the test next to nothing
-PAIR_GAIN = 1.25  # how much larger than that of each of its columns the excess of a pair must be
+HOURS_PER_BIN = 2
+SIGNIFICANCE = 0.05  # of all tests together (Bonferroni)
+MAX_OVERLAP = 0.5  # of two slices: share of the smaller one's rows that are in both
+MAX_BLOCKS = 500  # independent rows are pooled into this many blocks, which costs the test almost no power
+PAIR_GAIN = 1.25  # minimum ratio of a pair's excess to that of each of its two groups
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
@@ -39,14 +39,14 @@ MONTHS = (
 
 
 class WorstSlice(LenientModel):
-    """Rows that a search found to be worse than the others.
+    """Slice on which a version is significantly worse than on the other rows.
 
     Attributes:
-        words: Which rows, for people.
-        rows: How many held-out rows they are.
-        metrics: What the version scores on them.
-        share: Their part of the loss (squared error or log loss) of all held-out rows.
-        ratio: Their mean loss as a multiple of that of all held-out rows.
+        words: Description of the slice.
+        rows: Number of held-out rows in the slice.
+        metrics: Metrics of the version on these rows.
+        share: Share of these rows in the loss (squared error or log loss) of all held-out rows.
+        ratio: Mean loss of these rows as a multiple of that of all held-out rows.
     """
 
     words: str
@@ -58,19 +58,31 @@ class WorstSlice(LenientModel):
 
 @dataclass(frozen=True)
 class Binning:
-    """A column cut into groups: the group of each row (-1 where it is in none), and each group in words."""
+    """Binning of the rows by the values of a column.
+
+    Attributes:
+        source: Name of the column.
+        groups: Group of each row; -1 for none.
+        descriptions: Description of each group.
+    """
 
     source: str
     groups: NDArray[np.int64]
-    words: list[str]
+    descriptions: list[str]
 
 
 @dataclass(frozen=True)
 class SliceCandidate:
-    """Rows that are worse: their mean loss less that of all, in words, and where they are."""
+    """Slice that is significantly worse than the other rows.
+
+    Attributes:
+        excess: Mean loss of the slice minus the mean loss of all rows.
+        description: Description of the slice.
+        rows: Positions of its rows.
+    """
 
     excess: float
-    words: str
+    description: str
     rows: NDArray[np.int64]
 
 
@@ -82,47 +94,49 @@ def worst_slices(
     min_rows: int,
     blocks: NDArray[np.int64] | None = None,
 ) -> list[SliceCandidate]:
-    """The slices that are worst beyond chance, at most five, the worst first.
+    """Find the slices that are significantly worse, at most five, the worst first.
 
     Args:
-        table: n held-out rows.
-        schema: What they are. Names and sensitive columns are not looked at.
-        losses: The loss of each row.
-        min_rows: Rows that a slice needs.
-        blocks: The block of each row, such as its day, where rows of a block are not independent of one another.
+        table: Held-out rows, n.
+        schema: Schema of the table. Its text identifiers and sensitive columns are not searched.
+        losses: Loss of each row.
+        min_rows: Minimum number of rows in a slice.
+        blocks: Block of each row, such as its day, if rows of a block are not independent.
 
     Returns:
-        Slices that do not say the same twice; none where a loss is NaN or all are equal.
+        Slices that overlap little; none if a loss is NaN or all are equal.
     """
     if not np.isfinite(losses).all() or np.ptp(losses) == 0:
         return []
-    known = _BlockLosses(losses, blocks if blocks is not None else np.arange(len(losses)) % MAX_BLOCKS)
-    cuts = list(binnings(table, schema))
-    singles = [_GroupLosses(cut.groups, len(cut.words), known, min_rows) for cut in cuts]
+    block_losses = _BlockLosses(losses, blocks if blocks is not None else np.arange(len(losses)) % MAX_BLOCKS)
+    binnings = list(bin_columns(table, schema))
+    singles = [_GroupLosses(binning.groups, len(binning.descriptions), block_losses, min_rows) for binning in binnings]
     pairs = {
-        (one, other): _GroupLosses(_cross(cuts[one], cuts[other]), _pair_count(cuts[one], cuts[other]), known, min_rows)
-        for one, other in combinations(range(len(cuts)), 2)
-        if cuts[one].source != cuts[other].source
+        (one, other): _GroupLosses(
+            _cross(binnings[one], binnings[other]), _pair_count(binnings[one], binnings[other]), block_losses, min_rows
+        )
+        for one, other in combinations(range(len(binnings)), 2)
+        if binnings[one].source != binnings[other].source
     }
     level = SIGNIFICANCE / max(1, sum(cells.tested for cells in [*singles, *pairs.values()]))
-    found = [
-        SliceCandidate(single.excess[group], cut.words[group], np.flatnonzero(cut.groups == group))
-        for cut, single in zip(cuts, singles, strict=True)
+    candidates = [
+        SliceCandidate(single.excess[group], binning.descriptions[group], np.flatnonzero(binning.groups == group))
+        for binning, single in zip(binnings, singles, strict=True)
         for group in single.significant(level)
     ]
     for (one, other), cells in pairs.items():
         for cell in cells.significant(level):
-            left, right = divmod(int(cell), len(cuts[other].words))
+            left, right = divmod(int(cell), len(binnings[other].descriptions))
             alone = max(singles[one].excess[left], singles[other].excess[right], 0)
             if cells.excess[cell] >= PAIR_GAIN * alone:
-                words = f"{cuts[one].words[left]} and {cuts[other].words[right]}"
-                rows = np.flatnonzero((cuts[one].groups == left) & (cuts[other].groups == right))
-                found.append(SliceCandidate(cells.excess[cell], words, rows))
-    return _drop_overlapping(sorted(found, key=lambda candidate: -candidate.excess), len(losses))
+                description = f"{binnings[one].descriptions[left]} and {binnings[other].descriptions[right]}"
+                rows = np.flatnonzero((binnings[one].groups == left) & (binnings[other].groups == right))
+                candidates.append(SliceCandidate(cells.excess[cell], description, rows))
+    return _drop_overlapping(sorted(candidates, key=lambda candidate: -candidate.excess), len(losses))
 
 
-def binnings(table: pd.DataFrame, schema: TableSchema) -> Iterator[Binning]:
-    """Every way in which a column puts rows into groups."""
+def bin_columns(table: pd.DataFrame, schema: TableSchema) -> Iterator[Binning]:
+    """Yield the binnings of the rows by each searchable column; a time column has several."""
     for name, column in schema.columns.items():
         if column.sensitive or column.kind == "text-id":
             continue
@@ -130,14 +144,14 @@ def binnings(table: pd.DataFrame, schema: TableSchema) -> Iterator[Binning]:
             if name == schema.time:
                 yield from _bin_moments(name, table[name].to_numpy())
             continue
-        cut = _bin_column(name, column, table[name])
-        if len(cut.words) > 1:
-            yield cut
+        binning = _bin_column(name, column, table[name])
+        if len(binning.descriptions) > 1:
+            yield binning
 
 
 @dataclass(frozen=True)
 class _BlockLosses:
-    """The loss of each row, and of each block of rows that are not independent of one another."""
+    """Losses of rows, and their sums over blocks of rows that are not independent."""
 
     values: NDArray[np.float64]
     blocks: NDArray[np.int64]
@@ -160,7 +174,7 @@ class _BlockLosses:
 
 
 class _GroupLosses:
-    """Loss by group: its mean less that of all, and whether that is beyond chance."""
+    """Excess losses of groups and their significance."""
 
     def __init__(self, groups: NDArray[np.int64], size: int, losses: _BlockLosses, min_rows: int) -> None:
         inside = np.flatnonzero(groups >= 0)
@@ -170,26 +184,26 @@ class _GroupLosses:
         self.large = np.flatnonzero((rows >= min_rows) & (rows < len(losses.values)))
         self.tested = len(self.large)
         self.excess = np.divide(total, rows, out=np.zeros(size), where=rows > 0) - losses.mean
-        # Of each large group and block: how many rows it has, and what they cost.
-        place = np.full(size, -1)
-        place[self.large] = np.arange(self.tested)
-        kept = place[groups] >= 0
-        cells = place[groups[kept]] * losses.count + blocks[kept]
+        # Rows and summed losses of each large group and block.
+        position = np.full(size, -1)
+        position[self.large] = np.arange(self.tested)
+        kept = position[groups] >= 0
+        cells = position[groups[kept]] * losses.count + blocks[kept]
         shape = (self.tested, losses.count)
         block_rows = np.bincount(cells, minlength=self.tested * losses.count).reshape(shape)
         block_sums = np.bincount(cells, values[kept], minlength=self.tested * losses.count).reshape(shape)
-        self._chance = _welch_p_values(block_rows, block_sums, losses.rows - block_rows, losses.sums - block_sums)
+        self._p_values = _welch_p_values(block_rows, block_sums, losses.rows - block_rows, losses.sums - block_sums)
 
     def significant(self, level: float) -> NDArray[np.int64]:
-        """The groups whose loss is larger than that of all other rows, beyond chance."""
-        found: NDArray[np.int64] = self.large[self._chance < level]
-        return found
+        """Return the groups whose mean loss is significantly larger than that of all other rows."""
+        groups: NDArray[np.int64] = self.large[self._p_values < level]
+        return groups
 
 
 def _welch_p_values(
     rows: NDArray[Any], sums: NDArray[Any], rows_rest: NDArray[Any], sums_rest: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """How likely a mean is to be so much larger than that of the rest by chance: Welch's t-test, one-sided."""
+    """Compute one-sided p-values of Welch's t-test that a group's mean loss is larger than that of the other rows."""
     from scipy import stats
 
     mean, a, freedom = _cluster_means(rows, sums)
@@ -201,9 +215,9 @@ def _welch_p_values(
 
 
 def _cluster_means(rows: NDArray[Any], sums: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Means over groups x blocks, their variance if the blocks were drawn (Liang and Zeger 1986), and its freedom.
+    """Compute the means of groups x blocks, their cluster-robust variance, and its degrees of freedom.
 
-    Where a block is a row, this is the usual variance of a mean.
+    Liang and Zeger 1986. If every block is one row, this is the ordinary variance of a mean.
     """
     count = rows.sum(axis=1)
     blocks = (rows > 0).sum(axis=1).astype(np.float64)
@@ -213,9 +227,9 @@ def _cluster_means(rows: NDArray[Any], sums: NDArray[Any]) -> tuple[NDArray[Any]
         return mean, square / count**2 * blocks / (blocks - 1), blocks - 1
 
 
-def _drop_overlapping(found: list[SliceCandidate], rows: int) -> list[SliceCandidate]:
+def _drop_overlapping(candidates: list[SliceCandidate], rows: int) -> list[SliceCandidate]:
     kept: list[tuple[SliceCandidate, NDArray[np.bool_]]] = []
-    for candidate in found:
+    for candidate in candidates:
         mask = np.zeros(rows, dtype=bool)
         mask[candidate.rows] = True
         if all((mask & other).sum() <= MAX_OVERLAP * min(mask.sum(), other.sum()) for _, other in kept):
@@ -226,11 +240,11 @@ def _drop_overlapping(found: list[SliceCandidate], rows: int) -> list[SliceCandi
 
 
 def _pair_count(one: Binning, other: Binning) -> int:
-    return len(one.words) * len(other.words)
+    return len(one.descriptions) * len(other.descriptions)
 
 
 def _cross(one: Binning, other: Binning) -> NDArray[np.int64]:
-    crossed = one.groups * len(other.words) + other.groups
+    crossed = one.groups * len(other.descriptions) + other.groups
     return np.where((one.groups < 0) | (other.groups < 0), -1, crossed)
 
 
@@ -238,8 +252,8 @@ def _bin_column(name: str, column: Column, values: pd.Series) -> Binning:
     if column.kind == "numeric":
         return _bin_numbers(name, values.to_numpy(dtype=np.float64))
     if column.kind == "boolean":
-        words = {0.0: "false", 1.0: "true"}
-        return _bin_labels(name, values.map(words, na_action="ignore"))
+        descriptions = {0.0: "false", 1.0: "true"}
+        return _bin_labels(name, values.map(descriptions, na_action="ignore"))
     return _bin_labels(name, values)
 
 
@@ -257,18 +271,20 @@ def _bin_numbers(name: str, values: NDArray[np.float64]) -> Binning:
     edges = np.unique(np.quantile(known, np.linspace(0, 1, NUMBER_BINS + 1)[1:-1], method="lower"))
     groups = np.searchsorted(edges, values, side="left")  # a bin ends with its edge
     shown = [f"{edge:.4g}" for edge in edges]
-    words = [
+    descriptions = [
         f"{name} up to {shown[0]}",
         *(f"{name} above {low} to {high}" for low, high in pairwise(shown)),
         f"{name} above {shown[-1]}",
     ]
-    return _add_missing_group(name, np.where(missing, -1, groups), words, missing)
+    return _add_missing_group(name, np.where(missing, -1, groups), descriptions, missing)
 
 
-def _add_missing_group(name: str, groups: NDArray[np.int64], words: list[str], missing: NDArray[np.bool_]) -> Binning:
+def _add_missing_group(
+    name: str, groups: NDArray[np.int64], descriptions: list[str], missing: NDArray[np.bool_]
+) -> Binning:
     if not missing.any():
-        return Binning(name, groups, words)
-    return Binning(name, np.where(missing, len(words), groups), [*words, f"{name} is missing"])
+        return Binning(name, groups, descriptions)
+    return Binning(name, np.where(missing, len(descriptions), groups), [*descriptions, f"{name} is missing"])
 
 
 def _bin_moments(name: str, moments: NDArray[np.datetime64]) -> Iterator[Binning]:
@@ -280,8 +296,8 @@ def _bin_moments(name: str, moments: NDArray[np.datetime64]) -> Iterator[Binning
         "month": [f"{name} month is {month}" for month in MONTHS],
     }
     first: dict[DatetimePart, int] = {"hour": 0, "weekday": 0, "month": 1}
-    for part, words in parts.items():
+    for part, descriptions in parts.items():
         numbers = np.floor(DATETIME_PARTS[part](known)).astype(np.int64) - first[part]
         groups = numbers // HOURS_PER_BIN if part == "hour" else numbers
         if len(np.unique(groups[~missing])) > 1:
-            yield Binning(name, np.where(missing, -1, groups), words)
+            yield Binning(name, np.where(missing, -1, groups), descriptions)

@@ -27,7 +27,7 @@ def spread(errors, moments=None, resamples=500):
     return percentile_interval(resampler.resample([weighted_metric(RMSE, targets, outputs)])[:, 0])
 
 
-def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
+def test_the_interval_of_a_mean_matches_the_normal_approximation():
     errors = np.random.default_rng(0).normal(0, 1, 5000)
     found, squares = spread(errors), errors**2
     half = 1.96 * squares.std() / np.sqrt(5000)
@@ -35,7 +35,7 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
     assert found.high == pytest.approx(squares.mean() + half, abs=half / 4)
 
 
-def test_days_that_differ_make_it_wider_than_rows_would():
+def test_blocks_of_days_give_wider_intervals_than_rows():
     errors = np.repeat(np.random.default_rng(0).normal(0, 1, 100), 24)
     by_day, by_row = spread(errors, hours(2400)), spread(errors)
     assert by_day.high - by_day.low > 3 * (by_row.high - by_row.low)
@@ -55,11 +55,11 @@ def test_equal_seeds_give_equal_intervals():
         pytest.param(300_000, None, "300,000 rows, drawn 200 times", id="many rows are drawn less often"),
     ],
 )
-def test_days_are_drawn_where_there_are_enough(rows, moments, words):
+def test_days_are_resampled_if_there_are_enough(rows, moments, words):
     assert Resampler.for_rows(rows, moments, resamples=500, seed=0).description == words
 
 
-def test_a_shared_difficulty_cancels_in_a_difference():
+def test_common_variation_cancels_in_a_difference():
     # given: a model that is a little worse on each row, on days of which some are very hard
     hard = np.repeat(np.random.default_rng(0).exponential(1, 60), 24)
     targets, mine = answers(np.sqrt(hard))
@@ -83,18 +83,18 @@ def test_a_shared_difficulty_cancels_in_a_difference():
         pytest.param([], False, id="nothing"),
     ],
 )
-def test_an_interval_of_what_is_mostly_undefined_is_none(values, is_known):
+def test_the_interval_of_a_mostly_undefined_metric_is_none(values, is_known):
     found = percentile_interval(np.array(values))
     assert (found.low is not None, found.high is not None) == (is_known, is_known)
 
 
-def test_a_difference_to_what_is_not_defined_is_none():
+def test_the_difference_to_an_undefined_metric_is_none():
     assert paired_difference("constant", "roc_auc", (0.7, None), np.full(5, np.nan)).value is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("rows", "seconds"), [(20_000, 3), (300_000, 10)])
-def test_many_rows_are_drawn_in_seconds(rows, seconds):
+def test_many_rows_are_resampled_within_seconds(rows, seconds):
     random = np.random.default_rng(0)
     positive = random.random(rows)
     outputs = Outputs.from_scores(np.column_stack([1 - positive, positive]), (False, True))

@@ -23,7 +23,7 @@ def judged():
     return random.random(3000) < positive, binary(positive)
 
 
-def test_the_areas_under_the_thinned_curves_are_those_of_all_rows(judged):
+def test_downsampled_curves_keep_their_area(judged):
     targets, outputs = judged
     drawn = curves(targets, outputs)
     assert len(drawn.roc) <= 100
@@ -35,7 +35,7 @@ def test_the_areas_under_the_thinned_curves_are_those_of_all_rows(judged):
     assert (tuple(roc[0]), tuple(roc[-1])) == ((0, 0), (1, 1))
 
 
-def test_true_probabilities_are_calibrated_and_false_ones_are_not(judged):
+def test_calibration_error_separates_true_from_distorted_probabilities(judged):
     targets, outputs = judged
     bins = calibration_bins(targets.astype(int), outputs)
     assert [each.rows for each in bins] == [300] * 10
@@ -44,19 +44,19 @@ def test_true_probabilities_are_calibrated_and_false_ones_are_not(judged):
     assert calibration_error(calibration_bins(targets.astype(int), sure)) == pytest.approx(0.25, abs=0.03)
 
 
-def test_a_constant_probability_is_one_bin():
+def test_a_constant_probability_has_one_bin():
     (found,) = calibration_bins(np.array([0, 1, 1, 1]), binary([0.6] * 4))
     assert (found.predicted, found.observed, found.rows) == pytest.approx((0.6, 0.75, 4))
 
 
-def test_more_than_two_classes_are_calibrated_by_the_predicted_one():
+def test_multiclass_calibration_bins_use_the_predicted_class():
     scores = np.array([[0.8, 0.1, 0.1], [0.2, 0.2, 0.6]])
     bins = calibration_bins(np.array([0, 1]), Outputs.from_scores(scores, ("a", "b", "c")))
     assert [(each.predicted, each.observed) for each in bins] == [(0.6, 0.0), (0.8, 1.0)]
     assert calibration_error(bins) == pytest.approx((0.6 + 0.2) / 2)
 
 
-def test_the_confusion_counts_rows_of_an_actual_class_by_their_prediction():
+def test_confusion_matrix_has_actual_rows_and_predicted_columns():
     targets = np.array(["c", "a", "a", "b", "a"], dtype=object)
     scores = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0.5]]) + 0.1
     outputs = Outputs.from_scores(scores, ("c", "a", "b"))  # in the order of the classes, not of the alphabet
@@ -66,7 +66,7 @@ def test_the_confusion_counts_rows_of_an_actual_class_by_their_prediction():
     ).tolist()
 
 
-def test_residuals_are_put_in_equal_bins_of_time():
+def test_residuals_are_binned_by_time():
     rows = 4000
     random = np.random.default_rng(0)
     moments = np.datetime64("2024-01-01T00:00:00") + random.permutation(rows) * np.timedelta64(1, "h")
@@ -78,13 +78,13 @@ def test_residuals_are_put_in_equal_bins_of_time():
     assert found[-1].middle == pytest.approx(5, abs=0.4)
 
 
-def test_without_a_time_they_are_put_in_bins_of_the_prediction():
+def test_residuals_without_time_are_binned_by_prediction():
     predicted = np.arange(100.0)
     found = curves(predicted + 1, Outputs.from_scores(predicted, ())).residuals
     assert [(band.x, band.middle, band.rows) for band in found][:2] == [("0", 1.0, 10), ("10", 1.0, 10)]
 
 
-def test_the_points_are_a_sample_that_a_seed_decides():
+def test_scatter_points_are_a_seeded_sample():
     predicted = np.arange(2000.0)
     outputs = Outputs.from_scores(predicted, ())
     found = curves(predicted * 2, outputs, seed=3).predicted
@@ -93,13 +93,13 @@ def test_the_points_are_a_sample_that_a_seed_decides():
     assert found == curves(predicted * 2, outputs, seed=3).predicted
 
 
-def test_coverage_is_the_share_inside_and_the_mean_width():
+def test_coverage_has_the_share_inside_and_the_mean_width():
     intervals = PredictionIntervals(levels=(0.5, 0.9), edges=(), halves=((1,), (3,)), rows=10)
     found = interval_coverages(intervals, np.zeros(4), np.array([0.0, 1.0, 2.0, 9.0]))
     assert [(each.level, each.observed, each.width) for each in found] == [(0.5, 0.5, 2.0), (0.9, 0.75, 6.0)]
 
 
-def test_predictions_of_nan_cover_nothing():
+def test_nan_predictions_have_no_coverage():
     intervals = PredictionIntervals(levels=(0.5,), edges=(), halves=((1,),), rows=10)
     assert interval_coverages(intervals, np.array([0.0, np.nan]), np.zeros(2)) == ()
 
@@ -124,7 +124,7 @@ def test_predictions_of_nan_cover_nothing():
         ),
     ],
 )
-def test_what_cannot_be_drawn_is_empty(targets, outputs, drawn):
+def test_curves_that_do_not_apply_are_empty(targets, outputs, drawn):
     found = curves(targets, outputs)
     assert {name for name in EMPTY if getattr(found, name)} == drawn
     assert Curves.model_validate_json(found.model_dump_json()) == found

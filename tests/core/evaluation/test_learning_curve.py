@@ -19,7 +19,7 @@ def split(make_table, make_schema):
     return of
 
 
-def test_a_curve_ends_with_the_model_itself(split):
+def test_the_last_point_is_the_model_itself(split):
     schema, train, test = split("regression")
     model = BoostedTrees(max_iter=20, min_samples_leaf=2).fit(schema, train)
     rmse = Metric(name="rmse")
@@ -29,7 +29,7 @@ def test_a_curve_ends_with_the_model_itself(split):
     assert found[-1].score < found[0].score
 
 
-def test_the_parts_are_the_newest_rows_in_the_order_of_the_table(split):
+def test_training_subsets_are_the_newest_rows_in_table_order(split):
     schema, train, _ = split("regression")
     shuffled = train.sample(frac=1, random_state=0)
     for part, rows in zip(training_subsets(shuffled, schema, seed=0), (30, 75, 150), strict=True):
@@ -37,14 +37,14 @@ def test_the_parts_are_the_newest_rows_in_the_order_of_the_table(split):
         assert part.index.tolist() == [row for row in shuffled.index if row in set(part.index)]
 
 
-def test_without_a_time_they_are_a_sample_that_grows(split):
+def test_training_subsets_without_time_are_nested_samples(split):
     schema, train, _ = split("regression", time=None)
     parts = [set(part["code"]) for part in training_subsets(train, schema, seed=0)]
     assert parts[0] < parts[1] < parts[2]
     assert not parts[0] <= set(train["code"].tail(30))
 
 
-def test_a_part_without_one_of_the_classes_is_left_out(split):
+def test_a_subset_without_one_of_the_classes_is_skipped(split):
     schema, train, test = split("binary")
     train = train.copy()
     train.loc[train.index[150:], "outcome"] = True
@@ -53,7 +53,7 @@ def test_a_part_without_one_of_the_classes_is_left_out(split):
     assert [point.rows for point in found] == [300]
 
 
-def test_the_points_are_compared_before_any_calibration(split):
+def test_points_are_scored_without_calibration(split):
     schema, train, test = split("binary")
     model = BoostedTrees(max_iter=5).fit(schema, train)
     loss = Metric(name="log_loss")

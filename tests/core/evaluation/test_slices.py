@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model_name.core.evaluation.slices import binnings, worst_slices
+from model_name.core.evaluation.slices import bin_columns, worst_slices
 from model_name.core.schemas import TableSchema, Target
 from model_name.core.schemas.columns import Column
 
@@ -58,16 +58,16 @@ SCHEMA = TableSchema(
         ),
     ],
 )
-def test_rows_that_are_worse_are_found_and_named(is_bad, words):
+def test_worse_rows_are_found_and_described(is_bad, words):
     table, losses = make()
     bad = is_bad(table).to_numpy()
     found = worst_slices(table, SCHEMA, losses + 3 * bad, min_rows=30)
-    assert found[0].words.startswith(words)
+    assert found[0].description.startswith(words)
     assert (bad[found[0].rows]).mean() > 0.9
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_days_that_are_hard_by_chance_are_no_slice(seed):
+def test_random_variation_between_days_is_no_slice(seed):
     # given: days that share their weather and their loss, which have nothing to do with one another
     random = np.random.default_rng(seed)
     table, losses = make()
@@ -80,18 +80,18 @@ def test_days_that_are_hard_by_chance_are_no_slice(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_noise_holds_no_slice(seed):
+def test_noise_has_no_slice(seed):
     table, losses = make(seed=seed)
     assert worst_slices(table, SCHEMA, losses, min_rows=30) == []
 
 
-def test_a_pair_that_adds_nothing_to_its_column_is_not_told():
+def test_a_pair_no_worse_than_its_column_is_not_reported():
     table, losses = make()
     found = worst_slices(table, SCHEMA, losses + 3 * (table["group"] == "b").to_numpy(), min_rows=30)
-    assert [slice_.words for slice_ in found] == ["group is b"]
+    assert [slice_.description for slice_ in found] == ["group is b"]
 
 
-def test_what_is_found_does_not_overlap_and_is_at_most_five_the_worst_first():
+def test_at_most_five_slices_are_sorted_and_do_not_overlap():
     table, losses = make()
     weekday = table["moment"].dt.weekday.to_numpy()
     found = worst_slices(table, SCHEMA, losses + weekday**2.0, min_rows=30)
@@ -102,17 +102,19 @@ def test_what_is_found_does_not_overlap_and_is_at_most_five_the_worst_first():
             assert len(np.intersect1d(slice_.rows, other.rows)) <= 0.5 * min(len(slice_.rows), len(other.rows))
 
 
-def test_a_slice_has_at_least_the_rows_that_are_asked_for():
+def test_a_slice_has_at_least_min_rows():
     table, losses = make()
     rare = np.isin(np.arange(ROWS), np.random.default_rng(1).choice(ROWS, 20, replace=False))
     table = table.assign(group=np.where(rare, "rare", table["group"]))
-    assert [found.words for found in worst_slices(table, SCHEMA, losses + 9 * rare, min_rows=20)] == ["group is rare"]
+    assert [found.description for found in worst_slices(table, SCHEMA, losses + 9 * rare, min_rows=20)] == [
+        "group is rare"
+    ]
     assert worst_slices(table, SCHEMA, losses + 9 * rare, min_rows=400) == []
 
 
-def test_names_and_sensitive_columns_are_not_looked_at():
+def test_text_ids_and_sensitive_columns_are_not_searched():
     table, _ = make()
-    assert {cut.source for cut in binnings(table, SCHEMA)} == {"moment", "group", "size", "is_open"}
+    assert {cut.source for cut in bin_columns(table, SCHEMA)} == {"moment", "group", "size", "is_open"}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_names_and_sensitive_columns_are_not_looked_at():
         pytest.param({"moment": pd.Series([pd.NaT] * 500, dtype="datetime64[us]")}, 500, id="no moment"),
     ],
 )
-def test_odd_tables_are_searched_as_well(columns, rows):
+def test_degenerate_tables_are_searched(columns, rows):
     table, losses = make(rows, **columns)
     assert worst_slices(table, SCHEMA, losses, min_rows=30) == []
 
@@ -134,5 +136,5 @@ def test_odd_tables_are_searched_as_well(columns, rows):
 @pytest.mark.parametrize(
     "losses", [pytest.param(np.full(ROWS, np.nan), id="NaN"), pytest.param(np.ones(ROWS), id="all equal")]
 )
-def test_losses_that_say_nothing_find_nothing(losses):
+def test_constant_or_nan_losses_have_no_slice(losses):
     assert worst_slices(make()[0], SCHEMA, losses, min_rows=30) == []

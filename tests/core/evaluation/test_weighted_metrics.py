@@ -25,14 +25,14 @@ def answered(task, rows=300, seed=0):
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
-def test_weights_of_one_give_the_metric_itself(name, task):
+def test_unit_weights_give_the_unweighted_metric(name, task):
     targets, outputs = answered(task)
     metric = Metric(name=name)
     assert weighted_metric(metric, targets, outputs)(np.ones(300)) == pytest.approx(metric.score(targets, outputs))
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
-def test_a_weight_counts_as_that_many_rows(name, task):
+def test_a_weight_counts_as_repeated_rows(name, task):
     # given
     targets, outputs = answered(task)
     weights = np.random.default_rng(5).integers(0, 4, 300)
@@ -44,19 +44,19 @@ def test_a_weight_counts_as_that_many_rows(name, task):
 
 
 @pytest.mark.parametrize("name", ["rmse", "roc_auc", "log_loss"])
-def test_what_is_not_defined_is_nan(name):
+def test_an_undefined_metric_is_nan(name):
     task = "regression" if name == "rmse" else "binary"
     targets, outputs = answered(task)
     nothing = Outputs.from_scores(np.full((300, max(1, len(outputs.classes))), np.nan), outputs.classes)
     assert np.isnan(weighted_metric(Metric(name=name), targets, nothing)(np.ones(300)))
 
 
-def test_a_resample_of_one_class_has_no_auc():
+def test_the_auc_of_a_single_class_is_nan():
     targets, outputs = answered("binary")
     assert np.isnan(weighted_metric(Metric(name="roc_auc"), targets, outputs)((targets == "yes").astype(float)))
 
 
-def test_a_metric_that_is_not_made_ready_is_scikit_learns(monkeypatch):
+def test_a_metric_without_a_prepared_form_uses_scikit_learn(monkeypatch):
     targets, outputs = answered("regression")
     weights = np.random.default_rng(1).integers(0, 3, 300).astype(float)
     median = METRIC_DEFINITIONS["rmse"].__class__(

@@ -16,7 +16,7 @@ def checked(make_schema, make_table, task):
     return dataframes.check_frame(make_table(task), make_schema(task)).frame
 
 
-def test_it_answers_the_weighted_mean_of_its_members(make_schema, checked, task):
+def test_prediction_is_the_weighted_mean_of_the_members(make_schema, checked, task):
     schema = make_schema(task)
     blend = AutoModel(members=[TREES, LINE], weights=[0.75, 0.25]).fit(schema, checked)
     # given the same members on their own
@@ -30,7 +30,7 @@ def test_it_answers_the_weighted_mean_of_its_members(make_schema, checked, task)
     np.testing.assert_allclose(served.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_its_explanation_is_the_sum_of_those_of_its_members(make_schema, checked, task):
+def test_explanation_is_the_weighted_sum_of_the_members_explanations(make_schema, checked, task):
     blend = AutoModel(members=[TREES, LINE], weights=[0.75, 0.25]).fit(make_schema(task), checked)
     rows = blend.matrix(checked.head(20))
     parts = [model.explain_predictions(rows).values for model in blend.get_internal_model()]
@@ -38,14 +38,14 @@ def test_its_explanation_is_the_sum_of_those_of_its_members(make_schema, checked
     assert blend.explain(checked.head(20)).scale == ("prediction" if task == "regression" else "probability")
 
 
-def test_members_take_the_seed_of_the_blend_unless_they_have_one(make_schema, make_table):
+def test_members_use_the_seed_of_the_blend_unless_they_have_their_own(make_schema, make_table):
     checked = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     blend = AutoModel(members=[TREES, TREES | {"random_state": 7}], weights=[0.5, 0.5], random_state=3)
     seeds = [model.random_state for model in blend.fit(make_schema("regression"), checked).get_internal_model()]
     assert seeds == [3, 7]
 
 
-def test_it_is_described_member_by_member():
+def test_params_are_described_by_member():
     blend = AutoModel(members=[TREES, LINE], weights=[0.25, 0.75])
     assert blend.describe_params() == {
         "member 1": "75 % LinearModel",
@@ -54,12 +54,12 @@ def test_it_is_described_member_by_member():
     }
 
 
-def test_without_members_it_says_who_chooses_them(make_schema, checked, task):
+def test_fit_without_members_names_the_jobs_that_search_them(make_schema, checked, task):
     with pytest.raises(ConfigError, match="no members before a search"):
         AutoModel().fit(make_schema(task), checked)
 
 
-def test_a_member_that_cannot_be_fitted_is_told(make_schema, make_table):
+def test_an_error_in_a_members_fit_is_raised(make_schema, make_table):
     checked = dataframes.check_frame(make_table("multiclass"), make_schema("multiclass")).frame
     with pytest.raises(DataError, match="no row of class"):
         AutoModel(members=[TREES], weights=[1.0]).fit(make_schema("multiclass"), checked[checked["outcome"] != "mid"])
@@ -78,6 +78,6 @@ def test_a_member_that_cannot_be_fitted_is_told(make_schema, make_table):
         pytest.param({"members": [{"KIND": "AutoModel"}], "weights": [1.0]}, "a blend itself", id="a blend in a blend"),
     ],
 )
-def test_a_blend_that_hangs_not_together_is_refused(wrong, reason):
+def test_an_inconsistent_blend_is_refused(wrong, reason):
     with pytest.raises(ValidationError, match=reason):
         AutoModel(**wrong)

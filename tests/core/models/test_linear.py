@@ -38,7 +38,7 @@ def test_a_straight_line_is_found():
     np.testing.assert_allclose(answers, [60, 10, 3 * np.median(table["x"]) + 20], rtol=0.01)
 
 
-def test_what_is_absurdly_far_is_clipped():
+def test_extreme_numbers_are_clipped():
     schema, table = plain()
     model = LinearModel().fit(schema, table)
     far, farther = (model.predict(table.head(1).assign(x=value))["prediction"].iloc[0] for value in (1e3, 1e6))
@@ -47,7 +47,7 @@ def test_what_is_absurdly_far_is_clipped():
     assert far == pytest.approx(3 * (table["x"].mean() + spread) + 10 * int(table["g"].iloc[0][1]), rel=0.02)
 
 
-def test_pieces_bend_the_line():
+def test_pieces_fit_a_piecewise_linear_target():
     schema, table = plain()
     bent = table.assign(y=np.abs(table["x"] - 5))
     errors = [
@@ -57,7 +57,7 @@ def test_pieces_bend_the_line():
     assert errors[1] < 0.2 * errors[0]
 
 
-def test_the_larger_alpha_the_flatter():
+def test_a_larger_alpha_flattens_the_predictions():
     schema, table = plain()
     slopes = [
         np.ptp(LinearModel(alpha=alpha).fit(schema, table).predict(table)["prediction"]) for alpha in (0.01, 1e3, 1e6)
@@ -65,7 +65,7 @@ def test_the_larger_alpha_the_flatter():
     assert slopes == sorted(slopes, reverse=True)
 
 
-def test_many_categories_are_kept_sparse_and_give_the_same_answers(monkeypatch):
+def test_a_sparse_design_matrix_gives_the_same_predictions(monkeypatch):
     schema, table = plain(categories=9)
     dense = LinearModel(alpha=1.0).fit(schema, table).predict(table)
     monkeypatch.setattr("model_name.core.models.linear.MAX_DENSE_INDICATORS", 2)
@@ -73,7 +73,7 @@ def test_many_categories_are_kept_sparse_and_give_the_same_answers(monkeypatch):
     np.testing.assert_allclose(sparse["prediction"], dense["prediction"], rtol=1e-3)
 
 
-def test_balanced_classes_move_the_line_to_the_rare_one():
+def test_balanced_class_weights_predict_the_rare_class_more_often():
     schema, table = plain("binary")
     rare = table[(table["y"] == "no") | (np.arange(len(table)) % 10 == 0)]
     found = [
@@ -83,7 +83,7 @@ def test_balanced_classes_move_the_line_to_the_rare_one():
     assert found[1] > found[0]
 
 
-def test_what_the_training_rows_do_not_show_weighs_nothing():
+def test_inputs_without_variation_in_training_have_no_weight():
     # given a number that never varies, one that is never there, one without a season and one that is plain
     features = (
         NumericFeature(name="same", source="same"),

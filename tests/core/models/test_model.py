@@ -49,7 +49,7 @@ def test_a_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, m
         assert np.isfinite(answer["prediction"]).all()
 
 
-def test_a_model_decides_as_it_is_told_until_it_is_fitted_again(fitted, make_schema, make_table):
+def test_a_decision_applies_until_the_next_fit(fitted, make_schema, make_table):
     # given a model that calls everything positive
     schema, table = make_schema("binary"), dataframes.check_frame(make_table("binary"), make_schema("binary")).frame
     model = fitted("BoostedTrees", "binary").with_params().fit(schema, table)
@@ -62,14 +62,14 @@ def test_a_model_decides_as_it_is_told_until_it_is_fitted_again(fitted, make_sch
     assert model.with_params().decision == model.fit(schema, table).decision == Decision()
 
 
-def test_a_model_that_was_stored_before_there_were_decisions_answers_as_it_did(fitted, make_table):
+def test_a_model_pickled_without_a_decision_attribute_predicts_the_same(fitted, make_table):
     model = fitted("BoostedTrees", "regression").model_copy(deep=True)
     expected = model.predict(make_table("regression"))
     del model.__pydantic_private__["_decision"]
     pd.testing.assert_frame_equal(model.predict(make_table("regression")), expected)
 
 
-def test_no_rows_have_no_answers(fitted, kind, task, checked):
+def test_an_empty_table_has_no_predictions(fitted, kind, task, checked):
     answer = fitted(kind, task).predict(checked.head(0))
     assert len(answer) == 0
     assert list(answer.columns) == list(fitted(kind, task).predict(checked.head(1)).columns)
@@ -94,19 +94,19 @@ def test_equal_seeds_and_rows_give_equal_models(fitted, kind, task, make_schema,
         pytest.param(lambda model, table, folder: model.classes, id="classes"),
     ],
 )
-def test_an_unfitted_model_says_so(kind, ask, make_table, tmp_path):
+def test_an_unfitted_model_raises_not_fitted_error(kind, ask, make_table, tmp_path):
     with pytest.raises(NotFittedError, match=f"{kind} is not fitted"):
         ask(model_kinds()[kind](), make_table("regression"), tmp_path)
 
 
-def test_an_unfitted_estimator_is_not_shown():
+def test_get_internal_model_fails_without_a_fit_or_an_estimator():
     with pytest.raises(NotFittedError, match="BoostedTrees is not fitted"):
         BoostedTrees().get_internal_model()
     with pytest.raises(NotImplementedError, match="ConstantModel has no internal model"):
         ConstantModel().get_internal_model()
 
 
-def test_the_export_answers_like_the_model(fitted, kind, task, make_schema, checked, tmp_path):
+def test_the_exported_graph_matches_the_model(fitted, kind, task, make_schema, checked, tmp_path):
     # given rows with gaps, unseen categories and the bounds
     model = fitted(kind, task)
     rows = parity_rows(make_schema(task), checked)
@@ -186,7 +186,7 @@ def test_contributions_add_up_and_name_the_features(fitted, kind, task, checked)
     assert (list(samples.columns), list(samples.index)) == (model.features.names, list(rows.index))
 
 
-def test_what_was_prepared_to_explain_explains_alike(fitted, kind, task, checked):
+def test_a_prepared_explainer_matches_explain_matrix(fitted, kind, task, checked):
     model = fitted(kind, task)
     matrix = model.matrix(checked.head(6))
     expected, explain = model.explain_matrix(matrix), model.explainer()
@@ -196,7 +196,7 @@ def test_what_was_prepared_to_explain_explains_alike(fitted, kind, task, checked
         assert (found.scale, found.features) == (expected.scale, expected.features)
 
 
-def test_contributions_to_the_answer_add_up_to_the_answer(fitted, kind, task, checked):
+def test_contributions_to_the_prediction_add_up_to_the_prediction(fitted, kind, task, checked):
     model, rows = fitted(kind, task), checked.head(6)
     # when the answer itself is explained, on whatever scale the kind explains
     found = model.explain_predictions(model.matrix(rows))
@@ -207,7 +207,7 @@ def test_contributions_to_the_answer_add_up_to_the_answer(fitted, kind, task, ch
     np.testing.assert_allclose(found.base + found.values.sum(axis=1), wanted, atol=1e-3)
 
 
-def test_importances_are_sorted_and_find_what_matters(fitted, task, checked):
+def test_importances_are_sorted_and_the_relevant_feature_is_first(fitted, task, checked):
     importances = fitted("BoostedTrees", task).explain_model(checked.head(40))
     assert list(importances.columns) == ["feature", "importance"]
     assert importances["importance"].is_monotonic_decreasing
@@ -215,11 +215,11 @@ def test_importances_are_sorted_and_find_what_matters(fitted, task, checked):
     assert importances["feature"].iloc[0] == "size"
 
 
-def test_nothing_matters_to_a_constant(fitted, task, checked):
+def test_importances_of_a_constant_are_zero(fitted, task, checked):
     assert (fitted("ConstantModel", task).explain_model(checked.head(5))["importance"] == 0).all()
 
 
-def test_samples_of_many_classes_are_those_of_the_predicted_one(fitted, checked_multiclass):
+def test_multiclass_samples_explain_the_predicted_class(fitted, checked_multiclass):
     model = fitted("BoostedTrees", "multiclass")
     explanation = model.explain(checked_multiclass)
     samples = model.to_sample_frame(explanation, checked_multiclass)
@@ -260,7 +260,7 @@ def test_contributions_that_do_not_add_up_are_an_error(make_schema, make_table):
         pytest.param([0.0, 0.0], 5.01, False, id="nothing is moved, but the score is another"),
     ],
 )
-def test_a_single_row_adds_up_or_not(values, score, is_additive):
+def test_additivity_error_of_a_single_row(values, score, is_additive):
     base = 5.0 if score < 1e6 else 5e6
     explanation = Explanation(np.array([values]), np.array(base), np.array([score]), "prediction", ["a", "b"])
     assert (explanation.additivity_error < ADDITIVITY_TOLERANCE) == is_additive
@@ -269,7 +269,7 @@ def test_a_single_row_adds_up_or_not(values, score, is_additive):
             explanation.check_additive("Kind")
 
 
-def test_one_class_a_row_of_several():
+def test_for_classes_selects_one_class_per_row():
     values = np.arange(12.0).reshape(2, 2, 3)
     base = np.array([10.0, 20.0, 30.0])
     found = Explanation(values, base, values.sum(axis=1) + base, "log-odds", ["a", "b"]).for_classes(np.array([2, 0]))
@@ -296,19 +296,19 @@ def test_importances_of_an_explanation_are_means_over_rows_and_classes():
         ),
     ],
 )
-def test_a_training_part_that_cannot_be_learnt_is_refused(kind, change, task, reason, make_schema, make_table):
+def test_an_unusable_training_part_is_refused(kind, change, task, reason, make_schema, make_table):
     table = dataframes.check_frame(make_table(task), make_schema(task)).frame
     with pytest.raises(DataError, match=reason):
         model_kinds()[kind]().fit(make_schema(task), table.assign(**change))
 
 
-def test_a_class_that_is_absent_in_training_is_refused(kind, make_schema, make_table):
+def test_a_class_missing_from_the_training_part_is_refused(kind, make_schema, make_table):
     table = dataframes.check_frame(make_table("multiclass"), make_schema("multiclass")).frame
     with pytest.raises(DataError, match="the training part has no row of class 'mid'"):
         model_kinds()[kind]().fit(make_schema("multiclass"), table[table["outcome"] != "mid"])
 
 
-def test_hyperparameters_are_read_and_set_and_checked():
+def test_hyperparameters_are_returned_set_and_validated():
     model = RandomForest(n_estimators=3)
     assert model.get_params() == {
         "random_state": 42,
@@ -349,7 +349,7 @@ class Slope(Model):
         raise NotImplementedError
 
 
-def test_a_kind_of_ones_own_is_found_and_works(make_schema, make_table):
+def test_a_custom_kind_is_registered_and_works(make_schema, make_table):
     # given a subclass, then it is a kind like the others
     assert model_kinds()["TestSlope"] is Slope
     assert {"BoostedTrees", "ConstantModel", "RandomForest", "TabularNetwork"} <= set(model_kinds())
@@ -361,7 +361,7 @@ def test_a_kind_of_ones_own_is_found_and_works(make_schema, make_table):
     assert sum(value > 1e-9 for value in importances.values()) == 1
 
 
-def test_a_subclass_without_a_name_of_its_own_does_not_take_its_parents_place():
+def test_a_subclass_without_its_own_kind_does_not_replace_its_parent():
     class Nameless(BoostedTrees):
         pass
 

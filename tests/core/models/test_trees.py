@@ -19,7 +19,7 @@ def checked(make_schema, make_table, task):
 
 
 @pytest.mark.parametrize("kind", ["BoostedTrees", "RandomForest"])
-def test_trees_learn_what_a_constant_does_not(fitted, kind, task, make_table):
+def test_trees_beat_a_constant(fitted, kind, task, make_table):
     # given rows that were not trained on
     rows = make_table(task, seed=3)
     if task == "regression":
@@ -35,7 +35,7 @@ def test_trees_learn_what_a_constant_does_not(fitted, kind, task, make_table):
     assert hits[0] > hits[1] + 0.2
 
 
-def test_a_constant_answers_the_mean_or_the_shares(fitted, task, checked):
+def test_a_constant_predicts_the_mean_or_the_class_frequencies(fitted, task, checked):
     answer = fitted("ConstantModel", task).predict(checked.head(2))
     if task == "regression":
         np.testing.assert_allclose(answer["prediction"], checked["outcome"].mean())
@@ -47,13 +47,13 @@ def test_a_constant_answers_the_mean_or_the_shares(fitted, task, checked):
 
 
 @pytest.mark.parametrize("kind", ["BoostedTrees", "RandomForest"])
-def test_what_is_unseen_is_answered_like_what_is_missing(fitted, kind, task, checked):
+def test_unseen_categories_are_predicted_like_missing_values(fitted, kind, task, checked):
     rows = checked.head(30)
     unseen, missing = (fitted(kind, task).predict(rows.assign(mark=value)) for value in ("never seen", None))
     np.testing.assert_array_equal(unseen.to_numpy(), missing.to_numpy())
 
 
-def test_a_forest_fills_gaps_with_the_median_and_categories_with_a_code_of_their_own(fitted, make_schema, make_table):
+def test_a_forest_imputes_medians_and_a_separate_code_for_missing_categories(fitted, make_schema, make_table):
     table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     pipeline = fitted("RandomForest", "regression").get_internal_model()
     filled = pipeline["imputer"].transform(
@@ -63,7 +63,7 @@ def test_a_forest_fills_gaps_with_the_median_and_categories_with_a_code_of_their
     assert filled[[2, 3]].tolist() == [3.0, 3.0]  # three categories have the codes 0 to 2
 
 
-def test_columns_that_are_all_missing_do_not_stop_a_fit(task, make_schema, make_table):
+def test_a_fit_accepts_columns_without_values(task, make_schema, make_table):
     table = dataframes.check_frame(make_table(task).assign(gap=None, mark=None, maybe=None), make_schema(task)).frame
     for model in (BoostedTrees(max_iter=3), RandomForest(n_estimators=3, n_jobs=1), ConstantModel()):
         answer = model.fit(make_schema(task), table).predict(table.head(5))
@@ -80,7 +80,7 @@ def test_the_seed_decides_a_forest(make_schema, make_table):
 
 
 @pytest.mark.parametrize("kind", [BoostedTrees, RandomForest])
-def test_balanced_classes_move_predictions_to_the_rare_one(make_schema, make_table, kind):
+def test_balanced_class_weights_predict_the_rare_class_more_often(make_schema, make_table, kind):
     # given a class that is rare and not easily told from the other
     table = dataframes.check_frame(make_table("binary", rows=600), make_schema("binary")).frame
     random = np.random.default_rng(0)
@@ -96,7 +96,7 @@ def test_balanced_classes_move_predictions_to_the_rare_one(make_schema, make_tab
     assert balanced["probability_true"].mean() > 2 * plain["probability_true"].mean()
 
 
-def test_the_weight_of_classes_is_nothing_to_a_regression(make_schema, make_table):
+def test_class_weight_has_no_effect_on_a_regression(make_schema, make_table):
     table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     one, other = (
         BoostedTrees(max_iter=3, class_weight=weight).fit(make_schema("regression"), table).predict(table)
@@ -105,7 +105,7 @@ def test_the_weight_of_classes_is_nothing_to_a_regression(make_schema, make_tabl
     assert one.equals(other)
 
 
-def test_a_randomized_forest_is_one_of_extra_trees(make_schema, checked, task):
+def test_a_randomized_forest_has_extra_trees(make_schema, checked, task):
     names = [
         type(
             RandomForest(n_estimators=3, n_jobs=1, randomized=randomized)
@@ -120,7 +120,7 @@ def test_a_randomized_forest_is_one_of_extra_trees(make_schema, checked, task):
 
 @pytest.mark.parametrize("kind", ["BoostedTrees", "RandomForest"])
 @pytest.mark.parametrize(("share", "left"), [(0.5, 4), (0.25, 6), (0.99, 1), (0.01, 8)])
-def test_pruned_trees_lose_the_last_ones_and_leave_the_first_model_as_it_was(fitted, task, checked, kind, share, left):
+def test_pruning_removes_the_last_trees_of_a_copy(fitted, task, checked, kind, share, left):
     model = fitted(kind, task)
     before = model.predict(checked)
     # when a share of its eight trees is left out
@@ -138,14 +138,14 @@ def test_pruned_trees_lose_the_last_ones_and_leave_the_first_model_as_it_was(fit
     pd.testing.assert_frame_equal(model.predict(checked), before)
 
 
-def test_fewer_boosted_trees_are_those_of_a_shorter_fit(make_schema, make_table):
+def test_pruned_boosted_trees_equal_a_shorter_fit(make_schema, make_table):
     table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     long, short = (BoostedTrees(max_iter=trees).fit(make_schema("regression"), table) for trees in (10, 4))
     np.testing.assert_array_equal(long.prune(0.6).scores(table), short.scores(table))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 2.0])
-def test_a_share_to_prune_has_bounds(fitted, share):
+def test_the_pruned_share_has_bounds(fitted, share):
     with pytest.raises(ValueError, match="not between 0 and 1"):
         fitted("BoostedTrees", "regression").prune(share)
 
@@ -166,7 +166,7 @@ def test_hyperparameters_have_bounds(kind, wrong):
         kind(**wrong)
 
 
-def test_one_output_of_a_graph_is_left(fitted):
+def test_select_output_leaves_one_output(fitted):
     graph = fitted("BoostedTrees", "multiclass").to_onnx()
     onnx.checker.check_model(graph)
     assert [output.name for output in graph.graph.output] == ["scores"]
@@ -174,7 +174,7 @@ def test_one_output_of_a_graph_is_left(fitted):
         select_output(graph, "nothing of this name")
 
 
-def test_other_threads_go_on_while_a_forest_is_explained(make_schema, make_table):
+def test_other_threads_run_while_a_forest_is_explained(make_schema, make_table):
     # Given a forest that takes a while to explain
     table = dataframes.check_frame(make_table("regression", rows=400), make_schema("regression")).frame
     model = RandomForest(n_estimators=60, n_jobs=1).fit(make_schema("regression"), table)

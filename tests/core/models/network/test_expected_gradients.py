@@ -78,7 +78,7 @@ def tensors_of(model: TabularNetwork, rows: int) -> tuple[torch.Tensor, torch.Te
 
 
 @pytest.mark.parametrize("fitted", ["regression", "binary"], indirect=True)
-def test_they_agree_with_deep_explainer(fitted) -> None:
+def test_contributions_agree_with_deep_explainer(fitted) -> None:
     # given SHAP's explainer on the body, over the encoded rows, with the same background
     rows, background = tensors_of(fitted, 300)
     network = fitted.get_internal_model()
@@ -94,7 +94,7 @@ def test_they_agree_with_deep_explainer(fitted) -> None:
         assert np.corrcoef(mine[:, place], theirs[:, place])[0, 1] > 0.98
 
 
-def test_they_add_up_for_every_task(fitted) -> None:
+def test_contributions_add_up_for_every_task(fitted) -> None:
     # when rows are explained
     table = make_table(fitted.schema_.target.task, rows=200, seed=2)
     explanation = fitted.explain(table)
@@ -110,7 +110,7 @@ def test_they_add_up_for_every_task(fitted) -> None:
     assert explanation.importances["nothing"] == pytest.approx(0, abs=1e-6)
 
 
-def test_little_is_left_to_be_spread(fitted) -> None:
+def test_the_sampling_error_is_small(fitted) -> None:
     # given contributions as the gradients say
     rows, background = tensors_of(fitted, 300)
     network = fitted.get_internal_model()
@@ -131,7 +131,7 @@ def test_little_is_left_to_be_spread(fitted) -> None:
         pytest.param({"numbers": "periodic", "layers": 1}, id="waves"),
     ],
 )
-def test_they_are_what_the_gradients_of_the_whole_network_say(options) -> None:
+def test_contributions_match_gradients_through_the_whole_network(options) -> None:
     # given a network of another shape
     schema = TableSchema(name="things", target=TASKS["multiclass"], columns=COLUMNS)
     model = TabularNetwork(hidden=16, bins=4, max_epochs=2, **options).fit(schema, make_table("multiclass", 600))
@@ -147,7 +147,7 @@ def test_they_are_what_the_gradients_of_the_whole_network_say(options) -> None:
     torch.testing.assert_close(found, torch.zeros_like(found).index_add_(1, network.encoder.source_features, by_input))
 
 
-def test_a_row_like_the_background_has_no_contributions(fitted) -> None:
+def test_a_row_equal_to_the_background_has_no_contributions(fitted) -> None:
     rows = torch.from_numpy(fitted._background[:1])
     found = expected_gradients(fitted.get_internal_model(), rows, rows, outputs=[0], seed=0)
     torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-5, rtol=0)
@@ -159,7 +159,7 @@ def test_equal_seeds_give_equal_contributions(fitted) -> None:
     np.testing.assert_array_equal(fitted.explain(table).values, fitted.explain(table).values)
 
 
-def test_a_thousand_rows_take_seconds_at_the_most(fitted) -> None:
+def test_a_thousand_rows_are_explained_within_seconds(fitted) -> None:
     table = make_table(fitted.schema_.target.task, rows=1000)
     start = time.process_time()
     fitted.explain(table)

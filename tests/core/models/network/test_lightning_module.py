@@ -9,7 +9,7 @@ from model_name.core.models.network.lightning_module import EpochBatchSampler, e
 
 
 @given(rows=st.integers(1, 300), size=st.integers(1, 80), world=st.integers(1, 5), epoch=st.integers(0, 3))
-def test_together_the_processes_see_every_row_once_in_the_batches_of_one(
+def test_processes_together_see_every_row_once_in_the_batches_of_one_process(
     rows: int, size: int, world: int, epoch: int
 ) -> None:
     # given the batches of a process alone, and of so many together
@@ -29,14 +29,14 @@ def test_together_the_processes_see_every_row_once_in_the_batches_of_one(
     assert {len(batches) for batches in seen} == {len(alone)}
 
 
-def test_epochs_are_shuffled_otherwise() -> None:
+def test_epochs_are_shuffled_differently() -> None:
     batches = EpochBatchSampler(100, 10, seed=1)
     first = torch.cat(list(batches))
     batches.set_epoch(1)
     assert not torch.equal(torch.cat(list(batches)), first)
 
 
-def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine() -> None:
+def test_the_learning_rate_has_linear_warmup_and_cosine_decay() -> None:
     rates = [lr_factor(step, 100, 0.1) for step in range(100)]
     assert rates[:10] == sorted(rates[:10])
     assert rates[10] == 1
@@ -45,7 +45,7 @@ def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine() -> None
 
 
 @pytest.mark.parametrize(("classes", "width"), [pytest.param(0, 1, id="regression"), pytest.param(3, 3, id="classes")])
-def test_members_learn_by_themselves_and_answer_together(classes: int, width: int) -> None:
+def test_members_have_separate_losses_and_a_mean_prediction(classes: int, width: int) -> None:
     # given raw answers of two members
     logits = torch.randn(5, 2, width, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(5) % 3 if classes else torch.arange(5.0)

@@ -42,7 +42,7 @@ TABLES = [
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("table", TABLES)
-def test_the_graph_answers_like_the_network(table: pd.DataFrame, members: int) -> None:
+def test_the_graph_matches_the_network(table: pd.DataFrame, members: int) -> None:
     # given a network, and rows unlike those that it has seen
     model = TabularNetwork(hidden=16, bins=8, embedding=2, max_epochs=2, members=members).fit(SCHEMA, table)
     matrix = model.matrix(make_table())
@@ -55,7 +55,7 @@ def test_the_graph_answers_like_the_network(table: pd.DataFrame, members: int) -
     np.testing.assert_allclose(found, model.score_matrix(matrix), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_zero_for_every_row_is_left_out() -> None:
+def test_inputs_that_are_always_zero_are_not_exported() -> None:
     network = TabularNetwork(hidden=16, bins=32, max_epochs=2).fit(SCHEMA, make_table()).get_internal_model()
     slim = drop_constant_inputs(network)
     # of the flag there is one piece of 32, and no column has gaps

@@ -33,7 +33,7 @@ def fitted(request: pytest.FixtureRequest) -> TabularNetwork:
 
 
 @pytest.mark.parametrize(("share", "hidden"), [(0.5, 16), (0.25, 24), (0.999, 1), (0.001, 32)])
-def test_the_served_graph_shrinks_and_answers_like_the_model(fitted, share: float, hidden: int) -> None:
+def test_the_pruned_graph_is_smaller_and_matches_the_model(fitted, share: float, hidden: int) -> None:
     # when a share of the units is taken out
     smaller = fitted.prune(share)
     # then its graph holds fewer numbers, and answers like it
@@ -46,7 +46,7 @@ def test_the_served_graph_shrinks_and_answers_like_the_model(fitted, share: floa
     np.testing.assert_allclose(found, smaller.score_matrix(matrix), rtol=1e-4, atol=1e-4)
 
 
-def test_a_pruned_copy_is_whole_and_leaves_the_first_as_it_was(fitted) -> None:
+def test_pruning_returns_a_fitted_copy_and_keeps_the_original(fitted) -> None:
     # given what a network answers
     table = make_table(seed=2)
     before = fitted.predict(table)
@@ -60,7 +60,7 @@ def test_a_pruned_copy_is_whole_and_leaves_the_first_as_it_was(fitted) -> None:
     assert smaller.predict(table)["prediction"].corr(table["y"]) > 0.5
 
 
-def test_the_least_units_are_those_that_go() -> None:
+def test_the_units_with_the_smallest_norms_are_pruned() -> None:
     # given a network with units that nobody reads, and some that hear nothing
     model = TabularNetwork(hidden=8, bins=4, layers=1, max_epochs=2).fit(SCHEMA, make_table(300))
     first, last = model.get_internal_model().body[0], model.get_internal_model().body[-1]
@@ -75,7 +75,7 @@ def test_the_least_units_are_those_that_go() -> None:
     assert torch.equal(smaller.get_internal_model().body[0].bias, first.bias[[0, 3, 5, 6]])
 
 
-def test_members_count_together() -> None:
+def test_unit_norms_are_summed_over_members() -> None:
     # given three members of one layer that share nothing but its weights
     model = TabularNetwork(hidden=4, bins=4, layers=2, members=3, max_epochs=1).fit(SCHEMA, make_table(300))
     one, two, _ = (layer for layer in model.get_internal_model().body if hasattr(layer, "weight"))
@@ -90,12 +90,12 @@ def test_members_count_together() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5])
-def test_a_share_has_bounds(fitted, share: float) -> None:
+def test_the_pruned_share_has_bounds(fitted, share: float) -> None:
     with pytest.raises(ConfigError, match="cannot be taken out"):
         fitted.prune(share)
 
 
-def test_what_cannot_be_pruned_says_so() -> None:
+def test_kinds_without_units_cannot_be_pruned() -> None:
     with pytest.raises(NotImplementedError, match="ConstantModel has no units"):
         ConstantModel().prune(0.5)
     with pytest.raises(NotFittedError):

@@ -96,7 +96,7 @@ def test_the_models_are_imported_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_it_beats_a_constant(fitted) -> None:
+def test_the_network_beats_a_constant(fitted) -> None:
     # given a fitted network and the constant
     model, table = fitted
     metric = default_metrics(model.schema_.target.task)[0]
@@ -110,7 +110,7 @@ def test_it_beats_a_constant(fitted) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 1000])
-def test_the_graph_answers_like_the_model(fitted, rows: int) -> None:
+def test_the_graph_matches_the_model(fitted, rows: int) -> None:
     # given rows with a gap in each column, one that is all gaps, every category, and values far out
     model, _ = fitted
     matrix = model.matrix(make_table(model.schema_.target.task, rows=1000, seed=2))
@@ -195,7 +195,7 @@ def test_a_feature_without_its_season_is_hidden() -> None:
     np.testing.assert_array_equal(model.score_matrix(later), model.score_matrix(matrix))
 
 
-def test_what_training_did_not_show_is_worth_nothing() -> None:
+def test_unseen_gaps_have_no_effect() -> None:
     # given a network that never saw a gap in its column
     table = make_table().drop(columns=["colour", "at"]).fillna({"noise": 0.0, "size": 100.0})
     schema = TableSchema(
@@ -217,14 +217,14 @@ def test_what_training_did_not_show_is_worth_nothing() -> None:
         pytest.param(False, None, id="random rows otherwise"),
     ],
 )
-def test_it_stops_by_rows_that_it_does_not_learn_from(has_time_order: bool, held: list[int] | None) -> None:
+def test_validation_rows_are_not_trained_on(has_time_order: bool, held: list[int] | None) -> None:
     learning, validating = TabularNetwork(validation_size=0.2)._split(10, has_time_order=has_time_order)
     assert sorted([*learning, *validating]) == list(range(10))
     assert len(validating) == 2
     assert list(validating) == held or (held is None and list(validating) != [8, 9])
 
 
-def test_it_ends_with_the_best_weights_and_tells_its_progress() -> None:
+def test_the_fit_ends_with_the_best_weights_and_reports_progress() -> None:
     # given so many epochs on so few rows that it gets worse in the end
     told: list[tuple[int, int, str]] = []
     table = make_table(rows=80)
@@ -240,7 +240,7 @@ def test_it_ends_with_the_best_weights_and_tells_its_progress() -> None:
     assert (errors**2).mean() == pytest.approx(min(losses), rel=1e-3)
 
 
-def test_it_is_silent_and_leaves_nothing_behind(tmp_path, monkeypatch, capfd, recwarn) -> None:
+def test_the_fit_is_silent_and_leaves_no_files_or_handlers(tmp_path, monkeypatch, capfd, recwarn) -> None:
     monkeypatch.chdir(tmp_path)
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     model = TabularNetwork(**SMALL).fit(make_schema(), make_table())
@@ -251,7 +251,7 @@ def test_it_is_silent_and_leaves_nothing_behind(tmp_path, monkeypatch, capfd, re
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
 
-def test_a_killed_fit_ends_with_the_weights_of_one_that_was_not(tmp_path, uninterrupted) -> None:
+def test_a_killed_and_resumed_fit_ends_with_the_same_weights(tmp_path, uninterrupted) -> None:
     # given a process that is killed after the checkpoint of its second epoch
     task, folder = tmp_path / "task.pkl", tmp_path / "checkpoints"
     task.write_bytes(pickle.dumps((make_schema(), make_table(), SMALL, folder)))
@@ -286,7 +286,7 @@ def wait_for(folder: Path, pattern: str, child: subprocess.Popen) -> None:
         pytest.param(EPOCHS, f"after epoch {EPOCHS}", id="at the end"),
     ],
 )
-def test_a_fit_told_to_stop_goes_on_next_time(tmp_path, uninterrupted, stopped_after: int, hint: str) -> None:
+def test_a_preempted_fit_resumes(tmp_path, uninterrupted, stopped_after: int, hint: str) -> None:
     # given a SIGTERM after an epoch
     received: list[int] = []
 
@@ -307,7 +307,7 @@ def test_a_fit_told_to_stop_goes_on_next_time(tmp_path, uninterrupted, stopped_a
     assert are_equal(again, uninterrupted)
 
 
-def test_ctrl_c_stays_ctrl_c() -> None:
+def test_ctrl_c_raises_keyboard_interrupt() -> None:
     def stop(done: int, total: int, words: str) -> None:
         raise KeyboardInterrupt
 
@@ -325,7 +325,7 @@ def test_ctrl_c_stays_ctrl_c() -> None:
         pytest.param(lambda data: data[:2000] + bytes(200) + data[2200:], id="a hole in it"),
     ],
 )
-def test_a_spoilt_checkpoint_is_passed_over(tmp_path, uninterrupted, spoil) -> None:
+def test_an_unreadable_checkpoint_is_skipped(tmp_path, uninterrupted, spoil) -> None:
     # given a finished fit whose last checkpoint was spoilt
     told: list[str] = []
     context = FitContext(checkpoints=tmp_path, progress=lambda done, total, words: told.append(words))
@@ -361,7 +361,7 @@ def test_a_finished_fit_is_not_trained_further(tmp_path, uninterrupted) -> None:
         pytest.param(SMALL, 1, id="of other rows"),
     ],
 )
-def test_a_checkpoint_of_another_fit_is_not_gone_on_from(tmp_path, params: dict, seed: int) -> None:
+def test_a_checkpoint_of_another_fit_is_not_resumed(tmp_path, params: dict, seed: int) -> None:
     # given the checkpoints of one fit
     told: list[int] = []
     context = FitContext(checkpoints=tmp_path, progress=lambda done, total, words: told.append(done))
@@ -386,7 +386,7 @@ def test_a_checkpoint_of_another_fit_is_not_gone_on_from(tmp_path, params: dict,
         pytest.param(make_table(rows=65 * 10 // 9), id="a last batch of one row"),
     ],
 )
-def test_poor_tables_are_fitted_all_the_same(table: pd.DataFrame) -> None:
+def test_degenerate_tables_are_fitted(table: pd.DataFrame) -> None:
     model = TabularNetwork(**SMALL | {"max_epochs": 2}).fit(make_schema(), table)
     assert np.isfinite(model.predict(make_table())["prediction"]).all()
     assert model.to_onnx().graph.input
@@ -399,7 +399,7 @@ def test_poor_tables_are_fitted_all_the_same(table: pd.DataFrame) -> None:
         pytest.param({"size": Column(kind="numeric", nullable=True)}, id="numbers alone"),
     ],
 )
-def test_one_kind_of_features_is_enough(kinds: dict[str, Column]) -> None:
+def test_a_table_with_one_kind_of_features_is_fitted(kinds: dict[str, Column]) -> None:
     schema = TableSchema(name="things", target=TASKS["regression"], columns=kinds)
     table = make_table()[[*kinds, "y"]]
     model = TabularNetwork(**SMALL).fit(schema, table)
@@ -424,7 +424,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("options", OPTIONS)
-def test_the_graph_of_every_option_answers_like_the_model(options: dict, task: str) -> None:
+def test_the_graph_matches_the_model_for_every_option(options: dict, task: str) -> None:
     # given a network of another shape
     table = make_table(task)
     model = TabularNetwork(**SMALL | options | {"max_epochs": 2}).fit(make_schema(task), table)
@@ -452,7 +452,7 @@ def test_the_graph_of_every_option_answers_like_the_model(options: dict, task: s
         pytest.param({}, False, id="none"),
     ],
 )
-def test_every_option_is_gone_on_with_to_the_same_weights(
+def test_every_option_resumes_to_the_same_weights(
     tmp_path, uninterrupted, options: dict, has_another_end: bool
 ) -> None:
     # given a fit with an option, and the same fit stopped after its third epoch
@@ -470,21 +470,21 @@ def test_every_option_is_gone_on_with_to_the_same_weights(
     assert are_equal(whole, uninterrupted) is not has_another_end
 
 
-def test_noise_and_dropout_are_of_the_training_alone() -> None:
+def test_noise_and_dropout_are_off_in_evaluation_mode() -> None:
     table = make_table()
     model = TabularNetwork(**SMALL | {"noise": 1.0, "dropout": 0.9}).fit(make_schema(), table)
     pd.testing.assert_frame_equal(model.predict(table), model.predict(table))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_dropout_drops_its_share_and_keeps_the_sum(share: float) -> None:
+def test_dropout_drops_its_share_and_keeps_the_expected_sum(share: float) -> None:
     values = torch.ones(3, 100_001)
     left = Dropout(share).train()(values)
     assert (left == 0).float().mean().item() == pytest.approx(share, abs=0.01)
     assert left.mean().item() == pytest.approx(1, abs=0.05)
 
 
-def test_balanced_classes_find_the_rare_one() -> None:
+def test_balanced_class_weights_detect_the_rare_class() -> None:
     # given a table whose positives are rare
     table = make_table("binary", rows=2000)
     rare = table[~table["y"].astype(bool) | (table.index % 12 == 0)]
@@ -500,7 +500,7 @@ def test_balanced_classes_find_the_rare_one() -> None:
     assert recalls["balanced"] > recalls["none"] + 0.1
 
 
-def test_a_regression_has_no_classes_to_balance() -> None:
+def test_balanced_class_weights_are_refused_for_a_regression() -> None:
     with pytest.raises(ConfigError, match="y has no classes"):
         TabularNetwork(**SMALL, class_weight="balanced").fit(make_schema(), make_table())
 
@@ -522,7 +522,7 @@ def test_wide_tables_and_many_categories_are_fitted() -> None:
     np.testing.assert_allclose(found, model.score_matrix(matrix), rtol=1e-4, atol=1e-4)
 
 
-def test_a_loss_that_is_not_finite_is_told() -> None:
+def test_a_loss_that_is_never_finite_is_an_error() -> None:
     with pytest.raises(ConfigError, match="not finite"):
         TabularNetwork(**SMALL).fit(make_schema(), make_table().assign(y=np.linspace(0, 1e100, 600)))
 
@@ -549,6 +549,6 @@ def test_hyperparameters_have_bounds(params: dict) -> None:
         TabularNetwork(**params)
 
 
-def test_an_unfitted_network_says_so() -> None:
+def test_an_unfitted_network_raises_not_fitted_error() -> None:
     with pytest.raises(NotFittedError, match="TabularNetwork is not fitted"):
         TabularNetwork().get_internal_model()
