@@ -1,3 +1,3 @@
-"""A table and a config in, a production ML service out."""
+"""Turn a table and a config into a production ML service."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The root of a config: files, pairs and environment in, a validated job out."""
+"""Build a validated job from config files, `--set` pairs and the environment."""
 
 import importlib
 import sys
@@ -16,7 +16,7 @@ from model_name.io.configs import exists
 from model_name.io.osvariables import env
 from model_name.jobs.base import Job
 
-__all__ = ["JOBS", "build_job", "env", "exists", "job_kind", "json_schema", "load_job", "load_raw"]
+__all__ = ["JOBS", "build_job", "env", "exists", "job_class", "json_schema", "load_job", "load_step_config"]
 
 JOBS = {
     "PreparationJob": "preparation",
@@ -30,14 +30,14 @@ JOBS = {
     "KafkaInferenceJob": "kafkainference",
     "NotificationJob": "notification",
 }
-"""The kinds of job and their modules; one is imported when it is asked for, because they need heavy libraries."""
+"""Kinds of jobs and their modules. A module is imported only when needed, because it imports heavy libraries."""
 
 
-def job_kind(name: str) -> type[Job]:
-    """The class of a kind of job.
+def job_class(name: str) -> type[Job]:
+    """Return the class of a kind of job.
 
     Raises:
-        ConfigError: There is no such kind.
+        ConfigError: The kind of job does not exist.
     """
     if name not in JOBS:
         raise ConfigError(f"{name} is not a kind of job{did_you_mean(name, list(JOBS))}")
@@ -48,49 +48,51 @@ def job_kind(name: str) -> type[Job]:
 def load_job(
     files: Sequence[str | Path], sets: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Job:
-    """The job of some config files.
+    """Build the job that config files describe.
 
     Raises:
-        ConfigError: Naming file, dotted path, bad value and the nearest right key.
+        ConfigError: A key or value is wrong; the message names file, dotted path, bad value and the nearest right key.
     """
-    return build_job(configs.load(files, sets, environment), files=configs.with_shared_files([str(file) for file in files]))
+    return build_job(
+        configs.load(files, sets, environment), files=configs.with_shared_files([str(file) for file in files])
+    )
 
 
 def build_job(raw: dict[str, Any], *, files: Sequence[str] = ()) -> Job:
-    """The job of a plain config.
+    """Build the job of a config that is already merged into one dictionary.
 
     Raises:
-        ConfigError: Naming file, dotted path, bad value and the nearest right key.
+        ConfigError: A key or value is wrong; the message names file, dotted path, bad value and the nearest right key.
     """
-    place = ", ".join(files) or "the config"
+    source = ", ".join(files) or "the config"
     unknown = [key for key in raw if key != "job"]
     if unknown:
-        raise ConfigError(f"{place}: {unknown[0]} is not a key of a config; everything belongs under `job:`")
+        raise ConfigError(f"{source}: {unknown[0]} is not a key of a config; everything belongs under `job:`")
     job = raw.get("job")
     if not isinstance(job, dict):
-        raise ConfigError(f"{place}: has no `job:`", hint="`model-name schema TrainingJob` shows what belongs there")
+        raise ConfigError(f"{source}: has no `job:`", hint="`model-name schema TrainingJob` shows what belongs there")
     if "KIND" not in job:
-        raise ConfigError(f"{place}: job.KIND is missing", hint=f"it is one of {', '.join(JOBS)}")
+        raise ConfigError(f"{source}: job.KIND is missing", hint=f"it is one of {', '.join(JOBS)}")
     try:
-        kind = job_kind(str(job["KIND"]))
+        kind = job_class(str(job["KIND"]))
         plugins, mlflow = job.get("plugins") or [], job.get("mlflow") or {}
         import_plugins([plugins] if isinstance(plugins, str) else plugins)
-        if isinstance(mlflow, dict):  # if it is none, the validation says so
+        if isinstance(mlflow, dict):  # anything else is rejected by the validation
             job = job | {"mlflow": mlflow | osvariables.job_overrides()["mlflow"]}
         return kind.model_validate(job)
     except ConfigError as err:
-        raise ConfigError(f"{place}: {err.message}", hint=err.hint) from err
+        raise ConfigError(f"{source}: {err.message}", hint=err.hint) from err
     except ValidationError as err:
         raise configs.explain(err, raw, files, within="job") from err
 
 
-def load_raw(folder: str, step: str, sets: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """The plain config of one step of a config folder, and its files; a step without a file has its defaults.
+def load_step_config(folder: str, step: str, sets: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Load the merged config of one step of a config folder, and list its files; a step without a file has defaults.
 
     Raises:
         ConfigError: The folder has no `project.yaml`, or a file is wrong.
     """
-    shared, own = f"{folder.rstrip('/')}/{configs.SHARED}", f"{folder.rstrip('/')}/{step}.yaml"
+    shared, own = f"{folder.rstrip('/')}/{configs.SHARED_FILE}", f"{folder.rstrip('/')}/{step}.yaml"
     if not configs.exists(shared):
         raise ConfigError(
             f"{shared}: there is no such file", hint="`model-name init TABLE --target NAME` writes a config folder"
@@ -100,23 +102,23 @@ def load_raw(folder: str, step: str, sets: Sequence[str] = ()) -> tuple[dict[str
 
 
 def json_schema(kind: str = "") -> dict[str, Any]:
-    """The JSON schema of a config file, or of one kind of job or model, or of `TableSchema`.
+    """Return the JSON schema of a config file, or of one kind of job or model, or of `TableSchema`.
 
     Raises:
-        ConfigError: There is no such kind.
+        ConfigError: The kind of job or model does not exist.
     """
     from model_name.core.models import model_kinds
 
     models = model_kinds()
     if kind in JOBS:
-        schema = job_kind(kind).model_json_schema(by_alias=True)
+        schema = job_class(kind).model_json_schema(by_alias=True)
     elif kind in models or kind == "TableSchema":
         found: type[BaseModel] = models.get(kind, TableSchema)
         schema = found.model_json_schema(by_alias=True)
     elif kind:
         raise ConfigError(f"{kind} is not a kind{did_you_mean(kind, [*JOBS, *models, 'TableSchema'])}")
     else:
-        jobs = {name: job_kind(name).model_json_schema(by_alias=True) for name in JOBS}
+        jobs = {name: job_class(name).model_json_schema(by_alias=True) for name in JOBS}
         definitions = {name: found for job in jobs.values() for name, found in job.pop("$defs", {}).items()}
         schema = {
             "type": "object",
@@ -124,16 +126,16 @@ def json_schema(kind: str = "") -> dict[str, Any]:
             "properties": {"job": {"anyOf": list(jobs.values())}},
             "$defs": definitions,
         }
-    if "Model" in schema.get("$defs", {}):  # the base of the kinds, which plugins add to
+    if "Model" in schema.get("$defs", {}):  # base class of all kinds; plugins add further ones
         schema["$defs"]["Model"] = {"anyOf": [found.model_json_schema() for found in models.values()]}
     return schema
 
 
 def import_plugins(modules: Sequence[Any]) -> None:
-    """Import the modules that define model kinds of one's own; the working directory counts.
+    """Import plugin modules, which define further kinds of models; the working directory is on the path.
 
     Raises:
-        ConfigError: One cannot be imported.
+        ConfigError: A module cannot be imported.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

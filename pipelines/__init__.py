@@ -1,1 +1,1 @@
-"""The graphs of the jobs, and `python -m pipelines compile|run|submit|schedule`."""
+"""Pipelines of the jobs, and `python -m pipelines compile|run|submit|schedule`."""

@@ -1,4 +1,4 @@
-"""The command line of the pipelines: `python -m pipelines compile|run|submit|schedule NAME --confs DIR`."""
+"""Command line of the pipelines: `python -m pipelines compile|run|submit|schedule NAME --confs DIR`."""
 
 import sys
 from typing import Annotated, Any
@@ -10,20 +10,22 @@ from model_name.io.entrypoint import EXIT_REFUSED, configure_process, run_main
 
 app = typer.Typer(
     name="python -m pipelines",
-    help="Compile the pipelines, run them on this machine, or hand them to Kubeflow.",
+    help="Compile the pipelines, run them on this machine, or submit them to Kubeflow.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Pipeline = Annotated[str, typer.Argument(metavar="NAME", help="training or inference.")]
-Confs = Annotated[str, typer.Option(help="The config folder.")]
-Profile = Annotated[str, typer.Option(help="What it runs on: cpu, 1xgpu, 4x2gpu (nodes x GPUs each) or a YAML file.")]
-Table = Annotated[str, typer.Option(help="A table to read instead of the config's.")]
-Skip = Annotated[list[str], typer.Option(help="A step to leave out: tuning.")]
-Host = Annotated[str, typer.Option(help="The Kubeflow Pipelines API; KF_PIPELINES_ENDPOINT if left out.")]
-Namespace = Annotated[str, typer.Option(help="The Kubeflow namespace.")]
-Experiment = Annotated[str, typer.Option(help="The Kubeflow experiment.")]
+Confs = Annotated[str, typer.Option(help="Config folder.")]
+Profile = Annotated[
+    str, typer.Option(help="Resources of the steps: cpu, 1xgpu, 4x2gpu (nodes x GPUs per node) or a YAML file.")
+]
+Table = Annotated[str, typer.Option(help="Table to read instead of the one in the config.")]
+Skip = Annotated[list[str], typer.Option(help="Step to leave out: tuning.")]
+Host = Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API; by default KF_PIPELINES_ENDPOINT.")]
+Namespace = Annotated[str, typer.Option(help="Kubeflow namespace.")]
+Experiment = Annotated[str, typer.Option(help="Kubeflow experiment.")]
 
 CONFS = "confs/flights"
 
@@ -35,9 +37,9 @@ def compile_(
     profile: Profile = "cpu",
     sets: Sets = [],  # noqa: B006
     skip: Skip = [],  # noqa: B006
-    out: Annotated[str, typer.Option(help="The file; by default build/pipelines/NAME.yaml.")] = "",
+    out: Annotated[str, typer.Option(help="File to write; by default build/pipelines/NAME.yaml.")] = "",
 ) -> None:
-    """Write the pipeline as YAML that Kubeflow takes; every step carries its config."""
+    """Compile the pipeline to YAML for Kubeflow; every step carries its config."""
     from pipelines.compiling import compile_pipeline
 
     typer.echo(compile_pipeline(name, confs, profile=profile, sets=sets, skip=skip, out=out))
@@ -53,14 +55,14 @@ def run(
     skip: Skip = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Compile the pipeline and run it here; exits with 3 if the gate refused the version."""
+    """Compile the pipeline and run it on this machine; exit with 3 if the gate refuses the version."""
     from pipelines.compiling import compile_pipeline
     from pipelines.local_runner import run_pipeline
 
     package = compile_pipeline(name, confs, profile="local", sets=with_budget(sets, budget), skip=skip)
-    found = run_pipeline(name, package, {"table": table})
-    accepted = found.pop("accepted")
-    print_pipeline_result(name, found, as_json=as_json)
+    result = run_pipeline(name, package, {"table": table})
+    accepted = result.pop("accepted")
+    print_pipeline_result(name, result, as_json=as_json)
     if not accepted:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -78,19 +80,21 @@ def submit(
     skip: Skip = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Compile the pipeline and start one run of it on a Kubeflow host."""
+    """Compile the pipeline and start a run of it on a Kubeflow host."""
     from pipelines.compiling import compile_pipeline
     from pipelines.remote import submit
 
     package = compile_pipeline(name, confs, profile=profile, sets=sets, skip=skip)
-    found = submit(package, {"table": table}, host=host, namespace=namespace, experiment=experiment)
-    print_pipeline_result(name, found, as_json=as_json)
+    result = submit(package, {"table": table}, host=host, namespace=namespace, experiment=experiment)
+    print_pipeline_result(name, result, as_json=as_json)
 
 
 @app.command()
 def schedule(
     name: Pipeline,
-    cron: Annotated[str, typer.Option(help='Six fields, seconds first: "0 0 2 * * *" is every night at two.')],
+    cron: Annotated[
+        str, typer.Option(help='Schedule in six fields, seconds first: "0 0 2 * * *" is every night at two.')
+    ],
     host: Host = "",
     namespace: Namespace = "kubeflow",
     experiment: Experiment = "model-name",
@@ -101,7 +105,7 @@ def schedule(
     skip: Skip = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Compile the pipeline and have a Kubeflow host run it again and again."""
+    """Compile the pipeline and schedule it on a Kubeflow host."""
     from pipelines.compiling import compile_pipeline
     from pipelines.remote import schedule
 
@@ -114,15 +118,15 @@ def schedule(
     )
 
 
-def print_pipeline_result(name: str, found: dict[str, Any], *, as_json: bool) -> None:
-    """Print what a pipeline found."""
+def print_pipeline_result(name: str, result: dict[str, Any], *, as_json: bool) -> None:
+    """Print the result of a pipeline; people get the checks of the gate as sentences."""
     from model_name.io.console import print_result
 
-    gate = found.get("gate")
-    if gate and not as_json:  # people read the sentences, not the numbers twice
+    gate = result.get("gate")
+    if gate and not as_json:
         checks = [f"{'✓' if check['passed'] else '✗'} {check['words']}" for check in gate["checks"]]
-        found = found | {"gate": ["passed" if gate["accepted"] else "REFUSED, the champion stays", *checks]}
-    print_result(f"The {name} pipeline", found, as_json=as_json)
+        result = result | {"gate": ["passed" if gate["accepted"] else "REFUSED, the champion stays", *checks]}
+    print_result(f"The {name} pipeline", result, as_json=as_json)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The graphs: which job follows which, and what travels between them (URIs, a version, small parameters)."""
+"""Pipeline graphs: order of the jobs, and what they exchange (URIs, a version, small parameters)."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,11 +10,11 @@ from model_name.launchers.profiles import Profile
 from pipelines.placement import configure_task
 
 Configs = Mapping[str, str]
-"""The config of each step in JSON; a step that may be left out is not a key where it is."""
+"""Config of each step in JSON; an optional step that is left out is no key."""
 
 
 def training_pipeline(configs: Configs, profile: Profile) -> BaseComponent:
-    """Check, tune (where there is a config for it), train, evaluate, explain, gate, report; and tell how it ended."""
+    """Build the pipeline: prepare, tune (optional), train, evaluate, explain, promote, report; notify at the end."""
 
     @dsl.pipeline(name="training-pipeline", description="From a table to a version that went through the gate.")
     def training(table: str = "") -> None:
@@ -40,7 +40,7 @@ def training_pipeline(configs: Configs, profile: Profile) -> BaseComponent:
 
 
 def inference_pipeline(configs: Configs, profile: Profile) -> BaseComponent:
-    """Predict a table with the champion; and tell how it ended."""
+    """Build the pipeline that predicts a table with the champion and notifies at the end."""
 
     @dsl.pipeline(name="inference-pipeline", description="From a table to its predictions.")
     def inference(table: str = "") -> None:
@@ -68,10 +68,10 @@ STEPS: dict[str, dict[str, str]] = {
     },
     "inference": {"inference": "InferenceJob", "notification": "NotificationJob"},
 }
-"""The steps of each graph and their kinds of job; a step's file in the config folder has its name."""
+"""KIND of the job of each step by graph; the config file of a step has its name."""
 
 RESULTS = {"training": "ReportJob", "inference": "InferenceJob"}
-"""The kind of job whose result is that of the whole pipeline."""
+"""KIND of the job whose result is the result of the pipeline."""
 
 OPTIONAL = frozenset({"tuning"})
-"""Steps that a pipeline has only where the config folder has a file for them."""
+"""Steps that run only if the config folder has a file for them."""

@@ -1,4 +1,4 @@
-"""Run a compiled pipeline on this machine: the same steps, each a process, without Docker or a cluster."""
+"""Run a compiled pipeline on this machine: each step is a process, without Docker or a cluster."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ from pipelines.graphs import RESULTS
 from pipelines.steplog import StepLog
 
 LOCAL_ROOT = Path("build") / "local"
-KILL_SECONDS = 10
+TERMINATE_TIMEOUT_SECONDS = 10
 
 
 def run_pipeline(name: str, package: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Run a compiled pipeline and return what its last job found, with the seconds that it all took.
+    """Run a compiled pipeline and return the result of its last job, with the duration in seconds.
 
     Raises:
-        ModelNameError: What the failed step raised.
+        ModelNameError: A step failed; the error is the one that the step raised.
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -37,14 +37,14 @@ def run_pipeline(name: str, package: Path, arguments: dict[str, Any]) -> dict[st
             local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(LOCAL_ROOT))
             try:
                 components.load_component_from_file(str(package))(**arguments)
-            except RuntimeError as err:  # kfp's word for a failed step
+            except RuntimeError as err:  # kfp raises it for a failed step
                 raise _load_error(Path(folder)) or errors.ModelNameError(f"the pipeline failed: {err}") from err
         found: dict[str, Any] = json.loads((Path(folder) / f"{RESULTS[name]}.json").read_text(encoding="utf-8"))
     return found | {"seconds": round(time.monotonic() - start, 1)}
 
 
 def _load_error(folder: Path) -> errors.ModelNameError | None:
-    """The error that a step left behind."""
+    """Load the error that a failed step wrote, if any."""
     place = folder / f"{ERROR}.json"
     if not place.exists():
         return None
@@ -54,14 +54,14 @@ def _load_error(folder: Path) -> errors.ModelNameError | None:
 
 
 def count_steps(package: Path) -> int:
-    """How many steps a compiled pipeline has."""
+    """Count the steps of a compiled pipeline."""
     spec = next(iter(yaml.safe_load_all(package.read_text(encoding="utf-8"))))
     return len(spec["deploymentSpec"]["executors"])
 
 
 @contextlib.contextmanager
 def _step_log_on_stderr(steps: int) -> Generator[None]:
-    """What the runner prints is told on stderr: stdout is for the result. Warnings nobody can act on are left out."""
+    """Redirect the output of kfp's runner to a step log on stderr, and hide warnings that a user cannot act on."""
     log = StepLog(Console(stderr=True), steps)
     with contextlib.redirect_stdout(log), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"kfp\.")
@@ -71,7 +71,7 @@ def _step_log_on_stderr(steps: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def _terminate_children() -> Generator[None]:
-    """Whatever ends the run ends its step: it is told to stop, and killed if it does not."""
+    """Terminate the process of a running step when the block ends; kill it if it does not stop."""
     try:
         yield
     finally:
@@ -79,7 +79,7 @@ def _terminate_children() -> Generator[None]:
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.terminate()
-        _, alive = psutil.wait_procs(children, timeout=KILL_SECONDS)
+        _, alive = psutil.wait_procs(children, timeout=TERMINATE_TIMEOUT_SECONDS)
         for child in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()

@@ -1,4 +1,4 @@
-"""Put what a profile says on the tasks of a pipeline."""
+"""Apply a resource profile to the tasks of a pipeline."""
 
 from kfp import dsl, kubernetes
 
@@ -8,13 +8,13 @@ from model_name.launchers.profiles import Profile
 def configure_task(
     task: dsl.PipelineTask, profile: Profile, *, heavy: bool = False, resumable: bool = False
 ) -> dsl.PipelineTask:
-    """Set on a task all that the cluster needs to know.
+    """Set image, resources, secrets, volumes and retries of a task, and return it.
 
     Args:
-        task: The step.
-        profile: What it runs on.
-        heavy: Whether it gets the GPUs.
-        resumable: Whether a retry goes on where the last try was; only then is there one.
+        task: Task of the step.
+        profile: Resource profile.
+        heavy: Whether the task gets the GPUs.
+        resumable: Whether a retry resumes the work of the failed attempt; other tasks are not retried.
     """
     task.set_container_image(profile.image)
     task.set_cpu_request(profile.cpu).set_memory_request(profile.memory).set_memory_limit(profile.memory)
@@ -38,7 +38,7 @@ def _request_gpus(task: dsl.PipelineTask, profile: Profile) -> None:
     kubernetes.empty_dir_mount(
         task,
         volume_name="dshm",
-        mount_path="/dev/shm",  # noqa: S108  what PyTorch's workers share  # nosec B108
+        mount_path="/dev/shm",  # noqa: S108  shared memory of PyTorch's workers  # nosec B108
         medium="Memory",
         size_limit=profile.shared_memory,
     )

@@ -1,4 +1,4 @@
-"""Hand a compiled pipeline to a Kubeflow host, once or on a schedule."""
+"""Submit a compiled pipeline to a Kubeflow host, once or on a schedule."""
 
 from pathlib import Path
 from typing import Any
@@ -16,40 +16,40 @@ HEALTH_TIMEOUT_SECONDS = 10
 
 
 def create_client(host: str, namespace: str) -> kfp.Client:
-    """A client of a Kubeflow host; the token comes from KF_PIPELINES_TOKEN.
+    """Create a client of a Kubeflow host; the token comes from KF_PIPELINES_TOKEN.
 
     Raises:
-        ConfigError: No host is named.
-        DependencyError: It cannot be reached, or refuses the token.
+        ConfigError: No host is configured.
+        DependencyError: The host cannot be reached, or refuses the token.
     """
-    found = env()
-    place = host or found.kf_pipelines_endpoint
-    if not place:
+    variables = env()
+    url = host or variables.kf_pipelines_endpoint
+    if not url:
         raise ConfigError("no Kubeflow host is named", hint="--host URL, or set KF_PIPELINES_ENDPOINT")
-    token = found.kf_pipelines_token.get_secret_value() if found.kf_pipelines_token else None
-    check_reachable(place, token)
+    token = variables.kf_pipelines_token.get_secret_value() if variables.kf_pipelines_token else None
+    check_reachable(url, token)
     try:
-        return kfp.Client(host=place, namespace=namespace, existing_token=token)
+        return kfp.Client(host=url, namespace=namespace, existing_token=token)
     except (ApiException, HTTPError, OSError) as err:
-        raise submit_error(place, err) from err
+        raise submit_error(url, err) from err
 
 
 def check_reachable(host: str, token: str | None) -> None:
-    """Ask the host whether it is there, once: kfp's own client asks five times, and says less.
+    """Check the health endpoint of the host once; kfp's client retries five times and has a poorer error message.
 
     Raises:
-        DependencyError: It cannot be reached, or refuses the token.
+        DependencyError: The host cannot be reached, or refuses the token.
     """
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
-        answer = requests.get(f"{host.rstrip('/')}{HEALTH_PATH}", headers=headers, timeout=HEALTH_TIMEOUT_SECONDS)
+        response = requests.get(f"{host.rstrip('/')}{HEALTH_PATH}", headers=headers, timeout=HEALTH_TIMEOUT_SECONDS)
     except requests.RequestException as err:
         raise DependencyError(
             f"Kubeflow at {host} cannot be reached: {type(err).__name__}", hint="check --host"
         ) from err
-    if not answer.ok:
+    if not response.ok:
         raise DependencyError(
-            f"Kubeflow at {host}: {answer.status_code} {answer.reason}",
+            f"Kubeflow at {host}: {response.status_code} {response.reason}",
             hint="check --host, KF_PIPELINES_TOKEN and --namespace",
         )
 
@@ -58,7 +58,7 @@ def submit(package: Path, arguments: dict[str, Any], *, host: str, namespace: st
     """Start a run on the host and return its id.
 
     Raises:
-        DependencyError: The host cannot be reached or refuses it.
+        DependencyError: The host cannot be reached, or refuses the request.
     """
     kubeflow = create_client(host, namespace)
     try:
@@ -73,19 +73,19 @@ def submit(package: Path, arguments: dict[str, Any], *, host: str, namespace: st
 def schedule(
     package: Path, arguments: dict[str, Any], *, host: str, namespace: str, experiment: str, name: str, cron: str
 ) -> dict[str, Any]:
-    """Have the host run it again and again; a schedule of the same name is replaced.
+    """Schedule the pipeline on the host; a schedule of the same name is replaced.
 
     Raises:
-        DependencyError: The host cannot be reached or refuses it.
+        DependencyError: The host cannot be reached, or refuses the request.
     """
     kubeflow = create_client(host, namespace)
     try:
-        place = kubeflow.create_experiment(experiment, namespace=namespace)
-        for old in kubeflow.list_recurring_runs(experiment_id=place.experiment_id, page_size=100).recurring_runs or []:
+        target = kubeflow.create_experiment(experiment, namespace=namespace)
+        for old in kubeflow.list_recurring_runs(experiment_id=target.experiment_id, page_size=100).recurring_runs or []:
             if old.display_name == name:
                 kubeflow.delete_recurring_run(old.recurring_run_id)
-        made = kubeflow.create_recurring_run(
-            experiment_id=place.experiment_id,
+        created = kubeflow.create_recurring_run(
+            experiment_id=target.experiment_id,
             job_name=name,
             cron_expression=cron,
             max_concurrency=1,
@@ -96,10 +96,10 @@ def schedule(
         )
     except (ApiException, HTTPError, OSError) as err:
         raise submit_error(host, err) from err
-    return {"schedule": made.recurring_run_id, "name": name, "cron": cron, "experiment": experiment}
+    return {"schedule": created.recurring_run_id, "name": name, "cron": cron, "experiment": experiment}
 
 
 def submit_error(host: str, err: Exception) -> DependencyError:
-    """Say that the host did not do it."""
+    """Create the error for a request that the host refused."""
     reason = f"{err.status} {err.reason}" if isinstance(err, ApiException) else str(err)
     return DependencyError(f"Kubeflow at {host}: {reason}", hint="check --host, KF_PIPELINES_TOKEN and --namespace")

@@ -120,11 +120,11 @@ def promote(
 ) -> None:
     """Put a version through the gate; exit with 3 if it is refused."""
     from model_name.runner import run_job
-    from model_name.settings import build_job, load_raw
+    from model_name.settings import build_job, load_step_config
 
     if not confs:
         raise ConfigError("--confs is missing", hint="name the config folder, e.g. --confs confs/flights")
-    raw, files = load_raw(confs, "promotion", sets)
+    raw, files = load_step_config(confs, "promotion", sets)
     job = raw["job"] | {"KIND": "PromotionJob", "ref": ref, "actor": actor, "reason": reason, "force": force}
     run_job(build_job({"job": job}, files=files), as_json=as_json)
 

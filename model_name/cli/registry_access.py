@@ -12,7 +12,7 @@ def open_registry(name: str, mlflow_uri: str) -> "Registry":
     """Open the registry of a model; without a name, that of the only model.
 
     Raises:
-        ConfigError: There are several models and none is named.
+        ConfigError: Several models exist and none is named.
         NotFoundError: The named model does not exist, or the store is empty.
     """
     registries = open_registries(name, mlflow_uri)

@@ -1,4 +1,4 @@
-"""The audit trail: numbered entries that two writers cannot share, each holding the hash of the one before."""
+"""Audit trail: numbered entries, each created exclusively and holding the hash of the previous entry."""
 
 import json
 import os
@@ -22,16 +22,16 @@ ENTRY_FILE = re.compile(r"[0-9]{8,}\.json")
 
 
 class Entry(FrozenModel):
-    """One thing that was done.
+    """An entry of the audit trail: one event.
 
     Attributes:
-        number: Counts from 1.
-        time: In ISO 8601 and UTC.
-        actor: Who did it.
-        event: What was done: promoted, refused, forced.
-        subject: To what.
-        details: How it came about.
-        previous: The hash of the entry before.
+        number: Number of the entry, from 1.
+        time: Time of the event, ISO 8601 in UTC.
+        actor: Person or system that caused the event.
+        event: Kind of event: promoted, refused or forced.
+        subject: Model version that the event concerns.
+        details: Reason and circumstances.
+        previous: Hash of the previous entry.
     """
 
     number: int
@@ -44,28 +44,28 @@ class Entry(FrozenModel):
 
     @property
     def text(self) -> str:
-        """As it is stored."""
+        """Stored text of the entry."""
         return json.dumps(self.model_dump(), indent=1, sort_keys=True) + "\n"
 
     @property
     def hash(self) -> str:
-        """Of the stored text."""
+        """SHA-256 of the stored text."""
         return sha256(self.text.encode()).hexdigest()
 
 
 class AuditTrail:
-    """The entries below a folder, local or behind an fsspec URL."""
+    """Audit trail in a folder, local or behind an fsspec URL."""
 
     def __init__(self, location: str = "audit") -> None:
-        """Look at a folder; it need not exist yet."""
+        """Open a trail; its folder is created by the first `append`."""
         self.filesystem, self.root = resolve_url(location)
 
     def append(self, *, actor: str, event: str, subject: str, details: Mapping[str, Any]) -> Entry:
-        """Add an entry behind the last one.
+        """Append an entry.
 
         Raises:
-            AuditError: The entry before it cannot be read.
-            StorageError: It cannot be written.
+            AuditError: The last entry cannot be read.
+            StorageError: The entry cannot be written.
         """
         with translate_write_errors(self.root):
             self.filesystem.makedirs(self.root, exist_ok=True)
@@ -83,66 +83,66 @@ class AuditTrail:
             try:
                 self._create(entry)
             except FileExistsError:
-                continue  # another writer took this number; stand behind it
+                continue  # another writer created this number first
             except OSError as err:
                 raise storage_error(self.root, err) from err
             return entry
         raise AuditError(f"{self.root}: {MAX_ATTEMPTS} other writers came first", hint="try again")
 
     def entries(self) -> list[Entry]:
-        """All entries, in their order.
+        """Read all entries in order.
 
         Raises:
-            AuditError: One cannot be read.
+            AuditError: An entry cannot be read.
         """
         return [self._read(number) for number in self._numbers()]
 
     def verify(self) -> int:
-        """Check every hash and return the number of entries.
+        """Verify every hash and return the number of entries.
 
         Raises:
-            AuditError: Naming the first entry that was changed, or that is missing.
+            AuditError: An entry is missing or was changed; the message names the first.
         """
-        before: Entry | None = None
-        for place, number in enumerate(self._numbers(), start=1):
-            if number != place:
-                raise AuditError(f"entry {place} of {self.root} is missing", hint="restore it from a backup")
+        previous: Entry | None = None
+        for expected, number in enumerate(self._numbers(), start=1):
+            if number != expected:
+                raise AuditError(f"entry {expected} of {self.root} is missing", hint="restore it from a backup")
             entry = self._read(number)
             if entry.number != number:
                 raise AuditError(f"entry {number} of {self.root} was changed after it was written")
-            if entry.previous != (before.hash if before else GENESIS_HASH):
+            if entry.previous != (previous.hash if previous else GENESIS_HASH):
                 raise AuditError(
-                    f"entry {self._culprit(entry, before)} of {self.root} was changed after it was written"
+                    f"entry {self._find_tampered(entry, previous)} of {self.root} was changed after it was written"
                 )
-            before = entry
-        return before.number if before else 0
+            previous = entry
+        return previous.number if previous else 0
 
-    def _culprit(self, entry: Entry, before: Entry | None) -> str:
-        """Which of two entries was changed, where the later does not hold the hash of the earlier."""
-        if before is None:
+    def _find_tampered(self, entry: Entry, previous: Entry | None) -> str:
+        """Return the number of the changed entry of two whose hashes do not match."""
+        if previous is None:
             return str(entry.number)
         after = entry.number + 1
         if after not in self._numbers():
-            return f"{before.number} or {entry.number}"  # nothing stands behind them that could tell
-        is_whole = self._read(after).previous == entry.hash
-        return str(before.number if is_whole else entry.number)
+            return f"{previous.number} or {entry.number}"  # there is no later entry to compare with
+        is_unchanged = self._read(after).previous == entry.hash
+        return str(previous.number if is_unchanged else entry.number)
 
     def _create(self, entry: Entry) -> None:
-        place = self._place(entry.number)
+        path = self._path(entry.number)
         if "file" not in self.filesystem.protocol:
-            with self.filesystem.open(place, "xb") as file:  # exclusive, where the object store can be
+            with self.filesystem.open(path, "xb") as file:  # exclusive, if the object store supports it
                 file.write(entry.text.encode())
             return
-        part = f"{place}.{uuid4().hex}.part"  # threads of one process must not share it either
+        temporary = f"{path}.{uuid4().hex}.part"  # unique among threads as well
         try:
-            with open(part, "x", encoding="utf-8") as file:  # noqa: PTH123  beside os.link, which needs plain paths
+            with open(temporary, "x", encoding="utf-8") as file:  # noqa: PTH123  beside os.link, which needs plain paths
                 file.write(entry.text)
-            os.link(part, place)  # complete and exclusive in one step
+            os.link(temporary, path)  # publishes a complete file, and fails if the number exists
         finally:
-            Path(part).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
 
     def _numbers(self) -> list[int]:
-        self.filesystem.invalidate_cache(self.root)  # other writers' entries count
+        self.filesystem.invalidate_cache(self.root)  # other writers add entries
         if not self.filesystem.exists(self.root):
             return []
         files = [str(name).rsplit("/", 1)[-1] for name in self.filesystem.ls(self.root, detail=False)]
@@ -154,7 +154,7 @@ class AuditTrail:
 
     def _read(self, number: int) -> Entry:
         try:
-            with self.filesystem.open(self._place(number), "rb") as file:
+            with self.filesystem.open(self._path(number), "rb") as file:
                 text = file.read().decode()
             entry = Entry.model_validate_json(text)
         except (OSError, UnicodeDecodeError, ValidationError) as err:
@@ -165,5 +165,5 @@ class AuditTrail:
             raise AuditError(f"entry {number} of {self.root} was changed after it was written")
         return entry
 
-    def _place(self, number: int) -> str:
+    def _path(self, number: int) -> str:
         return f"{self.root}/{number:08d}.json"

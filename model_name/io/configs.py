@@ -1,4 +1,4 @@
-"""Config files: read, merged in one order (defaults < files < --set < environment), explained when wrong."""
+"""Config files: parsing, merging (defaults < files < --set < environment) and error messages."""
 
 import os
 import re
@@ -10,6 +10,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
+from typing_extensions import override
 
 from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError
@@ -19,7 +20,7 @@ Config = DictConfig | ListConfig
 M = TypeVar("M", bound=BaseModel)
 
 SHARED_FILE = "project.yaml"
-"""A folder's file of this name holds what its jobs share; it is merged before the files beside it."""
+"""Name of the file with the settings that the jobs of a folder share; merged before the files beside it."""
 
 OVERRIDE_ORIGIN = "--set or the environment"
 MISSING = object()
@@ -28,12 +29,12 @@ ENVIRONMENT_PREFIX = "MODEL_NAME__"
 
 
 class Loader(yaml.SafeLoader):
-    """YAML without its traps: `1e-3` is a number, a date stays text, and a key stands once in its mapping."""
+    """YAML loader that reads `1e-3` as a number and a date as text, and refuses duplicate keys."""
 
+    @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As of yaml; a key that stands twice is an error, not the silent loss of the first."""
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        twice = next((key for position, key in enumerate(keys) if key in keys[:position]), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(problem=f"{twice} stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
@@ -49,10 +50,10 @@ Loader.add_implicit_resolver(
 
 
 def parse_file(path: str | Path) -> Config:
-    """Read a YAML or JSON file, local or behind any fsspec URL.
+    """Parse a YAML or JSON file, local or behind any fsspec URL.
 
     Raises:
-        ConfigError: It is not there, not readable, or not YAML.
+        ConfigError: The file is missing, unreadable or not YAML.
     """
     if not str(path).endswith((".yaml", ".yml", ".json")):
         raise ConfigError(f"{path}: a config is a .yaml, .yml or .json file")
@@ -65,10 +66,10 @@ def parse_file(path: str | Path) -> Config:
 
 
 def parse_string(text: str, *, origin: str = "the config string") -> Config:
-    """Read YAML from a string.
+    """Parse YAML from a string.
 
     Raises:
-        ConfigError: It is not YAML, or neither a mapping nor a list.
+        ConfigError: The text is not YAML, or neither a mapping nor a list.
     """
     try:
         raw = yaml.load(text, Loader=Loader)  # noqa: S506  a SafeLoader  # nosec B506
@@ -81,10 +82,10 @@ def parse_string(text: str, *, origin: str = "the config string") -> Config:
 
 
 def merge_configs(configs: Sequence[Config]) -> Config:
-    """Lay configs over each other, later ones winning.
+    """Merge configs; later ones take precedence.
 
     Raises:
-        ConfigError: There is none, or a list and a mapping meet.
+        ConfigError: No config is given, or a list meets a mapping.
     """
     if not configs:
         raise ConfigError("there is no config to merge", hint="name at least one config file")
@@ -98,10 +99,10 @@ def merge_configs(configs: Sequence[Config]) -> Config:
 
 
 def to_object(config: Config, *, resolve: bool = True) -> Any:
-    """Plain dicts and lists, interpolations resolved.
+    """Convert a config to plain dicts and lists, with interpolations resolved.
 
     Raises:
-        ConfigError: An interpolation leads nowhere.
+        ConfigError: An interpolation refers to a missing key.
     """
     try:
         return OmegaConf.to_container(config, resolve=resolve, throw_on_missing=True)
@@ -112,44 +113,44 @@ def to_object(config: Config, *, resolve: bool = True) -> Any:
 def load(
     files: Sequence[str | Path], sets: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Merge the files of one job with `--set` pairs and the environment, the schema read into it.
+    """Load the config of one job: merge files, `--set` pairs and environment, and insert the schema.
 
     Args:
-        files: In the order in which later ones win; each brings the `project.yaml` beside it along.
-        sets: `dotted.path=value` pairs, values in YAML.
-        environment: Where `MODEL_NAME__JOB__SEED=1` sets `job.seed`; the process' by default.
+        files: Config files; later ones take precedence. The `project.yaml` beside a file is merged before it.
+        sets: Overrides `dotted.path=value` with values in YAML.
+        environment: Environment variables, by default those of the process; `MODEL_NAME__JOB__SEED=1` sets `job.seed`.
 
     Raises:
-        ConfigError: A file, a pair or a variable is wrong.
+        ConfigError: A file, an override or a variable is invalid.
     """
-    named = with_shared_files([str(file) for file in files])
-    configs = [parse_file(file) for file in named]
+    all_files = with_shared_files([str(file) for file in files])
+    configs = [parse_file(file) for file in all_files]
     variables = os.environ if environment is None else environment
     pairs = [*map(parse_override, sets), *environment_overrides(variables)]
     merged = merge_configs([*configs, *pairs])
     if not isinstance(merged, DictConfig):
-        raise ConfigError(f"{', '.join(named)}: a list where a mapping with `job:` belongs")
+        raise ConfigError(f"{', '.join(all_files)}: a list where a mapping with `job:` belongs")
     config: dict[str, Any] = to_object(merged)
     return attach_schema(config)
 
 
 def with_shared_files(files: Sequence[str]) -> list[str]:
-    """The files, each preceded by the `project.yaml` beside it; none twice."""
-    found: list[str] = []
+    """Insert before each file the `project.yaml` beside it, without duplicates."""
+    all_files: list[str] = []
     for file in files:
         parent, slash, name = file.rpartition("/")
         shared = f"{parent}{slash}{SHARED_FILE}"
         if name != SHARED_FILE and exists(shared):
-            found.append(shared)
-        found.append(file)
-    return list(dict.fromkeys(found))
+            all_files.append(shared)
+        all_files.append(file)
+    return list(dict.fromkeys(all_files))
 
 
 def exists(path: str) -> bool:
-    """Whether a local file or an fsspec URL is there.
+    """Return whether a config file exists, local or behind an fsspec URL.
 
     Raises:
-        ConfigError: The place cannot be looked at.
+        ConfigError: The storage cannot be accessed.
     """
     try:
         return storage.exists(path)
@@ -158,10 +159,10 @@ def exists(path: str) -> bool:
 
 
 def attach_schema(config: dict[str, Any]) -> dict[str, Any]:
-    """Read the schema that `job.schema` points to into its place, so that the config says everything.
+    """Replace the path in `job.schema` by the content of that file, so that the config is self-contained.
 
     Raises:
-        ConfigError: The file is missing or wrong.
+        ConfigError: The file is missing or invalid.
     """
     job = config.get("job")
     if isinstance(job, dict) and isinstance(job.get("schema"), str):
@@ -173,10 +174,10 @@ def attach_schema(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_document(path: str, kind: type[M]) -> M:
-    """A typed document from a file of its own, such as a table schema.
+    """Load a typed document, such as a table schema, from a file.
 
     Raises:
-        ConfigError: The file is missing, or its content is not of this kind.
+        ConfigError: The file is missing, or its content does not validate.
     """
     raw = to_object(parse_file(path))
     try:
@@ -186,10 +187,10 @@ def load_document(path: str, kind: type[M]) -> M:
 
 
 def parse_override(pair: str) -> Config:
-    """`a.b=value` as a config.
+    """Parse `a.b=value` into a config.
 
     Raises:
-        ConfigError: There is no `=`, or the value is not YAML.
+        ConfigError: The override has no `=`, or its value is not YAML.
     """
     path, equals, value = pair.partition("=")
     if not equals or not path.strip():
@@ -198,7 +199,7 @@ def parse_override(pair: str) -> Config:
 
 
 def environment_overrides(environment: Mapping[str, str]) -> list[Config]:
-    """What the environment sets: `MODEL_NAME__JOB__SEED=7` is `job.seed=7`. KIND alone is written in capitals."""
+    """Parse overrides from variables: `MODEL_NAME__JOB__SEED=7` is `job.seed=7`. Keys are lower-cased except KIND."""
     return [
         unflatten(
             [key if key == "KIND" else key.lower() for key in name.removeprefix(ENVIRONMENT_PREFIX).split("__")],
@@ -211,7 +212,7 @@ def environment_overrides(environment: Mapping[str, str]) -> list[Config]:
 
 
 def unflatten(keys: Sequence[str], text: str, *, origin: str) -> Config:
-    """A value in YAML, wrapped into the mappings of its path."""
+    """Parse a YAML value and wrap it into the mappings of its path."""
     try:
         value = yaml.load(text, Loader=Loader)  # noqa: S506  a SafeLoader  # nosec B506
         for key in reversed(keys):
@@ -222,33 +223,33 @@ def unflatten(keys: Sequence[str], text: str, *, origin: str) -> Config:
 
 
 def explain(error: ValidationError, raw: Any, files: Sequence[str], *, within: str = "") -> ConfigError:
-    """Say of a failed validation: the file, the dotted path, the bad value and what is allowed.
+    """Turn a failed validation into an error that names file, dotted path, bad value and what is allowed.
 
     Args:
-        error: What pydantic found.
-        raw: The plain config that it looked at.
-        files: Where the config came from, later ones winning.
-        within: The key of the config below which pydantic looked.
+        error: Error that pydantic raised.
+        raw: Plain config that pydantic validated.
+        files: Files of the config; later ones take precedence.
+        within: Key of the config whose value pydantic validated; empty for the whole config.
     """
     outer = (within,) if within else ()
     sentences = []
     for found in error.errors():
         path, value = resolve_location((*outer, *found["loc"]), raw)
-        words = found["msg"].removeprefix("Value error, ")
+        message = found["msg"].removeprefix("Value error, ")
         is_leaf = found["type"] != "missing" and not isinstance(value, dict | list)
-        wrong_key, _, is_key = words.partition(" is not a key of ")
+        wrong_key, _, is_key = message.partition(" is not a key of ")
         if is_key:
-            place = find_origin([*path, wrong_key], files, is_written=True)
+            origin = find_origin([*path, wrong_key], files, is_written=True)
         else:
-            place = find_origin(path, files, value if is_leaf else None, is_written=is_leaf)
-        said = repr(value) in words or str(value) in words.split()
-        where = f"{place}: {'.'.join(path) or 'config'}"
-        sentences.append(f"{where}: {words}" + (f", not {value!r}" if is_leaf and not said else ""))
+            origin = find_origin(path, files, value if is_leaf else None, is_written=is_leaf)
+        names_value = repr(value) in message or str(value) in message.split()
+        where = f"{origin}: {'.'.join(path) or 'config'}"
+        sentences.append(f"{where}: {message}" + (f", not {value!r}" if is_leaf and not names_value else ""))
     return ConfigError("\n".join(dict.fromkeys(sentences)), hint="`model-name schema KIND` lists the keys of a KIND")
 
 
 def resolve_location(loc: tuple[int | str, ...], raw: Any) -> tuple[list[str], Any]:
-    """The dotted path of pydantic's location, without the tags of unions, and the value there."""
+    """Return the dotted path of pydantic's location, without the tags of unions, and the value there."""
     path: list[str] = []
     value = raw
     for position, key in enumerate(loc):
@@ -256,7 +257,7 @@ def resolve_location(loc: tuple[int | str, ...], raw: Any) -> tuple[list[str], A
         if known:
             value = value[key]
         elif position < len(loc) - 1 or not isinstance(value, dict) or value.get("KIND") == key:
-            continue  # the tag of a union
+            continue  # tag of a union
         else:
             value = None
         path.append(str(key))
@@ -264,24 +265,24 @@ def resolve_location(loc: tuple[int | str, ...], raw: Any) -> tuple[list[str], A
 
 
 def find_origin(path: Sequence[str], files: Sequence[str], value: Any = None, *, is_written: bool = False) -> str:
-    """Where a key comes from.
+    """Find the file that sets a key.
 
     Args:
-        path: The key.
-        files: In the order in which later ones win.
-        value: What it is in the end, if that is one value.
-        is_written: Whether someone wrote it. One that no file holds like that was laid over the files; one that is
-            missing belongs to the file with the nearest parent of it.
+        path: Path of the key.
+        files: Config files; later ones take precedence.
+        value: Merged value of the key, if it is a scalar.
+        is_written: Whether the key was set. A set key that no file holds comes from an override; a missing key is
+            attributed to the file that holds its nearest parent.
     """
-    read = {file: to_object(parse_file(file), resolve=False) for file in files}
-    holding = [file for file in files if _lookup(read[file], path) is not MISSING]
-    if holding and (value is None or _lookup(read[holding[-1]], path) == value):
+    configs = {file: to_object(parse_file(file), resolve=False) for file in files}
+    holding = [file for file in files if _lookup(configs[file], path) is not MISSING]
+    if holding and (value is None or _lookup(configs[holding[-1]], path) == value):
         return holding[-1]
     if is_written and files:
         return OVERRIDE_ORIGIN
     for length in range(len(path) - 1, 0, -1):
         for file in reversed(files):
-            if _lookup(read[file], path[:length]) is not MISSING:
+            if _lookup(configs[file], path[:length]) is not MISSING:
                 return file
     return ", ".join(files) or "the config"
 

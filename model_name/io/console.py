@@ -1,4 +1,4 @@
-"""What people see: results on stdout as a table or as one JSON document, errors on stderr."""
+"""Console output: results on stdout as a table or as one JSON document, errors on stderr."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from model_name.errors import ModelNameError
 
 
 def print_result(title: str, result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print what was found, one line a thing; nested things are told as `key value, key value`."""
+    """Print a result as a table with one row per key, or as JSON; nested mappings become `key: value` lines."""
     if as_json:
         print_json(result)
         return
@@ -24,7 +24,7 @@ def print_result(title: str, result: Mapping[str, Any], *, as_json: bool) -> Non
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table with a header; numbers are set to the right."""
+    """Print a table with a header; columns of numbers are right-aligned."""
     table = Table(title=title, title_justify="left")
     listed = [list(row) for row in rows]
     for position, column in enumerate(columns):
@@ -43,19 +43,17 @@ def print_json(document: Any) -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines as they come, until whoever reads them has enough, as `head` has."""
+    """Print lines as they arrive; stop quietly if the reader closes the pipe, as `head` does."""
     for line in lines:
         try:
             print(line, flush=True)  # noqa: T201
         except BrokenPipeError:
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout_console.fileno()
-            )  # Python writes what is left at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout_console.fileno())  # Python flushes the rest at exit
             return
 
 
 def print_error(error: ModelNameError) -> None:
-    """Say what went wrong and what to do next."""
+    """Print the message of an error, and its hint."""
     console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print("error:", style="bold red", end=" ")
     console.print(error.message, markup=False)
@@ -64,12 +62,12 @@ def print_error(error: ModelNameError) -> None:
 
 
 def stdout_console() -> Console:
-    """Where results go."""
-    return Console(highlight=False, markup=False, emoji=False)  # what is printed may hold anybody's words
+    """Create the console for results."""
+    return Console(highlight=False, markup=False, emoji=False)  # values may contain markup
 
 
 def format_value(value: Any) -> str:
-    """A value for people."""
+    """Format a value for people."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Tables, read whole or in batches and written whole, local or behind any fsspec URL."""
+"""Readers and writers of tables, local or behind any fsspec URL."""
 
 import re
 import zlib
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from pydantic import Field
+from typing_extensions import override
 
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.strict_models import FrozenModel
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 65_536
 
-Batch = TypeVar("Batch", pa.Table, pa.RecordBatch)
-UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # how pandas names an unnamed index that it writes
+TableOrBatch = TypeVar("TableOrBatch", pa.Table, pa.RecordBatch)
+UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # name that pandas gives to an unnamed index in a file
 
-# A datetime stays text here and is read by the schema's decoder, which knows zones.
+# A datetime stays text: the schema's decoder parses it, because it handles time zones.
 CSV_TYPES = {
     "numeric": pa.float64(),
     "boolean": pa.bool_(),
@@ -38,11 +39,11 @@ CSV_TYPES = {
 
 
 class Reader(FrozenModel, ABC):
-    """Reads a table.
+    """Reader of a table.
 
     Attributes:
-        path: A file or a URL.
-        limit: The most rows to read; the rest of the file is not touched.
+        path: Path or URL of the file.
+        limit: Maximum number of rows; the rest of the file is not read.
     """
 
     KIND: str
@@ -50,62 +51,70 @@ class Reader(FrozenModel, ABC):
     limit: int | None = Field(None, gt=0)
 
     def read(self, schema: TableSchema | None = None) -> pd.DataFrame:
-        """The whole table, or its first `limit` rows.
+        """Read the whole table, or its first `limit` rows.
 
         Args:
-            schema: Tells a text format the types of its columns.
+            schema: Schema that gives the column types of a text format.
 
         Raises:
-            NotFoundError: There is no such file.
-            DataError: It is not a table of this format.
+            NotFoundError: The file does not exist.
+            DataError: The file is not a table of this format.
         """
-        with self._opened() as file, self._decoded():
+        with self.open() as file, self.translate_decode_errors():
             return self._read(file, schema)
 
     def batches(self, schema: TableSchema | None = None, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """The same in batches of at most so many rows; memory holds one at a time.
+        """Read the table in batches of at most `rows` rows; memory holds one batch at a time.
 
         Raises:
-            NotFoundError: There is no such file.
-            DataError: It is not a table of this format.
+            NotFoundError: The file does not exist.
+            DataError: The file is not a table of this format.
         """
-        left = self.limit
-        with self._opened() as file, self._decoded():
-            for batch in self._batches(file, schema, rows if left is None else min(rows, left)):
+        remaining = self.limit
+        with self.open() as file, self.translate_decode_errors():
+            for batch in self._iter_batches(file, schema, rows if remaining is None else min(rows, remaining)):
                 for start in range(0, batch.num_rows, rows):
-                    part = batch.slice(start, rows if left is None else min(rows, left))
+                    part = batch.slice(start, rows if remaining is None else min(rows, remaining))
                     if part.num_rows:
                         yield part
-                    if left is not None and (left := left - part.num_rows) <= 0:
+                    if remaining is not None and (remaining := remaining - part.num_rows) <= 0:
                         return
 
     @abstractmethod
     def count(self) -> int | None:
-        """How many rows there are, where that is known without reading them."""
+        """Return the number of rows if it is known without reading them, else None."""
 
     def lineage(self, name: str, data: pd.DataFrame, targets: str | None = None) -> "PandasDataset":
-        """What MLflow records of a table that was read from here."""
+        """Return the MLflow dataset that records this table as an input of a run."""
         from mlflow.data.pandas_dataset import from_pandas
         from mlflow.exceptions import MlflowException
 
         try:
             return from_pandas(data, source=self.path, name=name, targets=targets)
-        except MlflowException:  # it knows fewer kinds of URLs than fsspec
+        except MlflowException:  # MLflow supports fewer URL schemes than fsspec
             return from_pandas(data, name=name, targets=targets)
 
     def _read(self, file: IO[bytes], schema: TableSchema | None) -> pd.DataFrame:
-        batches = list(self._batches(file, schema, BATCH_ROWS if self.limit is None else min(BATCH_ROWS, self.limit)))
+        batches = list(
+            self._iter_batches(file, schema, BATCH_ROWS if self.limit is None else min(BATCH_ROWS, self.limit))
+        )
         table = pa.Table.from_batches(batches).slice(0, self.limit) if batches else pa.table({})
         return table.to_pandas(ignore_metadata=True)
 
     @abstractmethod
-    def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]: ...
+    def _iter_batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]: ...
 
     @contextmanager
-    def _opened(self) -> Generator[IO[bytes]]:
+    def open(self) -> Generator[IO[bytes]]:
+        """Open the file.
+
+        Raises:
+            NotFoundError: The file does not exist.
+            DataError: The file cannot be opened.
+        """
         try:
             file = open_file(self.path, compression="infer")
-        except ModelNameError:  # a preemption is an OSError as well
+        except ModelNameError:  # PreemptedError, which a signal raises, is an OSError as well
             raise
         except FileNotFoundError as err:
             raise NotFoundError(f"{self.path}: there is no such file", hint="check the path of the table") from err
@@ -115,7 +124,12 @@ class Reader(FrozenModel, ABC):
             yield file
 
     @contextmanager
-    def _decoded(self) -> Generator[None]:
+    def translate_decode_errors(self) -> Generator[None]:
+        """Turn errors of reading and decoding in the block into a `DataError`.
+
+        Raises:
+            DataError: The file is not a table of this format.
+        """
         try:
             yield
         except ModelNameError:
@@ -125,53 +139,57 @@ class Reader(FrozenModel, ABC):
 
 
 class ParquetReader(Reader):
-    """Reads Apache Parquet."""
+    """Reader of Apache Parquet."""
 
     KIND: Literal["ParquetReader"] = "ParquetReader"
 
+    @override
     def count(self) -> int | None:
-        """From the file's footer."""
-        with self._opened() as file, self._decoded():
+        with self.open() as file, self.translate_decode_errors():
             rows = pq.ParquetFile(file).metadata.num_rows
         return rows if self.limit is None else min(rows, self.limit)
 
-    def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]:
+    @override
+    def _iter_batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]:
         source = pq.ParquetFile(file)
-        left = self.limit
+        remaining = self.limit
         for batch in source.iter_batches(batch_size=rows, columns=_column_names(source)):
             yield batch
-            if left is not None and (left := left - batch.num_rows) <= 0:
+            if remaining is not None and (remaining := remaining - batch.num_rows) <= 0:
                 return
 
+    @override
     def _read(self, file: IO[bytes], schema: TableSchema | None) -> pd.DataFrame:
         if self.limit is not None:
             return super()._read(file, schema)
         source = pq.ParquetFile(file)
-        # A named index is a column like the others, here as in a batch.
+        # A named index becomes a column, as it does in a batch.
         return source.read(columns=_column_names(source)).to_pandas(ignore_metadata=True)
 
 
 class CsvReader(Reader):
-    """Reads comma-separated values with a header.
+    """Reader of comma-separated values with a header.
 
     Attributes:
-        delimiter: What stands between two values.
+        delimiter: Character between two values.
     """
 
     KIND: Literal["CsvReader"] = "CsvReader"
     delimiter: str = Field(",", min_length=1, max_length=1)
 
+    @override
     def count(self) -> int | None:
-        """Not known without reading."""
         return None
 
-    def _batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]:
-        left = self.limit
+    @override
+    def _iter_batches(self, file: IO[bytes], schema: TableSchema | None, rows: int) -> Iterator[pa.RecordBatch]:
+        remaining = self.limit
         for batch in pacsv.open_csv(file, **self._options(schema)):
             yield empty_strings_to_null(batch)
-            if left is not None and (left := left - batch.num_rows) <= 0:
+            if remaining is not None and (remaining := remaining - batch.num_rows) <= 0:
                 return
 
+    @override
     def _read(self, file: IO[bytes], schema: TableSchema | None) -> pd.DataFrame:
         if self.limit is not None:
             return super()._read(file, schema)
@@ -188,13 +206,13 @@ class CsvReader(Reader):
         }
 
 
-def empty_strings_to_null(table: Batch) -> Batch:
-    """An empty text of a CSV file is a missing value; "NA" in a column of texts is a text, e.g. Namibia."""
+def empty_strings_to_null(table: TableOrBatch) -> TableOrBatch:
+    """Turn empty strings into nulls; "NA" stays a string, because it can be a value, e.g. Namibia."""
     for position, column in enumerate(table.schema):
         if pa.types.is_string(column.type):
             texts = table.column(position)
-            present = pc.if_else(pc.equal(texts, pa.scalar("")), pa.scalar(None, column.type), texts)
-            table = table.set_column(position, column.name, present)
+            values = pc.if_else(pc.equal(texts, pa.scalar("")), pa.scalar(None, column.type), texts)
+            table = table.set_column(position, column.name, values)
     return table
 
 
@@ -206,10 +224,10 @@ ReaderKind = Annotated[ParquetReader | CsvReader, Field(discriminator="KIND")]
 
 
 def reader_for(path: str, limit: int | None = None) -> Reader:
-    """The reader that fits the ending of a path.
+    """Return the reader for the extension of a path.
 
     Raises:
-        ConfigError: No reader does.
+        ConfigError: No reader has this extension.
     """
     if path.endswith((".parquet", ".pq")):
         return ParquetReader(path=path, limit=limit)
@@ -222,10 +240,10 @@ def reader_for(path: str, limit: int | None = None) -> Reader:
 
 
 class ParquetWriter(FrozenModel):
-    """Writes Apache Parquet; a reader sees the old file or the whole new one, never a half.
+    """Writer of Apache Parquet. The file is replaced atomically: readers see the old file or the complete new one.
 
     Attributes:
-        path: A file or a URL; folders on the way are made.
+        path: Path or URL of the file; missing parent folders are created.
     """
 
     KIND: Literal["ParquetWriter"] = "ParquetWriter"
@@ -235,13 +253,26 @@ class ParquetWriter(FrozenModel):
         """Write a table and return its path.
 
         Raises:
-            StorageError: The disk is full, or the place cannot be written.
-            DataError: A column cannot be put into Parquet.
+            StorageError: The disk is full, or the file cannot be written.
+            DataError: A column cannot be stored as Parquet.
         """
-        try:
-            table = data if isinstance(data, pa.Table) else pa.Table.from_pandas(data, preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as err:
-            raise DataError(f"{self.path}: the table cannot be written as Parquet: {err}") from err
+        table = data if isinstance(data, pa.Table) else to_arrow(data, self.path)
         with atomic_write(self.path) as file:
             pq.write_table(table, file, compression="zstd")
         return self.path
+
+
+def to_arrow(frame: pd.DataFrame, path: str) -> pa.Table:
+    """Convert a frame, without its index, into an Arrow table that Parquet can store.
+
+    Args:
+        frame: The frame.
+        path: Path of the file to write, for the message.
+
+    Raises:
+        DataError: A column holds values of several types, or of a type that Arrow does not have.
+    """
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as err:
+        raise DataError(f"{path}: the table cannot be written as Parquet: {err}") from err

@@ -1,4 +1,4 @@
-"""How a process of ours begins and ends: signals, and what becomes an exit code."""
+"""Start and end of every process: signal handlers, and the exit code of an error."""
 
 import os
 import sys
@@ -11,31 +11,31 @@ from model_name.io import signals
 
 PACKAGE = __name__.partition(".")[0]
 EXTRA_BY_PACKAGE = {"grpc": "serving", "kafka": "kafka", "kfp": "pipelines", "kserve": "serving", "ray": "tuning"}
-"""What installs a package, where it is not the extra `training`."""
-EXIT_REFUSED = 3  # the gate said no, which was recorded
+"""Extra that installs a package, if it is not `training`."""
+EXIT_REFUSED = 3  # the gate refused a version and recorded it
 EXIT_INTERRUPTED = 130
 
 
 def configure_process() -> None:
-    """What every process of ours does first: signals end the work cleanly, and waiting threads do not spin.
+    """Install the signal handlers and make waiting OpenMP threads sleep. Every process calls this first.
 
-    The threads of scikit-learn's trees spin while they wait for each other. Where another process wants the same
-    processors, or a pod's quota is used up, a fit of half a second then takes a minute.
+    By default the threads of scikit-learn's trees spin while they wait for each other. If another process uses the
+    same processors, or the CPU quota of the pod is exhausted, a fit of half a second then takes a minute.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signals.install_handlers()
 
 
 def run_main(call: Callable[[], Any]) -> int:
-    """Call something and turn what it raises into an exit code and words for people: the outermost loop."""
+    """Call a function, report what it raises on stderr and return the exit code. This is the outermost handler."""
     try:
         call()
-    except SystemExit as exit_:  # what Typer ends with, after a wrong option and after Ctrl-C too
+    except SystemExit as exit_:  # Typer raises it after an invalid option, and after Ctrl-C
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
         return report_interrupt() if code == EXIT_INTERRUPTED else code
     except KeyboardInterrupt:
         return report_interrupt()
-    except Exception as error:  # noqa: BLE001  the outermost loop: whatever it is, it is told and never exits with 0
+    except Exception as error:  # noqa: BLE001  outermost handler: every error is reported and none exits with 0
         return report_exception(error)
     finally:
         signals.disarm()
@@ -43,15 +43,16 @@ def run_main(call: Callable[[], Any]) -> int:
 
 
 def report_exception(error: Exception) -> int:
-    """Say what went wrong, a defect with its trace, and return the exit code that goes with it."""
-    found = signals.find_signal_error(error) or error  # which an `except OSError` may have turned into an error of ours
-    if isinstance(found, ModelNameError):
-        return report_error(found)
-    if isinstance(found, KeyboardInterrupt):
+    """Report an exception, a defect with its traceback, and return its exit code."""
+    # A library, or an `except OSError`, may have wrapped the exception that a signal raised.
+    cause = signals.find_signal_error(error) or error
+    if isinstance(cause, ModelNameError):
+        return report_error(cause)
+    if isinstance(cause, KeyboardInterrupt):
         return report_interrupt()
     if isinstance(error, OSError):
-        place = error.filename or "the disk"
-        return report_error(StorageError(f"{place}: {error.strerror or error}", hint="check space and permissions"))
+        path = error.filename or "the disk"
+        return report_error(StorageError(f"{path}: {error.strerror or error}", hint="check space and permissions"))
     if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) not in (
         "",
         PACKAGE,
@@ -63,13 +64,13 @@ def report_exception(error: Exception) -> int:
 
 
 def report_interrupt() -> int:
-    """Say that it was Ctrl-C and return the exit code that goes with it."""
+    """Report Ctrl-C and return its exit code."""
     sys.stderr.write("interrupted\n")
     return EXIT_INTERRUPTED
 
 
 def report_error(error: ModelNameError) -> int:
-    """Say what went wrong and return the exit code that goes with it."""
+    """Report an error of this project and return its exit code."""
     from model_name.io.console import print_error
 
     print_error(error)

@@ -1,4 +1,4 @@
-"""What the environment says: addresses and secrets, and nothing else."""
+"""Environment variables: addresses and secrets."""
 
 from functools import cache
 from typing import Any
@@ -11,13 +11,13 @@ class Env(BaseSettings):
     """Environment variables, then `.env`, then these defaults; names are case-insensitive, empty ones count as unset.
 
     Attributes:
-        mlflow_tracking_uri: Where runs are recorded; overrides `job.mlflow.tracking_uri`.
-        mlflow_registry_uri: Where versions are registered, if elsewhere.
-        mlflow_experiment_name: Overrides `job.mlflow.experiment`.
-        model_name_alerts_url: Where alerts are posted; it may hold a token, hence a secret.
-        model_name_actor: Who is named in the audit trail.
-        kf_pipelines_endpoint: The Kubeflow Pipelines host.
-        kf_pipelines_token: The bearer token for it.
+        mlflow_tracking_uri: URI of the store of runs; overrides `job.mlflow.tracking_uri`.
+        mlflow_registry_uri: URI of the model registry, if it is another store.
+        mlflow_experiment_name: Name of the experiment; overrides `job.mlflow.experiment`.
+        model_name_alerts_url: URL of the webhook for alerts; secret, because it may hold a token.
+        model_name_actor: Actor in the entries of the audit trail.
+        kf_pipelines_endpoint: URL of the Kubeflow Pipelines host.
+        kf_pipelines_token: Bearer token for that host.
     """
 
     model_config = SettingsConfigDict(
@@ -39,16 +39,16 @@ class Env(BaseSettings):
 
 @cache
 def env() -> Env:
-    """The one reading of the environment; `env.cache_clear()` forgets it."""
+    """Read the environment once; `env.cache_clear()` makes the next call read it again."""
     return Env()
 
 
 def job_overrides() -> dict[str, Any]:
-    """What the environment sets over the config of a job."""
-    found = env()
+    """Return the config keys that the environment overrides in every job."""
+    variables = env()
     mlflow = {
-        "tracking_uri": found.mlflow_tracking_uri,
-        "registry_uri": found.mlflow_registry_uri,
-        "experiment": found.mlflow_experiment_name,
+        "tracking_uri": variables.mlflow_tracking_uri,
+        "registry_uri": variables.mlflow_registry_uri,
+        "experiment": variables.mlflow_experiment_name,
     }
     return {"mlflow": {name: value for name, value in mlflow.items() if value is not None}}

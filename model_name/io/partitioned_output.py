@@ -1,4 +1,4 @@
-"""A folder of Parquet parts that a killed run can go on with: a part is there complete, or not at all."""
+"""Folder of Parquet parts that a killed run can resume: a part is complete or absent."""
 
 import json
 import re
@@ -16,76 +16,75 @@ from model_name.core.schemas.validation import CheckReport
 from model_name.errors import ConfigError, ModelNameError
 from model_name.io.storage import atomic_write, resolve_url, translate_write_errors
 
-STATE_FILE = "_job.json"  # what the parts were made from
+STATE_FILE = "_job.json"  # settings and inputs that the parts were made from
 SUCCESS_FILE = "_SUCCESS"
-REPORT_KEY = "model_name.report"  # in the footer of a part, so that what was dropped is still known after a kill
+REPORT_KEY = "model_name.report"  # in the footer of a part, so that a resumed run knows what was dropped
 PART_FILE = re.compile(r"part-(\d{5,})\.parquet")
 TEMPORARY_FILE = re.compile(
     rf"({PART_FILE.pattern}|{STATE_FILE}|{SUCCESS_FILE})\.\d+\.part"
-)  # as `atomic_write` calls them; a kill leaves one
+)  # name that `atomic_write` uses; a killed run leaves such a file
 
 
 class OutputPart:
-    """One file that is being written."""
+    """Parquet file of the output that is being written."""
 
     def __init__(self, file: IO[bytes], schema: pa.Schema) -> None:
-        """Write into an open file."""
+        """Start a Parquet file in an open file."""
         self.report = CheckReport()
-        # Numbers rarely come twice. (The type stubs know a bool alone.)
+        # Numbers rarely repeat, so that only texts get a dictionary. (The type stubs accept only a bool.)
         texts: Any = [field.name for field in schema if pa.types.is_string(field.type)]
         self._writer = pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=texts)
 
     def write(self, table: pa.Table, report: CheckReport) -> None:
-        """Append rows, and what the check of them found."""
+        """Append rows, and the report of their validation."""
         self._writer.write_table(table)
         self.report.add(report)
 
     def close(self) -> None:
         """Write the footer."""
-        self._writer.add_key_value_metadata(
-            {REPORT_KEY: json.dumps(asdict(self.report))}
-        )  # in the footer, thus with it
+        self._writer.add_key_value_metadata({REPORT_KEY: json.dumps(asdict(self.report))})
         self._writer.close()
 
     def discard(self) -> None:
-        """Close what will be thrown away; left open, the writer would do so itself, later and into a closed file."""
+        """Close a part that is thrown away. Otherwise the writer would close itself later, into a closed file."""
         with suppress(OSError, ValueError):
             self._writer.close()
 
 
 class PartitionedOutput:
-    """The output of one job, local or behind an fsspec URL."""
+    """Output folder of one job, local or behind an fsspec URL."""
 
     def __init__(self, url: str) -> None:
-        """Look at a folder; it need not exist yet.
+        """Open an output folder; it is created by the first write.
 
         Raises:
-            ConfigError: The URL is of no known kind.
-            DependencyError: The package for its kind is not installed.
+            ConfigError: The scheme of the URL is unknown.
+            DependencyError: The package for the scheme is not installed.
         """
         self.url = url.rstrip("/")
         self.filesystem, self.root = resolve_url(self.url)
 
     def resume(self, state: dict[str, Any]) -> CheckReport:
-        """What complete parts of the same work hold already; all else that a job of ours left is removed.
+        """Return the report of the complete parts of the same work; remove other files of an earlier run.
 
         Args:
-            state: All that decides what the parts hold.
+            state: Settings and inputs that determine the content of the parts.
 
         Raises:
-            ConfigError: The folder holds files that no job of ours wrote.
-            StorageError: It cannot be read or written.
+            ConfigError: The folder holds files that no such job wrote.
+            StorageError: The folder cannot be read or written.
         """
-        mark = sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+        fingerprint = sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
         names = self._names()
         drafts = [name for name in names if TEMPORARY_FILE.fullmatch(name)]
         parts = sorted((name for name in names if PART_FILE.fullmatch(name)), key=lambda name: (len(name), name))
-        is_same = self._load_fingerprint(names) == mark and SUCCESS_FILE not in names
+        is_same = self._load_fingerprint(names) == fingerprint and SUCCESS_FILE not in names
         reports = list(self._complete_reports(parts)) if is_same else []
-        # `_SUCCESS` goes first and `_job.json` last: killed in between, the folder never looks whole nor foreign.
+        # `_SUCCESS` is removed first and `_job.json` replaced last: after a kill in between, the folder looks neither
+        # complete nor foreign.
         self._remove([SUCCESS_FILE] * (SUCCESS_FILE in names) + drafts + parts[len(reports) :])
         if not is_same:
-            self._write_file(STATE_FILE, json.dumps({"mark": mark} | state, indent=1))
+            self._write_file(STATE_FILE, json.dumps({"mark": fingerprint} | state, indent=1))
         total = CheckReport()
         for report in reports:
             total.add(report)
@@ -93,10 +92,10 @@ class PartitionedOutput:
 
     @contextmanager
     def part(self, number: int, schema: pa.Schema) -> Generator[OutputPart]:
-        """A part to write; it is there once the block has ended well, and not before.
+        """Open a part for writing; it appears in the folder when the block ends without an error.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         with atomic_write(f"{self.url}/{part_name(number)}") as file:
             part = OutputPart(file, schema)
@@ -108,10 +107,10 @@ class PartitionedOutput:
                 raise
 
     def mark_complete(self) -> None:
-        """Say that all parts are there.
+        """Write the marker file that says that all parts are complete.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         self._write_file(SUCCESS_FILE, "")
 
@@ -120,7 +119,11 @@ class PartitionedOutput:
             file.write(text.encode())
 
     def _names(self) -> list[str]:
-        """The files of the folder, all of them ours."""
+        """List the files of the folder.
+
+        Raises:
+            ConfigError: The folder is a file, or holds files that no such job wrote.
+        """
         with translate_write_errors(self.url):
             self.filesystem.invalidate_cache(self.root)
             if self.filesystem.isfile(self.root):
@@ -138,7 +141,7 @@ class PartitionedOutput:
         return names
 
     def _load_fingerprint(self, names: Sequence[str]) -> str:
-        """The mark of the work that the parts belong to."""
+        """Load the fingerprint of the work that the parts belong to; empty if there is none."""
         if STATE_FILE not in names:
             return ""
         with translate_write_errors(self.url):
@@ -152,11 +155,11 @@ class PartitionedOutput:
         return ConfigError(f"{self.url}: holds {name}, which no such job wrote", hint="set job.outputs to a new folder")
 
     def _complete_reports(self, parts: Sequence[str]) -> Iterator[CheckReport]:
-        """The reports of the first parts, up to the first one that is missing or cannot be read."""
+        """Yield the reports of the parts up to the first one that is missing or unreadable."""
         for number, name in enumerate(parts):
             report = self._report(name) if name == part_name(number) else None
             if report is None:
-                logger.warning("{}: {} is not complete and will be made again", self.url, part_name(number))
+                logger.warning("{}: {} is incomplete and will be written again", self.url, part_name(number))
                 return
             yield report
 
@@ -164,11 +167,11 @@ class PartitionedOutput:
         try:
             with self.filesystem.open(f"{self.root}/{name}", "rb") as file:
                 footer = pq.read_metadata(file).metadata or {}
-            found = json.loads(footer[REPORT_KEY.encode()])
-            return CheckReport(**found | {"ignored": tuple(found["ignored"])})
-        except ModelNameError:  # such as a preemption, which is an OSError too
+            report = json.loads(footer[REPORT_KEY.encode()])
+            return CheckReport(**report | {"ignored": tuple(report["ignored"])})
+        except ModelNameError:  # PreemptedError, which a signal raises, is an OSError as well
             raise
-        except (OSError, ValueError, KeyError, TypeError):  # a crash of the machine can leave anything
+        except (OSError, ValueError, KeyError, TypeError):  # a crash of the machine can leave any content
             return None
 
     def _remove(self, names: Sequence[str]) -> None:
@@ -178,5 +181,5 @@ class PartitionedOutput:
 
 
 def part_name(number: int) -> str:
-    """The file of a part."""
+    """Return the file name of a part."""
     return f"part-{number:05d}.parquet"

@@ -1,4 +1,4 @@
-"""What servers logged, as a table: one row for each row that was answered."""
+"""Reader of the prediction log: one row of a table for each logged row."""
 
 import json
 from collections.abc import Collection, Iterator, Sequence
@@ -13,9 +13,9 @@ from model_name.core.schemas.strict_models import did_you_mean
 from model_name.errors import DataError, NotFoundError
 from model_name.io.storage import resolve_url, translate_read_errors
 
-ENDING = ".jsonl"
-DAY = "date="
-VERSION = "version="
+SUFFIX = ".jsonl"
+DAY_PREFIX = "date="
+VERSION_PREFIX = "version="
 
 
 def read_predictions(
@@ -26,36 +26,36 @@ def read_predictions(
     versions: Collection[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Read a prediction log, file by file; other days and versions are not touched.
+    """Read a prediction log file by file; files of other days and versions are not opened.
 
-    Lines that a killed server has cut, or that are damaged, are skipped, and a warning counts them.
+    Damaged lines, and lines that a killed server did not complete, are skipped and counted in a warning.
 
     Args:
-        url: The folder or URL that servers log to.
-        since: The earliest moment that a request came at; UTC where it has no zone.
-        until: The moment before which it came.
-        versions: The versions of the model that answered; all by default.
-        columns: The columns to return, in this order; all by default.
+        url: Folder or URL that the servers log to.
+        since: Earliest time of a request; UTC if it has no time zone.
+        until: Time before which the request arrived; UTC if it has no time zone.
+        versions: Versions of the model; all by default.
+        columns: Columns to return, in this order; all by default.
 
     Returns:
         `time` (UTC), `request_id`, `row`, `protocol`, `slot`, `model`, `version`, `semver`, `latency_ms`,
         `inputs.NAME` for each column (a datetime is text, as in a request), `prediction`, `probability_LABEL`, and
-        `lower` and `upper` where intervals were asked for. Missing values are NaN or None. Rows are in the order of
-        the days, not of the moments.
+        `lower` and `upper` if intervals were requested. Missing values are NaN or None. Rows are ordered by day, not by
+        time.
 
     Raises:
-        NotFoundError: There are no such predictions.
-        DataError: None of them has a column that was named.
+        NotFoundError: The log holds no such predictions.
+        DataError: A column in `columns` is in none of the predictions.
         StorageError: A file cannot be read.
-        ConfigError: The URL is of no known kind.
-        DependencyError: The package for its kind is not installed.
+        ConfigError: The scheme of the URL is unknown.
+        DependencyError: The package for the scheme is not installed.
     """
     since, until = _in_utc(since), _in_utc(until)
-    log = _Log(url)
+    log = _LogFiles(url)
     frames = []
     known: dict[str, None] = {}
-    for place in log.files(since, until, versions):
-        records = [_flat(record) for record in log.records(place) if _is_between(record["time"], since, until)]
+    for path in log.files(since, until, versions):
+        records = [_flatten(record) for record in log.records(path) if _is_between(record["time"], since, until)]
         if records:
             frame = pd.DataFrame(records)
             known |= dict.fromkeys(frame.columns)
@@ -68,34 +68,36 @@ def read_predictions(
     for name in columns or ():
         if name not in known:
             raise DataError(f"{url}: {name} is not a column of the predictions{did_you_mean(name, list(known))}")
-    # What one file holds nothing of is of no type there, and of the type of the others in the end.
+    # A column that is empty in one file gets the type that it has in the others.
     table = pd.concat(frames, ignore_index=True).infer_objects()
     return table if columns is None else table[list(columns)]
 
 
-class _Log:
-    """The files below a folder, local or behind an fsspec URL."""
+class _LogFiles:
+    """Files of a prediction log, local or behind an fsspec URL."""
 
     def __init__(self, url: str) -> None:
         self.filesystem, self.root = resolve_url(url)
 
     def files(self, since: datetime | None, until: datetime | None, versions: Collection[str] | None) -> Iterator[str]:
-        """Those that may hold what is asked for, by day and version."""
-        self.filesystem.invalidate_cache()  # servers go on writing
-        for day_folder in self._below(self.root):
+        """Yield the files of the requested days and versions."""
+        self.filesystem.invalidate_cache()  # servers add files
+        for day_folder in self._list(self.root):
             day = _day(day_folder)
             if day is None or (since and day < since.date()) or (until and day > until.date()):
                 continue
-            for folder in self._below(day_folder):
+            for folder in self._list(day_folder):
                 name = _name(folder)
-                if name.startswith(VERSION) and (versions is None or unquote(name[len(VERSION) :]) in versions):
-                    yield from (place for place in self._below(folder) if place.endswith(ENDING))
+                if not name.startswith(VERSION_PREFIX):
+                    continue
+                if versions is None or unquote(name.removeprefix(VERSION_PREFIX)) in versions:
+                    yield from (path for path in self._list(folder) if path.endswith(SUFFIX))
 
-    def records(self, place: str) -> Iterator[dict[str, Any]]:
-        """The whole records of a file; the other lines are named in a warning."""
+    def records(self, path: str) -> Iterator[dict[str, Any]]:
+        """Yield the complete records of a file and warn about its other lines."""
         skipped: list[int] = []
-        is_cut = False
-        with translate_read_errors(place), self.filesystem.open(place, "rb") as file:
+        is_truncated = False
+        with translate_read_errors(path), self.filesystem.open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 record = _record(line)
                 if record is not None:
@@ -103,13 +105,13 @@ class _Log:
                 elif line.endswith(b"\n"):
                     skipped.append(number)
                 else:
-                    is_cut = True
+                    is_truncated = True
         if skipped:
-            logger.warning("{}: {} damaged lines were skipped, the first is line {}", place, len(skipped), skipped[0])
-        if is_cut:
-            logger.warning("{}: 1 line was skipped: the last is cut; its server was killed, or still writes", place)
+            logger.warning("{}: skipped {} damaged lines, the first is line {}", path, len(skipped), skipped[0])
+        if is_truncated:
+            logger.warning("{}: skipped the incomplete last line: its server was killed or is still writing", path)
 
-    def _below(self, folder: str) -> list[str]:
+    def _list(self, folder: str) -> list[str]:
         with translate_read_errors(folder):
             try:
                 found = self.filesystem.ls(folder, detail=False)
@@ -119,17 +121,17 @@ class _Log:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record of a line, or None where it holds none."""
+    """Parse a line; return None if it holds no complete record."""
     try:
         record = json.loads(line)
         moment = datetime.fromisoformat(record["time"]).astimezone(UTC)
-        is_whole = isinstance(record["inputs"], dict) and "prediction" in record["outputs"]
-    except (ValueError, TypeError, KeyError):  # of what is not JSON, no object, or lacks a part
+        is_complete = isinstance(record["inputs"], dict) and "prediction" in record["outputs"]
+    except (ValueError, TypeError, KeyError):  # not JSON, not an object, or a key is missing
         return None
-    return {**record, "time": moment} if is_whole else None
+    return {**record, "time": moment} if is_complete else None
 
 
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
+def _flatten(record: dict[str, Any]) -> dict[str, Any]:
     inputs: dict[str, Any] = record.pop("inputs")
     outputs: dict[str, Any] = record.pop("outputs")
     probabilities = outputs.pop("probabilities", {})
@@ -144,7 +146,7 @@ def _name(place: str) -> str:
 def _day(folder: str) -> date | None:
     name = _name(folder)
     try:
-        return date.fromisoformat(name[len(DAY) :]) if name.startswith(DAY) else None
+        return date.fromisoformat(name[len(DAY_PREFIX) :]) if name.startswith(DAY_PREFIX) else None
     except ValueError:
         return None
 

@@ -1,4 +1,4 @@
-"""The registry: versions of a model in MLflow, found by alias, number or semantic version."""
+"""Model registry: versions of a model in MLflow, resolved by alias, number or semantic version."""
 
 import inspect
 import tempfile
@@ -16,6 +16,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.pyfunc.model import PythonModel
 from mlflow.tracking import MlflowClient
 from mlflow.types import DataType
+from typing_extensions import override
 
 import model_name
 from model_name.core.models import AutoModel, Model
@@ -26,23 +27,23 @@ from model_name.errors import DataError, NotFoundError
 BUNDLE = "bundle"
 MODEL = "model"
 
-UNPICKLING_ERRORS = (UnpicklingError, EOFError, AttributeError, ImportError)  # what a pickle is refused with
+UNPICKLING_ERRORS = (UnpicklingError, EOFError, AttributeError, ImportError)  # raised for a pickle of other code
 
 REQUIREMENTS = ("mlflow", "pandas", "pandera", "pydantic", "scikit-learn", "torch", "onnx", "loguru")
 
 
 class Version(FrozenModel):
-    """One registered version.
+    """Registered version of a model.
 
     Attributes:
-        name: The registered model.
-        version: Its number in MLflow.
-        semver: Its semantic version.
-        run_id: The run that made it.
-        aliases: What it is called now.
-        kind: The kind of model.
-        recipe: What it was made by.
-        created: When, in ISO 8601 and UTC.
+        name: Name of the registered model.
+        version: Version number in MLflow.
+        semver: Semantic version.
+        run_id: Id of the training run.
+        aliases: Current aliases.
+        kind: KIND of the model.
+        recipe: Hashes of the contract and of the settings that made the model.
+        created: Time of the registration, ISO 8601 in UTC.
     """
 
     name: str
@@ -56,42 +57,42 @@ class Version(FrozenModel):
 
     @property
     def title(self) -> str:
-        """How people speak of it."""
+        """Name and versions for messages."""
         return f"{self.name} {self.semver} (version {self.version})"
 
     @property
     def uri(self) -> str:
-        """Where MLflow finds its model."""
+        """URI of the model in MLflow."""
         return f"models:/{self.name}/{self.version}"
 
 
 class PyfuncModel(PythonModel):
-    """How MLflow sees a model: a frame in, a frame with `prediction` out."""
+    """MLflow flavor of a model: takes a frame and returns a frame with `prediction`."""
 
     def __init__(self, model: Model) -> None:
         """Wrap a fitted model."""
         self.model = model
 
+    @override
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """The model's outputs."""
         return self.model.predict(model_input)
 
 
 class Registry:
-    """The versions of one model.
+    """Registry of the versions of one model. Needs a started `MlflowService`.
 
-    Needs a started `MlflowService`.
+    The registered model is created by the first `register`.
     """
 
     def __init__(self, name: str) -> None:
-        """Look at the registered model of this name; it need not exist yet."""
+        """Create a client for the registered model of this name."""
         self.name = name
         self.client = MlflowClient()
 
     def save(self, model: Model, signature: ModelSignature, example: pd.DataFrame) -> str:
         """Save a fitted model into the open run and return its URI.
 
-        The package travels with it, so that `mlflow models serve` needs nothing of ours installed.
+        The package is saved with the model, so that `mlflow models serve` does not need it installed.
         """
         info = mlflow.pyfunc.log_model(
             name=MODEL,
@@ -106,7 +107,7 @@ class Registry:
     def register(
         self, model: Model, model_uri: str, run_id: str, tags: dict[str, str], export: tuple[Any, ...] = ()
     ) -> Version:
-        """Register a saved model as the next version, with the semantic version that its recipe calls for."""
+        """Register a saved model as the next version, with the semantic version that follows from its recipe."""
         recipe = Recipe.for_model(model, export)
         try:
             self.client.create_registered_model(self.name)
@@ -115,32 +116,32 @@ class Registry:
                 raise
         tags = {"kind": model.KIND, "contract": recipe.contract, "recipe": recipe.model} | tags
         number = self.client.create_model_version(self.name, model_uri, run_id=run_id, tags=tags).version
-        # Named after it has its number: of two that register at once, the later one counts the earlier one in.
+        # The semantic version is set after the number: of two concurrent registrations, the later one sees the earlier.
         history = [(Semver.parse(found.semver), found.recipe) for found in self.versions()]
         self.client.set_model_version_tag(self.name, number, "semver", str(next_semver(history, recipe)))
         return self._version(self.client.get_model_version(self.name, number), {})
 
     def attach_manifest(self, model_uri: str, manifest: Path) -> None:
-        """Lay the manifest of its bundle beside a saved model, whose folder then tells which version it is."""
+        """Store the manifest of the bundle in the folder of a saved model; it identifies the version."""
         self.client.log_model_artifact(model_uri.removeprefix("models:/"), str(manifest))
 
     def delete_version(self, version: Version) -> None:
-        """Take back a version that could not be completed."""
+        """Delete a version whose registration failed halfway."""
         self.client.delete_model_version(self.name, version.version)
 
     def versions(self) -> list[Version]:
-        """All versions, the newest first; those that were not registered by this project are left out."""
+        """List the versions, newest first; versions that this project did not register are left out."""
         found = self.client.search_model_versions(f"name = '{self.name}'")
         ours = [version for version in found if "semver" in version.tags]
-        # The search does not fill in aliases; the registered model knows them.
+        # The search does not return aliases; the registered model does.
         aliases = self.client.get_registered_model(self.name).aliases if ours else {}
         return sorted((self._version(version, aliases) for version in ours), key=lambda version: -int(version.version))
 
     def resolve(self, ref: str) -> Version:
-        """The version that an alias, a number, a semantic version or `latest` means.
+        """Return the version for an alias, a number, a semantic version or `latest`.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: The registry holds no such version.
         """
         versions = self.versions()
         if not versions:
@@ -156,36 +157,36 @@ class Registry:
         )
 
     def find_version(self, ref: str) -> Version | None:
-        """The same, or None."""
+        """Return the version for a reference, or None if it does not exist."""
         try:
             return self.resolve(ref)
         except NotFoundError:
             return None
 
     def load(self, ref: str) -> Model:
-        """The fitted model of a version.
+        """Load the fitted model of a version.
 
         Raises:
-            NotFoundError: There is no such version, or its files are gone.
-            DataError: It is a model that this project did not make.
+            NotFoundError: The version does not exist, or its files are gone.
+            DataError: The model was not saved by this project.
         """
         version = self.resolve(ref)
         return load_model(version.uri, version.title)[0]
 
     def download_bundle(self, ref: str, directory: Path | None = None) -> Path:
-        """A local copy of the bundle of a version.
+        """Download the bundle of a version and return its folder.
 
         Raises:
-            NotFoundError: There is no such version, or it has no bundle.
+            NotFoundError: The version does not exist, or it has no bundle.
         """
         version = self.resolve(ref)
         return self.download_artifact(version, BUNDLE, directory)
 
     def download_model(self, ref: str, directory: Path | None = None) -> Path:
-        """A local copy of the folder of a version's model.
+        """Download the model of a version and return its folder.
 
         Raises:
-            NotFoundError: There is no such version, or its files are gone.
+            NotFoundError: The version does not exist, or its files are gone.
         """
         version = self.resolve(ref)
         target = str(directory) if directory else tempfile.mkdtemp(prefix="model-name-")
@@ -193,15 +194,15 @@ class Registry:
             found = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=target))
         except (MlflowException, OSError) as err:
             raise NotFoundError(f"{version.title} has no model: {err}") from err
-        if not (found / MLMODEL_FILE_NAME).is_file():  # MLflow is content with an empty folder
+        if not (found / MLMODEL_FILE_NAME).is_file():  # MLflow accepts an empty folder
             raise NotFoundError(f"{version.title} has no model: its files are gone")
         return found
 
     def download_artifact(self, version: Version, path: str, directory: Path | None = None) -> Path:
-        """A local copy of a file or folder that the run of a version holds.
+        """Download a file or folder of a version's run and return its local path.
 
         Raises:
-            NotFoundError: It does not hold it.
+            NotFoundError: The run holds no such artifact.
         """
         target = str(directory) if directory else tempfile.mkdtemp(prefix="model-name-")
         uri = f"runs:/{version.run_id}/{path}"
@@ -211,16 +212,16 @@ class Registry:
             raise NotFoundError(f"{version.title} has no {path}: {err}") from err
 
     def set_alias(self, alias: str, version: Version) -> None:
-        """Call a version by an alias from now on."""
+        """Move an alias to a version."""
         self.client.set_registered_model_alias(self.name, alias, version.version)
 
     def set_tags(self, version: Version, **tags: str) -> None:
-        """Note something about a version."""
+        """Set tags of a version."""
         for key, value in tags.items():
             self.client.set_model_version_tag(self.name, version.version, key, value)
 
     def get_tags(self, version: Version) -> dict[str, str]:
-        """What was noted about a version."""
+        """Return the tags of a version."""
         return dict(self.client.get_model_version(self.name, version.version).tags)
 
     def _version(self, found: ModelVersion, aliases: Mapping[str, str]) -> Version:
@@ -237,15 +238,15 @@ class Registry:
 
 
 def load_model(uri: str, title: str) -> tuple[Model, str]:
-    """A saved model, and the run that made it.
+    """Load a saved model; return it with the id of its training run.
 
     Args:
-        uri: Where it is: an address of MLflow, or a folder.
-        title: What to call it if it cannot be loaded.
+        uri: MLflow URI or folder of the model.
+        title: Name of the model for error messages.
 
     Raises:
-        NotFoundError: It is not there, or broken, or was made with other packages.
-        DataError: It is a model that this project did not make.
+        NotFoundError: The model is missing, damaged or needs other packages.
+        DataError: The model was not saved by this project.
     """
     try:
         loaded = mlflow.pyfunc.load_model(uri)
@@ -258,26 +259,26 @@ def load_model(uri: str, title: str) -> tuple[Model, str]:
 
 
 def list_model_names() -> list[str]:
-    """The names of all registered models."""
+    """List the names of all registered models."""
     return sorted(model.name for model in MlflowClient().search_registered_models())
 
 
 def _with_request_types(example: pd.DataFrame, signature: ModelSignature) -> pd.DataFrame:
-    """The rows as a client sends them: a checked frame holds booleans as numbers."""
+    """Convert the rows to the types of a request: a validated frame holds booleans as numbers."""
     booleans = [column.name for column in signature.inputs.inputs if column.type == DataType.boolean]
     return example.astype(dict.fromkeys(booleans, bool))
 
 
 def _code_paths(model: Model) -> list[str]:
-    """The package, and the modules of kinds that plugins define."""
+    """List the files to save with a model: this package, and the modules of model kinds that plugins define."""
     members = model.get_internal_model() if isinstance(model, AutoModel) else []
     kinds = [type(one) for one in (model, *members)]
-    theirs = {inspect.getfile(kind) for kind in kinds if not kind.__module__.startswith("model_name.")}
-    return [str(Path(model_name.__file__).parent), *sorted(theirs)]
+    plugin_files = {inspect.getfile(kind) for kind in kinds if not kind.__module__.startswith("model_name.")}
+    return [str(Path(model_name.__file__).parent), *sorted(plugin_files)]
 
 
 def _pin_version(package: str) -> str:
     from importlib.metadata import version
 
-    # A local tag such as +cpu names a wheel that a registry does not have.
+    # A local tag such as +cpu names a wheel that package indexes do not have.
     return f"{package}=={version(package).split('+')[0]}"

@@ -1,4 +1,4 @@
-"""What a job leans on while it runs: a log, alerts, MLflow. Each starts and stops."""
+"""Services that a job starts and stops: log, alerts and MLflow."""
 
 import logging
 import os
@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlparse
 
 from loguru import logger
 from pydantic import Field
+from typing_extensions import override
 
 from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import DependencyError
@@ -26,7 +27,7 @@ DEFAULT_PORTS = {
     "postgresql": 5432,
     "mysql": 3306,
     "mssql": 1433,
-}  # where an address names none
+}  # of a URI without a port
 DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 NOISY_LOGGERS = (
     "alembic",
@@ -43,62 +44,64 @@ QUIET_VARIABLES = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_DISA
 
 
 def silence_mlflow() -> None:
-    """Have MLflow draw no bars and tell nobody of its use; some of it only listens before it is imported."""
+    """Disable MLflow's progress bars and telemetry; call before the first import, which reads some variables."""
     for name, value in QUIET_VARIABLES.items():
         os.environ.setdefault(name, value)
 
 
 class Service(FrozenModel, ABC):
-    """Something that must be started before a job and stopped after it, whatever happens."""
+    """Service that is started before a job and stopped after it, also if the job fails."""
 
     @abstractmethod
     def start(self) -> None:
-        """Make it ready, or raise."""
+        """Start the service, or raise."""
 
     def stop(self) -> None:
-        """Let go of what `start` took; by default nothing."""
+        """Release the resources of `start`; by default there are none."""
 
 
 class LoggerService(Service):
-    """The log, on stderr: results alone go to stdout.
+    """Log on stderr; stdout is for results.
 
     Attributes:
-        level: The least severe level that is shown.
-        format: How a line looks.
-        serialize: One JSON document a line instead, for clusters.
+        level: Minimum level that is shown.
+        format: Format of a line, as in loguru.
+        serialize: Whether each line is a JSON document, for clusters.
     """
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: str = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message} <dim>{name}:{line}</dim>"
     serialize: bool = False
 
+    @override
     def start(self) -> None:
-        """Send the log to stderr, and quieten the libraries."""
+        """Send the log to stderr, and show only errors of noisy libraries."""
         logger.remove()
         logger.add(sys.stderr, level=self.level, format=self.format, serialize=self.serialize, diagnose=False)
         for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module=r"mlflow\.")  # of its own making, nothing that a user could mend
+        warnings.filterwarnings("ignore", module=r"mlflow\.")  # caused by MLflow itself; a user cannot act on it
 
 
 class AlertsService(Service):
-    """Tells people outside: the log always, and a webhook where one is configured.
+    """Alerts: written to the log, and posted to a webhook if one is configured.
 
-    The webhook's address comes from `MODEL_NAME_ALERTS_URL`; it is sent a CloudEvent in JSON.
+    The URL of the webhook comes from `MODEL_NAME_ALERTS_URL`; the body is a CloudEvent in JSON.
 
     Attributes:
         enable: Whether the webhook is used.
-        timeout_seconds: How long it may take; an alert never fails a job.
+        timeout_seconds: Timeout of the request; a failed alert never fails a job.
     """
 
     enable: bool = True
     timeout_seconds: float = Field(5.0, gt=0)
 
+    @override
     def start(self) -> None:
-        """Nothing to start."""
+        """Do nothing: alerts need no connection."""
 
     def notify(self, title: str, message: str) -> None:
-        """Tell it."""
+        """Log an alert and post it to the webhook."""
         logger.info("{}: {}", title, message)
         url = env().model_name_alerts_url
         if self.enable and url is not None:
@@ -125,13 +128,13 @@ class AlertsService(Service):
 
 
 class MlflowService(Service):
-    """The store of runs and of model versions.
+    """MLflow store of runs and model versions.
 
     Attributes:
-        tracking_uri: Where runs are recorded: `sqlite:///FILE`, `postgresql://...` or a server's address.
-        registry_uri: Where versions are registered, if elsewhere.
-        experiment: The experiment's name; by default that of the job's model.
-        artifacts: Where a new experiment in a database keeps its files; a server decides for itself.
+        tracking_uri: URI of the store of runs: `sqlite:///FILE`, `postgresql://...` or the URL of a server.
+        registry_uri: URI of the model registry, if it is another store.
+        experiment: Name of the experiment; by default the name of the model.
+        artifacts: Folder or URL for the files of a new experiment in a database; a server decides for itself.
     """
 
     tracking_uri: str = "sqlite:///mlflow.db"
@@ -139,28 +142,30 @@ class MlflowService(Service):
     experiment: str | None = None
     artifacts: str = "mlartifacts"
 
+    @override
     def start(self) -> None:
-        """Set the addresses and reach the store once.
+        """Set the URIs and connect to the stores once.
 
         Raises:
-            DependencyError: It cannot be reached.
+            DependencyError: A store cannot be reached.
         """
         silence_mlflow()
         for uri in dict.fromkeys((self.tracking_uri, self.registry_uri or self.tracking_uri)):
             check_reachable(uri)
         import mlflow
 
-        # MLflow also sets the environment, where the next job and every child process would take it for a user's word.
-        before = {name: os.environ.get(name) for name in URI_VARIABLES}
+        # MLflow also sets environment variables, which later jobs and child processes would take for user settings.
+        previous = {name: os.environ.get(name) for name in URI_VARIABLES}
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.registry_uri or self.tracking_uri)
-        for name, word in before.items():
+        for name, value in previous.items():
             os.environ.pop(name, None)
-            if word is not None:
-                os.environ[name] = word
+            if value is not None:
+                os.environ[name] = value
 
+    @override
     def stop(self) -> None:
-        """End a run that was left open."""
+        """End a run that is still open."""
         import mlflow
 
         mlflow.end_run()
@@ -169,10 +174,10 @@ class MlflowService(Service):
     def run(
         self, name: str, *, experiment: str, run_id: str | None = None, tags: dict[str, str] | None = None
     ) -> Generator[Any]:
-        """A run that is open inside the block: a new one, or an earlier one to add to.
+        """Open a run for the block: a new run, or an earlier one by its id.
 
         Raises:
-            DependencyError: The store fails.
+            DependencyError: The store raises an error.
         """
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -185,12 +190,12 @@ class MlflowService(Service):
             raise unreachable_error(self.tracking_uri, err) from err
 
     def experiment_id(self, name: str) -> str:
-        """The experiment's id; it is made if need be."""
+        """Return the id of an experiment, which is created if it does not exist."""
         import mlflow
 
-        found = mlflow.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = mlflow.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         location = None
         if not self.tracking_uri.startswith("http"):
             location = f"{self.artifacts.rstrip('/')}/{name}"
@@ -199,10 +204,10 @@ class MlflowService(Service):
 
 
 def check_reachable(uri: str) -> None:
-    """Connect to a store once; MLflow's own retries would keep an unreachable one waiting for minutes.
+    """Connect to a store once; MLflow itself would retry for minutes.
 
     Raises:
-        DependencyError: It does not answer, refuses its user, or is not a database.
+        DependencyError: The store does not answer, refuses the user, or is not a database.
     """
     address = urlparse(uri)
     scheme = address.scheme.partition("+")[0]
@@ -212,9 +217,9 @@ def check_reachable(uri: str) -> None:
             socket.create_connection((address.hostname, port), timeout=CONNECT_SECONDS).close()
         if scheme in DATABASE_SCHEMES:
             _open_database(uri)
-    except DependencyError:  # an OSError too
+    except DependencyError:  # is an OSError as well
         raise
-    except (OSError, ValueError) as err:  # ValueError: its port is not a number
+    except (OSError, ValueError) as err:  # ValueError: the port is not a number
         raise unreachable_error(uri, err) from err
 
 
@@ -236,7 +241,7 @@ def _open_database(uri: str) -> None:
 
 
 def unreachable_error(uri: str, err: Exception) -> DependencyError:
-    """Say that MLflow cannot be used, without repeating a password that its address may hold."""
+    """Create the error for an unreachable store, without the password that its URI may hold."""
     address = urlparse(uri)
     user, _, host = address.netloc.rpartition("@")
     place = f"{address.scheme}://{host}" if host else uri

@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM end the work by an exception, and insist until it is heard.
+"""Signal handlers: Ctrl-C and SIGTERM raise an exception, again and again until `disarm` is called.
 
-An exception that a signal raises can fall into a place that swallows it: a callback of the garbage collector, or a
-library's `except Exception`. So it is raised again every few seconds, until someone says that it was heard.
+An exception that a signal handler raises can be swallowed: by a callback of the garbage collector, or by a library's
+`except Exception`. So a timer raises it again every few seconds.
 
-Whoever must end between two steps and not within one, such as a writer to Kafka, looks at an event (`stop_on_signal`).
+Code that must stop between two steps and not within one, such as a writer to Kafka, polls an event instead
+(`stop_on_signal`).
 """
 
 import os
@@ -16,6 +17,8 @@ from time import monotonic, sleep
 from types import FrameType
 from typing import NoReturn
 
+from typing_extensions import override
+
 from model_name.errors import PreemptedError
 
 RAISE_INTERVAL_SECONDS = 3.0
@@ -23,47 +26,49 @@ POLL_SECONDS = 0.05
 
 
 def install_handlers() -> None:
-    """From now on both signals raise."""
+    """Make Ctrl-C raise KeyboardInterrupt and SIGTERM raise PreemptedError."""
     signal.signal(signal.SIGINT, _raise_interrupt)
     signal.signal(signal.SIGTERM, _raise_preempted)
 
 
 def disarm() -> None:
-    """The work is ending: what cleans up must not be interrupted."""
+    """Stop raising the exception again, so that clean-up is not interrupted."""
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def find_signal_error(error: BaseException | None) -> BaseException | None:
-    """What a signal raised, where a library turned it into an error of its own; None where no signal is behind it."""
+    """Return the exception of a signal that a library wrapped into its own error; None if no signal is the cause."""
     while error is not None and not isinstance(error, KeyboardInterrupt | PreemptedError):
         error = error.__cause__ or error.__context__
     return error
 
 
 class StopEvent(Event):
-    """Set by Ctrl-C and SIGTERM.
+    """Event that Ctrl-C and SIGTERM set.
 
     Attributes:
-        exit_code: That goes with the signal; 0 as long as there was none.
+        exit_code: Exit code for the signal; 0 before any signal.
     """
 
     exit_code = 0
 
     def __init__(self) -> None:
-        """Not set yet."""
+        """Create an event that is not set."""
         super().__init__()
         self._is_set = False
 
+    @override
     def set(self) -> None:
-        """As of `Event`, but without its lock: who waits may hold it in the very thread that the signal interrupts."""
+        """Set the event without its lock, which the thread that the signal interrupts may hold in `wait`."""
         self._is_set = True
 
+    @override
     def is_set(self) -> bool:
-        """As of `Event`."""
         return self._is_set
 
+    @override
     def wait(self, timeout: float | None = None) -> bool:
-        """As of `Event`, by looking now and then."""
+        """Wait by polling, because `set` notifies nobody."""
         end = inf if timeout is None else monotonic() + timeout
         while not self._is_set and (left := end - monotonic()) > 0:
             sleep(min(left, POLL_SECONDS))
@@ -72,9 +77,9 @@ class StopEvent(Event):
 
 @contextmanager
 def stop_on_signal() -> Generator[StopEvent]:
-    """An event that Ctrl-C and SIGTERM set, instead of what they do else; a second Ctrl-C ends the process.
+    """Make Ctrl-C and SIGTERM set an event while the block runs; a second Ctrl-C kills the process.
 
-    It is set from the start where one of them was swallowed before.
+    The event is set from the start if the exception of an earlier signal was swallowed.
     """
     stop = StopEvent()
 
@@ -84,14 +89,14 @@ def stop_on_signal() -> Generator[StopEvent]:
         stop.exit_code = 128 + number
         stop.set()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     seconds, _ = signal.setitimer(signal.ITIMER_REAL, 0)
-    if seconds:  # one came before, and was not heard: it would insist, in whatever is done from here on
+    if seconds:  # an earlier signal was not handled: its timer would raise in the middle of the block
         on_signal(signal.SIGTERM, None)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

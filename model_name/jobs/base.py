@@ -1,4 +1,4 @@
-"""What every job is: a config with `run()`, and services that are up while it does."""
+"""Base of all jobs: a config with `run()`, and services that are started while it runs."""
 
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
@@ -26,15 +26,21 @@ if TYPE_CHECKING:
     from model_name.io.registries import Registry
 
 
-__all__ = ["SHOWN_HASH", "Job", "Parts", "Result"]
+__all__ = ["FINGERPRINT_DIGITS", "Job", "Result", "TrainTestSplit"]
 
 SHOWN_SCHEMA_HASH = 8  # characters of a schema fingerprint in the log
-SHOWN_HASH = 16  # letters of a fingerprint that names a file
+FINGERPRINT_DIGITS = 16  # hex digits of a fingerprint in a file name
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A checked table, split."""
+class TrainTestSplit:
+    """A validated table, split into training and held-out rows.
+
+    Attributes:
+        train: Training part.
+        test: Held-out rows.
+        report: Report of the validation.
+    """
 
     train: pd.DataFrame
     test: pd.DataFrame
@@ -42,21 +48,21 @@ class Parts:
 
 
 class Job(FrozenModel, ABC):
-    """A job about one table.
+    """Job on one table. Used as a context manager, which starts and stops its services.
 
     Attributes:
-        name: The registered model, and the experiment.
-        schema_: What the table is (`schema` in a config; a path is read into its place).
-        table: Where the table is.
-        splitter: How rows are held out: by time where the schema has a time column, else at random.
-        metrics: What is measured; the first one decides. By default those of the task.
-        seed: Of everything random.
-        audit: Where the audit trail lies.
-        build: Where files are made: prepared tables, bundles, checkpoints, reports.
-        plugins: Modules to import first, for model kinds of one's own.
-        logger: The log.
-        alerts: Who is told.
-        mlflow: Where runs and versions are kept.
+        name: Name of the registered model and of the experiment.
+        schema_: Schema of the table (`schema` in a config, or the path of a schema file).
+        table: Reader of the table.
+        splitter: Strategy that holds out rows; by default by time where the schema has a time column, else at random.
+        metrics: Metrics to compute; the first one decides. Those of the task by default.
+        seed: Seed of everything random.
+        audit: Folder or URL of the audit trail.
+        build: Folder of the files that jobs write: prepared tables, bundles, checkpoints, reports.
+        plugins: Modules to import first; they define further kinds of models.
+        logger: Logging service.
+        alerts: Service that notifies people.
+        mlflow: Service that connects to the MLflow tracking server and registry.
     """
 
     KIND: str
@@ -76,7 +82,7 @@ class Job(FrozenModel, ABC):
     _services: ExitStack = PrivateAttr(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
-        """Start the services in order; if one fails, those before it are stopped."""
+        """Start the services in order; if one fails, stop those before it."""
         with ExitStack() as stack:
             for service in (self.logger, self.alerts, *([self.mlflow] if self.needs_mlflow else [])):
                 service.start()
@@ -88,28 +94,28 @@ class Job(FrozenModel, ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        """Stop the services in reverse; what went wrong is told and goes on."""
+        """Stop the services in reverse order; notify people of an error, and let it propagate."""
         signals.disarm()
-        if isinstance(error, Exception) and ranks.is_main_process():  # one message a failure
+        if isinstance(error, Exception) and ranks.is_main_process():  # one message per failure, not one per process
             self.alerts.notify(f"{self.KIND} of {self.name} failed", f"{type(error).__name__}: {error}")
         self._services.close()
         return False
 
     @abstractmethod
     def run(self) -> Result:
-        """Do it. The services must be up."""
+        """Run the job. The services must be started."""
 
     @property
     def needs_mlflow(self) -> bool:
-        """Whether the store of runs must be up; importing and reaching it costs seconds."""
+        """Whether the job needs MLflow; importing and reaching it takes seconds."""
         return True
 
     @property
-    def measures(self) -> tuple[Metric, ...]:
-        """The metrics, or those of the task.
+    def resolved_metrics(self) -> tuple[Metric, ...]:
+        """Configured metrics, or the default ones of the task.
 
         Raises:
-            ConfigError: One does not fit the task.
+            ConfigError: A metric does not fit the task.
         """
         task = self.schema_.target.task
         metrics = self.metrics or default_metrics(task)
@@ -118,13 +124,13 @@ class Job(FrozenModel, ABC):
         return metrics
 
     @property
-    def split_by(self) -> Splitter:
-        """The splitter, or the one that the schema calls for."""
+    def resolved_splitter(self) -> Splitter:
+        """Configured splitter, or the default one of the schema."""
         return self.splitter or (TimeSplitter() if self.schema_.time else RandomSplitter(random_state=self.seed))
 
     @property
     def registry(self) -> "Registry":
-        """The versions of the model."""
+        """Registry of the model's versions."""
         from model_name.io.registries import Registry
 
         return Registry(self.name)
@@ -162,13 +168,13 @@ class Job(FrozenModel, ABC):
         logger.info("{}: {:,} rows fit the schema {}", self.table.path, len(checked.frame), self.schema_.name)
         return checked
 
-    def read_parts(self) -> Parts:
-        """The table, checked and split.
+    def read_split(self) -> TrainTestSplit:
+        """Read the table, validate it and split it.
 
         Raises:
-            DataError: It does not fit the schema, or cannot be split.
+            DataError: The table does not fit the schema, or cannot be split.
         """
         checked = self.read()
-        train, test = self.split_by.split(checked.frame, self.schema_)
-        logger.info("{:,} rows to train on, {:,} held out", len(train), len(test))
-        return Parts(checked.frame.iloc[train], checked.frame.iloc[test], checked.report)
+        train, test = self.resolved_splitter.split(checked.frame, self.schema_)
+        logger.info("{:,} training rows, {:,} held out", len(train), len(test))
+        return TrainTestSplit(checked.frame.iloc[train], checked.frame.iloc[test], checked.report)

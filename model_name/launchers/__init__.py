@@ -1,1 +1,1 @@
-"""Where a job runs, and on what."""
+"""Launchers: resource profiles of the steps of a pipeline."""

@@ -1,4 +1,4 @@
-"""What a step runs on: processors, memory, GPUs, where, and with which secrets."""
+"""Resource profiles: processors, memory, GPUs, node selection and secrets of the steps of a pipeline."""
 
 import re
 from math import floor
@@ -11,7 +11,7 @@ from model_name.io.configs import load_document
 
 PROFILE_NAME = re.compile(r"^(?:(?P<nodes>[1-9]\d*)x)?(?P<gpus>[1-9]\d*)?gpu$")
 LOCAL = "local"
-"""This machine: what fails here is looked at, not tried again."""
+"""Profile of the local runner: a failed step is not retried."""
 
 SECRET_KEYS = (
     "MLFLOW_TRACKING_URI",
@@ -23,7 +23,7 @@ SECRET_KEYS = (
 
 
 class Toleration(FrozenModel):
-    """A taint that a step puts up with."""
+    """Toleration of a taint, as in Kubernetes."""
 
     key: str
     operator: str = "Exists"
@@ -32,22 +32,22 @@ class Toleration(FrozenModel):
 
 
 class Profile(FrozenModel):
-    """What the steps of a pipeline run on.
+    """Resources of the steps of a pipeline.
 
     Attributes:
-        image: The image of every step.
-        cpu: Processors of a step.
-        memory: Memory of a step.
-        nodes: Machines that training spreads over.
-        gpus: GPUs of a machine; training and tuning get them.
-        trials_per_gpu: Trials of a search by Ray that share a GPU.
-        gpu_type: The resource that the device plugin offers.
-        gpu_node_selector: Labels of the machines with GPUs.
-        gpu_tolerations: Taints of those machines.
-        shared_memory: Size of /dev/shm where there are GPUs; PyTorch's workers talk through it.
-        secret: The Kubernetes secret that holds addresses and credentials.
-        secret_keys: Its keys, which become environment variables of the same name; absent ones are left out.
-        retries: How often a step that can go on where it was is tried again.
+        image: Container image of every step.
+        cpu: CPU request of a step.
+        memory: Memory request and limit of a step.
+        nodes: Number of nodes of a training job.
+        gpus: Number of GPUs per node, for training and tuning.
+        trials_per_gpu: Number of Ray Tune trials that share a GPU.
+        gpu_type: Resource name of the GPU device plugin.
+        gpu_node_selector: Labels of the nodes with GPUs.
+        gpu_tolerations: Tolerations of the taints of these nodes.
+        shared_memory: Size of /dev/shm of a step with GPUs; PyTorch's workers exchange data through it.
+        secret: Name of the Kubernetes secret with addresses and credentials.
+        secret_keys: Keys of the secret, which become environment variables of the same name; absent keys are skipped.
+        retries: Maximum number of retries of a resumable step.
     """
 
     image: str = "model-name-python:0.1.0"
@@ -66,20 +66,23 @@ class Profile(FrozenModel):
 
     @property
     def ray_trial_resources(self) -> dict[str, float]:
-        """What each trial of a search by Ray gets, so that all that fit on the GPUs of a machine run at once."""
+        """Resources of a Ray Tune trial, such that all trials that fit on the GPUs of a node run at once."""
         if not self.gpus:
             return {}
         processors = float(self.cpu.removesuffix("m")) / (1000 if self.cpu.endswith("m") else 1)
-        each = processors / (self.gpus * self.trials_per_gpu)
-        # Rounded down, so that the last trial finds its share.
-        return {"gpus_per_trial": floor(1e4 / self.trials_per_gpu) / 1e4, "cpus_per_trial": floor(each * 1e4) / 1e4}
+        cpus_per_trial = processors / (self.gpus * self.trials_per_gpu)
+        # Rounded down, so that the shares of all trials fit.
+        return {
+            "gpus_per_trial": floor(1e4 / self.trials_per_gpu) / 1e4,
+            "cpus_per_trial": floor(cpus_per_trial * 1e4) / 1e4,
+        }
 
 
 def resolve_profile(name: str) -> Profile:
-    """The profile of a name (`cpu`, `gpu`, `1xgpu`, `4x2gpu`: nodes x GPUs each) or of a YAML file.
+    """Return the profile of a name (`cpu`, `gpu`, `1xgpu`, `4x2gpu`: nodes x GPUs per node) or of a YAML file.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: The name is no profile, or the file is invalid.
     """
     if name.endswith((".yaml", ".yml")):
         return load_document(name, Profile)
@@ -87,9 +90,9 @@ def resolve_profile(name: str) -> Profile:
         return Profile()
     if name == LOCAL:
         return Profile(retries=0)
-    found = PROFILE_NAME.match(name)
-    if found is None:
+    match = PROFILE_NAME.match(name)
+    if match is None:
         raise ConfigError(
             f"--profile {name}: is not a profile", hint="say cpu, 1xgpu, 4x2gpu (nodes x GPUs each) or name a YAML file"
         )
-    return Profile(nodes=int(found["nodes"] or 1), gpus=int(found["gpus"] or 1))
+    return Profile(nodes=int(match["nodes"] or 1), gpus=int(match["gpus"] or 1))

@@ -112,13 +112,16 @@ def test_inputs_that_are_read_are_inputs_that_were_checked(values):
     ],
 )
 def test_a_time_reads_its_days_and_no_more(tmp_path, days, since, until):
-    log(tmp_path, *[batch([ROW | {"area": float(day)}], received=NOON + day * DAY) for day in range(3)])
+    log(tmp_path, *[batch([ROW | {"area": float(day)}], received_at=NOON + day * DAY) for day in range(3)])
     assert read_predictions(str(tmp_path), since=since, until=until)["inputs.area"].tolist() == days
 
 
 def test_files_of_other_days_and_versions_are_not_opened(tmp_path):
     versions = ["7", "8", "a/b %"]
-    log(tmp_path, *[batch(of=manifest(schema(), one), received=NOON + day * DAY) for one in versions for day in (0, 1)])
+    log(
+        tmp_path,
+        *[batch(of=manifest(schema(), one), received_at=NOON + day * DAY) for one in versions for day in (0, 1)],
+    )
     for file in files(tmp_path):
         if not ("06-22" in str(file) and "a%2Fb" in str(file)):
             file.unlink()
@@ -135,7 +138,7 @@ def test_columns_are_those_that_were_named_in_their_order(tmp_path):
 
 
 def test_a_column_that_is_missing_in_one_file_has_its_type_of_the_other(tmp_path):
-    log(tmp_path / "log", batch([ROW]), batch([ROW | {"age": 4}], received=NOON + DAY))
+    log(tmp_path / "log", batch([ROW]), batch([ROW | {"age": 4}], received_at=NOON + DAY))
     table = read_predictions(str(tmp_path / "log"))
     assert table["inputs.age"].dtype == float
 
@@ -152,7 +155,7 @@ def test_a_last_line_that_is_cut_is_skipped_and_said(tmp_path, logs, cut):
     else:
         assert len(table) == 2
         assert logs == [
-            f"WARNING {file}: 1 line was skipped: the last is cut; its server was killed, or still writes\n"
+            f"WARNING {file}: skipped the incomplete last line: its server was killed or is still writing\n"
         ]
 
 
@@ -177,7 +180,7 @@ def test_a_damaged_line_is_skipped_and_named(tmp_path, logs, damage):
     first, second, third = file.read_bytes().splitlines()
     file.write_bytes(b"\n".join([first, damage, second, damage, third, b""]))
     assert len(read_predictions(str(tmp_path))) == 3
-    assert logs == [f"WARNING {file}: 2 damaged lines were skipped, the first is line 2\n"]
+    assert logs == [f"WARNING {file}: skipped 2 damaged lines, the first is line 2\n"]
 
 
 @given(st.binary(max_size=60))

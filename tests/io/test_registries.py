@@ -15,7 +15,7 @@ from model_name.core import dataframes
 from model_name.core.models import AutoModel, BoostedTrees, ConstantModel
 from model_name.core.versions import SEMVER
 from model_name.errors import DataError, NotFoundError
-from model_name.io.registries import Registry, load_model, list_model_names
+from model_name.io.registries import Registry, list_model_names, load_model
 from model_name.io.services import MlflowService
 from model_name.utils.signers import InferSigner, SchemaSigner
 

@@ -81,10 +81,10 @@ def test_the_folder_runs_as_it_is(tmp_path, monkeypatch, task, ending):
     assert {name: job.KIND for name, job in jobs.items()} == JOBS
     assert jobs["evaluations"].slices == ("country", "is_new")
     job = jobs["training"]
-    assert job.measures == job.metrics
+    assert job.resolved_metrics == job.metrics
     assert job.splitter.KIND == "TimeSplitter"
-    parts = job.read_parts()
-    assert (len(parts.train), len(parts.test)) == (120, 30)
+    split = job.read_split()
+    assert (len(split.train), len(split.test)) == (120, 30)
     assert job.schema_.columns["country"].values == ("1", "1e5", "2024-01-01", "NO", "no")
 
 
@@ -95,7 +95,7 @@ def test_without_a_time_column_rows_are_held_out_at_random(tmp_path, monkeypatch
     write_project("c", infer_schema(frame, name="t", target="y"), "t.parquet")
     job = load_job(["c/training.yaml"], environment={})
     assert job.splitter.KIND == "RandomSplitter"
-    assert len(job.read_parts().test) == 30
+    assert len(job.read_split().test) == 30
 
 
 def test_what_was_found_stands_on_top_and_beside_the_columns(tmp_path):
@@ -130,7 +130,9 @@ def test_a_column_that_fits_no_line_has_one_for_each_of_its_keys(tmp_path):
 
 def test_no_line_is_too_long_to_read(tmp_path):
     found = example(c=Column(kind="category", values=tuple(f"city number {number}" for number in range(90))))
-    for file in write_project(tmp_path / "c", InferredSchema(found.schema, ("word " * 90,), {"c": "note " * 30}), "t.csv"):
+    for file in write_project(
+        tmp_path / "c", InferredSchema(found.schema, ("word " * 90,), {"c": "note " * 30}), "t.csv"
+    ):
         assert max(map(len, file.read_text().splitlines())) < 160
 
 
@@ -150,7 +152,9 @@ def test_a_text_that_yaml_could_misread_is_kept(tmp_path, text):
         key=(text,),
         description=text,
     )
-    files = write_project(tmp_path / "c", InferredSchema(schema, (text,), {text: text}), f"{text}.csv".replace("\n", ""))
+    files = write_project(
+        tmp_path / "c", InferredSchema(schema, (text,), {text: text}), f"{text}.csv".replace("\n", "")
+    )
     assert load_document(str(files[0]), TableSchema) == schema
     assert yaml.safe_load(files[1].read_text())["job"]["name"] == "things"
 

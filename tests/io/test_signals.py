@@ -41,7 +41,7 @@ def test_it_can_be_set_by_who_holds_the_lock_of_an_event():
 
 def test_a_signal_that_was_swallowed_before_is_heard_and_insists_no_more(monkeypatch):
     # Given a SIGTERM that fell into a place that swallows it
-    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(signals, "RAISE_INTERVAL_SECONDS", 0.2)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
     try:
         signals.install_handlers()

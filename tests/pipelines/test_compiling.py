@@ -22,7 +22,7 @@ def compiled(confs, name="training", **options):
 
 @pytest.fixture(scope="module")
 def confs(tmp_path_factory):
-    return projects.project(tmp_path_factory.mktemp("compiling"))
+    return projects.make_project(tmp_path_factory.mktemp("compiling"))
 
 
 def steps(spec):
@@ -52,7 +52,7 @@ def test_training_takes_what_tuning_hands_on(confs):
 
 
 def test_without_a_file_tuning_is_left_out(tmp_path):
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     (confs / "tuning.yaml").unlink()
     assert "tuning" not in steps(compiled(confs)[0])
 
@@ -97,7 +97,7 @@ def test_a_profile_of_gpus_reaches_the_ir(confs):
 
 
 @pytest.mark.parametrize(
-    ("profile", "own", "shares"),
+    ("profile", "searcher_keys", "resources"),
     [
         pytest.param({"gpus": 1, "cpu": "8"}, {}, (1.0, 8.0), id="a GPU a trial"),
         pytest.param({"gpus": 2, "cpu": "8", "trials_per_gpu": 2}, {}, (0.5, 2.0), id="half a GPU a trial"),
@@ -107,18 +107,18 @@ def test_a_profile_of_gpus_reaches_the_ir(confs):
         pytest.param({"gpus": 0, "cpu": "8", "trials_per_gpu": 2}, {}, (None, None), id="no GPUs"),
     ],
 )
-def test_trials_of_ray_share_the_gpus_of_the_profile(tmp_path, profile, own, ray_trial_resources):
+def test_trials_of_ray_share_the_gpus_of_the_profile(tmp_path, profile, searcher_keys, resources):
     # given a search by Ray
-    confs = projects.project(tmp_path)
-    searcher = {"KIND": "RaySearcher", "space": {"max_iter": [10, 30]}} | own
-    projects.write(confs / "tuning.yaml", {"job": {"model": {"KIND": "BoostedTrees"}, "searcher": searcher}})
-    projects.write(tmp_path / "profile.yaml", profile)
+    confs = projects.make_project(tmp_path)
+    searcher = {"KIND": "RaySearcher", "space": {"max_iter": [10, 30]}} | searcher_keys
+    projects.write_yaml(confs / "tuning.yaml", {"job": {"model": {"KIND": "BoostedTrees"}, "searcher": searcher}})
+    projects.write_yaml(tmp_path / "profile.yaml", profile)
     # when the pipeline is compiled for a profile
     spec, _ = compiled(confs, profile=str(tmp_path / "profile.yaml"))
     config = json.loads(steps(spec)["tuning"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])
     # then each trial has its share, and the config is still one
     found = config["job"]["searcher"]
-    assert (found.get("gpus_per_trial"), found.get("cpus_per_trial")) == ray_trial_resources
+    assert (found.get("gpus_per_trial"), found.get("cpus_per_trial")) == resources
     assert build_job(config).searcher.KIND == "RaySearcher"
 
 
@@ -142,7 +142,7 @@ def test_only_steps_that_can_go_on_are_retried(confs):
 
 
 def test_a_profile_of_ones_own_comes_from_a_file(confs, tmp_path):
-    projects.write(
+    projects.write_yaml(
         tmp_path / "big.yaml", {"image": "mine-python:1", "gpus": 1, "gpu_type": "amd.com/gpu", "memory": "64Gi"}
     )
     spec, _ = compiled(confs, profile=str(tmp_path / "big.yaml"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model_name.settings import load_job
-from tests.support import projects
+from tests.support import projects, tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ def pipelines(*arguments, cwd=ROOT):
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("running")
-    confs = projects.project(folder)
+    confs = projects.make_project(folder)
     (confs / "tuning.yaml").unlink()
     return confs, pipelines("run", "training", "--confs", confs, "--json")
 
@@ -64,7 +64,7 @@ def test_the_inference_pipeline_predicts_with_the_champion(ran):
 
 def test_a_step_that_fails_gives_its_own_error_and_code(tmp_path):
     # Given a table that does not fit
-    confs = projects.project(tmp_path, frame=projects.table().assign(size=900.0))
+    confs = projects.make_project(tmp_path, frame=tables.order_table().assign(size=900.0))
     # When the pipeline runs
     finished = pipelines("run", "training", "--confs", confs, "--json")
     # Then it ends as the job itself would, and people are told
@@ -75,7 +75,7 @@ def test_a_step_that_fails_gives_its_own_error_and_code(tmp_path):
 
 
 def test_a_wrong_config_is_told_before_a_step_runs(tmp_path):
-    confs = projects.project(tmp_path)
+    confs = projects.make_project(tmp_path)
     finished = pipelines("run", "training", "--confs", confs, "--set", "job.metrics=[{name: f1}]")
     assert finished.returncode in {2, 4}
     assert "f1 does not fit a regression" in finished.stderr

@@ -73,7 +73,7 @@ def host(monkeypatch):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    confs = projects.project(tmp_path_factory.mktemp("remote"))
+    confs = projects.make_project(tmp_path_factory.mktemp("remote"))
     return compile_pipeline("training", str(confs), out=str(confs.parent / "training.yaml"))
 
 
