@@ -1,4 +1,4 @@
-"""One Kubeflow component a job: a signature and one call into the package."""
+"""Kubeflow components, one per job: a signature and one call into the package."""
 
 from components.evaluations import evaluations
 from components.explanations import explanations

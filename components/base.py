@@ -1,10 +1,10 @@
-"""What all components share: nothing is installed when a step starts, the image holds it."""
+"""Decorator of all components: nothing is installed when a step starts, because the image contains it."""
 
 from functools import partial
 
 from kfp import dsl
 
-# The compiler puts the real image in. The local runner warns of names without "python" in them.
+# The compiler replaces it by the real image. KFP's local runner warns of image names without "python".
 IMAGE = "model-name-python"
 
 component = partial(dsl.component, base_image=IMAGE, packages_to_install=[], install_kfp_package=False)

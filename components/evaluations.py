@@ -1,4 +1,4 @@
-"""Measure a version."""
+"""Evaluate a version."""
 
 from kfp.dsl import Metrics, Output
 
@@ -7,16 +7,16 @@ from components.base import component
 
 @component
 def evaluations(config: str, table: str, version: str, metrics: Output[Metrics]) -> str:
-    """Measure a version against thresholds, champion and references, slice by slice.
+    """Evaluate a version against thresholds, champion and reference models, also by slice.
 
     Args:
-        config: The job's config in JSON.
-        table: The checked table.
-        version: The number of the version.
-        metrics: What it scored.
+        config: Job config in JSON.
+        table: Path of the validated table.
+        version: Number of the version.
+        metrics: Metrics of the version.
 
     Returns:
-        The number of the version.
+        Number of the version.
     """
     from model_name.runner import run_component
 

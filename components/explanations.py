@@ -5,15 +5,15 @@ from components.base import component
 
 @component
 def explanations(config: str, table: str, version: str) -> str:
-    """Say what a version looks at, over all rows and row by row.
+    """Compute feature importances of a version, and the contributions of single rows.
 
     Args:
-        config: The job's config in JSON.
-        table: The checked table.
-        version: The number of the version.
+        config: Job config in JSON.
+        table: Path of the validated table.
+        version: Number of the version.
 
     Returns:
-        The number of the version.
+        Number of the version.
     """
     from model_name.runner import run_component
 

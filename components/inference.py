@@ -8,11 +8,11 @@ def inference(config: str, table: str) -> dict:
     """Predict every row of a table with the bundle of a version.
 
     Args:
-        config: The job's config in JSON.
-        table: A table to read instead of the config's; empty for the config's.
+        config: Job config in JSON.
+        table: Path of a table to read instead of the configured one; empty for the configured one.
 
     Returns:
-        Where the predictions are, by which version, and how many.
+        Result of the inference: path of the predictions, version, number of rows.
     """
     from model_name.runner import run_component
 

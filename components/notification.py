@@ -1,4 +1,4 @@
-"""Tell how a pipeline ended."""
+"""Notify people of the end of a pipeline."""
 
 from kfp.dsl import PipelineTaskFinalStatus
 
@@ -7,17 +7,17 @@ from components.base import component
 
 @component
 def notification(config: str, status: PipelineTaskFinalStatus) -> None:
-    """Tell people how the pipeline ended, whatever happened.
+    """Notify people of the end of the pipeline, also after a failure.
 
     Args:
-        config: The job's config in JSON.
-        status: How it ended.
+        config: Job config in JSON.
+        status: Final status of the pipeline.
     """
     from model_name.runner import run_component
 
-    found = {
+    overrides = {
         "pipeline": status.pipeline_job_resource_name,
         "state": status.state,
         "message": status.error_message or "",
     }
-    run_component(config, overrides=found)
+    run_component(config, overrides=overrides)

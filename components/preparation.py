@@ -1,18 +1,18 @@
-"""Check the table before anything costly looks at it."""
+"""Validate the table before any expensive step."""
 
 from components.base import component
 
 
 @component
 def preparation(config: str, table: str) -> str:
-    """Hold the table against its schema, and write what is left.
+    """Validate the table against its schema, and write the rows that are left.
 
     Args:
-        config: The job's config in JSON.
-        table: A table to read instead of the config's; empty for the config's.
+        config: Job config in JSON.
+        table: Path of a table to read instead of the configured one; empty for the configured one.
 
     Returns:
-        Where the checked table is.
+        Path of the validated table.
     """
     from model_name.runner import run_component
 

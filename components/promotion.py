@@ -5,14 +5,14 @@ from components.base import component
 
 @component
 def promotion(config: str, version: str) -> bool:
-    """Promote a version if it is good enough; a refusal is recorded and is no failure.
+    """Promote a version if it passes the gate; a refusal is recorded and is not a failure.
 
     Args:
-        config: The job's config in JSON.
-        version: The number of the version.
+        config: Job config in JSON.
+        version: Number of the version.
 
     Returns:
-        Whether it was promoted.
+        Whether the version was promoted.
     """
     from model_name.runner import run_component
 

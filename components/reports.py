@@ -1,4 +1,4 @@
-"""Write the page about a version."""
+"""Write the report of a version."""
 
 from kfp.dsl import HTML, Output
 
@@ -7,16 +7,16 @@ from components.base import component
 
 @component
 def reports(config: str, table: str, version: str, html: Output[HTML]) -> dict:
-    """Write the page about a version: verdict, metrics, gate, explanations, data, lineage.
+    """Write the report of a version: summary, metrics, gate, explanations, data, lineage.
 
     Args:
-        config: The job's config in JSON.
-        table: The checked table.
-        version: The number of the version.
-        html: The page.
+        config: Job config in JSON.
+        table: Path of the validated table.
+        version: Number of the version.
+        html: Report as an HTML page.
 
     Returns:
-        The version in one document.
+        Summary of the version, and the path of the report.
     """
     from model_name.runner import run_component
 

@@ -7,16 +7,16 @@ from components.base import component
 
 @component
 def training(config: str, table: str, tuned: str, metrics: Output[Metrics]) -> str:
-    """Fit a model, measure it on held-out rows and register it.
+    """Fit a model, evaluate it on held-out rows and register it.
 
     Args:
-        config: The job's config in JSON.
-        table: The checked table.
-        tuned: What the search hands on, in JSON; empty where there was none.
-        metrics: What it scored.
+        config: Job config in JSON.
+        table: Path of the validated table.
+        tuned: Config keys that the search decided, in JSON; empty if there was no search.
+        metrics: Metrics on the held-out rows.
 
     Returns:
-        The number of the version.
+        Number of the version.
     """
     from model_name.runner import run_component
 

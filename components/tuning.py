@@ -8,11 +8,11 @@ def tuning(config: str, table: str) -> str:
     """Search the hyperparameters on folds of the training part.
 
     Args:
-        config: The job's config in JSON.
-        table: The checked table.
+        config: Job config in JSON.
+        table: Path of the validated table.
 
     Returns:
-        The best hyperparameters and the run that found them, in JSON.
+        Best hyperparameters and ID of the search run, in JSON.
     """
     from model_name.runner import run_component
 

@@ -76,7 +76,7 @@ def train() -> Subject:
     ]
     with load_job([f"{CONFS}/training.yaml"], sets, {}) as job:
         result: Any = job.run()
-        held_out, schema = job.read_parts().test, job.schema_
+        held_out, schema = job.read_split().test, job.schema_
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
     version = f"models:/{job.name}/{result.version}"

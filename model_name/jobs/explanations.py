@@ -1,4 +1,4 @@
-"""Say what a version looks at: over all rows, and row by row."""
+"""Compute feature importances of a version, and the contributions of single rows."""
 
 import tempfile
 from pathlib import Path
@@ -14,7 +14,7 @@ from model_name.core.models import Model
 from model_name.core.models.lime import explain_with_lime
 from model_name.core.versions import LATEST, Ref
 from model_name.io.datasets import ParquetWriter
-from model_name.jobs.base import Job, Parts
+from model_name.jobs.base import Job, TrainTestSplit
 from model_name.results import CONTRIBUTIONS_FILE, EXPLANATION_FILE, FEATURE_VALUES_FILE, SAMPLES_DIR, ExplanationResult
 
 Method = Literal["shap", "lime"]
@@ -46,9 +46,9 @@ class ExplanationsJob(Job):
         """
         version = self.registry.resolve(self.ref)
         model = self.registry.load(version.version)
-        parts = self.read_parts()
-        sample = parts.test.sample(min(self.rows, len(parts.test)), random_state=self.seed).sort_index()
-        samples, found = self._explain(model, parts, sample)
+        split = self.read_split()
+        sample = split.test.sample(min(self.rows, len(split.test)), random_state=self.seed).sort_index()
+        samples, found = self._explain(model, split, sample)
         rows = samples.assign(**model.predict(sample)).reset_index(names="row")
         place = f"{self.build.rstrip('/')}/explanations/{self.name}-{version.version}.parquet"
         result = ExplanationResult(
@@ -69,10 +69,10 @@ class ExplanationsJob(Job):
         self.alerts.notify("explained", f"{version.title} looks most at {first}")
         return result
 
-    def _explain(self, model: Model, parts: Parts, sample: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+    def _explain(self, model: Model, split: TrainTestSplit, sample: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
         """One row of contributions a row, and what is said of all of them."""
         if self.method == "lime":
-            local = explain_with_lime(model, parts.train, sample, seed=self.seed)
+            local = explain_with_lime(model, split.train, sample, seed=self.seed)
             said = {"scale": local.scale, "additivity_error": None, "fidelity": local.fidelity}
             return local.weights, {"method": "lime", "importances": local.importances} | said
         explanation = model.explain(sample)

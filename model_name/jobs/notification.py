@@ -1,19 +1,21 @@
-"""Tell people how a pipeline ended."""
+"""Notify people of the end of a pipeline."""
 
 from typing import Literal
 
 from loguru import logger
+from typing_extensions import override
 
-from model_name.jobs.base import Job, Result
+from model_name.jobs.base import Job
+from model_name.results import Result
 
 
 class NotificationJob(Job):
-    """Tell how a pipeline ended; the last step, whatever happened.
+    """Notify people of the end of a pipeline; runs as its last step, also after a failure.
 
     Attributes:
-        pipeline: Its name.
-        state: SUCCEEDED, FAILED or CANCELLED.
-        message: What went wrong.
+        pipeline: Name of the pipeline.
+        state: State of the pipeline: SUCCEEDED, FAILED or CANCELLED.
+        message: Error message of a failed pipeline.
     """
 
     KIND: Literal["NotificationJob"] = "NotificationJob"
@@ -22,14 +24,14 @@ class NotificationJob(Job):
     message: str = ""
 
     @property
+    @override
     def needs_mlflow(self) -> bool:
-        """It looks at no version."""
         return False
 
+    @override
     def run(self) -> Result:
-        """As of `Job`."""
-        words = f"the pipeline {self.pipeline} of {self.name} ended: {self.state}"
-        self.alerts.notify("pipeline", f"{words}. {self.message}".strip())
+        summary = f"the pipeline {self.pipeline} of {self.name} ended: {self.state}"
+        self.alerts.notify("pipeline", f"{summary}. {self.message}".strip())
         if self.state != "SUCCEEDED":
-            logger.warning(words)
+            logger.warning(summary)
         return Result()

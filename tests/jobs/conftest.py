@@ -15,7 +15,7 @@ __all__ = ["bundle_of"]
 
 @pytest.fixture
 def make_job(workplace: Path, bundle_of: Callable[[str], Path], make_schema: Any) -> Callable[..., InferenceJob]:
-    """`make_job(frame, task="regression", **changes)`: a job over a frame, or the last one, in small parts."""
+    """Return `make_job(frame, task="regression", **changes)`: a job on a frame, or on the last one, in small parts."""
 
     def make(frame: pd.DataFrame | None = None, task: str = "regression", **changes: Any) -> InferenceJob:
         if frame is not None:

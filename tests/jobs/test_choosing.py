@@ -1,4 +1,4 @@
-"""An `AutoModel` through the jobs: its members are searched once, by training itself or by tuning."""
+"""An `AutoModel` in the jobs: its members are searched once, by training or by tuning."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def run(confs, step, *sets):
 
 @pytest.fixture
 def judged(monkeypatch):
-    """The configs that are tried, as they are."""
+    """Configs of the trials, in order."""
     evaluate, tried = AutoMLObjective.evaluate, []
 
     def watched(objective, number, params, seconds):
@@ -85,13 +85,13 @@ def test_a_finished_search_is_not_repeated(flow, judged):
 
 
 def test_a_killed_search_resumes_after_its_last_trial(tmp_path, flow, judged):
-    # given a search of which two trials are left, the journal of the third being torn
+    # given a search with two finished trials and a truncated journal entry of the third
     confs = project(tmp_path)
     run(confs, "training")
     journal = tmp_path / "build/searches/orders.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])
     judged.clear()
-    # when the same training is run again, then that one alone is tried, and it ends as the whole one did
+    # when the same training is run again, then only the third trial is run, with the same result
     again = run(confs, "training")
     assert len(judged) == 1
     assert again.params == flow.training.params
@@ -106,7 +106,7 @@ def test_the_result_of_tuning_is_trained_without_another_search(tmp_path, flow, 
     assert (found.trials, found.failed, judged) == (3, 0, [])
     assert list(trained.params["members"]) == found.params["members"]
     assert found.params["weights"] == list(flow.training.params["weights"])
-    # and the version knows the run of its search, as long as there is one
+    # and the version names the run of its search, as long as that run exists
     with load_job([confs / "training.yaml"]):
         assert load_search(mlflow.get_run(trained.run_id)).run_id == found.run_id == handed["tuning_run"]
         mlflow.MlflowClient().set_tag(trained.run_id, "tuning_run", "0" * 32)
@@ -127,9 +127,9 @@ def test_a_step_applies_the_overrides_of_the_step_before(tmp_path):
         pytest.param(
             {"model": {"KIND": "BoostedTrees"}, "searcher": SEARCHER},
             "AutoSearcher chooses the members of an AutoModel, not of BoostedTrees",
-            id="members of one kind",
+            id="AutoSearcher for one kind",
         ),
-        pytest.param({"model": {"KIND": "BoostedTrees"}}, "searcher.KIND: OptunaSearcher", id="no searcher"),
+        pytest.param({"model": {"KIND": "BoostedTrees"}}, "searcher.KIND: OptunaSearcher", id="missing searcher"),
         pytest.param(
             {"searcher": {"KIND": "OptunaSearcher", "space": {"weights": [1]}}},
             "OptunaSearcher searches one kind of model; an AutoModel needs searcher.KIND: AutoSearcher",
@@ -158,11 +158,11 @@ def test_a_search_by_several_processes_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "budget",
     [
-        pytest.param("0", id="nothing"),
-        pytest.param("0s", id="no second"),
-        pytest.param("-5s", id="less than nothing"),
-        pytest.param("soon", id="nonsense"),
-        pytest.param("10 parsecs", id="no unit of time"),
+        pytest.param("0", id="zero"),
+        pytest.param("0s", id="zero seconds"),
+        pytest.param("-5s", id="negative"),
+        pytest.param("soon", id="not a duration"),
+        pytest.param("10 parsecs", id="unknown unit"),
     ],
 )
 def test_an_invalid_budget_is_refused_by_both_command_lines(tmp_path, capfd, monkeypatch, budget):

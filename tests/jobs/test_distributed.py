@@ -1,4 +1,4 @@
-"""Training by several processes that torchrun starts."""
+"""Training by several processes under torchrun."""
 
 import json
 import os
@@ -54,11 +54,11 @@ def test_two_processes_train_the_same_model_as_one_and_register_it_once(tmp_path
     conf = write_training(tmp_path)
     together = start(tmp_path, *TORCHRUN, "-m", "model_name", "run", conf, "--json")
     alone = start(tmp_path, "-m", "model_name", "run", conf, "--json")
-    # then both end well, and of the two one speaks
+    # then both succeed, and of the two processes one logs
     assert (together.returncode, alone.returncode) == (0, 0), together.stderr + alone.stderr
     results = [json.loads(finished.stdout) for finished in (together, alone)]
     assert together.stderr.count("registered orders") == together.stderr.count("to train on") == 1
-    # and registers the same model, but for the order of sums
+    # and registers the same model, up to the order of sums
     assert [result["version"] for result in results] == ["1", "2"]
     assert results[0]["metrics"] == pytest.approx(results[1]["metrics"], rel=1e-3)
     assert not list((tmp_path / "build/checkpoints").iterdir())

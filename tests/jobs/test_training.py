@@ -1,4 +1,4 @@
-"""The training job: what it begins from."""
+"""The training job: warm starts."""
 
 from pathlib import Path
 
@@ -23,13 +23,13 @@ def test_a_warm_start_is_logged_and_gives_other_weights(tmp_path):
     # given a registered network
     confs = projects.make_project(tmp_path)
     first = run(confs)
-    # when the next one begins from it
+    # when the next training starts from it
     second = run(confs, warm_start="latest")
-    # then its run names it, and its recipe on the same rows has another end
+    # then its run names the first version, and its metrics differ
     logged = mlflow.get_run(second.run_id).data
     assert (logged.params["warm_start"], logged.tags["warm_start"]) == (first.semver, "orders 1.0.0 (version 1)")
     assert second.metrics != first.metrics
-    # and trees cannot begin from it
+    # and trees cannot start from it
     with pytest.raises(ConfigError, match="BoostedTrees cannot begin"):
         run(confs, model={"KIND": "BoostedTrees"}, warm_start="1")
 
@@ -40,15 +40,15 @@ def test_a_missing_warm_start_version_is_refused_first(tmp_path):
 
 
 def test_a_warm_started_version_inherits_the_intervals(tmp_path):
-    # given a network that saw enough epochs, and one that begins from it for one epoch, named by its number
+    # given a network trained for enough epochs, and one that continues it for one epoch
     confs = projects.make_project(tmp_path)
     first = run(confs, model=NETWORK | {"max_epochs": 6})
     second = run(confs, model=NETWORK | {"max_epochs": 1}, warm_start=int(first.version))
-    # then its intervals are not those of a copy that saw one epoch alone
+    # then its intervals are those of the first, not of a copy trained for one epoch
     decisions = [read_manifest(Path(found.bundle)).decision for found in (first, second)]
     assert decisions[1] == decisions[0]
     assert decisions[0].intervals is not None
-    # and its learning curve, of fits from scratch, is not drawn
+    # and its learning curve is skipped, because that would need fits from scratch
     with load_job([confs / "evaluations.yaml"], ["job.ref=2"]) as job:
         assert "began from the weights" in job.run().learning_skipped
 
