@@ -1,4 +1,4 @@
-"""A reader of our pages."""
+"""Parser of rendered HTML pages."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ VOID = {"meta", "br", "path", "rect", "input", "link"}
 
 
 class Page(HTMLParser):
-    """Reads a page: its tags must close in order; links, ids and texts are kept."""
+    """Parsed page: tags, links, ids and texts; tags must be closed in order."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -17,9 +17,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        found = dict(attrs)
-        self.links += [found[name] for name in ("href", "src", "xlink:href") if name in found]
-        self.ids += [found["id"]] if "id" in found else []
+        attributes = dict(attrs)
+        self.links += [attributes[name] for name in ("href", "src", "xlink:href") if name in attributes]
+        self.ids += [attributes["id"]] if "id" in attributes else []
         if tag not in VOID:
             self.open.append(tag)
 

@@ -1,4 +1,4 @@
-"""A model whose fits can be counted, in a module that the processes of Ray can import; and a search of it."""
+"""Model whose fits are logged, in a module that worker processes of Ray can import, and a search of it."""
 
 import json
 import os
@@ -21,8 +21,8 @@ from model_name.utils.search.objective import SearchProblem
 from model_name.utils.search.ray_search import RaySearcher
 from model_name.utils.splitters import TimeSplitter
 
-UNLUCKY = 13.0
-CHOICES = [0.1, 1.0, 10.0, UNLUCKY, 1e3, 1e5]
+FAILING_ALPHA = 13.0
+CHOICES = [0.1, 1.0, 10.0, FAILING_ALPHA, 1e3, 1e5]
 SCHEMA = TableSchema.model_validate(
     {
         "name": "things",
@@ -33,17 +33,17 @@ SCHEMA = TableSchema.model_validate(
 )
 
 
-class Counted(LinearModel):
-    """A line that leaves a mark for each fit, takes a moment for it, and has no luck with one hyperparameter."""
+class LoggedFit(LinearModel):
+    """Linear model that logs each fit, takes some time for it, and fails with one hyperparameter."""
 
-    KIND: Literal["Counted"] = "Counted"
+    KIND: Literal["LoggedFit"] = "LoggedFit"
 
     def fit_matrix(self, matrix, targets, context):
-        if self.alpha == UNLUCKY:
-            raise DataError("thirteen has no luck")
+        if self.alpha == FAILING_ALPHA:
+            raise DataError("alpha 13 fails")
         time.sleep(0.2)
         super().fit_matrix(matrix, targets, context)
-        with Path(os.environ["MARKS"]).open("a") as file:
+        with Path(os.environ["FIT_LOG"]).open("a") as file:
             file.write(json.dumps([self.alpha, len(matrix), "TORCHELASTIC_RUN_ID" in os.environ]) + "\n")
 
 
@@ -56,45 +56,47 @@ def table():
 
 
 def search(searcher, journal=None, progress=None):
-    problem = SearchProblem(Counted(), SCHEMA, table(), Metric(name="rmse"), TimeSplitter())
+    problem = SearchProblem(LoggedFit(), SCHEMA, table(), Metric(name="rmse"), TimeSplitter())
     return searcher.search(problem, journal=journal, progress=progress)
 
 
-def watch(found, done):
-    """Where the processes that Ray starts here listen."""
+def collect_listening_addresses(addresses, done):
+    """Collect the addresses on which child processes listen, until `done` is set."""
     while not done.wait(0.3):
         for child in psutil.Process().children(recursive=True):
             try:
-                found |= {(child.name(), one.laddr.ip) for one in child.connections("inet") if one.status == "LISTEN"}
+                addresses |= {
+                    (child.name(), socket.laddr.ip) for socket in child.connections("inet") if socket.status == "LISTEN"
+                }
             except psutil.Error:
                 continue
 
 
 def main():
-    """Search as the arguments say, and write what was found to a file: stdout must stay empty."""
+    """Search with the settings in the arguments, and write the result to a file: stdout must stay empty."""
     out, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
-    listening, done, told = set(), threading.Event(), []
-    thread = threading.Thread(target=watch, args=(listening, done))
+    addresses, done, reports = set(), threading.Event(), []
+    thread = threading.Thread(target=collect_listening_addresses, args=(addresses, done))
     thread.start()
-    given = {"space": {"alpha": CHOICES}, "trials": 8, "folds": 2, "concurrent": 2, "seed": 1} | changes
-    lock = threading.Lock()  # what a bar on a terminal has, and no pickle takes
+    settings = {"space": {"alpha": CHOICES}, "trials": 8, "folds": 2, "concurrent": 2, "seed": 1} | changes
+    lock = threading.Lock()  # cannot be pickled; a progress bar on a terminal has one too
 
-    def progress(*words):
+    def progress(*report):
         with lock:
-            told.append(words)
+            reports.append(report)
 
     try:
-        found = search(RaySearcher.model_validate(given), out.parent / "search.jsonl", progress)
+        result = search(RaySearcher.model_validate(settings), out.parent / "search.jsonl", progress)
     finally:
         done.set()
         thread.join()
     trials = [
         {"alpha": trial.params["alpha"], "score": trial.score, "folds": trial.fold_scores, "reason": trial.reason}
-        for trial in found.trials
+        for trial in result.trials
     ]
     children = [child.name() for child in psutil.Process().children(recursive=True)]
-    document = {"trials": trials, "best": found.best.params, "told": told, "children": children}
-    out.write_text(json.dumps(document | {"listening": sorted(listening)}))
+    document = {"trials": trials, "best": result.best.params, "reports": reports, "children": children}
+    out.write_text(json.dumps(document | {"listening": sorted(addresses)}))
 
 
 if __name__ == "__main__":

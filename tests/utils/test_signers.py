@@ -27,29 +27,29 @@ def columns(schema):
 
 @pytest.fixture
 def example(fitted, make_schema, make_table, task):
-    """The schema, a checked table and what a model answers for it."""
-    checked = dataframes.check_frame(make_table(task), make_schema(task)).frame
-    return make_schema(task), checked, fitted("ConstantModel", task).predict(checked)
+    """Return a schema, a validated table and the outputs of a model for it."""
+    validated = dataframes.check_frame(make_table(task), make_schema(task)).frame
+    return make_schema(task), validated, fitted("ConstantModel", task).predict(validated)
 
 
-def test_the_schema_says_what_a_model_takes_and_an_example_what_it_answers(example, task):
-    schema, checked, answer = example
-    signature = SchemaSigner().sign(schema, checked, answer)
+def test_schema_signer_takes_inputs_from_the_schema_and_outputs_from_an_example(example, task):
+    schema, validated, outputs = example
+    signature = SchemaSigner().sign(schema, validated, outputs)
     assert columns(signature.inputs) == [
         ("size", DataType.double),
         ("gap", DataType.double),
         ("group", DataType.string),
         ("mark", DataType.string),
         ("flag", DataType.boolean),
-        ("maybe", AnyType()),  # MLflow knows no missing boolean
+        ("maybe", AnyType()),  # MLflow has no nullable boolean
         ("moment", DataType.datetime),
     ]
     assert columns(signature.outputs) == OUTPUTS[task]
 
 
-def test_both_sides_are_inferred_where_that_is_asked_for(example, task):
-    schema, checked, answer = example
-    signature = InferSigner().sign(schema, checked, answer)
+def test_infer_signer_infers_inputs_and_outputs(example, task):
+    schema, validated, outputs = example
+    signature = InferSigner().sign(schema, validated, outputs)
     # neither the id nor the target is an input
     assert [name for name, _ in columns(signature.inputs)] == list(schema.inputs)
     assert dict(columns(signature.inputs))["moment"] == DataType.datetime
@@ -57,7 +57,7 @@ def test_both_sides_are_inferred_where_that_is_asked_for(example, task):
     assert columns(signature.outputs) == OUTPUTS[task]
 
 
-def test_the_signature_does_not_depend_on_the_example_rows(example, make_table, make_schema, fitted, task):
-    schema, checked, answer = example
-    few = checked.head(2).assign(gap=1.0, mark="p", maybe=1.0)
-    assert SchemaSigner().sign(schema, few, answer.head(2)) == SchemaSigner().sign(schema, checked, answer)
+def test_signature_does_not_depend_on_the_example_rows(example, make_table, make_schema, fitted, task):
+    schema, validated, outputs = example
+    few = validated.head(2).assign(gap=1.0, mark="p", maybe=1.0)
+    assert SchemaSigner().sign(schema, few, outputs.head(2)) == SchemaSigner().sign(schema, validated, outputs)

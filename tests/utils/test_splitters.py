@@ -1,4 +1,4 @@
-"""How a table is split."""
+"""Splits of a table."""
 
 from itertools import pairwise
 
@@ -35,8 +35,8 @@ def labelled(**counts: int) -> pd.DataFrame:
     return table(list(range(len(labels))), labels)
 
 
-def test_the_newest_rows_are_held_out():
-    # given: ten days in no order
+def test_newest_rows_are_held_out():
+    # given: ten unordered days
     days = [3, 9, 1, 7, 0, 5, 8, 2, 6, 4]
     # when
     train, test = TimeSplitter(test_size=0.3).split(table([24 * day for day in days]), schema())
@@ -47,8 +47,8 @@ def test_the_newest_rows_are_held_out():
     assert list(test) == sorted(test)
 
 
-def test_no_moment_is_torn_apart():
-    # given: the border of 20 % lies within the four rows of one moment
+def test_rows_of_equal_time_are_not_separated():
+    # given: the limit of 20 % lies within four rows of equal time
     hours = [0, 24, 24, 48, 72, 96, 96, 96, 96, 120]
     # when
     train, test = TimeSplitter(test_size=0.2).split(table(hours), schema())
@@ -67,8 +67,8 @@ def test_folds_by_time_grow_and_cover_the_newer_half():
     assert np.concatenate([test for _, test in folds]).tolist() == list(range(10, 20))
 
 
-def test_rows_of_one_moment_are_judged_in_one_fold_only():
-    # given: both borders between the folds lie within a moment
+def test_rows_of_equal_time_are_held_out_in_a_single_fold():
+    # given: both limits between the folds lie within rows of equal time
     hours = [0, 24, 48, 72, 96, 120, 144, 168, 168, 192, 192, 192]
     # when
     folds = list(TimeSplitter().folds(table(hours), schema(), 3))
@@ -78,28 +78,28 @@ def test_rows_of_one_moment_are_judged_in_one_fold_only():
 
 @settings(deadline=None)
 @given(hours=HOURS, count=st.integers(1, 5))
-def test_folds_by_time_never_look_ahead(hours, count):
+def test_folds_by_time_train_on_earlier_rows_only(hours, count):
     # given
     moments = np.array(hours)
     # when
     try:
         folds = list(TimeSplitter().folds(table(hours), schema(), count))
     except DataError:
-        return  # too few moments; what is refused is in a table below
+        return  # too few times; refused tables have a test of their own below
     # then
     assert len(folds) == count
     for train, test in folds:
         assert moments[train].max() < moments[test].min()
-        assert len(train) == (moments < moments[test].min()).sum(), "the training part is all that was before"
+        assert len(train) == (moments < moments[test].min()).sum(), "the training part is all earlier rows"
     assert all(len(before[0]) < len(after[0]) for before, after in pairwise(folds))
-    assert moments.argmax() in folds[-1][1], "the newest row is judged"
-    judged = np.concatenate([test for _, test in folds])
-    assert len(judged) == len(set(judged))
+    assert moments.argmax() in folds[-1][1], "the newest row is held out"
+    held_out = np.concatenate([test for _, test in folds])
+    assert len(held_out) == len(set(held_out))
 
 
 @settings(deadline=None)
 @given(hours=HOURS, test_size=st.floats(0.05, 0.95))
-def test_a_split_by_time_is_disjoint_complete_and_ordered(hours, test_size):
+def test_split_by_time_is_disjoint_complete_and_ordered(hours, test_size):
     # given
     moments = np.array(hours)
     # when
@@ -132,17 +132,17 @@ def test_random_parts_are_disjoint_and_complete(hours, test_size, count, seed):
     assert sorted(np.concatenate([test for _, test in folds])) == rows
 
 
-def test_random_parts_keep_the_shares_of_the_classes():
+def test_random_parts_are_stratified_by_class():
     # given
     frame = labelled(no=80, yes=20)
-    splitter, described = RandomSplitter(test_size=0.25), schema(classes=["no", "yes"])
+    splitter, classified = RandomSplitter(test_size=0.25), schema(classes=["no", "yes"])
     # when
-    parts = [*splitter.split(frame, described), *(test for _, test in splitter.folds(frame, described, 4))]
+    parts = [*splitter.split(frame, classified), *(test for _, test in splitter.folds(frame, classified, 4))]
     # then
     assert [(frame["y"].iloc[part] == "yes").mean() for part in parts] == [0.2] * 6
 
 
-def test_one_seed_makes_one_split_and_another_another():
+def test_random_split_depends_on_the_seed():
     # given
     frame = table(list(range(50)))
     # when
@@ -158,7 +158,7 @@ ONE_ROW = "y: class 'yes' has a single row; a split needs one for each part"
 
 
 @pytest.mark.parametrize(
-    ("splitter", "frame", "described", "error", "reason"),
+    ("splitter", "frame", "table_schema", "error", "reason"),
     [
         pytest.param(TimeSplitter(), table([0, 24]), schema(time=None), ConfigError, NO_TIME, id="no time column"),
         pytest.param(TimeSplitter(), table([0, 5, 23]), schema(), DataError, ONE_DAY, id="a single day"),
@@ -172,22 +172,20 @@ ONE_ROW = "y: class 'yes' has a single row; a split needs one for each part"
         ),
     ],
 )
-def test_what_can_be_split_in_no_way_is_refused(splitter, frame, described, error, reason):
+def test_table_that_cannot_be_split_is_refused(splitter, frame, table_schema, error, reason):
     with pytest.raises(error, match=reason) as caught:
-        splitter.split(frame, described)
+        splitter.split(frame, table_schema)
     assert caught.value.hint
     with pytest.raises(error, match=reason):
-        list(splitter.folds(frame, described, 3))
+        list(splitter.folds(frame, table_schema, 3))
 
 
 @pytest.mark.parametrize(
     ("splitter", "hours", "reason"),
     [
-        pytest.param(TimeSplitter(), [0, 24, 24, 24], FEW, id="two moments"),
-        pytest.param(
-            TimeSplitter(), [0] * 9 + [24, 48, 72], FEW, id="more than half of the rows are of the oldest moment"
-        ),
-        pytest.param(TimeSplitter(), [0, 24, 48, *[72] * 9], FEW, id="most rows are of the newest moment"),
+        pytest.param(TimeSplitter(), [0, 24, 24, 24], FEW, id="two times"),
+        pytest.param(TimeSplitter(), [0] * 9 + [24, 48, 72], FEW, id="more than half of the rows have the oldest time"),
+        pytest.param(TimeSplitter(), [0, 24, 48, *[72] * 9], FEW, id="most rows have the newest time"),
         pytest.param(RandomSplitter(), [0, 24], "the table cannot be split into 3 folds", id="fewer rows than folds"),
     ],
 )
@@ -197,7 +195,7 @@ def test_too_few_rows_for_the_folds_are_refused(splitter, hours, reason):
     assert "fewer folds" in caught.value.hint
 
 
-def test_a_missing_moment_is_refused():
+def test_missing_time_is_refused():
     # given
     frame = table([0, 24, 48])
     frame.loc[1, "when"] = pd.NaT
@@ -206,14 +204,14 @@ def test_a_missing_moment_is_refused():
         TimeSplitter().split(frame, schema())
 
 
-def test_an_empty_part_is_refused():
-    # given: all but one row are of the oldest moment
+def test_empty_part_is_refused():
+    # given: all rows but one have the oldest time
     with pytest.raises(DataError, match="leaves no row in the training part"):
         TimeSplitter(test_size=0.5).split(table([0, 0, 0, 24]), schema())
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0, -0.1])
 @pytest.mark.parametrize("kind", [TimeSplitter, RandomSplitter])
-def test_a_share_is_between_nothing_and_all(kind, size):
+def test_test_size_is_between_0_and_1(kind, size):
     with pytest.raises(ValueError, match="test_size"):
         kind(test_size=size)

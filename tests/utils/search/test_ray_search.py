@@ -1,4 +1,4 @@
-"""Search by Ray: what Optuna would find, with hopeless trials stopped, and nothing lost by a kill."""
+"""Search with Ray Tune: results of Optuna, early stopping of unpromising trials, and resumption after a kill."""
 
 import json
 import math
@@ -20,35 +20,35 @@ from model_name.utils.search.spaces import Choice
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).parents[2] / "support/ray_counting.py"
-UNLUCKY = 13.0
+FAILING_ALPHA = 13.0
 
 
-def start(folder, **changes):
-    """A search in a process of its own, which leaves a mark for each fit."""
-    keep = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-    env = keep | {
+def start_search(directory, **changes):
+    """Start a search in a process of its own, which logs each fit."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+    env = inherited | {
         "PYTHONPATH": f"{ROOT}:{SCRIPT.parent}",
-        "MARKS": str(folder / "marks"),
+        "FIT_LOG": str(directory / "fits.jsonl"),
         "OMP_NUM_THREADS": "1",
-        # as torchrun sets it for all that it starts
+        # as torchrun sets them for its processes
         "TORCHELASTIC_RUN_ID": "none",
         "WORLD_SIZE": "1",
         "RANK": "0",
     }
-    command = [sys.executable, "-c", "import ray_counting; ray_counting.main()", folder / "found.json"]
-    with (folder / "err").open("a") as err:
+    command = [sys.executable, "-c", "import ray_counting; ray_counting.main()", directory / "result.json"]
+    with (directory / "err").open("a") as err:
         return subprocess.Popen(
-            [*map(str, command), json.dumps(changes)], env=env, cwd=folder, stdout=subprocess.PIPE, stderr=err
+            [*map(str, command), json.dumps(changes)], env=env, cwd=directory, stdout=subprocess.PIPE, stderr=err
         )
 
 
-def marks(folder):
-    """The hyperparameter and rows of each fit that was done in a process of Ray's."""
-    path = folder / "marks"
+def logged_fits(directory):
+    """Return hyperparameter, number of rows and torchrun environment of each logged fit."""
+    path = directory / "fits.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait(condition, seconds):
+def wait_until(condition, seconds):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.1)
@@ -56,44 +56,48 @@ def wait(condition, seconds):
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """A search that is killed when some of its trials are done, and then run again to its end."""
-    folder = tmp_path_factory.mktemp("ray")
-    first = start(folder)
-    family = []
+def resumed(tmp_path_factory):
+    """Kill a search when some of its trials are done, run it again to its end, and return its result."""
+    directory = tmp_path_factory.mktemp("ray")
+    first = start_search(directory)
 
     def is_half_done():
-        assert first.poll() is None, (folder / "err").read_text()
-        return len(marks(folder)) >= 2 + 5  # those of the model itself, and of two or three trials
+        assert first.poll() is None, (directory / "err").read_text()
+        return len(logged_fits(directory)) >= 2 + 5  # those of the model itself, and of two or three trials
 
-    wait(is_half_done, 120)
-    time.sleep(1.0)  # Ray writes down what is done some time after it is
-    family = psutil.Process(first.pid).children(recursive=True)
+    wait_until(is_half_done, 120)
+    time.sleep(1.0)  # Ray saves its state with a delay
+    children = psutil.Process(first.pid).children(recursive=True)
     first.kill()
     first.wait()
-    before = marks(folder)
-    second = start(folder)
+    before = logged_fits(directory)
+    second = start_search(directory)
     out, _ = second.communicate(timeout=180)
-    assert second.returncode == 0, (folder / "err").read_text()
-    found = json.loads((folder / "found.json").read_text())
-    orphans = psutil.wait_procs(family, timeout=90)[1]
+    assert second.returncode == 0, (directory / "err").read_text()
+    result = json.loads((directory / "result.json").read_text())
+    orphans = psutil.wait_procs(children, timeout=90)[1]
     return SimpleNamespace(
-        folder=folder, before=before, after=marks(folder)[len(before) :], out=out, orphans=orphans, **found
+        directory=directory,
+        before=before,
+        after=logged_fits(directory)[len(before) :],
+        out=out,
+        orphans=orphans,
+        **result,
     )
 
 
 @pytest.mark.slow
-def test_the_best_is_what_any_search_would_find(killed):
-    done = {trial["alpha"]: trial["score"] for trial in killed.trials if not trial["reason"]}
-    assert len(killed.trials) == 8
-    assert killed.best["alpha"] == min(done, key=done.get)
-    assert killed.best["alpha"] in (0.1, 1.0)
-    assert killed.trials[0]["alpha"] == 1.0  # the model's own
+def test_best_trial_is_selected(resumed):
+    done = {trial["alpha"]: trial["score"] for trial in resumed.trials if not trial["reason"]}
+    assert len(resumed.trials) == 8
+    assert resumed.best["alpha"] == min(done, key=done.get)
+    assert resumed.best["alpha"] in (0.1, 1.0)
+    assert resumed.trials[0]["alpha"] == 1.0  # the model's own hyperparameter
 
 
 @pytest.mark.slow
-def test_what_is_not_promising_is_stopped_and_says_so(killed):
-    stopped = [trial for trial in killed.trials if "not promising" in trial["reason"]]
+def test_unpromising_trials_are_stopped_with_a_reason(resumed):
+    stopped = [trial for trial in resumed.trials if "not promising" in trial["reason"]]
     assert stopped
     for trial in stopped:
         assert trial["reason"] == "stopped after fold 1: not promising"
@@ -102,56 +106,56 @@ def test_what_is_not_promising_is_stopped_and_says_so(killed):
 
 
 @pytest.mark.slow
-def test_a_trial_that_fails_is_told_and_the_others_go_on(killed):
-    failed = [trial for trial in killed.trials if trial["alpha"] == UNLUCKY]
+def test_failed_trial_is_recorded_and_others_continue(resumed):
+    failed = [trial for trial in resumed.trials if trial["alpha"] == FAILING_ALPHA]
     assert failed
     for trial in failed:
-        assert trial["reason"] == "fold 1: thirteen has no luck"
-    assert sum(not trial["reason"] for trial in killed.trials) >= 2
+        assert trial["reason"] == "fold 1: alpha 13 fails"
+    assert sum(not trial["reason"] for trial in resumed.trials) >= 2
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_with_the_trials_that_were_done(killed):
-    # then what had been done was not done again, but for what Ray had not written down yet
-    whole = Counter(len(trial["folds"]) for trial in killed.trials)
-    needed = sum(folds * trials for folds, trials in whole.items())
-    own = 2  # folds of the model itself, which is judged each time
-    assert len(killed.after) < needed + own
+def test_killed_search_is_resumed_from_completed_trials(resumed):
+    # then completed folds were not repeated, except those that Ray had not saved yet
+    trials_by_folds = Counter(len(trial["folds"]) for trial in resumed.trials)
+    needed = sum(folds * trials for folds, trials in trials_by_folds.items())
+    own = 2  # folds of the model itself, which is evaluated in each process
+    assert len(resumed.after) < needed + own
 
 
 @pytest.mark.slow
-def test_each_trial_that_ends_is_told(killed):
-    numbers = [number for number, _, _ in killed.told]
+def test_progress_is_reported_after_each_trial(resumed):
+    numbers = [number for number, _, _ in resumed.reports]
     assert numbers == sorted(numbers)
-    assert all(total == 8 for _, total, _ in killed.told)
-    assert any("rmse" in words for _, _, words in killed.told)
+    assert all(total == 8 for _, total, _ in resumed.reports)
+    assert any("rmse" in message for _, _, message in resumed.reports)
 
 
 @pytest.mark.slow
-def test_stdout_holds_nothing_and_no_process_is_left_behind(killed):
-    assert killed.out == b""
-    assert (killed.children, killed.orphans) == ([], [])
+def test_stdout_is_empty_and_no_process_is_left_over(resumed):
+    assert resumed.out == b""
+    assert (resumed.children, resumed.orphans) == ([], [])
 
 
 @pytest.mark.slow
-def test_it_listens_on_this_machine_alone(killed):
-    assert {place for _, place in killed.listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+def test_ray_listens_on_localhost_only(resumed):
+    assert {address for _, address in resumed.listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 @pytest.mark.slow
-def test_trials_do_not_take_themselves_for_processes_of_torchrun(killed):
-    assert {is_torchrun for _, _, is_torchrun in killed.after[2:]} == {False}
+def test_trials_do_not_inherit_the_torchrun_environment(resumed):
+    assert {is_torchrun for _, _, is_torchrun in resumed.after[2:]} == {False}
 
 
 @pytest.mark.slow
-def test_a_budget_ends_a_search(tmp_path):
-    process = start(tmp_path, trials=500, budget_seconds=4)
+def test_budget_ends_the_search(tmp_path):
+    process = start_search(tmp_path, trials=500, budget_seconds=4)
     process.communicate(timeout=180)
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert 1 <= len(found["trials"]) < 100
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert 1 <= len(result["trials"]) < 100
 
 
-def test_without_ray_it_says_how_to_get_it(monkeypatch):
+def test_missing_ray_is_an_error_with_an_installation_hint(monkeypatch):
     monkeypatch.setattr(ray_search, "find_spec", lambda name: None)
     searcher = RaySearcher(space={"alpha": Choice(root=(1.0, 2.0))})
     with pytest.raises(ConfigError, match="RaySearcher needs") as caught:
@@ -162,24 +166,26 @@ def test_without_ray_it_says_how_to_get_it(monkeypatch):
 @pytest.mark.parametrize(
     ("address", "options"),
     [
-        pytest.param("", {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}, id="none, so on this machine"),
+        pytest.param(
+            "", {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}, id="no address, so on this machine"
+        ),
         pytest.param("10.0.0.1:6379", {}, id="a cluster"),
     ],
 )
-def test_the_address_of_a_cluster_comes_from_the_environment(monkeypatch, address, options):
+def test_address_of_the_cluster_comes_from_the_environment(monkeypatch, address, options):
     import ray
 
-    given = []
+    calls = []
     monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setattr(ray, "init", lambda **options: given.append(options))
-    monkeypatch.setattr(ray, "shutdown", lambda: given.append("down"))
+    monkeypatch.setattr(ray, "init", lambda **options: calls.append(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("down"))
     with ray_search._ray():
         pass
-    assert {name: value for name, value in given[0].items() if "log" not in name} == options
-    assert given[1:] == ["down"]
+    assert {name: value for name, value in calls[0].items() if "log" not in name} == options
+    assert calls[1:] == ["down"]
 
 
-def test_a_cluster_that_is_not_there_is_told(monkeypatch):
+def test_unreachable_cluster_is_an_error(monkeypatch):
     import ray
 
     def init(**_):
