@@ -48,7 +48,7 @@ def print_lines(lines: Iterable[str]) -> None:
         try:
             print(line, flush=True)  # noqa: T201
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout_console.fileno())  # Python flushes the rest at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes the rest at exit
             return
 
 

@@ -5,6 +5,7 @@ validated. A tool that keeps the footer's metadata but writes other rows writes 
 no longer matches. The mark guards against mistakes, not against forgery.
 """
 
+import io
 from hashlib import sha256
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from loguru import logger
 from pydantic import ValidationError
+from typing_extensions import override
 
 import model_name
 from model_name.core.dataframes import DTYPE_BY_KIND
@@ -127,7 +129,7 @@ def _column_types(schema: pa.Schema) -> dict[str, str]:
 def _restore_types(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
     """Return the columns in the order and with the types that `check_frame` gives them."""
     types = {name: DTYPE_BY_KIND[column.kind] for name, column in schema.columns.items()}
-    typed = frame[list(types)].astype(types, copy=False)
+    typed = frame[list(types)].astype(types)
     target = frame[schema.target.name]
     if not schema.classes:
         return typed.assign(**{schema.target.name: target.astype(np.float64)})
@@ -139,24 +141,22 @@ def _restore_types(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
     return typed.assign(**{schema.target.name: labels[codes]})
 
 
-class _HashingFile:
-    """Output file that hashes the bytes that pass through it; `pyarrow.PythonFile` writes to it."""
-
-    closed = False
+class _HashingFile(io.RawIOBase):
+    """Output file that counts and hashes the bytes written to it. Closing it leaves the underlying file open."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
         self.digest = sha256()
         self.size = 0
         self._file = file
 
+    @override
+    def writable(self) -> bool:
+        return True
+
+    @override
     def write(self, data: Any) -> int:
         self.digest.update(data)
         self.size += len(data)
         self._file.write(data)
         return len(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        """Leave the file open; its owner closes it."""

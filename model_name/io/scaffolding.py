@@ -157,7 +157,8 @@ def _render(name: str, values: dict[str, Any]) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(f"{name}.jinja").render(values, entry=format_entry)
+    text: str = environment.get_template(f"{name}.jinja").render(values, entry=format_entry)
+    return text
 
 
 def _check_overwrite(directory: Path, names: Iterable[str], *, overwrite: bool) -> None:

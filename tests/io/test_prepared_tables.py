@@ -17,7 +17,7 @@ from tests.support import tables
 LAG = {"kind": "numeric", "nullable": True, "history": {"of": "size", "by": ["region"], "lag": "24h"}}
 TARGETS = {
     "numbers": ({"task": "regression"}, lambda rows: np.linspace(-1, 1, rows)),
-    "whole numbers": ({"task": "regression"}, lambda rows: np.arange(rows)),
+    "whole numbers": ({"task": "regression"}, np.arange),
     "texts": ({"task": "binary", "classes": ["no", "YES"]}, lambda rows: np.resize(["no", "YES"], rows)),
     "booleans": ({"task": "binary", "classes": [False, True]}, lambda rows: np.arange(rows) % 2 == 0),
     "integers": ({"task": "multiclass", "classes": [7, 8, 9]}, lambda rows: np.arange(rows) % 3 + 7),
