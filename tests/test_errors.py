@@ -10,7 +10,7 @@ LEAVES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kin
 
 
 @pytest.mark.parametrize("kind", LEAVES)
-def test_every_error_says_what_and_what_next(kind):
+def test_error_has_a_message_and_a_hint(kind):
     err = kind("table.csv: is empty", hint="bring rows")
     assert (err.message, err.hint) == ("table.csv: is empty", "bring rows")
     assert str(err) == "table.csv: is empty\n  next: bring rows"
@@ -18,7 +18,7 @@ def test_every_error_says_what_and_what_next(kind):
 
 
 @pytest.mark.parametrize("kind", LEAVES)
-def test_every_error_survives_a_process_border(kind):
+def test_error_can_be_pickled(kind):
     again = pickle.loads(pickle.dumps(kind("what", hint="next")))
     assert (type(again), again.message, again.hint) == (kind, "what", "next")
 
@@ -38,7 +38,7 @@ def test_every_error_survives_a_process_border(kind):
         ("PreemptedError", InterruptedError, 143, 503),
     ],
 )
-def test_every_error_has_a_builtin_an_exit_code_and_a_status(name, builtin, exit_code, http_status):
+def test_error_has_a_builtin_base_an_exit_code_and_a_status(name, builtin, exit_code, http_status):
     kind = getattr(errors, name)
     assert issubclass(kind, ModelNameError)
     assert issubclass(kind, builtin)

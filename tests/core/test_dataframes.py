@@ -19,13 +19,13 @@ def schema_with(columns, target=None, **rest) -> TableSchema:
 NUMBER = {"x": {"kind": "numeric"}}
 
 
-def test_a_table_that_fits_is_typed_and_keeps_its_rows(make_schema, make_table, task):
-    # given a table in another order of columns, with an index of its own
+def test_valid_table_is_typed_and_keeps_its_rows(make_schema, make_table, task):
+    # given a table with columns in another order and a custom index
     schema, table = make_schema(task), make_table(task)
     table = table[sorted(table.columns)].set_axis([f"row {row}" for row in range(len(table))])
     # when it is checked
     checked = dataframes.check_frame(table, schema)
-    # then the columns are typed and in the order of the schema, the rows as they were
+    # then the columns are typed and in the order of the schema, and the rows unchanged
     assert list(checked.frame.columns) == [*schema.columns, "outcome"]
     assert checked.frame.index.equals(table.index)
     dtypes = {name: str(dtype) for name, dtype in checked.frame.dtypes.items()}
@@ -43,12 +43,12 @@ def test_checking_twice_changes_nothing(make_schema, make_table, task):
     assert twice.report.clipped == {}
 
 
-def test_a_table_without_its_target_is_checked_where_that_is_asked_for(make_schema, make_table, task):
+def test_table_is_checked_without_its_target_on_request(make_schema, make_table, task):
     table = make_table(task)
     expected = dataframes.check_frame(table, make_schema(task)).frame.drop(columns="outcome")
     for given_table in (table, table.drop(columns="outcome")):
-        found = dataframes.check_frame(given_table, make_schema(task), with_target=False).frame
-        pd.testing.assert_frame_equal(found, expected)
+        checked = dataframes.check_frame(given_table, make_schema(task), with_target=False).frame
+        pd.testing.assert_frame_equal(checked, expected)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,9 @@ def test_a_table_without_its_target_is_checked_where_that_is_asked_for(make_sche
         pytest.param(
             lambda t: t.assign(size=t["size"].astype(str)), "size, row 0: not a number; ", id="numbers in quotes"
         ),
-        pytest.param(lambda t: t.assign(flag=None), "flag, row 0: is missing", id="missing where nothing may be"),
+        pytest.param(
+            lambda t: t.assign(flag=None), "flag, row 0: is missing", id="missing in a column that is not nullable"
+        ),
         pytest.param(
             lambda t: t.assign(code="same"),
             "239 rows have the key of an earlier row, the first is code='same'",
@@ -98,18 +100,18 @@ def test_a_table_without_its_target_is_checked_where_that_is_asked_for(make_sche
         pytest.param(
             lambda t: t.assign(outcome=pd.Series([10**400] + [1.0] * 239, dtype=object)),
             "outcome, row 0: 1000",
-            id="an outcome that no float holds",
+            id="an outcome too large for a float",
         ),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused_with_the_reason(make_schema, make_table, change, reason):
+def test_invalid_table_is_refused_with_the_reason(make_schema, make_table, change, reason):
     with pytest.raises(DataError) as caught:
         dataframes.check_frame(change(make_table("regression")), make_schema("regression"))
     assert caught.value.message.startswith(reason)
 
 
-def test_what_is_dropped_clipped_or_ignored_is_told(make_schema, make_table):
-    # given a schema that forgives
+def test_report_lists_dropped_clipped_and_ignored_values(make_schema, make_table):
+    # given a schema that drops, clips and ignores
     raw = make_schema("regression", extra="drop", duplicates="drop").model_dump(mode="json")
     raw["columns"]["size"] |= {"max": 40, "out_of_bounds": "drop"}
     schema = TableSchema.model_validate(raw)
@@ -121,7 +123,7 @@ def test_what_is_dropped_clipped_or_ignored_is_told(make_schema, make_table):
     table.loc[3, "code"] = "id-4"
     # when it is checked
     checked = dataframes.check_frame(table, schema)
-    # then every finding is told
+    # then every finding is reported
     assert checked.report.messages() == [
         "1 of 240 rows dropped: size is above 40.0",
         "1 of 240 rows dropped: key of an earlier row",
@@ -134,13 +136,13 @@ def test_what_is_dropped_clipped_or_ignored_is_told(make_schema, make_table):
     assert not {0, 4} & set(checked.frame.index)
 
 
-def test_a_table_of_which_nothing_is_left_is_refused():
+def test_table_without_valid_rows_is_refused():
     schema = schema_with({"x": {"kind": "numeric", "max": 0, "out_of_bounds": "drop"}})
     with pytest.raises(DataError, match="no row of the table is left after the check: 2 of 2 rows dropped: x is above"):
         dataframes.check_frame(pd.DataFrame({"x": [1, 2], "y": [1.0, 2.0]}), schema)
 
 
-def test_a_sensitive_key_is_not_told():
+def test_error_hides_a_sensitive_key():
     schema = schema_with(NUMBER | {"id": {"kind": "text-id", "sensitive": True}}, key=["id"])
     with pytest.raises(DataError) as caught:
         dataframes.check_frame(pd.DataFrame({"x": [1, 2], "id": ["secret", "secret"], "y": [1.0, 2.0]}), schema)
@@ -152,26 +154,26 @@ def test_a_sensitive_key_is_not_told():
     ("classes", "raw", "expected"),
     [
         pytest.param([False, True], [True, False], [True, False], id="booleans"),
-        pytest.param([False, True], [1, 0], None, id="numbers are no booleans"),
+        pytest.param([False, True], [1, 0], None, id="numbers for booleans"),
         pytest.param([False, True], ["true", "false"], [True, False], id="booleans as texts"),
-        pytest.param([0, 1], [1.0, 0.0], [1, 0], id="integers that a missing one made floats"),
+        pytest.param([0, 1], [1.0, 0.0], [1, 0], id="integers as floats"),
         pytest.param([0, 1], ["1", "0"], [1, 0], id="integers as texts"),
         pytest.param(["no", "yes"], ["yes", "no"], ["yes", "no"], id="texts"),
         pytest.param(["no", "yes"], [b"yes", "no"], ["yes", "no"], id="bytes"),
-        pytest.param(["no", "yes"], [b"\xff", "no"], None, id="bytes that are no text"),
-        pytest.param(["no", "yes"], ["maybe", "no"], None, id="a label that is no class"),
+        pytest.param(["no", "yes"], [b"\xff", "no"], None, id="bytes that are not UTF-8"),
+        pytest.param(["no", "yes"], ["maybe", "no"], None, id="an unknown label"),
     ],
 )
-def test_labels_are_those_of_the_schema(classes, raw, expected):
+def test_labels_are_decoded_to_those_of_the_schema(classes, raw, expected):
     target = schema_with(NUMBER, {"name": "y", "task": "binary", "classes": classes}).target
     table = pd.DataFrame({"y": pd.Series(raw, dtype=object)})
     if expected is None:
         with pytest.raises(DataError, match=r"y, row 0: .* is not one of its classes"):
             dataframes.decode_target(table, target)
         return
-    found = dataframes.decode_target(table, target).tolist()
-    assert found == expected
-    assert [type(label) for label in found] == [type(label) for label in expected]
+    decoded = dataframes.decode_target(table, target).tolist()
+    assert decoded == expected
+    assert [type(label) for label in decoded] == [type(label) for label in expected]
 
 
 def test_decimals_are_numbers():
@@ -180,7 +182,7 @@ def test_decimals_are_numbers():
     assert checked.to_dict("list") == {"x": [1.5, 2.0], "y": [1.0, 2.5]}
 
 
-def test_categories_of_pandas_and_zones_are_read():
+def test_pandas_categoricals_and_time_zones_are_decoded():
     schema = schema_with({"g": {"kind": "category"}, "when": {"kind": "datetime"}})
     table = pd.DataFrame(
         {
@@ -203,18 +205,18 @@ def test_categories_of_pandas_and_zones_are_read():
         pytest.param({"size": np.inf}, "size: finite", id="infinity"),
         pytest.param({"size": np.nan}, "size: not_nullable", id="missing"),
         pytest.param({"gap": 11.0}, r"gap: less_than_or_equal_to\(10", id="above the bound"),
-        pytest.param({"flag": 2.0}, "flag: isin", id="no boolean"),
+        pytest.param({"flag": 2.0}, "flag: isin", id="not a boolean"),
         pytest.param({"code": "same"}, "field_uniqueness|multiple_fields_uniqueness|unique", id="a key twice"),
         pytest.param({"outcome": np.inf}, "outcome: finite", id="an infinite outcome"),
     ],
 )
-def test_the_derived_pandera_schema_sees_what_is_wrong(make_schema, make_table, change, reason):
+def test_derived_pandera_schema_finds_invalid_values(make_schema, make_table, change, reason):
     checked = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     with pytest.raises(DataError, match=reason):
         dataframes.check_pandera_schema(checked.assign(**change), make_schema("regression"))
 
 
-def test_a_frame_with_a_column_twice_is_no_request(make_schema, make_table):
+def test_duplicate_column_is_refused(make_schema, make_table):
     table = make_table("regression")
     with pytest.raises(DataError, match="size: the table has this column twice"):
         dataframes.to_columns(pd.concat([table, table[["size"]]], axis=1), make_schema("regression"))
@@ -226,7 +228,7 @@ def test_outputs_keep_the_index_of_their_rows():
     assert frame.to_dict("index") == {"a": {"prediction": "yes", "probability_no": 0.3, "probability_yes": 0.7}}
 
 
-# The two checkers agree: whatever a table is accepted as, pandera and the check of a request accept as well.
+# The checks agree: pandera and the check of requests accept every valid table.
 
 BOUND = st.none() | st.integers(-5, 5)
 
@@ -275,15 +277,15 @@ def schema_and_table(draw):
 
 @given(schema_and_table())
 @settings(max_examples=40)
-def test_an_accepted_table_obeys_pandera_and_makes_accepted_requests(drawn):
+def test_valid_table_passes_pandera_and_request_checks(drawn):
     schema, table = drawn
     try:
         checked = dataframes.check_frame(table, schema).frame
     except DataError:
-        reject()  # refused ones have tests of their own
-    # pandera accepts it
+        reject()  # other tests cover refused tables
+    # then pandera accepts it
     dataframes.check_pandera_schema(checked, schema)
-    # as do the check of a request of all rows, and that of each row alone, as JSON would bring it
+    # and so does the check of a request with all rows, and with each single row as JSON
     whole = dataframes.to_columns(checked, schema)
     assert {len(values) for values in whole.values()} == {len(checked)}
     for row in range(len(checked)):

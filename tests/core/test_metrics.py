@@ -1,4 +1,4 @@
-"""What a prediction is worth."""
+"""Metrics and their thresholds."""
 
 import math
 
@@ -21,7 +21,7 @@ TARGETS = {
 }
 OUTPUTS = {
     "regression": Outputs.from_scores(np.array([1.0, 3.0, 2.0]), ()),
-    # 2 of 3 `yes` are found, 2 of 5 `no` are taken for one.
+    # 2 of 3 `yes` are predicted `yes`, and 2 of 5 `no`.
     "binary": Outputs.from_scores(
         np.array([[1 - p, p] for p in (0.1, 0.2, 0.3, 0.55, 0.6, 0.7, 0.4, 0.8)]), ("no", "yes")
     ),
@@ -55,23 +55,21 @@ def binary(*probabilities: float) -> Outputs:
 
 
 @pytest.mark.parametrize(("name", "task"), BY_HAND, ids=lambda part: part)
-def test_a_metric_is_what_a_hand_computes(name, task):
-    # when
+def test_metrics_computed_by_hand(name, task):
     value = Metric(name=name).score(TARGETS[task], OUTPUTS[task])
-    # then
     assert value == pytest.approx(BY_HAND[name, task])
 
 
-def test_the_table_by_hand_leaves_no_metric_out():
-    assert set(BY_HAND) == {(name, task) for name, definition in METRIC_DEFINITIONS.items() for task in definition.tasks}
+def test_every_metric_is_computed_by_hand():
+    assert set(BY_HAND) == {
+        (name, task) for name, definition in METRIC_DEFINITIONS.items() for task in definition.tasks
+    }
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", METRIC_DEFINITIONS)
-def test_a_metric_is_required_to_fit_its_task(name, task):
-    # given
+def test_unsupported_task_is_refused(name, task):
     metric = Metric(name=name)
-    # then
     if task in METRIC_DEFINITIONS[name].tasks:
         metric.check_task(task)
         return
@@ -91,12 +89,12 @@ def test_a_metric_is_required_to_fit_its_task(name, task):
         pytest.param("roc_auc", 0.8, 0.81, True, id="a share above its threshold"),
         pytest.param("roc_auc", 0.8, 0.8, True, id="a share on its threshold"),
         pytest.param("roc_auc", 0.8, 0.79, False, id="a share below its threshold"),
-        pytest.param("rmse", 3.0, math.nan, False, id="NaN where small is good"),
-        pytest.param("roc_auc", 0.8, math.nan, False, id="NaN where large is good"),
+        pytest.param("rmse", 3.0, math.nan, False, id="NaN of an error"),
+        pytest.param("roc_auc", 0.8, math.nan, False, id="NaN of a score"),
         pytest.param("rmse", None, 1e9, True, id="no threshold: reported only"),
     ],
 )
-def test_a_threshold_is_a_gate(name, threshold, value, passes):
+def test_threshold_decides_whether_a_value_passes(name, threshold, value, passes):
     assert Metric(name=name, threshold=threshold).passes(value) is passes
 
 
@@ -107,26 +105,24 @@ def test_a_threshold_is_a_gate(name, threshold, value, passes):
     value=st.floats(-10, 10),
     other=st.floats(-10, 10),
 )
-def test_what_beats_a_passing_value_passes(name, threshold, value, other):
-    # given
+def test_value_better_than_a_passing_one_passes(name, threshold, value, other):
     metric = Metric(name=name, threshold=threshold)
-    # then
     assert not (metric.is_better(value, other) and metric.is_better(other, value))
     if metric.passes(value) and metric.is_better(other, value):
         assert metric.passes(other)
 
 
 @pytest.mark.parametrize("name", METRIC_DEFINITIONS)
-def test_nan_beats_nothing(name):
+def test_nan_is_never_better(name):
     assert not Metric(name=name).is_better(math.nan, 0.0)
 
 
-def test_an_unknown_metric_is_refused_with_those_there_are():
+def test_error_lists_the_known_metrics():
     with pytest.raises(ValidationError, match=r"rsme is not a metric; there are rmse, mse.*log_loss"):
         Metric(name="rsme")
 
 
-def test_an_unknown_key_is_answered_with_the_nearest():
+def test_error_suggests_the_nearest_key():
     with pytest.raises(ValidationError, match="did you mean threshold"):
         Metric.model_validate({"name": "rmse", "treshold": 3.0})
 
@@ -139,7 +135,7 @@ def test_an_unknown_key_is_answered_with_the_nearest():
         pytest.param("roc_auc", [False, False], binary(0.2, 0.7), id="AUC of negatives only"),
         pytest.param("average_precision", [False, False], binary(0.2, 0.7), id="average precision without positives"),
         pytest.param("recall", [False, False], binary(0.2, 0.7), id="recall without positives"),
-        pytest.param("f1", [False, False], binary(0.2, 0.3), id="F1 without positives, found or there"),
+        pytest.param("f1", [False, False], binary(0.2, 0.3), id="F1 without positives, predicted or actual"),
         pytest.param("r2", [1.0], Outputs.from_scores(np.array([1.0]), ()), id="R2 of one row"),
         pytest.param("roc_auc_ovr", [1, 2, 2], OUTPUTS["multiclass"], id="one-vs-rest AUC where a class is absent"),
         pytest.param("rmse", [1.0], Outputs.from_scores(np.array([math.nan]), ()), id="a prediction of NaN"),
@@ -147,19 +143,17 @@ def test_an_unknown_key_is_answered_with_the_nearest():
         pytest.param("log_loss", [False, True], binary(math.nan, 0.7), id="probabilities of NaN"),
     ],
 )
-def test_what_is_not_defined_is_nan(name, targets, outputs):
-    # when
+def test_undefined_metric_is_nan(name, targets, outputs):
     value = Metric(name=name).score(targets, outputs)
-    # then
     assert math.isnan(value)
 
 
 @pytest.mark.parametrize(
     ("name", "targets", "outputs", "value"),
     [
-        pytest.param("precision", [False, True], binary(0.1, 0.2), 0.0, id="precision where nothing is found"),
-        pytest.param("recall", [False, True], binary(0.1, 0.2), 0.0, id="recall where nothing is found"),
-        pytest.param("f1", [False, True], binary(0.1, 0.2), 0.0, id="F1 where nothing is found"),
+        pytest.param("precision", [False, True], binary(0.1, 0.2), 0.0, id="precision without predicted positives"),
+        pytest.param("recall", [False, True], binary(0.1, 0.2), 0.0, id="recall without predicted positives"),
+        pytest.param("f1", [False, True], binary(0.1, 0.2), 0.0, id="F1 without predicted positives"),
         pytest.param("brier", [True, True], binary(1.0, 0.5), 0.125, id="Brier of one class"),
         pytest.param("log_loss", [True, True], binary(0.5, 0.5), math.log(2), id="log loss of one class"),
         pytest.param(
@@ -171,32 +165,28 @@ def test_what_is_not_defined_is_nan(name, targets, outputs):
         ),
     ],
 )
-def test_what_is_defined_at_the_edge_is_a_number(name, targets, outputs, value):
+def test_edge_cases_with_a_defined_value(name, targets, outputs, value):
     assert Metric(name=name).score(targets, outputs) == pytest.approx(value)
 
 
-def test_labels_are_compared_in_the_order_of_the_schema():
-    # given: the positive class is the second of the schema, not of the alphabet
+def test_positive_class_is_the_second_of_the_schema():
+    # given: the positive class is the second of the schema, not in alphabetical order
     outputs = Outputs.from_scores(np.array([[0.1, 0.9], [0.8, 0.2]]), ("yes", "no"))
-    # then
     assert Metric(name="roc_auc").score(["no", "yes"], outputs) == 1.0
     assert Metric(name="recall").score(["no", "yes"], outputs) == 1.0
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_targets_and_outputs_of_different_length_are_no_nan(task):
+def test_different_lengths_are_refused(task):
     name = DEFAULT_METRICS[task][0]
     with pytest.raises(ValueError, match="cannot be compared"):
         Metric(name=name).score(TARGETS[task][:-1], OUTPUTS[task])
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_defaults_of_a_task_fit_it(task):
-    # given
+def test_default_metrics_support_their_task(task):
     metrics = default_metrics(task)
-    # when
     scores = score_all(metrics, TARGETS[task], OUTPUTS[task])
-    # then
     for metric in metrics:
         metric.check_task(task)
     assert list(scores) == list(DEFAULT_METRICS[task])

@@ -1,4 +1,4 @@
-"""Which process this is, as torchrun says."""
+"""Rank and world size in the environments of torchrun and of a cluster."""
 
 import pytest
 
@@ -8,9 +8,9 @@ from model_name.core import ranks
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        pytest.param({}, (1, 0, True, 1), id="alone"),
+        pytest.param({}, (1, 0, True, 1), id="a single process"),
         pytest.param(
-            {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_WORLD_SIZE": "4"}, (1, 0, True, 1), id="a pod of a cluster"
+            {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_WORLD_SIZE": "4"}, (1, 0, True, 1), id="a pod without torchrun"
         ),
         pytest.param(
             {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "1", "RANK": "0", "LOCAL_WORLD_SIZE": "1"},
@@ -20,16 +20,16 @@ from model_name.core import ranks
         pytest.param(
             {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "0", "LOCAL_WORLD_SIZE": "2"},
             (4, 0, True, 2),
-            id="the first of torchrun's processes",
+            id="first process of torchrun",
         ),
         pytest.param(
             {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_WORLD_SIZE": "2"},
             (4, 3, False, 2),
-            id="the last of them",
+            id="last process of torchrun",
         ),
     ],
 )
-def test_only_torchrun_is_believed(monkeypatch, environment, expected):
+def test_world_size_and_rank_come_from_torchrun_only(monkeypatch, environment, expected):
     for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

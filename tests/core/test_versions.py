@@ -13,29 +13,31 @@ SAME = Recipe(contract="c", model="m")
 
 
 @given(SEMVERS)
-def test_a_version_survives_its_text(version):
+def test_version_round_trips_through_text(version):
     assert Semver.parse(str(version)) == version
 
 
 @given(st.text(max_size=12) | st.from_regex(r"\d+\.\d+\.\d+\s?"))
-def test_what_parses_is_written_the_same(text):
+def test_parsed_text_is_formatted_unchanged(text):
     try:
-        written = str(Semver.parse(text))
+        formatted = str(Semver.parse(text))
     except ValueError as err:
-        written = str(err).removesuffix(" is not of the form MAJOR.MINOR.PATCH")
+        formatted = str(err).removesuffix(" is not of the form MAJOR.MINOR.PATCH")
         text = repr(text)
-    assert written == text
+    assert formatted == text
 
 
 @pytest.mark.parametrize("text", ["1.2", "v1.2.3", "1.2.3-rc1", "01.2.3", "1.2.3\n", " 1.2.3", "1.2.1٢", ""])
-def test_what_is_no_version_is_refused(text):
+def test_invalid_version_is_refused(text):
     with pytest.raises(ValueError, match=r"MAJOR.MINOR.PATCH"):
         Semver.parse(text)
 
 
 @given(SEMVERS, SEMVERS)
-def test_versions_sort_by_their_numbers(one, other):
-    assert (one.sort_key < other.sort_key) == ((one.major, one.minor, one.patch) < (other.major, other.minor, other.patch))
+def test_versions_sort_numerically(one, other):
+    assert (one.sort_key < other.sort_key) == (
+        (one.major, one.minor, one.patch) < (other.major, other.minor, other.patch)
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,13 @@ def test_versions_sort_by_their_numbers(one, other):
         ),
     ],
 )
-def test_what_changed_decides_which_number_grows(history, recipe, expected):
-    past = [(Semver.parse(text), made_by) for text, made_by in history]
+def test_next_version_depends_on_the_change(history, recipe, expected):
+    past = [(Semver.parse(text), recipe) for text, recipe in history]
     assert str(next_semver(past, recipe)) == expected
 
 
 @given(st.lists(st.tuples(SEMVERS, st.sampled_from("ab"), st.sampled_from("ab")), max_size=5))
-def test_the_next_version_is_above_all(history):
+def test_next_version_is_the_highest(history):
     past = [(version, Recipe(contract=contract, model=model)) for version, contract, model in history]
     following = next_semver(past, Recipe(contract="a", model="a"))
     assert all(following.sort_key > version.sort_key for version, _ in past)
@@ -66,7 +68,7 @@ def test_the_next_version_is_above_all(history):
 
 @pytest.fixture(scope="module")
 def recipe_of(make_schema, make_table):
-    """The recipe of a model that is fitted on a table."""
+    """Return a function that fits a model to a table and computes its recipe."""
 
     def make(model, task="regression", seed=0, rows=240, schema=None, **columns):
         schema = schema or make_schema(task)
@@ -80,18 +82,18 @@ def small(**params):
     return BoostedTrees(**({"max_iter": 2} | params))
 
 
-def test_new_data_keeps_the_recipe(recipe_of):
+def test_new_data_does_not_change_the_recipe(recipe_of):
     assert recipe_of(small()) == recipe_of(small(), seed=1, group="only one category")
 
 
-def test_another_parameter_or_kind_is_another_model(recipe_of):
+def test_parameters_and_kind_change_the_model_hash(recipe_of):
     before = recipe_of(small())
     for after in (recipe_of(small(max_iter=3)), recipe_of(ConstantModel())):
         assert after.contract == before.contract
         assert after.model != before.model
 
 
-def test_another_schema_is_another_contract(recipe_of, make_schema):
+def test_schema_changes_the_contract_hash(recipe_of, make_schema):
     raw = make_schema("regression").model_dump(mode="json")
     del raw["columns"]["gap"]
     schema = type(make_schema("regression")).model_validate(raw | {"extra": "drop"})

@@ -1,4 +1,4 @@
-"""From scores to answers: calibrated probabilities, labels that cost least, intervals."""
+"""Decisions on scores: calibrated probabilities, thresholds and intervals."""
 
 import numpy as np
 import pytest
@@ -20,15 +20,15 @@ DECISIONS = [
 ]
 
 
-def test_without_a_decision_scores_are_answered_as_they_are():
+def test_default_decision_keeps_the_scores():
     for scores, classes in [(np.array([[1.0], [2.0]]), ()), (SCORES, ("no", "yes"))]:
-        mine, plain = Decision().apply(scores, classes), Outputs.from_scores(scores, classes)
-        assert {name: values.tolist() for name, values in mine.columns.items()} == {
+        applied, plain = Decision().apply(scores, classes), Outputs.from_scores(scores, classes)
+        assert {name: values.tolist() for name, values in applied.columns.items()} == {
             name: values.tolist() for name, values in plain.columns.items()
         }
 
 
-def test_the_width_of_an_interval_is_that_of_the_bin_of_its_prediction():
+def test_interval_width_is_that_of_the_prediction_bin():
     outputs = Decision(intervals=INTERVALS).apply(np.array([[0.0], [1.0], [1.5], [9.0]]), (), 0.9)
     assert (outputs.upper - outputs.prediction).tolist() == [2, 2, 4, 6]
     assert (outputs.prediction - outputs.lower).tolist() == [2, 2, 4, 6]
@@ -44,13 +44,13 @@ def test_the_width_of_an_interval_is_that_of_the_bin_of_its_prediction():
         pytest.param(Decision(), (1, 2, 3), 0.9, "this is a classification", id="classes"),
     ],
 )
-def test_an_interval_that_there_is_not_is_refused(decision, classes, level, reason):
+def test_unavailable_interval_is_refused(decision, classes, level, reason):
     with pytest.raises(DataError, match=reason):
         decision.apply(np.ones((2, max(1, len(classes)))), classes, level)
 
 
 @pytest.mark.parametrize(
-    ("threshold", "called"),
+    ("threshold", "predicted"),
     [
         pytest.param(0.3, [False, True, True], id="on the threshold is positive"),
         pytest.param(0.31, [False, False, True], id="below it is negative"),
@@ -58,13 +58,13 @@ def test_an_interval_that_there_is_not_is_refused(decision, classes, level, reas
         pytest.param(1.0001, [False, False, False], id="none"),
     ],
 )
-def test_a_row_is_positive_from_the_threshold_on(threshold, called):
+def test_row_is_positive_from_the_threshold_on(threshold, predicted):
     outputs = Decision(threshold=threshold).apply(SCORES, (False, True))
-    assert outputs.prediction.tolist() == called
+    assert outputs.prediction.tolist() == predicted
     np.testing.assert_array_equal(outputs.probabilities, SCORES)
 
 
-def test_the_threshold_is_held_against_calibrated_probabilities():
+def test_threshold_applies_to_calibrated_probabilities():
     halved = Isotonic(given=(0.0, 1.0), calibrated=(0.0, 0.5))
     outputs = Decision(calibrator=halved, threshold=0.3).apply(SCORES, ("no", "yes"))
     np.testing.assert_allclose(outputs.probabilities[:, 1], [0.05, 0.15, 0.3])
@@ -72,31 +72,31 @@ def test_the_threshold_is_held_against_calibrated_probabilities():
 
 
 @pytest.mark.parametrize("decision", DECISIONS)
-def test_a_decision_survives_json(decision):
+def test_decision_round_trips_through_json(decision):
     assert Decision.model_validate_json(decision.model_dump_json()) == decision
 
 
 @pytest.mark.parametrize("decision", DECISIONS)
 @pytest.mark.parametrize("classes", [(), ("no", "yes")], ids=["regression", "binary"])
-def test_no_rows_have_no_answers(decision, classes):
+def test_no_rows_have_no_predictions(decision, classes):
     assert len(decision.apply(np.empty((0, max(1, len(classes)))), classes).prediction) == 0
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.sampled_from([one.values[0] for one in DECISIONS[2:]]))
-def test_calibrated_probabilities_are_shares_in_the_order_of_the_given(positive, decision):
+def test_calibration_is_monotone_and_sums_to_1(positive, decision):
     positive = np.sort(positive)
-    found = decision.apply(np.column_stack([1 - positive, positive]), ("no", "yes")).probabilities
-    np.testing.assert_allclose(found.sum(axis=1), 1)
-    assert ((found >= 0) & (found <= 1)).all()
-    assert (np.diff(found[:, 1]) >= -1e-12).all()
+    calibrated = decision.apply(np.column_stack([1 - positive, positive]), ("no", "yes")).probabilities
+    np.testing.assert_allclose(calibrated.sum(axis=1), 1)
+    assert ((calibrated >= 0) & (calibrated <= 1)).all()
+    assert (np.diff(calibrated[:, 1]) >= -1e-12).all()
 
 
-def test_what_costs_are_is_the_mean_over_rows():
-    is_positive, is_called = np.array([True, True, False, False]), np.array([True, False, True, False])
-    assert Costs(false_positive=1, false_negative=5).mean_cost(is_positive, is_called) == 6 / 4
+def test_mean_cost_is_the_mean_over_rows():
+    is_positive, is_predicted = np.array([True, True, False, False]), np.array([True, False, True, False])
+    assert Costs(false_positive=1, false_negative=5).mean_cost(is_positive, is_predicted) == 6 / 4
 
 
-def test_the_recipe_names_what_was_configured_and_not_what_was_fitted():
+def test_recipe_holds_configured_but_not_fitted_values():
     fitted = [Decision(calibrator=Sigmoid(slope=slope, intercept=0)) for slope in (1, 2)]
     assert fitted[0].recipe == fitted[1].recipe != Decision(costs=Costs()).recipe
     assert not any(Decision(intervals=INTERVALS).recipe)

@@ -1,4 +1,4 @@
-"""Each kind of feature against numbers worked out by hand, and learning against serving."""
+"""Features against numbers computed by hand, and training against serving."""
 
 import time
 
@@ -16,7 +16,7 @@ from model_name.core.schemas import TableSchema
 from model_name.errors import ConfigError, DataError
 
 NAN = np.nan
-LARGEST = np.finfo(np.float32).max
+FLOAT32_MAX = np.finfo(np.float32).max
 
 
 def schema_of(columns, task="regression", **more) -> TableSchema:
@@ -31,35 +31,35 @@ def texts(values) -> np.ndarray:
     return column
 
 
-def moments(*values: str) -> np.ndarray:
+def datetimes(*values: str) -> np.ndarray:
     return np.array(values, dtype="datetime64[us]")
 
 
-def fit_one(column, values, goal=None) -> Features:
-    """The features of the one column `x`."""
-    return fit_features(schema_of({"x": column}), {"x": values}, goal or TargetData(np.zeros(len(values))))
+def fit_one(column, values, target_data=None) -> Features:
+    """Fit the features of the single column `x`."""
+    return fit_features(schema_of({"x": column}), {"x": values}, target_data or TargetData(np.zeros(len(values))))
 
 
-def made(features, values) -> dict[str, list[float]]:
-    """What they make of values of `x`, by name."""
+def transform_one(features, values) -> dict[str, list[float]]:
+    """Transform values of `x` and return the features by name."""
     matrix = features.transform({"x": values})
     return dict(zip(features.names, np.round(matrix.T.astype(float), 4).tolist(), strict=True))
 
 
 NUMBERS = [
-    pytest.param({}, [1, NAN], {"x": [1, NAN]}, id="as it is"),
+    pytest.param({}, [1, NAN], {"x": [1, NAN]}, id="unscaled"),
     pytest.param({"scale": "standard"}, [1, 3, NAN], {"x": [-1, 1, NAN]}, id="standard"),
     pytest.param({"scale": "standard"}, [5, 5], {"x": [0, 0]}, id="standard of a constant"),
-    pytest.param({"scale": "standard"}, [NAN, NAN], {"x": [NAN, NAN]}, id="standard of nothing"),
+    pytest.param({"scale": "standard"}, [NAN, NAN], {"x": [NAN, NAN]}, id="standard without known values"),
     pytest.param({"scale": "log"}, [0, np.e - 1, 1 - np.e, NAN], {"x": [0, 1, -1, NAN]}, id="log, also of negatives"),
     pytest.param({"scale": "quantile"}, [5, 5, NAN], {"x": [0, 0, NAN]}, id="quantile of a constant"),
-    pytest.param({"scale": "quantile"}, [NAN, NAN], {"x": [NAN, NAN]}, id="quantile of nothing"),
+    pytest.param({"scale": "quantile"}, [NAN, NAN], {"x": [NAN, NAN]}, id="quantile without known values"),
     pytest.param({"scale": "quantile"}, [1, 2, 3], {"x": [-2.5775, 0, 2.5775]}, id="quantile of three"),
     pytest.param({"impute": "mean"}, [1, 2, 6, NAN], {"x": [1, 2, 6, 3], "x.is_missing": [0, 0, 0, 1]}, id="mean"),
     pytest.param({"impute": "median"}, [1, 2, 6, NAN], {"x": [1, 2, 6, 2], "x.is_missing": [0, 0, 0, 1]}, id="median"),
     pytest.param({"impute": "zero"}, [1, NAN], {"x": [1, 0], "x.is_missing": [0, 1]}, id="zero"),
-    pytest.param({"impute": "mean"}, [1, 3], {"x": [1, 3]}, id="nothing to impute, nothing to tell"),
-    pytest.param({"impute": "mean"}, [NAN, NAN], {"x": [0, 0]}, id="mean of nothing"),
+    pytest.param({"impute": "mean"}, [1, 3], {"x": [1, 3]}, id="nothing to impute, no indicator"),
+    pytest.param({"impute": "mean"}, [NAN, NAN], {"x": [0, 0]}, id="mean without known values"),
     pytest.param(
         {"impute": "mean", "scale": "standard"}, [1, 3, NAN], {"x": [-1, 1, 0], "x.is_missing": [0, 0, 1]}, id="both"
     ),
@@ -67,51 +67,51 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("encode", "values", "expected"), NUMBERS)
-def test_numbers(encode, values, expected):
+def test_numeric_features(encode, values, expected):
     features = fit_one({"kind": "numeric", "nullable": True, "encode": encode}, np.array(values, dtype=float))
-    found = made(features, np.array(values, dtype=float))
-    assert list(found) == list(expected)
+    transformed = transform_one(features, np.array(values, dtype=float))
+    assert list(transformed) == list(expected)
     for name, numbers in expected.items():
-        np.testing.assert_allclose(found[name], numbers, atol=2e-3)
+        np.testing.assert_allclose(transformed[name], numbers, atol=2e-3)
 
 
-def test_what_was_missing_nowhere_is_filled_in_when_a_request_misses_it():
+def test_missing_value_of_a_request_is_imputed_without_an_indicator():
     features = fit_one({"kind": "numeric", "nullable": True, "encode": {"impute": "median"}}, np.array([1.0, 2, 6]))
-    assert made(features, np.array([NAN])) == {"x": [2]}
+    assert transform_one(features, np.array([NAN])) == {"x": [2]}
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30))
-def test_the_quantile_scale_keeps_the_order_and_ties(values):
+def test_quantile_scale_preserves_order_and_ties(values):
     column = {"kind": "numeric", "encode": {"scale": "quantile"}}
     known = np.array(values + values[:3])
-    scaled = np.array(made(fit_one(column, known), np.sort(known))["x"])
+    scaled = np.array(transform_one(fit_one(column, known), np.sort(known))["x"])
     assert (np.diff(scaled) >= 0).all()
     assert (np.diff(scaled)[np.diff(np.sort(known)) == 0] == 0).all()
     assert np.abs(scaled).max() < 3
 
 
 @given(st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=10))
-def test_the_logarithm_keeps_order_and_sign(values):
+def test_log_scale_preserves_order_and_sign(values):
     features = fit_one({"kind": "numeric", "encode": {"scale": "log"}}, np.array(values))
     scaled = features.transform({"x": np.sort(values)})[:, 0]
     assert (np.diff(scaled) >= 0).all()
     assert (np.sign(scaled) * np.sign(np.sort(values)) >= 0).all()
 
 
-def test_a_number_far_beyond_the_training_part_stays_finite():
+def test_number_far_beyond_the_training_part_stays_finite():
     standard = fit_one({"kind": "numeric", "encode": {"scale": "standard"}}, np.array([0.0, 1e-30]))
-    assert standard.transform({"x": np.array([1e38])})[0, 0] == LARGEST
+    assert standard.transform({"x": np.array([1e38])})[0, 0] == FLOAT32_MAX
     columns = {"a": {"kind": "numeric"}, "b": {"kind": "numeric"}}
     values = {"a": np.array([1e30]), "b": np.array([-1e30])}
     product = fit_features(schema_of(columns, interactions=[["a", "b"]]), values, TargetData(np.zeros(1)))
-    assert product.transform(values)[0, 2] == -LARGEST
+    assert product.transform(values)[0, 2] == -FLOAT32_MAX
 
 
 SEEN = texts(["a"] * 3 + ["b"] * 2 + ["c"] + [None])
-ASKED = texts(["a", "b", "c", "never", None])
+SERVED = texts(["a", "b", "c", "never", None])
 CATEGORIES = [
     pytest.param({}, {"x": [0, 1, 2, NAN, NAN]}, id="ordinal"),
-    pytest.param({"rare": 2}, {"x": [0, 1, 2, NAN, NAN]}, id="one is rare: another of its code is not"),
+    pytest.param({"rare": 2}, {"x": [0, 1, 2, NAN, NAN]}, id="one is rare"),
     pytest.param({"rare": 3}, {"x": [0, 1, 1, NAN, NAN]}, id="two are rare"),
     pytest.param({"rare": 4}, {"x": [0, 0, 0, NAN, NAN]}, id="all are rare"),
     pytest.param({"rare": 1}, {"x": [0, 1, 2, NAN, NAN]}, id="none is rare"),
@@ -126,25 +126,25 @@ CATEGORIES = [
 
 
 @pytest.mark.parametrize(("encode", "expected"), CATEGORIES)
-def test_categories(encode, expected):
+def test_category_features(encode, expected):
     features = fit_one({"kind": "category", "nullable": True, "encode": encode}, SEEN)
-    found = made(features, ASKED)
-    assert list(found) == list(expected)
-    np.testing.assert_array_equal(list(found.values()), list(expected.values()))
+    transformed = transform_one(features, SERVED)
+    assert list(transformed) == list(expected)
+    np.testing.assert_array_equal(list(transformed.values()), list(expected.values()))
 
 
-def test_a_category_that_is_listed_but_never_seen_is_rare():
+def test_listed_category_without_rows_is_rare():
     column = {"kind": "category", "values": ["z", "a"], "encode": {"rare": 1}}
-    assert made(fit_one(column, texts(["a", "a"])), texts(["a", "z"])) == {"x": [0, 1]}
+    assert transform_one(fit_one(column, texts(["a", "a"])), texts(["a", "z"])) == {"x": [0, 1]}
 
 
 @pytest.mark.parametrize("encode", [{}, {"rare": 3}, {"code": "one-hot", "rare": 3}, {"code": "target", "rare": 3}])
-def test_the_categories_of_a_column_are_told_by_their_own_names(encode):
+def test_known_categories_include_the_rare_ones(encode):
     features = fit_one({"kind": "category", "nullable": True, "encode": encode}, SEEN)
     assert sorted(features.categories("x")) == ["a", "b", "c"]
 
 
-def test_too_many_categories_for_one_hot_are_refused_with_what_to_do_instead():
+def test_too_many_categories_for_one_hot_are_refused_with_a_hint():
     values = texts([f"c{number}" for number in range(10_000)])
     with pytest.raises(ConfigError, match=f"x: has 10,000 categories, one-hot allows {MAX_ONE_HOT}") as refused:
         fit_one({"kind": "category", "encode": {"code": "one-hot"}}, values)
@@ -152,72 +152,78 @@ def test_too_many_categories_for_one_hot_are_refused_with_what_to_do_instead():
 
 
 @pytest.mark.parametrize("code", ["ordinal", "target"])
-def test_ten_thousand_categories_are_learnt_in_a_moment(code):
+def test_ten_thousand_categories_are_fitted_within_seconds(code):
     values = texts([f"c{number % 10_000}" for number in range(100_000)])
-    goal = TargetData(np.arange(100_000) % 7.0)
+    target_data = TargetData(np.arange(100_000) % 7.0)
     start = time.perf_counter()
-    features = fit_one({"kind": "category", "encode": {"code": code}}, values, goal)
-    assert cross_fitted_matrix(features, {"x": values}, goal, seed=0).shape == (100_000, 1)
+    features = fit_one({"kind": "category", "encode": {"code": code}}, values, target_data)
+    assert cross_fitted_matrix(features, {"x": values}, target_data, seed=0).shape == (100_000, 1)
     assert time.perf_counter() - start < 5
 
 
-RATES = {"kind": "category", "nullable": True, "encode": {"code": "target"}}
+TARGET_ENCODED = {"kind": "category", "nullable": True, "encode": {"code": "target"}}
 
 
-def test_the_rate_of_a_category_is_its_mean_shrunk_towards_that_of_all():
+def test_target_encoding_is_shrunk_towards_the_overall_mean():
     targets = np.array([1.0, 2, 6, 0, 0, 10, 5])
-    features = fit_one(RATES, SEEN, TargetData(targets))
+    features = fit_one(TARGET_ENCODED, SEEN, TargetData(targets))
     prior = targets.mean()
     rates = [(sum(rows) + SHRINKAGE * prior) / (len(rows) + SHRINKAGE) for rows in ([1, 2, 6], [0, 0], [10])]
-    np.testing.assert_allclose(made(features, ASKED)["x.rate"], [*rates, prior, prior], atol=1e-4)
+    np.testing.assert_allclose(transform_one(features, SERVED)["x.rate"], [*rates, prior, prior], atol=1e-4)
 
 
-def test_rare_categories_share_one_rate():
-    features = fit_one(RATES | {"encode": {"code": "target", "rare": 3}}, SEEN, TargetData(np.array([1.0, 2, 6, 0, 0, 9, 5])))
-    a, b, c, *_ = made(features, ASKED)["x.rate"]
+def test_rare_categories_share_one_mean():
+    features = fit_one(
+        TARGET_ENCODED | {"encode": {"code": "target", "rare": 3}}, SEEN, TargetData(np.array([1.0, 2, 6, 0, 0, 9, 5]))
+    )
+    a, b, c, *_ = transform_one(features, SERVED)["x.rate"]
     prior = 23 / 7
     assert b == c == pytest.approx((9 + SHRINKAGE * prior) / (3 + SHRINKAGE), abs=1e-4)
     assert a == pytest.approx((9 + SHRINKAGE * prior) / (3 + SHRINKAGE), abs=1e-4)
 
 
-def test_classes_have_a_rate_each_and_a_binary_target_that_of_its_positive_one():
+def test_target_encoding_has_a_feature_per_class_or_of_the_positive_class():
     codes = np.array([0, 1, 1, 0, 0, 1, 0])
-    binary = fit_features(schema_of({"x": RATES}, "binary"), {"x": SEEN}, TargetData(codes, 2, ("no", "yes")))
+    binary = fit_features(schema_of({"x": TARGET_ENCODED}, "binary"), {"x": SEEN}, TargetData(codes, 2, ("no", "yes")))
     assert binary.names == ["x.rate yes"]
-    several = fit_features(schema_of({"x": RATES}, "multiclass"), {"x": SEEN}, TargetData(codes * 2, 3, ("a", "b", "c")))
+    several = fit_features(
+        schema_of({"x": TARGET_ENCODED}, "multiclass"), {"x": SEEN}, TargetData(codes * 2, 3, ("a", "b", "c"))
+    )
     assert several.names == ["x.rate a", "x.rate b", "x.rate c"]
-    matrix = several.transform({"x": ASKED})
+    matrix = several.transform({"x": SERVED})
     np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(matrix[:, 2], binary.transform({"x": ASKED})[:, 0])
+    np.testing.assert_allclose(matrix[:, 2], binary.transform({"x": SERVED})[:, 0])
 
 
-def test_a_category_of_its_own_for_each_row_tells_nothing_while_learning():
-    # Given a random target and a category that names each row, which memorises it
+def test_unique_categories_do_not_leak_the_target_into_the_training_matrix():
+    # Given a random target and a category that is unique to each row
     rng = np.random.default_rng(0)
     targets, values = rng.normal(size=2_000), texts([f"row {row}" for row in range(2_000)])
-    goal = TargetData(targets)
-    features = fit_one(RATES, values, goal)
-    # When the matrix to learn from is made
-    learnt = cross_fitted_matrix(features, {"x": values}, goal, seed=0)[:, 0]
+    target_data = TargetData(targets)
+    features = fit_one(TARGET_ENCODED, values, target_data)
+    # When the training matrix is computed
+    training = cross_fitted_matrix(features, {"x": values}, target_data, seed=0)[:, 0]
     served = features.transform({"x": values})[:, 0]
-    # Then it is made out of fold, while what is served knows all rows
+    # Then its encodings are out of fold, whereas serving uses those of all rows
     assert np.corrcoef(served, targets)[0, 1] > 0.99
-    assert abs(np.corrcoef(learnt, targets)[0, 1]) < 0.1
+    assert abs(np.corrcoef(training, targets)[0, 1]) < 0.1
 
 
-def test_a_category_that_tells_something_tells_it_while_learning_too():
+def test_informative_category_is_informative_in_the_training_matrix():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 50, 5_000)
-    goal = TargetData(codes % 7 + rng.normal(0, 0.1, 5_000))
+    target_data = TargetData(codes % 7 + rng.normal(0, 0.1, 5_000))
     values = texts([f"c{code}" for code in codes])
-    learnt = cross_fitted_matrix(fit_one(RATES, values, goal), {"x": values}, goal, seed=0)[:, 0]
-    assert np.corrcoef(learnt, goal.targets)[0, 1] > 0.99
+    features = fit_one(TARGET_ENCODED, values, target_data)
+    training = cross_fitted_matrix(features, {"x": values}, target_data, seed=0)[:, 0]
+    assert np.corrcoef(training, target_data.targets)[0, 1] > 0.99
 
 
 @pytest.mark.parametrize("rows", [1, 2, 6])
-def test_few_rows_are_enough_for_a_rate(rows):
-    goal = TargetData(np.arange(rows) * 1.0)
-    matrix = cross_fitted_matrix(fit_one(RATES, texts(["a"] * rows), goal), {"x": texts(["a"] * rows)}, goal, seed=0)
+def test_few_rows_are_enough_for_target_encoding(rows):
+    target_data = TargetData(np.arange(rows) * 1.0)
+    values = texts(["a"] * rows)
+    matrix = cross_fitted_matrix(fit_one(TARGET_ENCODED, values, target_data), {"x": values}, target_data, seed=0)
     assert np.isfinite(matrix).all()
 
 
@@ -225,55 +231,59 @@ YEAR = pd.date_range("2024-01-01", periods=366 * 24, freq="h").to_numpy().astype
 PARTS = [
     pytest.param({"parts": ["day"]}, "2024-02-29T12:00", {"x.day": 29}, id="day of the month"),
     pytest.param({"parts": ["yearday"]}, "2024-12-31", {"x.yearday": 366}, id="last day of a leap year"),
-    pytest.param({"parts": ["yearday"]}, "2023-12-31", {"x.yearday": 365}, id="last day of another"),
+    pytest.param({"parts": ["yearday"]}, "2023-12-31", {"x.yearday": 365}, id="last day of another year"),
     pytest.param({"parts": ["yearday"]}, "2024-03-01", {"x.yearday": 61}, id="the day after a leap day"),
-    pytest.param({"parts": ["elapsed"]}, "2024-01-03T12:00", {"x.elapsed": 2.5}, id="days since the first"),
-    pytest.param({"parts": ["elapsed"]}, "2023-12-31", {"x.elapsed": -1}, id="before the first"),
-    pytest.param({"parts": ["month"]}, "NaT", {"x.month": NAN}, id="a missing moment"),
+    pytest.param({"parts": ["elapsed"]}, "2024-01-03T12:00", {"x.elapsed": 2.5}, id="days since the first row"),
+    pytest.param({"parts": ["elapsed"]}, "2023-12-31", {"x.elapsed": -1}, id="before the first row"),
+    pytest.param({"parts": ["month"]}, "NaT", {"x.month": NAN}, id="a missing datetime"),
     pytest.param(
         {"parts": ["hour"], "cyclic": True},
         "2024-05-01T18:00",
         {"x.hour": 18, "x.hour.sin": -1, "x.hour.cos": 0},
         id="waves",
     ),
-    pytest.param({"parts": ["elapsed"], "cyclic": True}, "2024-01-02", {"x.elapsed": 1}, id="what never comes round"),
+    pytest.param({"parts": ["elapsed"], "cyclic": True}, "2024-01-02", {"x.elapsed": 1}, id="elapsed is not cyclic"),
     pytest.param({"parts": [], "holidays": "US"}, "2024-07-04T23:00", {"x.holiday": 1}, id="a holiday, all day"),
     pytest.param({"parts": [], "holidays": "US"}, "2024-07-05", {"x.holiday": 0}, id="the day after"),
-    pytest.param({"parts": [], "holidays": "US"}, "2035-07-04", {"x.holiday": 1}, id="a holiday of years to come"),
+    pytest.param(
+        {"parts": [], "holidays": "US"}, "2035-07-04", {"x.holiday": 1}, id="a holiday after the training part"
+    ),
     pytest.param({"parts": [], "holidays": "US"}, "NaT", {"x.holiday": NAN}, id="a missing day"),
-    pytest.param({"parts": [], "holidays": "DE-BY"}, "2025-01-06", {"x.holiday": 1}, id="a holiday of a part"),
+    pytest.param({"parts": [], "holidays": "DE-BY"}, "2025-01-06", {"x.holiday": 1}, id="a holiday of a subdivision"),
 ]
 
 
 @pytest.mark.parametrize(("encode", "moment", "expected"), PARTS)
-def test_datetimes(encode, moment, expected):
+def test_datetime_features(encode, moment, expected):
     features = fit_one({"kind": "datetime", "nullable": True, "encode": encode}, YEAR)
-    found = made(features, moments(moment))
-    np.testing.assert_allclose([found[name][0] for name in expected], list(expected.values()), atol=1e-4)
-    assert list(found) == list(expected)
+    transformed = transform_one(features, datetimes(moment))
+    np.testing.assert_allclose([transformed[name][0] for name in expected], list(expected.values()), atol=1e-4)
+    assert list(transformed) == list(expected)
 
 
-def test_waves_are_as_near_over_midnight_as_within_a_day():
+def test_cyclic_encoding_is_continuous_over_midnight():
     features = fit_one({"kind": "datetime", "encode": {"parts": ["hour"], "cyclic": True}}, YEAR)
     waves = features.transform({"x": YEAR[:48]})[:, 1:]
     steps = np.linalg.norm(np.diff(waves, axis=0), axis=1)
     np.testing.assert_allclose(steps, steps[0], rtol=1e-5)
 
 
-def test_parts_that_do_not_vary_are_left_out():
+def test_constant_parts_are_left_out():
     column = {"kind": "datetime", "encode": {"parts": ["hour", "weekday", "month", "elapsed"], "cyclic": True}}
     assert fit_one(column, YEAR[:24]).names == ["x.hour", "x.hour.sin", "x.hour.cos", "x.elapsed"]
 
 
-def test_a_wave_that_only_the_noise_of_its_zeros_moves_is_left_out():
+def test_wave_that_is_zero_up_to_rounding_is_left_out():
     column = {"kind": "datetime", "encode": {"parts": ["hour"], "cyclic": True}}
     assert fit_one(column, YEAR[::12]).names == ["x.hour", "x.hour.cos"]
 
 
-@pytest.mark.parametrize(("place", "words"), [("XX", "columns.x.encode.holidays: XX"), ("DE-XX", "XX is not a part")])
-def test_the_holidays_of_nowhere_are_refused(place, words):
-    with pytest.raises(ConfigError, match=words):
-        fit_one({"kind": "datetime", "encode": {"holidays": place}}, YEAR[:48])
+@pytest.mark.parametrize(
+    ("location", "message"), [("XX", "columns.x.encode.holidays: XX"), ("DE-XX", "XX is not a part")]
+)
+def test_unknown_holiday_location_is_refused(location, message):
+    with pytest.raises(ConfigError, match=message):
+        fit_one({"kind": "datetime", "encode": {"holidays": location}}, YEAR[:48])
 
 
 def test_interactions_are_products_and_pairs():
@@ -289,7 +299,7 @@ def test_interactions_are_products_and_pairs():
     np.testing.assert_array_equal(features.transform(other)[:, 7], [NAN, NAN])
 
 
-def test_five_hundred_columns_are_five_hundred_features():
+def test_five_hundred_columns_are_fitted_within_seconds():
     columns = {f"c{number}": {"kind": "numeric", "encode": {"scale": "quantile"}} for number in range(500)}
     values = {name: np.random.default_rng(0).normal(size=500) for name in columns}
     start = time.perf_counter()
@@ -298,7 +308,7 @@ def test_five_hundred_columns_are_five_hundred_features():
     assert time.perf_counter() - start < 10
 
 
-EVERYTHING = {
+MIXED_COLUMNS = {
     "size": {"kind": "numeric", "nullable": True, "encode": {"scale": "quantile", "impute": "median"}},
     "cost": {"kind": "numeric", "encode": {"scale": "log"}},
     "dose": {"kind": "numeric", "encode": {"scale": "standard"}},
@@ -314,7 +324,7 @@ EVERYTHING = {
 }
 
 
-def everything(task: str, rows: int = 200, seed: int = 0) -> pd.DataFrame:
+def mixed_table(task: str, rows: int = 200, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     y = {"regression": rng.normal(size=rows), "binary": rng.choice(["no", "yes"], rows)}
     return pd.DataFrame(
@@ -333,42 +343,42 @@ def everything(task: str, rows: int = 200, seed: int = 0) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
-def test_what_is_served_row_by_row_is_what_the_table_was_given(task):
-    # Given features of every kind, learnt from a table and read back from JSON
+def test_requests_of_one_row_give_the_matrix_of_the_table(task):
+    # Given features of every kind, fitted to a table and loaded from JSON
     interactions = [["cost", "dose"], ["shop", "type"]]
-    schema = schema_of(EVERYTHING, task, time="when", interactions=interactions)
-    checked = dataframes.check_frame(dataframes.add_lag_columns(everything(task), schema), schema).frame
+    schema = schema_of(MIXED_COLUMNS, task, time="when", interactions=interactions)
+    checked = dataframes.check_frame(dataframes.add_lag_columns(mixed_table(task), schema), schema).frame
     columns = dataframes.to_columns(checked, schema)
     features = fit_features(schema, columns, TargetData.for_table(schema, dataframes.target_codes(checked, schema)))
     again = Features.model_validate_json(features.model_dump_json())
     assert again == features
-    # When other rows come as a table, and one by one as requests of JSON
-    rows = dataframes.add_lag_columns(everything(task, 60, seed=1).assign(shop="never seen"), schema).drop(columns="y")
+    # When other rows are transformed as a table, and one by one as JSON requests
+    rows = dataframes.add_lag_columns(mixed_table(task, 60, seed=1).assign(shop="never seen"), schema).drop(columns="y")
     table = features.transform(dataframes.to_columns(rows, schema))
     requests = [
         {name: [None if pd.isna(value) else str(value) if name == "when" else value] for name, value in row.items()}
         for row in rows.to_dict("records")
     ]
     served = np.concatenate([again.transform(schema.check_request(request)) for request in requests])
-    # Then the numbers are the same
+    # Then the matrices are equal
     np.testing.assert_array_equal(served, table)
 
 
-def test_a_model_learns_nothing_from_a_category_that_names_rows():
-    # Given two tables in which nothing tells the target, and a category of 300 towns
+def test_model_does_not_overfit_a_category_without_information():
+    # Given a category of 300 towns that is independent of the target
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"x": rng.choice([f"t{number}" for number in range(300)], 1_200), "y": rng.normal(size=1_200)})
-    schema = schema_of({"x": RATES})
-    # When trees learn one half
+    schema = schema_of({"x": TARGET_ENCODED})
+    # When trees are fitted to one half
     model = model_kinds()["BoostedTrees"](max_iter=30).fit(schema, dataframes.check_frame(frame[:600], schema).frame)
     rest = frame[600:]
-    # Then they do no worse on the other than a constant does by more than noise
+    # Then their error on the other half exceeds that of a constant only by noise
     error = np.mean((model.predict(rest)["prediction"] - rest["y"]) ** 2)
     assert error < 1.15 * np.var(rest["y"])
 
 
-def test_a_class_that_the_training_part_lacks_is_told():
-    schema = schema_of({"x": RATES}, "multiclass")
+def test_class_without_training_rows_is_refused():
+    schema = schema_of({"x": TARGET_ENCODED}, "multiclass")
     checked = dataframes.check_frame(pd.DataFrame({"x": ["p", "q"], "y": ["a", "b"]}), schema).frame
     with pytest.raises(DataError, match="the training part has no row of class 'c'"):
         dataframes.target_codes(checked, schema)

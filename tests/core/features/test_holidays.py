@@ -1,4 +1,4 @@
-"""Public holidays by country, part and year."""
+"""Public holidays by country, subdivision and year."""
 
 import pytest
 
@@ -7,35 +7,37 @@ from model_name.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("place", "day", "is_one"),
+    ("location", "day", "is_holiday"),
     [
         pytest.param("US", "2013-07-04", True, id="Independence Day"),
         pytest.param("US", "2013-07-05", False, id="the day after"),
-        pytest.param("US", "2040-12-25", True, id="Christmas of a year to come"),
+        pytest.param("US", "2040-12-25", True, id="Christmas of a future year"),
         pytest.param("DE", "2024-01-06", False, id="Epiphany, not in all of Germany"),
-        pytest.param("DE-BY", "2024-01-06", True, id="but in Bavaria"),
-        pytest.param("DEU-BY", "2024-01-06", True, id="by its longer code"),
+        pytest.param("DE-BY", "2024-01-06", True, id="Epiphany in Bavaria"),
+        pytest.param("DEU-BY", "2024-01-06", True, id="Bavaria by the three-letter code"),
     ],
 )
-def test_a_day_is_a_holiday_where_it_is_one(place, day, is_one):
-    days = public_holidays(place, 2013, 2040, config_path="here")
-    assert (day in days) == is_one
+def test_holidays_depend_on_country_and_subdivision(location, day, is_holiday):
+    days = public_holidays(location, 2013, 2040, config_path="here")
+    assert (day in days) == is_holiday
     assert list(days) == sorted(set(days))
 
 
 @pytest.mark.parametrize(
-    ("place", "words"),
+    ("location", "message"),
     [
-        pytest.param("XX", "here: XX is not a country whose holidays are known", id="no such country"),
-        pytest.param("DE-XX", r"here: XX is not a part of DE\n  next: its parts are BB, BE, BW", id="no such part"),
-        pytest.param("MC-A", "its parts are none", id="a country without parts"),
+        pytest.param("XX", "here: XX is not a country whose holidays are known", id="unknown country"),
+        pytest.param(
+            "DE-XX", r"here: XX is not a part of DE\n  next: its parts are BB, BE, BW", id="unknown subdivision"
+        ),
+        pytest.param("MC-A", "its parts are none", id="a country without subdivisions"),
     ],
 )
-def test_a_place_that_is_not_known_is_refused(place, words):
-    with pytest.raises(ConfigError, match=words):
-        public_holidays(place, 2020, 2020, config_path="here")
+def test_unknown_location_is_refused(location, message):
+    with pytest.raises(ConfigError, match=message):
+        public_holidays(location, 2020, 2020, config_path="here")
 
 
-def test_a_date_that_stands_for_never_costs_nothing():
+def test_placeholder_dates_do_not_extend_the_years():
     days = public_holidays("US", 2024, 9999, config_path="here")
     assert (days[0][:4], days[-1][:4]) == ("2024", "2100")

@@ -1,4 +1,4 @@
-"""What a schema may say about how a column becomes features."""
+"""Validation of encodings."""
 
 import pytest
 from pydantic import ValidationError
@@ -13,22 +13,22 @@ WRONG = [
     pytest.param("boolean", {"scale": "log"}, "encode.scale does not belong", id="scale of a boolean"),
     pytest.param("category", {"impute": "mean"}, "encode.impute does not belong", id="mean of a category"),
     pytest.param("category", {"holidays": "US"}, "encode.holidays does not belong", id="holidays of a category"),
-    pytest.param("text-id", {"rare": 5}, "encode.rare does not belong", id="anything of an id"),
+    pytest.param("text-id", {"rare": 5}, "encode.rare does not belong", id="encoding of a text id"),
     pytest.param("datetime", {"parts": ["hour", "hour"]}, "names one twice", id="a part twice"),
-    pytest.param("datetime", {"parts": ["minute"]}, "parts", id="a part that there is not"),
-    pytest.param("datetime", {"holidays": False}, 'write "NO" for Norway', id="Norway as YAML reads it"),
+    pytest.param("datetime", {"parts": ["minute"]}, "parts", id="an unknown part"),
+    pytest.param("datetime", {"holidays": False}, 'write "NO" for Norway', id="NO as YAML parses it"),
     pytest.param("datetime", {"holidays": "Germany"}, "holidays", id="a country by its name"),
-    pytest.param("category", {"rare": -1}, "rare", id="fewer rows than none"),
-    pytest.param("numeric", {"scal": "log"}, "did you mean scale?", id="a key misspelt"),
+    pytest.param("category", {"rare": -1}, "rare", id="a negative number of rows"),
+    pytest.param("numeric", {"scal": "log"}, "did you mean scale?", id="a misspelt key"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "encode", "words"), WRONG)
-def test_what_does_not_belong_to_a_column_is_refused(kind, encode, words):
-    with pytest.raises(ValidationError, match=words):
+@pytest.mark.parametrize(("kind", "encode", "message"), WRONG)
+def test_invalid_encoding_is_refused_with_its_reason(kind, encode, message):
+    with pytest.raises(ValidationError, match=message):
         Column.model_validate({"kind": kind, "encode": encode})
 
 
-@pytest.mark.parametrize("place", ["", "US", "DE-BY", "DEU-Augsburg", "FR-Zone A"])
-def test_a_country_or_part_of_it_names_the_holidays(place):
-    assert Encoding(holidays=place).holidays == place
+@pytest.mark.parametrize("location", ["", "US", "DE-BY", "DEU-Augsburg", "FR-Zone A"])
+def test_holidays_accept_a_country_and_a_subdivision(location):
+    assert Encoding(holidays=location).holidays == location

@@ -1,4 +1,4 @@
-"""What must hold between the columns of a row: told, dropped or refused."""
+"""Rules between the columns of a row: violations are dropped or refused."""
 
 import numpy as np
 import pandas as pd
@@ -28,14 +28,14 @@ def schema(holds: str, otherwise: str = "refuse") -> TableSchema:
 
 
 def table(**changes: object) -> pd.DataFrame:
-    """Three rows in which low < high, start < end, and what is changed of them."""
+    """Make three rows with low < high and start < end, and replace some columns."""
     days = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"])
     values = {"low": [1.0, 2.0, 3.0], "high": [4.0, 5.0, 6.0], "net price": 7.0, "is_open": True}
     values |= {"start": days, "end": days + pd.Timedelta("1h"), "paid": 1.0, "region": "a", "y": [1.0, 2.0, 3.0]}
     return pd.DataFrame(values | changes)
 
 
-HOLD = [
+RULES = [
     pytest.param("low < high", {"low": [1.0, 4.0, 7.0], "high": [4.0] * 3}, [1, 0, 0], id="<"),
     pytest.param("low <= high", {"low": [1.0, 4.0, 7.0], "high": [4.0] * 3}, [1, 1, 0], id="<="),
     pytest.param("low > high", {"low": [1.0, 4.0, 7.0], "high": [4.0] * 3}, [0, 0, 1], id=">"),
@@ -54,56 +54,56 @@ HOLD = [
 ]
 
 
-@pytest.mark.parametrize(("holds", "changes", "kept"), HOLD)
-def test_rows_of_which_a_rule_does_not_hold_are_dropped_and_counted(holds, changes, kept):
-    found = schema(holds, "drop")
-    rows, broken = table(**changes), 3 - sum(kept)
-    if broken == 2:  # a table of one row has a constant target
+@pytest.mark.parametrize(("holds", "changes", "kept"), RULES)
+def test_violating_rows_are_dropped_and_counted(holds, changes, kept):
+    rule_schema = schema(holds, "drop")
+    rows, violations = table(**changes), 3 - sum(kept)
+    if violations == 2:  # a table of one row has a constant target
         rows = pd.concat([rows, rows.assign(y=9.0)], ignore_index=True)
-    checked = dataframes.check_frame(rows, found)
+    checked = dataframes.check_frame(rows, rule_schema)
     assert list(checked.frame.index[checked.frame.index < 3]) == list(np.flatnonzero(kept))
     times = len(rows) // 3
-    words = [f"{broken * times} of {len(rows)} rows dropped: {holds} does not hold"] if broken else []
-    assert checked.report.messages() == words
+    messages = [f"{violations * times} of {len(rows)} rows dropped: {holds} does not hold"] if violations else []
+    assert checked.report.messages() == messages
 
 
-def test_a_rule_that_refuses_names_column_and_row():
+def test_refusal_names_column_and_row():
     with pytest.raises(DataError, match=r"low, row 1: low <= high does not hold; low, row 2"):
         dataframes.check_frame(table(low=[1.0, 9.0, 9.0]), schema("low <= high"))
 
 
 @pytest.mark.parametrize("otherwise", ["refuse", "drop"])
-def test_a_request_is_refused_because_none_of_its_rows_can_be_dropped(otherwise):
-    found = schema("low <= high", otherwise)
-    request = table(low=[1.0, 9.0, 1.0])[list(found.inputs)]
+def test_request_with_a_violating_row_is_refused(otherwise):
+    rule_schema = schema("low <= high", otherwise)
+    request = table(low=[1.0, 9.0, 1.0])[list(rule_schema.inputs)]
     with pytest.raises(DataError, match="low, row 1: low <= high does not hold"):
-        found.check_request({name: request[name].to_numpy() for name in request})
+        rule_schema.check_request({name: request[name].to_numpy() for name in request})
 
 
-def test_a_request_without_the_column_is_not_judged():
-    found = schema("paid >= low")
-    request = table()[list(found.inputs)]
-    assert len(found.check_request({name: request[name].to_numpy() for name in request})["low"]) == 3
+def test_request_without_the_column_is_not_checked():
+    rule_schema = schema("paid >= low")
+    request = table()[list(rule_schema.inputs)]
+    assert len(rule_schema.check_request({name: request[name].to_numpy() for name in request})["low"]) == 3
 
 
-def test_a_rule_sees_a_value_that_was_clipped():
+def test_rules_apply_to_clipped_values():
     columns = COLUMNS | {"low": {"kind": "numeric", "max": 3, "out_of_bounds": "clip"}}
-    found = schema("low <= high").model_dump() | {"columns": columns}
-    checked = dataframes.check_frame(table(low=[1.0, 99.0, 3.0]), TableSchema.model_validate(found))
+    rule_schema = schema("low <= high").model_dump() | {"columns": columns}
+    checked = dataframes.check_frame(table(low=[1.0, 99.0, 3.0]), TableSchema.model_validate(rule_schema))
     assert len(checked.frame) == 3
 
 
-WRONG = [
-    pytest.param("low<high", "is not of the form", id="no blanks"),
+INVALID = [
+    pytest.param("low<high", "is not of the form", id="no spaces"),
     pytest.param("low", "is not of the form", id="no comparison"),
     pytest.param("low = high", "is not of the form", id="a single equals sign"),
-    pytest.param("low =< high", "is not of the form", id="a sign turned round"),
-    pytest.param("< high", "is not of the form", id="nothing before it"),
-    pytest.param("low < ", "is not of the form", id="nothing after it"),
+    pytest.param("low =< high", "is not of the form", id="a reversed operator"),
+    pytest.param("< high", "is not of the form", id="no left side"),
+    pytest.param("low < ", "is not of the form", id="no right side"),
     pytest.param("low < low", "compares with nothing", id="a column with itself"),
     pytest.param("low < nan", "compares with nothing", id="not a number"),
     pytest.param("low < inf", "compares with nothing", id="infinity"),
-    pytest.param("low <= hihg", "hihg is not a column; did you mean high", id="a column that there is not"),
+    pytest.param("low <= hihg", "hihg is not a column; did you mean high", id="an unknown column"),
     pytest.param("low <= high <= paid", "high <= paid is not a column", id="two comparisons at once"),
     pytest.param("region == low", "region is not a numeric or datetime column", id="a category"),
     pytest.param("y > low", "y is the target; rules look at the other columns alone", id="the target"),
@@ -112,7 +112,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("holds", "words"), WRONG)
-def test_a_rule_that_cannot_be_meant_is_refused(holds, words):
-    with pytest.raises(ValidationError, match=words):
+@pytest.mark.parametrize(("holds", "message"), INVALID)
+def test_invalid_rule_is_refused(holds, message):
+    with pytest.raises(ValidationError, match=message):
         schema(holds)

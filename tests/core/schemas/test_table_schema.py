@@ -20,25 +20,27 @@ NAN, NAT = float("nan"), np.datetime64("NaT")
 
 
 def one_column(**column) -> TableSchema:
-    """A schema with the one input `x`."""
+    """Make a schema with the single input `x`."""
     target = {"name": "y", "task": "regression"}
     return TableSchema.model_validate({"name": "t", "target": target, "columns": {"x": column}})
 
 
-def moments(*texts: str) -> np.ndarray:
+def datetimes(*texts: str) -> np.ndarray:
     return np.array(texts, dtype="datetime64[us]")
 
 
 @pytest.mark.parametrize(
     ("kind", "raw", "expected"),
     [
-        pytest.param("numeric", [1, 2.5, None, np.float32(3)], [1.0, 2.5, NAN, 3.0], id="numbers of JSON"),
-        pytest.param("numeric", [Decimal("1.5"), pd.NA], [1.5, NAN], id="decimals and NA of pandas"),
+        pytest.param("numeric", [1, 2.5, None, np.float32(3)], [1.0, 2.5, NAN, 3.0], id="JSON numbers"),
+        pytest.param("numeric", [Decimal("1.5"), pd.NA], [1.5, NAN], id="decimals and pandas NA"),
         pytest.param("numeric", np.array([1, 2], dtype=np.uint8), [1.0, 2.0], id="an array of integers"),
         pytest.param("numeric", np.array([1, NAN], dtype=np.float32), [1.0, NAN], id="an array of floats"),
         pytest.param("numeric", np.array([], dtype=np.int64), [], id="an empty array"),
         pytest.param("category", ["a", None, NAN, pd.NA], ["a", None, None, None], id="texts and missing ones"),
-        pytest.param("category", [1, 1.0, 1.5, True, b"a"], ["1", "1", "1.5", "true", "a"], id="one spelling for all"),
+        pytest.param(
+            "category", [1, 1.0, 1.5, True, b"a"], ["1", "1", "1.5", "true", "a"], id="values with one canonical text"
+        ),
         pytest.param("category", np.array(["a", "b"]), ["a", "b"], id="an array of texts"),
         pytest.param("category", np.array([True, False]), ["true", "false"], id="an array of booleans as texts"),
         pytest.param("text-id", ["x", 7, None], ["x", "7", None], id="ids"),
@@ -55,7 +57,7 @@ def moments(*texts: str) -> np.ndarray:
                 b"2024-01-02",
                 None,
             ],
-            moments("2024-01-02", "2024-01-02T03:04:05", "2024-01-02T01:00", "2024-01-02T03:00", "2024-01-02", "NaT"),
+            datetimes("2024-01-02", "2024-01-02T03:04:05", "2024-01-02T01:00", "2024-01-02T03:00", "2024-01-02", "NaT"),
             id="ISO texts, zones taken as UTC",
         ),
         pytest.param(
@@ -68,63 +70,63 @@ def moments(*texts: str) -> np.ndarray:
                 np.datetime64("2024-01-02", "D"),
                 pd.NaT,
             ],
-            moments("2024-01-02T03:00", "2024-01-02T03:00", "2024-01-02", "2024-01-02T02:00", "2024-01-02", "NaT"),
-            id="moments of Python, pandas and numpy",
+            datetimes("2024-01-02T03:00", "2024-01-02T03:00", "2024-01-02", "2024-01-02T02:00", "2024-01-02", "NaT"),
+            id="datetimes of Python, pandas and numpy",
         ),
         pytest.param(
             "datetime",
             np.array(["2024-01-02T03", "NaT"], dtype="datetime64[ns]"),
-            moments("2024-01-02T03:00", "NaT"),
-            id="an array of moments",
+            datetimes("2024-01-02T03:00", "NaT"),
+            id="an array of datetimes",
         ),
     ],
 )
-def test_raw_values_become_typed(kind, raw, expected):
-    columns = {"x": {"kind": kind, "nullable": True}, "z": {"kind": "numeric"}}  # ids alone are no schema
+def test_raw_values_are_decoded(kind, raw, expected):
+    columns = {"x": {"kind": kind, "nullable": True}, "z": {"kind": "numeric"}}  # a schema needs an input besides ids
     raw_schema = {"name": "t", "target": {"name": "y", "task": "regression"}, "columns": columns}
     decoded = TableSchema.model_validate(raw_schema).decode({"x": raw}, names=["x"])["x"]
-    wanted = np.asarray(expected, dtype=decoded.dtype)
+    expected_values = np.asarray(expected, dtype=decoded.dtype)
     assert decoded.dtype == {"datetime": "datetime64[us]", "category": object, "text-id": object}.get(kind, np.float64)
-    np.testing.assert_array_equal(decoded, wanted)
+    np.testing.assert_array_equal(decoded, expected_values)
 
 
 @pytest.mark.parametrize(
     ("kind", "bad", "reason"),
     [
         pytest.param("numeric", "12", "not a number", id="a number in quotes"),
-        pytest.param("numeric", "warm", "not a number", id="a text where a number belongs"),
-        pytest.param("numeric", True, "not a number", id="a boolean where a number belongs"),
-        pytest.param("numeric", [1], "not a number", id="a list where a number belongs"),
+        pytest.param("numeric", "warm", "not a number", id="a text as a number"),
+        pytest.param("numeric", True, "not a number", id="a boolean as a number"),
+        pytest.param("numeric", [1], "not a number", id="a list as a number"),
         pytest.param("numeric", np.complex64(1 + 2j), "not a number", id="a complex number"),
         pytest.param("numeric", 10**400, "not a number", id="a number that no float holds"),
         pytest.param("numeric", float("inf"), "inf is not finite", id="infinity"),
         pytest.param("numeric", 1e39, "1e+39 is too large for float32", id="a number that the graph cannot be given"),
-        pytest.param("numeric", NAN, "is missing", id="NaN where nothing may be missing"),
-        pytest.param("numeric", None, "is missing", id="null where nothing may be missing"),
-        pytest.param("category", {"a": 1}, "not a text", id="an object where a category belongs"),
-        pytest.param("category", b"\xff", "not a text", id="bytes that are no text"),
+        pytest.param("numeric", NAN, "is missing", id="NaN in a column that is not nullable"),
+        pytest.param("numeric", None, "is missing", id="null in a column that is not nullable"),
+        pytest.param("category", {"a": 1}, "not a text", id="an object as a category"),
+        pytest.param("category", b"\xff", "not a text", id="bytes that are not UTF-8"),
         pytest.param("category", None, "is missing", id="a missing category"),
         pytest.param("boolean", "true", "not a boolean", id="a boolean in quotes"),
-        pytest.param("boolean", 2, "not a boolean", id="a number that is no boolean"),
-        pytest.param("datetime", "yesterday", "not a date and time (ISO 8601)", id="a text that is no moment"),
+        pytest.param("boolean", 2, "not a boolean", id="a number other than 0 and 1"),
+        pytest.param("datetime", "yesterday", "not a date and time (ISO 8601)", id="a text that is not a datetime"),
         pytest.param("datetime", 1700000000, "not a date and time (ISO 8601)", id="seconds since 1970"),
-        pytest.param("datetime", None, "is missing", id="a missing moment"),
+        pytest.param("datetime", None, "is missing", id="a missing datetime"),
     ],
 )
-def test_a_bad_value_is_named_with_column_row_and_reason(kind, bad, reason):
+def test_refusal_names_column_row_and_reason(kind, bad, reason):
     schema = one_column(kind=kind)
     good = {"numeric": 1.0, "category": "a", "boolean": True, "datetime": "2024-01-01"}[kind]
-    # in a request of one row there is no use for its number
-    with pytest.raises(DataError) as alone:
+    # given a request of one row, the message has no row number
+    with pytest.raises(DataError) as single:
         schema.check_request({"x": [bad]})
-    assert alone.value.message == f"x: {reason}"
-    # among several rows there is
-    with pytest.raises(DataError) as among:
+    assert single.value.message == f"x: {reason}"
+    # given several rows, it has one
+    with pytest.raises(DataError) as batch:
         schema.check_request({"x": [good, good, good, bad]})
-    assert among.value.message == f"x, row 3: {reason}"
+    assert batch.value.message == f"x, row 3: {reason}"
 
 
-def test_ten_problems_are_named_and_the_rest_counted():
+def test_ten_issues_are_listed_and_the_rest_counted():
     with pytest.raises(DataError) as caught:
         one_column(kind="numeric").check_request({"x": ["bad"] * 25})
     assert caught.value.message.count("not a number") == 10
@@ -137,15 +139,18 @@ def test_ten_problems_are_named_and_the_rest_counted():
         pytest.param({"max": 60}, 900.0, "x: 900.0 is above 60.0", id="above the bound"),
         pytest.param({"min": 0}, -1, "x: -1.0 is below 0.0", id="below the bound"),
         pytest.param(
-            {"max": 60, "out_of_bounds": "drop"}, 900.0, "x: 900.0 is above 60.0", id="drop is refuse in a request"
+            {"max": 60, "out_of_bounds": "drop"},
+            900.0,
+            "x: 900.0 is above 60.0",
+            id="a request is refused instead of dropped",
         ),
-        pytest.param({"max": 60}, 1e39, "x: 1e+39 is above 60.0", id="far above the bound is told once"),
+        pytest.param({"max": 60}, 1e39, "x: 1e+39 is above 60.0", id="a value far above the bound is reported once"),
         pytest.param(
-            {"max": 60, "sensitive": True}, 900.0, "x: the value is above 60.0", id="a sensitive value is not told"
+            {"max": 60, "sensitive": True}, 900.0, "x: the value is above 60.0", id="a sensitive value is not shown"
         ),
     ],
 )
-def test_a_request_beyond_the_bounds_is_refused(rule, value, reason):
+def test_request_beyond_the_bounds_is_refused(rule, value, reason):
     with pytest.raises(DataError) as caught:
         one_column(kind="numeric", **rule).check_request({"x": [value]})
     assert caught.value.message == reason
@@ -160,7 +165,7 @@ def test_values_beyond_the_bounds_are_clipped_and_counted():
     assert report.messages() == ["2 values of x clipped to its bounds"]
 
 
-def test_rows_beyond_the_bounds_are_dropped_and_counted_where_they_may():
+def test_rows_beyond_the_bounds_are_dropped_and_counted():
     schema = one_column(kind="numeric", min=0, max=10, out_of_bounds="drop")
     _, keep, report = schema.check_columns({"x": np.array([-5.0, 5.0, 1e39, 11.0])}, may_drop=True)
     assert keep.tolist() == [False, True, False, False]
@@ -169,12 +174,12 @@ def test_rows_beyond_the_bounds_are_dropped_and_counted_where_they_may():
 
 
 @pytest.mark.parametrize("nullable", [pytest.param(True, id="nullable"), pytest.param(False, id="not nullable")])
-def test_an_unseen_category_is_counted_and_passes_where_it_may(nullable):
+def test_unseen_category_is_counted_and_kept(nullable):
     schema = one_column(kind="category", values=["a", "b"], nullable=nullable)
     checked, keep, report = schema.check_columns({"x": np.array(["a", "z"], dtype=object)}, may_drop=False)
     assert keep.all()
     assert report.messages() == ["1 values of x are unseen categories, taken as missing"]
-    # and what was checked once passes again
+    # and the result passes the check again
     again, _, _ = schema.check_columns(checked, may_drop=False)
     assert again["x"].tolist() == checked["x"].tolist()
 
@@ -182,11 +187,11 @@ def test_an_unseen_category_is_counted_and_passes_where_it_may(nullable):
 @pytest.mark.parametrize(
     ("rule", "reason"),
     [
-        pytest.param({}, "x: 'z' is not one of its categories", id="named"),
-        pytest.param({"sensitive": True}, "x: the value is not one of its categories", id="not named where sensitive"),
+        pytest.param({}, "x: 'z' is not one of its categories", id="shown"),
+        pytest.param({"sensitive": True}, "x: the value is not one of its categories", id="sensitive"),
     ],
 )
-def test_an_unseen_category_is_refused_where_it_must(rule, reason):
+def test_unseen_category_is_refused_if_configured(rule, reason):
     with pytest.raises(DataError) as caught:
         one_column(kind="category", values=["a"], unseen="refuse", **rule).check_request({"x": ["z"]})
     assert caught.value.message == reason
@@ -197,14 +202,12 @@ def test_an_unseen_category_is_refused_where_it_must(rule, reason):
     [
         pytest.param({"size": None}, "size: column is missing", id="a column is missing"),
         pytest.param({"size": None, "flag": None}, "size: column is missing (and flag)", id="two columns are missing"),
-        pytest.param(
-            {"outcome": [1.0]}, "outcome: is the target; a request must not carry it", id="the target is there"
-        ),
-        pytest.param({"other": [1.0]}, "other: is not a column of things", id="a column too many"),
+        pytest.param({"outcome": [1.0]}, "outcome: is the target; a request must not carry it", id="the target"),
+        pytest.param({"other": [1.0]}, "other: is not a column of things", id="an extra column"),
         pytest.param({"size": [1.0, 2.0]}, "columns differ in length: ", id="columns of different lengths"),
     ],
 )
-def test_a_request_with_the_wrong_columns_is_refused(make_schema, make_table, change, reason):
+def test_request_with_wrong_columns_is_refused(make_schema, make_table, change, reason):
     request = {
         name: [value] for name, value in make_table("regression", rows=1).drop(columns="outcome").iloc[0].items()
     }
@@ -214,7 +217,7 @@ def test_a_request_with_the_wrong_columns_is_refused(make_schema, make_table, ch
     assert caught.value.message.startswith(reason)
 
 
-def test_a_request_needs_no_ids_and_may_carry_what_the_schema_drops(make_schema, make_table):
+def test_request_may_lack_ids_and_carry_dropped_columns(make_schema, make_table):
     row = make_table("regression", rows=1).drop(columns=["outcome", "code"]).iloc[0]
     request = {name: [value] for name, value in row.items()} | {"other": ["x"]}
     checked = make_schema("regression", extra="drop").check_request(request)
@@ -240,13 +243,11 @@ def test_a_request_needs_no_ids_and_may_carry_what_the_schema_drops(make_schema,
         ),
         pytest.param({"kind": "category", "values": ["a", "a"]}, "names a category twice", id="a category twice"),
         pytest.param({"kind": "category", "values": [1]}, "valid string", id="a category that is no text"),
-        pytest.param({"kind": "text-id"}, "no column is a feature", id="nothing to look at"),
-        pytest.param(
-            {"kind": "numeric", "feature": False}, "no column is a feature", id="nothing that may be looked at"
-        ),
+        pytest.param({"kind": "text-id"}, "no column is a feature", id="only an id"),
+        pytest.param({"kind": "numeric", "feature": False}, "no column is a feature", id="no feature"),
     ],
 )
-def test_a_wrong_column_is_explained(change, reason):
+def test_error_explains_an_invalid_column(change, reason):
     with pytest.raises(ValidationError, match=reason.replace("?", r"\?")):
         one_column(**change)
 
@@ -255,8 +256,8 @@ def test_a_wrong_column_is_explained(change, reason):
     ("change", "reason"),
     [
         pytest.param({"time": "size"}, "time: size is not a datetime column", id="time is not a datetime"),
-        pytest.param({"time": "when"}, "time: when is not a datetime column", id="time is not there"),
-        pytest.param({"key": ["nope"]}, "key: nope is not a column", id="key is not there"),
+        pytest.param({"time": "when"}, "time: when is not a datetime column", id="unknown time"),
+        pytest.param({"key": ["nope"]}, "key: nope is not a column", id="unknown key"),
         pytest.param(
             {"target": {"name": "size", "task": "regression"}}, "is also one of the columns", id="target twice"
         ),
@@ -270,7 +271,9 @@ def test_a_wrong_column_is_explained(change, reason):
             {"target": {"name": "y", "task": "binary", "classes": [1]}}, "has 2 classes, not 1", id="one class"
         ),
         pytest.param(
-            {"target": {"name": "y", "task": "multiclass", "classes": [1, 2]}}, "at least 3", id="two of many"
+            {"target": {"name": "y", "task": "multiclass", "classes": [1, 2]}},
+            "at least 3",
+            id="two classes of a multiclass target",
         ),
         pytest.param(
             {"target": {"name": "y", "task": "binary", "classes": [1, "1"]}}, "a label twice", id="a label twice"
@@ -278,12 +281,12 @@ def test_a_wrong_column_is_explained(change, reason):
         pytest.param({"colums": {}}, "colums is not a key of TableSchema; did you mean columns", id="a typing error"),
     ],
 )
-def test_a_wrong_schema_is_explained(make_schema, change, reason):
+def test_error_explains_an_invalid_schema(make_schema, change, reason):
     with pytest.raises(ValidationError, match=reason):
         make_schema("regression", **change)
 
 
-def test_a_schema_survives_yaml_and_json(make_schema, task):
+def test_schema_round_trips_through_yaml_and_json(make_schema, task):
     schema = make_schema(task)
     as_yaml = yaml.safe_dump(schema.model_dump(mode="json", exclude_defaults=True))
     assert TableSchema.model_validate(yaml.safe_load(as_yaml)) == schema
@@ -302,7 +305,7 @@ def changed(schema: TableSchema, name: str, **changes) -> dict:
     [
         pytest.param(lambda s: changed(s, "size", kind="boolean"), True, id="another kind"),
         pytest.param(lambda s: changed(s, "size", nullable=True), True, id="another nullability"),
-        pytest.param(lambda s: changed(s, "size", feature=False), True, id="an input less"),
+        pytest.param(lambda s: changed(s, "size", feature=False), True, id="one input fewer"),
         pytest.param(
             lambda s: (
                 s.model_dump(mode="json") | {"columns": dict(reversed(s.model_dump(mode="json")["columns"].items()))}
@@ -315,17 +318,17 @@ def changed(schema: TableSchema, name: str, **changes) -> dict:
             True,
             id="another target",
         ),
-        pytest.param(lambda s: changed(s, "size", description="words"), False, id="words"),
-        pytest.param(lambda s: changed(s, "size", sensitive=True), False, id="what may be logged"),
+        pytest.param(lambda s: changed(s, "size", description="text"), False, id="description"),
+        pytest.param(lambda s: changed(s, "size", sensitive=True), False, id="sensitivity"),
         pytest.param(lambda s: changed(s, "size", min=0.0), True, id="a bound"),
         pytest.param(
             lambda s: s.model_dump(mode="json") | {"name": "other", "duplicates": "drop"},
             False,
-            id="how tables are read",
+            id="name and duplicates",
         ),
     ],
 )
-def test_the_fingerprint_changes_with_the_contract_alone(make_schema, change, is_contract):
+def test_fingerprint_changes_only_with_the_contract(make_schema, change, is_contract):
     schema = make_schema("regression")
     assert (TableSchema.model_validate(change(schema)).fingerprint != schema.fingerprint) == is_contract
 
@@ -343,18 +346,18 @@ def test_the_fingerprint_changes_with_the_contract_alone(make_schema, change, is
         (float("inf"), "inf"),
     ],
 )
-def test_labels_have_one_spelling(label, text):
+def test_labels_have_one_canonical_text(label, text):
     assert label_text(label) == text
 
 
-def test_outputs_are_named_by_their_classes():
+def test_output_columns_are_named_by_class():
     # given probabilities of three rows
     outputs = Outputs.from_scores(np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]), (False, True))
-    # then the larger one is the prediction, the first one where they are equal
+    # then the class with the larger probability is predicted, the first one of equals
     assert outputs.prediction.tolist() == [False, True, False]
     assert list(outputs.columns) == ["prediction", "probability_false", "probability_true"]
     assert outputs.columns["probability_true"].tolist() == [0.1, 0.8, 0.5]
-    # and a regression has predictions alone
+    # and a regression has only predictions
     plain = Outputs.from_scores(np.array([[1.0], [2.0]]), ())
     assert list(plain.columns) == ["prediction"]
     assert plain.prediction.tolist() == [1.0, 2.0]
@@ -368,7 +371,7 @@ def test_reports_of_batches_add_up():
     assert "column w is not in the schema and was dropped" in first.messages()
 
 
-def test_a_near_word_is_proposed_and_all_where_none_is_near():
+def test_suggestion_is_the_nearest_word_or_all_words():
     assert did_you_mean("nmae", ["name", "kind"]) == "; did you mean name?"
     assert did_you_mean("zzz", ["name", "kind"]) == "; there are name, kind"
 
@@ -383,7 +386,7 @@ JSON = st.recursive(
 @given(
     kind=st.sampled_from(["numeric", "category", "boolean", "datetime", "text-id"]), values=st.lists(JSON, max_size=5)
 )
-def test_whatever_comes_is_decoded_or_refused_with_its_place(kind, values):
+def test_any_value_is_decoded_or_refused_with_its_location(kind, values):
     column = Column(kind=kind, nullable=True)
     schema = TableSchema.model_validate(
         {
@@ -406,17 +409,17 @@ def test_whatever_comes_is_decoded_or_refused_with_its_place(kind, values):
 
 
 @given(st.lists(st.lists(st.integers(0, 50), max_size=20), max_size=4))
-def test_no_problem_is_lost(columns):
-    problems = ValidationIssues()
+def test_every_issue_is_listed_or_counted(columns):
+    issues = ValidationIssues()
     for rows in columns:
-        problems.add("x", rows, lambda row: "bad", total=100)
+        issues.add("x", rows, lambda row: "bad", total=100)
     total = sum(map(len, columns))
     if not total:
-        problems.raise_if_any()
-        assert problems.messages == []
+        issues.raise_if_any()
+        assert issues.messages == []
         return
     with pytest.raises(DataError) as caught:
-        problems.raise_if_any()
+        issues.raise_if_any()
     named = caught.value.message.count(": bad")
     more = (
         int(caught.value.message.rpartition("and ")[2].removesuffix(" more")) if "more" in caught.value.message else 0
