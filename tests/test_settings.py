@@ -6,7 +6,7 @@ import yaml
 from model_name.core.models import AutoModel, BoostedTrees
 from model_name.errors import ConfigError
 from model_name.io.osvariables import env
-from model_name.settings import JOBS, build_job, import_plugins, job_kind, json_schema, load_job, load_raw
+from model_name.settings import JOBS, build_job, import_plugins, job_class, json_schema, load_job, load_step_config
 
 SCHEMA = {
     "name": "things",
@@ -18,7 +18,7 @@ SHARED = {"name": "things", "schema": "schema.yaml", "table": {"KIND": "ParquetR
 
 @pytest.fixture
 def confs(workplace):
-    """A folder with what jobs share, and one training job."""
+    """Write a config folder: schema, project file and one training job."""
     write(schema=SCHEMA, project={"job": SHARED}, training={"job": {"KIND": "TrainingJob", "seed": 1}})
     return workplace
 
@@ -29,11 +29,11 @@ def write(**files):
             yaml.safe_dump(document, file)
 
 
-def test_a_job_is_made_of_defaults_files_pairs_and_the_environment(confs):
+def test_a_job_is_built_from_defaults_files_pairs_and_the_environment(confs):
     # given a folder, and a file that sets a seed
-    # then what nobody says has its default, and files, pairs and the environment win over it in this order
+    # then unset keys have their defaults; files, pairs and the environment override them in this order
     job = load_job(["training.yaml"], environment={})
-    assert type(job) is job_kind("TrainingJob")
+    assert type(job) is job_class("TrainingJob")
     assert (job.name, job.seed, job.audit, job.model) == ("things", 1, "audit", AutoModel())
     assert job.schema_.inputs.keys() == {"x"}
     assert load_job(["training.yaml"], ["job.seed=2"], {}).seed == 2
@@ -42,7 +42,7 @@ def test_a_job_is_made_of_defaults_files_pairs_and_the_environment(confs):
     assert tuned.model == BoostedTrees(learning_rate=0.01)
 
 
-def test_addresses_come_from_the_environment(confs, monkeypatch):
+def test_mlflow_uris_come_from_the_environment(confs, monkeypatch):
     for variable, value in (
         ("TRACKING_URI", "http://tracking"),
         ("REGISTRY_URI", "http://registry"),
@@ -90,20 +90,18 @@ def test_addresses_come_from_the_environment(confs, monkeypatch):
             "training.yaml: job.table.limit: Input should be greater than 0, not -1",
             id="a value out of bounds, below a KIND",
         ),
-        pytest.param({"name": "two words"}, "training.yaml: job.name: String should match", id="a name that is none"),
+        pytest.param({"name": "two words"}, "training.yaml: job.name: String should match", id="an invalid name"),
         pytest.param(
             {"KIND": "TrainJob"}, "TrainJob is not a kind of job; did you mean TrainingJob?", id="an unknown job"
         ),
         pytest.param({"KIND": ["TrainingJob"]}, "['TrainingJob'] is not a kind of job", id="a list of jobs"),
         pytest.param({"KIND": None}, "None is not a kind of job", id="no kind"),
         pytest.param({"mlflow": "sqlite:///x.db"}, "training.yaml: job.mlflow: ", id="a text where a mapping belongs"),
-        pytest.param(
-            {"plugins": ["no_such"]}, "job.plugins: no_such cannot be imported", id="a plugin that is not there"
-        ),
+        pytest.param({"plugins": ["no_such"]}, "job.plugins: no_such cannot be imported", id="a missing plugin"),
         pytest.param({"plugins": "no_such"}, "job.plugins: no_such cannot be imported", id="a plugin that is no list"),
     ],
 )
-def test_a_wrong_config_is_told_by_file_path_value_and_the_nearest_key(confs, change, reason):
+def test_an_error_names_file_path_value_and_the_nearest_key(confs, change, reason):
     write(training={"job": {"KIND": "TrainingJob"} | change})
     with pytest.raises(ConfigError) as caught:
         load_job(["training.yaml"], environment={})
@@ -111,18 +109,18 @@ def test_a_wrong_config_is_told_by_file_path_value_and_the_nearest_key(confs, ch
     assert caught.value.exit_code == 2
 
 
-def test_what_the_shared_file_says_wrongly_is_told_of_it(confs):
+def test_an_error_in_the_shared_file_names_that_file(confs):
     write(project={"job": SHARED | {"seed": "x"}}, training={"job": {"KIND": "TrainingJob"}})
     with pytest.raises(ConfigError, match=r"^project.yaml: job.seed: "):
         load_job(["training.yaml"], environment={})
 
 
-def test_every_wrong_value_is_told_at_once(confs):
+def test_an_error_lists_every_wrong_value(confs):
     write(training={"job": {"KIND": "TrainingJob", "seed": "x", "build": 1, "metrics": [{"name": "nope"}]}})
     with pytest.raises(ConfigError) as caught:
         load_job(["training.yaml"], environment={})
-    told = caught.value.message.splitlines()
-    assert [line.split(": ")[1] for line in told] == ["job.metrics.0.name", "job.seed", "job.build"]
+    lines = caught.value.message.splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["job.metrics.0.name", "job.seed", "job.build"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +134,7 @@ def test_every_wrong_value_is_told_at_once(confs):
         ),
     ],
 )
-def test_a_config_without_a_job_is_told(workplace, raw, reason):
+def test_a_config_without_a_job_is_refused(workplace, raw, reason):
     with pytest.raises(ConfigError) as caught:
         build_job(raw)
     assert caught.value.message.startswith(reason)
@@ -151,13 +149,13 @@ class Mine(ConstantModel):
 """
 
 
-def test_a_kind_of_ones_own_is_found_by_its_module(confs, monkeypatch):
+def test_a_kind_of_model_of_a_plugin_is_found(confs, monkeypatch):
     # given a module beside the config
     (confs / "models_of_the_settings_test.py").write_text(PLUGIN)
     monkeypatch.setattr(sys, "path", list(sys.path))
     model = {"KIND": "MineOfTheSettings", "random_state": 3}
     write(training={"job": {"KIND": "TrainingJob", "plugins": ["models_of_the_settings_test"], "model": model}})
-    # when the job names it, then its kind is known
+    # when the job names the module, then its kind of model is found
     job = load_job(["training.yaml"], environment={})
     assert (type(job.model).__name__, job.model.random_state) == ("Mine", 3)
     # and survives as plain data
@@ -165,19 +163,19 @@ def test_a_kind_of_ones_own_is_found_by_its_module(confs, monkeypatch):
     assert build_job({"job": plain}).model_dump(mode="json", by_alias=True) == plain
 
 
-def test_a_plugin_that_is_not_there_is_told(workplace, monkeypatch):
+def test_a_missing_plugin_is_refused(workplace, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(ConfigError, match=r"job.plugins: no_such_module cannot be imported"):
         import_plugins(["no_such_module"])
 
 
 def test_a_step_without_a_file_has_its_defaults(confs):
-    raw, files = load_raw(".", "training", ["job.seed=9"])
+    raw, files = load_step_config(".", "training", ["job.seed=9"])
     assert (raw["job"]["KIND"], raw["job"]["seed"], files) == ("TrainingJob", 9, ["./project.yaml", "./training.yaml"])
-    raw, files = load_raw("./", "reports")
+    raw, files = load_step_config("./", "reports")
     assert ("KIND" in raw["job"], files) == (False, ["./project.yaml"])
     with pytest.raises(ConfigError, match=r"nowhere/project.yaml: there is no such file"):
-        load_raw("nowhere", "training")
+        load_step_config("nowhere", "training")
 
 
 @pytest.mark.parametrize("kind", [*JOBS, "BoostedTrees", "TableSchema"])
@@ -188,13 +186,13 @@ def test_every_kind_has_a_json_schema(kind):
     assert schema["additionalProperties"] is False
 
 
-def test_the_json_schema_of_a_config_knows_every_job():
+def test_the_json_schema_of_a_config_has_every_job():
     schema = json_schema()
     titles = {job["title"] for job in schema["properties"]["job"]["anyOf"]}
     assert titles == set(JOBS)
     assert {kind["title"] for kind in schema["$defs"]["Model"]["anyOf"]} >= {"BoostedTrees", "RandomForest"}
 
 
-def test_a_kind_that_does_not_exist_has_none():
+def test_an_unknown_kind_has_no_json_schema():
     with pytest.raises(ConfigError, match=r"TrainingJobs is not a kind; did you mean TrainingJob?"):
         json_schema("TrainingJobs")

@@ -213,7 +213,9 @@ class EvaluationsJob(Job):
             )
         return fields
 
-    def _learning_curve(self, version: Version, model: Model, split: TrainTestSplit) -> tuple[tuple[LearningPoint, ...], str]:
+    def _learning_curve(
+        self, version: Version, model: Model, split: TrainTestSplit
+    ) -> tuple[tuple[LearningPoint, ...], str]:
         """Compute the learning curve, or return the reason why there is none."""
         if not self.learning_curve_seconds:
             return (), "job.learning_curve_seconds is 0"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from model_name.core.models import Model
 from model_name.core.models.lime import explain_with_lime
@@ -24,10 +25,10 @@ class ExplanationsJob(Job):
     """Explain a version on held-out rows.
 
     Attributes:
-        ref: Which version: an alias, a number, a semantic version or `latest`.
-        rows: How many held-out rows are explained, drawn by the seed.
-        method: `shap`: contributions that add up to the score. `lime`: weights of a linear model around each row,
-            which do not (needs the extra `explain`).
+        ref: Version to explain: an alias, a number, a semantic version or `latest`.
+        rows: Number of held-out rows to explain, drawn with the seed.
+        method: Method of the explanation. `shap`: contributions that add up to the score. `lime`: weights of a linear
+            model around each row, which do not add up (needs the extra `explain`).
     """
 
     KIND: Literal["ExplanationsJob"] = "ExplanationsJob"
@@ -35,46 +36,53 @@ class ExplanationsJob(Job):
     rows: int = Field(200, gt=0)
     method: Method = "shap"
 
+    @override
     def run(self) -> ExplanationResult:
-        """As of `Job`.
+        """Explain held-out rows, and write and log their contributions.
 
         Raises:
             DataError: The table does not fit its schema.
-            NotFoundError: There is no such version.
+            NotFoundError: The version does not exist.
             ExplanationError: The contributions of SHAP do not add up to the scores.
-            DependencyError: LIME is asked for and not installed.
+            DependencyError: The method is LIME, and the package `lime` is not installed.
         """
         version = self.registry.resolve(self.ref)
         model = self.registry.load(version.version)
         split = self.read_split()
         sample = split.test.sample(min(self.rows, len(split.test)), random_state=self.seed).sort_index()
-        samples, found = self._explain(model, split, sample)
+        samples, fields = self._explain(model, split, sample)
         rows = samples.assign(**model.predict(sample)).reset_index(names="row")
-        place = f"{self.build.rstrip('/')}/explanations/{self.name}-{version.version}.parquet"
+        path = f"{self.build.rstrip('/')}/explanations/{self.name}-{version.version}.parquet"
         result = ExplanationResult(
             version=version.version,
             semver=version.semver,
             rows=len(sample),
-            samples=ParquetWriter(path=place).write(rows),
-            **found,
+            samples=ParquetWriter(path=path).write(rows),
+            **fields,
         )
         with self.mlflow.run("explain", experiment=self.name, run_id=version.run_id):
             mlflow.log_dict(result.model_dump(mode="json"), EXPLANATION_FILE)
             with tempfile.TemporaryDirectory() as folder:
-                for path, frame in ((CONTRIBUTIONS_FILE, rows), (FEATURE_VALUES_FILE, feature_values(model, sample))):
-                    mlflow.log_artifact(
-                        ParquetWriter(path=str(Path(folder) / Path(path).name)).write(frame), SAMPLES_DIR
-                    )
-        first = ", ".join(list(result.importances)[:3])
-        self.alerts.notify("explained", f"{version.title} looks most at {first}")
+                for name, frame in ((CONTRIBUTIONS_FILE, rows), (FEATURE_VALUES_FILE, feature_values(model, sample))):
+                    file = ParquetWriter(path=str(Path(folder) / Path(name).name)).write(frame)
+                    mlflow.log_artifact(file, SAMPLES_DIR)
+        top = ", ".join(list(result.importances)[:3])
+        self.alerts.notify("explained", f"{version.title}: most important features {top}")
         return result
 
-    def _explain(self, model: Model, split: TrainTestSplit, sample: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """One row of contributions a row, and what is said of all of them."""
+    def _explain(
+        self, model: Model, split: TrainTestSplit, sample: pd.DataFrame
+    ) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """Return the contributions of each row, and the fields of the result that describe all rows."""
         if self.method == "lime":
-            local = explain_with_lime(model, split.train, sample, seed=self.seed)
-            said = {"scale": local.scale, "additivity_error": None, "fidelity": local.fidelity}
-            return local.weights, {"method": "lime", "importances": local.importances} | said
+            lime = explain_with_lime(model, split.train, sample, seed=self.seed)
+            return lime.weights, {
+                "method": "lime",
+                "scale": lime.scale,
+                "additivity_error": None,
+                "fidelity": lime.fidelity,
+                "importances": lime.importances,
+            }
         explanation = model.explain(sample)
         return model.to_sample_frame(explanation, sample), {
             "scale": explanation.scale,
@@ -84,17 +92,17 @@ class ExplanationsJob(Job):
 
 
 def feature_values(model: Model, table: pd.DataFrame) -> pd.DataFrame:
-    """What the model saw, row by row: numbers, and categories as texts. Sensitive columns are left out."""
+    """Return the feature values of each row: numbers, and categories as texts. Sensitive columns are left out."""
     matrix = model.matrix(table)
     values: dict[str, Any] = {}
     for position, feature in enumerate(model.features.columns):
         if not any(model.schema_.columns[name].sensitive for name in feature.sources):
             column = matrix[:, position]
             is_category = feature.kind == "category"
-            values[feature.name] = categories_of(column, feature.values) if is_category else column
+            values[feature.name] = decode_categories(column, feature.values) if is_category else column
     return pd.DataFrame(values)
 
 
-def categories_of(codes: NDArray[np.float32], values: tuple[str, ...]) -> list[str | None]:
-    """The texts of the codes of a category; None where it is missing or unseen."""
+def decode_categories(codes: NDArray[np.float32], values: tuple[str, ...]) -> list[str | None]:
+    """Return the categories of codes; None where the category is missing or unseen."""
     return [None if np.isnan(code) else values[int(code)] for code in codes]

@@ -1,4 +1,4 @@
-"""The gate: a version becomes challenger, and champion, only if it is good enough and no worse than the champion."""
+"""The gate: promotes a version only if it passes the thresholds and is no worse than the champion."""
 
 import getpass
 from typing import Literal
@@ -6,6 +6,7 @@ from typing import Literal
 import mlflow
 from loguru import logger
 from pydantic import Field
+from typing_extensions import override
 
 from model_name.core.metrics import Metric
 from model_name.core.schemas.strict_models import FrozenModel
@@ -28,12 +29,12 @@ from model_name.results import (
 
 
 class Gate(FrozenModel):
-    """When a version may be promoted.
+    """Conditions under which a version is promoted.
 
     Attributes:
-        margin: How much worse than the champion it may be, as a share of the champion's value.
-        slice_margin: The same on each slice, which is smaller and so noisier.
-        beats_constant: Whether it must be better than a constant, that is, have learnt something.
+        margin: Tolerated loss against the champion, as a share of the champion's metric.
+        slice_margin: Tolerated loss on each slice; larger, because slices have fewer rows and noisier metrics.
+        beats_constant: Whether the version must be better than a constant.
     """
 
     margin: float = Field(0.01, ge=0)
@@ -41,7 +42,7 @@ class Gate(FrozenModel):
     beats_constant: bool = True
 
     def decide(self, evaluation: EvaluationResult) -> tuple[GateCheck, ...]:
-        """Every check of a version; it may be promoted if all pass."""
+        """Run the checks on an evaluation; the version may be promoted if all pass."""
         checks = [self._threshold(metric, evaluation) for metric in evaluation.measures if metric.threshold is not None]
         if self.beats_constant:
             checks.append(self._against_constant(evaluation))
@@ -51,48 +52,50 @@ class Gate(FrozenModel):
 
     def _threshold(self, metric: Metric, evaluation: EvaluationResult) -> GateCheck:
         value = evaluation.metrics[metric.name]
-        word = "at least" if metric.greater_is_better else "at most"
+        comparison = "at least" if metric.greater_is_better else "at most"
         return GateCheck(
             name=f"{metric.name} threshold",
             passed=passes_threshold(metric, value),
             value=value,
             limit=metric.threshold,
-            words=f"{metric.name} {_number(value)} must be {word} {_number(metric.threshold)}",
+            words=f"{metric.name} {_number(value)} must be {comparison} {_number(metric.threshold)}",
         )
 
     def _against_constant(self, evaluation: EvaluationResult) -> GateCheck:
         metric = evaluation.measures[0]
-        value, theirs = evaluation.metrics[metric.name], evaluation.references[CONSTANT][metric.name]
-        passed = theirs is None or (value is not None and metric.is_better(value, theirs))
-        words = f"{metric.name} {_number(value)} must be better than that of a constant, {_number(theirs)}"
+        value, constant = evaluation.metrics[metric.name], evaluation.references[CONSTANT][metric.name]
+        passed = constant is None or (value is not None and metric.is_better(value, constant))
+        words = f"{metric.name} {_number(value)} must be better than that of a constant, {_number(constant)}"
         return GateCheck(
-            name=f"{metric.name} against a constant", passed=passed, value=value, limit=theirs, words=words
+            name=f"{metric.name} against a constant", passed=passed, value=value, limit=constant, words=words
         )
 
     def _against_champion(self, evaluation: EvaluationResult, champion: Champion) -> list[GateCheck]:
         if champion.problem:
-            # Nothing to compare with: the thresholds alone decide, and the trail says so.
+            # Without a comparable champion the thresholds alone decide; the audit trail records it.
             words = f"the champion {champion.semver} cannot be compared: {champion.problem}"
             return [GateCheck(name="champion", passed=True, value=None, limit=None, words=words)]
         metric = evaluation.measures[0]
         slices = [
-            no_worse(metric, f" where {part.column} is {part.value}", part.metrics, part.champion, self.slice_margin)
+            check_no_worse(
+                metric, f" where {part.column} is {part.value}", part.metrics, part.champion, self.slice_margin
+            )
             for part in evaluation.slices
             if part.champion
         ]
-        return [no_worse(metric, "", evaluation.metrics, champion.metrics, self.margin), *slices]
+        return [check_no_worse(metric, "", evaluation.metrics, champion.metrics, self.margin), *slices]
 
 
 class PromotionJob(Job):
-    """Put a version through the gate. A refusal is a result that is recorded, not an error.
+    """Put a version through the gate. A refusal is a recorded result, not an error.
 
     Attributes:
-        ref: Which version: an alias, a number, a semantic version or `latest`.
-        gate: When it passes.
-        force: Promote it whatever the gate says; needs an actor and a reason.
-        actor: Who asks; by default MODEL_NAME_ACTOR, or the user.
-        reason: Why.
-        rollout: Whether a rollout will move the champion; then the gate stops at challenger.
+        ref: Version to promote: an alias, a number, a semantic version or `latest`.
+        gate: Conditions of the promotion.
+        force: Whether to promote the version even if a check fails; needs an actor and a reason.
+        actor: Name of the person or system that requests the promotion; MODEL_NAME_ACTOR or the user by default.
+        reason: Reason for the promotion.
+        rollout: Whether a rollout will move the alias `champion`; the gate then sets `challenger` only.
     """
 
     KIND: Literal["PromotionJob"] = "PromotionJob"
@@ -103,12 +106,13 @@ class PromotionJob(Job):
     reason: str = ""
     rollout: bool = False
 
+    @override
     def run(self) -> PromotionResult:
-        """As of `Job`.
+        """Decide on the version, set its aliases and append the decision to the audit trail.
 
         Raises:
-            ConfigError: Forced without an actor or a reason.
-            NotFoundError: There is no such version, or it was not evaluated.
+            ConfigError: The promotion is forced without an actor or a reason.
+            NotFoundError: The version does not exist, or it was not evaluated.
         """
         if self.force and not (self.actor and self.reason):
             raise ConfigError("forcing a promotion needs an actor and a reason", hint="--actor NAME --reason WORDS")
@@ -146,7 +150,7 @@ class PromotionJob(Job):
         self.registry.set_tags(version, gate="passed" if passed else "forced" if self.force else "refused")
         with self.mlflow.run("promote", experiment=self.name, run_id=version.run_id):
             mlflow.log_dict(result.model_dump(mode="json"), GATE_FILE)
-        self._tell(version, result)
+        self._notify(version, result)
         return result
 
     def _evaluation(self, version: Version) -> EvaluationResult:
@@ -167,37 +171,36 @@ class PromotionJob(Job):
         self.registry.set_alias(CHAMPION, version)
         return CHAMPION
 
-    def _tell(self, version: Version, result: PromotionResult) -> None:
+    def _notify(self, version: Version, result: PromotionResult) -> None:
         for check in result.checks:
-            logger.info("{} {}", "passed" if check.passed else "FAILED", check.words)
+            logger.info("{}: {}", "passed" if check.passed else "FAILED", check.words)
         if result.accepted:
             self.alerts.notify(
                 "promoted", f"{version.title} is {result.alias}" + (" (forced)" if result.forced else "")
             )
         else:
-            why = "; ".join(check.words for check in result.checks if not check.passed)
-            self.alerts.notify("refused", f"{version.title}: {why}")
+            reasons = "; ".join(check.words for check in result.checks if not check.passed)
+            self.alerts.notify("refused", f"{version.title}: {reasons}")
 
 
-def no_worse(
+def check_no_worse(
     metric: Metric,
     where: str,
     metrics: dict[str, float | None],
     champion: dict[str, float | None],
     margin: float,
 ) -> GateCheck:
-    """Whether a value is no worse than the champion's by more than a share of it."""
-    value, theirs = metrics[metric.name], champion[metric.name]
+    """Check that a metric is worse than the champion's by at most a share of it."""
+    value, champion_value = metrics[metric.name], champion[metric.name]
     name = f"{metric.name} against the champion{where}"
-    if theirs is None:
+    if champion_value is None:
         return GateCheck(name=name, passed=True, value=value, limit=None, words=f"{name}: not defined for the champion")
-    slack = abs(theirs) * margin
-    limit = theirs - slack if metric.greater_is_better else theirs + slack
+    slack = abs(champion_value) * margin
+    limit = champion_value - slack if metric.greater_is_better else champion_value + slack
     passed = value is not None and not metric.is_better(limit, value)
-    word = "at least" if metric.greater_is_better else "at most"
-    words = (
-        f"{metric.name}{where} {_number(value)} must be {word} {_number(limit)} (the champion has {_number(theirs)})"
-    )
+    comparison = "at least" if metric.greater_is_better else "at most"
+    bound = f"{comparison} {_number(limit)} (the champion has {_number(champion_value)})"
+    words = f"{metric.name}{where} {_number(value)} must be {bound}"
     return GateCheck(name=name, passed=passed, value=value, limit=limit, words=words)
 
 

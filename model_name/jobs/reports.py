@@ -45,7 +45,7 @@ class ReportJob(Job):
         """Write the report.
 
         Raises:
-            NotFoundError: There is no such version, or it was not evaluated.
+            NotFoundError: The version does not exist, or it was not evaluated.
         """
         version = self.registry.resolve(self.ref)
         bundle = self._bundle(version)

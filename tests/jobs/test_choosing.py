@@ -34,16 +34,16 @@ def run(confs, step, *sets):
 
 
 @pytest.fixture
-def judged(monkeypatch):
-    """Configs of the trials, in order."""
-    evaluate, tried = AutoMLObjective.evaluate, []
+def trials(monkeypatch):
+    """Record the configs of trials in order."""
+    evaluate, configs = AutoMLObjective.evaluate, []
 
-    def watched(objective, number, params, seconds):
-        tried.append(params)
+    def record(objective, number, params, seconds):
+        configs.append(params)
         return evaluate(objective, number, params, seconds)
 
-    monkeypatch.setattr(AutoMLObjective, "evaluate", watched)
-    return tried
+    monkeypatch.setattr(AutoMLObjective, "evaluate", record)
+    return configs
 
 
 @pytest.fixture(scope="module")
@@ -78,46 +78,46 @@ def test_the_report_shows_the_search_of_a_training(flow):
         assert words in section
 
 
-def test_a_finished_search_is_not_repeated(flow, judged):
+def test_a_finished_search_is_not_repeated(flow, trials):
     again = run(flow.confs, "training")
-    assert judged == []
+    assert trials == []
     assert again.params == flow.training.params
 
 
-def test_a_killed_search_resumes_after_its_last_trial(tmp_path, flow, judged):
+def test_a_killed_search_resumes_after_its_last_trial(tmp_path, flow, trials):
     # given a search with two finished trials and a truncated journal entry of the third
     confs = project(tmp_path)
     run(confs, "training")
     journal = tmp_path / "build/searches/orders.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])
-    judged.clear()
+    trials.clear()
     # when the same training is run again, then only the third trial is run, with the same result
     again = run(confs, "training")
-    assert len(judged) == 1
+    assert len(trials) == 1
     assert again.params == flow.training.params
 
 
-def test_the_result_of_tuning_is_trained_without_another_search(tmp_path, flow, judged):
+def test_the_result_of_tuning_is_trained_without_another_search(tmp_path, flow, trials):
     confs = project(tmp_path)
     found = run(confs, "tuning")
-    judged.clear()
-    handed = json.loads(found.handed_on)
-    trained = run(confs, "training", f"job={json.dumps(handed)}")
-    assert (found.trials, found.failed, judged) == (3, 0, [])
+    trials.clear()
+    overrides = json.loads(found.training_overrides)
+    trained = run(confs, "training", f"job={json.dumps(overrides)}")
+    assert (found.trials, found.failed, trials) == (3, 0, [])
     assert list(trained.params["members"]) == found.params["members"]
     assert found.params["weights"] == list(flow.training.params["weights"])
     # and the version names the run of its search, as long as that run exists
     with load_job([confs / "training.yaml"]):
-        assert load_search(mlflow.get_run(trained.run_id)).run_id == found.run_id == handed["tuning_run"]
+        assert load_search(mlflow.get_run(trained.run_id)).run_id == found.run_id == overrides["tuning_run"]
         mlflow.MlflowClient().set_tag(trained.run_id, "tuning_run", "0" * 32)
         assert load_search(mlflow.get_run(trained.run_id)) is None
 
 
 def test_a_step_applies_the_overrides_of_the_step_before(tmp_path):
     raw, _ = load_step_config(str(project(tmp_path)), "training")
-    handed = {"params": {"members": [{"KIND": "LinearModel"}], "weights": [1.0]}, "tuning_run": "abc"}
-    job = build_step_job(json.dumps(raw), {"tuned": json.dumps(handed), "table": ""})
-    assert (job.params, job.tuning_run) == (handed["params"], "abc")
+    overrides = {"params": {"members": [{"KIND": "LinearModel"}], "weights": [1.0]}, "tuning_run": "abc"}
+    job = build_step_job(json.dumps(raw), {"tuned": json.dumps(overrides), "table": ""})
+    assert (job.params, job.tuning_run) == (overrides["params"], "abc")
     assert build_step_job(json.dumps(raw), {"tuned": "", "table": ""}).params == {}
 
 
@@ -174,11 +174,11 @@ def test_an_invalid_budget_is_refused_by_both_command_lines(tmp_path, capfd, mon
     assert "job.searcher.budget_seconds" in capfd.readouterr().err
 
 
-def test_a_budget_ends_the_search_of_a_training(tmp_path, capfd, judged):
+def test_a_budget_ends_the_search_of_a_training(tmp_path, capfd, trials):
     confs = project(tmp_path)
     assert main(["run", str(confs / "training.yaml"), "--budget", "0.01s", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    assert judged == [{"KIND": "BoostedTrees"}]
+    assert trials == [{"KIND": "BoostedTrees"}]
     assert found["params"]["weights"] == [1.0]
 
 

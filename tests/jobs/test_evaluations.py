@@ -1,4 +1,4 @@
-"""What the evaluation finds about a version, and what training makes it decide by."""
+"""Evaluations: intervals, differences, curves, slices and learning curve; decisions that training fits."""
 
 import json
 import math
@@ -51,13 +51,13 @@ def numbers(document):
 
 
 @pytest.mark.parametrize(("task", "sets"), OPTIONS)
-def test_pyfunc_bundle_and_batch_decide_alike(tmp_path, task, sets):
+def test_pyfunc_bundle_and_batch_give_equal_predictions(tmp_path, task, sets):
     # given a version with the option
     confs = projects.make_project(tmp_path, task)
     run(confs, "training", *sets)
     rows = tables.order_table(task, seed=9).drop(columns="amount")
     bundle = Bundle.load(tmp_path / "build/bundles/orders/1")
-    # when all three are asked
+    # when all three predict the same rows
     job = load_job([confs / "training.yaml"])
     with job:
         expected = mlflow.pyfunc.load_model("models:/orders/1").predict(rows)
@@ -67,7 +67,7 @@ def test_pyfunc_bundle_and_batch_decide_alike(tmp_path, task, sets):
     table = f"job.table={{KIND: ParquetReader, path: {tmp_path}/new.parquet}}"
     folder = run(confs, "inference", "job.ref=latest", table).outputs
     batch = pd.read_parquet(folder)
-    # then they answer the same, by the same document
+    # then their predictions are equal, by the same decision
     assert bundle.manifest.decision == model.decision != Decision()
     assert check_parity(model, bundle, parity_rows(model.schema_, rows)) <= 1e-4
     if task == "regression":
@@ -81,7 +81,7 @@ def test_pyfunc_bundle_and_batch_decide_alike(tmp_path, task, sets):
 
 @pytest.fixture(scope="module", params=["regression", "binary", "multiclass"])
 def found(request, tmp_path_factory):
-    """The evaluation of a second version, beside a champion; all options of its task are on."""
+    """Evaluate a second version against a champion, with all options of its task."""
     task = request.param
     confs = projects.make_project(tmp_path_factory.mktemp(task), task, tables.order_table(task, rows=2400))
     sets = {"regression": [], "binary": [COSTLY, "job.calibration=isotonic"], "multiclass": []}[task]
@@ -109,13 +109,13 @@ def test_every_metric_lies_in_its_interval(found):
 def test_the_version_is_compared_with_champion_and_references(found):
     _, result = found
     first = result.measures[0]
-    theirs = {"champion": result.champion.metrics} | result.references
+    others = {"champion": result.champion.metrics} | result.references
     assert [each.against for each in result.differences] == ["champion", "constant", "default trees"]
     for each in result.differences:
         assert each.metric == first.name
-        assert each.value == pytest.approx(result.metrics[first.name] - theirs[each.against][first.name])
+        assert each.value == pytest.approx(result.metrics[first.name] - others[each.against][first.name])
         assert each.low <= each.value <= each.high
-    # Five trees are beyond chance better than a constant, and worse than thirty.
+    # Five trees are significantly better than a constant, and worse than thirty.
     champion, constant, _ = (
         each if first.greater_is_better else each.model_copy(update={"low": -each.high, "high": -each.low})
         for each in result.differences
@@ -125,9 +125,9 @@ def test_the_version_is_compared_with_champion_and_references(found):
 
 def test_the_curves_are_those_of_the_task(found):
     task, result = found
-    drawn = {name for name, value in result.curves if value}
+    present = {name for name, value in result.curves if value}
     assert (
-        drawn
+        present
         == {
             "regression": {"predicted", "residuals", "coverage"},
             "binary": {"roc", "precision_recall", "calibration", "confusion"},
@@ -144,7 +144,7 @@ def test_the_learning_curve_ends_with_all_rows(found):
     assert result.learning_skipped == ""
 
 
-def test_the_cost_at_the_threshold_is_told_beside_that_at_one_half(found):
+def test_costs_are_reported_at_the_threshold_and_at_one_half(found):
     task, result = found
     if task != "binary":
         assert result.threshold is None
@@ -154,7 +154,7 @@ def test_the_cost_at_the_threshold_is_told_beside_that_at_one_half(found):
     assert result.calibration_error_before is not None
 
 
-def test_intervals_cover_what_they_promise(tmp_path):
+def test_intervals_have_their_nominal_coverage(tmp_path):
     # given noise that grows with the prediction, on rows in no order of time
     random = np.random.default_rng(0)
     frame = tables.order_table(rows=9000)
@@ -195,13 +195,13 @@ def test_rows_that_are_worse_are_found(tmp_path):
         pytest.param("regression", ["job.calibration=sigmoid"], "does not fit a regression target", id="sigmoid"),
     ],
 )
-def test_an_option_that_does_not_fit_the_task_is_refused_before_anything_is_fitted(tmp_path, task, sets, reason):
+def test_an_option_that_does_not_fit_the_task_is_refused_before_the_fit(tmp_path, task, sets, reason):
     confs = projects.make_project(tmp_path, task)
     with pytest.raises(ConfigError, match=reason):
         run(confs, "training", *sets)
 
 
-def test_intervals_can_be_switched_off(tmp_path):
+def test_intervals_can_be_disabled(tmp_path):
     confs = projects.make_project(tmp_path)
     run(confs, "training", "job.interval=null")
     result = run(confs, "evaluations", "job.learning_curve_seconds=0")
@@ -228,7 +228,7 @@ def test_sixty_rows_of_which_twelve_are_held_out_are_evaluated(tmp_path):
     assert len(result.curves.residuals) == 1
 
 
-def test_people_are_not_shown_the_points_of_curves_and_programs_are(tmp_path, capsys):
+def test_points_of_curves_are_printed_as_json_only(tmp_path, capsys):
     confs = projects.make_project(tmp_path, frame=tables.order_table(rows=60))
     run(confs, "training")
     shown = {}
@@ -240,8 +240,8 @@ def test_people_are_not_shown_the_points_of_curves_and_programs_are(tmp_path, ca
     assert len(json.loads(shown[True])["curves"]["predicted"]) == 12
 
 
-def test_a_training_part_of_one_day_has_no_intervals_and_is_trained_nevertheless(tmp_path, capsys):
-    frame = tables.order_table(rows=30)  # the first of two days is all there is to train on
+def test_a_training_part_of_one_day_is_trained_without_intervals(tmp_path, capsys):
+    frame = tables.order_table(rows=30)  # the training part is the first of two days
     confs = projects.make_project(tmp_path, frame=frame, metrics=[{"name": "rmse"}])
     run(confs, "training")
     assert loaded(confs).decision == Decision()
@@ -263,7 +263,7 @@ def test_costs_and_calibration_are_part_of_the_recipe(tmp_path):
     assert versions == ["1.0.0", "1.1.0", "1.1.1", "1.2.0"]
 
 
-def test_an_evaluation_from_before_these_figures_can_still_be_read():
+def test_an_evaluation_of_an_older_release_can_be_read():
     old = {
         "accepted": True, "version": "1", "semver": "1.0.0", "rows": 5, "measures": [], "metrics": {},
         "references": {}, "champion": None, "slices": [],

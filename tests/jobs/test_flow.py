@@ -1,4 +1,4 @@
-"""The jobs one after the other on one small table, as a user runs them; each test looks at what one of them left."""
+"""All jobs in order on one small table, as a user runs them; each test checks the result of one job."""
 
 import json
 from types import SimpleNamespace
@@ -43,10 +43,10 @@ def test_training_registers_the_first_version_with_its_scores(flow):
     assert set(flow.training.metrics) == {metric["name"] for metric in projects.METRICS[flow.task]}
 
 
-def test_the_bundle_answers_like_the_registered_model(flow):
-    # Given rows that training has not seen
+def test_the_bundle_predicts_like_the_registered_model(flow):
+    # Given rows that were not trained on
     rows = tables.order_table(flow.task, seed=9).drop(columns="amount").head(50)
-    # When both are asked
+    # When both predict them
     job = load_job([flow.confs / "training.yaml"])
     with job:
         expected = mlflow.pyfunc.load_model("models:/orders/1").predict(rows)
@@ -61,15 +61,15 @@ def test_the_bundle_answers_like_the_registered_model(flow):
         np.testing.assert_allclose(served.probabilities, expected.iloc[:, 1:], atol=1e-4)
 
 
-def test_the_manifest_says_which_version_it_is(flow):
+def test_the_manifest_names_the_version(flow):
     manifest = Bundle.load(flow.folder / "build/bundles/orders/1").manifest
     assert (manifest.semver, manifest.version, manifest.run_id) == ("1.0.0", "1", flow.training.run_id)
     assert set(manifest.profile) == {"moment", "region", "size", "is_open"}
 
 
-def test_evaluation_scores_both_references_and_every_slice(flow):
+def test_evaluation_measures_both_references_and_every_slice(flow):
     first = flow.evaluations.measures[0]
-    constant, trees = (flow.evaluations.references[who][first.name] for who in ("constant", "default trees"))
+    constant, trees = (flow.evaluations.references[name][first.name] for name in ("constant", "default trees"))
     assert first.is_better(flow.evaluations.metrics[first.name], constant)
     assert first.is_better(trees, constant)
     assert {part.value for part in flow.evaluations.slices} == {"north", "south", "west"}
@@ -95,14 +95,21 @@ def test_promotion_makes_the_first_good_version_champion(flow):
 
 def test_the_report_is_one_file_with_every_section(flow):
     page = (flow.folder / "build/reports/orders-1.html").read_text(encoding="utf-8")
-    for words in ("Metrics on held-out rows", "Gate decision", "Configured slices", "Feature importance", "Data", "Lineage"):
-        assert words in page
+    for title in (
+        "Metrics on held-out rows",
+        "Gate decision",
+        "Configured slices",
+        "Feature importance",
+        "Data",
+        "Lineage",
+    ):
+        assert title in page
     assert "http://" not in page
     assert "https://" not in page
     assert "orders 1.0.0 is the champion" in page
 
 
-def test_the_run_holds_everything_about_the_version(flow):
+def test_the_run_has_every_artifact_of_the_version(flow):
     job = load_job([flow.confs / "training.yaml"])
     with job:
         found = {file.path for file in mlflow.MlflowClient().list_artifacts(flow.training.run_id)}
@@ -111,7 +118,7 @@ def test_the_run_holds_everything_about_the_version(flow):
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory):
-    """One champion, and then a version that is worse."""
+    """Return the results of a champion and of a worse version after it."""
     folder = tmp_path_factory.mktemp("history")
     confs = projects.make_project(folder, metrics=[{"name": "rmse"}])
     for step in ("training", "evaluations", "promotion"):
@@ -141,7 +148,7 @@ def test_a_worse_version_is_refused_and_the_refusal_recorded(history):
     assert (entry.event, entry.details["version"]) == ("refused", "2")
 
 
-def test_the_champion_stays_after_a_refusal(history):
+def test_a_refusal_does_not_move_the_champion(history):
     job = load_job([history.confs / "promotion.yaml"])
     with job:
         assert job.registry.resolve("champion").version == "1"
@@ -159,10 +166,10 @@ def test_force_needs_an_actor_and_a_reason(history):
         run(history.confs, "promotion", "job.force=true")
 
 
-def test_forcing_promotes_remembers_the_one_before_and_says_so(tmp_path_factory, history):
+def test_a_forced_promotion_sets_the_previous_champion_and_is_recorded(tmp_path_factory, history):
     # When the refused version is forced
     forced = run(history.confs, "promotion", "job.force=true", "job.actor=ann", "job.reason=an incident")
-    # Then it is champion, the one before is remembered, and the trail names who and why
+    # Then it is the champion, the previous one has its alias, and the audit trail names actor and reason
     assert (forced.accepted, forced.forced, forced.alias) == (True, True, "champion")
     job = load_job([history.confs / "promotion.yaml"])
     with job:
@@ -178,22 +185,22 @@ def test_the_same_recipe_on_the_same_rows_is_a_patch_with_equal_scores(tmp_path)
     assert first.metrics == second.metrics
 
 
-def test_tuning_finds_parameters_that_training_takes(tmp_path):
+def test_training_uses_the_parameters_of_tuning(tmp_path):
     confs = projects.make_project(tmp_path)
     found = run(confs, "tuning")
     trained = run(confs, "training", f"job.params={json.dumps(found.params)}")
     assert found.trials == 3
     assert found.score <= found.default_score
     assert trained.params["max_iter"] == found.params["max_iter"]
-    # And the report knows where they come from, but not of a version that has others
+    # And the search is found for that version, but not for a version with other hyperparameters
     other = run(confs, "training", "job.model={KIND: BoostedTrees, max_iter: 7}")
-    searches = [load_search(mlflow.get_run(one.run_id)) for one in (trained, other)]
+    searches = [load_search(mlflow.get_run(each.run_id)) for each in (trained, other)]
     assert (searches[0].run_id, searches[0].metric, len(searches[0].trials)) == (found.run_id, "rmse", 3)
     assert searches[1] is None
 
 
-def test_a_version_whose_files_cannot_be_stored_is_withdrawn(tmp_path, monkeypatch):
-    # Given a build folder that is a file, so that the bundle cannot be put there
+def test_a_version_whose_files_cannot_be_stored_is_deleted(tmp_path, monkeypatch):
+    # Given a file in place of the build folder, so that the bundle cannot be stored
     confs = projects.make_project(tmp_path)
     (tmp_path / "build").write_text("in the way")
     # When training runs
@@ -205,7 +212,7 @@ def test_a_version_whose_files_cannot_be_stored_is_withdrawn(tmp_path, monkeypat
         assert job.registry.versions() == []
 
 
-def test_a_champion_of_another_schema_is_told_and_does_not_stop_the_evaluation(tmp_path):
+def test_a_champion_of_another_schema_is_recorded_and_does_not_stop_the_evaluation(tmp_path):
     confs = projects.make_project(tmp_path)
     for step in ("training", "evaluations", "promotion"):
         run(confs, step)
@@ -217,13 +224,13 @@ def test_a_champion_of_another_schema_is_told_and_does_not_stop_the_evaluation(t
     trained = run(confs, "training")
     # When it is evaluated
     found = run(confs, "evaluations")
-    # Then it is a major version, and the champion's problem is told
+    # Then it is a major version, and the champion's problem is recorded
     assert trained.semver == "2.0.0"
     assert "size" in found.champion.problem
 
 
-def test_a_version_that_learnt_nothing_is_refused_without_any_threshold(tmp_path):
-    # Given a target that no column says anything about
+def test_a_version_no_better_than_a_constant_is_refused_without_a_threshold(tmp_path):
+    # Given a target that is independent of all columns
     noise = tables.order_table().assign(amount=np.random.default_rng(1).normal(0, 1, 600))
     confs = projects.make_project(tmp_path, frame=noise, metrics=[{"name": "rmse"}])
     for step in ("training", "evaluations"):

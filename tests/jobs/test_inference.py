@@ -185,7 +185,11 @@ def test_a_bundle_needs_no_registry(make_job, table):
 
 def test_progress_is_reported(make_job, table, monkeypatch):
     reports = []
-    monkeypatch.setattr("model_name.io.progress._log_progress", lambda title: lambda *report: reports.append(report[:2]))
+
+    def on_progress(done, total, detail):
+        reports.append((done, total))
+
+    monkeypatch.setattr("model_name.io.progress._log_progress", lambda title: on_progress)
     run(make_job(table))
     assert reports == sorted(reports)
     assert reports[-1] == (ROWS, ROWS)

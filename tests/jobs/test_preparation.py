@@ -1,4 +1,4 @@
-"""The check before anything costly: what it leaves behind, and what it refuses."""
+"""Preparation: validated table, findings, and errors before anything is written."""
 
 import json
 
@@ -11,7 +11,7 @@ from model_name.errors import ConfigError, DataError
 from model_name.settings import load_job
 from tests.support import projects, tables
 
-HISTORY = {"kind": "numeric", "nullable": True, "history": {"of": "amount", "by": ["region"], "lag": "24h"}}
+LAG = {"kind": "numeric", "nullable": True, "history": {"of": "amount", "by": ["region"], "lag": "24h"}}
 
 
 def prepare(folder, frame=None, task="regression", change=lambda schema: None):
@@ -25,16 +25,16 @@ def prepare(folder, frame=None, task="regression", change=lambda schema: None):
 
 
 def column(name, **changes):
-    """A change of one column of the schema."""
+    """Return a change of one column of the schema."""
     return lambda schema: schema["columns"].setdefault(name, {}).update(changes)
 
 
-def test_histories_are_made_and_written(tmp_path):
-    # Given rows of every hour, and of a region each
+def test_lag_columns_are_computed_and_written(tmp_path):
+    # Given one row per hour, each of a region
     frame = tables.order_table()
-    # When the schema asks for the amount of the day before
-    result = prepare(tmp_path, frame, change=column("amount_24h", **HISTORY))
-    # Then the prepared table has it where that hour was of the same region
+    # When the schema has the amount of the day before as a lag column
+    result = prepare(tmp_path, frame, change=column("amount_24h", **LAG))
+    # Then the prepared table has it where the row of that hour has the same region
     found = pd.read_parquet(result.table)
     before = frame.shift(24)
     expected = before["amount"].where(before["region"] == frame["region"])
@@ -42,7 +42,7 @@ def test_histories_are_made_and_written(tmp_path):
     assert 0 < expected.notna().sum() < len(frame)
 
 
-def test_what_was_dropped_is_among_the_findings(tmp_path):
+def test_dropped_rows_are_among_the_findings(tmp_path):
     frame = tables.order_table()
     frame.loc[[3, 5], "size"] = 50.0
     frame = pd.concat([frame, frame.tail(4)], ignore_index=True)
@@ -51,20 +51,20 @@ def test_what_was_dropped_is_among_the_findings(tmp_path):
         schema.update(key=[], duplicates="drop", rules=[{"holds": "size < 40", "otherwise": "drop"}])
 
     result = prepare(tmp_path, frame, change=change)
-    words = ("2 of 604 rows dropped: size < 40 does not hold", "4 of 604 rows dropped: equal to an earlier row")
-    assert result.findings == words
+    findings = ("2 of 604 rows dropped: size < 40 does not hold", "4 of 604 rows dropped: equal to an earlier row")
+    assert result.findings == findings
     assert (result.rows, result.kept) == (604, 598)
-    beside = json.loads((tmp_path / result.table).with_suffix(".findings.json").read_text())
-    assert tuple(beside["findings"]) == words
+    document = json.loads((tmp_path / result.table).with_suffix(".findings.json").read_text())
+    assert tuple(document["findings"]) == findings
 
 
-def test_a_category_that_only_the_held_out_rows_have_is_counted(tmp_path):
+def test_a_category_of_held_out_rows_alone_is_counted_as_unseen(tmp_path):
     frame = tables.order_table()
     frame.loc[599, "region"] = "moon"
     assert prepare(tmp_path, frame).findings == ("1 values of region are unseen categories, taken as missing",)
 
 
-def test_a_column_that_is_missing_in_the_whole_training_part_is_taken(tmp_path):
+def test_a_column_that_is_null_in_the_whole_training_part_is_accepted(tmp_path):
     frame = tables.order_table()
     frame.loc[frame.index[:500], "size"] = np.nan
     encode = {"scale": "quantile", "impute": "median"}
@@ -87,16 +87,16 @@ WRONG_FEATURES = [
 ]
 
 
-@pytest.mark.parametrize(("change", "words", "hint"), WRONG_FEATURES)
-def test_features_that_there_are_not_are_refused_before_anything_is_written(tmp_path, change, words, hint):
-    with pytest.raises(ConfigError, match=words) as refused:
+@pytest.mark.parametrize(("change", "message", "hint"), WRONG_FEATURES)
+def test_unavailable_features_are_refused_before_anything_is_written(tmp_path, change, message, hint):
+    with pytest.raises(ConfigError, match=message) as refused:
         prepare(tmp_path, change=change)
     assert (refused.value.exit_code, hint in refused.value.hint) == (2, True)
     assert not list(tmp_path.rglob("prepared/*"))
 
 
 def changed(task="regression", **values):
-    """The table with some values of the target changed."""
+    """Return the table with some values of the target changed."""
     frame = tables.order_table(task)
     for row, value in values.items():
         frame.loc[int(row[1:]), "amount"] = value
@@ -113,17 +113,20 @@ WRONG_TARGETS = [
         id="a class seen once, among the held-out rows",
     ),
     pytest.param(
-        "binary", tables.order_table("binary").assign(amount="low"), "the target amount is constant", id="one class alone"
+        "binary",
+        tables.order_table("binary").assign(amount="low"),
+        "the target amount is constant",
+        id="one class alone",
     ),
 ]
 
 
-@pytest.mark.parametrize(("task", "frame", "words"), WRONG_TARGETS)
-def test_a_target_that_nothing_can_learn_is_refused(tmp_path, task, frame, words):
-    with pytest.raises(DataError, match=words):
+@pytest.mark.parametrize(("task", "frame", "message"), WRONG_TARGETS)
+def test_a_target_that_cannot_be_trained_on_is_refused(tmp_path, task, frame, message):
+    with pytest.raises(DataError, match=message):
         prepare(tmp_path, frame, task)
 
 
-def test_a_class_seen_once_in_the_training_part_is_taken(tmp_path):
+def test_a_class_with_one_training_row_is_accepted(tmp_path):
     frame = tables.order_table("binary").assign(amount=["high"] + ["low"] * 599)
     assert prepare(tmp_path, frame, "binary", column("region", encode={"code": "target"})).kept == 600
