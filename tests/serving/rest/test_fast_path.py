@@ -6,14 +6,15 @@ import asyncio
 import json
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from model_name.serving.rest.fast_path import Take
 from model_name.serving.rest.messages import Headers
 from model_name.serving.rest.protocol import InferenceHttpProtocol
 from tests.support.sockets import Answer, answers, connected, exchange, http, read_all
@@ -141,39 +142,56 @@ def test_a_connection_lives_on_after_an_answer(servers: dict[str, Server], rows:
         assert read_all(connection) == b""
 
 
-class Sink(asyncio.Transport):
-    """A transport of a client that reads nothing."""
+class UnreadTransport(asyncio.Transport):
+    """Transport of a client that reads nothing."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep it."""
+        """Drop the data."""
 
     def is_closing(self) -> bool:
         return False
 
     def pause_reading(self) -> None:
-        """Nothing is read anyway."""
+        """Read nothing anyway."""
 
     resume_reading = pause_reading
 
 
-@pytest.mark.parametrize("is_full", [False, True], ids=["room for an answer", "answers that nobody reads"])
-def test_an_answer_that_has_to_wait_goes_the_long_way(is_full: bool) -> None:
-    taken: list[bytes] = []
-    asked: list[str] = []
+class FakeRouter:
+    """Router that keeps which requests would take the fast path."""
+
+    def __init__(self) -> None:
+        self.urls: list[bytes] = []
+
+    def match(self, connection: Any, url: bytes, headers: Headers) -> Any:
+        """Match every request."""
+        return FakeFastRequest(partial(self.urls.append, url))
+
+
+class FakeFastRequest:
+    """Request on the fast path that is never answered."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.run = run
+        self.parts: list[bytes] = []
+
+
+@pytest.mark.parametrize("is_full", [False, True], ids=["a client that reads", "a client that does not read"])
+def test_a_request_of_a_client_that_does_not_read_takes_the_application(is_full: bool) -> None:
+    router: Any = FakeRouter()
+    paths: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        asked.append(scope["path"])
-
-    def shortcuts(url: bytes, headers: Headers) -> Take:
-        return lambda body, transport, reply: taken.append(url)
+        paths.append(scope["path"])
 
     async def scenario() -> None:
-        connection = InferenceHttpProtocol(uvicorn.Config(app, log_config=None, access_log=False), ServerState(), shortcuts)
-        connection.connection_made(Sink())
+        config = uvicorn.Config(app, log_config=None, access_log=False)
+        protocol = InferenceHttpProtocol(config, ServerState(), router)
+        protocol.connection_made(UnreadTransport())
         if is_full:
-            connection.flow.pause_writing()
-        connection.data_received(http("POST", V1, b"{}"))
+            protocol.flow.pause_writing()
+        protocol.data_received(http("POST", V1, b"{}"))
         await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
-    assert (taken, asked) == (([], [V1]) if is_full else ([V1.encode()], []))
+    assert (router.urls, paths) == (([], [V1]) if is_full else ([V1.encode()], []))

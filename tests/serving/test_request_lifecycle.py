@@ -1,0 +1,357 @@
+"""Every protocol counts, authenticates, logs and times a request alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+import uvicorn
+from prometheus_client import CollectorRegistry
+from uvicorn.server import ServerState as UvicornState
+
+from model_name.errors import DataError, ModelNameError
+from model_name.serving.auth import TokenAuth
+from model_name.serving.batching.batcher import AdaptiveBatcher
+from model_name.serving.context import ServerContext
+from model_name.serving.grpc.servicer import SERVICE_NAME, STATUS_CODES, InferenceServicer
+from model_name.serving.limits import Limits
+from model_name.serving.model_repository import ModelRepository
+from model_name.serving.protocols.open_inference_messages import pb
+from model_name.serving.request_errors import ErrorLogger, one_line
+from model_name.serving.request_lifecycle import RequestLifecycle, RouteLabels
+from model_name.serving.rest.app import RestApp
+from model_name.serving.rest.endpoints import PREDICTOR
+from model_name.serving.rest.messages import Scope
+from model_name.serving.rest.protocol import InferenceHttpProtocol
+from model_name.serving.server_metrics import ServerMetrics
+from model_name.serving.state import ServerState
+from tests.support.manifests import manifest_of, plane_of, table_of
+from tests.support.sockets import answers, http
+
+NAME, TOKEN = "flats", "s3cret"
+V1, V2 = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}/infer"
+GOOD, BAD = 61.5, 1000.0  # values of the only column, whose maximum is 500
+AUTHORIZED, UNAUTHORIZED = f"Bearer {TOKEN}", "Bearer wrong"
+REASONS = {
+    400: "area: 1000.0 is above 500.0",
+    401: "this server wants a token: Authorization: Bearer TOKEN",
+    503: "flats was unloaded; load it to have it answer",
+}
+
+
+@dataclass
+class FakeServer:
+    """Server without sockets.
+
+    Attributes:
+        in_flight: Number of requests in flight at each start of a batch.
+    """
+
+    in_flight: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        state = ServerState(is_started=True, is_loaded=True)
+        table = table_of(columns={"area": {"kind": "numeric", "max": 500}})
+        plane = plane_of(manifest_of(table, example={"area": GOOD}))
+        self.metrics = ServerMetrics("", CollectorRegistry())
+        self.context = ServerContext(
+            name=NAME,
+            batcher=AdaptiveBatcher(plane, Limits(), observe=self._record),
+            state=state,
+            metrics=self.metrics,
+            auth=TokenAuth(TOKEN.encode()),
+            error_log=ErrorLogger(is_quoting=True),
+            repository=ModelRepository(NAME, state, self._reload, is_enabled=True),
+            server_metadata={},
+        )
+        self.app = RestApp(self.context, PREDICTOR, {})
+
+    def _record(self, *_: Any) -> None:
+        self.in_flight.append(self.metrics.in_flight)
+
+    async def _reload(self) -> None:
+        """Load nothing."""
+
+    def samples(self) -> dict[tuple[str, str, str], float]:
+        """Read the number of requests by protocol, route and code."""
+        return {
+            (sample.labels["protocol"], sample.labels["route"], sample.labels["code"]): sample.value
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == "model_name_requests_total"
+        }
+
+    def latencies(self) -> dict[tuple[str, str], float]:
+        """Read the number of latencies by protocol and route."""
+        return {
+            (sample.labels["protocol"], sample.labels["route"]): sample.value
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == "model_name_request_seconds_count"
+        }
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """Server of a table with one column."""
+    server = FakeServer()
+    yield server
+    server.context.batcher.close()
+
+
+Send = Callable[[FakeServer, float, str], Awaitable[tuple[int, str]]]
+"""Sends a row with a token to a server; returns the HTTP status of the response, or the one behind the status of gRPC,
+and the error message."""
+
+
+class WrittenTransport(asyncio.Transport):
+    """Transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep a response."""
+        self.written.put_nowait(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        """Read nothing anyway."""
+
+    resume_reading = pause_reading
+
+
+async def send_fast(server: FakeServer, value: float, authorization: str) -> tuple[int, str]:
+    """Send a V1 request that takes the fast path."""
+    config = uvicorn.Config(server.app, log_config=None, access_log=False)
+    protocol = InferenceHttpProtocol(config, UvicornState(), server.app.fast_router)
+    transport = WrittenTransport()
+    protocol.connection_made(transport)
+    body = json.dumps({"instances": [{"area": value}]}).encode()
+    protocol.data_received(http("POST", V1, body, f"authorization: {authorization}"))
+    (response,) = answers(await transport.written.get())
+    return response.status, json.loads(response.body).get("error", "")
+
+
+async def send_asgi(
+    server: FakeServer, path: str, body: bytes, headers: Mapping[str, str], method: str = "POST"
+) -> tuple[int, str]:
+    """Send a request to the ASGI application."""
+    raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope: Scope = {"type": "http", "method": method, "path": path, "headers": raw_headers}
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await server.app(scope, receive, send)
+    return sent[0]["status"], json.loads(sent[1]["body"]).get("error", "")
+
+
+async def send_v1(server: FakeServer, value: float, authorization: str) -> tuple[int, str]:
+    """Send a V1 request to the ASGI application."""
+    body = json.dumps({"instances": [{"area": value}]}).encode()
+    return await send_asgi(server, V1, body, {"authorization": authorization})
+
+
+async def send_event(server: FakeServer, value: float, authorization: str) -> tuple[int, str]:
+    """Send a CloudEvent to the ASGI application."""
+    event = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/here", "ce-type": "flat"}
+    body = json.dumps({"instances": [{"area": value}]}).encode()
+    return await send_asgi(server, V1, body, {"authorization": authorization, **event})
+
+
+async def send_v2(server: FakeServer, value: float, authorization: str) -> tuple[int, str]:
+    """Send a V2 request to the ASGI application."""
+    tensor = {"name": "area", "shape": [1], "datatype": "FP64", "data": [value]}
+    return await send_asgi(server, V2, json.dumps({"inputs": [tensor]}).encode(), {"authorization": authorization})
+
+
+class FakeGrpcContext:
+    """Context of a gRPC call that keeps how the call was aborted."""
+
+    def __init__(self, authorization: str) -> None:
+        self.authorization = authorization
+        self.aborted: tuple[grpc.StatusCode, str] | None = None
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", self.authorization),)
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        """Send nothing."""
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> bytes:
+        self.aborted = (code, details)
+        return b""
+
+
+async def call_grpc(server: FakeServer, method: str, message: bytes, authorization: str) -> tuple[int, str]:
+    """Call a method of the gRPC service."""
+    details: Any = SimpleNamespace(method=f"/{SERVICE_NAME}/{method}", invocation_metadata=())
+    handler: Any = InferenceServicer(server.context).handler().service(details)
+    context = FakeGrpcContext(authorization)
+    await handler.unary_unary(message, context)
+    if context.aborted is None:
+        return 200, ""
+    code, reason = context.aborted
+    return next(status for status, one in STATUS_CODES.items() if one is code), reason
+
+
+async def send_grpc(server: FakeServer, value: float, authorization: str) -> tuple[int, str]:
+    """Send a `ModelInferRequest`."""
+    message = pb.ModelInferRequest(model_name=NAME)
+    message.inputs.add(name="area", datatype="FP64", shape=[1], contents=pb.InferTensorContents(fp64_contents=[value]))
+    return await call_grpc(server, "ModelInfer", message.SerializeToString(), authorization)
+
+
+PROTOCOLS = [
+    pytest.param(send_fast, "v1", "predict", id="REST, fast path"),
+    pytest.param(send_v1, "v1", "predict", id="REST, ASGI"),
+    pytest.param(send_v2, "v2", "infer", id="REST, V2"),
+    pytest.param(send_event, "cloudevents", "predict", id="CloudEvents"),
+    pytest.param(send_grpc, "grpc", "infer", id="gRPC"),
+]
+
+
+@pytest.mark.parametrize(("send", "protocol", "route"), PROTOCOLS)
+@pytest.mark.parametrize(
+    ("value", "authorization", "is_loaded", "status"),
+    [
+        pytest.param(GOOD, AUTHORIZED, True, 200, id="a good row"),
+        pytest.param(BAD, AUTHORIZED, True, 400, id="a bad row"),
+        pytest.param(GOOD, UNAUTHORIZED, True, 401, id="a wrong token"),
+        pytest.param(GOOD, AUTHORIZED, False, 503, id="an unloaded model"),
+    ],
+)
+def test_an_inference_request_is_counted_authenticated_logged_and_timed(
+    server: FakeServer,
+    caplog: pytest.LogCaptureFixture,
+    send: Send,
+    protocol: str,
+    route: str,
+    value: float,
+    authorization: str,
+    is_loaded: bool,
+    status: int,
+) -> None:
+    # given
+    server.context.state.is_loaded = is_loaded
+    # when
+    found = asyncio.run(asyncio.wait_for(send(server, value, authorization), 30))
+    # then
+    protocol = "v1" if protocol == "cloudevents" and status == HTTPStatus.UNAUTHORIZED else protocol  # not decoded yet
+    assert found == (status, REASONS.get(status, ""))
+    assert server.samples() == {(protocol, route, str(status)): 1.0}
+    assert server.latencies() == {(protocol, route): 1.0}
+    assert server.metrics.in_flight == 0
+    assert server.in_flight == ([1] if status in (200, 400) else [])
+    lines = [f"refused: {protocol} {route}: {status}: {REASONS[status]}"] if status != HTTPStatus.OK else []
+    assert caplog.messages == lines
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "labels", "is_public"),
+    [
+        pytest.param("GET", "/v2/health/live", 200, ("v2", "health"), True, id="a probe"),
+        pytest.param("GET", f"/v1/models/{NAME}", 200, ("v1", "ready"), True, id="readiness"),
+        pytest.param("GET", "/v1/models", 200, ("http", "other"), False, id="the list of models"),
+        pytest.param("GET", f"/v2/models/{NAME}", 200, ("v2", "metadata"), False, id="metadata"),
+        pytest.param("POST", f"/v2/repository/models/{NAME}/load", 200, ("v2", "repository"), False, id="a load"),
+        pytest.param("POST", "/v2/repository/models/x/load", 404, ("v2", "repository"), False, id="another model's"),
+        pytest.param("POST", f"/v1/models/{NAME}:explain", 501, ("v1", "explain"), False, id="unsupported"),
+        pytest.param("GET", "/v2/models/other", 404, ("http", "other"), False, id="another model"),
+        pytest.param("GET", "/nowhere", 404, ("http", "other"), False, id="no such path"),
+        pytest.param("PUT", V1, 405, ("http", "other"), False, id="another method"),
+        pytest.param("PUT", "/v2/health/live", 405, ("http", "other"), True, id="another method of a probe"),
+    ],
+)
+@pytest.mark.parametrize("authorization", [AUTHORIZED, UNAUTHORIZED])
+def test_every_other_route_has_the_same_lifecycle(
+    server: FakeServer,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    path: str,
+    status: int,
+    labels: tuple[str, str],
+    is_public: bool,
+    authorization: str,
+) -> None:
+    if not is_public and authorization is UNAUTHORIZED:
+        status = 401
+    found, reason = asyncio.run(send_asgi(server, path, b"", {"authorization": authorization}, method))
+    assert found == status
+    assert server.samples() == {(*labels, str(status)): 1.0}
+    assert server.latencies() == {labels: 1.0}
+    assert server.metrics.in_flight == 0
+    protocol, route = labels
+    assert caplog.messages == ([f"refused: {protocol} {route}: {status}: {reason}"] if status >= 400 else [])
+
+
+@pytest.mark.parametrize(
+    ("method", "message", "status", "route", "is_public"),
+    [
+        pytest.param("ServerLive", b"", 200, "health", True, id="a probe"),
+        pytest.param("ModelReady", b"", 404, "ready", True, id="readiness of another model"),
+        pytest.param("ServerMetadata", b"", 200, "metadata", False, id="metadata"),
+        pytest.param("ModelMetadata", b"\xff", 400, "metadata", False, id="a truncated message"),
+        pytest.param("RepositoryModelLoad", b"", 404, "repository", False, id="a load of another model"),
+    ],
+)
+@pytest.mark.parametrize("authorization", [AUTHORIZED, UNAUTHORIZED])
+def test_every_other_method_has_the_same_lifecycle(
+    server: FakeServer,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    message: bytes,
+    status: int,
+    route: str,
+    is_public: bool,
+    authorization: str,
+) -> None:
+    if not is_public and authorization is UNAUTHORIZED:
+        status = 401
+    found, reason = asyncio.run(call_grpc(server, method, message, authorization))
+    assert found == status
+    assert server.samples() == {("grpc", route, str(status)): 1.0}
+    assert server.latencies() == {("grpc", route): 1.0}
+    assert server.metrics.in_flight == 0
+    assert caplog.messages == ([f"refused: grpc {route}: {status}: {one_line(reason)}"] if status >= 400 else [])
+
+
+class Call(RequestLifecycle):
+    """Request without a transport."""
+
+    def metadata(self) -> list[tuple[str, str]]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("err", "code", "lines"),
+    [
+        pytest.param(DataError("no row"), "400", ["refused: v1 predict: 400: no row"], id="an error of a request"),
+        pytest.param(ModelNameError("broken"), "500", ["refused: v1 predict: 500: broken"], id="an error of ours"),
+        pytest.param(asyncio.CancelledError(), "499", [], id="a client that disconnects"),
+        pytest.param(ZeroDivisionError(), "500", [], id="an unexpected error"),
+    ],
+)
+def test_a_request_that_raises_is_counted_out_with_its_status(
+    server: FakeServer, caplog: pytest.LogCaptureFixture, err: BaseException, code: str, lines: list[str]
+) -> None:
+    with pytest.raises(type(err)), Call(server.context, RouteLabels("predict", "v1")):
+        raise err
+    assert server.samples() == {("v1", "predict", code): 1.0}
+    assert server.metrics.in_flight == 0
+    assert caplog.messages == lines
