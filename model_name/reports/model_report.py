@@ -196,12 +196,12 @@ def column_rows(artifacts: VersionArtifacts, preparation: PreparationResult | No
             "description": column.description,
             "missing": profile.missing,
             "sparkline": feature_figures.sparkline(name, profile),
-            "values": describe_values(name, column, profile, preparation),
+            "content": describe_content(name, column, profile, preparation),
         }
 
 
-def describe_values(name: str, column: Column, profile: ColumnProfile, preparation: PreparationResult | None) -> str:
-    """Describe the values of a column, unless it is sensitive."""
+def describe_content(name: str, column: Column, profile: ColumnProfile, preparation: PreparationResult | None) -> str:
+    """Describe the content of a column, unless it is sensitive."""
     if column.sensitive:
         return "sensitive, its values are not shown"
     return describe_profile(column, profile) or describe_time_range(name, preparation)

@@ -234,7 +234,7 @@ def test_values_of_a_sensitive_column_are_not_shown(artifacts):
     column = schema.columns["size"].model_copy(update={"sensitive": True})
     table = schema.model_copy(update={"columns": schema.columns | {"size": column}})
     hidden = replace(artifacts, manifest=artifacts.manifest.model_copy(update={"table": table}))
-    (words,) = (row["values"] for row in column_rows(hidden, None) if row["name"] == "size")
+    (words,) = (row["content"] for row in column_rows(hidden, None) if row["name"] == "size")
     assert words == "sensitive, its values are not shown"
 
 
@@ -251,7 +251,9 @@ def test_lime_weights_are_named_so_and_not_compared_with_contributions(artifacts
 def test_columns_are_described_by_shares_quantiles_or_their_range(artifacts):
     ranges = prepared(ranges={"moment": ["2024-01-01T00:00:00", "2024-03-10T21:00:00"]})
     found = {row["name"]: row for row in column_rows(artifacts, ranges)}
-    assert re.fullmatch(r"(true|false) [\d.]+ %, (true|false) [\d.]+ %", found["flag"]["values"])
-    assert found["moment"]["values"] == "2024-01-01 … 2024-03-10 21:00 (whole table)"
-    assert re.fullmatch(r"[\d.]+ … [\d.]+ … [\d.]+", found["size"]["values"])
+    assert re.fullmatch(r"(true|false) [\d.]+ %, (true|false) [\d.]+ %", found["flag"]["content"])
+    assert found["moment"]["content"] == "2024-01-01 … 2024-03-10 21:00 (whole table)"
+    assert re.fullmatch(r"[\d.]+ … [\d.]+ … [\d.]+", found["size"]["content"])
     assert found["moment"]["sparkline"] is None
+    text = " ".join(Page(render_report(artifacts, artifacts.evaluation, preparation=ranges)).text)
+    assert all(row["content"] in text for row in found.values())
