@@ -21,12 +21,12 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import BUILD, console, show, write
-from benchmarks.overlays import lay_over
-from benchmarks.servers.subject import Subject, subject
+from benchmarks.harness import OUTPUT_DIRECTORY, console, print_table, write_report
+from benchmarks.servers.served_model import ServedModel, load_served_model
 from benchmarks.streams import loops
+from benchmarks.virtualenvs import create_overlay
 from local_kafka.cluster import Cluster
-from local_kafka.jars import unavailable
+from local_kafka.jars import unavailable_reason
 
 PARTITIONS = 3
 BATCH = 500
@@ -36,7 +36,7 @@ LIGHT_RATE = 50.0  # records a second
 LIGHT_SECONDS = 20.0
 FIRST_RECORDS = 100  # that are not counted: of all of them they meet a cold worker
 WAIT_SECONDS = 300.0
-LOG = BUILD / "kafka-log"
+LOG = OUTPUT_DIRECTORY / "kafka-log"
 PINS = Path(loops.__file__).with_name("confluent.txt")
 
 RUNNERS = ("exactly_once", "bare", "at_least_once", "bare-at-least-once", "one", "confluent")
@@ -65,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--records", type=int, default=RECORDS)
     parser.add_argument("--only", default=",".join(RUNNERS), help=f"some of {', '.join(RUNNERS)}")
     options = parser.parse_args(argv)
-    if reason := unavailable():
+    if reason := unavailable_reason():
         raise SystemExit(reason)
-    served = subject()
-    chosen = [name for name in options.only.split(",") if name != "confluent" or lay_over("confluent", PINS)]
+    served = load_served_model()
+    chosen = [name for name in options.only.split(",") if name != "confluent" or create_overlay("confluent", PINS)]
     rates: dict[str, list[float]] = {name: [] for name in chosen}
     with Cluster(java=()) as cluster:
         source = filled(cluster, served, options.records)
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return judge(rates, latency)
 
 
-def filled(cluster: Cluster, served: Subject, records: int) -> str:
+def filled(cluster: Cluster, served: ServedModel, records: int) -> str:
     """A topic with so many rows."""
     topic = cluster.create_topic("rows", partitions=PARTITIONS)
     producer = producer_of(cluster)
@@ -97,16 +97,16 @@ def producer_of(cluster: Cluster, *, linger_ms: int = 20) -> Any:
     """A producer."""
     from kafka import KafkaProducer
 
-    return KafkaProducer(**cluster.connection(), linger_ms=linger_ms, acks="all")
+    return KafkaProducer(**cluster.client_options(), linger_ms=linger_ms, acks="all")
 
 
-def measure(cluster: Cluster, served: Subject, name: str, source: str, records: int) -> float:
+def measure(cluster: Cluster, served: ServedModel, name: str, source: str, records: int) -> float:
     """The records/s of a runner."""
     group = f"{name}-{time.monotonic_ns()}"
     target = cluster.create_topic(group, partitions=PARTITIONS, config={"message.timestamp.type": "LogAppendTime"})
     task = loops.Task(cluster.bootstrap, source, target, group, records, BATCH, served.bundle)
     if name in loops.LOOPS:
-        python = str(BUILD / "confluent/bin/python") if name == "confluent" else sys.executable
+        python = str(OUTPUT_DIRECTORY / "confluent/bin/python") if name == "confluent" else sys.executable
         command = [python, "-m", "benchmarks.streams.loops", name, json.dumps(asdict(task))]
         subprocess.run(command, check=True, timeout=WAIT_SECONDS)
     else:
@@ -139,7 +139,7 @@ def consumer_of(cluster: Cluster, topic: str) -> tuple[Any, list[Any]]:
     """A reader of committed records, and the partitions of a topic."""
     from kafka import KafkaConsumer, TopicPartition
 
-    consumer = KafkaConsumer(**cluster.connection(), isolation_level="read_committed", enable_auto_commit=False)
+    consumer = KafkaConsumer(**cluster.client_options(), isolation_level="read_committed", enable_auto_commit=False)
     partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
     consumer.assign(partitions)
     return consumer, partitions
@@ -172,7 +172,7 @@ def read(cluster: Cluster, topic: str) -> list[Any]:
     return found
 
 
-def light(cluster: Cluster, served: Subject) -> Latency:
+def light(cluster: Cluster, served: ServedModel) -> Latency:
     """The latency while records come one by one."""
     source = cluster.create_topic("light", partitions=PARTITIONS)
     target = cluster.create_topic(
@@ -200,7 +200,7 @@ def light(cluster: Cluster, served: Subject) -> Latency:
 
 def judge(rates: dict[str, list[float]], latency: Latency | None) -> int:
     """Print, write and hold against the limits."""
-    show(
+    print_table(
         f"Records/s, batches of {BATCH}, one broker",
         [
             {"": name, "median": statistics.median(found), "least": min(found), "most": max(found)}
@@ -217,7 +217,7 @@ def judge(rates: dict[str, list[float]], latency: Latency | None) -> int:
         console.print(f"at {LIGHT_RATE:g} records/s: {told} from a record to its result")
     for sentence, holds in limits.items():
         console.print(f"[{'green' if holds else 'red'}]{'holds' if holds else 'FAILS'}[/] {sentence}")
-    write("kafka", {"rates": rates, "latency": asdict(latency) if latency else None, "limits": limits})
+    write_report("kafka", {"rates": rates, "latency": asdict(latency) if latency else None, "limits": limits})
     return 0 if all(limits.values()) else 1
 
 

@@ -1,1 +1,1 @@
-"""A real Apache Kafka without containers, for tests, benchmarks and first steps: `python -m local_kafka up`."""
+"""Apache Kafka without containers, for tests, benchmarks and first steps: `python -m local_kafka up`."""

@@ -1,4 +1,4 @@
-"""`python -m local_kafka up|down|status`: a real Kafka in the background of this machine, for first steps."""
+"""Run Kafka in the background of this machine, for first steps: `python -m local_kafka up|down|status`."""
 
 import json
 import re
@@ -11,85 +11,89 @@ from model_name.errors import ConfigError
 from model_name.io.entrypoint import run_main
 
 if TYPE_CHECKING:
-    from local_kafka.daemon import State
+    from local_kafka.daemon import ClusterState
 
 app = typer.Typer(
     name="python -m local_kafka",
-    help="A real Kafka in the background of this machine. It needs Java 17; Maven fetches the rest, once.",
+    help="Run Kafka in the background of this machine. It needs Java 17; Maven downloads Kafka once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 PORT = 9092
-PLACES = ("INPUT", "OUTPUT", "DEAD-LETTER")  # what a worker takes topics for
+TOPIC_ROLES = ("INPUT", "OUTPUT", "DEAD-LETTER")  # topics that a worker needs
 BUNDLE = "build/bundles/flights/1"
 
 
 @app.command()
 def up(
-    nodes: Annotated[int | None, typer.Option(help="1 by default, or 3 with every topic on all of them.")] = None,
-    secured: Annotated[bool, typer.Option("--secured", help="Clients need a password or a certificate.")] = False,
-    port: Annotated[
-        int | None, typer.Option(help=f"Where clients come, {PORT} by default; of three nodes the first.")
+    nodes: Annotated[
+        int | None, typer.Option(help="Number of nodes: 1 (default), or 3 with every topic on all of them.")
     ] = None,
-    topic: Annotated[list[str], typer.Option(metavar="NAME[:PARTITIONS]", help="To create; may be repeated.")] = [],  # noqa: B006
+    secured: Annotated[bool, typer.Option("--secured", help="Require a password or a certificate.")] = False,
+    port: Annotated[
+        int | None, typer.Option(help=f"Client port, {PORT} by default; with three nodes that of the first.")
+    ] = None,
+    topic: Annotated[
+        list[str], typer.Option(metavar="NAME[:PARTITIONS]", help="Topic to create; may be repeated.")
+    ] = [],  # noqa: B006
 ) -> None:
-    """Start it, and return when it answers; where it is up, create further topics. Its data go with `down`."""
-    from local_kafka.daemon import Wanted, current, extended, up
+    """Start Kafka and wait until it responds; if it is up, create missing topics. `down` deletes its data."""
+    from local_kafka.daemon import ClusterSpec, add_topics, current_state, start_cluster
     from local_kafka.jars import LIBRARIES
-    from local_kafka.locks import locked
+    from local_kafka.locks import file_lock
 
     if nodes not in {None, 1, 3}:
         raise ConfigError(f"--nodes {nodes}: a cluster has 1 node or 3")
-    topics = dict(map(partitioned, topic))
-    with locked("command"):
-        if found := current():
-            require(found, nodes=nodes, secured=secured, port=port)
+    topics = dict(map(parse_topic, topic))
+    with file_lock("command"):
+        if state := current_state():
+            check_options(state, nodes=nodes, secured=secured, port=port)
             typer.echo("Kafka is up already.")
-            tell(extended(found, topics))
+            print_state(add_topics(state, topics))
             return
-        first = "" if LIBRARIES.exists() else "; for the first time Maven fetches it, 54 MB"
-        typer.echo(f"Kafka starts{first} ...")
-        tell(up(Wanted(nodes or 1, secured, port or PORT, topics)))
+        download = "" if LIBRARIES.exists() else "; Maven downloads it first, 54 MB"
+        typer.echo(f"Kafka starts{download} ...")
+        print_state(start_cluster(ClusterSpec(nodes or 1, secured, port or PORT, topics)))
 
 
 @app.command()
 def down() -> None:
-    """End it and remove its data; nothing happens if it is not up."""
-    from local_kafka.daemon import current, down
-    from local_kafka.locks import locked
+    """Stop Kafka and delete its data, if it is up."""
+    from local_kafka.daemon import current_state, stop_cluster
+    from local_kafka.locks import file_lock
 
-    with locked("command"):
-        if state := current():
-            down(state)
+    with file_lock("command"):
+        if state := current_state():
+            stop_cluster(state)
     typer.echo("Kafka is down.")
 
 
 @app.command()
 def status() -> None:
-    """Say whether it is up; exits with 1 if not."""
-    from local_kafka.daemon import current
+    """Print whether Kafka is up; exits with 1 if it is not."""
+    from local_kafka.daemon import current_state
 
-    if (state := current()) is None:
+    if (state := current_state()) is None:
         typer.echo("Kafka is not up.\n  next: python -m local_kafka up")
         raise typer.Exit(1)
-    tell(state)
+    print_state(state)
 
 
 @app.command(hidden=True)
-def hold(wanted: str) -> None:
-    """Be the process that holds it."""
-    from local_kafka.daemon import Wanted, hold
+def hold(spec: str) -> None:
+    """Run the daemon."""
+    from local_kafka.daemon import ClusterSpec, run_daemon
 
-    hold(Wanted(**json.loads(wanted)))
+    run_daemon(ClusterSpec(**json.loads(spec)))
 
 
-def require(state: "State", *, nodes: int | None, secured: bool, port: int | None) -> None:
-    """Refuse to call something else up.
+def check_options(state: "ClusterState", *, nodes: int | None, secured: bool, port: int | None) -> None:
+    """Check that the running cluster has the requested options.
 
     Raises:
-        ConfigError: What is up is not what is asked for.
+        ConfigError: The running cluster has other options.
     """
     is_secured = bool(state.environment)
     if nodes not in {None, len(state.ports)} or port not in {None, state.ports[0]} or (secured and not is_secured):
@@ -98,32 +102,32 @@ def require(state: "State", *, nodes: int | None, secured: bool, port: int | Non
         )
 
 
-def partitioned(text: str) -> tuple[str, int]:
-    """`NAME:PARTITIONS`, or one partition.
+def parse_topic(text: str) -> tuple[str, int]:
+    """Parse `NAME` or `NAME:PARTITIONS`; without a number there is one partition.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: The text has another form.
     """
-    found = re.fullmatch(r"([A-Za-z0-9._-]{1,249})(?::([1-9]\d{0,3}))?", text)
-    if found is None:
+    match = re.fullmatch(r"([A-Za-z0-9._-]{1,249})(?::([1-9]\d{0,3}))?", text)
+    if match is None:
         raise ConfigError(f"--topic {text}: not NAME or NAME:PARTITIONS", hint="e.g. --topic rows:4")
-    return found[1], int(found[2] or 1)
+    return match[1], int(match[2] or 1)
 
 
-def tell(state: "State") -> None:
-    """Print how to get in, and what to do next."""
-    from local_kafka.daemon import FOLDER, silent
+def print_state(state: "ClusterState") -> None:
+    """Print how to connect, and the next command."""
+    from local_kafka.daemon import STATE_FOLDER, unreachable_addresses
 
     typer.echo(f"  bootstrap servers  {state.bootstrap}")
-    if gone := silent(state):
-        typer.echo(f"  does not answer    {', '.join(gone)}")
+    if unreachable := unreachable_addresses(state):
+        typer.echo(f"  does not answer    {', '.join(unreachable)}")
     if state.topics:
         typer.echo(f"  topics             {', '.join(state.topics)}")
     if state.environment:
         typer.echo(f"  password over TLS  source {state.environment}")
-        typer.echo(f"  with a certificate {state.bootstrap_mtls}, PEM files in {FOLDER}/security")
-    names = [*state.topics[:3], *PLACES[len(state.topics) :]]
-    topics = " ".join(f"--{place.lower()} {name}" for place, name in zip(PLACES, names, strict=True))
+        typer.echo(f"  with a certificate {state.bootstrap_mtls}, PEM files in {STATE_FOLDER}/security")
+    names = [*state.topics[:3], *TOPIC_ROLES[len(state.topics) :]]
+    topics = " ".join(f"--{role.lower()} {name}" for role, name in zip(TOPIC_ROLES, names, strict=True))
     typer.echo(
         f"  next: model-name kafka run --bundle {BUNDLE} --bootstrap-servers {state.bootstrap} {topics} --group first\n"
         "  end it: python -m local_kafka down"

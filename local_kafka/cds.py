@@ -1,43 +1,43 @@
-"""The loaded classes of a broker in one file that Java maps, made once: a start then takes half the processor time."""
+"""Start brokers fast: cache their loaded Java classes in a class data sharing (CDS) archive.
 
-from collections.abc import Callable
+With the archive a start takes half the processor time.
+"""
+
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from local_kafka.cluster import Cluster
 from local_kafka.jars import LIBRARIES
-from local_kafka.locks import locked
+from local_kafka.locks import file_lock
 from local_kafka.nodes import STOP_SECONDS
 
-if TYPE_CHECKING:
-    from local_kafka.cluster import Cluster
-
-# A broker lives for seconds or minutes here: the second compiler would cost more than it brings.
-QUICK_JAVA = ("-XX:TieredStopAtLevel=1",)
-DUMP_SECONDS = STOP_SECONDS + 50
+# A broker runs for seconds or minutes here: the second compiler costs more than it saves.
+COMPILER_OPTIONS = ("-XX:TieredStopAtLevel=1",)
+DUMP_TIMEOUT_SECONDS = STOP_SECONDS + 50
 
 
-def quick_java(make: "Callable[[tuple[str, ...]], Cluster]") -> tuple[str, ...]:
-    """Options with which a broker starts fastest. The first call runs one to learn what it loads, in about 8 s.
+def fast_start_options() -> tuple[str, ...]:
+    """Return the Java options with which a broker starts fastest. The first call creates the archive, in about 8 s.
 
-    Args:
-        make: A cluster of one node, with these options of Java.
+    Raises:
+        DependencyError: Java or the jars are missing, or the broker that creates the archive does not start.
     """
-    archive = LIBRARIES / "classes.jsa"  # beside the jars, whose times it holds: new ones need a new archive
-    with locked("classes"):
+    archive = LIBRARIES / "classes.jsa"  # beside the jars, whose times it contains: new jars need a new archive
+    with file_lock("classes"):
         if not archive.exists():
-            dump(archive, make(QUICK_JAVA))
-    return (*QUICK_JAVA, f"-XX:SharedArchiveFile={archive}")
+            create_archive(archive)
+    return (*COMPILER_OPTIONS, f"-XX:SharedArchiveFile={archive}")
 
 
-def dump(archive: Path, cluster: "Cluster") -> None:
-    """Run a broker that has served a little, and keep what it has loaded."""
-    partial = archive.with_suffix(".partial")
-    with cluster:
+def create_archive(archive: Path) -> None:
+    """Run a broker until it has loaded its classes, and archive them when it exits."""
+    partial = archive.with_suffix(f".{os.getpid()}.partial")  # the lock of another checkout may share the jars
+    with Cluster(java=COMPILER_OPTIONS) as cluster:
         cluster.create_topic("first")
         cluster.stop()
         node = cluster.nodes[1]
         node.command = [node.command[0], f"-XX:ArchiveClassesAtExit={partial}", *node.command[1:]]
         cluster.start()
         node.terminate()
-        node.reap(DUMP_SECONDS)
+        node.reap(DUMP_TIMEOUT_SECONDS)
     partial.rename(archive)

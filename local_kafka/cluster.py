@@ -1,12 +1,14 @@
-"""A Kafka cluster of one or three nodes on the loopback of this machine, and the faults that a test wants of it.
+"""A Kafka cluster of one or three nodes on the loopback interface, with the faults that tests inject.
 
     with Cluster(nodes=3) as cluster:
         cluster.create_topic("rows", partitions=4)
-        with KafkaProducer(**cluster.connection()) as producer:
+        with KafkaProducer(**cluster.client_options()) as producer:
             producer.send("rows", b"1").get(10)
         cluster.kill(cluster.leader("rows"))
 
-It starts when it is entered and is gone when it is left; it also ends with the process that started it.
+The context manager starts and removes it. It also ends with the process that started it.
+
+`Cluster(java=cds.fast_start_options())` starts faster.
 """
 
 import base64
@@ -20,45 +22,44 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from local_kafka.cds import quick_java
 from local_kafka.disks import Disk
-from local_kafka.jars import libraries, require_java
+from local_kafka.jars import fetch_libraries, require_java
 from local_kafka.nodes import Node
-from local_kafka.ports import choose_ports, is_open
-from local_kafka.properties import Settings, properties
-from local_kafka.security import Security
+from local_kafka.ports import choose_ports, is_port_open
+from local_kafka.properties import BrokerSettings, node_properties
+from local_kafka.security import ClusterSecurity
 from model_name.errors import DependencyError
 
 if TYPE_CHECKING:
     from kafka import KafkaAdminClient
 
-START_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.05
-REQUEST_MS = 2000  # a node that hangs is asked in vain until the others know
-LOGGING = {
+REQUEST_TIMEOUT_MS = 2000  # a suspended node is contacted in vain until the others have noticed
+LOGGING_PROPERTIES = {
     "showDateTime": "true",
     "dateTimeFormat": "HH:mm:ss.SSS",
     "showThreadName": "false",
-    "log.org.apache.kafka.common.config": "warn",  # hundreds of lines of settings
+    "log.org.apache.kafka.common.config": "warn",  # otherwise hundreds of lines of settings
     "log.kafka.server.KafkaConfig": "warn",
 }
 
 
 class Cluster:
-    """Brokers that run while it is entered.
+    """Brokers that run inside the context manager.
 
     Attributes:
-        folder: Where settings, data and the logs of the nodes (`1.log`, ...) lie.
-        nodes: The processes, by number from 1.
-        secured: Whether these matter:
-        security: Who may come in, with all that follows.
-        user: Who may do everything.
-        password: Of the user.
-        stranger: Who has a password and may do nothing.
-        stranger_password: Of the stranger.
-        ca: A PEM file, whose certificate signed that of the brokers.
-        client_certificate: A PEM file for `bootstrap_mtls`.
-        client_key: Its key.
+        folder: Folder of the settings, data and logs (`1.log`, ...) of the nodes.
+        nodes: Processes of the nodes, by number from 1.
+        secured: Whether clients must authenticate; only then the following attributes apply.
+        security: Users and certificates.
+        user: User with all permissions.
+        password: Password of the user.
+        stranger: User without permissions.
+        stranger_password: Password of the stranger.
+        ca: PEM file of the authority that signed the certificates of the brokers.
+        client_certificate: PEM file of the client certificate for `bootstrap_mtls`.
+        client_key: PEM file of its key.
     """
 
     def __init__(
@@ -68,22 +69,22 @@ class Cluster:
         secured: bool = False,
         folder: Path | str | None = None,
         disk_mb: int = 0,
-        settings: Settings | None = None,
+        settings: BrokerSettings | None = None,
         port: int = 0,
         heap_mb: int = 384,
-        java: Sequence[str] | None = None,
+        java: Sequence[str] = (),
     ) -> None:
-        """Say what it shall be; nothing starts yet.
+        """Configure the cluster; entering the context manager starts it.
 
         Args:
-            nodes: 1, or 3 with every topic on all of them and two that must have a record.
-            secured: Whether clients come in by a password over TLS, or by a certificate, and not else.
-            folder: An empty folder of its own; by default a temporary one that is removed in the end.
-            disk_mb: If not 0, the log directory of each node is on a disk of so many MiB, for `fill` and `free`.
-            settings: Further settings of the brokers, such as {"message.max.bytes": 1000}; they win.
-            port: Where clients reach the first node, the others at the next ones; by default any free ones.
-            heap_mb: The most heap of a node, in MiB.
-            java: Options of Java. The default starts fastest; for throughput give `()`.
+            nodes: Number of nodes: 1, or 3 with every topic on all of them and two in-sync replicas per write.
+            secured: Whether clients must authenticate by a password over TLS, or by a certificate.
+            folder: Empty folder for the cluster; by default a temporary one, removed at the end.
+            disk_mb: Size of a disk for the log directory of each node in MiB, for `fill` and `free`; 0 for no disk.
+            settings: Additional broker settings, such as {"message.max.bytes": 1000}; they take precedence.
+            port: Client port of the first node, the others follow; 0 for any free ports.
+            heap_mb: Maximum heap of a node, in MiB.
+            java: Additional Java options, such as those of `cds.fast_start_options`.
         """
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="kafka-", ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name if self._temporary else folder or "").resolve()
@@ -94,7 +95,7 @@ class Cluster:
         self._stack = ExitStack()
 
         self.secured = secured
-        self.security = security = Security(self.folder / "security")
+        self.security = security = ClusterSecurity(self.folder / "security")
         self.user, self.password = security.user, security.password
         self.stranger, self.stranger_password = security.stranger, security.stranger_password
         self.ca = security.ca
@@ -102,32 +103,32 @@ class Cluster:
 
     @property
     def bootstrap(self) -> str:
-        """The addresses of all nodes, as clients take them."""
+        """Addresses of all nodes, separated by commas."""
         return ",".join(f"127.0.0.1:{ports.clients}" for ports in self.ports)
 
     @property
     def bootstrap_mtls(self) -> str:
-        """The addresses for clients of a secured cluster that show a certificate."""
+        """Addresses of a secured cluster for clients with a certificate."""
         return ",".join(f"127.0.0.1:{ports.mtls}" for ports in self.ports)
 
-    def connection(self, mechanism: str = "SCRAM-SHA-512") -> dict[str, Any]:
-        """What a client of kafka-python needs to get in: `KafkaProducer(**cluster.connection())`.
+    def client_options(self, mechanism: str = "SCRAM-SHA-512") -> dict[str, Any]:
+        """Build the options of a client of kafka-python: `KafkaProducer(**cluster.client_options())`.
 
         Args:
-            mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, where the cluster is secured.
+            mechanism: SASL mechanism of a secured cluster: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
         """
-        return {"bootstrap_servers": self.bootstrap} | (self.security.connection(mechanism) if self.secured else {})
+        return {"bootstrap_servers": self.bootstrap} | (self.security.client_options(mechanism) if self.secured else {})
 
-    def connection_mtls(self) -> dict[str, Any]:
-        """The same with the certificate of the client in place of a password."""
-        return {"bootstrap_servers": self.bootstrap_mtls} | self.security.connection_mtls()
+    def mtls_client_options(self) -> dict[str, Any]:
+        """Build the options of a client that authenticates by a certificate."""
+        return {"bootstrap_servers": self.bootstrap_mtls} | self.security.mtls_client_options()
 
     def __enter__(self) -> Self:
-        """Start all nodes and wait till they answer.
+        """Start all nodes and wait until they respond.
 
         Raises:
-            DependencyError: There is no Java or no jars, or a node did not come up; what its log complains of is told.
-            StorageError: Small disks were asked for and this machine does not allow them.
+            DependencyError: Java or the jars are missing, or a node did not start; the message contains its log.
+            StorageError: This machine does not allow mounting the disks.
         """
         with ExitStack() as stack:
             if self._temporary:
@@ -135,7 +136,7 @@ class Cluster:
             for disk in self._disks:
                 disk.mount()
                 stack.callback(disk.unmount)
-            stack.callback(self._end)
+            stack.callback(self._kill_all)
             self._format()
             self.start()
             self._stack = stack.pop_all()
@@ -144,21 +145,21 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End all nodes at once and remove what is temporary."""
+        """Kill all nodes and remove temporary files."""
         self._stack.close()
 
     def start(self, *numbers: int) -> None:
-        """Start nodes that were stopped or killed, all by default, and wait till every living node answers.
+        """Start stopped nodes, all by default, and wait until every running node responds.
 
         Raises:
-            DependencyError: One did not come up; what its log complains of is told.
+            DependencyError: A node did not start; the message contains its log.
         """
         for number in numbers or self.nodes:
             self.nodes[number].start()
         self.wait()
 
     def stop(self, *numbers: int) -> None:
-        """End nodes cleanly, all by default."""
+        """Stop nodes by SIGTERM, all by default."""
         chosen = [self.nodes[number] for number in numbers or self.nodes]
         for node in chosen:
             node.terminate()
@@ -166,155 +167,153 @@ class Cluster:
             node.reap()
 
     def kill(self, number: int = 1) -> None:
-        """End a node at once, as a crash does."""
+        """Kill a node, as a crash does."""
         self.nodes[number].kill()
 
     def restart(self, number: int = 1) -> None:
-        """End a node cleanly and start it again."""
+        """Stop a node and start it again."""
         self.stop(number)
         self.start(number)
 
     def suspend(self, number: int = 1) -> None:
-        """Let a node hang: its connections stay open, and it does not answer."""
+        """Suspend a node: its connections stay open, but it does not respond."""
         self.nodes[number].suspend()
 
     def resume(self, number: int = 1) -> None:
-        """Let a suspended node go on."""
+        """Resume a suspended node."""
         self.nodes[number].resume()
 
     def fill(self, number: int = 1) -> None:
-        """Leave no byte on the small disk of a node: Kafka ends when it has to write the next record."""
+        """Fill the disk of a node: Kafka exits at its next write."""
         self._disks[number - 1].fill()
 
     def free(self, number: int = 1) -> None:
-        """Make the space free again; `start` the node then."""
+        """Free the space on the disk of a node; `start` the node then."""
         self._disks[number - 1].free()
 
     def create_topic(
         self, name: str, *, partitions: int = 1, replication: int = -1, config: Mapping[str, str | int] | None = None
     ) -> str:
-        """Create a topic and wait till each of its partitions has a leader.
+        """Create a topic and wait until each of its partitions has a leader.
 
         Args:
-            name: Of the topic.
-            partitions: How many.
-            replication: On how many nodes; by default on all.
+            name: Name of the topic.
+            partitions: Number of partitions.
+            replication: Replication factor; by default the number of nodes.
             config: Settings of the topic, such as {"cleanup.policy": "compact"}.
 
         Returns:
             The name.
         """
-        wanted = {"num_partitions": partitions, "replication_factor": replication, "configs": dict(config or {})}
-        self._ask(lambda admin: admin.create_topics({name: wanted}, wait_for_metadata=True), patience_ms=30_000)
+        spec = {"num_partitions": partitions, "replication_factor": replication, "configs": dict(config or {})}
+        self._call_admin(lambda admin: admin.create_topics({name: spec}, wait_for_metadata=True), timeout_ms=30_000)
         return name
 
     def leader(self, topic: str, partition: int = 0) -> int:
-        """The number of the node that leads a partition; -1 while none does."""
-        (found,) = self._ask(lambda admin: admin.describe_topics([topic]))
-        return next(int(one["leader_id"]) for one in found["partitions"] if one["partition_index"] == partition)
+        """Return the number of the node that leads a partition; -1 while there is none."""
+        (description,) = self._call_admin(lambda admin: admin.describe_topics([topic]))
+        partitions = description["partitions"]
+        return next(int(one["leader_id"]) for one in partitions if one["partition_index"] == partition)
 
     def admin(self, **options: Any) -> "KafkaAdminClient":
-        """A client for administration that starts at the living nodes; close it, or use it in a `with`."""
+        """Create an admin client that connects to the running nodes; close it, or use it in a `with` block."""
         from kafka import KafkaAdminClient
 
-        living = [node.address for node in self.nodes.values() if node.is_answering]
-        return KafkaAdminClient(**self.connection() | {"bootstrap_servers": living or self.bootstrap} | options)
+        running = [node.address for node in self.nodes.values() if node.is_running]
+        return KafkaAdminClient(**self.client_options() | {"bootstrap_servers": running or self.bootstrap} | options)
 
-    def wait(self, seconds: float = START_SECONDS) -> None:
-        """Wait till every living node answers and knows the others; of a whole cluster each partition has a leader.
+    def wait(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+        """Wait until every running node responds and sees the others, and, if all nodes run, partitions have leaders.
 
         Raises:
-            DependencyError: One does not, or it ended; what its log complains of is told.
+            DependencyError: A node exited or does not respond; the message contains its log.
         """
-        deadline = time.monotonic() + seconds
-        waiting = [node for node in self.nodes.values() if node.is_answering]
-        living = {node.number for node in waiting}
-        for node in waiting:
-            while not self._answers(node, living):
+        deadline = time.monotonic() + timeout_seconds
+        running = [node for node in self.nodes.values() if node.is_running]
+        numbers = {node.number for node in running}
+        for node in running:
+            while not self._is_ready(node, numbers):
                 if not node.is_alive:
-                    raise self._failure(node, f"ended with exit code {node.exit_code}")
+                    raise self._start_error(node, f"ended with exit code {node.exit_code}")
                 if time.monotonic() > deadline:
-                    raise self._failure(node, f"does not answer after {seconds:g} s")
+                    raise self._start_error(node, f"does not answer after {timeout_seconds:g} s")
                 time.sleep(POLL_SECONDS)
 
-    def _answers(self, node: Node, living: set[int]) -> bool:
+    def _is_ready(self, node: Node, running: set[int]) -> bool:
         from kafka.errors import KafkaError
 
-        if not is_open(node.port):
+        if not is_port_open(node.port):
             return False
         try:
             with self.admin(bootstrap_servers=node.address, bootstrap_timeout_ms=5000) as admin:
                 known = {one["broker_id"] for one in admin.describe_cluster()["brokers"] if not one.get("is_fenced")}
-                topics = admin.describe_topics() if living == set(self.nodes) else ()
+                topics = admin.describe_topics() if running == set(self.nodes) else ()
         except KafkaError:
             return False
-        return living <= known and all(one["leader_id"] >= 0 for topic in topics for one in topic["partitions"])
+        return running <= known and all(one["leader_id"] >= 0 for topic in topics for one in topic["partitions"])
 
-    def _ask(self, call: Callable[["KafkaAdminClient"], Any], patience_ms: int = REQUEST_MS) -> Any:
-        """Call the client for administration, again if it turned to a node that is gone but still named."""
+    def _call_admin(self, call: Callable[["KafkaAdminClient"], Any], timeout_ms: int = REQUEST_TIMEOUT_MS) -> Any:
+        """Call an admin client, and retry if it contacted a node that has stopped but is still in the metadata."""
         from kafka.errors import KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError
 
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while True:
             try:
-                with self.admin(request_timeout_ms=patience_ms) as admin:
+                with self.admin(request_timeout_ms=timeout_ms) as admin:
                     return call(admin)
             except (KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(POLL_SECONDS)
 
-    def _options(self) -> Sequence[str]:
-        """Of Java."""
-        return quick_java(lambda options: Cluster(java=options)) if self._java is None else self._java
-
     def _format(self) -> None:
-        """Write the settings of each node and make its log directory ready, all at once."""
-        java, jars = require_java(), libraries()
-        options = [f"-Xmx{self._heap_mb}m", *self._options()]
-        logging = [f"-Dorg.slf4j.simpleLogger.{name}={value}" for name, value in LOGGING.items()]
+        """Write the settings of all nodes and format their log directories in parallel."""
+        java, jars = require_java(), fetch_libraries()
+        options = [f"-Xmx{self._heap_mb}m", *self._java]
+        logging = [f"-Dorg.slf4j.simpleLogger.{name}={value}" for name, value in LOGGING_PROPERTIES.items()]
         run = [java, *options, *logging, "-cp", f"{jars}/*"]
         if self.secured:
-            self.security.write()
-        cluster, formats = cluster_id(), []
+            self.security.write_files()
+        cluster, formats = new_cluster_id(), []
         for number, ports in enumerate(self.ports, 1):
             file, log = self._configure(number), self.folder / f"{number}.log"
             self.nodes[number] = Node(number, ports.clients, [*run, "kafka.Kafka", str(file)], log)
             tool = [*run, "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(file)]
-            tool += self.security.scram() if self.secured else []
+            tool += self.security.scram_options() if self.secured else []
             formats.append(subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         for process in formats:
-            told, _ = process.communicate()
+            output, _ = process.communicate()
             if process.returncode:
-                raise DependencyError(f"Kafka could not format a log directory\n{told.strip()}")
+                raise DependencyError(f"Kafka could not format a log directory\n{output.strip()}")
 
     def _configure(self, number: int) -> Path:
+        """Write the settings of a node."""
         home = self._home(number)
         home.mkdir(parents=True, exist_ok=True)
         data = (self._disks[number - 1].folder if self._disks else home) / "data"
-        security = self.security.settings() if self.secured else {}
-        found = properties(number, self.ports, data, security, self._settings)
+        security = self.security.broker_settings() if self.secured else {}
+        properties = node_properties(number, self.ports, data, security, self._settings)
         file = home / "server.properties"
-        file.touch(mode=0o600)  # it may hold passwords
-        file.write_text("".join(f"{name}={value}\n" for name, value in found.items()), encoding="utf-8")
+        file.touch(mode=0o600)  # may contain passwords
+        file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()), encoding="utf-8")
         return file
 
     def _home(self, number: int) -> Path:
         return self.folder / str(number)
 
-    def _end(self) -> None:
-        """Kill all nodes: the last of three would wait seconds for the others to take over what it leads."""
+    def _kill_all(self) -> None:
+        """Kill all nodes; stopping the last of three would wait seconds for others to take over its partitions."""
         for node in self.nodes.values():
             node.close()
 
-    def _failure(self, node: Node, what: str) -> DependencyError:
+    def _start_error(self, node: Node, reason: str) -> DependencyError:
         hint = "" if self._temporary else f"its whole log is {node.log}"
-        return DependencyError(f"Kafka node {node.number} {what}\n{node.complaint()}", hint=hint)
+        return DependencyError(f"Kafka node {node.number} {reason}\n{node.error_log_tail()}", hint=hint)
 
 
-def cluster_id() -> str:
-    """A new one: 16 bytes, and no dash in front that would look like an option."""
+def new_cluster_id() -> str:
+    """Generate a cluster id: 16 bytes in Base64, without a leading dash, which would look like an option."""
     while True:
-        found = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        if not found.startswith("-"):
-            return found
+        new_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not new_id.startswith("-"):
+            return new_id

@@ -1,4 +1,4 @@
-"""A disk that is small enough to fill, for the fault of a full log directory."""
+"""Mount a disk small enough to fill, to test a full log directory."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ BLOCK = bytes(1 << 16)
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system in memory of a few megabytes; Linux alone has it, and to mount it takes root.
+    """File system of a few megabytes in memory (tmpfs); it requires Linux, and root to mount it.
 
     Attributes:
-        folder: Where it is mounted.
-        size_mb: How much it holds, in MiB.
+        folder: Mount point.
+        size_mb: Capacity in MiB.
     """
 
     folder: Path
@@ -25,14 +25,14 @@ class Disk:
 
     @property
     def ballast(self) -> Path:
-        """The file that takes the space."""
+        """File that fills the disk."""
         return self.folder / "ballast"
 
     def mount(self) -> None:
-        """Mount it, empty.
+        """Mount the empty disk.
 
         Raises:
-            StorageError: This machine does not allow that.
+            StorageError: This machine does not allow mounting it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         mount = shutil.which("mount") or "mount"
@@ -45,12 +45,12 @@ class Disk:
             raise StorageError(f"no small disk can be mounted: {done.stderr.strip()}", hint="run it as root on Linux")
 
     def unmount(self) -> None:
-        """Give it back, with all that it held; nothing happens if it is not mounted."""
+        """Unmount the disk and discard its files, if it is mounted."""
         if self.folder.is_mount():
             subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
     def fill(self) -> None:
-        """Write until there is not a byte left."""
+        """Write until no byte is free."""
         with self.ballast.open("ab", buffering=0) as file:
             for size in (len(BLOCK), 1):
                 try:
@@ -61,5 +61,5 @@ class Disk:
             os.fsync(file.fileno())
 
     def free(self) -> None:
-        """Remove what `fill` wrote."""
+        """Remove the file that `fill` wrote."""
         self.ballast.unlink(missing_ok=True)

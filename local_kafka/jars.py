@@ -1,4 +1,4 @@
-"""The jars of Kafka, fetched once by Maven into `build/kafka/libs`, and what this machine lacks to run them."""
+"""Fetch the jars of Kafka with Maven into `build/kafka/libs`, once, and check whether this machine can run them."""
 
 import hashlib
 import importlib.util
@@ -8,13 +8,13 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from local_kafka.locks import BUILD, locked
+from local_kafka.locks import BUILD, file_lock
 from model_name.errors import DependencyError
 
 POM = Path(__file__).with_name("pom.xml")
 LIBRARIES = BUILD / "libs"
 MIN_JAVA = 17
-DOWNLOAD_SECONDS = 600  # 54 MB; 15 to 50 s were seen
+DOWNLOAD_TIMEOUT_SECONDS = 600  # 54 MB, measured 15 to 50 s
 INSTALL_JAVA = (
     "install a Java runtime of version 17 or later (Debian: default-jre-headless, macOS: brew install openjdk)"
 )
@@ -22,67 +22,67 @@ INSTALL_MAVEN = "install Maven (Debian: maven, macOS: brew install maven); it fe
 
 
 @cache
-def unavailable() -> str:
-    """Why no Kafka broker can run here, in one sentence; empty if it can. The first call may download the jars."""
+def unavailable_reason() -> str:
+    """Return why no broker can run here, in one sentence; empty if it can. The first call may download the jars."""
     try:
         require_client()
         require_java()
-        libraries()
+        fetch_libraries()
     except DependencyError as error:
         return error.message
     return ""
 
 
 def require_client() -> None:
-    """Look for kafka-python, which asks a broker whether it is ready.
+    """Check that kafka-python is installed, with which the cluster waits for its brokers.
 
     Raises:
-        DependencyError: It is not installed.
+        DependencyError: kafka-python is not installed.
     """
     if importlib.util.find_spec("kafka") is None:
         raise DependencyError("the Python package kafka-python is not installed", hint="make install")
 
 
 def require_java() -> str:
-    """The path of a Java that can run Kafka 4.
+    """Return the path of a Java that can run Kafka 4.
 
     Raises:
-        DependencyError: There is none, or it is too old.
+        DependencyError: Java is missing, broken or too old.
     """
     java = shutil.which("java")
     if java is None:
         raise DependencyError("Java is not installed: `java` is not on the path", hint=INSTALL_JAVA)
-    asked = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    found = re.search(r'version "(?:1\.)?(\d+)', asked.stderr)
-    if asked.returncode or found is None:
-        told = (asked.stderr.strip() or "it said nothing").splitlines()[0]
-        raise DependencyError(f"`{java} -version` failed: {told}", hint=INSTALL_JAVA)
+    done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    found = re.search(r'version "(?:1\.)?(\d+)', done.stderr)
+    if done.returncode or found is None:
+        output = (done.stderr.strip() or "it said nothing").splitlines()[0]
+        raise DependencyError(f"`{java} -version` failed: {output}", hint=INSTALL_JAVA)
     if int(found[1]) < MIN_JAVA:
         raise DependencyError(f"Java {found[1]} is too old for Kafka 4, which needs {MIN_JAVA}", hint=INSTALL_JAVA)
     return java
 
 
-def libraries() -> Path:
-    """The folder of the jars, downloaded if need be; two processes that ask at once download once.
+def fetch_libraries() -> Path:
+    """Return the folder of the jars, after a download if necessary; concurrent processes download once.
 
     Raises:
         DependencyError: Maven is missing or could not download them.
     """
     stamp = LIBRARIES / ".complete"
-    wanted = hashlib.sha256(POM.read_bytes()).hexdigest()
-    with locked("libs"):
-        if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+    pom_hash = hashlib.sha256(POM.read_bytes()).hexdigest()
+    with file_lock("libs"):
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != pom_hash:
             partial = LIBRARIES.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             download(partial)
-            (partial / stamp.name).write_text(wanted, encoding="utf-8")
+            (partial / stamp.name).write_text(pom_hash, encoding="utf-8")
             shutil.rmtree(LIBRARIES, ignore_errors=True)
             partial.rename(LIBRARIES)
     return LIBRARIES
 
 
 def download(folder: Path) -> None:
-    """Let Maven copy the jars of the POM and all that they need.
+    """Copy the jars of the POM and their dependencies with Maven.
 
     Raises:
         DependencyError: Maven is missing, failed or took too long.
@@ -98,11 +98,13 @@ def download(folder: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=DOWNLOAD_SECONDS,
+            timeout=DOWNLOAD_TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        raise DependencyError(f"Maven did not fetch Kafka's jars within {DOWNLOAD_SECONDS} s", hint=retry) from error
+        raise DependencyError(
+            f"Maven did not fetch Kafka's jars within {DOWNLOAD_TIMEOUT_SECONDS} s", hint=retry
+        ) from error
     if done.returncode:
-        told = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("[ERROR]")]
-        reason = told[0].removeprefix("[ERROR]").strip() if told else f"exit code {done.returncode}"
+        errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("[ERROR]")]
+        reason = errors[0].removeprefix("[ERROR]").strip() if errors else f"exit code {done.returncode}"
         raise DependencyError(f"Maven could not fetch Kafka's jars: {reason}", hint=retry)

@@ -1,28 +1,21 @@
-"""What one process of this checkout does at a time; a lock ends with its process, however that ends."""
+"""Locks between the processes of this checkout. The operating system releases a lock when its process ends."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 BUILD = Path(__file__).parents[1] / "build" / "kafka"
 
 
-@contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Wait for a lock and hold it."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with (BUILD / f"{name}.lock").open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def file_lock(name: str) -> FileLock:
+    """Create the lock of a name; entering it waits until no other process holds it."""
+    return FileLock(BUILD / f"{name}.lock", thread_local=False)
 
 
 def is_locked(name: str) -> bool:
-    """Whether somebody holds a lock."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with (BUILD / f"{name}.lock").open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    """Return whether a process holds a lock."""
+    try:
+        with file_lock(name).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True

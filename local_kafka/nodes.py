@@ -1,4 +1,4 @@
-"""The process of one broker: started, killed, suspended, and never left behind."""
+"""The process of one broker: start, stop, kill and suspend it, and never leave it behind."""
 
 import os
 import re
@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-STOP_SECONDS = 10.0  # for a clean end; half a second is usual
+STOP_SECONDS = 10.0  # for a clean stop, which usually takes half a second
 TAIL_LINES = 40
-FRAME = re.compile(r"\s+(at \S+\(.*\)|\.\.\. \d+ more)$")
-MESSAGE = re.compile(r"[\d:.]+ (TRACE|DEBUG|INFO|WARN) ")
+STACK_FRAME = re.compile(r"\s+(at \S+\(.*\)|\.\.\. \d+ more)$")
+ROUTINE_LINE = re.compile(r"[\d:.]+ (TRACE|DEBUG|INFO|WARN) ")
 
-# A broker ends with the process that started it, however that ends. `preexec_fn` would do the same, but it runs Python
-# between fork and exec, which can hang where other threads hold locks.
-LEASHED = """
+# A broker ends with the process that started it, even if that is killed. `preexec_fn` would do the same, but it runs
+# Python between fork and exec, which can deadlock if other threads hold locks.
+PDEATHSIG_WRAPPER = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
 os.getppid() == int(sys.argv[1]) or sys.exit("the parent is gone")
@@ -30,13 +30,13 @@ class Node:
     """One broker, which is a controller as well.
 
     Attributes:
-        number: Its node.id, from 1.
-        port: Where clients reach it.
-        command: What starts it.
-        log: What it writes; a new start appends.
-        process: The last one; None before the first start.
-        is_suspended: Whether it hangs.
-        began: Where in the log the last start is.
+        number: Number of the node (`node.id`), from 1.
+        port: Client port.
+        command: Command that starts it.
+        log: Log file; a new start appends to it.
+        process: Process of the last start; None before the first one.
+        is_suspended: Whether the process is suspended.
+        log_offset: Size of the log file at the last start.
     """
 
     number: int
@@ -45,32 +45,32 @@ class Node:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     is_suspended: bool = False
-    began: int = 0
-    # The kernel ends a leashed child when the thread that forked it ends, so that one thread forks all of them.
+    log_offset: int = 0
+    # PDEATHSIG kills a child when the thread that forked it ends, so that one long-lived thread starts the process.
     spawner: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "broker"), repr=False)
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process is there, suspended or not."""
+        """Whether the process exists, suspended or not."""
         return self.process is not None and self.process.poll() is None
 
     @property
-    def is_answering(self) -> bool:
-        """Whether it could answer, as far as the process goes."""
+    def is_running(self) -> bool:
+        """Whether the process exists and is not suspended."""
         return self.is_alive and not self.is_suspended
 
     @property
     def address(self) -> str:
-        """Where clients reach it."""
+        """Address for clients."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def exit_code(self) -> int | None:
-        """What the process ended with; negative for a signal, None while it is there."""
+        """Exit code of the process; negative for a signal, None while it exists."""
         return self.process.poll() if self.process is not None else None
 
     def start(self) -> None:
-        """Start the process; nothing happens if it runs."""
+        """Start the process, unless it exists."""
         if not self.is_alive:
             self.process = self.spawner.submit(self._spawn).result()
             self.is_suspended = False
@@ -78,59 +78,59 @@ class Node:
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = list(self.command)
         if sys.platform == "linux":
-            command = [sys.executable, "-I", "-S", "-c", LEASHED, str(os.getpid()), *command]
+            command = [sys.executable, "-I", "-S", "-c", PDEATHSIG_WRAPPER, str(os.getpid()), *command]
         with self.log.open("ab") as log:
-            self.began = log.tell()
-            # The folder of the log is where a crashed Java leaves its report.
+            self.log_offset = log.tell()
+            # A crashed Java writes its report to the working directory.
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.log.parent
             )
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if there is a process to take it."""
+        """Send a signal, if the process exists."""
         if self.process is not None and self.is_alive:
             self.process.send_signal(number)
 
     def suspend(self) -> None:
-        """Stop the process where it stands, as a pause of its machine does: connections stay, nobody answers."""
+        """Suspend the process (SIGSTOP), as a pause of its machine does: connections stay open without responses."""
         self.send(signal.SIGSTOP)
         self.is_suspended = True
 
     def resume(self) -> None:
-        """Let a suspended process go on."""
+        """Resume a suspended process."""
         self.send(signal.SIGCONT)
         self.is_suspended = False
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), as a crash does."""
+        """Kill the process (SIGKILL), as a crash does."""
         self.send(signal.SIGKILL)
         self.reap(None)
 
     def terminate(self) -> None:
-        """Ask it to end cleanly; `reap` waits for that."""
+        """Request a clean stop (SIGTERM); `reap` waits for it."""
         self.resume()
         self.send(signal.SIGTERM)
 
-    def reap(self, seconds: float | None = STOP_SECONDS) -> None:
-        """Wait until the process has ended; after so many seconds it is killed."""
+    def reap(self, timeout_seconds: float | None = STOP_SECONDS) -> None:
+        """Wait until the process has ended; kill it after the timeout."""
         if self.process is None:
             return
         try:
-            self.process.wait(seconds)
+            self.process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
     def close(self) -> None:
-        """Kill it for good."""
+        """Kill the process and end the thread that started it."""
         self.kill()
         self.spawner.shutdown()
 
-    def complaint(self) -> str:
-        """What it logged since it was started that is no mere message, or else the last lines; no frames of traces."""
+    def error_log_tail(self) -> str:
+        """Return the last lines logged since the start without level and stack frames, or else the last of all."""
         if not self.log.exists():
             return ""
         with self.log.open(encoding="utf-8", errors="replace") as file:
-            file.seek(self.began)
-            lines = [line.rstrip() for line in file if not FRAME.match(line)]
-        return "\n".join(([line for line in lines if not MESSAGE.match(line)] or lines)[-TAIL_LINES:])
+            file.seek(self.log_offset)
+            lines = [line.rstrip() for line in file if not STACK_FRAME.match(line)]
+        return "\n".join(([line for line in lines if not ROUTINE_LINE.match(line)] or lines)[-TAIL_LINES:])

@@ -1,23 +1,23 @@
-"""The settings of a broker that is small, starts quickly and lets a test see faults soon."""
+"""Build broker settings for a small footprint, a fast start and a fast detection of faults."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from local_kafka.ports import Ports
 
-Settings = Mapping[str, str | int | float | bool]
+BrokerSettings = Mapping[str, str | int | float | bool]
 
-# What Kafka's defaults are made for is a server room; a test waits for each of these.
-QUICK: Settings = {
+# The defaults suit a data centre; a test would wait for each of these.
+FAST_START: BrokerSettings = {
     "group.initial.rebalance.delay.ms": 0,
     "group.min.session.timeout.ms": 1000,
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
     "broker.heartbeat.interval.ms": 500,
-    "broker.session.timeout.ms": 3000,  # after which a dead leader has a successor
+    "broker.session.timeout.ms": 3000,  # after which a dead leader is replaced
     "controlled.shutdown.max.retries": 1,
 }
-SMALL: Settings = {
-    "auto.create.topics.enable": False,  # a misspelt topic is an error
+LOW_FOOTPRINT: BrokerSettings = {
+    "auto.create.topics.enable": False,  # so that a misspelt topic is an error
     "offsets.topic.num.partitions": 5,
     "transaction.state.log.num.partitions": 5,
     "share.coordinator.state.topic.num.partitions": 1,
@@ -28,23 +28,23 @@ SMALL: Settings = {
 }
 
 
-def properties(
-    number: int, ports: Sequence[Ports], data: Path, security: Settings, settings: Settings
+def node_properties(
+    number: int, ports: Sequence[Ports], data: Path, security: BrokerSettings, settings: BrokerSettings
 ) -> dict[str, str]:
-    """All settings of one node.
+    """Build all settings of one node.
 
     Args:
-        number: Of the node, from 1.
-        ports: Of every node of the cluster.
-        data: Its log directory.
-        security: What a secured cluster adds; empty for one that takes everybody.
-        settings: Of the caller; they win.
+        number: Number of the node, from 1.
+        ports: Ports of all nodes of the cluster.
+        data: Log directory of the node.
+        security: Security settings; empty for an unsecured cluster.
+        settings: Settings of the caller, which take precedence.
     """
-    own, copies = ports[number - 1], min(len(ports), 3)
+    own, replicas = ports[number - 1], min(len(ports), 3)
     listeners = {"CLIENTS": own.clients, "CONTROLLERS": own.controllers}
     listeners |= {"INTERNAL": own.internal, "MTLS": own.mtls} if security else {}
     protocols = dict.fromkeys(listeners, "PLAINTEXT") | ({"CLIENTS": "SASL_SSL", "MTLS": "SSL"} if security else {})
-    found: Settings = {
+    merged: BrokerSettings = {
         "process.roles": "broker,controller",
         "node.id": number,
         "log.dirs": str(data),
@@ -53,22 +53,22 @@ def properties(
         "inter.broker.listener.name": "INTERNAL" if security else "CLIENTS",
         "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items()),
         "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
-        **replication(copies),
-        **QUICK,
-        **SMALL,
+        **replication_settings(replicas),
+        **FAST_START,
+        **LOW_FOOTPRINT,
         **security,
         **settings,
     }
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()}
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in merged.items()}
 
 
-def replication(copies: int) -> Settings:
-    """Of topics and of what Kafka keeps for itself: with three copies one node may be lost."""
+def replication_settings(replicas: int) -> BrokerSettings:
+    """Build the replication settings of topics and internal topics; with three replicas one node may fail."""
     internal = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
-    safe = 2 if copies == 3 else 1
+    in_sync = 2 if replicas == 3 else 1
     return {
-        "default.replication.factor": copies,
-        "min.insync.replicas": safe,
-        **{f"{topic}.replication.factor": copies for topic in internal},
-        **{f"{topic}.min.isr": safe for topic in internal[1:]},
+        "default.replication.factor": replicas,
+        "min.insync.replicas": in_sync,
+        **{f"{topic}.replication.factor": replicas for topic in internal},
+        **{f"{topic}.min.isr": in_sync for topic in internal[1:]},
     }

@@ -1,4 +1,4 @@
-"""Users, passwords and certificates of a secured cluster, made for it alone."""
+"""Create users, passwords and certificates for one secured cluster."""
 
 import datetime
 import ipaddress
@@ -8,30 +8,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from local_kafka.properties import Settings
+from local_kafka.properties import BrokerSettings
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-    Signed = tuple[x509.Certificate, EllipticCurvePrivateKey]
+    IssuedCertificate = tuple[x509.Certificate, EllipticCurvePrivateKey]
 
-LOGINS = "org.apache.kafka.common.security"
+LOGIN_MODULES = "org.apache.kafka.common.security"
 VALID_DAYS = 30
 
 
 @dataclass(frozen=True)
-class Security:
-    """Who may come in, and what shows it.
+class ClusterSecurity:
+    """Credentials of a secured cluster.
 
-    The user may do everything, by its password and by its certificate; the stranger has a password and may do nothing.
+    The user has all permissions, with its password and with its certificate; the stranger has a password and no
+    permissions.
 
     Attributes:
-        folder: Of the PEM files.
-        user: Its name, which is also the common name of the client certificate.
-        password: Its password.
-        stranger: Somebody without rights.
-        stranger_password: The password of that one.
+        folder: Folder of the PEM files.
+        user: Name of the user, which is also the common name of the client certificate.
+        password: Password of the user.
+        stranger: Name of the stranger.
+        stranger_password: Password of the stranger.
     """
 
     folder: Path
@@ -42,33 +43,33 @@ class Security:
 
     @property
     def ca(self) -> Path:
-        """The certificate that signed all others."""
+        """Certificate of the authority that signs the others."""
         return self.folder / "ca.pem"
 
     @property
     def client_certificate(self) -> Path:
-        """The certificate that a client shows to the listener that asks for one."""
+        """Client certificate for the mTLS listener."""
         return self.folder / "client.pem"
 
     @property
     def client_key(self) -> Path:
-        """Its key, without a password."""
+        """Unencrypted key of the client certificate."""
         return self.folder / "client-key.pem"
 
     @property
     def keystore(self) -> Path:
-        """The key and the certificate of the brokers in one file, as they take it."""
+        """Key and certificate of the brokers in one file, as their PEM keystore requires."""
         return self.folder / "server.pem"
 
     @property
     def users(self) -> dict[str, str]:
-        """Each password by its user."""
+        """Passwords by user."""
         return {self.user: self.password, self.stranger: self.stranger_password}
 
-    def settings(self) -> Settings:
-        """What the brokers have to know."""
+    def broker_settings(self) -> BrokerSettings:
+        """Build the security settings of the brokers."""
         users = " ".join(f'user_{name}="{password}"' for name, password in self.users.items())
-        plain, scram = f"{LOGINS}.plain.PlainLoginModule", f"{LOGINS}.scram.ScramLoginModule"
+        plain, scram = f"{LOGIN_MODULES}.plain.PlainLoginModule", f"{LOGIN_MODULES}.scram.ScramLoginModule"
         return {
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
             "listener.name.clients.plain.sasl.jaas.config": f"{plain} required {users};",
@@ -81,18 +82,18 @@ class Security:
             "listener.name.mtls.ssl.client.auth": "required",
             "listener.name.mtls.ssl.principal.mapping.rules": "RULE:^CN=([^,]+).*$/$1/",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            # The brokers themselves, which know each other by nothing but the loopback, are anonymous.
+            # The brokers connect to each other over the loopback interface without authentication, as ANONYMOUS.
             "super.users": f"User:{self.user};User:ANONYMOUS",
         }
 
-    def scram(self) -> list[str]:
-        """The options that have a log directory formatted with the users."""
+    def scram_options(self) -> list[str]:
+        """Build the options with which `kafka-storage format` creates the users."""
         mechanisms = ("SCRAM-SHA-256", "SCRAM-SHA-512")
         logins = [f"[name={name},password={password}]" for name, password in self.users.items()]
         return [word for one in mechanisms for login in logins for word in ("--add-scram", f"{one}={login}")]
 
-    def connection(self, mechanism: str = "SCRAM-SHA-512") -> dict[str, Any]:
-        """What a client of kafka-python needs besides the addresses, to come with a password."""
+    def client_options(self, mechanism: str = "SCRAM-SHA-512") -> dict[str, Any]:
+        """Build the options of a client of kafka-python that authenticates by a password."""
         return {
             "security_protocol": "SASL_SSL",
             "sasl_mechanism": mechanism,
@@ -101,8 +102,8 @@ class Security:
             "ssl_cafile": str(self.ca),
         }
 
-    def connection_mtls(self) -> dict[str, Any]:
-        """The same, to come with a certificate."""
+    def mtls_client_options(self) -> dict[str, Any]:
+        """Build the options of a client that authenticates by a certificate."""
         return {
             "security_protocol": "SSL",
             "ssl_cafile": str(self.ca),
@@ -110,12 +111,12 @@ class Security:
             "ssl_keyfile": str(self.client_key),
         }
 
-    def write(self) -> None:
-        """Make the certificates and write the PEM files, for the owner alone."""
+    def write_files(self) -> None:
+        """Issue the certificates and write the PEM files, readable by the owner only."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        ca = sign("Kafka of this machine", ca=None, hosts=())
-        server = sign("localhost", ca=ca, hosts=("localhost", "127.0.0.1"))
-        client = sign(self.user, ca=ca, hosts=())
+        ca = issue_certificate("Kafka of this machine", ca=None, hosts=())
+        server = issue_certificate("localhost", ca=ca, hosts=("localhost", "127.0.0.1"))
+        client = issue_certificate(self.user, ca=ca, hosts=())
         for file, text in {
             self.ca: pem_certificate(ca),
             self.keystore: pem_key(server) + pem_certificate(server) + pem_certificate(ca),
@@ -126,13 +127,13 @@ class Security:
             file.write_bytes(text)
 
 
-def sign(name: str, ca: "Signed | None", hosts: Sequence[str]) -> "Signed":
-    """A key and its certificate.
+def issue_certificate(name: str, ca: "IssuedCertificate | None", hosts: Sequence[str]) -> "IssuedCertificate":
+    """Create a key and its certificate.
 
     Args:
-        name: The common name.
-        ca: Who signs; None makes a CA that signs itself.
-        hosts: The names and addresses of a server; none for a client.
+        name: Common name of the subject.
+        ca: Authority that signs the certificate; None for a self-signed authority.
+        hosts: Names and addresses of a server; empty for a client.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -145,10 +146,10 @@ def sign(name: str, ca: "Signed | None", hosts: Sequence[str]) -> "Signed":
     today = datetime.datetime.now(datetime.UTC)
     builder = (
         x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(today - datetime.timedelta(days=1))  # clocks differ
+        .not_valid_before(today - datetime.timedelta(days=1))  # tolerates clock skew
         .not_valid_after(today + datetime.timedelta(days=VALID_DAYS))
         .add_extension(x509.BasicConstraints(ca=ca is None, path_length=None), critical=True)
-        .add_extension(usage(is_ca=ca is None), critical=True)
+        .add_extension(key_usage(is_ca=ca is None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
@@ -156,21 +157,23 @@ def sign(name: str, ca: "Signed | None", hosts: Sequence[str]) -> "Signed":
         purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
     if hosts:
-        builder = builder.add_extension(x509.SubjectAlternativeName([host(one) for one in hosts]), critical=False)
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([general_name(one) for one in hosts]), critical=False
+        )
     return builder.sign(signer, hashes.SHA256()), key
 
 
-def usage(*, is_ca: bool) -> "x509.KeyUsage":
-    """What a key may be used for: to sign others, or to show who one is."""
+def key_usage(*, is_ca: bool) -> "x509.KeyUsage":
+    """Build the key usage of an authority, or of a server or client."""
     from cryptography import x509
 
-    rest = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign")
-    never = dict.fromkeys((*rest, "encipher_only", "decipher_only"), False)
-    return x509.KeyUsage(digital_signature=not is_ca, key_cert_sign=is_ca, **never)
+    other_usages = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign")
+    unused = dict.fromkeys((*other_usages, "encipher_only", "decipher_only"), False)
+    return x509.KeyUsage(digital_signature=not is_ca, key_cert_sign=is_ca, **unused)
 
 
-def host(name: str) -> "x509.GeneralName":
-    """A name or an address of a server, as a certificate holds it."""
+def general_name(name: str) -> "x509.GeneralName":
+    """Convert a name or an address of a server to its form in a certificate."""
     from cryptography import x509
 
     try:
@@ -179,15 +182,15 @@ def host(name: str) -> "x509.GeneralName":
         return x509.DNSName(name)
 
 
-def pem_certificate(signed: "Signed") -> bytes:
-    """The certificate as PEM."""
+def pem_certificate(issued: "IssuedCertificate") -> bytes:
+    """Encode the certificate as PEM."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    return signed[0].public_bytes(Encoding.PEM)
+    return issued[0].public_bytes(Encoding.PEM)
 
 
-def pem_key(signed: "Signed") -> bytes:
-    """The key as PEM, in PKCS #8, which is what Kafka reads."""
+def pem_key(issued: "IssuedCertificate") -> bytes:
+    """Encode the key as PEM in PKCS #8, the format that Kafka reads."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    return signed[1].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return issued[1].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

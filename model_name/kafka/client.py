@@ -1,4 +1,8 @@
-"""How a broker is reached: addresses from the config, secrets from the environment, errors that say what to do."""
+"""Create clients of a Kafka cluster and translate their errors.
+
+Addresses come from the config, credentials from the environment. All uses of private parts of kafka-python are here:
+`force_close_producer` and `capture_client_errors`.
+"""
 
 import logging
 import re
@@ -13,6 +17,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from pydantic import FilePath, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing_extensions import override
 
 from model_name.core.schemas.strict_models import did_you_mean
 from model_name.errors import ConfigError, DependencyError, NotFoundError
@@ -45,28 +50,29 @@ HINTS_BY_TYPE: Mapping[type[BaseException], str] = {
     "group.max.session.timeout.ms of the brokers",
     kafka_errors.UnsupportedVersionError: "a broker without transactions takes `delivery: at_least_once`",
 }
-ERROR_PREFIX = re.compile(r"^(\[Error -?\d+\] ?|\w+Error(: |$))+")  # of the words of the client's errors
-BASE_OPTIONS = {"metrics_enabled": False}  # ours are of records and batches; those of the client cost a tenth of its time
+ERROR_PREFIX = re.compile(r"^(\[Error -?\d+\] ?|\w+Error(: |$))+")  # class names that the client puts before a message
+BASE_OPTIONS = {"metrics_enabled": False}  # the metrics of the client cost a tenth of its time
 
 NON_RETRYABLE = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError)
-"""What no further attempt makes better."""
+"""Errors that end the attempts to connect."""
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
 class KafkaSecuritySettings(BaseSettings):
-    """What the environment says of a broker: `MODEL_NAME_KAFKA_` and a name of these; empty ones count as unset.
+    """Credentials and protocol from the environment: `MODEL_NAME_KAFKA_` and the name of a field; empty means unset.
 
     Attributes:
-        security_protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; by default what the others call for.
+        security_protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; by default what the other settings require.
         sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
-        username: Of SASL.
-        password: Of SASL.
-        ca: A PEM file of who signs the certificates of the brokers; by default whom the machine trusts.
-        certificate: A PEM file that the broker is shown (mTLS).
-        key: The PEM file of its key.
-        key_password: Of that file, where it has one.
+        username: User of SASL.
+        password: Password of SASL.
+        ca: PEM file with the authority that signs the certificates of the brokers; by default those that the machine
+            trusts.
+        certificate: PEM file with the certificate of the client, for mTLS.
+        key: PEM file with the key of the certificate.
+        key_password: Password of the key file, if it is encrypted.
     """
 
     model_config = SettingsConfigDict(
@@ -83,36 +89,36 @@ class KafkaSecuritySettings(BaseSettings):
     key_password: SecretStr | None = None
 
     @classmethod
-    def read(cls) -> "KafkaSecuritySettings":
-        """The settings of the environment.
+    def from_env(cls) -> "KafkaSecuritySettings":
+        """Load the settings from the environment and check them.
 
         Raises:
-            ConfigError: One of them is wrong, or one is missing beside another.
+            ConfigError: A setting is wrong, or is missing beside another one.
         """
         try:
-            found = cls()
+            settings = cls()
         except ValidationError as err:
             first = err.errors()[0]
             name = f"{ENV_PREFIX}{first['loc'][0]}".upper()
             raise ConfigError(f"{name}: {first['msg']}") from err
         for one, other in (("username", "password"), ("certificate", "key")):
-            if (getattr(found, one) is None) != (getattr(found, other) is None):
+            if (getattr(settings, one) is None) != (getattr(settings, other) is None):
                 names = " and ".join(f"{ENV_PREFIX}{name}".upper() for name in (one, other))
                 raise ConfigError(f"{names} belong together", hint="set both, or neither")
-        if found.protocol.startswith("SASL") and found.username is None:
+        if settings.protocol.startswith("SASL") and settings.username is None:
             raise ConfigError(
-                f"{ENV_PREFIX}SECURITY_PROTOCOL is {found.protocol}, and there is no user",
+                f"{ENV_PREFIX}SECURITY_PROTOCOL is {settings.protocol}, and there is no user",
                 hint=f"set {ENV_PREFIX}USERNAME and {ENV_PREFIX}PASSWORD",
             )
-        if found.protocol.endswith("SSL"):
-            found.check_files()
-        return found
+        if settings.protocol.endswith("SSL"):
+            settings.check_pem_files()
+        return settings
 
-    def check_files(self) -> None:
-        """Read the PEM files, which the client would only do when it connects, again and again.
+    def check_pem_files(self) -> None:
+        """Load the PEM files once; the client would load them at each attempt to connect, and retry the failures.
 
         Raises:
-            ConfigError: One is none.
+            ConfigError: A file is no PEM file, or key and certificate do not match.
         """
         names, context = "CA", ssl.create_default_context()
         try:
@@ -120,136 +126,150 @@ class KafkaSecuritySettings(BaseSettings):
                 context.load_verify_locations(self.ca)
             if self.certificate:
                 names = f"CERTIFICATE, {ENV_PREFIX}KEY and {ENV_PREFIX}KEY_PASSWORD"
-                # Without a password, a key that has one would be asked for on the terminal.
-                context.load_cert_chain(self.certificate, self.key, self.secret("key_password") or "")
-        except OSError as err:  # of which errors of TLS are
+                # Without a password OpenSSL would prompt for that of an encrypted key on the terminal.
+                context.load_cert_chain(self.certificate, self.key, self.secret_value("key_password") or "")
+        except OSError as err:  # includes ssl.SSLError
             raise ConfigError(f"{ENV_PREFIX}{names}: {err}", hint="PEM files that belong together are needed") from err
 
-    def secret(self, name: str) -> str | None:
-        """One of the secrets in the clear."""
-        found: SecretStr | None = getattr(self, name)
-        return found.get_secret_value() if found else None
+    def secret_value(self, name: str) -> str | None:
+        """Return a secret in plain text."""
+        secret: SecretStr | None = getattr(self, name)
+        return secret.get_secret_value() if secret else None
 
     @property
     def protocol(self) -> SecurityProtocol:
-        """What is spoken: never a password in the clear unless it is asked for."""
+        """Security protocol. A password is sent without TLS only if the protocol is set to SASL_PLAINTEXT."""
         if self.security_protocol:
             return self.security_protocol
         if self.username is not None:
             return "SASL_SSL"
         return "SSL" if self.ca or self.certificate else "PLAINTEXT"
 
-    def options(self) -> dict[str, Any]:
-        """The arguments of a client."""
-        found: dict[str, Any] = {"security_protocol": self.protocol}
+    def client_options(self) -> dict[str, Any]:
+        """Build the security options of a client of kafka-python."""
+        options: dict[str, Any] = {"security_protocol": self.protocol}
         if self.protocol.startswith("SASL"):
-            found |= {
+            options |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.username,
-                "sasl_plain_password": self.secret("password"),
+                "sasl_plain_password": self.secret_value("password"),
             }
         if self.protocol.endswith("SSL"):
             files = {"ssl_cafile": self.ca, "ssl_certfile": self.certificate, "ssl_keyfile": self.key}
-            found |= {name: str(path) for name, path in files.items() if path}
+            options |= {name: str(path) for name, path in files.items() if path}
             if self.key_password:
-                found["ssl_password"] = self.secret("key_password")
-        return found
+                options["ssl_password"] = self.secret_value("key_password")
+        return options
 
 
 class KafkaClientFactory:
-    """Makes clients of one cluster."""
+    """Creates consumers and producers of one cluster.
 
-    def __init__(self, bootstrap_servers: str, security: KafkaSecuritySettings | None = None) -> None:
-        """Take the addresses.
+    Attributes:
+        servers: Addresses `HOST:PORT` of the cluster.
+        security: Credentials and protocol.
+        bootstrap_timeout_seconds: Time after which an attempt to reach the cluster is given up.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        security: KafkaSecuritySettings | None = None,
+        *,
+        bootstrap_timeout_seconds: float = BOOTSTRAP_TIMEOUT_SECONDS,
+    ) -> None:
+        """Check the addresses and load the credentials.
 
         Args:
-            bootstrap_servers: `HOST:PORT`, several separated by commas.
-            security: How; by default as the environment says.
+            bootstrap_servers: Addresses `HOST:PORT`, separated by commas.
+            security: Credentials and protocol; by default those of the environment.
+            bootstrap_timeout_seconds: Time after which an attempt to reach the cluster is given up.
 
         Raises:
-            ConfigError: An address is none, or the environment is wrong.
+            ConfigError: An address is not HOST:PORT, or the environment is wrong.
         """
         self.servers = [part.strip() for part in bootstrap_servers.split(",")]
         for server in self.servers:
-            found = ADDRESS_PATTERN.fullmatch(server)
-            if found is None or not 0 < int(found[2]) < 65536:
+            match = ADDRESS_PATTERN.fullmatch(server)
+            if match is None or not 0 < int(match[2]) < 65536:
                 raise ConfigError(f"bootstrap_servers: {server!r} is not HOST:PORT", hint="e.g. localhost:9092")
-        self.security = security or KafkaSecuritySettings.read()
+        self.security = security or KafkaSecuritySettings.from_env()
+        self.bootstrap_timeout_seconds = bootstrap_timeout_seconds
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """The arguments that all clients share."""
+        """Options that all clients share."""
         return {
             "bootstrap_servers": self.servers,
-            "bootstrap_timeout_ms": int(BOOTSTRAP_TIMEOUT_SECONDS * 1000),
+            "bootstrap_timeout_ms": int(self.bootstrap_timeout_seconds * 1000),
             "request_timeout_ms": 20_000,
-            "reconnect_backoff_max_ms": 1000,  # a broker that was restarted is found again within a second
-            **self.security.options(),
+            "reconnect_backoff_max_ms": 1000,  # a restarted broker is reached again within a second
+            **self.security.client_options(),
         }
 
-    def consumer(self, *topics: str, **options: Any) -> KafkaConsumer:
-        """A consumer.
+    def create_consumer(self, *topics: str, **options: Any) -> KafkaConsumer:
+        """Create a consumer of committed records, without automatic commits.
 
         Raises:
-            DependencyError: The cluster cannot be reached, or refuses.
+            DependencyError: The cluster cannot be reached, or rejects a request.
         """
-        fixed = {"enable_auto_commit": False, "allow_auto_create_topics": False, "isolation_level": "read_committed"}
-        return self._made(lambda: KafkaConsumer(*topics, **self.options, **BASE_OPTIONS | fixed | options))
+        defaults = {"enable_auto_commit": False, "allow_auto_create_topics": False, "isolation_level": "read_committed"}
+        return self._connect(lambda: KafkaConsumer(*topics, **self.options, **BASE_OPTIONS | defaults | options))
 
-    def producer(self, **options: Any) -> KafkaProducer:
-        """A producer whose records all replicas have.
+    def create_producer(self, **options: Any) -> KafkaProducer:
+        """Create a producer whose records are acknowledged by all in-sync replicas.
 
         Raises:
-            DependencyError: The cluster cannot be reached, or refuses.
+            DependencyError: The cluster cannot be reached, or rejects a request.
         """
-        return self._made(lambda: KafkaProducer(**self.options, **BASE_OPTIONS | {"acks": "all"} | options))
+        return self._connect(lambda: KafkaProducer(**self.options, **BASE_OPTIONS | {"acks": "all"} | options))
 
-    def partitions(self, topics: Iterable[str]) -> dict[str, int]:
-        """How many partitions each topic has. No topic comes into being by asking.
+    def partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
+        """Look up the number of partitions of each topic. The request does not create topics.
 
         Raises:
-            DependencyError: The cluster cannot be reached, or refuses.
-            NotFoundError: There is no such topic, or it may not be seen.
+            DependencyError: The cluster cannot be reached, or rejects a request.
+            NotFoundError: A topic does not exist, or the user may not see it.
         """
-        admin = self._made(lambda: KafkaAdminClient(**self.options))
+        admin = self._connect(lambda: KafkaAdminClient(**self.options))
         try:
             with translate_errors(self.servers):
-                known = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
+                counts = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
         finally:
             admin.close()
         for topic in topics:
-            if topic not in known:
-                shown = sorted(name for name in known if not name.startswith("__"))[:20]  # Kafka's own have two
+            if topic not in counts:
+                visible = sorted(name for name in counts if not name.startswith("__"))[:20]  # no internal topics
                 raise UnknownTopicError(
                     f"{topic}: {', '.join(self.servers)} has no such topic, or does not show it to this user",
                     hint="create it, let the user see it (DESCRIBE), or check its name"
-                    + (did_you_mean(topic, shown) if shown else "; there is none that is shown"),
+                    + (did_you_mean(topic, visible) if visible else "; there is none that is shown"),
                 )
-        return {topic: known[topic] for topic in topics}
+        return {topic: counts[topic] for topic in topics}
 
-    def _made(self, make: Callable[[], Any]) -> Any:
-        """A client that has reached the cluster."""
+    def _connect(self, create: Callable[[], Any]) -> Any:
+        """Create a client that has reached the cluster."""
         with capture_client_errors() as causes:
             try:
-                return make()
-            except (OSError, ValueError) as err:  # certificates that cannot be read, addresses that are none
+                return create()
+            except (OSError, ValueError) as err:  # an unreadable certificate, a malformed address
                 raise ConfigError(f"the client of Kafka cannot be made: {err}") from err
             except kafka_errors.KafkaError as err:
                 raise cluster_error(self.servers, root_cause(err, causes)) from err
 
 
 class UnknownTopicError(NotFoundError):
-    """A topic that is needed does not exist."""
+    """A required topic does not exist."""
 
     exit_code = DependencyError.exit_code
 
 
 @contextmanager
 def translate_errors(servers: Iterable[str]) -> Iterator[None]:
-    """Turn errors of the client into ours.
+    """Translate errors of the client to errors of this package.
 
     Raises:
-        DependencyError: There was one.
+        DependencyError: The client raised an error.
     """
     with capture_client_errors() as causes:
         try:
@@ -259,58 +279,67 @@ def translate_errors(servers: Iterable[str]) -> Iterator[None]:
 
 
 def cluster_error(servers: Iterable[str], cause: BaseException) -> DependencyError:
-    """What to say of a cluster that does not do what it is asked."""
-    words = format_error(cause)
-    by_words = (hint for part, hint in HINTS_BY_TEXT.items() if part in words)
-    by_kind = (hint for kind, hint in HINTS_BY_TYPE.items() if isinstance(cause, kind))
-    hint = next(
-        chain(by_words, by_kind), f"check the addresses, and {PROTOCOL_VARIABLE} where the listener asks for TLS or SASL"
-    )
-    return DependencyError(f"Kafka at {', '.join(servers)}: {words}", hint=hint)
+    """Build the error of a cluster that cannot be reached or rejects a request, with a hint for its cause."""
+    message = format_error(cause)
+    by_text = (hint for text, hint in HINTS_BY_TEXT.items() if text in message)
+    by_type = (hint for error_type, hint in HINTS_BY_TYPE.items() if isinstance(cause, error_type))
+    default = f"check the addresses, and {PROTOCOL_VARIABLE} where the listener asks for TLS or SASL"
+    hint = next(chain(by_text, by_type), default)
+    return DependencyError(f"Kafka at {', '.join(servers)}: {message}", hint=hint)
 
 
 def format_error(cause: BaseException) -> str:
-    """An error of the client in a line."""
-    kind, words = type(cause).__name__.removesuffix("Error"), ERROR_PREFIX.sub("", " ".join(f"{cause}".split()))
-    return f"{kind}: {words}"[:500] if words else kind
+    """Format an error of the client as one line."""
+    name, text = type(cause).__name__.removesuffix("Error"), ERROR_PREFIX.sub("", " ".join(f"{cause}".split()))
+    return f"{name}: {text}"[:500] if text else name
 
 
 def root_cause(error: BaseException, causes: Sequence[BaseException]) -> BaseException:
-    """Why there was an error: what was overheard, where it only says that time is up."""
+    """Find the cause of an error: that of a timeout is among the captured errors."""
     if not isinstance(error, kafka_errors.KafkaTimeoutError):
         return error
-    told = [one for one in causes if not isinstance(one, kafka_errors.KafkaTimeoutError)]
-    return next((one for one in told if isinstance(one, NON_RETRYABLE)), told[-1] if told else error)
+    captured = [one for one in causes if not isinstance(one, kafka_errors.KafkaTimeoutError)]
+    return next((one for one in captured if isinstance(one, NON_RETRYABLE)), captured[-1] if captured else error)
 
 
 @contextmanager
 def capture_client_errors() -> Iterator[list[BaseException]]:
-    """The errors that the client only tells its log, while it tries again: who gives up says that time is up.
+    """Capture the errors that the client only logs while it retries; in the end it merely raises a timeout.
 
-    Where there is nothing to hope for, to be told of it ends the attempt. It is not always told: the client may lose
-    the answer of a broker that hangs up after it.
+    An error that no retry can cure ends the attempt at once. Capturing is not reliable: the client may lose the
+    response of a broker that disconnects after it.
     """
-    heard: list[BaseException] = []
+    captured: list[BaseException] = []
 
-    class Listener(logging.Handler):
+    class ErrorHandler(logging.Handler):
+        @override
         def emit(self, record: logging.LogRecord) -> None:
-            given = record.args if isinstance(record.args, tuple) else ()
-            found = [arg for arg in given if isinstance(arg, kafka_errors.KafkaError | OSError)]
-            heard.extend(found)
+            args = record.args if isinstance(record.args, tuple) else ()
+            errors = [arg for arg in args if isinstance(arg, kafka_errors.KafkaError | OSError)]
+            captured.extend(errors)
             if record.name == "kafka.net.manager" and record.levelno == logging.WARNING:  # between two attempts
-                for hopeless in (one for one in found if isinstance(one, NON_RETRYABLE)):
-                    raise hopeless
+                for error in (one for one in errors if isinstance(one, NON_RETRYABLE)):
+                    raise error
 
-    listener, library = Listener(logging.WARNING), logging.getLogger("kafka")
-    library.addHandler(listener)
+    handler, library = ErrorHandler(logging.WARNING), logging.getLogger("kafka")
+    library.addHandler(handler)
     try:
-        yield heard
+        yield captured
     finally:
-        library.removeHandler(listener)
+        library.removeHandler(handler)
+
+
+def force_close_producer(producer: KafkaProducer) -> None:
+    """Close a producer whose `close` has raised: its flush failed, so that its thread and its connections remain.
+
+    There is no public method for this. Left open, the producer would try to close once more when it is collected.
+    """
+    producer._sender.force_close()  # noqa: SLF001
+    producer._closed = True  # noqa: SLF001
 
 
 def silence_client_logs() -> None:
-    """Let the client write nothing: what matters is told by us, once."""
+    """Discard the logs of the client; its errors are raised and logged by this package."""
     library = logging.getLogger("kafka")
     library.propagate = False
     library.addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""Records without a result: what is wrong with them stands in headers beside what they were."""
+"""Build and parse dead letters: records without a result, with the reason in headers beside the original ones."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,13 +7,13 @@ from model_name.errors import ModelNameError
 from model_name.kafka.records import (
     DEAD_LETTER_PREFIX,
     RESULT_SOURCE_HEADERS,
+    ConsumerRecord,
     Headers,
     OutputRecord,
-    ConsumerRecord,
     RecordPosition,
-    source_headers,
     parse_number,
     parse_source,
+    source_headers,
 )
 
 REASON_HEADER = f"{DEAD_LETTER_PREFIX}reason"
@@ -21,38 +21,38 @@ KIND_HEADER = f"{DEAD_LETTER_PREFIX}kind"
 ATTEMPTS_HEADER = f"{DEAD_LETTER_PREFIX}attempts"
 DROPPED_HEADER = f"{DEAD_LETTER_PREFIX}dropped-bytes"
 DEAD_LETTER_SOURCE_HEADERS = tuple(f"{DEAD_LETTER_PREFIX}{name}" for name in RESULT_SOURCE_HEADERS)
-MAX_REASON_CHARACTERS = 1000  # of a reason
+MAX_REASON_CHARACTERS = 1000
 
 
 class DeadLetter(NamedTuple):
-    """What the headers of a dead letter say.
+    """Contents of the headers of a dead letter.
 
     Attributes:
-        source: Where the record lies that it was made of.
-        reason: Why there is no result.
-        kind: Of error.
-        attempts: To predict it, with those before it was sent back.
-        dropped: The size of its value, where that was too large to be kept.
+        source: Position of the original record.
+        reason: Reason why there is no result.
+        kind: Class name of the error.
+        attempts: Number of attempts to predict the record, including those before a replay.
+        dropped_bytes: Size of the original value, if it was too large for the dead letter.
     """
 
     source: RecordPosition | None
     reason: str
     kind: str
     attempts: int
-    dropped: int | None
+    dropped_bytes: int | None
 
 
 def to_dead_letter(
     record: ConsumerRecord, error: BaseException, attempts: int, *, keeps_value: bool = True, keeps_headers: bool = True
 ) -> OutputRecord:
-    """The message for a record that has no result.
+    """Build the dead letter of a record.
 
     Args:
-        record: As it was polled.
-        error: Why.
-        attempts: How often it was tried.
-        keeps_value: Whether the value goes with it; without, it is found by the source.
-        keeps_headers: Whether its key and its headers do; without, they are found there, too.
+        record: Record without a result, as it was polled.
+        error: Error of the last attempt.
+        attempts: Number of attempts to predict it.
+        keeps_value: Whether the dead letter contains the value; otherwise it is found by the source.
+        keeps_headers: Whether the dead letter contains the key and the headers; otherwise they are found there, too.
     """
     reason = error.message if isinstance(error, ModelNameError) else f"{type(error).__name__}: {error}"
     headers: Headers = strip_headers(record.headers) if keeps_headers else []
@@ -65,23 +65,23 @@ def to_dead_letter(
     headers += source_headers(RecordPosition(record.topic, record.partition, record.offset), DEAD_LETTER_SOURCE_HEADERS)
     if not keeps_value and record.value is not None:
         headers.append((DROPPED_HEADER, b"%d" % len(record.value)))
-    # A producer takes no record with neither key nor value: a tombstone without a key is none anywhere.
+    # A producer rejects a record with neither key nor value; without a key, nothing is a tombstone.
     value = record.value if keeps_value else None
     return OutputRecord(key, b"" if value is None and key is None else value, headers)
 
 
 def parse_headers(headers: Sequence[tuple[str, bytes | None]]) -> DeadLetter:
-    """What the headers say; a record that never was a dead letter has no attempts."""
-    found = {name: value for name, value in headers if name.startswith(DEAD_LETTER_PREFIX)}
+    """Parse the headers of a dead letter; a record that never was one has zero attempts."""
+    own = {name: value for name, value in headers if name.startswith(DEAD_LETTER_PREFIX)}
     return DeadLetter(
         source=parse_source(headers, DEAD_LETTER_SOURCE_HEADERS),
-        reason=(found.get(REASON_HEADER) or b"").decode(errors="replace"),
-        kind=(found.get(KIND_HEADER) or b"").decode(errors="replace"),
-        attempts=parse_number(found.get(ATTEMPTS_HEADER)) or 0,
-        dropped=parse_number(found.get(DROPPED_HEADER)),
+        reason=(own.get(REASON_HEADER) or b"").decode(errors="replace"),
+        kind=(own.get(KIND_HEADER) or b"").decode(errors="replace"),
+        attempts=parse_number(own.get(ATTEMPTS_HEADER)) or 0,
+        dropped_bytes=parse_number(own.get(DROPPED_HEADER)),
     )
 
 
 def strip_headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
-    """The headers that the record had before."""
+    """Return the headers of the original record."""
     return [(name, value or b"") for name, value in headers if not name.startswith(DEAD_LETTER_PREFIX)]

@@ -1,12 +1,12 @@
-"""A record of Kafka as a request, and its result as a record.
+"""Decode a Kafka record into a request and encode its result as a record.
 
-The value is JSON: a row as an object, rows as an array of objects, or a body of V1, `{"instances": [...]}`. It may be
-the data of a CloudEvent, in binary mode (attributes in `ce_` headers, as its binding for Kafka has them, or in `ce-`
-headers, as some bridges leave those of HTTP) or in structured mode.
+The value is JSON: a row as an object, rows as an array of objects, or a V1 body, `{"instances": [...]}`. It may be the
+data of a CloudEvent, in binary mode (attributes in `ce_` headers, as in the Kafka protocol binding, or in `ce-`
+headers, as some HTTP bridges leave them) or in structured mode.
 
-The result is a body of V1, in the mode of the record; a plain record gets an event in binary mode. It keeps the
-record's key and headers. Its event correlates as that of HTTP does, and its headers say of which record it is the
-result: `source-topic`, `source-partition`, `source-offset`; and of which version: `model-semver`.
+The result is a V1 body, in the content mode of the record; the result of a plain record is an event in binary mode. It
+keeps the key and the headers of the record. The attributes of its event are correlated as over HTTP. Its headers
+`source-topic`, `source-partition` and `source-offset` identify the record, and `model-semver` the model version.
 """
 
 import re
@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import orjson
+from typing_extensions import override
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
@@ -26,12 +27,13 @@ from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
 from model_name.serving.protocols.cloudevents import (
     RESPONSE_TYPE,
+    attribute_to_str,
     check_attributes,
     parse_structured,
     response_attributes,
     response_source,
-    attribute_to_str,
 )
+from model_name.serving.protocols.fast_json import try_decode_row
 from model_name.serving.protocols.v1 import check_duplicate_columns, encode_predictions, parse_instances
 
 Headers = list[tuple[str, bytes]]
@@ -43,17 +45,15 @@ BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
 ATTRIBUTE_PREFIXES = ("ce_", "ce-")
 DEAD_LETTER_PREFIX = "dead-letter-"
 RESULT_SOURCE_HEADERS = ("source-topic", "source-partition", "source-offset")
-"""The headers of a result that say of which record it is."""
+"""Headers of a result that identify its record."""
+
 SEMVER_HEADER = "model-semver"
 OWN_HEADERS = frozenset({*RESULT_SOURCE_HEADERS, SEMVER_HEADER, CONTENT_TYPE_HEADER})
-
-
-NUMBER_PATTERN = re.compile(rb"[0-9]{1,18}")
-"""Of an offset or an attempt; whoever writes more digits, writes to do harm."""
+NUMBER_PATTERN = re.compile(rb"[0-9]{1,18}")  # fits into 64 bits; more digits would be an attack
 
 
 class ConsumerRecord(Protocol):
-    """What a consumer hands out."""
+    """Record of a consumer of kafka-python, as far as this package uses it."""
 
     topic: str
     partition: int
@@ -65,20 +65,20 @@ class ConsumerRecord(Protocol):
 
 
 class RecordPosition(NamedTuple):
-    """Where a record lies."""
+    """Topic, partition and offset of a record."""
 
     topic: str
     partition: int
     offset: int
 
+    @override
     def __str__(self) -> str:
-        """For people."""
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
 @dataclass(frozen=True, slots=True)
 class OutputRecord:
-    """A record that is to be written."""
+    """Key, value and headers of a record to write."""
 
     key: bytes | None
     value: bytes | None
@@ -86,22 +86,30 @@ class OutputRecord:
 
     @property
     def size(self) -> int:
-        """In bytes, about as a topic counts them."""
+        """Approximate size in the log, in bytes."""
         headers = sum(len(name) + len(value) for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers
 
 
 class KafkaRequest(InferenceRequest):
-    """A record whose value asks for predictions."""
+    """Prediction request in the value of a record.
+
+    Attributes:
+        record: Record as it was polled.
+        name: Name of the model.
+        attributes: Attributes of the CloudEvent; empty for a plain record.
+        prefix: Prefix of the attribute headers.
+        is_structured: Whether the value is a CloudEvent in structured mode.
+    """
 
     protocol = "kafka"
 
     def __init__(self, record: ConsumerRecord, *, name: str) -> None:
-        """Take the record.
+        """Create the request of a record.
 
         Args:
-            record: As it was polled.
-            name: Of the model.
+            record: Record as it was polled.
+            name: Name of the model.
         """
         super().__init__(f"partition:{record.partition}/offset:{record.offset}", len(record.value or b""))
         self.record = record
@@ -112,21 +120,21 @@ class KafkaRequest(InferenceRequest):
 
     @property
     def source(self) -> RecordPosition:
-        """Where the record lies."""
+        """Position of the record."""
         return RecordPosition(self.record.topic, self.record.partition, self.record.offset)
 
+    @override
     def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
-        """As of `InferenceRequest`."""
         body = self.record.value
         if body is None:
             raise DataError("the record is a tombstone: it has no value")
         if not body:
             raise DataError("the value is not JSON: it is empty")
         limits.check_body(len(body))
-        self._read_headers()
-        row = None if self.attributes or self.is_structured else plane.usual.read_row(body)
-        if row is not None and not strict_json.may_have_duplicate_keys(body, len(row)):
-            return DecodedRequest(rows=[row])
+        self._parse_headers()
+        is_event = self.is_structured or bool(self.attributes)
+        if not is_event and (decoded := try_decode_row(body, plane, limits)) is not None:
+            return decoded
         document = event = strict_json.loads(body)
         if self.is_structured:
             self.attributes, document = parse_structured(event)
@@ -135,28 +143,28 @@ class KafkaRequest(InferenceRequest):
         if self.attributes:
             check_attributes(self.attributes)
             self.id = self.attributes["id"]
-        if isinstance(document, str | bytes):  # JSON within, as some clients leave it
+        if isinstance(document, str | bytes):  # JSON text within JSON, as some clients send it
             body = document.encode() if isinstance(document, str) else document
             document = event = strict_json.loads(body)
         if isinstance(document, dict) and "instances" in document and "instances" not in plane.kinds:
-            question = parse_instances(document, limits)
+            request = parse_instances(document, limits)
             check_duplicate_columns(body, event, "data" if event is not document else "")
-            return question
+            return request
         rows = document if isinstance(document, list) else [document]
         if not all(type(row) is dict for row in rows):
             raise DataError('the value is neither an object, nor an array of objects, nor {"instances": [...]}')
-        if not rows:  # to be said before others' rows are beside them
+        if not rows:  # after batching the error would no longer be of this record alone
             raise DataError("the record holds no row")
         limits.check_rows(len(rows))
         check_duplicate_keys(body, sum(map(len, rows)) + (len(event) if event is not document else 0))
         return DecodedRequest(rows=rows)
 
+    @override
     def encode(self, outputs: Outputs, manifest: Manifest) -> OutputRecord:
-        """As of `InferenceRequest`."""
         record, data = self.record, encode_predictions(outputs)
-        headers = self._kept_headers() if record.headers else []
+        headers = self._forwarded_headers() if record.headers else []
         headers += source_headers(self.source, RESULT_SOURCE_HEADERS)
-        if not self.attributes:  # the usual record is no event: all but its name is the same for all
+        if not self.attributes:  # a plain record, the common case: only the id differs between results
             headers += _constant_headers(self.name, manifest.semver)
             headers.append((f"{ATTRIBUTE_PREFIXES[0]}id", self.id.encode()))
             return OutputRecord(record.key, orjson.dumps(data), headers)
@@ -164,33 +172,39 @@ class KafkaRequest(InferenceRequest):
         attributes = response_attributes(self.attributes, self.name, manifest)
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON_CONTENT_TYPE, "data": data}
-            return OutputRecord(record.key, orjson.dumps(event), [*headers, (CONTENT_TYPE_HEADER, STRUCTURED_CONTENT_TYPE.encode())])
+            return OutputRecord(
+                record.key, orjson.dumps(event), [*headers, (CONTENT_TYPE_HEADER, STRUCTURED_CONTENT_TYPE.encode())]
+            )
         headers += [(self.prefix + name, attribute_to_str(value).encode()) for name, value in attributes.items()]
-        return OutputRecord(record.key, orjson.dumps(data), [*headers, (CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE.encode())])
+        return OutputRecord(
+            record.key, orjson.dumps(data), [*headers, (CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE.encode())]
+        )
 
-    def _read_headers(self) -> None:
-        """The kind of the value, and the attributes where they are headers.
+    def _parse_headers(self) -> None:
+        """Parse the content type and the attributes in headers.
 
         Raises:
-            DataError: The value is not JSON, or a header is not UTF-8.
+            DataError: The content type is not JSON, or a header is not UTF-8.
         """
-        kind = ""
+        content_type = ""
         for name, value in self.record.headers:
             if name.lower() == CONTENT_TYPE_HEADER:
-                kind = _decode_header(name, value).partition(";")[0].strip().lower()
+                content_type = _decode_header(name, value).partition(";")[0].strip().lower()
             elif name.startswith(ATTRIBUTE_PREFIXES):
                 self.prefix = name[:3]
                 self.attributes[name[3:]] = _decode_header(name, value)
-        self.is_structured = kind == STRUCTURED_CONTENT_TYPE
+        self.is_structured = content_type == STRUCTURED_CONTENT_TYPE
         if self.is_structured:
             self.attributes = {}
-        elif kind == BATCH_CONTENT_TYPE:
+        elif content_type == BATCH_CONTENT_TYPE:
             raise DataError(f"{CONTENT_TYPE_HEADER}: a batch of events is not read; send each in a record of its own")
-        elif kind and kind not in ("text/json", JSON_CONTENT_TYPE) and not kind.endswith("+json"):
-            raise DataError(f"{CONTENT_TYPE_HEADER}: {kind[:100]} is not JSON")
+        elif (
+            content_type and content_type not in ("text/json", JSON_CONTENT_TYPE) and not content_type.endswith("+json")
+        ):
+            raise DataError(f"{CONTENT_TYPE_HEADER}: {content_type[:100]} is not JSON")
 
-    def _kept_headers(self) -> Headers:
-        """The headers of the record that are neither attributes of its event nor what a result has of its own."""
+    def _forwarded_headers(self) -> Headers:
+        """Select the headers of the record that its result keeps."""
         return [
             (name, value or b"")
             for name, value in self.record.headers
@@ -199,29 +213,31 @@ class KafkaRequest(InferenceRequest):
 
 
 def check_duplicate_keys(body: bytes, keys: int) -> None:
-    """Refuse a value in which a name comes twice.
+    """Check that no key of a JSON object comes twice.
 
     Args:
-        body: The value.
-        keys: How many its rows have, and the event around them.
+        body: Value of a record.
+        keys: Number of keys of its parsed rows, and of the event around them.
 
     Raises:
-        DataError: There is one.
+        DataError: A key comes twice in one object.
     """
-    if (found := strict_json.find_duplicate_keys(body, keys)) is not None and (name := _first_duplicate(found)):
+    found = strict_json.find_duplicate_keys(body, keys)
+    if found is not None and (name := _first_duplicate(found)):
         raise DataError(f"{name}: comes twice")
 
 
-def _first_duplicate(found: Any) -> str:
-    if isinstance(found, strict_json.DuplicateKey):
-        return str(found)
-    inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+def _first_duplicate(document: Any) -> str:
+    """Return the first key that is marked as a duplicate, or an empty text."""
+    if isinstance(document, strict_json.DuplicateKey):
+        return str(document)
+    inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
     return next(filter(None, map(_first_duplicate, inner)), "")
 
 
 @cache
 def _constant_headers(name: str, semver: str) -> Headers:
-    """The headers that all results of one version share."""
+    """Build the headers that all results of a version share."""
     attributes = {
         "specversion": "1.0",
         "source": response_source(name),
@@ -235,25 +251,25 @@ def _constant_headers(name: str, semver: str) -> Headers:
 
 
 def source_headers(source: RecordPosition, names: Sequence[str]) -> Headers:
-    """Headers of these names that say where a record lies."""
+    """Build headers with the position of a record, under the given names."""
     topic, partition, offset = source
     return [(names[0], topic.encode()), (names[1], b"%d" % partition), (names[2], b"%d" % offset)]
 
 
 def parse_source(headers: Sequence[tuple[str, bytes | None]], names: Sequence[str]) -> RecordPosition | None:
-    """What `source_headers` wrote; None where it is not there."""
-    found = dict(headers)
-    topic, *numbers = (found.get(name) for name in names)
+    """Parse the position that `source_headers` wrote; None if it is missing or malformed."""
+    values = dict(headers)
+    raw_topic, *numbers = (values.get(name) for name in names)
     partition, offset = map(parse_number, numbers)
     try:
-        named = (topic or b"").decode()
+        topic = (raw_topic or b"").decode()
     except UnicodeDecodeError:
         return None
-    return RecordPosition(named, partition, offset) if named and partition is not None and offset is not None else None
+    return RecordPosition(topic, partition, offset) if topic and partition is not None and offset is not None else None
 
 
 def parse_number(value: bytes | None) -> int | None:
-    """The number that a header holds; None where it holds none, or one that is none of ours."""
+    """Parse the number in a header; None if there is none, or it has more than 18 digits."""
     return int(value) if value and NUMBER_PATTERN.fullmatch(value) else None
 
 

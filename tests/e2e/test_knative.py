@@ -24,8 +24,9 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
-from tests.support.flat_tables import ROWS, make_bundle
-from tests.support.server_processes import Server, launch
+from tests.support.flat_bundles import make_bundle
+from tests.support.server_processes import Server, launch_server
+from tests.support.tables import FLAT_ROWS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -33,7 +34,7 @@ RETRIES = 10
 BACKOFF_SECONDS = 0.3  # doubled with each retry
 NAME = "flats"
 PARTITIONS = 3
-BODIES = [json.dumps({"instances": ROWS[: number + 1]}).encode() for number in range(3)]
+BODIES = [json.dumps({"instances": FLAT_ROWS[: number + 1]}).encode() for number in range(3)]
 
 
 class Dispatcher:
@@ -133,7 +134,7 @@ def start(bundle: Bundle, serving_env: dict[str, str], tmp_path: Path) -> Iterat
     def begin() -> Server:
         log = tmp_path / f"{len(started)}.log"
         arguments = ["--bundle", str(bundle.directory), "--model_name", NAME]
-        started.append(launch("model_name.serving", *arguments, name=NAME, log=log, env=serving_env))
+        started.append(launch_server("model_name.serving", *arguments, name=NAME, log=log, env=serving_env))
         return started[-1]
 
     yield begin
@@ -196,7 +197,7 @@ def test_records_come_back_as_events_of_a_topic(broker: Any, bundle: Bundle, sta
         assert attributes["subject"] == re.sub(r"(\d+)/offset:(\d+)", r"\1#\2", attributes["id"])
         assert attributes["content-type"] == "application/json"
         assert reply.key == attributes["key"].encode() == b"key-%d" % (number % 7)
-        expected = plane.predict_rows(ROWS[: number % 3 + 1]).prediction.tolist()
+        expected = plane.predict_rows(FLAT_ROWS[: number % 3 + 1]).prediction.tolist()
         assert json.loads(reply.value)["predictions"] == expected
         # And those of a key are in order
         assert last.get(reply.key, -1) < number

@@ -1,3 +1,3 @@
-"""What the tests of streams share."""
+"""Fixtures for the tests of workers."""
 
-from tests.support.kafka_workers import bundle, make_fleet  # noqa: F401
+from tests.support.kafka_workers import bundle, make_worker_group  # noqa: F401

@@ -16,10 +16,10 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 
 from model_name.errors import ConfigError, DependencyError
 from model_name.kafka import client
-from model_name.kafka.client import ENVIRONMENT, Connection, Security
-from tests.support.kafka_cluster import new_topic, read, send
-from tests.support.kafka_workers import MakeFleet
-from tests.support.worker_processes import VALUES, Fleet
+from model_name.kafka.client import ENV_PREFIX, KafkaClientFactory, KafkaSecuritySettings
+from tests.support.kafka_cluster import new_topic, read_values, send_values
+from tests.support.kafka_workers import MakeWorkerGroup
+from tests.support.worker_processes import VALUES, WorkerGroup
 
 MOST_SECONDS = 20.0  # until a worker has given up
 Env = dict[str, str]
@@ -37,16 +37,16 @@ def by_certificate(cluster: Any) -> Env:
 
 def named(settings: Mapping[str, Any]) -> Env:
     """Settings under their names in the environment."""
-    return {f"{ENVIRONMENT}{name}".upper(): str(value) for name, value in settings.items()}
+    return {f"{ENV_PREFIX}{name}".upper(): str(value) for name, value in settings.items()}
 
 
-def refusal(fleet: Fleet, *settings: str, within: float = MOST_SECONDS) -> tuple[int, str]:
+def refusal(group: WorkerGroup, *settings: str, within: float = MOST_SECONDS) -> tuple[int, str]:
     """How a worker ends that may not work, and what it says; no password among it."""
-    worker, started = fleet.start(*settings), time.monotonic()
+    worker, started = group.start(*settings), time.monotonic()
     code = worker.wait(2 * MOST_SECONDS)
-    log = fleet.log_of(worker)
+    log = group.read_log(worker)
     assert time.monotonic() - started < within, log
-    password = fleet.env.get(f"{ENVIRONMENT}PASSWORD")
+    password = group.env.get(f"{ENV_PREFIX}PASSWORD")
     assert not password or password not in log
     assert "Traceback" not in log
     return code, log
@@ -79,7 +79,7 @@ class TestEnvironment:
     )  # fmt: skip
     def test_the_protocol_is_what_the_settings_call_for(self, env: Any, settings: Env, protocol: str) -> None:
         env(**settings)
-        assert Security.read().options()["security_protocol"] == protocol
+        assert KafkaSecuritySettings.from_env().client_options()["security_protocol"] == protocol
 
     @pytest.mark.parametrize(
         ("settings", "words"),
@@ -98,14 +98,14 @@ class TestEnvironment:
     def test_what_is_wrong_is_named_at_once(self, env: Any, settings: Env, words: str) -> None:
         env(**settings)
         with pytest.raises(ConfigError, match=words) as raised:
-            Security.read()
+            KafkaSecuritySettings.from_env()
         assert "secret" not in str(raised.value)
         assert raised.value.exit_code == 2
 
     @pytest.mark.parametrize("servers", ["", "localhost", "localhost:0", "localhost:99999", "a:1,,b:2", "http://a:1"])
     def test_an_address_is_a_host_and_a_port(self, servers: str) -> None:
         with pytest.raises(ConfigError, match="HOST:PORT"):
-            Connection(servers)
+            KafkaClientFactory(servers)
 
 
 @pytest.mark.kafka
@@ -117,42 +117,42 @@ def test_a_password_over_tls_and_a_certificate_get_in(secured_broker: Any, monke
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     # When a connection is made
-    connection = Connection(secured_broker.bootstrap if mechanism else secured_broker.bootstrap_mtls)
+    connection = KafkaClientFactory(secured_broker.bootstrap if mechanism else secured_broker.bootstrap_mtls)
     # Then it gets in, and records go back and forth
-    assert connection.partitions([topic]) == {topic: 3}
-    send(connection.options, topic, [b"one"])
-    assert read(connection.options, topic, 1) == [b"one"]
+    assert connection.partition_counts([topic]) == {topic: 3}
+    send_values(connection.options, topic, [b"one"])
+    assert read_values(connection.options, topic, 1) == [b"one"]
 
 
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.parametrize("is_mtls", [pytest.param(False, id="SCRAM over TLS"), pytest.param(True, id="mTLS")])
 def test_a_worker_of_a_secured_cluster_answers_exactly_once(
-    secured_broker: Any, make_fleet: MakeFleet, is_mtls: bool
+    secured_broker: Any, make_worker_group: MakeWorkerGroup, is_mtls: bool
 ) -> None:
     # Given two workers, of which one is killed at work
     env = by_certificate(secured_broker) if is_mtls else by_password(secured_broker)
     bootstrap = secured_broker.bootstrap_mtls if is_mtls else secured_broker.bootstrap
-    connection = secured_broker.connection_mtls() if is_mtls else secured_broker.connection()
+    connection = secured_broker.mtls_client_options() if is_mtls else secured_broker.client_options()
     security = {name: value for name, value in connection.items() if name != "bootstrap_servers"}
-    fleet = make_fleet(secured_broker, env=env, bootstrap=bootstrap)
-    victim, other = fleet.start(), fleet.start()
+    group = make_worker_group(secured_broker, env=env, bootstrap=bootstrap)
+    victim, other = group.start(), group.start()
     for worker in (victim, other):
-        fleet.wait_until_reading(worker)
-    with fleet.fed(rate=300, **security):
+        group.wait_until_assigned(worker)
+    with group.producing(rate=300, **security):
         time.sleep(2)
-        fleet.kill(victim)
+        group.kill(victim)
         time.sleep(3)
     # When all is delivered
-    fleet.settle(**security)
-    assert fleet.stop(other) < 10
+    group.wait_until_committed(**security)
+    assert group.stop(other) < 10
     # Then the verifier, which comes in the same way, finds one answer a record
     command = [sys.executable, "-m", "model_name", "kafka", "verify", "--bootstrap-servers", bootstrap]
-    command += ["--input", fleet.input, "--output", fleet.output, "--dead-letter", fleet.dead_letter]
+    command += ["--input", group.input, "--output", group.output, "--dead-letter", group.dead_letter]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | env)
     assert done.returncode == 0, done.stdout + done.stderr
     if not is_mtls:
-        assert secured_broker.password not in fleet.log_of(other) + fleet.log_of(victim)
+        assert secured_broker.password not in group.read_log(other) + group.read_log(victim)
 
 
 @pytest.mark.kafka
@@ -164,41 +164,41 @@ def test_a_worker_of_a_secured_cluster_answers_exactly_once(
         pytest.param({"password": "wrong", "sasl_mechanism": "PLAIN"}, id="a wrong password in PLAIN"),
     ],
 )
-def test_who_may_not_come_in_is_told(secured_broker: Any, make_fleet: MakeFleet, changes: Env) -> None:
+def test_who_may_not_come_in_is_told(secured_broker: Any, make_worker_group: MakeWorkerGroup, changes: Env) -> None:
     # Given somebody whom the cluster does not know
-    fleet = make_fleet(secured_broker, env=by_password(secured_broker, **changes))
+    group = make_worker_group(secured_broker, env=by_password(secured_broker, **changes))
     # When a worker starts, then it ends and says why; the client may lose all but that the broker hung up
-    code, log = refusal(fleet)
+    code, log = refusal(group)
     assert code == 5
     assert re.search("invalid credentials|Invalid username or password|socket disconnected", log)
     for name in ("USERNAME", "PASSWORD", "SASL_MECHANISM"):
-        assert f"{ENVIRONMENT}{name}" in log
+        assert f"{ENV_PREFIX}{name}" in log
 
 
 def test_to_hear_that_there_is_no_hope_ends_the_attempt() -> None:
     # Given what the client tells its log between two attempts
     told = logging.getLogger("kafka.net.manager")
-    with client.overheard() as heard:
+    with client.capture_client_errors() as heard:
         told.warning("%s: %s", "a", kafka_errors.KafkaConnectionError("later"))
         with pytest.raises(kafka_errors.SaslAuthenticationFailedError):
             told.warning("%s: %s", "a", kafka_errors.SaslAuthenticationFailedError("never"))
     # Then it is what a timeout is explained by, whatever came after
     heard.append(kafka_errors.KafkaConnectionError("socket disconnected"))
-    error = client.unreachable(["a:1"], client.reason(kafka_errors.KafkaTimeoutError("late"), heard))
+    error = client.cluster_error(["a:1"], client.root_cause(kafka_errors.KafkaTimeoutError("late"), heard))
     assert error.message == "Kafka at a:1: SaslAuthenticationFailed: never"
 
 
 UNREACHABLE: dict[str, tuple[Callable[[Any], tuple[str, Env]], str, str]] = {
     "a CA that is not trusted": (
         lambda cluster: (cluster.bootstrap, named({"username": "u", "password": "p"})),
-        "CERTIFICATE_VERIFY_FAILED", f"set {ENVIRONMENT}CA",
+        "CERTIFICATE_VERIFY_FAILED", f"set {ENV_PREFIX}CA",
     ),
-    "no TLS where there is": (lambda cluster: (cluster.bootstrap, {}), "", f"{ENVIRONMENT}SECURITY_PROTOCOL"),
+    "no TLS where there is": (lambda cluster: (cluster.bootstrap, {}), "", f"{ENV_PREFIX}SECURITY_PROTOCOL"),
     "no password where one is asked for": (
-        lambda cluster: (cluster.bootstrap, named({"ca": cluster.ca})), "", f"{ENVIRONMENT}SECURITY_PROTOCOL",
+        lambda cluster: (cluster.bootstrap, named({"ca": cluster.ca})), "", f"{ENV_PREFIX}SECURITY_PROTOCOL",
     ),
     "no certificate where one is asked for": (
-        lambda cluster: (cluster.bootstrap_mtls, named({"ca": cluster.ca})), "", f"{ENVIRONMENT}CERTIFICATE",
+        lambda cluster: (cluster.bootstrap_mtls, named({"ca": cluster.ca})), "", f"{ENV_PREFIX}CERTIFICATE",
     ),
     "nobody there": (lambda _: ("127.0.0.1:1", {}), "ECONNREFUSED", "check the addresses"),
     "a host that is none": (lambda _: ("nowhere.invalid:9092", {}), "DNS", "check the addresses"),
@@ -218,7 +218,7 @@ def test_a_cluster_that_is_not_reached_is_told_with_the_reason(
     monkeypatch.setattr(client, "CONNECT_SECONDS", 1.0)
     # When a connection is tried, then it is told why it did not work, and what to do
     with pytest.raises(DependencyError) as raised:
-        Connection(servers).partitions(["any"])
+        KafkaClientFactory(servers).partitions(["any"])
     assert words in raised.value.message
     assert hint in raised.value.hint
     assert raised.value.exit_code == 5
@@ -226,23 +226,25 @@ def test_a_cluster_that_is_not_reached_is_told_with_the_reason(
 
 @pytest.mark.kafka
 @pytest.mark.slow
-def test_a_worker_gives_up_a_cluster_that_is_away(secured_broker: Any, make_fleet: MakeFleet) -> None:
+def test_a_worker_gives_up_a_cluster_that_is_away(secured_broker: Any, make_worker_group: MakeWorkerGroup) -> None:
     # Given nobody at the address, and when a worker starts, then it ends in time and says why
-    code, log = refusal(make_fleet(secured_broker, env={}, bootstrap="127.0.0.1:1"))
+    code, log = refusal(make_worker_group(secured_broker, env={}, bootstrap="127.0.0.1:1"))
     assert code == 5
     assert "ECONNREFUSED" in log
 
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("topic", ["input", "output", "dead_letter"])
-def test_a_topic_that_does_not_exist_is_named(secured_broker: Any, make_fleet: MakeFleet, topic: str) -> None:
+def test_a_topic_that_does_not_exist_is_named(
+    secured_broker: Any, make_worker_group: MakeWorkerGroup, topic: str
+) -> None:
     # Given a group of which one topic is gone
-    fleet = make_fleet(secured_broker, env=by_password(secured_broker))
-    name = getattr(fleet, topic)
+    group = make_worker_group(secured_broker, env=by_password(secured_broker))
+    name = getattr(group, topic)
     with secured_broker.admin() as admin:
         admin.delete_topics([name])
     # When a worker starts, then it ends and names it
-    code, log = refusal(fleet)
+    code, log = refusal(group)
     assert code == 5
     assert f"{name}: " in log
     assert "create it" in log
@@ -267,31 +269,31 @@ def rule(kind: ResourceType, name: str, operation: ACLOperation) -> ACL:
     ],
 )
 def test_who_may_not_do_all_is_told_what_is_missing(
-    secured_broker: Any, make_fleet: MakeFleet, lacking: str, words: str, delivery: str
+    secured_broker: Any, make_worker_group: MakeWorkerGroup, lacking: str, words: str, delivery: str
 ) -> None:
     # Given a user with all rights but one, and records of both kinds
     env = by_password(secured_broker, username=secured_broker.stranger, password=secured_broker.stranger_password)
-    fleet = make_fleet(secured_broker, env=env, delivery=delivery, partitions=1)
-    topics = (fleet.input, fleet.output, fleet.dead_letter)
+    group = make_worker_group(secured_broker, env=env, delivery=delivery, partitions=1)
+    topics = (group.input, group.output, group.dead_letter)
     rights = {
-        "input": rule(ResourceType.TOPIC, fleet.input, ACLOperation.READ),
-        "output": rule(ResourceType.TOPIC, fleet.output, ACLOperation.WRITE),
-        "dead_letter": rule(ResourceType.TOPIC, fleet.dead_letter, ACLOperation.WRITE),
-        "group": rule(ResourceType.GROUP, fleet.name, ACLOperation.READ),
-        "instance": rule(ResourceType.TRANSACTIONAL_ID, fleet.name, ACLOperation.WRITE),
+        "input": rule(ResourceType.TOPIC, group.input, ACLOperation.READ),
+        "output": rule(ResourceType.TOPIC, group.output, ACLOperation.WRITE),
+        "dead_letter": rule(ResourceType.TOPIC, group.dead_letter, ACLOperation.WRITE),
+        "group": rule(ResourceType.GROUP, group.name, ACLOperation.READ),
+        "instance": rule(ResourceType.TRANSACTIONAL_ID, group.name, ACLOperation.WRITE),
     }
     given = [right for name, right in rights.items() if name != lacking]
     given += [rule(ResourceType.TOPIC, topic, ACLOperation.DESCRIBE) for topic in topics]
     with secured_broker.admin() as admin:
         admin.create_acls(given)
-    send(secured_broker.connection(), fleet.input, [b"bad"] if lacking == "dead_letter" else VALUES)
+    send_values(secured_broker.client_options(), group.input, [b"bad"] if lacking == "dead_letter" else VALUES)
     # When a worker starts
     if words:
-        code, log = refusal(fleet, f"job.instance={fleet.name}")
+        code, log = refusal(group, f"job.instance={group.name}")
         # Then it ends, and says what is missing
         assert code == 5
         assert words in log
         return
     # Or works, where it does not need that one
-    fleet.start(f"job.instance={fleet.name}")
-    assert len(read(secured_broker.connection(), fleet.output, 3)) == 3
+    group.start(f"job.instance={group.name}")
+    assert len(read_values(secured_broker.client_options(), group.output, 3)) == 3

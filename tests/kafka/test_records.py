@@ -1,4 +1,4 @@
-"""A record as a request, and its result as a record."""
+"""Decoding of records into requests, and encoding of results as records."""
 
 import json
 from base64 import b64encode
@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.errors import DataError
-from model_name.kafka.records import RESULT, Message, RecordRequest, Source, coordinates, source_of
+from model_name.kafka.records import (
+    RESULT_SOURCE_HEADERS,
+    KafkaRequest,
+    OutputRecord,
+    RecordPosition,
+    parse_source,
+    source_headers,
+)
 from model_name.serving.limits import Limits
 from tests.support.in_process_requests import ask
-from tests.support.kafka_records import Made, event
+from tests.support.kafka_records import FakeRecord, event_headers
 from tests.support.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
 PLANES = {task: plane_of(manifest_of(table_of(task))) for task in ("regression", "binary", "multiclass")}
@@ -22,14 +29,14 @@ LIMITS = Limits(body_bytes=20_000, rows=3)
 ATTRIBUTES = {"specversion": "1.0", "id": "e-1", "source": "/here", "type": "flat"}
 
 
-def answer(record: Any, plane: Any = PLANE) -> Message:
-    found: Message = ask(plane, RecordRequest(record, name="flats"), LIMITS)
+def predict(record: Any, plane: Any = PLANE) -> OutputRecord:
+    found: OutputRecord = ask(plane, KafkaRequest(record, name="flats"), LIMITS)
     return found
 
 
 def predictions(record: Any) -> int:
-    """How many the answer holds."""
-    found = json.loads(answer(record).value or b"")
+    """Count the predictions in the result."""
+    found = json.loads(predict(record).value or b"")
     return len(found.get("data", found)["predictions"])
 
 
@@ -45,14 +52,14 @@ def unpacked(data: Any) -> bytes:
     return as_json(ATTRIBUTES | {"data_base64": b64encode(as_json(data)).decode()})
 
 
-def place(topic: Any = b"in", partition: Any = b"1", offset: Any = b"5") -> Any:
+def position_headers(topic: Any = b"in", partition: Any = b"1", offset: Any = b"5") -> Any:
     return [("source-topic", topic), ("source-partition", partition), ("source-offset", offset)]
 
 
 IN_EVENT = [("content-type", b"application/cloudevents+json; charset=utf-8")]
 
 
-# What is taken
+# Accepted records
 
 
 @pytest.mark.parametrize(
@@ -68,7 +75,7 @@ IN_EVENT = [("content-type", b"application/cloudevents+json; charset=utf-8")]
         pytest.param(as_json(EXAMPLE), [("content-type", b"application/flat+json")], 1, id="of a kind of JSON"),
         pytest.param(as_json(EXAMPLE), [("content-type", None)], 1, id="of no kind"),
         pytest.param(as_json(EXAMPLE), [("trace", b"\xff"), ("trace", None)], 1, id="with headers of others"),
-        pytest.param(as_json(EXAMPLE), event(), 1, id="an event in binary mode"),
+        pytest.param(as_json(EXAMPLE), event_headers(), 1, id="an event in binary mode"),
         pytest.param(as_json(EXAMPLE), [("ce-" + n, v.encode()) for n, v in ATTRIBUTES.items()], 1, id="bridged"),
         pytest.param(structured(EXAMPLE), IN_EVENT, 1, id="an event in structured mode"),
         pytest.param(structured([EXAMPLE] * 2), IN_EVENT, 2, id="an event of rows"),
@@ -78,11 +85,11 @@ IN_EVENT = [("content-type", b"application/cloudevents+json; charset=utf-8")]
         pytest.param(structured(EXAMPLE), [*IN_EVENT, ("ce_id", b"")], 1, id="structured, beside headers"),
     ],
 )
-def test_a_record_is_answered(value: bytes, headers: Any, count: int) -> None:
-    assert predictions(Made(value, headers)) == count
+def test_a_valid_record_is_predicted(value: bytes, headers: Any, count: int) -> None:
+    assert predictions(FakeRecord(value, headers)) == count
 
 
-# What is refused
+# Rejected records
 
 
 @pytest.mark.parametrize(
@@ -112,30 +119,34 @@ def test_a_record_is_answered(value: bytes, headers: Any, count: int) -> None:
         pytest.param(as_json(EXAMPLE), [("content-type", b"application/avro")], "avro is not JSON", id="Avro"),
         pytest.param(as_json(EXAMPLE), [("content-type", b"\xff")], "content-type: is not UTF-8", id="a wrong kind"),
         pytest.param(as_json(EXAMPLE), [("ce_id", b"1")], "specversion", id="an event without a version"),
-        pytest.param(as_json(EXAMPLE), event(id=""), "id: the event has no such", id="an event without an id"),
-        pytest.param(as_json(EXAMPLE), event(specversion="7"), "specversion: 7", id="an event of another version"),
-        pytest.param(as_json(EXAMPLE), event(Subject="x"), "Subject", id="an attribute that is none"),
-        pytest.param(as_json(EXAMPLE), [*event(), ("ce_x", b"\xff")], "ce_x: is not UTF-8", id="a wrong attribute"),
+        pytest.param(as_json(EXAMPLE), event_headers(id=""), "id: the event has no such", id="an event without an id"),
+        pytest.param(
+            as_json(EXAMPLE), event_headers(specversion="7"), "specversion: 7", id="an event of another version"
+        ),
+        pytest.param(as_json(EXAMPLE), event_headers(Subject="x"), "Subject", id="an attribute that is none"),
+        pytest.param(
+            as_json(EXAMPLE), [*event_headers(), ("ce_x", b"\xff")], "ce_x: is not UTF-8", id="a wrong attribute"
+        ),
         pytest.param(as_json([1]), IN_EVENT, "not an object", id="a structured event that is none"),
         pytest.param(as_json(ATTRIBUTES), IN_EVENT, "has no data", id="an event without data"),
         pytest.param(structured(EXAMPLE, data_base64="e30="), IN_EVENT, "data beside it", id="an event of two data"),
         pytest.param(as_json(ATTRIBUTES | {"data_base64": "?"}), IN_EVENT, "not Base64", id="no Base64"),
     ],
 )
-def test_a_record_is_refused_with_its_reason(value: bytes | None, headers: Any, reason: str) -> None:
+def test_an_invalid_record_is_rejected_with_the_reason(value: bytes | None, headers: Any, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        answer(Made(value, headers))
+        predict(FakeRecord(value, headers))
 
 
-# What comes back
+# Results
 
 
-def test_the_result_of_a_plain_record_is_an_event_that_says_of_which_it_is() -> None:
-    record = Made(as_json(EXAMPLE), [("trace", b"t1"), ("empty", None)], b"k", "rows", 3, 77)
-    message = answer(record)
-    headers = dict(message.headers)
-    assert (message.key, json.loads(message.value or b"")) == (b"k", {"predictions": [12.5]})
-    assert source_of(message.headers, RESULT) == Source("rows", 3, 77)
+def test_the_result_of_a_plain_record_is_an_event_with_its_position() -> None:
+    record = FakeRecord(as_json(EXAMPLE), [("trace", b"t1"), ("empty", None)], b"k", "rows", 3, 77)
+    result = predict(record)
+    headers = dict(result.headers)
+    assert (result.key, json.loads(result.value or b"")) == (b"k", {"predictions": [12.5]})
+    assert parse_source(result.headers, RESULT_SOURCE_HEADERS) == RecordPosition("rows", 3, 77)
     assert headers == {
         "trace": b"t1",
         "empty": b"",
@@ -152,71 +163,75 @@ def test_the_result_of_a_plain_record_is_an_event_that_says_of_which_it_is() -> 
 
 
 @pytest.mark.parametrize("task", list(PLANES))
-def test_a_result_holds_what_v1_answers(task: str) -> None:
-    found = json.loads(answer(Made(as_json(EXAMPLE)), PLANES[task]).value or b"")
+def test_a_result_has_the_fields_of_v1(task: str) -> None:
+    found = json.loads(predict(FakeRecord(as_json(EXAMPLE)), PLANES[task]).value or b"")
     assert found.keys() == ({"predictions"} if task == "regression" else {"predictions", "probabilities"})
 
 
 @pytest.mark.parametrize("prefix", ["ce_", "ce-"])
-def test_the_result_of_an_event_is_an_event_of_the_same_mode_with_its_extensions(prefix: str) -> None:
-    asked = ATTRIBUTES | {"subject": "row 5", "traceparent": "00-ab"}
-    message = answer(Made(as_json(EXAMPLE), [(prefix + name, text.encode()) for name, text in asked.items()]))
-    found = {name[3:]: value.decode() for name, value in message.headers if name.startswith(prefix)}
+def test_the_result_of_a_binary_event_keeps_mode_and_extensions(prefix: str) -> None:
+    request = ATTRIBUTES | {"subject": "row 5", "traceparent": "00-ab"}
+    result = predict(FakeRecord(as_json(EXAMPLE), [(prefix + name, text.encode()) for name, text in request.items()]))
+    found = {name[3:]: value.decode() for name, value in result.headers if name.startswith(prefix)}
     assert {"id": "e-1", "requestsource": "/here", "subject": "row 5", "traceparent": "00-ab"}.items() <= found.items()
-    assert not [name for name, _ in message.headers if name.startswith({"ce_": "ce-", "ce-": "ce_"}[prefix])]
+    assert not [name for name, _ in result.headers if name.startswith({"ce_": "ce-", "ce-": "ce_"}[prefix])]
 
 
-def test_the_result_of_a_structured_event_is_one() -> None:
-    message = answer(
-        Made(structured(EXAMPLE, subject="row 5", isnew=True), [*IN_EVENT, ("ce_old", b"1"), ("trace", b"t")])
+def test_the_result_of_a_structured_event_is_structured() -> None:
+    result = predict(
+        FakeRecord(structured(EXAMPLE, subject="row 5", isnew=True), [*IN_EVENT, ("ce_old", b"1"), ("trace", b"t")])
     )
-    found = json.loads(message.value or b"")
+    found = json.loads(result.value or b"")
     assert found["data"] == {"predictions": [12.5]}
     expected = {"id": "e-1", "subject": "row 5", "isnew": True, "datacontenttype": "application/json"}
     assert expected.items() <= found.items()
-    names = [name for name, _ in message.headers]
-    assert dict(message.headers)["content-type"] == b"application/cloudevents+json"
+    names = [name for name, _ in result.headers]
+    assert dict(result.headers)["content-type"] == b"application/cloudevents+json"
     assert [name for name in names if name.startswith("ce")] == []
     assert "trace" in names
 
 
 def test_headers_of_an_earlier_result_and_of_a_dead_letter_are_replaced() -> None:
-    earlier = [*coordinates(Source("before", 1, 2), RESULT), ("model-semver", b"0.1.0"), ("dead-letter-attempts", b"2")]
-    headers = answer(Made(as_json(EXAMPLE), [*earlier, ("Content-Type", b"application/json")])).headers
-    assert source_of(headers, RESULT) == Source("in", 1, 5)
+    earlier = [
+        *source_headers(RecordPosition("before", 1, 2), RESULT_SOURCE_HEADERS),
+        ("model-semver", b"0.1.0"),
+        ("dead-letter-attempts", b"2"),
+    ]
+    headers = predict(FakeRecord(as_json(EXAMPLE), [*earlier, ("Content-Type", b"application/json")])).headers
+    assert parse_source(headers, RESULT_SOURCE_HEADERS) == RecordPosition("in", 1, 5)
     names = [name.lower() for name, _ in headers]
     assert len(names) == len(set(names))
     assert not [name for name in names if name.startswith("dead-letter-")]
 
 
-# Where a record lies
+# Positions
 
 
 @pytest.mark.parametrize(
     "headers",
     [
         pytest.param([], id="nothing"),
-        pytest.param([("source-topic", b"in"), ("source-partition", b"1")], id="half of it"),
-        pytest.param(place(offset=b"five"), id="a word for a number"),
-        pytest.param(place(offset=None), id="nothing for a number"),
-        pytest.param(place(partition=b"-1"), id="a partition below zero"),
-        pytest.param(place(offset=b"-5"), id="an offset below zero"),
-        pytest.param(place(offset=b"9" * 5000), id="a number of pages"),
-        pytest.param(place(offset=b"9" * 20), id="beyond 64 bits"),
-        pytest.param(place(topic=b"\xff"), id="a topic in no UTF-8"),
+        pytest.param([("source-topic", b"in"), ("source-partition", b"1")], id="no offset"),
+        pytest.param(position_headers(offset=b"five"), id="text for a number"),
+        pytest.param(position_headers(offset=None), id="no number"),
+        pytest.param(position_headers(partition=b"-1"), id="a partition below zero"),
+        pytest.param(position_headers(offset=b"-5"), id="an offset below zero"),
+        pytest.param(position_headers(offset=b"9" * 5000), id="thousands of digits"),
+        pytest.param(position_headers(offset=b"9" * 20), id="beyond 64 bits"),
+        pytest.param(position_headers(topic=b"\xff"), id="a topic in no UTF-8"),
     ],
 )
-def test_what_says_no_place_is_no_place(headers: Any) -> None:
-    assert source_of(headers, RESULT) is None
+def test_a_malformed_position_is_none(headers: Any) -> None:
+    assert parse_source(headers, RESULT_SOURCE_HEADERS) is None
 
 
 @given(topic=st.text(min_size=1), partition=st.integers(0, 2**31 - 1), offset=st.integers(0, 10**18 - 1))
-def test_a_place_is_read_back(topic: str, partition: int, offset: int) -> None:
+def test_a_position_is_parsed_back(topic: str, partition: int, offset: int) -> None:
     try:
-        headers = coordinates(Source(topic, partition, offset), RESULT)
+        headers = source_headers(RecordPosition(topic, partition, offset), RESULT_SOURCE_HEADERS)
     except UnicodeEncodeError:  # half a surrogate is no name of a topic
         return
-    assert source_of(headers, RESULT) == Source(topic, partition, offset)
+    assert parse_source(headers, RESULT_SOURCE_HEADERS) == RecordPosition(topic, partition, offset)
 
 
 # Any record
@@ -237,9 +252,9 @@ texts = st.none() | st.binary(max_size=20) | st.sampled_from([b"1.0", b"applicat
 any_headers = st.lists(st.tuples(names | st.text(max_size=5), texts), max_size=6)
 
 
-@given(value=bodies, headers=any_headers | any_headers.map(lambda more: [*event(), *more]) | st.just(IN_EVENT))
-def test_any_record_has_an_answer_or_a_reason(value: bytes | None, headers: Any) -> None:
+@given(value=bodies, headers=any_headers | any_headers.map(lambda more: [*event_headers(), *more]) | st.just(IN_EVENT))
+def test_any_record_has_a_result_or_a_reason(value: bytes | None, headers: Any) -> None:
     with suppress(DataError):
-        message = answer(Made(value, headers, b"k"))
-        assert isinstance(json.loads(message.value or b""), dict)
-        assert all(isinstance(name, str) and isinstance(text, bytes) for name, text in message.headers)
+        result = predict(FakeRecord(value, headers, b"k"))
+        assert isinstance(json.loads(result.value or b""), dict)
+        assert all(isinstance(name, str) and isinstance(text, bytes) for name, text in result.headers)

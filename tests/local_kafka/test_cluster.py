@@ -1,4 +1,4 @@
-"""One and three nodes, and what befalls them."""
+"""Clusters of one and three nodes, and their faults."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 
 from local_kafka.cluster import Cluster
 from model_name.errors import DependencyError
-from tests.support.kafka_cluster import new_topic, read, require_kafka, send
+from tests.support.kafka_cluster import fast_cluster, new_topic, read_values, require_kafka, send_values
 
 pytestmark = pytest.mark.kafka
 
@@ -27,9 +27,9 @@ with Cluster(folder=sys.argv[1]) as cluster:
 """
 
 
-def wait(claim, seconds=30):
+def wait_until(condition, seconds=30):
     deadline = time.monotonic() + seconds
-    while not claim():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -40,7 +40,7 @@ def is_running(pid):
 
 @pytest.fixture
 def node(broker):
-    """One node that lives again after the test."""
+    """One node, restarted after the test."""
     yield broker
     broker.resume()
     broker.start()
@@ -48,20 +48,20 @@ def node(broker):
 
 @pytest.fixture
 def nodes(brokers3):
-    """Three nodes that live again after the test."""
+    """Three nodes, restarted after the test."""
     yield brokers3
     for number in brokers3.nodes:
         brokers3.resume(number)
     brokers3.start()
 
 
-def test_what_was_sent_is_read(broker):
+def test_sent_records_can_be_read(broker):
     topic = new_topic(broker)
-    send(broker.connection(), topic, VALUES)
-    assert read(broker.connection(), topic, len(VALUES)) == VALUES
+    send_values(broker.client_options(), topic, VALUES)
+    assert read_values(broker.client_options(), topic, len(VALUES)) == VALUES
 
 
-def test_a_topic_that_nobody_created_is_not_there(broker):
+def test_topics_are_not_created_automatically(broker):
     with broker.admin() as admin:
         (found,) = admin.describe_topics(["misspelt"])
     assert found["error_code"] == 3  # UNKNOWN_TOPIC_OR_PARTITION
@@ -71,19 +71,19 @@ def test_a_topic_that_nobody_created_is_not_there(broker):
     "end",
     [
         pytest.param(Cluster.kill, id="after a crash"),
-        pytest.param(Cluster.stop, id="after a clean end"),
+        pytest.param(Cluster.stop, id="after a clean stop"),
     ],
 )
-def test_records_are_still_there(node, end):
+def test_records_survive_a_restart(node, end):
     topic = new_topic(node)
-    send(node.connection(), topic, VALUES)
+    send_values(node.client_options(), topic, VALUES)
     end(node, 1)
     assert not node.nodes[1].is_alive
     node.start(1)
-    assert read(node.connection(), topic, len(VALUES)) == VALUES
+    assert read_values(node.client_options(), topic, len(VALUES)) == VALUES
 
 
-def test_a_node_that_hangs_goes_on_where_it_was(node):
+def test_a_suspended_node_can_be_resumed(node):
     pid = node.nodes[1].process.pid
     node.suspend()
     with socket.create_connection(("127.0.0.1", node.nodes[1].port)):  # the kernel still takes connections
@@ -101,38 +101,36 @@ def test_a_node_outlives_the_thread_that_started_it(node):
     assert node.nodes[1].is_alive
 
 
-def test_a_dead_leader_has_a_successor_with_all_records(nodes):
+def test_a_killed_leader_is_replaced_without_losing_records(nodes):
     topic = new_topic(nodes)
-    send(nodes.connection(), topic, VALUES)
+    send_values(nodes.client_options(), topic, VALUES)
     dead = nodes.leader(topic)
     nodes.kill(dead)
-    wait(lambda: nodes.leader(topic) not in {dead, -1})
-    send(nodes.connection(), topic, [b"later"])
-    assert read(nodes.connection(), topic, len(VALUES) + 1) == [*VALUES, b"later"]
+    wait_until(lambda: nodes.leader(topic) not in {dead, -1})
+    send_values(nodes.client_options(), topic, [b"later"])
+    assert read_values(nodes.client_options(), topic, len(VALUES) + 1) == [*VALUES, b"later"]
 
 
 @pytest.mark.slow
-def test_a_leader_that_hangs_has_a_successor(nodes):
+def test_a_suspended_leader_is_replaced(nodes):
     topic = new_topic(nodes)
     hanging = nodes.leader(topic)
     nodes.suspend(hanging)
-    wait(lambda: nodes.leader(topic) not in {hanging, -1})
+    wait_until(lambda: nodes.leader(topic) not in {hanging, -1})
 
 
-def test_settings_of_the_caller_win(tmp_path):
-    require_kafka()
-    with Cluster(folder=tmp_path / "cluster", settings={"auto.create.topics.enable": True}) as cluster:
-        send(cluster.connection(), "unheard-of", VALUES[:1])
-        assert read(cluster.connection(), "unheard-of", 1) == VALUES[:1]
+def test_settings_of_the_caller_take_precedence(tmp_path):
+    with fast_cluster(folder=tmp_path / "cluster", settings={"auto.create.topics.enable": True}) as cluster:
+        send_values(cluster.client_options(), "unheard-of", VALUES[:1])
+        assert read_values(cluster.client_options(), "unheard-of", 1) == VALUES[:1]
         process = cluster.nodes[1].process
     assert process.returncode == -signal.SIGKILL
     assert (tmp_path / "cluster" / "1.log").exists()
 
 
-def test_a_port_that_is_taken_is_told_from_the_log():
-    require_kafka()
+def test_a_port_in_use_is_reported_from_the_log():
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        cluster = Cluster(port=taken.getsockname()[1])
+        cluster = fast_cluster(port=taken.getsockname()[1])
         with (
             pytest.raises(DependencyError, match=r"node 1 ended with exit code 1\n(?s:.*)Address already in use"),
             cluster,
@@ -142,9 +140,11 @@ def test_a_port_that_is_taken_is_told_from_the_log():
     assert not cluster.folder.exists()
 
 
-def test_a_wrong_setting_is_told():
-    require_kafka()
-    with pytest.raises(DependencyError, match="Invalid value many"), Cluster(settings={"num.io.threads": "many"}):
+def test_an_invalid_setting_is_reported():
+    with (
+        pytest.raises(DependencyError, match="Invalid value many"),
+        fast_cluster(settings={"num.io.threads": "many"}),
+    ):
         pass
 
 
@@ -156,4 +156,4 @@ def test_a_broker_ends_with_the_process_that_started_it(tmp_path):
         pid = int(holder.stdout.readline())
         os.kill(pid, 0)
         holder.kill()
-    wait(lambda: not is_running(pid), seconds=10)
+    wait_until(lambda: not is_running(pid), seconds=10)

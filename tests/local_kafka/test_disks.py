@@ -1,4 +1,4 @@
-"""A log directory that is full."""
+"""A full log directory."""
 
 import shutil
 from contextlib import ExitStack
@@ -6,10 +6,9 @@ from contextlib import ExitStack
 import pytest
 from kafka.errors import KafkaError
 
-from local_kafka.cluster import Cluster
 from local_kafka.disks import Disk
 from model_name.errors import StorageError
-from tests.support.kafka_cluster import read, require_kafka, send
+from tests.support.kafka_cluster import fast_cluster, read_values, send_values
 
 SIZE_MB = 32
 LONG = 2**16
@@ -17,10 +16,9 @@ LONG = 2**16
 
 @pytest.fixture
 def cluster():
-    require_kafka()
     with ExitStack() as stack:
         try:
-            cluster = stack.enter_context(Cluster(disk_mb=SIZE_MB))
+            cluster = stack.enter_context(fast_cluster(disk_mb=SIZE_MB))
         except StorageError as error:
             pytest.skip(error.message)
         yield cluster
@@ -40,23 +38,23 @@ def disk(tmp_path):
 
 @pytest.mark.kafka
 @pytest.mark.slow
-def test_a_broker_with_a_full_disk_ends_and_has_every_record_when_there_is_space_again(cluster):
+def test_a_broker_with_a_full_disk_exits_and_keeps_its_records(cluster):
     cluster.create_topic("rows")
-    send(cluster.connection(), "rows", [b"kept"])
+    send_values(cluster.client_options(), "rows", [b"kept"])
     cluster.fill()
-    hasty = cluster.connection() | {"delivery_timeout_ms": 5000, "request_timeout_ms": 4000}
+    short_timeouts = cluster.client_options() | {"delivery_timeout_ms": 5000, "request_timeout_ms": 4000}
     with pytest.raises(KafkaError):
-        send(hasty, "rows", [bytes(LONG)])
+        send_values(short_timeouts, "rows", [bytes(LONG)])
     node = cluster.nodes[1]
     node.process.wait(30)
     assert "No space left on device" in node.log.read_text()
     cluster.free()
     cluster.start()
-    send(cluster.connection(), "rows", [b"later"])
-    assert read(cluster.connection(), "rows", 2) == [b"kept", b"later"]
+    send_values(cluster.client_options(), "rows", [b"later"])
+    assert read_values(cluster.client_options(), "rows", 2) == [b"kept", b"later"]
 
 
-def test_a_full_disk_has_no_byte_left(disk):
+def test_a_filled_disk_has_no_free_byte(disk):
     disk.fill()
     assert shutil.disk_usage(disk.folder).free == 0
     with pytest.raises(OSError, match="No space left"):
@@ -65,7 +63,7 @@ def test_a_full_disk_has_no_byte_left(disk):
     assert shutil.disk_usage(disk.folder).used == 0
 
 
-def test_a_mount_that_is_refused_says_why(tmp_path, monkeypatch):
+def test_a_failed_mount_reports_the_reason(tmp_path, monkeypatch):
     refusing = tmp_path / "mount"
     refusing.write_text("#!/bin/sh\necho 'mount: must be superuser' >&2; exit 1\n")
     refusing.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What a machine may lack, by programs that stand in for Java and Maven."""
+"""Machines without Java, Maven or jars, simulated by scripts in their place."""
 
 import subprocess
 import sys
@@ -47,59 +47,59 @@ def machine(tmp_path, monkeypatch):
             "could not fetch Kafka's jars: Could not transfer artifact",
             id="no network",
         ),
-        pytest.param({"java": JAVA_17, "mvn": "exit 3"}, "jars: exit code 3", id="a Maven that says nothing"),
+        pytest.param({"java": JAVA_17, "mvn": "exit 3"}, "jars: exit code 3", id="a Maven without output"),
     ],
 )
-def test_what_is_missing_is_told_in_one_sentence(machine, programs, reason):
+def test_a_missing_program_is_reported_in_one_sentence(machine, programs, reason):
     for name, script in programs.items():
         machine(name, script)
-    told = jars.unavailable.__wrapped__()
-    assert reason in told
-    assert "\n" not in told
+    reason_text = jars.unavailable_reason.__wrapped__()
+    assert reason in reason_text
+    assert "\n" not in reason_text
 
 
-def test_nothing_is_missing_once_the_jars_are_here(machine):
+def test_maven_is_not_needed_once_the_jars_are_downloaded(machine):
     machine("java", JAVA_17)
     maven = machine("mvn", COUNTING)
-    assert jars.unavailable.__wrapped__() == ""
+    assert jars.unavailable_reason.__wrapped__() == ""
     maven.unlink()
-    assert jars.unavailable.__wrapped__() == ""
-    assert [path.name for path in jars.libraries().glob("*.jar")] == ["kafka.jar"]
+    assert jars.unavailable_reason.__wrapped__() == ""
+    assert [path.name for path in jars.fetch_libraries().glob("*.jar")] == ["kafka.jar"]
 
 
-def test_a_missing_client_is_told(machine, monkeypatch):
+def test_a_missing_client_is_reported(machine, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "kafka-python" in jars.unavailable.__wrapped__()
+    assert "kafka-python" in jars.unavailable_reason.__wrapped__()
 
 
-def test_two_that_ask_at_once_download_once(machine):
+def test_concurrent_calls_download_once(machine):
     maven = machine("mvn", COUNTING)
     with ThreadPoolExecutor(2) as pool:
-        folders = {*pool.map(lambda _: jars.libraries(), range(2))}
+        folders = {*pool.map(lambda _: jars.fetch_libraries(), range(2))}
     assert len(folders) == 1
     assert maven.with_suffix(".calls").read_text() == "once\n"
 
 
 def test_a_changed_pom_downloads_again(machine, tmp_path, monkeypatch):
     maven = machine("mvn", COUNTING)
-    jars.libraries()
+    jars.fetch_libraries()
     monkeypatch.setattr(jars, "POM", tmp_path / "pom.xml")
     jars.POM.write_text("<project/>")
-    jars.libraries()
+    jars.fetch_libraries()
     assert maven.with_suffix(".calls").read_text() == "once\nonce\n"
 
 
-def test_a_download_that_broke_off_is_not_taken_for_whole(machine):
+def test_a_failed_download_leaves_no_jars(machine):
     machine("mvn", COUNTING + "exit 1")
     with pytest.raises(DependencyError):
-        jars.libraries()
+        jars.fetch_libraries()
     assert not jars.LIBRARIES.exists()
 
 
-def test_a_lock_ends_with_its_process(machine):
+def test_a_lock_is_released_when_its_process_is_killed(machine):
     code = "import time\nfrom pathlib import Path\nfrom local_kafka import locks\n"
     code += f"locks.BUILD = Path({str(locks.BUILD)!r})\n"
-    code += "with locks.locked('one'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    code += "with locks.file_lock('one'):\n    print('held', flush=True)\n    time.sleep(60)\n"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
         holder.stdout.readline()
         assert locks.is_locked("one")

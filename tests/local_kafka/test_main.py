@@ -1,4 +1,4 @@
-"""`python -m local_kafka up|status|down`, in a copy of the package, whose state is its own."""
+"""`python -m local_kafka up|status|down`, in a copy of the package with a state of its own."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import local_kafka
-from local_kafka.__main__ import partitioned
+from local_kafka.__main__ import parse_topic
 from local_kafka.jars import LIBRARIES
 from local_kafka.ports import free_ports
 from model_name.errors import ConfigError
-from tests.support.kafka_cluster import read, require_kafka, send
+from tests.support.kafka_cluster import read_values, require_kafka, send_values
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -27,7 +27,7 @@ ACCESS = ("USERNAME", "PASSWORD", "CA")
 
 @pytest.fixture
 def checkout(tmp_path):
-    """The folder of the copy, which has the jars; what is up in the end is ended."""
+    """Folder of the copy, with the jars; a cluster that is still up is stopped at the end."""
     require_kafka()
     shutil.copytree(PACKAGE, tmp_path / "local_kafka", ignore=shutil.ignore_patterns("__pycache__"))
     build = tmp_path / "build" / "kafka"
@@ -38,7 +38,7 @@ def checkout(tmp_path):
 
 
 def command(checkout, *words):
-    """Its exit code, and all that it says."""
+    """Run a command and return its exit code and output."""
     path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-m", "local_kafka", *words],
@@ -57,21 +57,21 @@ def state(checkout):
     return json.loads((checkout / "build" / "kafka" / "up" / "state.json").read_text())
 
 
-def test_up_returns_when_it_answers_and_down_leaves_nothing(checkout):
+def test_up_waits_until_it_responds_and_down_removes_everything(checkout):
     (port,) = free_ports(1)
-    code, told = command(checkout, "up", "--port", str(port), "--topic", "rows:2", "--topic", "results")
-    assert code == 0, told
-    assert f"--bootstrap-servers 127.0.0.1:{port} --input rows --output results --dead-letter DEAD-LETTER" in told
-    connection = {"bootstrap_servers": f"127.0.0.1:{port}"}
-    send(connection, "rows", [b"one"])
-    assert read(connection, "rows", 1) == [b"one"]
+    code, output = command(checkout, "up", "--port", str(port), "--topic", "rows:2", "--topic", "results")
+    assert code == 0, output
+    assert f"--bootstrap-servers 127.0.0.1:{port} --input rows --output results --dead-letter DEAD-LETTER" in output
+    client_options = {"bootstrap_servers": f"127.0.0.1:{port}"}
+    send_values(client_options, "rows", [b"one"])
+    assert read_values(client_options, "rows", 1) == [b"one"]
 
-    code, told = command(checkout, "up", "--topic", "rows:2", "--topic", "more:3")
-    assert (code, "up already" in told, "rows, results, more" in told) == (0, True, True), told
+    code, output = command(checkout, "up", "--topic", "rows:2", "--topic", "more:3")
+    assert (code, "up already" in output, "rows, results, more" in output) == (0, True, True), output
     assert command(checkout, "status")[0] == 0
     for other in (["--nodes", "3"], ["--secured"], ["--port", str(port + 1)]):
-        code, told = command(checkout, "up", *other)
-        assert (code, f"another Kafka is up already, at 127.0.0.1:{port}" in told) == (2, True), told
+        code, output = command(checkout, "up", *other)
+        assert (code, f"another Kafka is up already, at 127.0.0.1:{port}" in output) == (2, True), output
 
     assert command(checkout, "down") == (0, "Kafka is down.\n")
     assert command(checkout, "status")[0] == 1
@@ -79,16 +79,16 @@ def test_up_returns_when_it_answers_and_down_leaves_nothing(checkout):
     socket.create_server(("127.0.0.1", port)).close()
 
 
-def test_a_secured_one_says_where_the_secrets_lie(checkout):
+def test_up_prints_where_the_secrets_of_a_secured_cluster_are(checkout):
     (port,) = free_ports(1)
-    code, told = command(checkout, "up", "--secured", "--port", str(port), "--topic", "rows")
-    assert code == 0, told
+    code, output = command(checkout, "up", "--secured", "--port", str(port), "--topic", "rows")
+    assert code == 0, output
     file = checkout / "build" / "kafka" / "up" / "access.env"
-    assert f"source {file}" in told
+    assert f"source {file}" in output
     script = f"source {file}; echo " + " ".join(f"$MODEL_NAME_KAFKA_{name}" for name in ACCESS)
     shown = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     user, password, ca = shown
-    connection = {
+    client_options = {
         "bootstrap_servers": f"127.0.0.1:{port}",
         "security_protocol": "SASL_SSL",
         "sasl_mechanism": "SCRAM-SHA-512",
@@ -96,20 +96,20 @@ def test_a_secured_one_says_where_the_secrets_lie(checkout):
         "sasl_plain_password": password,
         "ssl_cafile": ca,
     }
-    send(connection, "rows", [b"one"])
-    assert password not in told
+    send_values(client_options, "rows", [b"one"])
+    assert password not in output
 
 
-def test_one_that_was_killed_is_not_up_and_can_be_started_again(checkout):
+def test_a_killed_cluster_is_down_and_can_be_started_again(checkout):
     ports = free_ports(2)
     command(checkout, "up", "--port", str(ports[0]))
     os.kill(state(checkout)["process"], signal.SIGKILL)
     assert command(checkout, "status")[0] == 1
-    code, told = command(checkout, "up", "--port", str(ports[1]))
-    assert (code, f"127.0.0.1:{ports[1]}" in told) == (0, True)
+    code, output = command(checkout, "up", "--port", str(ports[1]))
+    assert (code, f"127.0.0.1:{ports[1]}" in output) == (0, True)
 
 
-def test_one_whose_broker_was_killed_is_not_up(checkout):
+def test_a_cluster_without_brokers_is_down(checkout):
     (port,) = free_ports(1)
     command(checkout, "up", "--port", str(port))
     tasks = Path(f"/proc/{state(checkout)['process']}/task").glob("*/children")
@@ -121,13 +121,13 @@ def test_one_whose_broker_was_killed_is_not_up(checkout):
     assert command(checkout, "up", "--port", str(port))[0] == 0
 
 
-def test_what_hinders_the_start_is_told(checkout):
+def test_a_failed_start_is_reported(checkout):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, told = command(checkout, "up", "--port", str(taken.getsockname()[1]))
-    assert (code, "is taken by another program" in told) == (2, True)
-    code, told = command(checkout, "up", "--port", str(free_ports(1)[0]), "--topic", "..")
+        code, output = command(checkout, "up", "--port", str(taken.getsockname()[1]))
+    assert (code, "is taken by another program" in output) == (2, True)
+    code, output = command(checkout, "up", "--port", str(free_ports(1)[0]), "--topic", "..")
     assert code != 0
-    assert "Kafka did not come up" in told
+    assert "Kafka did not come up" in output
     assert command(checkout, "status")[0] == 1
 
 
@@ -138,11 +138,11 @@ def test_what_hinders_the_start_is_told(checkout):
         pytest.param("a.b_c-D:12", ("a.b_c-D", 12), id="a name and partitions"),
     ],
 )
-def test_a_topic_is_read(text, topic):
-    assert partitioned(text) == topic
+def test_a_topic_option_is_parsed(text, topic):
+    assert parse_topic(text) == topic
 
 
 @pytest.mark.parametrize("text", ["", ":3", "rows:", "rows:0", "rows:-1", "rows:many", "ro ws", "rows:1:2"])
-def test_a_topic_that_is_none_is_refused(text):
+def test_an_invalid_topic_option_is_rejected(text):
     with pytest.raises(ConfigError, match="not NAME or NAME:PARTITIONS"):
-        partitioned(text)
+        parse_topic(text)

@@ -1,10 +1,10 @@
-"""Who gets in to a secured cluster, and what they may do."""
+"""Authentication and authorization of a secured cluster."""
 
 import pytest
 from kafka import KafkaAdminClient
 from kafka.errors import AuthorizationError, KafkaError
 
-from tests.support.kafka_cluster import new_topic, read, send
+from tests.support.kafka_cluster import new_topic, read_values, send_values
 
 pytestmark = pytest.mark.kafka
 
@@ -12,17 +12,17 @@ MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_the_password_lets_its_user_in(secured_broker, mechanism):
-    connection = secured_broker.connection(mechanism)
+def test_a_user_authenticates_by_password(secured_broker, mechanism):
+    client_options = secured_broker.client_options(mechanism)
     topic = new_topic(secured_broker)
-    send(connection, topic, [b"one"])
-    assert read(connection, topic, 1) == [b"one"]
+    send_values(client_options, topic, [b"one"])
+    assert read_values(client_options, topic, 1) == [b"one"]
 
 
-def test_the_certificate_lets_its_client_in(secured_broker):
+def test_a_client_authenticates_by_certificate(secured_broker):
     topic = new_topic(secured_broker)
-    send(secured_broker.connection_mtls(), topic, [b"one"])
-    assert read(secured_broker.connection_mtls(), topic, 1) == [b"one"]
+    send_values(secured_broker.mtls_client_options(), topic, [b"one"])
+    assert read_values(secured_broker.mtls_client_options(), topic, 1) == [b"one"]
 
 
 @pytest.mark.parametrize(
@@ -35,27 +35,27 @@ def test_the_certificate_lets_its_client_in(secured_broker):
     ],
 )
 @pytest.mark.parametrize("mechanism", MECHANISMS[::2])
-def test_nobody_gets_in_with(secured_broker, mechanism, changes):
+def test_a_client_is_rejected_with(secured_broker, mechanism, changes):
     with pytest.raises(KafkaError):
-        KafkaAdminClient(**secured_broker.connection(mechanism) | changes, bootstrap_timeout_ms=2000)
+        KafkaAdminClient(**secured_broker.client_options(mechanism) | changes, bootstrap_timeout_ms=2000)
 
 
-def test_nobody_gets_in_to_the_other_listener_without_a_certificate(secured_broker):
-    bare = secured_broker.connection_mtls() | {"ssl_certfile": None, "ssl_keyfile": None}
+def test_the_mtls_listener_rejects_clients_without_a_certificate(secured_broker):
+    without_certificate = secured_broker.mtls_client_options() | {"ssl_certfile": None, "ssl_keyfile": None}
     with pytest.raises(KafkaError):
-        KafkaAdminClient(**bare, bootstrap_timeout_ms=2000)
+        KafkaAdminClient(**without_certificate, bootstrap_timeout_ms=2000)
 
 
-def test_a_stranger_gets_in_and_may_do_nothing(secured_broker):
+def test_a_stranger_has_no_permissions(secured_broker):
     topic = new_topic(secured_broker)
     login = {
         "sasl_plain_username": secured_broker.stranger,
         "sasl_plain_password": secured_broker.stranger_password,
     }
     with pytest.raises(AuthorizationError):
-        send(secured_broker.connection() | login, topic, [b"one"])
+        send_values(secured_broker.client_options() | login, topic, [b"one"])
 
 
-def test_secrets_are_for_their_owner_alone(secured_broker):
+def test_secrets_are_readable_by_their_owner_only(secured_broker):
     files = [secured_broker.client_key, secured_broker.security.keystore, secured_broker.folder / "1/server.properties"]
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}

@@ -1,6 +1,6 @@
-"""Real Kafka brokers, started when a test first asks for one and shared by the tests of a process.
+"""Kafka brokers, started when a test first uses one and shared by the tests of a process.
 
-Whoever kills a node starts it again: `cluster.start()` brings back all that are gone.
+A test that kills a node starts it again: `cluster.start()` starts all stopped nodes.
 """
 
 import itertools
@@ -9,65 +9,69 @@ from typing import Any
 
 import pytest
 
+from local_kafka.cds import fast_start_options
 from local_kafka.cluster import Cluster
 from local_kafka.jars import unavailable_reason
 
-READ_SECONDS = 30.0
-NUMBERS = itertools.count()
+READ_TIMEOUT_SECONDS = 30.0
+TOPIC_NUMBERS = itertools.count()
 
 
 def require_kafka() -> None:
-    """Skip what cannot run here, and say why."""
+    """Skip a test if no broker can run here."""
     if reason := unavailable_reason():
         pytest.skip(reason)
 
 
+def fast_cluster(nodes: int = 1, **options: Any) -> Cluster:
+    """Create a cluster whose brokers start as fast as possible, or skip the test if none can run here."""
+    require_kafka()
+    return Cluster(nodes, java=fast_start_options(), **options)
+
+
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Cluster]:
-    """One node that takes everybody."""
-    require_kafka()
-    with Cluster() as cluster:
+    """One unsecured node."""
+    with fast_cluster() as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="module")
 def brokers3() -> Iterator[Cluster]:
-    """Three nodes that take everybody."""
-    require_kafka()
-    with Cluster(nodes=3) as cluster:
+    """Three unsecured nodes."""
+    with fast_cluster(3) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def secured_broker() -> Iterator[Cluster]:
-    """One node that takes passwords over TLS and certificates."""
-    require_kafka()
-    with Cluster(secured=True) as cluster:
+    """One node that requires a password over TLS, or a client certificate."""
+    with fast_cluster(secured=True) as cluster:
         yield cluster
 
 
 def new_topic(cluster: Cluster, **options: Any) -> str:
-    """Create a topic that no other test has."""
-    return cluster.create_topic(f"topic-{next(NUMBERS)}", **options)
+    """Create a topic with a unique name."""
+    return cluster.create_topic(f"topic-{next(TOPIC_NUMBERS)}", **options)
 
 
-def send(connection: dict[str, Any], topic: str, values: Iterable[bytes]) -> None:
-    """Send records, and wait till the broker has them all.
+def send_values(client_options: dict[str, Any], topic: str, values: Iterable[bytes]) -> None:
+    """Send records and wait for their acknowledgements.
 
     Raises:
-        KafkaError: It has not.
+        KafkaError: A record was not acknowledged.
     """
     from kafka import KafkaProducer
 
-    with KafkaProducer(**connection, acks="all") as producer:
-        for sent in [producer.send(topic, value) for value in values]:
-            sent.get(READ_SECONDS)
+    with KafkaProducer(**client_options, acks="all") as producer:
+        for future in [producer.send(topic, value) for value in values]:
+            future.get(READ_TIMEOUT_SECONDS)
 
 
-def read(connection: dict[str, Any], topic: str, count: int) -> Sequence[bytes]:
-    """The first so many records of a topic, fewer if they do not come in time."""
+def read_values(client_options: dict[str, Any], topic: str, count: int) -> Sequence[bytes]:
+    """Read the values of the first records of a topic, fewer if they do not arrive in time."""
     from kafka import KafkaConsumer
 
-    options = {"group_id": None, "auto_offset_reset": "earliest", "consumer_timeout_ms": READ_SECONDS * 1000}
-    with KafkaConsumer(topic, **connection, **options) as consumer:
+    options = {"group_id": None, "auto_offset_reset": "earliest", "consumer_timeout_ms": READ_TIMEOUT_SECONDS * 1000}
+    with KafkaConsumer(topic, **client_options, **options) as consumer:
         return [record.value for record in itertools.islice(consumer, count)]

@@ -1,12 +1,12 @@
-"""Records without a broker."""
+"""Consumer records without a broker."""
 
 from typing import Any, NamedTuple
 
 from model_name.kafka.records import Headers
 
 
-class Made(NamedTuple):
-    """What a consumer would hand out."""
+class FakeRecord(NamedTuple):
+    """Record with the attributes of one that a consumer returns."""
 
     value: bytes | None = b"{}"
     headers: Any = ()
@@ -17,7 +17,7 @@ class Made(NamedTuple):
     timestamp: int = 1_700_000_000_123
 
 
-def event(**attributes: str) -> Headers:
-    """The headers of an event in binary mode."""
-    found = {"specversion": "1.0", "id": "e-1", "source": "/here", "type": "flat"} | attributes
-    return [(f"ce_{name}", text.encode()) for name, text in found.items()]
+def event_headers(**attributes: str) -> Headers:
+    """Build the headers of an event in binary mode."""
+    merged = {"specversion": "1.0", "id": "e-1", "source": "/here", "type": "flat"} | attributes
+    return [(f"ce_{name}", text.encode()) for name, text in merged.items()]

@@ -1,4 +1,4 @@
-"""Workers between topics of a test's own: one in this process, or a fleet of processes."""
+"""Workers between topics of one test: one worker in this process, or a group of processes."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pytest
 
@@ -19,46 +20,46 @@ from model_name.kafka.worker.worker_settings import WorkerSettings
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import PredictionLog
 from tests.support.flat_bundles import make_bundle
-from tests.support.kafka_topics import Written, fresh, read_all, write
-from tests.support.worker_processes import Fleet
+from tests.support.kafka_topics import RecordToWrite, create_topics, read_committed, write_transactions
+from tests.support.worker_processes import WorkerGroup
 
-WORK_SECONDS = 60.0
+WAIT_SECONDS = 60.0
 
 
-class Replies(NamedTuple):
-    """What a worker wrote, by topic, partition and offset."""
+class WorkerOutput(NamedTuple):
+    """Records that workers wrote, sorted by topic, partition and offset."""
 
     results: Sequence[Any]
     dead_letters: Sequence[Any]
 
 
 @dataclass
-class Bench:
-    """Three topics, and workers of one group between them.
+class WorkerHarness:
+    """Three topics and the workers of one group between them.
 
     Attributes:
-        telemetry: Of the worker that ran last.
+        metrics: Metrics of the worker that ran last.
     """
 
     broker: Any
     plane: DataPlane
     partitions: int = 2
     settings: dict[str, Any] = field(default_factory=dict)
-    telemetry: WorkerMetrics = field(init=False)
+    metrics: WorkerMetrics = field(init=False)
 
     def __post_init__(self) -> None:
-        self.input, self.output, self.dead = fresh(self.broker, "in", "out", "dead", partitions=self.partitions)
+        self.input, self.output, self.dead = create_topics(self.broker, "in", "out", "dead", partitions=self.partitions)
 
-    def record(self, value: bytes | None, **more: Any) -> Written:
-        return Written(self.input, value=value, **{"partition": 0} | more)
+    def record(self, value: bytes | None, **more: Any) -> RecordToWrite:
+        return RecordToWrite(self.input, value=value, **{"partition": 0} | more)
 
-    def write(self, *records: Written) -> list[RecordPosition]:
-        return write(self.broker, [records])
+    def write(self, *records: RecordToWrite) -> list[RecordPosition]:
+        return write_transactions(self.broker, [records])
 
     @contextmanager
-    def working(self, *, log: PredictionLog | None = None, **changes: Any) -> Iterator[Worker]:
-        """While a worker works; what ends it is raised at the end."""
-        told = {
+    def running_worker(self, *, log: PredictionLog | None = None, **changes: Any) -> Iterator[Worker]:
+        """Run a worker during the block; its error is raised at the end."""
+        settings = {
             "bundle": str(self.plane.bundle.directory),
             "bootstrap_servers": self.broker.bootstrap,
             "input": self.input,
@@ -68,15 +69,15 @@ class Bench:
             "instance": f"worker-{self.input}",
             "http_port": 0,
         }
-        settings = WorkerSettings.model_validate(told | self.settings | changes)
-        self.telemetry = WorkerMetrics("")
-        worker = Worker(self.plane, settings, KafkaClientFactory(self.broker.bootstrap), self.telemetry, log)
+        validated = WorkerSettings.model_validate(settings | self.settings | changes)
+        self.metrics = WorkerMetrics("")
+        worker = Worker(self.plane, validated, KafkaClientFactory(self.broker.bootstrap), self.metrics, log)
         stop, raised = Event(), []
 
         def run() -> None:
             try:
                 worker.run(stop)
-            except BaseException as err:  # noqa: BLE001  it is raised again below
+            except BaseException as err:  # noqa: BLE001  raised again below
                 raised.append(err)
 
         thread = Thread(target=run, daemon=True)
@@ -85,74 +86,74 @@ class Bench:
             yield worker
         finally:
             stop.set()
-            thread.join(WORK_SECONDS)
+            thread.join(WAIT_SECONDS)
         if raised:
             raise raised[0]
 
-    def work(self, count: int, **options: Any) -> Replies:
-        """Have a worker answer so many records."""
-        with self.working(**options) as worker:
+    def process(self, count: int, **options: Any) -> WorkerOutput:
+        """Run a worker until it has processed so many records."""
+        with self.running_worker(**options) as worker:
             wait_until(lambda: worker.stats.predicted + worker.stats.dead_letters >= count)
-        return self.replies()
+        return self.read_output()
 
-    def answer(self, *records: Written) -> Replies:
-        """Write records, and have a worker answer them."""
+    def write_and_process(self, *records: RecordToWrite) -> WorkerOutput:
+        """Write records and run a worker until it has processed them."""
         self.write(*records)
-        return self.work(len(records))
+        return self.process(len(records))
 
-    def committed(self, worker: Worker) -> list[int | None]:
-        """How far the group is, by partition."""
+    def committed_offsets(self, worker: Worker) -> list[int | None]:
+        """Read the committed offset of each partition."""
         with TopicReader(KafkaClientFactory(self.broker.bootstrap), group=worker.settings.group) as reader:
-            found = reader.committed(reader.partitions(self.input))
-        return [at.offset if at else None for at in found.values()]
+            committed = reader.committed(reader.partitions(self.input))
+        return [one.offset if one else None for one in committed.values()]
 
-    def replies(self) -> Replies:
-        found = read_all(self.broker, self.output, self.dead)
-        return Replies(
-            [record for record in found if record.topic == self.output],
-            [record for record in found if record.topic == self.dead],
+    def read_output(self) -> WorkerOutput:
+        records = read_committed(self.broker, self.output, self.dead)
+        return WorkerOutput(
+            [record for record in records if record.topic == self.output],
+            [record for record in records if record.topic == self.dead],
         )
 
 
-MakeFleet = Callable[..., Fleet]
+MakeWorkerGroup = Callable[..., WorkerGroup]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a bundle."""
+    """Folder of a bundle."""
     return make_bundle("regression", tmp_path_factory.mktemp("bundle")).directory
 
 
 @pytest.fixture
-def make_fleet(bundle: Path, tmp_path: Path) -> Iterator[MakeFleet]:
-    """`make_fleet(cluster, **changes)`: a group of processes with topics of its own, and none of them yet."""
-    made: list[Fleet] = []
+def make_worker_group(bundle: Path, tmp_path: Path) -> Iterator[MakeWorkerGroup]:
+    """`make_worker_group(cluster, **changes)`: a group with topics of its own, and no worker yet."""
+    groups: list[WorkerGroup] = []
 
-    def make(cluster: Any, **changes: Any) -> Fleet:
-        told = {"bootstrap": cluster.bootstrap, "name": f"fleet-{time.monotonic_ns()}"} | changes
-        made.append(Fleet(bundle, folder=tmp_path, **told))
-        made[-1].create_topics(cluster)
-        return made[-1]
+    def make(cluster: Any, **changes: Any) -> WorkerGroup:
+        settings = {"bootstrap": cluster.bootstrap, "name": f"group-{uuid4().hex[:12]}"} | changes
+        groups.append(WorkerGroup(bundle, folder=tmp_path, **settings))
+        groups[-1].create_topics(cluster)
+        return groups[-1]
 
     yield make
-    for fleet in made:
-        fleet.end()
+    for group in groups:
+        group.kill_all()
 
 
-def wait_until(is_so: Any, seconds: float = WORK_SECONDS) -> None:
-    """Look again and again.
+def wait_until(condition: Any, seconds: float = WAIT_SECONDS) -> None:
+    """Poll a condition until it is true.
 
     Raises:
-        AssertionError: It is not so in time.
+        AssertionError: The condition is still false after the timeout.
     """
     deadline = time.monotonic() + seconds
-    while not is_so():
+    while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
 
 
-def sources(records: Sequence[Any], names: Sequence[str] = RESULT_SOURCE_HEADERS) -> list[RecordPosition]:
-    """Of which records these are the results, or the dead letters."""
-    found = [parse_source(record.headers, names) for record in records]
-    assert None not in found
-    return [place for place in found if place]
+def source_positions(records: Sequence[Any], names: Sequence[str] = RESULT_SOURCE_HEADERS) -> list[RecordPosition]:
+    """Parse the positions of the input records from the headers of results or dead letters."""
+    positions = [parse_source(record.headers, names) for record in records]
+    assert None not in positions
+    return [position for position in positions if position]

@@ -1,4 +1,4 @@
-"""A worker whose model takes SECONDS for a batch, more than its client may go without polling."""
+"""A worker whose model takes SECONDS per batch, which exceeds `max_poll_interval_ms` of its consumer."""
 
 import os
 import sys
@@ -10,23 +10,24 @@ from model_name.kafka.client import KafkaClientFactory
 from model_name.serving.bundle import Bundle
 
 SECONDS = float(os.environ["SECONDS"])
-WARM = 1  # predictions, of which the first is the worker's own
+WARM_UP_CALLS = 1  # fast calls at the start: the warm-up prediction of the worker
 
 
 def main() -> int:
     calls = []
-    scores, consumer = Bundle.scores, KafkaClientFactory.consumer
+    scores, create_consumer = Bundle.scores, KafkaClientFactory.create_consumer
 
     def slow_scores(self: Bundle, matrix: Any) -> Any:
         calls.append(len(matrix))
-        if len(calls) > WARM:
+        if len(calls) > WARM_UP_CALLS:
             time.sleep(SECONDS)
         return scores(self, matrix)
 
     def impatient_consumer(self: KafkaClientFactory, *topics: str, **options: Any) -> Any:
-        return consumer(self, *topics, **options | {"max_poll_interval_ms": int(1000 * SECONDS / 2)})
+        return create_consumer(self, *topics, **options | {"max_poll_interval_ms": int(1000 * SECONDS / 2)})
 
-    Bundle.scores, KafkaClientFactory.consumer = slow_scores, impatient_consumer  # type: ignore[method-assign]
+    Bundle.scores = slow_scores  # type: ignore[method-assign]
+    KafkaClientFactory.create_consumer = impatient_consumer  # type: ignore[method-assign]
     return scripts.main()
 
 

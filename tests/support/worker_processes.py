@@ -1,4 +1,4 @@
-"""Workers of one group in processes of their own, what feeds them, and the faults that befall them."""
+"""Processes of one consumer group, a producer that feeds them, and the faults that tests inject."""
 
 import json
 import os
@@ -20,16 +20,21 @@ from tests.support.tables import FLAT_ROWS
 
 SESSION_SECONDS = 3.0
 TRANSACTION_SECONDS = 8.0
-START_SECONDS = 90.0
-SETTLE_SECONDS = 180.0
+START_TIMEOUT_SECONDS = 90.0
+COMMIT_TIMEOUT_SECONDS = 180.0
 KEYS = 23
-BAD_EVERY = 50  # records; the others fit the schema
+INVALID_EVERY = 50  # one record in so many is no valid row
 VALUES = [json.dumps(row).encode() for row in FLAT_ROWS]
 
 
 @dataclass
-class Fleet:
-    """The workers of one group."""
+class WorkerGroup:
+    """Workers of one consumer group, and their topics.
+
+    Attributes:
+        workers: Processes that were started, in order.
+        sent: Number of records that were produced.
+    """
 
     bundle: Path
     bootstrap: str
@@ -70,29 +75,24 @@ class Fleet:
         ]
         command = [*self.command, "--bundle", str(self.bundle), "--bootstrap-servers", self.bootstrap]
         command += ["--input", self.input, "--output", self.output, "--dead-letter", self.dead_letter]
-        command += [
-            "--group",
-            self.name,
-            "--delivery",
-            self.delivery,
-            *(part for one in pairs for part in ("--set", one)),
-        ]
+        command += ["--group", self.name, "--delivery", self.delivery]
+        command += [part for pair in pairs for part in ("--set", pair)]
         log = (self.folder / f"{self.name}-{len(self.workers)}.log").open("wb")
         env = os.environ | {"OMP_NUM_THREADS": "1"} | self.env
         self.workers.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env))
         log.close()
         return self.workers[-1]
 
-    def log_of(self, worker: subprocess.Popen[bytes]) -> str:
+    def read_log(self, worker: subprocess.Popen[bytes]) -> str:
         file = self.folder / f"{self.name}-{self.workers.index(worker)}.log"
         return file.read_text(encoding="utf-8", errors="replace")
 
-    def wait_until_reading(self, worker: subprocess.Popen[bytes]) -> None:
-        """Until it has partitions."""
-        deadline = time.monotonic() + START_SECONDS
-        while " reads " not in self.log_of(worker):
-            assert worker.poll() is None, self.log_of(worker)
-            assert time.monotonic() < deadline, self.log_of(worker)
+    def wait_until_assigned(self, worker: subprocess.Popen[bytes]) -> None:
+        """Wait until the group has assigned partitions to a worker."""
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while "assigned partitions: " not in self.read_log(worker):
+            assert worker.poll() is None, self.read_log(worker)
+            assert time.monotonic() < deadline, self.read_log(worker)
             time.sleep(0.1)
 
     @property
@@ -100,22 +100,22 @@ class Fleet:
         return [worker for worker in self.workers if worker.poll() is None]
 
     def kill(self, worker: subprocess.Popen[bytes]) -> None:
-        """At once, as a node that goes dark."""
-        assert worker.poll() is None, self.log_of(worker)
+        """Kill a worker, as the failure of its node does."""
+        assert worker.poll() is None, self.read_log(worker)
         worker.kill()
         worker.wait()
 
     def stop(self, worker: subprocess.Popen[bytes]) -> float:
-        """As Kubernetes does; returns the seconds that it took."""
-        assert worker.poll() is None, self.log_of(worker)
+        """Stop a worker by SIGTERM, as Kubernetes does, and return the seconds that it took."""
+        assert worker.poll() is None, self.read_log(worker)
         started = time.monotonic()
         worker.terminate()
-        assert worker.wait(60) == 0, self.log_of(worker)
+        assert worker.wait(60) == 0, self.read_log(worker)
         return time.monotonic() - started
 
     @contextmanager
-    def frozen(self, worker: subprocess.Popen[bytes]) -> Iterator[None]:
-        """While it is stopped by SIGSTOP."""
+    def suspended(self, worker: subprocess.Popen[bytes]) -> Iterator[None]:
+        """Suspend a worker by SIGSTOP during the block."""
         worker.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -123,10 +123,10 @@ class Fleet:
             worker.send_signal(signal.SIGCONT)
 
     @contextmanager
-    def fed(self, rate: float, **security: Any) -> Iterator[None]:
-        """While records come in, this many a second, of which a few have no result."""
+    def producing(self, rate: float, **security: Any) -> Iterator[None]:
+        """Produce so many records a second during the block; a few of them are invalid."""
         done = Event()
-        thread = Thread(target=self._feed, args=(rate, done, security))
+        thread = Thread(target=self._produce, args=(rate, done, security))
         thread.start()
         try:
             yield
@@ -134,46 +134,66 @@ class Fleet:
             done.set()
             thread.join()
 
-    def _feed(self, rate: float, done: Event, security: dict[str, Any]) -> None:
+    def _produce(self, rate: float, done: Event, security: dict[str, Any]) -> None:
         producer = KafkaProducer(
             bootstrap_servers=self.bootstrap, acks="all", enable_idempotence=True, linger_ms=5, **security
         )
         started = time.monotonic()
         while not done.wait(0.01):
             for number in range(self.sent, int((time.monotonic() - started) * rate)):
-                value = VALUES[number % len(VALUES)] if number % BAD_EVERY else b"not a row"
+                value = VALUES[number % len(VALUES)] if number % INVALID_EVERY else b"not a row"
                 producer.send(self.input, value, b"key-%d" % (number % KEYS))
                 self.sent += 1
         producer.flush()
         producer.close()
 
-    def settle(self, **security: Any) -> None:
-        """Until all that came in is committed."""
+    def wait_until_committed(self, **security: Any) -> None:
+        """Wait until the group has committed all records."""
         consumer = KafkaConsumer(
             bootstrap_servers=self.bootstrap, group_id=self.name, enable_auto_commit=False,
             isolation_level="read_committed", **security,
         )  # fmt: skip
         partitions = [TopicPartition(self.input, number) for number in range(self.partitions)]
-        deadline = time.monotonic() + SETTLE_SECONDS
-        behind: dict[int, Any] = {}
+        deadline = time.monotonic() + COMMIT_TIMEOUT_SECONDS
+        lags: dict[int, Any] = {}
         while time.monotonic() < deadline:
             ends = consumer.end_offsets(partitions)
-            behind = {one.partition: ends[one] - (consumer.committed(one) or 0) for one in partitions}
-            if not any(behind.values()):
+            lags = {one.partition: ends[one] - (consumer.committed(one) or 0) for one in partitions}
+            if not any(lags.values()):
                 consumer.close()
                 return
             time.sleep(0.5)
-        logs = "\n".join(self.log_of(worker)[-3000:] for worker in self.running)
-        raise AssertionError(f"not all is delivered: {behind}\n{logs}")
+        logs = "\n".join(self.read_log(worker)[-3000:] for worker in self.running)
+        raise AssertionError(f"uncommitted records: {lags}\n{logs}")
 
-    def end(self) -> None:
-        """Kill what still runs."""
+    def verify(self) -> dict[str, Any]:
+        """Run `model-name kafka verify` and return its report and exit code; the report is in the log of the test."""
+        command = [sys.executable, "-m", "model_name", "kafka", "verify", "--bootstrap-servers", self.bootstrap]
+        command += ["--input", self.input, "--output", self.output, "--dead-letter", self.dead_letter, "--json"]
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=300, env=os.environ | self.env
+        )
+        assert done.stdout, done.stderr
+        print(done.stdout)  # noqa: T201  the report
+        return {"exit": done.returncode} | json.loads(done.stdout)
+
+    def check_delivery(self) -> None:
+        """Wait until all records are committed, and check that each has one result or dead letter, in order."""
+        self.wait_until_committed()
+        report = self.verify()
+        counts = {name: report[name]["count"] for name in ("lost", "doubled", "reordered", "unknown", "foreign")}
+        assert counts == dict.fromkeys(counts, 0), report
+        assert report["records"] == self.sent
+        assert report["exit"] == 0
+
+    def kill_all(self) -> None:
+        """Kill the workers that still run."""
         for worker in self.running:
             worker.send_signal(signal.SIGCONT)
             worker.kill()
             worker.wait()
 
 
-def some(workers: Sequence[subprocess.Popen[bytes]], chance: random.Random) -> subprocess.Popen[bytes]:
-    """One of them."""
+def choose_worker(workers: Sequence[subprocess.Popen[bytes]], chance: random.Random) -> subprocess.Popen[bytes]:
+    """Choose a worker at random."""
     return workers[chance.randrange(len(workers))]

@@ -1,4 +1,4 @@
-"""The records of a topic for people and for tables."""
+"""Export the records of a topic as JSON lines or as a table of predictions."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,10 +18,10 @@ from model_name.io.progress import ProgressCallback
 from model_name.io.storage import atomic_write
 from model_name.kafka.client import KafkaClientFactory
 from model_name.kafka.records import RESULT_SOURCE_HEADERS, SEMVER_HEADER, ConsumerRecord, parse_source
-from model_name.kafka.tools.topic_reader import TopicReader
+from model_name.kafka.tools.topic_reader import OffsetRange, TopicReader
 
 CHUNK_ROWS = 50_000
-PROGRESS_INTERVAL_RECORDS = 1000  # records between two words of how far it is
+PROGRESS_INTERVAL_RECORDS = 1000  # between two progress reports
 LINES_EXTENSION = ".jsonl"
 TABLE_EXTENSIONS = (".csv", ".parquet")
 OUTPUTS = ("prediction", "lower", "upper")
@@ -31,13 +31,13 @@ StartPosition = Literal["earliest", "latest"]
 
 
 class ConsumeResult(FrozenModel):
-    """What was written.
+    """Result of writing records to a file.
 
     Attributes:
-        records: That were read.
-        rows: That were written: lines, or in a table predictions.
-        others: Records that have no place in a table, because they are no results.
-        file: Where it lies.
+        records: Number of records that were read.
+        rows: Number of lines that were written, or of predictions in a table.
+        others: Number of records that are no results and therefore not in the table.
+        file: Path or URL of the file.
     """
 
     records: int
@@ -47,43 +47,48 @@ class ConsumeResult(FrozenModel):
 
 
 def consume_records(
-    connection: KafkaClientFactory, topic: str, *, start: StartPosition = "earliest", most: int | None = None, stop: Event | None = None
+    clients: KafkaClientFactory,
+    topic: str,
+    *,
+    start: StartPosition = "earliest",
+    max_records: int | None = None,
+    stop: Event | None = None,
 ) -> Iterator[ConsumerRecord]:
-    """The committed records of a topic, in order within each partition.
+    """Read the committed records of a topic, in order within each partition.
 
     Args:
-        connection: To the cluster.
-        topic: Of the records.
-        start: Where to begin.
-        most: How many at most.
-        stop: Where it is given, records are waited for until it is set; else those are all that are there now.
+        clients: Factory of the clients of the cluster.
+        topic: Topic to read.
+        start: Position at which to start.
+        max_records: Largest number of records.
+        stop: Event until which to wait for more records; without it reading ends at the present end of the topic.
 
     Raises:
-        NotFoundError: There is no such topic.
-        DependencyError: The cluster cannot be reached, or refuses.
+        NotFoundError: The topic does not exist.
+        DependencyError: The cluster cannot be reached, or rejects a request.
     """
-    with TopicReader(connection) as reader:
-        spans = reader.spans(reader.partitions(topic))
+    with TopicReader(clients) as reader:
+        ranges = reader.offset_ranges(reader.partitions(topic))
         if start == "latest":
-            spans = {one: span._replace(begin=span.end) for one, span in spans.items()}
-        begins = {one: span.begin for one, span in spans.items()}
-        batches = reader.read(spans) if stop is None else reader.follow(begins, stop)
-        yield from islice((record for batch in batches for record in batch), most)
+            ranges = {one: OffsetRange(offsets.end, offsets.end) for one, offsets in ranges.items()}
+        begins = {one: offsets.begin for one, offsets in ranges.items()}
+        batches = reader.read(ranges) if stop is None else reader.follow(begins, stop)
+        yield from islice((record for batch in batches for record in batch), max_records)
 
 
 def record_to_json_line(record: ConsumerRecord, *, with_headers: bool = False) -> str:
-    """A record as a line of JSON.
+    """Encode a record as a line of JSON.
 
-    JSON stands as it is, other text as a text, and bytes that are no UTF-8 in Base64 under a name that says so. A
-    header that comes more than once has a list.
+    JSON is embedded as it is, other text as a string, and bytes that are not UTF-8 in Base64, in a field whose name
+    ends with `_base64`. A header that comes more than once becomes a list.
     """
-    place = {"partition": record.partition, "offset": record.offset, "timestamp": _iso_timestamp(record.timestamp)}
+    fields = {"partition": record.partition, "offset": record.offset, "timestamp": _iso_timestamp(record.timestamp)}
     headers = {"headers": _headers_object(record.headers)} if with_headers else {}
-    return orjson.dumps(place | _text_field("key", record.key) | headers | _value_fields(record.value)).decode()
+    return orjson.dumps(fields | _text_field("key", record.key) | headers | _value_fields(record.value)).decode()
 
 
 def to_rows(record: ConsumerRecord) -> Iterator[dict[str, Any]]:
-    """A row for each prediction of a result, with where its record lies; none for what is no result."""
+    """Build a table row for each prediction of a result, with the position of its record; none for other records."""
     body = _prediction_body(record.value)
     source = parse_source(record.headers, RESULT_SOURCE_HEADERS) or (None, None, None)
     semver = dict(record.headers).get(SEMVER_HEADER)
@@ -96,29 +101,32 @@ def to_rows(record: ConsumerRecord) -> Iterator[dict[str, Any]]:
     for number, prediction in enumerate(body.get("predictions", [])):
         outputs = prediction if isinstance(prediction, dict) else {"prediction": prediction}
         named = {name: outputs[name] for name in OUTPUTS if name in outputs}
-        of = probabilities[number] if number < len(probabilities) else {}
-        yield shared | {"row": number} | named | {f"probability_{label}": p for label, p in of.items()}
+        by_label = probabilities[number] if number < len(probabilities) else {}
+        yield shared | {"row": number} | named | {f"probability_{label}": p for label, p in by_label.items()}
 
 
-def write(records: Iterable[ConsumerRecord], path: str, *, with_headers: bool, report: ProgressCallback) -> ConsumeResult:
-    """Write records to a file, which is there when all of them are: lines of JSON, or a table of predictions.
+def write_records(
+    records: Iterable[ConsumerRecord], path: str, *, with_headers: bool, report: ProgressCallback
+) -> ConsumeResult:
+    """Write records to a file atomically: as JSON lines, or as a table of predictions.
 
     Args:
-        records: Such as `consume_records` reads.
-        path: It, or any fsspec URL; its ending says which of them.
-        with_headers: Whether lines hold the headers.
-        report: Where to say how far it is.
+        records: Records, such as those of `consume_records`.
+        path: Path or fsspec URL of the file; its extension selects the format.
+        with_headers: Whether JSON lines contain the headers.
+        report: Callback for the progress.
 
     Raises:
-        ConfigError: The ending is of neither.
-        DataError: Predictions of different models make no table.
-        StorageError: It cannot be written.
+        ConfigError: The extension is unknown.
+        DataError: The predictions do not fit into one table, because they are of different models.
+        StorageError: The file cannot be written.
     """
     check_extension(path)
     counted = CountingIterator(records, report)
     if not path.endswith(TABLE_EXTENSIONS):
         with atomic_write(path) as file:
-            file.writelines(record_to_json_line(record, with_headers=with_headers).encode() + b"\n" for record in counted)
+            lines = (record_to_json_line(record, with_headers=with_headers) for record in counted)
+            file.writelines(line.encode() + b"\n" for line in lines)
         return ConsumeResult(records=counted.records, rows=counted.records, others=0, file=path)
     table, others = to_table(counted)
     if path.endswith(".parquet"):
@@ -130,28 +138,31 @@ def write(records: Iterable[ConsumerRecord], path: str, *, with_headers: bool, r
 
 
 def check_extension(path: str) -> None:
-    """Refuse a file of an unknown kind, before anything is read for it.
+    """Check that the extension of a file selects a known format.
 
     Raises:
-        ConfigError: It is.
+        ConfigError: The extension is unknown.
     """
     if not path.endswith((LINES_EXTENSION, *TABLE_EXTENSIONS)):
-        raise ConfigError(f"{path}: ends with neither {', '.join(TABLE_EXTENSIONS)} nor {LINES_EXTENSION}", hint="give it its ending")
+        raise ConfigError(
+            f"{path}: ends with neither {', '.join(TABLE_EXTENSIONS)} nor {LINES_EXTENSION}",
+            hint="give it its ending",
+        )
 
 
 def to_table(records: Iterable[ConsumerRecord]) -> tuple[pa.Table, int]:
-    """The predictions of records as a table, and how many of the records are no results.
+    """Build a table of the predictions of records, and count the records that are no results.
 
     Raises:
-        DataError: They are of different models and make no table.
+        DataError: The predictions of different models do not fit into one table.
     """
     tables: list[pa.Table] = []
     rows: list[dict[str, Any]] = []
     others = 0
     for record in records:
-        found = [*to_rows(record)]
-        others += not found
-        rows += found
+        predictions = [*to_rows(record)]
+        others += not predictions
+        rows += predictions
         if len(rows) >= CHUNK_ROWS:
             tables.append(_rows_to_table(rows))
             rows = []
@@ -163,19 +174,19 @@ def to_table(records: Iterable[ConsumerRecord]) -> tuple[pa.Table, int]:
 
 
 class CountingIterator:
-    """Records as they come, counted.
+    """Iterator over records that counts them and reports the progress.
 
     Attributes:
-        records: That have come.
+        records: Number of records so far.
     """
 
     def __init__(self, records: Iterable[ConsumerRecord], report: ProgressCallback) -> None:
-        """Begin with none."""
+        """Wrap the records."""
         self.records = 0
         self._source, self._report = records, report
 
     def __iter__(self) -> Iterator[ConsumerRecord]:
-        """Each in turn."""
+        """Yield the records."""
         for record in self._source:
             self.records += 1
             if self.records % PROGRESS_INTERVAL_RECORDS == 0:
@@ -189,23 +200,23 @@ def _rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def _prediction_body(value: bytes | None) -> dict[str, Any]:
-    """The body of V1 that a value is, or that an event in structured mode holds; an empty one where there is none."""
+    """Return the V1 body in a value, or in an event in structured mode; an empty one if there is none."""
     try:
-        found = orjson.loads(value or b"")
+        document = orjson.loads(value or b"")
     except orjson.JSONDecodeError:
         return {}
-    for body in (found, found.get("data") if isinstance(found, dict) else None):
+    for body in (document, document.get("data") if isinstance(document, dict) else None):
         if isinstance(body, dict) and isinstance(body.get("predictions"), list):
             probabilities = body.get("probabilities")
-            is_whole = isinstance(probabilities, list) and all(isinstance(of, dict) for of in probabilities)
-            return body if is_whole else {"predictions": body["predictions"]}
+            is_valid = isinstance(probabilities, list) and all(isinstance(one, dict) for one in probabilities)
+            return body if is_valid else {"predictions": body["predictions"]}
     return {}
 
 
 def _value_fields(value: bytes | None) -> dict[str, Any]:
     try:
         return {"value": orjson.Fragment(orjson.dumps(orjson.loads(value or b"")))}
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # what is nested too deep can be read but not written
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # orjson parses deeper nesting than it encodes
         return _text_field("value", value)
 
 
@@ -219,15 +230,15 @@ def _text_field(name: str, value: bytes | None) -> dict[str, str | None]:
 
 
 def _headers_object(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, Any]:
-    found: dict[str, list[Any]] = {}
+    values: dict[str, list[Any]] = {}
     for name, value in headers:
-        for spelled, text in _text_field(name, value).items():
-            found.setdefault(spelled, []).append(text)
-    return {name: texts[0] if len(texts) == 1 else texts for name, texts in found.items()}
+        for field, text in _text_field(name, value).items():
+            values.setdefault(field, []).append(text)
+    return {name: texts[0] if len(texts) == 1 else texts for name, texts in values.items()}
 
 
 def _iso_timestamp(timestamp: int) -> str | int:
-    """A time in ISO 8601; one that no calendar has, as the number that the producer gave."""
+    """Format a timestamp by ISO 8601; one outside the range of the calendar stays a number."""
     try:
         return datetime.fromtimestamp(timestamp / 1000, UTC).isoformat(timespec="milliseconds")
     except (OverflowError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""What became of each record of a topic, held by offset in a few bytes a record, so that memory takes many millions."""
+"""Audit the results of a topic: a few bytes per offset, so that many millions of records fit into memory."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -12,15 +12,15 @@ from model_name.kafka.records import ConsumerRecord, RecordPosition
 from model_name.kafka.tools.topic_reader import OffsetRange
 
 MAX_EXAMPLES = 20
-NO_KEY = 0
+NO_KEY = 0  # instead of the hash of a key
 
 
 class Finding(FrozenModel):
-    """Records of which the same is to be said.
+    """Records with the same finding.
 
     Attributes:
-        count: How many.
-        examples: Some of them, and where their results lie.
+        count: Number of records.
+        examples: Positions of some of them, and of their results.
     """
 
     count: int = 0
@@ -28,20 +28,20 @@ class Finding(FrozenModel):
 
 
 class VerificationReport(FrozenModel):
-    """Whether each record was answered once, and in order.
+    """Findings about the records of a topic and their results.
 
     Attributes:
-        records: Of the input.
-        results: In the output.
-        dead_letters: Beside them.
-        lost: Records that are committed, and have neither result nor dead letter.
-        doubled: Records that have more than one.
-        reordered: Records whose result lies behind that of a later record of their partition, or, where they have a
-            key, in another partition than that of an earlier record of that key.
-        unknown: Results of records that were never there.
-        foreign: Results that name no record of the input.
-        waiting: Records that are not committed and not answered yet.
-        expired: Records without an answer that are so old that it may have been cleaned away.
+        records: Number of records in the input.
+        results: Number of records in the output.
+        dead_letters: Number of records in the dead-letter topic.
+        lost: Committed records with neither result nor dead letter.
+        doubled: Records with more than one result or dead letter.
+        reordered: Records whose result comes after that of a later record of their partition; and records with a key
+            whose result is in another partition than that of an earlier record with this key.
+        unknown: Results of records that never existed.
+        foreign: Results without the position of a record of the input.
+        waiting: Uncommitted records without a result.
+        expired: Records without a result that are so old that retention may have deleted it.
     """
 
     records: int
@@ -57,196 +57,215 @@ class VerificationReport(FrozenModel):
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is nothing that must not be."""
-        return not self.words
+        """Whether no record is lost, doubled or reordered."""
+        return not self.summary
 
     @property
-    def words(self) -> str:
-        """What must not be, counted."""
-        wrong = {"lost": self.lost, "doubled": self.doubled, "reordered": self.reordered}
-        return ", ".join(f"{finding.count:,} {name}" for name, finding in wrong.items() if finding.count)
+    def summary(self) -> str:
+        """Counts of the lost, doubled and reordered records; empty without any."""
+        violations = {"lost": self.lost, "doubled": self.doubled, "reordered": self.reordered}
+        return ", ".join(f"{finding.count:,} {name}" for name, finding in violations.items() if finding.count)
 
 
 class DeliveryAudit:
-    """What is known of the records of a topic."""
+    """Collects the records of a topic and their results, and compares them.
 
-    def __init__(self, topic: str, spans: Mapping[int, OffsetRange], committed: Mapping[int, int]) -> None:
-        """Begin without any.
+    Attributes:
+        topic: Topic of the records.
+        results: Number of results so far.
+        dead_letters: Number of dead letters so far.
+    """
+
+    def __init__(self, topic: str, ranges: Mapping[int, OffsetRange], due_offsets: Mapping[int, int]) -> None:
+        """Create an audit without records.
 
         Args:
-            topic: Of the records.
-            spans: Which of each partition are looked at.
-            committed: The first offset of each partition that need not be answered yet.
+            topic: Topic of the records.
+            ranges: Range of offsets to audit, by partition.
+            due_offsets: First offset of each partition that need not have a result yet.
         """
         self.topic = topic
         self.results = self.dead_letters = 0
-        self._accounts = {number: PartitionAudit(span, committed[number]) for number, span in spans.items()}
-        self._lanes: dict[tuple[str, int], int] = {}
-        self._last: dict[tuple[int, int], int] = {}
-        self._more: dict[RecordPosition, list[RecordPosition]] = {}
+        self._partitions = {number: PartitionAudit(range_, due_offsets[number]) for number, range_ in ranges.items()}
+        self._output_partitions: dict[tuple[str, int], int] = {}  # numbered in the order of their first record
+        self._last_offsets: dict[tuple[int, int], int] = {}  # of the input, by output and input partition
+        self._duplicates: dict[RecordPosition, list[RecordPosition]] = {}  # results after the first, of some records
         self._foreign = ExampleCounter()
-        self._stray = ExampleCounter()
+        self._unknown_partition = ExampleCounter()
 
-    def reply(self, record: ConsumerRecord, source: RecordPosition | None, *, is_result: bool) -> None:
-        """Note a result or a dead letter; those of one partition come in their order.
+    def add_output(self, record: ConsumerRecord, source: RecordPosition | None, *, is_result: bool) -> None:
+        """Add a result or a dead letter; those of one partition come in their order.
 
         Args:
-            record: It.
-            source: Of which record it is.
-            is_result: Whether it is no dead letter.
+            record: Record of the output or of the dead-letter topic.
+            source: Position of the input record, from its headers.
+            is_result: Whether it is a result, not a dead letter.
         """
         self.results += is_result
         self.dead_letters += not is_result
-        place = RecordPosition(record.topic, record.partition, record.offset)
+        position = RecordPosition(record.topic, record.partition, record.offset)
         if source is None or source.topic != self.topic:
-            self._foreign.add(place)
+            self._foreign.add(position)
             return
-        account = self._accounts.get(source.partition)
-        if account is None:
-            self._stray.add(f"{source} -> {place}")
+        partition = self._partitions.get(source.partition)
+        if partition is None:
+            self._unknown_partition.add(f"{source} -> {position}")
             return
-        position = source.offset - account.begin
-        if 0 <= position < account.size:
-            self._note(account, position, place, source, record.key)
+        index = source.offset - partition.begin
+        if 0 <= index < partition.size:
+            self._add_output_at(partition, index, position, source, record.key)
 
-    def records(self, partition: int, offsets: Sequence[int], is_old: Sequence[bool] | bool = False) -> None:
-        """Note records that are there.
+    def add_inputs(self, partition: int, offsets: Sequence[int], is_old: Sequence[bool] | bool = False) -> None:
+        """Add records of the input.
 
         Args:
-            partition: Theirs.
-            offsets: Within its span.
-            is_old: Of each or all, whether what they were answered may have been cleaned away.
+            partition: Partition of the records.
+            offsets: Offsets within the range of the partition.
+            is_old: Whether retention may have deleted the result, for each record or for all.
         """
-        account = self._accounts[partition]
-        positions = np.asarray(offsets, dtype=np.int64) - account.begin
-        account.exists[positions] = True
-        account.is_old[positions] = is_old
+        audit = self._partitions[partition]
+        indices = np.asarray(offsets, dtype=np.int64) - audit.begin
+        audit.exists[indices] = True
+        audit.is_old[indices] = is_old
 
-    def begins_at(self, partition: int, offset: int) -> None:
-        """Note that records before an offset may have been cleaned away before they were looked at."""
-        self._accounts[partition].kept_from = offset
+    def set_log_start(self, partition: int, offset: int) -> None:
+        """Set the log start offset of a partition: records before it may have been deleted before they were read."""
+        self._partitions[partition].log_start = offset
 
-    def verdict(self) -> VerificationReport:
-        """What is to be said of all of them."""
-        found = {name: ExampleCounter() for name in ("lost", "doubled", "reordered", "unknown", "waiting", "expired")}
-        for partition, account in self._accounts.items():
-            for name, mask in account.findings().items():
-                positions = np.flatnonzero(mask)
-                sources = [RecordPosition(self.topic, partition, account.begin + int(one)) for one in positions[:MAX_EXAMPLES]]
-                found[name].add_all(len(positions), map(self._words, sources))
-        found["doubled"].examples = [*map(self._words, self._more)]  # of others it is not known where the second lies
-        found["unknown"].add_all(self._stray.count, self._stray.examples)
+    def report(self) -> VerificationReport:
+        """Compare all records with their results."""
+        counters = {
+            name: ExampleCounter() for name in ("lost", "doubled", "reordered", "unknown", "waiting", "expired")
+        }
+        for number, partition in self._partitions.items():
+            for name, mask in partition.findings().items():
+                indices = np.flatnonzero(mask)
+                sources = [
+                    RecordPosition(self.topic, number, partition.begin + int(one)) for one in indices[:MAX_EXAMPLES]
+                ]
+                counters[name].add_all(len(indices), map(self._describe, sources))
+        counters["doubled"].examples = [*map(self._describe, self._duplicates)]  # only these have known positions
+        counters["unknown"].add_all(self._unknown_partition.count, self._unknown_partition.examples)
         return VerificationReport(
-            records=sum(int(account.exists.sum()) for account in self._accounts.values()),
+            records=sum(int(partition.exists.sum()) for partition in self._partitions.values()),
             results=self.results,
             dead_letters=self.dead_letters,
             foreign=self._foreign.finding,
-            **{name: tally.finding for name, tally in found.items()},
+            **{name: counter.finding for name, counter in counters.items()},
         )
 
-    def _note(self, account: "Account", position: int, place: RecordPosition, source: RecordPosition, key: bytes | None) -> None:
-        if account.replies[position]:
-            account.replies[position] = 2
-            if source in self._more or len(self._more) < MAX_EXAMPLES:
-                places = self._more.setdefault(source, [])
-                places += [place] * (len(places) < MAX_EXAMPLES)
+    def _add_output_at(
+        self,
+        partition: "PartitionAudit",
+        index: int,
+        position: RecordPosition,
+        source: RecordPosition,
+        key: bytes | None,
+    ) -> None:
+        if partition.output_counts[index]:
+            partition.output_counts[index] = 2
+            if source in self._duplicates or len(self._duplicates) < MAX_EXAMPLES:
+                positions = self._duplicates.setdefault(source, [])
+                positions += [position] * (len(positions) < MAX_EXAMPLES)
             return
-        lane = self._lanes.setdefault((place.topic, place.partition), len(self._lanes))
-        last = self._last.get((lane, source.partition), -1)
-        account.is_late[position] = source.offset < last
-        self._last[lane, source.partition] = max(last, source.offset)
-        account.replies[position] = 1
-        account.lanes[position] = lane
-        account.offsets[position] = place.offset
-        if key is not None:  # an answer that was refused is in another topic, as it should be
-            account.keys[position] = hash((place.topic, key))
+        output_partition = self._output_partitions.setdefault(
+            (position.topic, position.partition), len(self._output_partitions)
+        )
+        last = self._last_offsets.get((output_partition, source.partition), -1)
+        partition.is_late[index] = source.offset < last
+        self._last_offsets[output_partition, source.partition] = max(last, source.offset)
+        partition.output_counts[index] = 1
+        partition.output_partitions[index] = output_partition
+        partition.output_offsets[index] = position.offset
+        if key is not None:  # with the topic, because the dead letter of a rejected result is rightly in another one
+            partition.key_hashes[index] = hash((position.topic, key))
 
-    def _words(self, source: RecordPosition) -> str:
-        """A record, and where its answers lie."""
-        account = self._accounts[source.partition]
-        position = source.offset - account.begin
-        if not account.replies[position]:
+    def _describe(self, source: RecordPosition) -> str:
+        """Describe a record by its position and those of its results."""
+        partition = self._partitions[source.partition]
+        index = source.offset - partition.begin
+        if not partition.output_counts[index]:
             return str(source)
-        topic, partition = [*self._lanes][account.lanes[position]]
-        first = RecordPosition(topic, partition, int(account.offsets[position]))
-        return f"{source} -> {', '.join(map(str, (first, *self._more.get(source, ()))))}"
+        topic, number = [*self._output_partitions][partition.output_partitions[index]]
+        first = RecordPosition(topic, number, int(partition.output_offsets[index]))
+        return f"{source} -> {', '.join(map(str, (first, *self._duplicates.get(source, ()))))}"
 
 
 class PartitionAudit:
-    """What is known of the records of one partition, by their offset from the first.
+    """Records of one partition and their results: arrays indexed by the offset within the range.
 
     Attributes:
-        begin: The offset of the first.
-        size: How many there may be.
-        committed: The first offset that need not be answered yet.
-        kept_from: The first offset that has not been cleaned away meanwhile.
-        exists: Whether there is one: transactions and compaction leave gaps.
-        is_old: Whether its answer may have been cleaned away.
-        replies: How many answers it has: none, one, or more.
-        is_late: Whether the first came behind that of a later record.
-        keys: What tells its key from others, or NO_KEY.
-        lanes: The number of the partition in which its first answer lies.
-        offsets: The offset of that.
+        begin: First offset of the range.
+        size: Number of offsets in the range.
+        due_offset: First offset that need not have a result yet.
+        log_start: First offset that retention has not deleted meanwhile.
+        exists: Whether there is a record: transactions and compaction leave gaps.
+        is_old: Whether retention may have deleted the result.
+        output_counts: Number of results and dead letters: 0, 1, or 2 for more than one.
+        is_late: Whether the first result comes after that of a later record.
+        key_hashes: Hash of the key, or NO_KEY.
+        output_partitions: Number of the partition of the first result.
+        output_offsets: Offset of the first result.
     """
 
-    def __init__(self, span: OffsetRange, committed: int) -> None:
-        """Begin without any."""
-        self.begin, self.committed, self.kept_from = span.begin, committed, span.begin
-        self.size = max(span.end - span.begin, 0)
+    def __init__(self, offsets: OffsetRange, due_offset: int) -> None:
+        """Create an audit without records."""
+        self.begin, self.due_offset, self.log_start = offsets.begin, due_offset, offsets.begin
+        self.size = max(offsets.end - offsets.begin, 0)
         self.exists = np.zeros(self.size, np.bool_)
         self.is_old = np.zeros(self.size, np.bool_)
-        self.replies = np.zeros(self.size, np.uint8)
+        self.output_counts = np.zeros(self.size, np.uint8)
         self.is_late = np.zeros(self.size, np.bool_)
-        self.keys = np.zeros(self.size, np.int64)
-        self.lanes = np.zeros(self.size, np.uint16)
-        self.offsets = np.zeros(self.size, np.int64)
+        self.key_hashes = np.zeros(self.size, np.int64)
+        self.output_partitions = np.zeros(self.size, np.uint16)
+        self.output_offsets = np.zeros(self.size, np.int64)
 
     def findings(self) -> dict[str, NDArray[np.bool_]]:
-        """At which positions what is to be said."""
+        """Compute a mask of the records for each finding."""
         offsets = np.arange(self.begin, self.begin + self.size)
-        answered, is_due = self.replies > 0, offsets < self.committed
-        missing = self.exists & ~answered
+        has_output, is_due = self.output_counts > 0, offsets < self.due_offset
+        missing = self.exists & ~has_output
         return {
             "lost": missing & is_due & ~self.is_old,
             "expired": missing & is_due & self.is_old,
             "waiting": missing & ~is_due,
-            "doubled": self.replies > 1,
-            "reordered": self.is_late | self._is_apart(answered),
-            "unknown": answered & ~self.exists & (offsets >= self.kept_from),
+            "doubled": self.output_counts > 1,
+            "reordered": self.is_late | self._in_other_partition(has_output),
+            "unknown": has_output & ~self.exists & (offsets >= self.log_start),
         }
 
-    def _is_apart(self, answered: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Whether an answer lies in another partition than that of the first record of its key."""
-        apart = np.zeros(self.size, np.bool_)
-        positions = np.flatnonzero(answered & (self.keys != NO_KEY))
-        if not len(positions):
-            return apart
-        positions = positions[np.argsort(self.keys[positions], kind="stable")]
-        keys, lanes = self.keys[positions], self.lanes[positions]
-        starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
-        first = np.repeat(lanes[starts], np.diff(np.r_[starts, len(keys)]))
-        apart[positions[lanes != first]] = True
-        return apart
+    def _in_other_partition(self, has_output: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Compute whether a result is in another partition than that of the first record with its key."""
+        mask = np.zeros(self.size, np.bool_)
+        indices = np.flatnonzero(has_output & (self.key_hashes != NO_KEY))
+        if not len(indices):
+            return mask
+        indices = indices[np.argsort(self.key_hashes[indices], kind="stable")]
+        hashes, partitions = self.key_hashes[indices], self.output_partitions[indices]
+        starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
+        first = np.repeat(partitions[starts], np.diff(np.r_[starts, len(hashes)]))
+        mask[indices[partitions != first]] = True
+        return mask
 
 
 class ExampleCounter:
-    """Counts, and keeps the first few."""
+    """Counter that keeps the first examples."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Create a counter at zero."""
         self.count = 0
         self.examples: list[str] = []
 
     @property
     def finding(self) -> Finding:
-        """What it came to."""
+        """Count and examples."""
         return Finding(count=self.count, examples=tuple(self.examples))
 
     def add(self, example: Any) -> None:
-        """Count one."""
+        """Count one record."""
         self.add_all(1, (example,))
 
     def add_all(self, count: int, examples: Iterable[Any]) -> None:
-        """Count some, of which examples are given."""
+        """Count several records, of which some are given as examples."""
         self.count += count
         self.examples += map(str, islice(examples, MAX_EXAMPLES - len(self.examples)))

@@ -1,4 +1,4 @@
-"""The rows of a table as records, for a load, a demonstration or a test."""
+"""Send the rows of a table as records, for a load, a demonstration or a test."""
 
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -21,25 +21,25 @@ from model_name.errors import ConfigError, DataError, DependencyError
 from model_name.io.datasets import ParquetReader, ParquetWriter, Reader
 from model_name.io.progress import ProgressCallback
 from model_name.kafka.client import KafkaClientFactory, translate_errors
-from model_name.kafka.records import CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE, ATTRIBUTE_PREFIXES, Headers
 from model_name.kafka.producers import PRODUCER_BATCH_BYTES, REJECTION_ERRORS, close_producer
+from model_name.kafka.records import ATTRIBUTE_PREFIXES, CONTENT_TYPE_HEADER, JSON_CONTENT_TYPE, Headers
 
 CHUNK_ROWS = 2048
-MAX_UNACKNOWLEDGED = 5000  # records that the broker has not confirmed yet
+MAX_UNACKNOWLEDGED = 5000  # records in flight
 DELIVERY_TIMEOUT_SECONDS = 30.0
-LINGER_MS = 5  # for others to travel along
-MIN_PAUSE_SECONDS = 0.001  # below which it is not worth to wait
+LINGER_MS = 5  # to fill batches
+MIN_PAUSE_SECONDS = 0.001  # shorter pauses are skipped
 PROGRESS_INTERVAL_SECONDS = 0.2
 EVENT_TYPE = "io.kserve.inference.request"
 
 
 class ProduceResult(FrozenModel):
-    """What was sent.
+    """Result of producing a table.
 
     Attributes:
-        records: That the brokers have.
-        seconds: That it took.
-        is_complete: Whether that is the whole table; not when it was told to stop.
+        records: Number of acknowledged records.
+        seconds: Duration of sending them.
+        is_complete: Whether the whole table was sent; false after an early stop.
     """
 
     records: int
@@ -48,7 +48,7 @@ class ProduceResult(FrozenModel):
 
 
 class EncodedRow(NamedTuple):
-    """A row, as a record holds it."""
+    """Key and value of the record of a row."""
 
     key: bytes | None
     value: bytes
@@ -66,32 +66,32 @@ def produce_rows(
     stop: Event,
     report: ProgressCallback,
 ) -> ProduceResult:
-    """Send each row of a table as a JSON object, in its order.
+    """Send each row of a table as a JSON object, in order.
 
-    A missing value is null, a moment is spelled by ISO 8601.
+    A missing value becomes null, a datetime is formatted by ISO 8601.
 
     Args:
-        clients: To the cluster.
-        table: It is read piece by piece.
-        topic: Where to.
-        key: The column whose value is the record's key as well.
-        drop: Columns that are not sent, such as the target, which a request must not carry.
-        rate: Records per second; as fast as it goes by default.
-        as_events: Whether each is an event in binary mode; its id is the same whenever it is sent.
-        stop: Ends it; what has been sent until then is waited for.
-        report: Where to say how far it is.
+        clients: Factory of the clients of the cluster.
+        table: Reader of the table, which is read in chunks.
+        topic: Topic to write to.
+        key: Column whose value is also the key of the record.
+        drop: Columns to leave out, such as the target, which a request must not contain.
+        rate: Records per second; by default as many as possible.
+        as_events: Whether each record is an event in binary mode; the id of a row is the same each time it is sent.
+        stop: Event that ends sending; records in flight are still acknowledged.
+        report: Callback for the progress.
 
     Raises:
-        NotFoundError: There is no such table or topic.
-        ConfigError: There is no such column.
-        DataError: A value has no place in JSON, or the topic refuses a record.
-        DependencyError: The cluster cannot be reached, or refuses; it says how many were sent.
+        NotFoundError: The table or the topic does not exist.
+        ConfigError: The table has no such column.
+        DataError: A value cannot be encoded as JSON, or the topic rejects a record.
+        DependencyError: The cluster cannot be reached, or rejects a request; the message counts the sent records.
     """
     clients.partition_counts([topic])
     number = -1
     total, source = table.count() or 0, quote(table.path.rpartition("/")[2])
-    sender = RowProducer(clients, topic)
-    started = reported = monotonic()
+    producer = RowProducer(clients, topic)
+    started = last_report = monotonic()
     is_complete = False
     try:
         with translate_errors(clients.servers):
@@ -100,34 +100,34 @@ def produce_rows(
                     stop.wait(pause)
                 if stop.is_set():
                     break
-                sender.send(row, to_event_headers(row.value, number, source) if as_events else [])
-                if monotonic() - reported > PROGRESS_INTERVAL_SECONDS:
+                producer.send(row, to_event_headers(row.value, number, source) if as_events else [])
+                if monotonic() - last_report > PROGRESS_INTERVAL_SECONDS:
                     report(number + 1, total, "")
-                    reported = monotonic()
+                    last_report = monotonic()
             else:
                 is_complete = True
-            sender.flush()
+            producer.flush()
         if number < 0:
             raise DataError(f"{table.path}: has no row")
     except DependencyError as err:
-        raise DependencyError(f"{err.message}; {sender.confirmed:,} records were sent", hint=err.hint) from err
+        raise DependencyError(f"{err.message}; {producer.acknowledged:,} records were sent", hint=err.hint) from err
     finally:
-        sender.close()
-    return ProduceResult(records=sender.confirmed, seconds=monotonic() - started, is_complete=is_complete)
+        producer.close()
+    return ProduceResult(records=producer.acknowledged, seconds=monotonic() - started, is_complete=is_complete)
 
 
 def to_request_table(table: Reader, schema: TableSchema, path: Path) -> Reader:
-    """A table with the columns that a request may carry: histories are looked up, the target and strangers left out.
+    """Select the columns that a request may contain: compute the histories, drop the target and unknown columns.
 
-    Reads the whole table, because a history may reach back to its beginning.
+    Reads the whole table, because a history may depend on its first rows.
 
     Args:
-        table: With the target where there are histories of it; its limit counts in the end.
-        schema: Of a bundle.
-        path: The Parquet file to write.
+        table: Reader of the table, including the target if a history uses it. Its limit applies to the result.
+        schema: Schema of a bundle.
+        path: Parquet file to write the selected columns to.
 
     Raises:
-        DataError: A column that a request must have is not there.
+        DataError: A column that a request must contain is missing.
     """
     from model_name.core import dataframes
 
@@ -140,11 +140,11 @@ def to_request_table(table: Reader, schema: TableSchema, path: Path) -> Reader:
 
 
 def encode_rows(table: Reader, key: str = "", drop: Collection[str] = ()) -> Iterator[EncodedRow]:
-    """The rows of a table in JSON.
+    """Encode the rows of a table as JSON.
 
     Raises:
-        ConfigError: There is no such column as the key, or as one to drop.
-        DataError: A value has no place in JSON.
+        ConfigError: The key or a dropped column is not in the table.
+        DataError: A value cannot be encoded as JSON.
     """
     number = 0
     for batch in table.batches(rows=CHUNK_ROWS):
@@ -153,21 +153,21 @@ def encode_rows(table: Reader, key: str = "", drop: Collection[str] = ()) -> Ite
                 if name not in batch.schema.names:
                     raise ConfigError(f"--{option} {name}: is no column{did_you_mean(name, batch.schema.names)}")
         for row in to_json_types(batch, table.path).to_pylist():
-            found = record_key(row[key]) if key else None
+            encoded_key = record_key(row[key]) if key else None
             for name in drop:
                 del row[name]
             try:
-                yield EncodedRow(found, orjson.dumps(row))
+                yield EncodedRow(encoded_key, orjson.dumps(row))
             except orjson.JSONEncodeError as err:
                 raise DataError(f"{table.path}, row {number}: {err}", hint="leave out the column") from err
             number += 1
 
 
 def to_json_types(batch: pa.RecordBatch, path: str) -> pa.Table:
-    """The same rows, in types that Python and JSON have.
+    """Convert columns to types that JSON can encode.
 
     Raises:
-        DataError: A number is infinite, for which JSON has no word.
+        DataError: A number is infinite, which JSON cannot encode.
     """
     table = pa.Table.from_batches([batch])
     for position, field in enumerate(table.schema):
@@ -183,14 +183,14 @@ def to_json_types(batch: pa.RecordBatch, path: str) -> pa.Table:
 
 
 def record_key(value: Any) -> bytes | None:
-    """A value as the key of a record; none where it is missing."""
+    """Encode a value as the key of a record; None if it is missing."""
     if value is None or value != value:  # noqa: PLR0124  NaN
         return None
     return label_text(value.isoformat() if isinstance(value, date | time) else value).encode()
 
 
 def to_event_headers(value: bytes, number: int, source: str) -> Headers:
-    """The attributes of an event in binary mode: of the same row of the same table they are the same."""
+    """Build the headers of an event in binary mode; they are the same each time the row of a table is sent."""
     attributes = {
         "specversion": "1.0",
         "id": f"{number}-{blake2b(value, digest_size=8).hexdigest()}",
@@ -202,21 +202,22 @@ def to_event_headers(value: bytes, number: int, source: str) -> Headers:
 
 
 class RowProducer:
-    """Sends records, and waits where the brokers fall behind.
+    """Sends records with a bounded number of them in flight.
 
     Attributes:
-        confirmed: Records that the brokers have.
+        topic: Topic to write to.
+        acknowledged: Number of acknowledged records.
     """
 
     def __init__(self, clients: KafkaClientFactory, topic: str) -> None:
-        """Connect.
+        """Create the producer.
 
         Raises:
-            DependencyError: The cluster cannot be reached, or refuses.
+            DependencyError: The cluster cannot be reached, or rejects a request.
         """
         self.topic = topic
-        self.confirmed = 0
-        self._waiting: deque[tuple[Any, int]] = deque()  # what becomes of a record, and its size
+        self.acknowledged = 0
+        self._in_flight: deque[tuple[Any, int]] = deque()  # future and size of each record
         self._producer = clients.create_producer(
             batch_size=PRODUCER_BATCH_BYTES,
             linger_ms=LINGER_MS,
@@ -225,43 +226,43 @@ class RowProducer:
         )
 
     def send(self, row: EncodedRow, headers: Headers) -> None:
-        """Send one.
+        """Send a row, and wait for acknowledgements if too many records are in flight.
 
         Raises:
-            DataError: The topic refuses one of those that were sent.
-            KafkaError: One of them did not arrive.
+            DataError: The topic rejects a record.
+            KafkaError: A record was not acknowledged.
         """
         try:
             future = self._producer.send(self.topic, row.value, row.key, headers)
         except REJECTION_ERRORS as err:
-            raise self._refused(len(self._waiting), err) from err
-        self._waiting.append((future, len(row.value)))
-        if len(self._waiting) > MAX_UNACKNOWLEDGED:
-            self._confirm()
+            raise self._rejected(len(self._in_flight), err) from err
+        self._in_flight.append((future, len(row.value)))
+        if len(self._in_flight) > MAX_UNACKNOWLEDGED:
+            self._await_oldest()
 
     def flush(self) -> None:
-        """Wait until the brokers have all.
+        """Wait until all records are acknowledged.
 
         Raises:
-            DataError: The topic refuses one of them.
-            KafkaError: One of them did not arrive.
+            DataError: The topic rejects a record.
+            KafkaError: A record was not acknowledged.
         """
-        while self._waiting:  # and no flush of the client's, which fails where a batch is sent in two halves
-            self._confirm()
+        while self._in_flight:  # no `flush` of the client: it fails where a batch is split
+            self._await_oldest()
 
-    def close_producer(self) -> None:
-        """Let go of the clients."""
+    def close(self) -> None:
+        """Close the producer."""
         close_producer(self._producer, 1)
 
-    def _confirm(self) -> None:
+    def _await_oldest(self) -> None:
         try:
-            self._waiting[0][0].get(DELIVERY_TIMEOUT_SECONDS)
-        except REJECTION_ERRORS as err:  # others fail with it; the largest is one that deserves it
-            failed = {position: size for position, (future, size) in enumerate(self._waiting) if future.failed()}
-            raise self._refused(max(failed, key=failed.__getitem__), err) from err
-        self._waiting.popleft()
-        self.confirmed += 1
+            self._in_flight[0][0].get(DELIVERY_TIMEOUT_SECONDS)
+        except REJECTION_ERRORS as err:  # the client fails others with it; the largest one is surely too large
+            failed = {position: size for position, (future, size) in enumerate(self._in_flight) if future.failed()}
+            raise self._rejected(max(failed, key=failed.__getitem__), err) from err
+        self._in_flight.popleft()
+        self.acknowledged += 1
 
-    def _refused(self, behind: int, err: Exception) -> DataError:
-        """What to say of a record, by how many are before it that are not confirmed."""
-        return DataError(f"{self.topic}: refuses row {self.confirmed + behind}: {err}")
+    def _rejected(self, position: int, err: Exception) -> DataError:
+        """Build the error of a rejected record, by its position among those in flight."""
+        return DataError(f"{self.topic}: refuses row {self.acknowledged + position}: {err}")

@@ -1,8 +1,8 @@
-"""Dead letters, sent back to where they came from: each once, however often that is asked for.
+"""Replay dead letters: send each record back to its topic once, however often the replay runs.
 
-A group of its own, NAME-replay, commits how far the dead-letter topic has been replayed, in the transaction that holds
-what was sent. Letters that were passed over stay to be replayed (`remainders`). Kafka forgets the offsets of a group
-after `offsets.retention.minutes`, a week by default: let no letter be older than that.
+The replay uses a consumer group of its own, NAME-replay. It commits the progress through the dead-letter topic in the
+same transaction as the records. Dead letters that were skipped stay pending (`replay_offsets`). Kafka forgets the
+offsets of a group after `offsets.retention.minutes`, a week by default: dead letters must not be kept longer.
 """
 
 from collections import Counter
@@ -16,44 +16,45 @@ from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import ConfigError
 from model_name.io.progress import ProgressCallback
 from model_name.kafka.client import KafkaClientFactory
-from model_name.kafka.dead_letters import ATTEMPTS_HEADER, DeadLetter, strip_headers, parse_headers
-from model_name.kafka.records import OutputRecord, ConsumerRecord
-from model_name.kafka.tools.replay_offsets import ReplayCheckpoint, PendingOffsets
+from model_name.kafka.dead_letters import ATTEMPTS_HEADER, DeadLetter, parse_headers, strip_headers
+from model_name.kafka.producers import RoutedRecord
+from model_name.kafka.records import ConsumerRecord, OutputRecord
+from model_name.kafka.tools.replay_offsets import PendingOffsets, ReplayCheckpoint
 from model_name.kafka.tools.replay_producer import TransactionalReplayProducer
 from model_name.kafka.tools.replay_sources import SourceLookup
 from model_name.kafka.tools.topic_reader import OffsetRange, TopicReader
-from model_name.kafka.producers import RoutedRecord
 
-BATCH_RECORDS = 500  # that share a transaction
-TRANSACTION_BYTES = 32 * 2**20  # of values, after which the next one begins
+BATCH_RECORDS = 500  # per transaction
+TRANSACTION_BYTES = 32 * 2**20  # of values, after which a transaction is committed
 
 
 class DeadLetterFilter(FrozenModel):
-    """Which letters are sent.
+    """Filter for the dead letters to replay.
 
     Attributes:
-        kind: Of error, by its whole name; any by default.
-        reason: A part of what is said of the error; any by default.
+        kind: Class name of the error; empty for any.
+        reason: Text that the reason contains; empty for any.
     """
 
     kind: str = ""
     reason: str = ""
 
-    def takes(self, letter: DeadLetter) -> bool:
-        """Whether it is one of them."""
-        return self.kind in ("", letter.kind) and self.reason in letter.reason
+    def matches(self, dead_letter: DeadLetter) -> bool:
+        """Return whether a dead letter passes the filter."""
+        return self.kind in ("", dead_letter.kind) and self.reason in dead_letter.reason
 
 
 class ReplayReport(FrozenModel):
-    """What became of the letters that were left.
+    """Counts of the pending dead letters by what happened to them.
 
     Attributes:
-        sent: To their topics; in a dry run, that would be.
-        passed_over: That the filter does not take; they stay.
-        gone: Whose topic is gone, or whose value, if it was too large for a letter; they stay.
-        foreign: That do not say where they came from, and are no dead letters of a worker; they stay.
-        topics: How many went where.
-        is_complete: Whether it went through all; not when it was told to stop.
+        sent: Dead letters that were sent to their topics; in a dry run, those that would be.
+        passed_over: Dead letters that the filter excludes; they stay pending.
+        gone: Dead letters whose topic no longer exists, or whose value was too large to keep and has been deleted; they
+            stay pending.
+        foreign: Records without the source headers of a worker; they stay pending.
+        topics: Number of records sent to each topic.
+        is_complete: Whether all pending dead letters were read; false after an early stop.
     """
 
     sent: int
@@ -75,125 +76,142 @@ def replay_dead_letters(
     stop: Event,
     report: ProgressCallback,
 ) -> ReplayReport:
-    """Send the dead letters that are there now, and were not sent before.
+    """Send the pending dead letters back, up to the present end of their topic.
 
-    Each goes to its topic and partition, or to the partition of its key in another topic, with the key, the value and
-    the headers that it had, and the number of attempts. A replay that was killed goes on with the next.
+    Each record goes to its topic and partition, or to the partition of its key in another topic, with its original
+    key, value and headers and the number of attempts. A replay that was killed is continued by the next one.
 
     Args:
-        clients: To the cluster.
-        dead_letter: The topic of the letters.
-        group: Of the workers.
-        to: Where to send them instead.
-        only: Which of them.
-        is_dry: Whether to count them only.
-        stop: Ends it after the transaction that is under way.
-        report: Where to say how far it is.
+        clients: Factory of the clients of the cluster.
+        dead_letter: Dead-letter topic.
+        group: Consumer group of the workers.
+        to: Topic to send to instead of the original ones.
+        only: Filter for the dead letters to send.
+        is_dry: Whether to count the dead letters without sending them.
+        stop: Event that ends the replay after the present transaction.
+        report: Callback for the progress.
 
     Raises:
-        ConfigError: They would be sent to where they are.
+        ConfigError: The target is the dead-letter topic itself.
         NotFoundError: A topic does not exist.
-        DataError: What is passed over lies too scattered to be kept in mind, or a topic refuses a letter.
-        DependencyError: The cluster cannot be reached, refuses, or another replay of the group runs.
+        DataError: The pending offsets do not fit into the offset metadata, or a topic rejects a record.
+        DependencyError: The cluster cannot be reached, rejects a request, or another replay of the group runs.
     """
     if to == dead_letter:
         raise ConfigError(
             f"{to}: is where the letters are", hint="name another topic, or none for where they came from"
         )
-    letters = clients.partition_counts([dead_letter])[dead_letter]
+    count = clients.partition_counts([dead_letter])[dead_letter]
     name = f"{group}-replay"
     with ExitStack() as stack:
-        # Before the offsets are read: whatever an earlier one has begun comes to its end.
-        outbox = None if is_dry else stack.enter_context(TransactionalReplayProducer(clients, name))
-        reader = stack.enter_context(TopicReader(clients, group=name, most=BATCH_RECORDS))
-        partitions = [TopicPartition(dead_letter, number) for number in range(letters)]
-        origins = SourceLookup(stack.enter_context(TopicReader(clients, most=1)), dead_letter, to)
-        return DeadLetterReplay(reader, partitions, origins, only, outbox).run(stop, report)
+        # Before the offsets are read, so that an open transaction of an earlier replay has ended.
+        producer = None if is_dry else stack.enter_context(TransactionalReplayProducer(clients, name))
+        reader = stack.enter_context(TopicReader(clients, group=name, max_poll_records=BATCH_RECORDS))
+        partitions = [TopicPartition(dead_letter, number) for number in range(count)]
+        sources = SourceLookup(stack.enter_context(TopicReader(clients, max_poll_records=1)), dead_letter, to)
+        return DeadLetterReplay(reader, partitions, sources, only, producer).run(stop, report)
 
 
 class DeadLetterReplay:
-    """Goes once through the letters."""
+    """One pass through the pending dead letters.
+
+    Attributes:
+        reader: Reader of the dead-letter topic.
+        sources: Lookup of the original topics and records.
+        only: Filter for the dead letters to send.
+        producer: Producer that sends them; None in a dry run.
+        ranges: Range of offsets of each partition.
+        pending: Pending dead letters of each partition.
+        counts: Number of dead letters that were not sent, by reason.
+        topics: Number of records sent to each topic.
+    """
 
     def __init__(
         self,
         reader: TopicReader,
         partitions: Sequence[TopicPartition],
-        origins: SourceLookup,
+        sources: SourceLookup,
         only: DeadLetterFilter,
-        outbox: TransactionalReplayProducer | None,
+        producer: TransactionalReplayProducer | None,
     ) -> None:
-        """Begin where the group has come to.
+        """Restore the progress that the group has committed.
 
         Args:
-            reader: With the group of the replay.
-            partitions: Of the letters.
-            origins: Of the letters.
-            only: Which of them.
-            outbox: What sends them; without, they are counted.
+            reader: Reader of the dead-letter topic, with the group of the replay.
+            partitions: Partitions of the dead-letter topic.
+            sources: Lookup of the original topics and records.
+            only: Filter for the dead letters to send.
+            producer: Producer that sends them; None in a dry run.
         """
-        self.reader, self.origins, self.only, self.outbox = reader, origins, only, outbox
-        self.spans = reader.spans(partitions)
-        self.remainders = {one: self._remainder(one, found) for one, found in reader.committed(partitions).items()}
+        self.reader, self.sources, self.only, self.producer = reader, sources, only, producer
+        self.ranges = reader.offset_ranges(partitions)
+        self.pending = {one: self._restore(one, found) for one, found in reader.committed(partitions).items()}
         self.counts: Counter[str] = Counter()
         self.topics: Counter[str] = Counter()
 
     def run(self, stop: Event, report: ProgressCallback) -> ReplayReport:
-        """Send what is left of them."""
-        spans = {one: OffsetRange(self.remainders[one].begin, end) for one, (_, end) in self.spans.items()}
-        total, done = sum(max(end - begin, 0) for begin, end in spans.values()), 0
-        for batch in self.reader.read(spans, stop=stop):
-            self._take(batch, self.remainders[TopicPartition(batch[0].topic, batch[0].partition)])
+        """Send the pending dead letters."""
+        ranges = {one: OffsetRange(self.pending[one].first_pending, end) for one, (_, end) in self.ranges.items()}
+        total, done = sum(max(end - begin, 0) for begin, end in ranges.values()), 0
+        for batch in self.reader.read(ranges, stop=stop):
+            self._process_batch(batch, self.pending[TopicPartition(batch[0].topic, batch[0].partition)])
             done += len(batch)
             report(done, total, f"{self.topics.total():,} sent")
         counts = {name: self.counts[name] for name in ("passed_over", "gone", "foreign")}
         topics = dict(self.topics)
         return ReplayReport(sent=self.topics.total(), topics=topics, is_complete=not stop.is_set(), **counts)
 
-    def _remainder(self, partition: TopicPartition, found: OffsetAndMetadata | None) -> PendingOffsets:
-        """What is left of a partition; all of it where the topic was made anew meanwhile."""
-        begin, end = self.spans[partition]
-        mark = ReplayCheckpoint(found.offset, found.metadata) if found is not None and found.offset <= end else None
-        return PendingOffsets.read(mark, begin)
+    def _restore(self, partition: TopicPartition, committed: OffsetAndMetadata | None) -> PendingOffsets:
+        """Restore the pending dead letters of a partition; all of them if the topic was recreated meanwhile."""
+        begin, end = self.ranges[partition]
+        if committed is None or committed.offset > end:
+            return PendingOffsets.from_checkpoint(None, begin)
+        return PendingOffsets.from_checkpoint(ReplayCheckpoint(committed.offset, committed.metadata), begin)
 
-    def _take(self, batch: Sequence[ConsumerRecord], remainder: PendingOffsets) -> None:
-        """Send those of a batch that are to be sent, in one transaction or, where they are large, in several."""
-        messages: list[RoutedRecord] = []
+    def _process_batch(self, batch: Sequence[ConsumerRecord], pending: PendingOffsets) -> None:
+        """Send the dead letters of a batch in one transaction, or in several if they are large."""
+        records: list[RoutedRecord] = []
         offsets: list[int] = []
         size = 0
-        for record in batch:
-            is_left = remainder.has(record.offset)
-            found = self._outgoing(record) if is_left else None
-            remainder.pass_by(record.offset, is_left=is_left and found is None)
-            if found is not None:
-                messages.append(found)
-                offsets.append(record.offset)
-                size += len(found.message.value or b"")
-            if size > TRANSACTION_BYTES or record is batch[-1]:
-                self._send(messages, offsets, TopicPartition(record.topic, record.partition), remainder)
-                messages, offsets, size = [], [], 0
+        for dead_letter in batch:
+            is_pending = pending.is_pending(dead_letter.offset)
+            replayed = self._to_replayed_record(dead_letter) if is_pending else None
+            pending.advance(dead_letter.offset, is_pending=is_pending and replayed is None)
+            if replayed is not None:
+                records.append(replayed)
+                offsets.append(dead_letter.offset)
+                size += len(replayed.record.value or b"")
+            if size > TRANSACTION_BYTES or dead_letter is batch[-1]:
+                partition = TopicPartition(dead_letter.topic, dead_letter.partition)
+                self._send(records, offsets, partition, pending)
+                records, offsets, size = [], [], 0
 
     def _send(
-        self, messages: Sequence[RoutedRecord], offsets: Sequence[int], partition: TopicPartition, remainder: PendingOffsets
+        self,
+        records: Sequence[RoutedRecord],
+        offsets: Sequence[int],
+        partition: TopicPartition,
+        pending: PendingOffsets,
     ) -> None:
-        if messages and self.outbox is not None:
-            self.outbox.send(messages, offsets, partition, remainder.mark())
-        self.topics.update(message.topic for message in messages)
+        if records and self.producer is not None:
+            self.producer.send(records, offsets, partition, pending.to_checkpoint())
+        self.topics.update(record.topic for record in records)
 
-    def _outgoing(self, record: ConsumerRecord) -> RoutedRecord | None:
-        """What to send for a letter that is left, if anything."""
-        letter = parse_headers(record.headers)
-        if letter.source is None or not self.origins.has(letter.source):
+    def _to_replayed_record(self, record: ConsumerRecord) -> RoutedRecord | None:
+        """Build the record to send for a pending dead letter; None if it is skipped, which is counted."""
+        dead_letter = parse_headers(record.headers)
+        if dead_letter.source is None or not self.sources.is_source_topic(dead_letter.source):
             self.counts["foreign"] += 1
             return None
-        if not self.only.takes(letter):
+        if not self.only.matches(dead_letter):
             self.counts["passed_over"] += 1
             return None
-        whole: ConsumerRecord | None = record
-        if letter.dropped_bytes is not None:  # what was too large is still where it came from, as a rule
-            whole = self.origins.record(letter.source, record.key, letter.dropped_bytes)
-        address = self.origins.address(letter.source, record.key if whole is None else whole.key)
-        if address is None or whole is None:
+        original: ConsumerRecord | None = record
+        if dead_letter.dropped_bytes is not None:  # its value was too large, but usually still is in its topic
+            original = self.sources.fetch_original(dead_letter.source, record.key, dead_letter.dropped_bytes)
+        target = self.sources.target(dead_letter.source, record.key if original is None else original.key)
+        if target is None or original is None:
             self.counts["gone"] += 1
             return None
-        headers = [*strip_headers(whole.headers), (ATTEMPTS_HEADER, b"%d" % letter.attempts)]
-        return RoutedRecord(*address, OutputRecord(whole.key, whole.value, headers))
+        headers = [*strip_headers(original.headers), (ATTEMPTS_HEADER, b"%d" % dead_letter.attempts)]
+        return RoutedRecord(*target, OutputRecord(original.key, original.value, headers))

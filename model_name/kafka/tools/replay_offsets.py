@@ -1,8 +1,8 @@
-"""What is left of a partition when some of its records are taken and others are not: more than an offset can say.
+"""Track which records of a partition are replayed when others before them are not: more than one offset can express.
 
-A group commits for a partition one offset and a short text. The offset is that of the first record that is left; the
-text says, in runs, which of those behind it were taken. Both are committed at once, and whoever knows nothing of the
-text reads too much rather than too little.
+A group commits one offset and a short metadata text for each partition. The offset is that of the first pending record;
+the metadata describes, by run lengths, which of the records after it are replayed. Both are committed together. A
+client that ignores the metadata reads too many records rather than too few.
 """
 
 import zlib
@@ -14,99 +14,100 @@ from typing import NamedTuple, Self
 
 from model_name.errors import DataError
 
-MOST_TEXT = 4096
-"""Bytes: what a broker takes unless `offset.metadata.max.bytes` says otherwise."""
+MAX_METADATA_BYTES = 4096
+"""Limit of the broker, unless `offset.metadata.max.bytes` is set."""
 
 
-class Mark(NamedTuple):
-    """What a group commits for a partition."""
+class ReplayCheckpoint(NamedTuple):
+    """Committed offset of a partition and its metadata."""
 
     offset: int
-    text: str
+    metadata: str
 
 
-class Remainder:
-    """The records of one partition that are left, while it is gone through once more, in order."""
+class PendingOffsets:
+    """Pending records of one partition, updated while the partition is read once more, in order."""
 
     def __init__(self, edges: Sequence[int]) -> None:
-        """Begin.
+        """Create the pending records from the edges of their ranges.
 
         Args:
-            edges: Offsets at which what is left and what is taken take turns: left from the first to the second,
-                taken from there to the third, and so on; from the last on all are left.
+            edges: Offsets at which pending and replayed ranges alternate: pending from the first to the second,
+                replayed from there to the third, and so on; all records from the last one on are pending.
         """
-        self._before = [*edges]
-        self._edges: list[int] = []  # of what has been gone through
+        self._old_edges = [*edges]
+        self._new_edges: list[int] = []  # of the records that were read
         self._next = edges[0]
-        self._was_left = False
+        self._was_pending = False
 
     @classmethod
-    def read(cls, mark: Mark | None, begin: int) -> Self:
-        """What a group has left.
+    def from_checkpoint(cls, checkpoint: ReplayCheckpoint | None, log_start: int) -> Self:
+        """Restore the pending records of a group.
 
         Args:
-            mark: What it has committed, if it has.
-            begin: The first offset of the partition that is still there.
+            checkpoint: Checkpoint that the group has committed, if there is one.
+            log_start: First offset of the partition that still exists.
 
         Raises:
-            DataError: It is not of this kind.
+            DataError: The metadata was not written by a replay.
         """
-        if mark is None:
-            return cls([begin])
-        edges = [mark.offset]
-        for length in _lengths(mark.text):
+        if checkpoint is None:
+            return cls([log_start])
+        edges = [checkpoint.offset]
+        for length in _decode_run_lengths(checkpoint.metadata):
             edges.append(edges[-1] + length)
-        while len(edges) > 2 and edges[1] <= begin:  # a turn of both is gone
+        while len(edges) > 2 and edges[1] <= log_start:  # a pending and a replayed range that are deleted
             del edges[:2]
-        return cls([max(edge, begin) for edge in edges])
+        return cls([max(edge, log_start) for edge in edges])
 
     @property
-    def begin(self) -> int:
-        """The first offset that may be left."""
-        return self._before[0]
+    def first_pending(self) -> int:
+        """First offset that may be pending."""
+        return self._old_edges[0]
 
-    def has(self, offset: int) -> bool:
-        """Whether the record there is left."""
-        return bisect_right(self._before, offset) % 2 == 1
+    def is_pending(self, offset: int) -> bool:
+        """Return whether the record at an offset was pending before this pass."""
+        return bisect_right(self._old_edges, offset) % 2 == 1
 
-    def pass_by(self, offset: int, *, is_left: bool) -> None:
-        """Go on behind a record; offsets that are passed over have none."""
-        if is_left != self._was_left:
-            self._edges.append(offset if is_left else self._next)
-        self._was_left, self._next = is_left, offset + 1
+    def advance(self, offset: int, *, is_pending: bool) -> None:
+        """Record whether the record at an offset stays pending, and continue after it. Offsets may have gaps."""
+        if is_pending != self._was_pending:
+            self._new_edges.append(offset if is_pending else self._next)
+        self._was_pending, self._next = is_pending, offset + 1
 
-    def mark(self) -> Mark:
-        """What to commit for what has been gone through until now, and has not.
+    def to_checkpoint(self) -> ReplayCheckpoint:
+        """Build the checkpoint of this pass up to now.
 
         Raises:
-            DataError: It is more than fits.
+            DataError: The metadata exceeds the limit of the broker.
         """
-        edges = self._joined()
+        edges = self._merged_edges()
         lengths = [end - start for start, end in pairwise(edges)]
-        text = b85encode(zlib.compress(",".join(map(str, lengths)).encode(), 9)).decode() if lengths else ""
-        if len(text) > MOST_TEXT:
+        metadata = b85encode(zlib.compress(",".join(map(str, lengths)).encode(), 9)).decode() if lengths else ""
+        if len(metadata) > MAX_METADATA_BYTES:
             raise DataError(
-                f"what is passed over lies too scattered: {len(lengths):,} turns do not fit into {MOST_TEXT} bytes",
+                f"what is passed over lies too scattered: {len(lengths):,} turns do not fit into "
+                f"{MAX_METADATA_BYTES} bytes",
                 hint="take all that is left, or by a filter that takes more of it",
             )
-        return Mark(edges[0], text)
+        return ReplayCheckpoint(edges[0], metadata)
 
-    def _joined(self) -> list[int]:
-        """The edges of what has been gone through, followed by those of before."""
-        behind = bisect_right(self._before, self._next)
-        edges = [*self._edges]
-        if (len(edges) % 2 == 1) != (behind % 2 == 1):
+    def _merged_edges(self) -> list[int]:
+        """Join the edges of the records that were read and those of the records after them."""
+        passed = bisect_right(self._old_edges, self._next)
+        edges = [*self._new_edges]
+        if (len(edges) % 2 == 1) != (passed % 2 == 1):
             edges.append(self._next)
-        return edges + self._before[behind:]
+        return edges + self._old_edges[passed:]
 
 
-def _lengths(text: str) -> list[int]:
-    if not text:
+def _decode_run_lengths(metadata: str) -> list[int]:
+    if not metadata:
         return []
     try:
-        return [int(length) for length in zlib.decompress(b85decode(text)).split(b",")]
+        return [int(length) for length in zlib.decompress(b85decode(metadata)).split(b",")]
     except (ValueError, zlib.error) as err:
         raise DataError(
-            f"the group has committed {text[:50]!r} beside its offset, which is of somebody else",
+            f"the group has committed {metadata[:50]!r} beside its offset, which is of somebody else",
             hint="give the replay a group of its own",
         ) from err

@@ -1,101 +1,119 @@
-"""What sends messages and notes in the same transaction how far it has come."""
+"""Send replayed records and commit the progress of the replay in the same transaction."""
 
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from kafka import OffsetAndMetadata, TopicPartition
-from kafka import errors as kafka_errors
 
 from model_name.errors import DataError, DependencyError
 from model_name.kafka.client import KafkaClientFactory, translate_errors
+from model_name.kafka.producers import (
+    FENCED_ERRORS,
+    PRODUCER_BATCH_BYTES,
+    RoutedRecord,
+    close_producer,
+    rejected_positions,
+)
 from model_name.kafka.records import RecordPosition
-from model_name.kafka.tools.replay_offsets import Mark
-from model_name.kafka.worker.delivery import PRODUCER_BATCH_BYTES, RoutedRecord, close_producer, rejected_positions
+from model_name.kafka.tools.replay_offsets import ReplayCheckpoint
 
 TRANSACTION_SECONDS = 30.0
-REQUEST_BYTES = 2**30  # what a topic has taken once is not for this side to refuse
-FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
+MAX_REQUEST_BYTES = 2**30  # no limit: the topics have accepted these records once
 
 
-class Outbox:
-    """Sends letters and commits how far it has come, both or nothing."""
+class TransactionalReplayProducer:
+    """Sends records and commits a checkpoint, both or neither.
 
-    def __init__(self, connection: KafkaClientFactory, name: str) -> None:
-        """End whatever an earlier one of the name has begun.
+    Attributes:
+        clients: Factory of the clients of the cluster.
+        name: Consumer group that commits, and transactional id.
+        producer: Transactional producer.
+    """
+
+    def __init__(self, clients: KafkaClientFactory, name: str) -> None:
+        """Create the producer; the broker aborts the open transaction of an earlier one with this name.
 
         Args:
-            connection: To the cluster.
-            name: Of the group that commits.
+            clients: Factory of the clients of the cluster.
+            name: Consumer group that commits, and transactional id.
 
         Raises:
-            DependencyError: The cluster cannot be reached, or refuses.
+            DependencyError: The cluster cannot be reached, or rejects a request.
         """
-        self.connection = connection
+        self.clients = clients
         self.name = name
-        self.producer = connection.producer(
+        self.producer = clients.create_producer(
             client_id=name,
             transactional_id=name,
             transaction_timeout_ms=int(TRANSACTION_SECONDS * 1000),
             delivery_timeout_ms=int(TRANSACTION_SECONDS * 1000),
             max_block_ms=10_000,
-            max_request_size=REQUEST_BYTES,
+            max_request_size=MAX_REQUEST_BYTES,
             batch_size=PRODUCER_BATCH_BYTES,
         )
         try:
-            with translate_errors(connection.servers):
+            with translate_errors(clients.servers):
                 self.producer.init_transactions()
         except DependencyError:
             self.close()
             raise
 
     def __enter__(self) -> Self:
-        """It may send."""
+        """Return the initialized producer."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the producer."""
+        """Close the producer."""
         self.close()
 
-    def close_producer(self) -> None:
-        """Let go of the producer; what it has not committed is aborted by the next one, or by the broker."""
+    def close(self) -> None:
+        """Close the producer; an open transaction is aborted by the next one, or by the broker after its timeout."""
         close_producer(self.producer, 1)
 
-    def send(self, messages: Sequence[RoutedRecord], offsets: Sequence[int], partition: TopicPartition, mark: Mark) -> None:
-        """Send messages, and commit for a partition what is left of it.
+    def send(
+        self,
+        records: Sequence[RoutedRecord],
+        offsets: Sequence[int],
+        partition: TopicPartition,
+        checkpoint: ReplayCheckpoint,
+    ) -> None:
+        """Send records and commit a checkpoint in one transaction.
 
         Args:
-            messages: What is sent for letters.
-            offsets: Of the letters.
-            partition: Where they lie.
-            mark: What is left.
+            records: Replayed records.
+            offsets: Offset of the dead letter of each record.
+            partition: Partition of the dead letters.
+            checkpoint: Checkpoint of that partition after this transaction.
 
         Raises:
-            DataError: A topic refuses one of them.
-            DependencyError: It did not work, or it is not known whether it did; the next replay knows.
+            DataError: A topic rejects one of the records.
+            DependencyError: The transaction failed, or its outcome is unknown; the next replay finds out.
         """
-        sent: list[Any] = []
+        futures: list[Any] = []
         try:
-            with translate_errors(self.connection.servers):
+            with translate_errors(self.clients.servers):
                 self.producer.begin_transaction()
-                for topic, number, message in messages:
-                    sent.append(self.producer.send(topic, message.value, message.key, message.headers, number))
-                left = {partition: OffsetAndMetadata(mark.offset, mark.text, -1)}
-                self.producer.send_offsets_to_transaction(left, self.name)
-                for future in sent:  # what follows a refused one may never be answered, and a commit would wait for it
+                for topic, number, record in records:
+                    futures.append(self.producer.send(topic, record.value, record.key, record.headers, number))
+                offset_metadata = {partition: OffsetAndMetadata(checkpoint.offset, checkpoint.metadata, -1)}
+                self.producer.send_offsets_to_transaction(offset_metadata, self.name)
+                # After a rejected record others may never be acknowledged, and a commit would wait for them.
+                for future in futures:
                     future.get(timeout=TRANSACTION_SECONDS)
                 self.producer.commit_transaction()
         except DependencyError as err:
-            if isinstance(err.__cause__, FENCED):
+            if isinstance(err.__cause__, FENCED_ERRORS):
                 raise DependencyError(f"another replay calls itself {self.name}", hint="let it end") from err
-            if refused := rejected_positions(sent):  # others fail with it; the largest is one that deserves it
-                largest = max(refused, key=lambda position: messages[position].message.size)
-                topic, _, message = messages[largest]
-                letter = RecordPosition(partition.topic, partition.partition, offsets[largest])
+            # The client fails others with it; the largest of them is surely too large.
+            if rejected := rejected_positions(futures):
+                largest = max(rejected, key=lambda position: records[position].record.size)
+                topic, _, record = records[largest]
+                dead_letter = RecordPosition(partition.topic, partition.partition, offsets[largest])
                 raise DataError(
-                    f"{topic}: refuses {letter}, which has {message.size:,} bytes: {err.message}",
+                    f"{topic}: refuses {dead_letter}, which has {record.size:,} bytes: {err.message}",
                     hint="raise max.message.bytes of the topic; --reason and --kind pass over letters",
                 ) from err
             raise

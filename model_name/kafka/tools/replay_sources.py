@@ -1,72 +1,79 @@
-"""Where dead letters came from, and where they go back to."""
+"""Look up the original topic, partition and record of a dead letter."""
 
 from kafka import TopicPartition
 
 from model_name.errors import NotFoundError
 from model_name.kafka.records import ConsumerRecord, RecordPosition
-from model_name.kafka.tools.topic_reader import Span, TopicReader
+from model_name.kafka.tools.topic_reader import OffsetRange, TopicReader
 
 
-class Origins:
-    """The topics of the records that dead letters were made of."""
+class SourceLookup:
+    """Looks up where dead letters came from and where to replay them.
 
-    def __init__(self, reader: TopicReader, dead_letter: str, to: str) -> None:
-        """Look up the topic that is named, if one is.
+    Attributes:
+        reader: Reader of the original records.
+        dead_letter: Dead-letter topic.
+        target_topic: Topic to replay to instead of the original ones; empty for those.
+    """
+
+    def __init__(self, reader: TopicReader, dead_letter: str, target_topic: str) -> None:
+        """Create a lookup and check the target topic.
 
         Args:
-            reader: Of what is too large for a letter.
-            dead_letter: The topic of the letters.
-            to: Where they are sent instead.
+            reader: Reader of original records whose value was too large for the dead letter.
+            dead_letter: Dead-letter topic.
+            target_topic: Topic to replay to instead of the original ones; empty for those.
 
         Raises:
-            NotFoundError: It does not exist.
+            NotFoundError: The target topic does not exist.
         """
         self.reader = reader
         self.dead_letter = dead_letter
-        self.to = to
-        self._counts = reader.connection.partitions([to]) if to else {}
+        self.target_topic = target_topic
+        self._counts = reader.clients.partition_counts([target_topic]) if target_topic else {}
 
-    def has(self, source: RecordPosition) -> bool:
-        """Whether it is a topic that a letter can go back to, not that of the letters."""
+    def is_source_topic(self, source: RecordPosition) -> bool:
+        """Return whether a dead letter may be replayed to a topic, which must not be the dead-letter topic."""
         return source.topic != self.dead_letter
 
-    def address(self, source: RecordPosition, key: bytes | None) -> tuple[str, int | None] | None:
-        """The topic and the partition to send a letter to, if there is such a topic.
+    def target(self, source: RecordPosition, key: bytes | None) -> tuple[str, int | None] | None:
+        """Choose the topic and the partition for a replayed record; None if the topic does not exist.
 
-        None for a partition leaves it to the key.
+        A partition of None leaves the choice to the key.
         """
-        topic = self.to or source.topic
-        count = self._count(topic)
+        topic = self.target_topic or source.topic
+        count = self._partition_count(topic)
         if not count:
             return None
-        # At home, the others of its key are where it was, whatever partitioner their producer has.
-        is_home = topic == source.topic and source.partition < count
-        return topic, source.partition if is_home else source.partition % count if key is None else None
+        # In its original topic a record returns to its partition, where the other records of its key are, whatever
+        # partitioner their producer uses.
+        is_original = topic == source.topic and source.partition < count
+        return topic, source.partition if is_original else source.partition % count if key is None else None
 
-    def record(self, source: RecordPosition, key: bytes | None, size: int) -> ConsumerRecord | None:
-        """A record whose value has so many bytes, if it is still there and still that one.
+    def fetch_original(self, source: RecordPosition, key: bytes | None, size: int) -> ConsumerRecord | None:
+        """Fetch the original record, if it still exists and has a value of this size.
 
-        A letter without a key may have been written without that of its record.
+        A dead letter without a key may have been stripped of the key of its record.
 
         Raises:
-            DependencyError: The cluster cannot be reached, or refuses.
+            DependencyError: The cluster cannot be reached, or rejects a request.
         """
         partition = TopicPartition(source.topic, source.partition)
-        if source.partition >= self._count(source.topic):
+        if source.partition >= self._partition_count(source.topic):
             return None
-        begin, end = self.reader.spans([partition])[partition]
+        begin, end = self.reader.offset_ranges([partition])[partition]
         if not begin <= source.offset < end:
             return None
-        for record, *_ in self.reader.read({partition: Span(source.offset, source.offset + 1)}):
+        for record, *_ in self.reader.read({partition: OffsetRange(source.offset, source.offset + 1)}):
             if key in (None, record.key) and record.value is not None and len(record.value) == size:
                 return record
         return None
 
-    def _count(self, topic: str) -> int:
-        """Partitions of a topic; none where there is no such topic, or no longer."""
+    def _partition_count(self, topic: str) -> int:
+        """Look up the number of partitions of a topic; 0 if it does not exist."""
         if topic not in self._counts:
             try:
-                self._counts |= self.reader.connection.partitions([topic])
+                self._counts |= self.reader.clients.partition_counts([topic])
             except NotFoundError:
                 self._counts[topic] = 0
         return self._counts[topic]

@@ -1,173 +1,111 @@
-"""How results and offsets reach the broker: together in a transaction, or one after the other."""
+"""Write results and commit offsets: together in a transaction, or one after the other."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from threading import Thread
-from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
+from typing_extensions import override
 
 from model_name.kafka.client import KafkaClientFactory
-from model_name.kafka.records import OutputRecord
-from model_name.kafka.worker.worker_config import WorkerSettings
+from model_name.kafka.producers import (
+    PRODUCER_BATCH_BYTES,
+    REJECTION_ERRORS,
+    SIZE_ERRORS,
+    RecordsRejectedError,
+    RoutedRecord,
+    close_producer,
+    rejected_positions,
+    send_records,
+    wait_for_acks,
+)
+from model_name.kafka.worker.worker_settings import WorkerSettings
 
-SIZE_ERRORS = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
-REJECTION_ERRORS = (*SIZE_ERRORS, kafka_errors.InvalidRecordError)
-"""What says that one record is wrong, not the broker."""
-
-MAX_OVERHEAD_BYTES = 64 * 1024  # for the key and the headers of a record beside its value
-PRODUCER_BATCH_BYTES = 256 * 1024  # of one partition, that travel together
-
-
-class RoutedRecord(NamedTuple):
-    """Where a message goes."""
-
-    topic: str
-    partition: int | None
-    message: OutputRecord
-
-
-class RecordsRejectedError(Exception):
-    """The broker refuses some of the messages, by their position."""
-
-    def __init__(self, to_offset_metadata: Mapping[int, Exception]) -> None:
-        """Take them."""
-        super().__init__(f"{len(to_offset_metadata)} messages are refused")
-        self.to_offset_metadata = to_offset_metadata
+MAX_OVERHEAD_BYTES = 64 * 1024  # key and headers of a record
+COMMIT_TIMEOUT_MS = 10_000
 
 
 class Delivery(ABC):
-    """Writes what became of a batch. Used by one thread at a time."""
+    """Writes the results and dead letters of a batch and commits its offsets. One thread uses it at a time.
 
-    def __init__(self, connection: KafkaClientFactory, settings: WorkerSettings, consumer: KafkaConsumer) -> None:
-        """Make the producer."""
-        self.connection = connection
+    Attributes:
+        clients: Factory of the clients of the cluster.
+        settings: Settings of the worker.
+        consumer: Consumer whose group the offsets belong to.
+        producer: Present producer; `recover` replaces it.
+    """
+
+    def __init__(self, clients: KafkaClientFactory, settings: WorkerSettings, consumer: KafkaConsumer) -> None:
+        """Create the producer."""
+        self.clients = clients
         self.settings = settings
         self.consumer = consumer
-        self.producer = self.start()
+        self.producer = self.create_producer()
 
     @abstractmethod
-    def start(self) -> KafkaProducer:
-        """A producer that may write, when all that an earlier one began has come to an end."""
+    def create_producer(self) -> KafkaProducer:
+        """Create a producer, after all transactions of earlier producers of this instance have ended."""
 
     @abstractmethod
-    def deliver(self, messages: Sequence[RoutedRecord], offsets: Mapping[TopicPartition, int], member: Any) -> None:
-        """Write messages, and how far the input has been read.
+    def deliver(self, records: Sequence[RoutedRecord], offsets: Mapping[TopicPartition, int], member: Any) -> None:
+        """Write records and commit offsets of the input.
 
-        May never return: the client forgets to answer when the coordinator of the group or of the transaction goes
-        away at the wrong moment. Then `recover` from another thread, and what this call still does is refused.
+        May block forever: the client loses the response when the coordinator of the group or of the transaction fails
+        at the wrong moment. Then call `recover` from another thread; the broker rejects what this call still sends.
 
         Args:
-            messages: In their order.
-            offsets: The next one to be read of each partition.
-            member: Of the group, as it was when the records were polled.
+            records: Records in their order.
+            offsets: Next offset to consume of each partition.
+            member: Metadata of this member of the group, as of when the batch was polled.
 
         Raises:
-            RefusedError: Some messages are never taken.
-            KafkaError: It did not work, or it is not known whether it did.
+            RecordsRejectedError: The broker rejects some of the records, however often they are sent.
+            KafkaError: The delivery failed, or its outcome is unknown.
         """
 
     def recover(self) -> None:
-        """Go back to where nothing is under way, after an error.
+        """Replace the producer after an error, so that no transaction is open.
 
         Raises:
-            KafkaError: That does not work either; not yet.
+            KafkaError: No producer can be created yet.
         """
-        # It waits for what it has not sent before it lets go; meanwhile the next one fences it off.
-        Thread(target=close_producer, args=(self.producer, 2 * self.settings.transaction_seconds), daemon=True).start()
-        self.producer = self.start()
+        # Closing waits for records that are not sent; meanwhile the next producer fences the old one off.
+        old_producer, timeout_seconds = self.producer, 2 * self.settings.transaction_seconds
+        Thread(target=close_producer, args=(old_producer, timeout_seconds), daemon=True).start()
+        self.producer = self.create_producer()
 
-    def close_producer(self, seconds: float) -> None:
-        """Let go of the producer."""
-        close_producer(self.producer, seconds)
+    def close(self, timeout_seconds: float) -> None:
+        """Close the producer."""
+        close_producer(self.producer, timeout_seconds)
 
-    def options(self) -> dict[str, Any]:
-        """Of either producer."""
-        milliseconds = int(self.settings.transaction_seconds * 1000)
+    def producer_options(self) -> dict[str, Any]:
+        """Build the options that the producers of both deliveries share."""
+        transaction_ms = int(self.settings.transaction_seconds * 1000)
         return {
             "max_request_size": self.settings.max_record_bytes + MAX_OVERHEAD_BYTES,
             "batch_size": PRODUCER_BATCH_BYTES,
             "max_block_ms": 10_000,
-            "delivery_timeout_ms": max(milliseconds, 21_000),  # more than one request may take
+            "delivery_timeout_ms": max(transaction_ms, 21_000),  # must exceed the timeout of one request
             "client_id": self.settings.instance,
         }
 
 
-def close_producer(producer: KafkaProducer, seconds: float) -> None:
-    """Let go of a producer, whatever it still has."""
-    try:
-        producer.close_producer(timeout=seconds)
-    except kafka_errors.KafkaError:  # it has not let go of anything, and would complain once more when it is collected
-        producer._sender.force_close()  # noqa: SLF001  there is no other way
-        producer._closed = True  # noqa: SLF001
-
-
-def send_records(producer: KafkaProducer, messages: Sequence[RoutedRecord], sent: list[Any]) -> None:
-    """Hand messages to the producer.
-
-    Args:
-        producer: It takes no more once it knows that the broker refuses one of them.
-        messages: In their order.
-        sent: Takes the futures of what becomes of them, as far as it comes.
-
-    Raises:
-        RefusedError: Some are too large for it.
-        KafkaError: It takes no more.
-    """
-    refused = {}
-    for position, (topic, partition, message) in enumerate(messages):
-        try:
-            sent.append(producer.send_records(topic, message.value, message.key, message.headers, partition))
-        except kafka_errors.MessageSizeTooLargeError as err:
-            refused[position] = err
-        except kafka_errors.KafkaError:
-            if refused:
-                break
-            raise
-    if refused:
-        raise RecordsRejectedError(refused)
-
-
-def wait_for_acks(sent: Sequence[Any], seconds: float, *, but: tuple[type[Exception], ...] = ()) -> None:
-    """Wait until messages have arrived.
-
-    Args:
-        sent: What becomes of them.
-        seconds: At most.
-        but: Errors that are passed over.
-
-    Raises:
-        KafkaError: One of them has not arrived, or not in time.
-    """
-    end = monotonic() + seconds
-    for future in sent:
-        if not future.succeeded():  # which costs a tenth of asking for what became of it
-            with suppress(*but):
-                future.get(timeout=max(0.0, end - monotonic()))
-
-
-def rejected_positions(sent: Sequence[Any]) -> dict[int, Exception]:
-    """Which messages the broker refused."""
-    failed = {position: future.exception for position, future in enumerate(sent) if future.failed()}
-    return {position: err for position, err in failed.items() if isinstance(err, REJECTION_ERRORS)}
-
-
 class ExactlyOnceDelivery(Delivery):
-    """Results and offsets in one transaction.
+    """Writes results and commits offsets in one transaction.
 
-    The broker takes the offsets only from a member of the group in its present generation (KIP-447), so that a worker
-    that lost its partitions cannot commit: what it wrote stays hidden from whoever reads committed records.
+    The broker accepts offsets only from a member of the group in its present generation (KIP-447), so that a worker
+    that lost its partitions cannot commit; consumers with `read_committed` never see what it wrote.
     """
 
-    def start(self) -> KafkaProducer:
-        """As of `Delivery`; what an earlier process of this name began is aborted."""
-        producer = self.connection.producer(
+    @override
+    def create_producer(self) -> KafkaProducer:
+        """Create a transactional producer; the broker aborts an open transaction of an earlier process."""
+        producer = self.clients.create_producer(
             transactional_id=self.settings.instance,
             transaction_timeout_ms=int(self.settings.transaction_seconds * 1000),
-            **self.options(),
+            **self.producer_options(),
         )
         try:
             producer.init_transactions()
@@ -176,65 +114,67 @@ class ExactlyOnceDelivery(Delivery):
             raise
         return producer
 
-    def deliver(self, messages: Sequence[RoutedRecord], offsets: Mapping[TopicPartition, int], member: Any) -> None:
-        """As of `Delivery`."""
+    @override
+    def deliver(self, records: Sequence[RoutedRecord], offsets: Mapping[TopicPartition, int], member: Any) -> None:
         producer = self.producer
         producer.begin_transaction()
-        sent: list[Any] = []
+        futures: list[Any] = []
         try:
-            send_records(producer, messages, sent)
+            send_records(producer, records, futures)
             producer.send_offsets_to_transaction(to_offset_metadata(offsets), member)
-            wait_for_acks(sent, self.settings.transaction_seconds)  # what follows a refused one may never be answered
-            producer.commit_transaction()  # and would wait for that
+            # After a rejected record others may never be acknowledged, and a commit would wait for them.
+            wait_for_acks(futures, self.settings.transaction_seconds)
+            producer.commit_transaction()
         except RecordsRejectedError:
-            self._renewed(producer)
+            self._replace_producer(producer)
             raise
         except kafka_errors.KafkaError as err:
-            if not rejected_positions(sent):
-                for held in err.args:
-                    if isinstance(held, kafka_errors.KafkaError):  # this one says only that another failed
-                        raise held from err
+            if not rejected_positions(futures):
+                for cause in err.args:
+                    if isinstance(cause, kafka_errors.KafkaError):  # `err` only says that another error came before
+                        raise cause from err
                 raise
-            arrived = {position for position, future in enumerate(sent) if future.succeeded()}
-            suspects = [position for position in range(len(messages)) if position not in arrived]
-            if refused := self._refused(producer, messages, suspects):
-                raise RecordsRejectedError(refused) from err
+            acked = {position for position, future in enumerate(futures) if future.succeeded()}
+            suspects = [position for position in range(len(records)) if position not in acked]
+            if rejected := self._find_rejected(producer, records, suspects):
+                raise RecordsRejectedError(rejected) from err
             raise
 
-    def _refused(
-        self, producer: KafkaProducer, messages: Sequence[RoutedRecord], suspects: Collection[int]
+    def _find_rejected(
+        self, producer: KafkaProducer, records: Sequence[RoutedRecord], suspects: Collection[int]
     ) -> dict[int, Exception]:
-        """Which of some messages are refused by themselves.
+        """Find the records that the broker rejects by themselves.
 
-        The client fails whatever it has not sent yet with the error of the one that was refused. So each is sent alone,
-        in a transaction that is never committed; of a topic, what is larger than one that is too large is so, too.
+        The client fails all records that it has not sent yet with the error of the rejected one. So each suspect is
+        sent alone, in a transaction that is never committed. In a topic all records larger than one that is too large
+        are too large as well.
         """
-        found: dict[int, Exception] = {}
-        by_size = sorted(suspects, key=lambda position: messages[position].message.size)
-        for topic in {messages[position].topic for position in by_size}:
-            ranked = [position for position in by_size if messages[position].topic == topic]
-            producer = self._renewed(producer)
+        rejected: dict[int, Exception] = {}
+        by_size = sorted(suspects, key=lambda position: records[position].record.size)
+        for topic in {records[position].topic for position in by_size}:
+            ranked = [position for position in by_size if records[position].topic == topic]
+            producer = self._replace_producer(producer)
             producer.begin_transaction()
             for rank, position in enumerate(ranked):
-                alone: list[Any] = []
+                futures: list[Any] = []
                 try:
-                    send_records(producer, [messages[position]], alone)
-                    alone[0].get(timeout=self.settings.transaction_seconds)
+                    send_records(producer, [records[position]], futures)
+                    futures[0].get(timeout=self.settings.transaction_seconds)
                 except SIZE_ERRORS as err:
-                    found |= dict.fromkeys(ranked[rank:], err)
+                    rejected |= dict.fromkeys(ranked[rank:], err)
                     break
                 except kafka_errors.InvalidRecordError as err:
-                    found[position] = err
-                    producer = self._renewed(producer)
+                    rejected[position] = err
+                    producer = self._replace_producer(producer)
                     producer.begin_transaction()
-        self._renewed(producer)
-        return found
+        self._replace_producer(producer)
+        return rejected
 
-    def _renewed(self, producer: KafkaProducer) -> KafkaProducer:
-        """A producer in the place of one that was refused something: after that, it counts its messages wrongly.
+    def _replace_producer(self, producer: KafkaProducer) -> KafkaProducer:
+        """Replace a producer after a rejected record: its sequence numbers are wrong from there on.
 
         Raises:
-            KafkaError: Another call has put one in its place: this one was given up as hanging.
+            KafkaError: Another thread has replaced this producer, because the delivery took too long.
         """
         if self.producer is not producer:
             raise kafka_errors.KafkaError("the delivery was given up, and another one has begun")
@@ -243,24 +183,26 @@ class ExactlyOnceDelivery(Delivery):
 
 
 class AtLeastOnceDelivery(Delivery):
-    """Results first, offsets when the broker has all of them."""
+    """Writes results, waits for their acknowledgements, then commits offsets."""
 
-    def start(self) -> KafkaProducer:
-        """As of `Delivery`. One request at a time keeps the order without the broker's help."""
-        return self.connection.producer(
-            enable_idempotence=False, max_in_flight_requests_per_connection=1, **self.options()
+    @override
+    def create_producer(self) -> KafkaProducer:
+        """Create a producer with one request in flight, which keeps the order without idempotence."""
+        return self.clients.create_producer(
+            enable_idempotence=False, max_in_flight_requests_per_connection=1, **self.producer_options()
         )
 
-    def deliver(self, messages: Sequence[RoutedRecord], offsets: Mapping[TopicPartition, int], member: Any) -> None:
-        """As of `Delivery`."""
-        sent: list[Any] = []
-        send_records(self.producer, messages, sent)
-        wait_for_acks(sent, self.settings.transaction_seconds, but=REJECTION_ERRORS)  # no flush, which fails where a batch is halved
-        if refused := rejected_positions(sent):
-            raise RecordsRejectedError(refused)
-        self.consumer.commit(to_offset_metadata(offsets), timeout_ms=10_000)
+    @override
+    def deliver(self, records: Sequence[RoutedRecord], offsets: Mapping[TopicPartition, int], member: Any) -> None:
+        futures: list[Any] = []
+        send_records(self.producer, records, futures)
+        # No `flush`: it fails where the client splits a batch.
+        wait_for_acks(futures, self.settings.transaction_seconds, ignored=REJECTION_ERRORS)
+        if rejected := rejected_positions(futures):
+            raise RecordsRejectedError(rejected)
+        self.consumer.commit(to_offset_metadata(offsets), timeout_ms=COMMIT_TIMEOUT_MS)
 
 
 def to_offset_metadata(offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-    """Offsets as the client takes them."""
+    """Convert offsets to the type that the client commits."""
     return {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}

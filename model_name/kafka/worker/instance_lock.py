@@ -1,54 +1,58 @@
-"""What a worker is called: a name that it has again after a restart, and nobody else has meanwhile.
+"""Choose a name for a worker that it gets again after a restart, and that no other worker has meanwhile.
 
-The broker aborts what an earlier process of that name began as soon as the next one asks. Without it, readers and
-other workers would wait until the transaction times out.
+The name is the transactional id: the broker aborts an open transaction of an earlier process as soon as the next
+process with its name starts. With a new name, readers and other workers would wait until the transaction times out.
 """
 
-import fcntl
+import errno
 import os
 import re
 import socket
 import tempfile
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from model_name.errors import ConfigError
 
-MAX_WORKERS_PER_HOST = 256  # workers of a group on a host
+MAX_WORKERS_PER_HOST = 256  # of one group
 
 
 class InstanceLock:
-    """The lowest number that no other worker of the group has on this host, held until the process ends, however."""
+    """Lock on the lowest number that no other worker of the group holds on this host.
+
+    The operating system releases it when the process ends, even by SIGKILL.
+
+    Attributes:
+        name: Name of the instance, from group, host and number.
+    """
 
     def __init__(self, group: str, folder: Path | None = None) -> None:
-        """Take it.
+        """Acquire the lock.
 
         Args:
-            group: Of the workers.
-            folder: Where the locks are; by default where temporary files are.
+            group: Consumer group of the worker.
+            folder: Folder of the lock files; by default the folder for temporary files.
 
         Raises:
-            ConfigError: There is no place for locks.
+            ConfigError: No lock file can be created, or all numbers are taken.
         """
         folder = folder or Path(tempfile.gettempdir())
         prefix = f"model-name-{os.getuid()}-{re.sub(r'[^A-Za-z0-9_.-]', '_', group)}"
         for number in range(MAX_WORKERS_PER_HOST):
-            path = folder / f"{prefix}-{number}.lock"
+            lock = FileLock(folder / f"{prefix}-{number}.lock", blocking=False, thread_local=False)
             try:
-                file = path.open("w", encoding="utf-8")
+                if not folder.exists():  # filelock would create it
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                lock.acquire()
+            except Timeout:
+                continue
             except OSError as err:
-                raise ConfigError(f"{path}: {err.strerror}", hint="give the worker an `instance` of its own") from err
-            if _locked(file):
-                self._file = file
-                self.name = f"{group}-{socket.gethostname()}-{number}"
-                return
-            file.close()
-        raise ConfigError(f"{MAX_WORKERS_PER_HOST} workers of {group} run on this host", hint="give each an `instance` of its own")
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+                hint = "give the worker an `instance` of its own"
+                raise ConfigError(f"{lock.lock_file}: {err.strerror}", hint=hint) from err
+            self._lock = lock
+            self.name = f"{group}-{socket.gethostname()}-{number}"
+            return
+        raise ConfigError(
+            f"{MAX_WORKERS_PER_HOST} workers of {group} run on this host", hint="give each an `instance` of its own"
+        )

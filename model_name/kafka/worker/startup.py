@@ -1,97 +1,122 @@
-"""A worker as a process: bundle, broker, probes and signals."""
+"""Run a worker as a process: load its bundle, connect, serve its probes and stop on a signal."""
 
 import os
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
+from fsspec.implementations.local import LocalFileSystem
 from loguru import logger
 from pydantic import ValidationError
 
-from model_name.errors import ConfigError
+from model_name.errors import ConfigError, StorageError
 from model_name.io.signals import stop_on_signal
-from model_name.io.storage import download_bundle
+from model_name.io.storage import download_bundle, resolve_url
 from model_name.kafka.client import KafkaClientFactory, silence_client_logs
+from model_name.kafka.worker.delivery_observer import WorkerStats
 from model_name.kafka.worker.health_server import HealthServer
 from model_name.kafka.worker.instance_lock import InstanceLock
-from model_name.kafka.worker.worker import WorkerStats, Worker
-from model_name.kafka.worker.worker_config import WorkerSettings
+from model_name.kafka.worker.worker import Worker
 from model_name.kafka.worker.worker_metrics import WorkerMetrics
+from model_name.kafka.worker.worker_settings import WorkerSettings
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
 from model_name.serving.runtime.memory import tune_gc
 
 LOG_KEY_VARIABLE = "MODEL_NAME_LOG_KEY"
-LOG_FLUSH_SECONDS = 1.0  # to write what waits to be written at the end
+LOG_CLOSE_SECONDS = 1.0  # to write the buffered rows at the end
 
 
 def run_worker(settings: WorkerSettings) -> WorkerStats:
-    """Be a worker until SIGTERM or Ctrl-C.
+    """Run a worker until SIGTERM or Ctrl-C.
 
     Raises:
-        ConfigError: Something is asked for that cannot be, or the environment is wrong.
+        ConfigError: The settings or the environment are wrong.
         NotFoundError: The bundle or a topic does not exist.
         DataError: The bundle is broken.
-        DependencyError: The cluster cannot be reached, or refuses.
+        StorageError: The prediction log cannot be written.
+        DependencyError: The cluster cannot be reached, or rejects a request.
     """
-    claim = None if settings.instance else InstanceLock(settings.group)
-    settings = settings if claim is None else settings.model_copy(update={"instance": claim.name})
+    lock = None if settings.instance else InstanceLock(settings.group)  # held until this function returns
+    settings = settings if lock is None else settings.model_copy(update={"instance": lock.name})
     plane = DataPlane(Bundle.load(Path(download_bundle(settings.bundle)), threads=settings.forward_threads))
     plane.warm_up()
-    telemetry = WorkerMetrics(settings.slot)
-    telemetry.serve(plane.bundle.manifest)
+    manifest = plane.bundle.manifest
+    metrics = WorkerMetrics(settings.slot)
+    metrics.set_model_info(manifest)
     log = build_prediction_log(settings)
-    if log is not None:
-        log.on_drop = telemetry.log_dropped.inc
     silence_client_logs()
-    with stop_on_signal() as stop:
-        worker = Worker(plane, settings, KafkaClientFactory(settings.bootstrap_servers), telemetry, log)
-        health = start_health_server(worker, settings, telemetry)
-        manifest = plane.bundle.manifest
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signal())
+        worker = Worker(plane, settings, KafkaClientFactory(settings.bootstrap_servers), metrics, log)
+        if settings.http_port:
+            stack.callback(start_health_server(worker, settings, metrics).close)
         logger.info(
-            "{} {} answers {} in {}, {}, as {}",
+            "{} {} predicts from {} to {}, {}, as {}",
             manifest.name, manifest.semver, settings.input, settings.output, settings.delivery, settings.instance,
         )  # fmt: skip
         if log is not None:
+            log.on_drop = metrics.log_dropped.inc
             log.start()
+            stack.callback(log.close, LOG_CLOSE_SECONDS)
         tune_gc()
-        try:
-            worker.run(stop)
-        finally:
-            if log is not None:
-                log.close(LOG_FLUSH_SECONDS)
-            if health is not None:
-                health.close()
-    return worker.totals
+        worker.run(stop)
+    return worker.stats
 
 
 def build_prediction_log(settings: WorkerSettings) -> PredictionLog | None:
-    """The prediction log that is asked for.
+    """Create the prediction log, if the settings ask for one.
 
     Raises:
-        ConfigError: It cannot be one.
-        DependencyError: The package for its URL is missing.
+        ConfigError: The settings of the log are wrong.
+        StorageError: The folder of the log cannot be written.
+        DependencyError: The package for the URL of the log is not installed.
     """
     if not settings.prediction_log:
         return None
     try:
-        asked = LogSettings(url=settings.prediction_log, sampling=settings.log_sampling, text_ids=settings.log_text_ids)
+        log = LogSettings(url=settings.prediction_log, sampling=settings.log_sampling, text_ids=settings.log_text_ids)
     except ValidationError as err:
         raise ConfigError(f"prediction_log: {err.errors()[0]['msg']}") from err
-    return PredictionLog(asked, slot=settings.slot, key=os.environ.get(LOG_KEY_VARIABLE, "").encode())
+    check_log_folder(log.url)
+    return PredictionLog(log, slot=settings.slot, key=os.environ.get(LOG_KEY_VARIABLE, "").encode())
 
 
-def start_health_server(worker: Worker, settings: WorkerSettings, telemetry: WorkerMetrics) -> HealthServer | None:
-    """The probes of a worker, where it is to have them."""
-    if not settings.http_port:
-        return None
+def check_log_folder(url: str) -> None:
+    """Check that a local folder can be written; an object store can only fail at the first upload.
+
+    Raises:
+        ConfigError: The scheme of the URL is unknown.
+        StorageError: The folder cannot be created, or no file in it.
+        DependencyError: The package for the URL is not installed.
+    """
+    filesystem, folder = resolve_url(url)
+    if not isinstance(filesystem, LocalFileSystem):
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as err:
+        hint = "name a folder that the worker may write to"
+        raise StorageError(f"prediction_log: {url}: {err.strerror}", hint=hint) from err
+
+
+def start_health_server(worker: Worker, settings: WorkerSettings, metrics: WorkerMetrics) -> HealthServer:
+    """Serve the probes and the metrics of a worker.
+
+    Raises:
+        ConfigError: The port is in use.
+    """
 
     def live() -> str:
-        seconds = worker.stuck_for
+        seconds = worker.seconds_since_progress
         return f"no step for {seconds:.0f} seconds" if seconds > settings.stuck_seconds else ""
 
     def ready() -> str:
-        if worker.is_cut_off:
+        if worker.is_broker_down:
             return "the broker is away"
         return live() or ("" if worker.is_ready else "not in the group yet")
 
-    return HealthServer(settings.host, settings.http_port, live=live, ready=ready, registry=telemetry.registry)
+    return HealthServer(settings.host, settings.http_port, live=live, ready=ready, registry=metrics.registry)

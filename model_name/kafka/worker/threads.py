@@ -1,4 +1,4 @@
-"""A thread that does one thing after the other, and is not waited for at the end of the process."""
+"""Run calls one after the other on a daemon thread, which does not keep the process alive."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,23 +10,26 @@ T = TypeVar("T")
 
 
 class DaemonExecutor:
-    """As an executor of one thread; but one that never comes back, in a model say, does not keep the process."""
+    """Executor with one daemon thread.
+
+    Unlike `ThreadPoolExecutor`, whose threads are joined at exit, a call that never returns does not block the exit.
+    """
 
     def __init__(self, name: str) -> None:
-        """Start it."""
-        self._work: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
+        """Start the thread under a name."""
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
         Thread(target=self._run, name=name, daemon=True).start()
 
     def submit(self, call: Callable[..., T], *args: Any) -> "Future[T]":
-        """Have it call something."""
+        """Queue a call and return its future."""
         future: Future[T] = Future()
-        self._work.put((future, call, args))
+        self._calls.put((future, call, args))
         return future
 
     def _run(self) -> None:
         while True:
-            future, call, args = self._work.get()
+            future, call, args = self._calls.get()
             try:
                 future.set_result(call(*args))
-            except BaseException as err:  # noqa: BLE001  it is raised again where the result is asked for
+            except BaseException as err:  # noqa: BLE001  raised again by `Future.result`
                 future.set_exception(err)

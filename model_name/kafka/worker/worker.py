@@ -1,50 +1,48 @@
-"""The worker: polls, predicts and delivers, until it is told to stop.
+"""A member of the consumer group that polls records, predicts them and delivers the results until it is stopped.
 
-Three threads pass batches on, so that the next is polled and predicted while the last is committed: the caller's polls
-and decides, one predicts, one delivers. When a delivery fails, all that is under way is dropped and read again from
-the committed offsets, which is the one way back from whatever it was.
+Three threads work on consecutive batches, so that the next batch is polled and processed while the last one is
+committed: the caller's thread polls and decides, one thread processes, one delivers (`BatchPipeline`). There is one way
+to recover, whatever failed: all batches in flight are cancelled, and polling resumes from the committed offsets.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain, repeat
-from math import inf
 from threading import Event
-from time import monotonic, time
-from typing import Any
+from time import monotonic
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from loguru import logger
+from typing_extensions import override
 
 from model_name.errors import DependencyError
-from model_name.kafka.client import KafkaClientFactory, format_error, translate_errors, cluster_error
+from model_name.kafka.client import KafkaClientFactory, cluster_error, format_error, translate_errors
+from model_name.kafka.producers import FENCED_ERRORS, RecordsRejectedError
 from model_name.kafka.records import ConsumerRecord
-from model_name.kafka.worker.delivery import AtLeastOnceDelivery, Delivery, ExactlyOnceDelivery, RecordsRejectedError, to_offset_metadata
+from model_name.kafka.worker.delivery import AtLeastOnceDelivery, Delivery, ExactlyOnceDelivery, to_offset_metadata
+from model_name.kafka.worker.delivery_observer import DeliveryObserver, WorkerStats
+from model_name.kafka.worker.pipeline import Batch, BatchPipeline, StaleBatchError
 from model_name.kafka.worker.processor import ProcessedBatch, RecordProcessor, TopicRouter
-from model_name.kafka.worker.threads import DaemonExecutor
-from model_name.kafka.worker.worker_config import WorkerSettings
 from model_name.kafka.worker.worker_metrics import WorkerMetrics
-from model_name.serving.batching.observer import log_predictions
+from model_name.kafka.worker.worker_settings import WorkerSettings
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import PredictionLog
 
-POLL_SECONDS = 0.5  # that a poll waits for records, and a signal for the poll
-MAX_IN_FLIGHT_BATCHES = 2  # batches: one is delivered while the next is predicted
-OFFSET_TIMEOUT_MS = 10_000  # to read or write an offset
-LAG_INTERVAL_SECONDS = 1.0  # between two looks at how far behind it is
-WARN_INTERVAL_SECONDS = 10.0  # between two lines of the log about dead letters
-PING_TIMEOUT_MS = 2000  # for a coordinator that is only asked whether it is there
-RETRY_BACKOFF_SECONDS = (0.1, 0.3, 1.0, 2.0)  # seconds before each try to recover, the last one again and again
-MAX_CONSECUTIVE_FAILURES = 5  # times in a row, of what may never end
-MAX_FETCH_BYTES = 16 * 2**20  # that wait in this process at most, from each broker
-FENCED_ERRORS = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
-UNREACHABLE_ERRORS = (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError, kafka_errors.NodeNotReadyError)
-"""What says that there is no answer."""
+POLL_SECONDS = 0.5  # longest wait of a poll, and so of a stop signal
+OFFSET_TIMEOUT_MS = 10_000  # to read or commit an offset
+LAG_INTERVAL_SECONDS = 1.0  # between two updates of the lag metric
+PING_TIMEOUT_MS = 2000
+RETRY_BACKOFF_SECONDS = (0.1, 0.3, 1.0, 2.0)  # before each attempt to recover; the last one repeats
+MAX_CONSECUTIVE_FAILURES = 5  # of errors that retrying may never cure
+MAX_FETCH_BYTES = 16 * 2**20  # fetched and not yet polled, from each broker
+UNREACHABLE_ERRORS = (
+    kafka_errors.KafkaTimeoutError,
+    kafka_errors.KafkaConnectionError,
+    kafka_errors.NodeNotReadyError,
+)
+"""Errors of a broker that does not respond."""
 
 FATAL_ERRORS = (
     kafka_errors.AuthorizationError,
@@ -54,180 +52,146 @@ FATAL_ERRORS = (
     kafka_errors.InvalidSessionTimeoutError,
     kafka_errors.InconsistentGroupProtocolError,
 )
-"""What does not go away by trying again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Records that share a commit.
-
-    Attributes:
-        records: By partition and in their order.
-        member: Of the group, when they were polled.
-        run: What of; those of an earlier run are dropped.
-    """
-
-    records: Mapping[TopicPartition, Sequence[ConsumerRecord]]
-    member: Any
-    run: int
-
-    @property
-    def offsets(self) -> dict[TopicPartition, int]:
-        """The next to be read."""
-        return {partition: records[-1].offset + 1 for partition, records in self.records.items()}
-
-
-@dataclass(slots=True)
-class WorkerStats:
-    """What a worker has done.
-
-    Attributes:
-        predicted: Records with a result.
-        dead_letters: Records without.
-        batches: Delivered.
-        failures: Batches that had to be read again.
-    """
-
-    predicted: int = 0
-    dead_letters: int = 0
-    batches: int = 0
-    failures: int = 0
-
-
-class StaleBatchError(Exception):
-    """The batch is of an earlier run."""
+"""Errors that retrying does not cure."""
 
 
 class Worker:
-    """One member of the group.
+    """One member of the consumer group.
 
     Attributes:
-        totals: What it has done.
-        is_ready: Whether it takes part in the group.
-        is_cut_off: Whether the broker is away, as far as it knows.
+        settings: Settings of the worker.
+        clients: Factory of the clients of the cluster.
+        metrics: Metrics of the worker.
+        consumer: Consumer of the input topic.
+        delivery: Delivery of the results.
+        pipeline: Batches in flight.
+        is_ready: Whether the worker has joined the group.
+        is_broker_down: Whether the broker did not respond when it was last contacted.
     """
 
     def __init__(
         self,
         plane: DataPlane,
         settings: WorkerSettings,
-        connection: KafkaClientFactory,
-        telemetry: WorkerMetrics,
+        clients: KafkaClientFactory,
+        metrics: WorkerMetrics,
         log: PredictionLog | None = None,
     ) -> None:
-        """Connect, and check that all is there that is needed.
+        """Connect to the cluster and check that the topics exist.
 
         Args:
-            plane: What predicts; it should be warm.
-            settings: Of the worker, with the name of its instance.
-            connection: To the cluster.
-            telemetry: What is counted.
-            log: Where the predictions are noted, if they are.
+            plane: Data plane that predicts; it should be warm.
+            settings: Settings of the worker, including the name of its instance.
+            clients: Factory of the clients of the cluster.
+            metrics: Metrics to update.
+            log: Prediction log, if there is one.
 
         Raises:
-            DependencyError: The cluster cannot be reached, or refuses.
+            DependencyError: The cluster cannot be reached, or rejects a request.
             NotFoundError: A topic does not exist.
         """
         self.settings = settings
-        self.connection = connection
-        self.telemetry = telemetry
-        self.log = log
-        self.totals = WorkerStats()
-        self.is_ready = self.is_cut_off = False
-        self.predictor = RecordProcessor(plane, settings.limits)
-        partitions = connection.partitions([settings.input, settings.output, settings.dead_letter])
-        self.topics = TopicRouter(settings.output, settings.dead_letter, partitions[settings.input], partitions)
-        self.consumer = self._consumer()
-        with translate_errors(connection.servers):
-            kind = ExactlyOnceDelivery if settings.is_exact else AtLeastOnceDelivery
-            self.delivery: Delivery = kind(connection, settings, self.consumer)
-        self._predicting, self._delivering = DaemonExecutor("predicting"), DaemonExecutor("delivering")
-        self._under_way: deque[tuple[Future[ProcessedBatch], float]] = deque()
-        self._delivering_since = inf
-        self._run = 0
-        self._failed_in_a_row = 0
-        self._beat = self._heard = monotonic()
-        self._looked = 0.0
-        self._told, self._untold = -inf, 0
-        self._is_new = True  # what this worker reads: to be read from the committed offsets
-        self._next: dict[TopicPartition, int] = {}
+        self.clients = clients
+        self.metrics = metrics
+        self.is_ready = self.is_broker_down = False
+        partitions = clients.partition_counts([settings.input, settings.output, settings.dead_letter])
+        self.consumer = self._create_consumer()
+        with translate_errors(clients.servers):
+            delivery_type = ExactlyOnceDelivery if settings.is_exact else AtLeastOnceDelivery
+            self.delivery: Delivery = delivery_type(clients, settings, self.consumer)
+        self.pipeline = BatchPipeline(
+            RecordProcessor(plane, settings.limits),
+            TopicRouter(settings.output, settings.dead_letter, partitions[settings.input], partitions),
+            self.delivery,
+            timeout_seconds=settings.transaction_seconds,
+            on_delivered=self._on_delivered,
+        )
+        self._observer = DeliveryObserver(plane.bundle.manifest, metrics, log)
+        self._consecutive_failures = 0
+        self._last_step = self._last_contact = monotonic()
+        self._last_lag_update = 0.0
+        self._needs_seek = True  # the assignment has changed: polling must resume from the committed offsets
+        self._positions: dict[TopicPartition, int] = {}  # committed, of the present assignment
 
     @property
-    def stuck_for(self) -> float:
-        """Seconds since it last made a step, or since the oldest batch began."""
-        begun = [since for _, since in list(self._under_way)]
-        return monotonic() - min([self._beat, *begun])
+    def stats(self) -> WorkerStats:
+        """Totals since the start."""
+        return self._observer.stats
 
     @property
-    def _is_hanging(self) -> bool:
-        """Whether a delivery takes longer than its transaction may."""
-        return monotonic() - self._delivering_since > self.settings.transaction_seconds
+    def seconds_since_progress(self) -> float:
+        """Seconds since the last step, or since the oldest batch in flight was submitted."""
+        return monotonic() - min(self._last_step, self.pipeline.oldest_submission)
 
     def run(self, stop: Event) -> None:
-        """Work until told to stop, and leave the group.
+        """Poll, predict and deliver until `stop` is set, then leave the group.
 
         Args:
-            stop: Set by whoever wants it to end; what is under way is delivered first.
+            stop: Event that ends the worker; batches in flight are delivered first.
 
         Raises:
-            DependencyError: The cluster refuses what the worker needs.
+            DependencyError: The cluster rejects what the worker needs.
         """
         self.consumer.subscribe([self.settings.input], listener=RebalanceListener(self))
         try:
-            # Who leads the group before it knows the topic shares out nothing.
-            with translate_errors(self.connection.servers):
+            # A group leader without metadata of the topic assigns no partitions.
+            with translate_errors(self.clients.servers):
                 self.consumer.partitions_for_topic(self.settings.input)
             while not stop.is_set():
-                self.turn(stop)
+                self.step(stop)
         finally:
-            self.finish()
+            self.shutdown()
 
-    def turn(self, stop: Event) -> None:
-        """One step: take what has come, see what was delivered, mend what failed."""
-        self._beat = monotonic()
+    def step(self, stop: Event) -> None:
+        """Collect delivered batches, poll the next one, and recover from failures.
+
+        Raises:
+            DependencyError: The cluster rejects what the worker needs.
+        """
+        self._last_step = monotonic()
         try:
-            self._settle()
-            if self._is_hanging:
+            self._collect_delivered()
+            if self.pipeline.is_stalled:
                 raise kafka_errors.KafkaTimeoutError("the broker does not answer")
-            if self._is_new and not self._under_way:
-                self._rewind()
-            if len(self._under_way) < MAX_IN_FLIGHT_BATCHES and not self._is_new:
-                self._take(self.consumer.poll(timeout_ms=int(POLL_SECONDS * 1000)))
-            elif self._under_way and not wait([self._under_way[0][0]], POLL_SECONDS).done:
-                self._keep_membership()
-            if not self._under_way and monotonic() - self._heard > self.settings.session_seconds / 2:
-                self._ask()
+            if self._needs_seek and self.pipeline.is_empty:
+                self._seek_to_committed()
+            if not self._needs_seek and not self.pipeline.is_full:
+                self._submit_batch(self.consumer.poll(timeout_ms=int(POLL_SECONDS * 1000)))
+            elif not self.pipeline.is_empty and not self.pipeline.wait_for_oldest(POLL_SECONDS):
+                self._poll_paused()
+            if self.pipeline.is_empty and monotonic() - self._last_contact > self.settings.session_seconds / 2:
+                self._ping_coordinator()
         except FATAL_ERRORS as err:
-            raise cluster_error(self.connection.servers, err) from err
-        except RecordsRejectedError as err:  # a bare dead letter
+            raise cluster_error(self.clients.servers, err) from err
+        except RecordsRejectedError as err:  # even a dead letter without value and headers
             raise DependencyError(f"{self.settings.dead_letter}: takes no dead letter: {err}") from err
-        except Exception as err:  # noqa: BLE001  the outermost loop: a broker that fails in a new way is tried again
+        except Exception as err:  # noqa: BLE001  the outermost loop: any failure of a broker is retried
             self._recover(err, stop)
 
-    def _take(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
-        """Pass records on, if there are any; none that were polled while the group was rebalanced."""
-        member = self.consumer.group_metadata()
-        if records and not self._is_new and member.generation_id < 0:
-            self._is_new = True  # expelled just now; an offset without a generation would be taken from anybody
-        if self._is_new:
-            return
-        if records:
-            batch = Batch(records, member, self._run)
-            predicted = self._predicting.submit(self._predict, batch)
-            self._under_way.append((self._delivering.submit(self._deliver, batch, predicted), monotonic()))
-        if monotonic() - self._looked > LAG_INTERVAL_SECONDS:
-            self._looked = monotonic()
-            ends = {partition: self.consumer.highwater(partition) for partition in self.consumer.assignment()}
-            self.telemetry.behind(
-                {partition: end - self._next.get(partition, end) for partition, end in ends.items() if end is not None}
-            )
+    def shutdown(self) -> None:
+        """Deliver the batches in flight, leave the group and close all clients."""
+        undelivered = self.pipeline.drain(self.settings.stop_seconds)
+        if undelivered:
+            logger.warning("{} batches were not delivered; other workers will process them", undelivered)
+        try:
+            self.consumer.close(autocommit=False, timeout_ms=1000)
+        except kafka_errors.KafkaError as err:
+            logger.warning("leaving the group failed: {}", format_error(err))
+        self.delivery.close(0 if undelivered else 1)
 
-    def _consumer(self) -> KafkaConsumer:
+    def on_assigned(self, partitions: Iterable[TopicPartition]) -> None:
+        """Record a new assignment of partitions."""
+        self.is_ready = self._needs_seek = True
+        self._positions.clear()
+        names = ", ".join(f"{one.topic}[{one.partition}]" for one in sorted(partitions))
+        logger.info("assigned partitions: {}", names or "none")
+
+    def _create_consumer(self) -> KafkaConsumer:
         settings = self.settings
-        return self.connection.consumer(
+        return self.clients.create_consumer(
             group_id=settings.group,
             client_id=settings.instance,
-            auto_offset_reset="earliest",  # of what is left, where the committed records are deleted
+            auto_offset_reset="earliest",  # where the committed offset has been deleted by retention
             max_poll_records=settings.max_poll_records,
             session_timeout_ms=int(settings.session_seconds * 1000),
             heartbeat_interval_ms=int(settings.session_seconds * 1000 / 4),
@@ -236,207 +200,162 @@ class Worker:
             max_partition_fetch_bytes=max(settings.max_record_bytes, 2**20),
         )
 
-    def _predict(self, batch: Batch) -> ProcessedBatch:
-        if batch.run != self._run:
-            raise StaleBatchError
-        return self.predictor.predict([*chain.from_iterable(batch.records.values())])
-
-    def _deliver(self, batch: Batch, predicting: "Future[Predicted]") -> ProcessedBatch:
-        """Write what became of a batch; what the broker refuses becomes dead letters."""
-        predicted = predicting.result()
-        if batch.run != self._run:
-            raise StaleBatchError
-        self._delivering_since = started = monotonic()
-        while True:
-            try:
-                self.delivery.deliver(predicted.outgoing(self.topics), batch.offsets, batch.member)
-                break
-            except RecordsRejectedError as err:
-                told = next(iter(err.positions.values()))
-                logger.warning("{} records are too large or refused: {}", len(err.positions), told)
-                predicted.refuse(err)
-            except BaseException:
-                if batch.run == self._run:
-                    self._run += 1  # whatever follows on this lane was read too far
-                    self._delivering_since = inf
-                raise
-        if batch.run != self._run:
-            raise StaleBatchError  # after all; whoever took its place has looked at the offsets
-        self._delivering_since = inf
-        self._next.update(batch.offsets)
-        self._note(predicted, monotonic() - started)
-        return predicted
-
-    def _note(self, predicted: ProcessedBatch, seconds: float) -> None:
-        """Count what is committed, and log it."""
-        dead = len(predicted.failed)
-        self.totals.predicted += len(predicted.requests) - dead
-        self.totals.dead_letters += dead
-        self.totals.batches += 1
-        self.telemetry.delivered(predicted, seconds, time())
-        if predicted.failed:
-            self._tell(predicted)
-        if self.log is not None:
-            log_predictions(self.log, self.predictor.plane.bundle.manifest, predicted.groups)
-
-    def _tell(self, predicted: ProcessedBatch) -> None:
-        """Say of a dead letter why it is one, and of those that come soon after it how many they are."""
-        self._untold += len(predicted.failed)
-        if monotonic() - self._told < WARN_INTERVAL_SECONDS:
+    def _submit_batch(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        """Submit polled records to the pipeline, unless the group was rebalanced during the poll."""
+        member = self.consumer.group_metadata()
+        if records and not self._needs_seek and member.generation_id < 0:
+            self._needs_seek = True  # expelled just now; the broker accepts offsets without a generation from anybody
+        if self._needs_seek:
             return
-        position, (error, _) = next(iter(predicted.failed.items()))
-        source, reason = predicted.requests[position].source, str(error).partition("\n")[0]
-        others = f"; and {self._untold - 1:,} more since the last line" if self._untold > 1 else ""
-        logger.warning("{} is a dead letter: {}{}", source, reason, others)
-        self._told, self._untold = monotonic(), 0
+        if records:
+            self.pipeline.submit(records, member)
+        if monotonic() - self._last_lag_update > LAG_INTERVAL_SECONDS:
+            self._update_lag()
 
-    def _ask(self) -> None:
-        """Hear from the coordinator of the group, where no delivery shows that it is there."""
-        self._heard = monotonic()
+    def _update_lag(self) -> None:
+        """Set the lag metric of the assigned partitions from the last fetch responses."""
+        self._last_lag_update = monotonic()
+        ends = {partition: self.consumer.highwater(partition) for partition in self.consumer.assignment()}
+        self.metrics.set_lag(
+            {partition: end - self._positions.get(partition, end) for partition, end in ends.items() if end is not None}
+        )
+
+    def _on_delivered(self, batch: Batch, processed: ProcessedBatch, seconds: float) -> None:
+        """Record a committed batch; runs on the thread that delivers."""
+        self._positions.update(batch.offsets)
+        self._observer.on_delivered(processed, seconds)
+
+    def _collect_delivered(self) -> None:
+        """Collect the delivered batches.
+
+        Raises:
+            KafkaError: The delivery of a batch failed.
+        """
+        while self.pipeline.collect_next():
+            self._consecutive_failures = 0
+            self._mark_broker_up()
+
+    def _poll_paused(self, seconds: float = 0.0) -> None:
+        """Poll with all partitions paused, while the pipeline is full: a slow model must not lose its partitions."""
+        assigned = self.consumer.assignment()
+        self.consumer.pause(*assigned)
+        try:
+            self._submit_batch(self.consumer.poll(timeout_ms=int(seconds * 1000)))
+        finally:
+            with suppress(kafka_errors.KafkaError, KeyError):
+                self.consumer.resume(*assigned & self.consumer.assignment())
+
+    def _ping_coordinator(self) -> None:
+        """Contact the coordinator of the group, since no delivery shows that it responds."""
+        self._last_contact = monotonic()
         try:
             self.consumer.committed(TopicPartition(self.settings.input, 0), timeout_ms=PING_TIMEOUT_MS)
         except FATAL_ERRORS:
             raise
         except kafka_errors.KafkaError as err:
-            if not self.is_cut_off:
-                logger.warning("the broker is away: {}", format_error(err))
-            self.is_cut_off = True
+            if not self.is_broker_down:
+                logger.warning("the broker does not respond: {}", format_error(err))
+            self.is_broker_down = True
             return
-        self._found()
+        self._mark_broker_up()
 
-    def _found(self) -> None:
-        """Note that the broker answers."""
-        self._heard = monotonic()
-        if self.is_cut_off:
-            logger.info("the broker answers again")
-            self.is_cut_off = False
-
-    def _settle(self) -> None:
-        """Take from the list what is delivered.
-
-        Raises:
-            KafkaError: A delivery failed.
-        """
-        while self._under_way and self._under_way[0][0].done():
-            future, _ = self._under_way.popleft()
-            future.result()
-            self._failed_in_a_row = 0
-            self._found()
-
-    def _keep_membership(self, seconds: float = 0.0) -> None:
-        """Poll for nothing, while there is no room for more: a slow model keeps its partitions."""
-        assigned = self.consumer.assignment()
-        self.consumer.pause(*assigned)
-        try:
-            self._take(self.consumer.poll(timeout_ms=int(seconds * 1000)))
-        finally:
-            with suppress(kafka_errors.KafkaError, KeyError):
-                self.consumer.resume(*assigned & self.consumer.assignment())
+    def _mark_broker_up(self) -> None:
+        """Record that the broker responds."""
+        self._last_contact = monotonic()
+        if self.is_broker_down:
+            logger.info("the broker responds again")
+            self.is_broker_down = False
 
     def _recover(self, error: BaseException, stop: Event) -> None:
-        """Drop what is under way, and go back to what is committed as soon as that can be done.
+        """Cancel the batches in flight and resume from the committed offsets, as soon as the cluster allows it.
 
         Raises:
-            DependencyError: It cannot be done, however often it is tried.
+            DependencyError: Recovery is impossible, however often it is retried.
         """
-        self._run += 1
-        self.totals.failures += 1
-        self.telemetry.failures.inc()
-        self.is_cut_off |= isinstance(error, UNREACHABLE_ERRORS)
-        logger.warning("a batch is read again: {}", format_error(error))
+        self.pipeline.cancel()
+        self._observer.on_failure()
+        self.is_broker_down |= isinstance(error, UNREACHABLE_ERRORS)
+        logger.warning("a batch failed, resuming from the committed offsets: {}", format_error(error))
         self._check_patience(error)
-        while self._under_way and not stop.is_set():  # whoever holds the producer must be done with it
-            wait([future for future, _ in self._under_way], POLL_SECONDS)
-            self._under_way = deque(one for one in self._under_way if not one[0].done())
-            self._beat = monotonic()
-            if self._is_hanging:  # or is left to itself, with a producer that the next one fences off
-                self._delivering, self._delivering_since = DaemonExecutor("delivering"), inf
-                self._under_way.clear()
-        pauses = chain(RETRY_BACKOFF_SECONDS, repeat(RETRY_BACKOFF_SECONDS[-1]))
-        while not stop.wait(next(pauses)):
-            self._beat = monotonic()
+        while not self.pipeline.is_empty and not stop.is_set():  # their thread must no longer use the producer
+            self.pipeline.wait_for_cancelled(POLL_SECONDS)
+            self._last_step = monotonic()
+        backoff = chain(RETRY_BACKOFF_SECONDS, repeat(RETRY_BACKOFF_SECONDS[-1]))
+        while not stop.wait(next(backoff)):
+            self._last_step = monotonic()
             try:
                 self.delivery.recover()
-                self._is_new = True
-                self._keep_membership(POLL_SECONDS)  # or join again: an expelled member may commit nothing
-                self._found()
-                return
+                self._needs_seek = True
+                self._poll_paused(POLL_SECONDS)  # rejoins the group: an expelled member may commit nothing
+                self._mark_broker_up()
             except FATAL_ERRORS as err:
-                raise cluster_error(self.connection.servers, err) from err
+                raise cluster_error(self.clients.servers, err) from err
             except (kafka_errors.KafkaError, DependencyError) as err:
-                self.is_cut_off = True
-                logger.warning("not yet: {}", format_error(err))
+                self.is_broker_down = True
+                logger.warning("recovery failed, retrying: {}", format_error(err))
+            else:
+                return
 
     def _check_patience(self, error: BaseException) -> None:
-        """Count failures without a success between them; those of a broker that is away do not count.
+        """Count consecutive failures, except those of an unreachable broker.
 
         Raises:
-            DependencyError: Another worker has the same name.
-            BaseException: It is a defect, and comes again and again.
+            DependencyError: Another worker uses the same instance name.
+            BaseException: The same defect fails one batch after the other.
         """
         is_fenced = isinstance(error, FENCED_ERRORS)
         if not is_fenced and isinstance(error, kafka_errors.KafkaError | OSError | StaleBatchError):
             return
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row < MAX_CONSECUTIVE_FAILURES:
+        self._consecutive_failures += 1
+        if self._consecutive_failures < MAX_CONSECUTIVE_FAILURES:
             return
         if is_fenced:
             name = self.settings.instance
             raise DependencyError(f"another worker calls itself {name}", hint="give each an `instance` of its own")
         raise error
 
-    def _rewind(self) -> None:
-        """Go on where the committed offsets say, and commit where the group begins.
+    def _seek_to_committed(self) -> None:
+        """Seek each assigned partition to its committed offset; without one, commit where the group begins.
 
-        The client keeps its place in a partition that it has again after a rebalance, whatever became of the records
-        before that place. Nothing of this worker may be under way.
+        After a rebalance the client keeps its position in a partition that it is assigned again, whatever became of the
+        records before that position. No batch may be in flight.
 
         Raises:
-            KafkaError: The offsets cannot be read or written.
+            KafkaError: The offsets cannot be read or committed.
         """
-        self._is_new = False  # what changes from here on is new again
-        begun: dict[TopicPartition, int] = {}
+        self._needs_seek = False  # before the requests, during which the assignment may change again
+        initial: dict[TopicPartition, int] = {}
         for partition in self.consumer.assignment():
             offset = self.consumer.committed(partition, timeout_ms=OFFSET_TIMEOUT_MS)
             if offset is None:
-                find = (
-                    self.consumer.beginning_offsets if self.settings.start == "earliest" else self.consumer.end_offsets
-                )
-                offset = begun[partition] = find([partition], timeout_ms=OFFSET_TIMEOUT_MS)[partition]
+                offset = initial[partition] = self._initial_offset(partition)
             self.consumer.seek(partition, offset)
-            self._next[partition] = offset
-        if begun:
-            self.consumer.commit(to_offset_metadata(begun), timeout_ms=OFFSET_TIMEOUT_MS)
+            self._positions[partition] = offset
+        if initial:
+            self.consumer.commit(to_offset_metadata(initial), timeout_ms=OFFSET_TIMEOUT_MS)
 
-    def finish(self) -> None:
-        """Deliver what is under way, leave the group, and let go of all."""
-        wait([future for future, _ in self._under_way], self.settings.stop_seconds)
-        left = [future for future, _ in self._under_way if not future.done() or future.exception()]
-        if left:
-            logger.warning("{} batches were not delivered; others read them again", len(left))
-        try:
-            self.consumer.close(autocommit=False, timeout_ms=1000)
-        except kafka_errors.KafkaError as err:
-            logger.warning("the group was not told: {}", format_error(err))
-        self.delivery.close(0 if left else 1)
-
-    def assigned(self, partitions: Iterable[TopicPartition]) -> None:
-        """Note what this worker reads from now on."""
-        self.is_ready = self._is_new = True
-        self._next.clear()
-        logger.info("reads {}", ", ".join(f"{one.topic}[{one.partition}]" for one in sorted(partitions)) or "nothing")
+    def _initial_offset(self, partition: TopicPartition) -> int:
+        """Look up where a group without committed offsets begins."""
+        is_earliest = self.settings.start == "earliest"
+        look_up = self.consumer.beginning_offsets if is_earliest else self.consumer.end_offsets
+        offset: int = look_up([partition], timeout_ms=OFFSET_TIMEOUT_MS)[partition]
+        return offset
 
 
 class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Tells a worker what it reads. What it loses needs no word: a commit for that is refused by the broker."""
+    """Passes new assignments to a worker.
+
+    Revoked partitions need no handling: the broker rejects commits for them.
+    """
 
     def __init__(self, worker: Worker) -> None:
-        """Tell this one."""
+        """Create a listener for a worker."""
         self.worker = worker
 
+    @override
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Nothing to do."""
+        """Ignore revoked partitions."""
 
+    @override
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """As of the client."""
-        self.worker.assigned(assigned)
+        self.worker.on_assigned(assigned)

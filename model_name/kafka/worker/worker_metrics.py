@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus. No label takes a value that a client chooses."""
+"""Define the Prometheus metrics of a worker. No label takes a value that a client chooses."""
 
 from collections.abc import Mapping
 
@@ -7,49 +7,60 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from model_name.kafka.worker.processor import ProcessedBatch
 from model_name.serving.bundle import Manifest
-from model_name.serving.server_metrics import SECONDS, SIZES
+from model_name.serving.server_metrics import BATCH_SIZE_BUCKETS, LATENCY_BUCKETS_SECONDS
 
-LATENCY_BUCKETS = (*SECONDS, 60, 300, 1800, 7200)
+LATENCY_BUCKETS = (*LATENCY_BUCKETS_SECONDS, 60, 300, 1800, 7200)
 
 
 class WorkerMetrics:
-    """The metrics of one worker."""
+    """Metrics of one worker.
+
+    Attributes:
+        registry: Registry of these metrics alone.
+        slot: Slot of the deployment, a label of the model info.
+    """
 
     def __init__(self, slot: str) -> None:
-        """Register them."""
+        """Register the metrics."""
         self.registry = registry = CollectorRegistry()
         self.slot = slot
         self.records = Counter(
             "model_name_kafka_records",
-            "Records that were delivered, by what became of them.",
+            "Committed records, by result.",
             ["result"],
             registry=registry,
         )
-        self.rows = Counter("model_name_kafka_rows", "Rows that were predicted and delivered.", registry=registry)
+        self.rows = Counter("model_name_kafka_rows", "Rows that were predicted and committed.", registry=registry)
         self.failures = Counter(
-            "model_name_kafka_failed_batches", "Batches that were not delivered and are read again.", registry=registry
+            "model_name_kafka_failed_batches", "Batches that failed and were polled again.", registry=registry
         )
         self.lag = Gauge(
-            "model_name_kafka_lag", "Records of a partition that are not delivered.", ["partition"], registry=registry
+            "model_name_kafka_lag", "Uncommitted records of a partition.", ["partition"], registry=registry
         )
-        self.batch = Histogram(
-            "model_name_kafka_batch_records", "Records that shared a commit.", buckets=SIZES[:12], registry=registry
+        self.batch_records = Histogram(
+            "model_name_kafka_batch_records", "Records per commit.", buckets=BATCH_SIZE_BUCKETS[:12], registry=registry
         )
-        self.predicting = Histogram(
-            "model_name_kafka_predict_seconds", "To predict a batch.", buckets=SECONDS, registry=registry
+        self.predict_seconds = Histogram(
+            "model_name_kafka_predict_seconds",
+            "Duration of predicting a batch.",
+            buckets=LATENCY_BUCKETS_SECONDS,
+            registry=registry,
         )
-        self.delivering = Histogram(
-            "model_name_kafka_deliver_seconds", "To write a batch and to commit it.", buckets=SECONDS, registry=registry
+        self.deliver_seconds = Histogram(
+            "model_name_kafka_deliver_seconds",
+            "Duration of writing and committing a batch.",
+            buckets=LATENCY_BUCKETS_SECONDS,
+            registry=registry,
         )
-        self.latency = Histogram(
+        self.latency_seconds = Histogram(
             "model_name_kafka_latency_seconds",
-            "From the time of the oldest record of a batch to the commit of the results.",
+            "Time from the timestamp of the oldest record of a batch to the commit of its results.",
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
         self.log_dropped = Counter(
             "model_name_log_dropped_rows",
-            "Rows that the prediction log had no room or no place for.",
+            "Rows that the prediction log dropped.",
             registry=registry,
         )
         self.info = Gauge(
@@ -58,30 +69,30 @@ class WorkerMetrics:
         for result in ("predicted", "dead_letter"):
             self.records.labels(result)
 
-    def serve(self, manifest: Manifest) -> None:
-        """Say which model it is."""
+    def set_model_info(self, manifest: Manifest) -> None:
+        """Set the labels of the served model."""
         self.info.labels(manifest.name, manifest.semver, manifest.version, manifest.run_id, self.slot).set(1)
 
-    def delivered(self, predicted: ProcessedBatch, seconds: float, now: float) -> None:
-        """Count a batch.
+    def observe_batch(self, processed: ProcessedBatch, seconds: float, now: float) -> None:
+        """Count a committed batch.
 
         Args:
-            predicted: What became of it.
-            seconds: That its delivery took.
-            now: In seconds since 1970.
+            processed: Results and failures of the batch.
+            seconds: Duration of its delivery.
+            now: Time of the commit, in seconds since 1970.
         """
-        dead = len(predicted.failed)
-        self.records.labels("predicted").inc(len(predicted.requests) - dead)
-        self.records.labels("dead_letter").inc(dead)
-        self.rows.inc(sum(len(group.outputs.prediction) for group in predicted.groups))
-        self.batch.observe(len(predicted.requests))
-        self.predicting.observe(predicted.seconds)
-        self.delivering.observe(seconds)
-        oldest = min(request.record.timestamp for request in predicted.requests)
-        self.latency.observe(max(0.0, now - oldest / 1000))
+        dead_letters = len(processed.failed)
+        self.records.labels("predicted").inc(len(processed.requests) - dead_letters)
+        self.records.labels("dead_letter").inc(dead_letters)
+        self.rows.inc(sum(len(group.outputs.prediction) for group in processed.groups))
+        self.batch_records.observe(len(processed.requests))
+        self.predict_seconds.observe(processed.seconds)
+        self.deliver_seconds.observe(seconds)
+        oldest = min(request.record.timestamp for request in processed.requests)
+        self.latency_seconds.observe(max(0.0, now - oldest / 1000))
 
-    def behind(self, lags: Mapping[TopicPartition, int]) -> None:
-        """Say how far behind the present partitions are, and no others."""
+    def set_lag(self, lags: Mapping[TopicPartition, int]) -> None:
+        """Set the lag of the assigned partitions and remove that of all others."""
         self.lag.clear()
         for partition, lag in lags.items():
             self.lag.labels(str(partition.partition)).set(lag)

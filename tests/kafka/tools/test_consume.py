@@ -1,4 +1,4 @@
-"""Records as lines and as tables."""
+"""Records as JSON lines and as tables."""
 
 import json
 import os
@@ -15,12 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.errors import ConfigError, DataError
-from model_name.kafka.tools.consume import line_of, rows_of, table_of, write
+from model_name.kafka.tools.consume import record_to_json_line, to_rows, to_table, write_records
 from model_name.scripts import main
-from tests.support.kafka_cluster import send
-from tests.support.kafka_records import Made
-from tests.support.kafka_topics import Written, fresh
-from tests.support.kafka_topics import write as write_records
+from tests.support.kafka_cluster import send_values
+from tests.support.kafka_records import FakeRecord
+from tests.support.kafka_topics import RecordToWrite, create_topics, write_transactions
 
 RESULT = [
     ("source-topic", b"in"),
@@ -31,8 +30,8 @@ RESULT = [
 ]
 
 
-def quietly(*_: Any) -> None:
-    """Say nothing."""
+def no_report(*_: Any) -> None:
+    """Ignore the progress."""
 
 
 @pytest.mark.parametrize(
@@ -44,21 +43,25 @@ def quietly(*_: Any) -> None:
         pytest.param(b"", {"value": ""}, id="an empty text"),
         pytest.param(b"\xff\x00", {"value_base64": "/wA="}, id="bytes"),
         pytest.param(None, {"value": None}, id="a tombstone"),
-        pytest.param(b"[" * 600 + b"]" * 600, {"value": "[" * 600 + "]" * 600}, id="nested too deep to be written"),
-        pytest.param(b'{"a":\n 1}', {"value": {"a": 1}}, id="JSON of several lines"),
+        pytest.param(b"[" * 600 + b"]" * 600, {"value": "[" * 600 + "]" * 600}, id="nested too deep to be encoded"),
+        pytest.param(b'{"a":\n 1}', {"value": {"a": 1}}, id="multi-line JSON"),
     ],
 )
-def test_a_record_is_a_line(value: bytes | None, found: dict[str, Any]) -> None:
-    line = line_of(Made(value, key=b"k"))
+def test_a_record_is_encoded_as_one_line(value: bytes | None, found: dict[str, Any]) -> None:
+    line = record_to_json_line(FakeRecord(value, key=b"k"))
     place = {"partition": 1, "offset": 5, "timestamp": "2023-11-14T22:13:20.123+00:00", "key": "k"}
     assert json.loads(line) == place | found
     assert "\n" not in line
 
 
-def test_headers_are_there_if_asked_for() -> None:
-    record = Made(headers=[("a", b"1"), ("b", b"\xff"), ("c", None), ("a", b"2")])
-    assert json.loads(line_of(record, with_headers=True))["headers"] == {"a": ["1", "2"], "b_base64": "/w==", "c": None}
-    assert "headers" not in json.loads(line_of(record))
+def test_headers_are_optional() -> None:
+    record = FakeRecord(headers=[("a", b"1"), ("b", b"\xff"), ("c", None), ("a", b"2")])
+    assert json.loads(record_to_json_line(record, with_headers=True))["headers"] == {
+        "a": ["1", "2"],
+        "b_base64": "/w==",
+        "c": None,
+    }
+    assert "headers" not in json.loads(record_to_json_line(record))
 
 
 def bytes_of(found: dict[str, Any], name: str) -> bytes | None:
@@ -73,13 +76,13 @@ def bytes_of(found: dict[str, Any], name: str) -> bytes | None:
     headers=st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.none() | st.binary())),
     timestamp=st.integers(-(2**63), 2**63 - 1),
 )
-def test_any_record_is_one_line_and_no_byte_is_lost(
+def test_any_record_is_one_line_without_loss(
     value: bytes | None, key: bytes | None, headers: Any, timestamp: int
 ) -> None:
-    found = json.loads(line_of(Made(value, headers, key, timestamp=timestamp), with_headers=True))
+    found = json.loads(record_to_json_line(FakeRecord(value, headers, key, timestamp=timestamp), with_headers=True))
     assert bytes_of(found, "key") == key
     assert bytes_of(found, "value") == value or json.loads(value or b"") == found["value"]
-    list(rows_of(Made(value, headers, key)))
+    list(to_rows(FakeRecord(value, headers, key)))
 
 
 # Tables
@@ -110,27 +113,29 @@ SHARED = {"source_topic": "in", "source_partition": 2, "source_offset": 7, "key"
         pytest.param([1], [], id="a list"),
     ],
 )
-def test_a_result_has_a_row_for_each_prediction(body: Any, rows: list[dict[str, Any]]) -> None:
-    found = [*rows_of(Made(json.dumps(body).encode(), RESULT, b"k"))]
+def test_a_result_has_one_row_per_prediction(body: Any, rows: list[dict[str, Any]]) -> None:
+    found = [*to_rows(FakeRecord(json.dumps(body).encode(), RESULT, b"k"))]
     assert found == [SHARED | {"row": number} | row for number, row in enumerate(rows)]
 
 
-def test_what_is_no_result_is_counted_and_has_no_row() -> None:
-    table, others = table_of([Made(b'{"predictions": [1]}', RESULT), Made(b"?"), Made(b'{"predictions": [2.5]}')])
+def test_other_records_are_counted_and_have_no_row() -> None:
+    table, others = to_table(
+        [FakeRecord(b'{"predictions": [1]}', RESULT), FakeRecord(b"?"), FakeRecord(b'{"predictions": [2.5]}')]
+    )
     assert (table["prediction"].to_pylist(), others) == ([1.0, 2.5], 1)
     assert table["source_offset"].to_pylist() == [7, None]
 
 
-def test_predictions_of_two_models_make_no_table() -> None:
+def test_predictions_of_different_models_are_rejected() -> None:
     with pytest.raises(DataError, match="make no table"):
-        table_of([Made(b'{"predictions": [1]}'), Made(b'{"predictions": ["a"]}')])
+        to_table([FakeRecord(b'{"predictions": [1]}'), FakeRecord(b'{"predictions": ["a"]}')])
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
-def test_a_table_is_read_back(tmp_path: Path, ending: str) -> None:
+def test_a_written_table_can_be_read(tmp_path: Path, ending: str) -> None:
     path = str(tmp_path / f"all{ending}")
-    records = [Made(b'{"predictions": [%d.5]}' % number, RESULT, b"k") for number in range(5)]
-    written = write([*records, Made()], path, with_headers=False, report=quietly)
+    records = [FakeRecord(b'{"predictions": [%d.5]}' % number, RESULT, b"k") for number in range(5)]
+    written = write_records([*records, FakeRecord()], path, with_headers=False, report=no_report)
     assert (written.records, written.rows, written.others) == (6, 5, 1)
     frame = pd.read_csv(path) if ending == ".csv" else pd.read_parquet(path)
     assert frame["prediction"].tolist() == [0.5, 1.5, 2.5, 3.5, 4.5]
@@ -138,33 +143,33 @@ def test_a_table_is_read_back(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
-def test_a_topic_without_results_is_an_empty_file(tmp_path: Path, ending: str) -> None:
+def test_no_records_make_an_empty_file(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"all{ending}"
-    assert write([], str(path), with_headers=False, report=quietly).rows == 0
+    assert write_records([], str(path), with_headers=False, report=no_report).rows == 0
     assert path.exists()
 
 
-def test_lines_are_those_of_the_screen(tmp_path: Path) -> None:
+def test_written_lines_equal_printed_lines(tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
-    records = [Made(b'{"a":1}', RESULT), Made(None)]
-    write(records, str(path), with_headers=True, report=quietly)
-    assert path.read_text().splitlines() == [line_of(record, with_headers=True) for record in records]
+    records = [FakeRecord(b'{"a":1}', RESULT), FakeRecord(None)]
+    write_records(records, str(path), with_headers=True, report=no_report)
+    assert path.read_text().splitlines() == [record_to_json_line(record, with_headers=True) for record in records]
 
 
-def test_a_file_of_another_kind_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_an_unknown_extension_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ends with neither"):
-        write([], str(tmp_path / "all.txt"), with_headers=False, report=quietly)
+        write_records([], str(tmp_path / "all.txt"), with_headers=False, report=no_report)
 
 
-# From a broker
+# With a broker
 
 
 @pytest.fixture(scope="module")
 def topic(broker: Any) -> str:
-    """A topic of nine records, and three that were aborted."""
-    (name,) = fresh(broker, "out")
-    batch = [Written(name, number % 2, b"k", b'{"predictions":[%d]}' % number, RESULT) for number in range(9)]
-    write_records(broker, [batch[:4], batch[:3], batch[4:]], aborted=[1])
+    """Topic with nine committed and three aborted records."""
+    (name,) = create_topics(broker, "out")
+    batch = [RecordToWrite(name, number % 2, b"k", b'{"predictions":[%d]}' % number, RESULT) for number in range(9)]
+    write_transactions(broker, [batch[:4], batch[:3], batch[4:]], aborted=[1])
     return name
 
 
@@ -174,10 +179,10 @@ def topic(broker: Any) -> str:
     [
         pytest.param([], 9, id="all"),
         pytest.param(["--max", "4"], 4, id="some"),
-        pytest.param(["--from", "latest"], 0, id="those that come later, of which there are none"),
+        pytest.param(["--from", "latest"], 0, id="from the end"),
     ],
 )
-def test_the_committed_records_are_printed(
+def test_committed_records_are_printed(
     broker: Any, topic: str, capsys: pytest.CaptureFixture[str], options: list[str], count: int
 ) -> None:
     assert main(["kafka", "consume", topic, "--bootstrap-servers", broker.bootstrap, *options]) == 0
@@ -190,7 +195,7 @@ def test_the_committed_records_are_printed(
 
 
 @pytest.mark.kafka
-def test_they_are_written_to_a_table(
+def test_committed_records_are_written_to_a_table(
     broker: Any, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(tmp_path / "all.parquet")
@@ -203,27 +208,27 @@ def test_they_are_written_to_a_table(
 @pytest.mark.parametrize(
     ("topic_", "options", "code"),
     [
-        pytest.param("s-none", [], 5, id="a topic that is not there"),
-        pytest.param("", ["--out", "all.txt"], 2, id="a file of an unknown kind"),
-        pytest.param("", ["--from", "middle"], 2, id="a place that is none"),
+        pytest.param("s-none", [], 5, id="a missing topic"),
+        pytest.param("", ["--out", "all.txt"], 2, id="an unknown extension"),
+        pytest.param("", ["--from", "middle"], 2, id="an unknown position"),
     ],
 )
-def test_what_cannot_be_is_told(broker: Any, topic: str, topic_: str, options: list[str], code: int) -> None:
+def test_invalid_arguments_are_errors(broker: Any, topic: str, topic_: str, options: list[str], code: int) -> None:
     assert main(["kafka", "consume", topic_ or topic, "--bootstrap-servers", broker.bootstrap, *options]) == code
 
 
 @pytest.mark.kafka
-def test_a_table_of_no_predictions_is_no_success(
+def test_a_table_without_predictions_is_an_error(
     broker: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (letters,) = fresh(broker, "letters")
-    send(broker.connection(), letters, [b"{}", b"x"])
+    (other,) = create_topics(broker, "other")
+    send_values(broker.client_options(), other, [b"{}", b"x"])
     path = str(tmp_path / "all.csv")
-    assert main(["kafka", "consume", letters, "--bootstrap-servers", broker.bootstrap, "--out", path]) == 4
+    assert main(["kafka", "consume", other, "--bootstrap-servers", broker.bootstrap, "--out", path]) == 4
     assert "none of its 2 records holds predictions" in capsys.readouterr().err
 
 
-def started(broker: Any, topic: str, *options: str) -> "subprocess.Popen[bytes]":
+def start_consumer(broker: Any, topic: str, *options: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "model_name.scripts", "kafka", "consume", topic]
     servers = ["--bootstrap-servers", broker.bootstrap]
     return subprocess.Popen(
@@ -232,8 +237,8 @@ def started(broker: Any, topic: str, *options: str) -> "subprocess.Popen[bytes]"
 
 
 @pytest.mark.kafka
-def test_a_reader_that_has_enough_ends_it_quietly(broker: Any, topic: str) -> None:
-    with started(broker, topic) as process:
+def test_a_closed_pipe_ends_it_quietly(broker: Any, topic: str) -> None:
+    with start_consumer(broker, topic) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -242,12 +247,12 @@ def test_a_reader_that_has_enough_ends_it_quietly(broker: Any, topic: str) -> No
 
 
 @pytest.mark.kafka
-def test_one_that_follows_goes_on_until_it_is_told_to_stop(broker: Any) -> None:
-    (name,) = fresh(broker, "out")
-    with started(broker, name, "--follow") as process:
+def test_follow_waits_for_records_until_interrupted(broker: Any) -> None:
+    (name,) = create_topics(broker, "out")
+    with start_consumer(broker, name, "--follow") as process:
         assert process.stdout is not None
         for number in range(2):
-            write_records(broker, [[Written(name, 0, None, b"%d" % number)]])
+            write_transactions(broker, [[RecordToWrite(name, 0, None, b"%d" % number)]])
             assert json.loads(process.stdout.readline())["value"] == number
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0

@@ -1,4 +1,4 @@
-"""Three topics of a real broker, with and without what must not be."""
+"""Verification of three topics of a real broker, with and without violations."""
 
 import json
 from threading import Timer
@@ -8,37 +8,39 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 
 from model_name.errors import DependencyError, NotFoundError
-from model_name.kafka.client import Connection
-from model_name.kafka.dead_letters import SOURCE as LETTER
-from model_name.kafka.records import Source, coordinates
-from model_name.kafka.tools.topic_reader import Span, TopicReader
+from model_name.kafka.client import KafkaClientFactory
+from model_name.kafka.dead_letters import DEAD_LETTER_SOURCE_HEADERS
+from model_name.kafka.records import RecordPosition, source_headers
+from model_name.kafka.tools.topic_reader import OffsetRange, TopicReader
 from model_name.scripts import main
-from tests.support.kafka_topics import Written, fresh, result, write
+from tests.support.kafka_topics import RecordToWrite, create_topics, result_record, write_transactions
 
 pytestmark = pytest.mark.kafka
 
 
 class Case:
-    """A clean input of forty records with its results and dead letters; what to write, by source, may be changed."""
+    """Forty records, and the results and dead letters to write, which tests may change."""
 
     def __init__(self, broker: Any) -> None:
         self.broker = broker
-        self.input, self.output, self.dead = fresh(broker, "in", "out", "dead")
+        self.input, self.output, self.dead = create_topics(broker, "in", "out", "dead")
         batches = [
-            [Written(self.input, number % 2, b"k%d" % (number % 6)) for number in range(start, start + 5)]
+            [RecordToWrite(self.input, number % 2, b"k%d" % (number % 6)) for number in range(start, start + 5)]
             for start in range(0, 50, 5)
         ]
-        self.sources = write(broker, batches, aborted=[1, 4])
-        self.replies = [self.reply(number, source) for number, source in enumerate(self.sources)]
+        self.sources = write_transactions(broker, batches, aborted=[1, 4])
+        self.outputs = [self.output_of(number, source) for number, source in enumerate(self.sources)]
 
-    def reply(self, number: int, source: Source) -> Written:
+    def output_of(self, number: int, source: RecordPosition) -> RecordToWrite:
         key = b"k%d" % (number % 6)
         if number % 10 == 9:
-            return Written(self.dead, source.partition, key, b"{}", coordinates(source, LETTER))
-        return result(source, self.output, key=None)
+            return RecordToWrite(
+                self.dead, source.partition, key, b"{}", source_headers(source, DEAD_LETTER_SOURCE_HEADERS)
+            )
+        return result_record(source, self.output, key=None)
 
-    def answer(self) -> None:
-        write(self.broker, [self.replies[start : start + 7] for start in range(0, len(self.replies), 7)])
+    def write_outputs(self) -> None:
+        write_transactions(self.broker, [self.outputs[start : start + 7] for start in range(0, len(self.outputs), 7)])
 
     def commit(self, group: str, offsets: dict[int, int]) -> None:
         consumer = KafkaConsumer(bootstrap_servers=self.broker.bootstrap, group_id=group, enable_auto_commit=False)
@@ -59,26 +61,24 @@ def case(broker: Any) -> Case:
     return Case(broker)
 
 
-def test_a_clean_topic_is_clean(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    case.answer()
+def test_a_complete_output_is_clean(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.write_outputs()
     code, found = case.verify(capsys)
     assert code == 0
     assert (found["records"], found["results"], found["dead_letters"], found["is_clean"]) == (40, 36, 4, True)
     assert {name for name, of in found.items() if isinstance(of, dict) and of["count"]} == set()
 
 
-def test_one_lost_one_doubled_and_one_swapped_are_each_found_and_named(
-    case: Case, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # Given one record without an answer, one with two, and one whose answer has changed places with the next
+def test_a_lost_a_doubled_and_a_reordered_record_are_found(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    # Given a record without a result, one with two results, and two results in the wrong order
     lost, doubled, swapped = (case.sources[number] for number in (12, 20, 24))
-    case.replies[24], case.replies[26] = case.replies[26], case.replies[24]
-    case.replies.insert(21, case.replies[20])
-    del case.replies[12]
-    case.answer()
-    # When the topics are held against each other
+    case.outputs[24], case.outputs[26] = case.outputs[26], case.outputs[24]
+    case.outputs.insert(21, case.outputs[20])
+    del case.outputs[12]
+    case.write_outputs()
+    # When the topics are verified
     code, found = case.verify(capsys)
-    # Then each of the three is found, and nothing else
+    # Then exactly these three are found
     assert code == 4
     assert found["lost"] == {"count": 1, "examples": [str(lost)]}
     assert [example.split(" -> ")[0] for example in found["doubled"]["examples"]] == [str(doubled)]
@@ -87,9 +87,9 @@ def test_one_lost_one_doubled_and_one_swapped_are_each_found_and_named(
     assert [found[name]["count"] for name in ("unknown", "foreign", "waiting", "expired")] == [0] * 4
 
 
-def test_a_table_names_them_too_and_the_error_counts_them(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    del case.replies[3]
-    case.answer()
+def test_the_table_lists_examples_and_the_error_counts_them(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    del case.outputs[3]
+    case.write_outputs()
     topics = ["--input", case.input, "--output", case.output, "--dead-letter", case.dead]
     code = main(["kafka", "verify", "--bootstrap-servers", case.broker.bootstrap, *topics])
     out, err = capsys.readouterr()
@@ -98,64 +98,62 @@ def test_a_table_names_them_too_and_the_error_counts_them(case: Case, capsys: py
     assert f"{case.input}: 1 lost" in err
 
 
-def test_what_the_group_has_not_committed_waits(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    del case.replies[30:]
-    case.answer()
+def test_uncommitted_records_are_waiting(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    del case.outputs[30:]
+    case.write_outputs()
     offsets = [max(one.offset for one in case.sources[:30] if one.partition == number) + 1 for number in (0, 1)]
     case.commit("s-group-of-" + case.input, dict(enumerate(offsets)))
     code, found = case.verify(capsys, "--group", "s-group-of-" + case.input)
     assert (code, found["waiting"]["count"], found["lost"]["count"]) == (0, 10, 0)
-    # while without a group they are missing
+    # without a group they are lost
     assert case.verify(capsys)[1]["lost"]["count"] == 10
 
 
-def test_a_transaction_that_is_open_is_waited_for(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    # Given a last result whose transaction is committed only while the output is read
-    last = case.replies.pop()
-    case.answer()
+def test_an_open_transaction_is_waited_for(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    # Given a last result whose transaction is committed while the output is read
+    last = case.outputs.pop()
+    case.write_outputs()
     producer = KafkaProducer(bootstrap_servers=case.broker.bootstrap, transactional_id="s-late-" + case.input)
     producer.init_transactions()
     producer.begin_transaction()
     producer.send(last.topic, last.value, last.key, last.headers, last.partition).get(10)
     Timer(1.5, producer.commit_transaction).start()
-    # Then nothing is called lost
+    # Then no record is lost
     code, found = case.verify(capsys)
     assert (code, found["lost"]["count"], found["waiting"]["count"]) == (0, 0, 0)
 
 
-def test_a_group_that_nobody_knows_is_told_apart_from_one_that_waits(
-    case: Case, capsys: pytest.CaptureFixture[str]
-) -> None:
-    case.answer()
+def test_an_unknown_group_is_an_error(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.write_outputs()
     code, _ = case.verify(capsys, "--group", "s-misspelt")
     assert code == NotFoundError.exit_code
 
 
-def test_a_topic_that_is_not_there_is_named(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_topic_is_an_error(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     case.output = "s-none"
     assert case.verify(capsys) == (5, {})
 
 
-def test_a_topic_does_not_answer_itself(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_topics_must_differ(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     case.output = case.input
     assert case.verify(capsys) == (2, {})
 
 
-def test_what_may_have_been_cleaned_away_is_not_called_lost(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    # Given an output of which the first half is gone
-    case.answer()
+def test_records_whose_result_may_be_deleted_are_expired(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    # Given an output whose first half is deleted
+    case.write_outputs()
     admin = KafkaAdminClient(bootstrap_servers=case.broker.bootstrap)
     admin.delete_records({TopicPartition(case.output, 0): 12})
     admin.close()
-    # Then what it may have answered is only said to be old
+    # Then its records are expired, not lost
     code, found = case.verify(capsys)
     assert (code, found["lost"]["count"]) == (0, 0)
     assert 0 < found["expired"]["count"] < 13
 
 
-def test_records_that_never_come_are_not_waited_for_for_ever(case: Case) -> None:
-    with TopicReader(Connection(case.broker.bootstrap)) as reader:
+def test_reading_without_progress_ends_with_an_error(case: Case) -> None:
+    with TopicReader(KafkaClientFactory(case.broker.bootstrap)) as reader:
         partition = TopicPartition(case.input, 0)
-        end = reader.spans([partition])[partition].end
+        end = reader.offset_ranges([partition])[partition].end
         with pytest.raises(DependencyError, match=rf"nothing more comes of {case.input}\[0\] at {end} of {end + 1}"):
-            list(reader.read({partition: Span(0, end + 1)}, patience=1))
+            list(reader.read({partition: OffsetRange(0, end + 1)}, stall_timeout_seconds=1))

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.kafka_workers import wait_until
 from tests.support.server_processes import free_ports
-from tests.support.worker_processes import VALUES, Fleet
+from tests.support.worker_processes import VALUES, WorkerGroup
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -29,7 +29,7 @@ SLOW_SECONDS = 2.0
 
 
 @dataclass
-class LateFleet(Fleet):
+class LateFleet(WorkerGroup):
     """Workers of a topic in which much waits."""
 
     waiting: str = ""
@@ -84,23 +84,23 @@ def waiting(broker: Any) -> str:
 
 
 @pytest.fixture
-def fleet(broker: Any, bundle: Path, waiting: str, tmp_path: Path) -> Iterator[LateFleet]:
-    fleet = LateFleet(bundle, broker.bootstrap, tmp_path, f"late-{time.monotonic_ns()}", waiting=waiting)
-    for topic in (fleet.output, fleet.dead_letter):
+def group(broker: Any, bundle: Path, waiting: str, tmp_path: Path) -> Iterator[LateFleet]:
+    group = LateFleet(bundle, broker.bootstrap, tmp_path, f"late-{time.monotonic_ns()}", waiting=waiting)
+    for topic in (group.output, group.dead_letter):
         broker.create_topic(topic, partitions=PARTITIONS)
-    yield fleet
-    fleet.end()
+    yield group
+    group.end()
 
 
-def test_a_million_records_that_wait_do_not_fill_the_memory(fleet: LateFleet) -> None:
+def test_a_million_records_that_wait_do_not_fill_the_memory(group: LateFleet) -> None:
     # Given a worker that takes at most 200 records at once
-    fleet.begin("job.max_poll_records=200")
+    group.begin("job.max_poll_records=200")
     # When it is at work
-    seen = fleet.watch(25)
+    seen = group.watch(25)
     # Then it holds little of what waits
     assert max(seen) < MOST_MIB
     # And no batch is larger, though all that could be are as large
-    found = fleet.metrics()
+    found = group.metrics()
     batches = found["model_name_kafka_batch_records_count"]
     assert batches > 50
     assert found["model_name_kafka_batch_records_bucket256.0"] == batches
@@ -108,17 +108,17 @@ def test_a_million_records_that_wait_do_not_fill_the_memory(fleet: LateFleet) ->
     assert found["model_name_kafka_lag"] > WAITING / 10
 
 
-def test_a_slow_model_waits_instead_of_buffering(fleet: LateFleet) -> None:
+def test_a_slow_model_waits_instead_of_buffering(group: LateFleet) -> None:
     # Given a model that takes two seconds for a batch
-    fleet.command, fleet.env = [sys.executable, str(SLOW), "kafka", "run"], {"SECONDS": str(SLOW_SECONDS)}
+    group.command, group.env = [sys.executable, str(SLOW), "kafka", "run"], {"SECONDS": str(SLOW_SECONDS)}
     started = time.monotonic()
-    fleet.begin("job.max_poll_records=50")
+    group.begin("job.max_poll_records=50")
     # When it is at it
-    fleet.watch(5)
-    seen = fleet.watch(15)
+    group.watch(5)
+    seen = group.watch(15)
     # Then it takes on no more than it gets done: its memory stays as it is
     assert max(seen) < MOST_MIB
     assert max(seen) - min(seen) < 10
-    found = fleet.metrics()
+    found = group.metrics()
     assert 0 < found["model_name_kafka_records_total"] <= 50 * ((time.monotonic() - started) / SLOW_SECONDS + 1)
     assert found["model_name_kafka_failed_batches_total"] == 0

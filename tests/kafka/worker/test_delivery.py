@@ -6,11 +6,17 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 
-from model_name.kafka.client import Connection
-from model_name.kafka.records import Message
-from model_name.kafka.worker.delivery import AtLeastOnce, Delivery, ExactlyOnce, Outgoing, RefusedError
-from model_name.kafka.worker.worker_config import WorkerSettings
-from tests.support.kafka_topics import fresh, read_all
+from model_name.kafka.client import KafkaClientFactory
+from model_name.kafka.records import OutputRecord
+from model_name.kafka.worker.delivery import (
+    AtLeastOnceDelivery,
+    Delivery,
+    ExactlyOnceDelivery,
+    RecordsRejectedError,
+    RoutedRecord,
+)
+from model_name.kafka.worker.worker_settings import WorkerSettings
+from tests.support.kafka_topics import create_topics, read_committed
 
 pytestmark = pytest.mark.kafka
 
@@ -20,8 +26,8 @@ SMALL = 2000  # bytes of a batch, for a topic that takes no more
 class Case:
     def __init__(self, broker: Any, kind: type[Delivery]) -> None:
         self.broker = broker
-        self.input, self.dead = fresh(broker, "in", "dead")
-        (self.output,) = fresh(broker, "out", partitions=1, config={"max.message.bytes": SMALL})
+        self.input, self.dead = create_topics(broker, "in", "dead")
+        (self.output,) = create_topics(broker, "out", partitions=1, config={"max.message.bytes": SMALL})
         settings = WorkerSettings(
             bundle="none",
             bootstrap_servers=broker.bootstrap,
@@ -31,14 +37,14 @@ class Case:
             group=f"g-{self.input}",
             instance=f"i-{self.input}",
         )
-        connection = Connection(broker.bootstrap)
-        self.consumer = connection.consumer(group_id=settings.group)
+        connection = KafkaClientFactory(broker.bootstrap)
+        self.consumer = connection.create_consumer(group_id=settings.group)
         self.delivery = kind(connection, settings, self.consumer)
 
     def deliver(self, sizes: list[int]) -> None:
         """Write a message of each size, and commit their number."""
         bodies = [json.dumps({"n": number, "text": "x" * size}).encode() for number, size in enumerate(sizes)]
-        messages = [Outgoing(self.output, 0, Message(b"k", body, [])) for body in bodies]
+        messages = [RoutedRecord(self.output, 0, OutputRecord(b"k", body, [])) for body in bodies]
         self.delivery.deliver(messages, {self.partition: len(sizes)}, self.consumer.config["group_id"])
 
     @property
@@ -46,7 +52,7 @@ class Case:
         return TopicPartition(self.input, 0)
 
 
-@pytest.fixture(params=[ExactlyOnce, AtLeastOnce])
+@pytest.fixture(params=[ExactlyOnceDelivery, AtLeastOnceDelivery])
 def case(broker: Any, request: pytest.FixtureRequest) -> Any:
     found = Case(broker, request.param)
     yield found
@@ -56,7 +62,7 @@ def case(broker: Any, request: pytest.FixtureRequest) -> Any:
 
 def test_a_batch_that_is_larger_than_the_topic_takes_goes_in_parts(case: Case) -> None:
     case.deliver([50] * 100)
-    assert [json.loads(one.value)["n"] for one in read_all(case.broker, case.output)] == [*range(100)]
+    assert [json.loads(one.value)["n"] for one in read_committed(case.broker, case.output)] == [*range(100)]
     assert case.consumer.committed(case.partition, timeout_ms=5000) == 100
 
 
@@ -74,14 +80,14 @@ def test_a_batch_that_is_larger_than_the_topic_takes_goes_in_parts(case: Case) -
 def test_what_the_topic_refuses_is_named_and_nothing_else_and_nothing_is_committed(
     case: Case, sizes: list[int], refused: list[int]
 ) -> None:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RecordsRejectedError) as caught:
         case.deliver(sizes)
     assert sorted(caught.value.positions) == refused
     assert case.consumer.committed(case.partition, timeout_ms=5000) is None
     # and the others can be written after that
-    before = len(read_all(case.broker, case.output))
+    before = len(read_committed(case.broker, case.output))
     case.deliver([50] * 30)
     assert case.consumer.committed(case.partition, timeout_ms=5000) == 30
-    found = [json.loads(one.value)["n"] for one in read_all(case.broker, case.output)]
+    found = [json.loads(one.value)["n"] for one in read_committed(case.broker, case.output)]
     assert found[before:] == [*range(30)]
-    assert before == 0 or isinstance(case.delivery, AtLeastOnce)
+    assert before == 0 or isinstance(case.delivery, AtLeastOnceDelivery)

@@ -15,10 +15,10 @@ from kafka import KafkaConsumer
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.kafka_cluster import send
-from tests.support.kafka_workers import MakeFleet, wait_until
+from tests.support.kafka_cluster import send_values
+from tests.support.kafka_workers import MakeWorkerGroup, wait_until
 from tests.support.server_processes import free_ports
-from tests.support.worker_processes import SESSION_SECONDS, VALUES, Fleet
+from tests.support.worker_processes import SESSION_SECONDS, VALUES, WorkerGroup
 
 pytestmark = pytest.mark.kafka
 
@@ -36,10 +36,10 @@ def away(broker: Any) -> Iterator[Callable[[], None]]:
     broker.start()
 
 
-def verify(fleet: Fleet) -> None:
+def verify(group: WorkerGroup) -> None:
     """All that was sent has one answer, in its order."""
-    command = [sys.executable, "-m", "model_name", "kafka", "verify", "--bootstrap-servers", fleet.bootstrap]
-    command += ["--input", fleet.input, "--output", fleet.output, "--dead-letter", fleet.dead_letter]
+    command = [sys.executable, "-m", "model_name", "kafka", "verify", "--bootstrap-servers", group.bootstrap]
+    command += ["--input", group.input, "--output", group.output, "--dead-letter", group.dead_letter]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -53,67 +53,69 @@ def ended(worker: subprocess.Popen[bytes], number: int, within: float = STOP_SEC
     return code
 
 
-def members(broker: Any, fleet: Fleet) -> int:
+def members(broker: Any, group: WorkerGroup) -> int:
     """How many the group has."""
     with broker.admin() as admin:
-        return len(admin.describe_groups([fleet.name])[fleet.name]["members"])
+        return len(admin.describe_groups([group.name])[group.name]["members"])
 
 
-def join(fleet: Fleet, broker: Any, **options: Any) -> Any:
+def join(group: WorkerGroup, broker: Any, **options: Any) -> Any:
     """A member of the group that has all partitions, and is not polled any more."""
-    member = KafkaConsumer(fleet.input, **broker.connection(), group_id=fleet.name, **options)
-    member.partitions_for_topic(fleet.input)
+    member = KafkaConsumer(group.input, **broker.client_options(), group_id=group.name, **options)
+    member.partitions_for_topic(group.input)
     wait_until(lambda: member.poll(timeout_ms=100) or member.assignment())
     return member
 
 
 class TestStopping:
     @pytest.mark.slow
-    def test_sigterm_under_load_leaves_the_group_and_doubles_nothing(self, broker: Any, make_fleet: MakeFleet) -> None:
+    def test_sigterm_under_load_leaves_the_group_and_doubles_nothing(
+        self, broker: Any, make_worker_group: MakeWorkerGroup
+    ) -> None:
         # Given a worker at work
-        fleet = make_fleet(broker)
-        worker = fleet.start()
-        fleet.wait_until_reading(worker)
-        with fleet.fed(rate=2000):
+        group = make_worker_group(broker)
+        worker = group.start()
+        group.wait_until_assigned(worker)
+        with group.producing(rate=2000):
             time.sleep(2)
             # When it is told to stop
             code = ended(worker, signal.SIGTERM)
             # Then it has delivered what it had begun, said what it has done, and left the group
             assert code == 0
-            assert "not delivered" not in fleet.log_of(worker)
-            assert "predicted" in fleet.log_of(worker)
-            assert members(broker, fleet) == 0
-            fleet.wait_until_reading(fleet.start())
+            assert "not delivered" not in group.read_log(worker)
+            assert "predicted" in group.read_log(worker)
+            assert members(broker, group) == 0
+            group.wait_until_assigned(group.start())
         # And the next one takes up where it ended
-        fleet.settle()
-        verify(fleet)
+        group.wait_until_committed()
+        verify(group)
 
     @pytest.mark.slow
-    def test_sigterm_in_a_long_batch_leaves_it_to_others(self, broker: Any, make_fleet: MakeFleet) -> None:
+    def test_sigterm_in_a_long_batch_leaves_it_to_others(self, broker: Any, make_worker_group: MakeWorkerGroup) -> None:
         # Given a model that is at it for long
-        fleet = make_fleet(broker, partitions=1, **LONG)
-        worker = fleet.start()
-        fleet.wait_until_reading(worker)
-        send(broker.connection(), fleet.input, VALUES)
-        fleet.sent = len(VALUES)
+        group = make_worker_group(broker, partitions=1, **LONG)
+        worker = group.start()
+        group.wait_until_assigned(worker)
+        send_values(broker.client_options(), group.input, VALUES)
+        group.sent = len(VALUES)
         time.sleep(2)
         # When it is told to stop, then it does so in time, and says what it has left
         assert ended(worker, signal.SIGTERM) == 0
-        assert "not delivered; others read them again" in fleet.log_of(worker)
-        assert members(broker, fleet) == 0
+        assert "not delivered; others read them again" in group.read_log(worker)
+        assert members(broker, group) == 0
         # And another answers it
-        fleet.command = Fleet.command
-        fleet.wait_until_reading(fleet.start())
-        fleet.settle()
-        verify(fleet)
+        group.command = WorkerGroup.command
+        group.wait_until_assigned(group.start())
+        group.wait_until_committed()
+        verify(group)
 
     @pytest.mark.slow
-    def test_sigterm_while_the_broker_is_away(self, broker: Any, make_fleet: MakeFleet, away: Any) -> None:
+    def test_sigterm_while_the_broker_is_away(self, broker: Any, make_worker_group: MakeWorkerGroup, away: Any) -> None:
         # Given a worker at work, whose broker goes away
-        fleet = make_fleet(broker)
-        worker = fleet.start()
-        fleet.wait_until_reading(worker)
-        with fleet.fed(rate=500):
+        group = make_worker_group(broker)
+        worker = group.start()
+        group.wait_until_assigned(worker)
+        with group.producing(rate=500):
             time.sleep(1)
             away()
             time.sleep(1)
@@ -121,47 +123,51 @@ class TestStopping:
             assert ended(worker, signal.SIGTERM) == 0
             broker.resume()
         # And nothing is lost or doubled when it is back
-        fleet.wait_until_reading(fleet.start())
-        fleet.settle()
-        verify(fleet)
+        group.wait_until_assigned(group.start())
+        group.wait_until_committed()
+        verify(group)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("seconds", [0.0, *(0.3 + 0.1 * number for number in range(12))])
-    def test_sigterm_before_the_group_is_joined(self, broker: Any, make_fleet: MakeFleet, seconds: float) -> None:
+    def test_sigterm_before_the_group_is_joined(
+        self, broker: Any, make_worker_group: MakeWorkerGroup, seconds: float
+    ) -> None:
         # Given a worker that has just been started, and when it is told to stop, then it does
-        fleet = make_fleet(broker)
-        worker = fleet.start()
+        group = make_worker_group(broker)
+        worker = group.start()
         time.sleep(seconds)
         code = ended(worker, signal.SIGTERM)
         # And says so, once it can
-        assert code in (-signal.SIGTERM, 0, 143), fleet.log_of(worker)
-        assert "Traceback" not in fleet.log_of(worker)
+        assert code in (-signal.SIGTERM, 0, 143), group.read_log(worker)
+        assert "Traceback" not in group.read_log(worker)
 
     @pytest.mark.slow
-    def test_sigterm_while_it_connects_in_vain(self, broker: Any, make_fleet: MakeFleet, away: Any) -> None:
+    def test_sigterm_while_it_connects_in_vain(
+        self, broker: Any, make_worker_group: MakeWorkerGroup, away: Any
+    ) -> None:
         # Given a worker whose broker does not answer from the start
-        fleet = make_fleet(broker)
+        group = make_worker_group(broker)
         away()
-        worker = fleet.start()
+        worker = group.start()
         time.sleep(3)
         # When it is told to stop, then it does so in time
         code = ended(worker, signal.SIGTERM, within=3 * STOP_SECONDS)  # the client gives up after ten
-        assert code in (0, 5, 143), fleet.log_of(worker)
-        assert "Traceback" not in fleet.log_of(worker)
+        assert code in (0, 5, 143), group.read_log(worker)
+        assert "Traceback" not in group.read_log(worker)
 
-    def test_the_first_ctrl_c_is_as_sigterm(self, broker: Any, make_fleet: MakeFleet) -> None:
-        fleet = make_fleet(broker)
-        worker = fleet.start()
-        fleet.wait_until_reading(worker)
+    def test_the_first_ctrl_c_is_as_sigterm(self, broker: Any, make_worker_group: MakeWorkerGroup) -> None:
+        group = make_worker_group(broker)
+        worker = group.start()
+        group.wait_until_assigned(worker)
         assert ended(worker, signal.SIGINT) == 0
-        assert members(broker, fleet) == 0
+        assert members(broker, group) == 0
 
-    def test_the_second_ctrl_c_ends_it_at_once(self, broker: Any, make_fleet: MakeFleet) -> None:
+    def test_the_second_ctrl_c_ends_it_at_once(self, broker: Any, make_worker_group: MakeWorkerGroup) -> None:
         # Given a worker that waits for a long batch before it ends
-        fleet = make_fleet(broker, **LONG)
-        worker = fleet.start()
-        fleet.wait_until_reading(worker)
-        send(broker.connection(), fleet.input, VALUES)
+        group = make_worker_group(broker, **LONG)
+        worker = group.start()
+        group.wait_until_assigned(worker)
+        send_values(broker.client_options(), group.input, VALUES)
         time.sleep(2)
         worker.send_signal(signal.SIGINT)
         time.sleep(1)
@@ -173,17 +179,17 @@ class TestStopping:
 class Probed:
     """A worker process with probes."""
 
-    def __init__(self, fleet: Fleet, *settings: str) -> None:
+    def __init__(self, group: WorkerGroup, *settings: str) -> None:
         (port,) = free_ports(1)
-        self.fleet, self.url = fleet, f"http://127.0.0.1:{port}"
-        self.worker = fleet.start(f"job.http_port={port}", *settings)
+        self.group, self.url = group, f"http://127.0.0.1:{port}"
+        self.worker = group.start(f"job.http_port={port}", *settings)
         wait_until(lambda: self.get("/healthz") is not None)
 
     def get(self, path: str) -> httpx.Response | None:
         try:
             return httpx.get(self.url + path, timeout=5)
         except httpx.TransportError:
-            assert self.worker.poll() is None, self.fleet.log_of(self.worker)
+            assert self.worker.poll() is None, self.group.read_log(self.worker)
             return None
 
     def status(self, path: str) -> int:
@@ -202,13 +208,13 @@ class Probed:
 
 
 class TestProbes:
-    def test_a_worker_is_ready_once_it_is_in_the_group(self, broker: Any, make_fleet: MakeFleet) -> None:
+    def test_a_worker_is_ready_once_it_is_in_the_group(self, broker: Any, make_worker_group: MakeWorkerGroup) -> None:
         # Given a member of the group that does not make room for others
-        fleet = make_fleet(broker)
+        group = make_worker_group(broker)
         kind = {"partition_assignment_strategy": [StickyPartitionAssignor], "enable_auto_commit": False}
-        member = join(fleet, broker, **kind)
+        member = join(group, broker, **kind)
         # When a worker starts, then it is alive and not ready
-        probed = Probed(fleet)
+        probed = Probed(group)
         for _ in range(10):
             assert (probed.status("/healthz"), probed.status("/readyz")) == (200, 503)
             time.sleep(0.1)
@@ -222,11 +228,13 @@ class TestProbes:
         assert probed.status("/nothing") == 404
 
     @pytest.mark.slow
-    def test_a_model_that_does_not_come_back_is_not_alive(self, broker: Any, make_fleet: MakeFleet) -> None:
+    def test_a_model_that_does_not_come_back_is_not_alive(
+        self, broker: Any, make_worker_group: MakeWorkerGroup
+    ) -> None:
         # Given a worker whose model hangs
-        probed = Probed(make_fleet(broker, **LONG), "job.stuck_seconds=4")
+        probed = Probed(make_worker_group(broker, **LONG), "job.stuck_seconds=4")
         wait_until(lambda: probed.status("/readyz") == 200)
-        send(broker.connection(), probed.fleet.input, VALUES)
+        send_values(broker.client_options(), probed.group.input, VALUES)
         time.sleep(2)
         assert probed.status("/healthz") == 200
         # When that takes too long, then it is neither alive nor ready, and says so
@@ -238,13 +246,13 @@ class TestProbes:
 
     @pytest.mark.slow
     def test_an_outage_of_the_broker_is_nothing_to_be_restarted_for(
-        self, broker: Any, make_fleet: MakeFleet, away: Any
+        self, broker: Any, make_worker_group: MakeWorkerGroup, away: Any
     ) -> None:
         # Given a worker at work, that counts as stuck a little after a transaction may take
-        fleet = make_fleet(broker)
-        probed = Probed(fleet, "job.stuck_seconds=12")
+        group = make_worker_group(broker)
+        probed = Probed(group, "job.stuck_seconds=12")
         wait_until(lambda: probed.status("/readyz") == 200)
-        with fleet.fed(rate=200):
+        with group.producing(rate=200):
             time.sleep(1)
             # When the broker is away for twice that time
             away()
@@ -255,16 +263,16 @@ class TestProbes:
             broker.resume()
         # Then it stays alive, and goes on
         assert {*states} == {200}
-        fleet.settle()
-        verify(fleet)
+        group.wait_until_committed()
+        verify(group)
 
-    def test_the_metrics_add_up_to_what_was_sent(self, broker: Any, make_fleet: MakeFleet) -> None:
+    def test_the_metrics_add_up_to_what_was_sent(self, broker: Any, make_worker_group: MakeWorkerGroup) -> None:
         # Given records of one and of three rows, and bad ones
-        fleet = make_fleet(broker, partitions=3)
+        group = make_worker_group(broker, partitions=3)
         three = b"[" + b",".join(VALUES) + b"]"
-        send(broker.connection(), fleet.input, [*VALUES * 10, *[three] * 5, *[b"bad"] * 4])
+        send_values(broker.client_options(), group.input, [*VALUES * 10, *[three] * 5, *[b"bad"] * 4])
         # When a worker has answered them
-        probed = Probed(fleet, "job.slot=blue")
+        probed = Probed(group, "job.slot=blue")
         records = "model_name_kafka_records_total"
         wait_until(lambda: probed.metrics()[records, "predicted"] + probed.metrics()[records, "dead_letter"] == 39)
         wait_until(lambda: [probed.metrics().get(("model_name_kafka_lag", str(one))) for one in range(3)] == [0, 0, 0])
@@ -279,42 +287,44 @@ class TestProbes:
         assert found["model_name_model_info", "regression"] == 1
 
 
-def test_a_group_of_others_is_no_place_for_a_worker(broker: Any, make_fleet: MakeFleet) -> None:
+def test_a_group_of_others_is_no_place_for_a_worker(broker: Any, make_worker_group: MakeWorkerGroup) -> None:
     # Given a group whose members share partitions in another way
-    fleet = make_fleet(broker)
-    member = join(fleet, broker)
+    group = make_worker_group(broker)
+    member = join(group, broker)
     # When a worker starts in it, then it ends and says so
-    worker = fleet.start()
+    worker = group.start()
     assert worker.wait(60) == 5
-    assert "name a `group` of its own" in fleet.log_of(worker)
+    assert "name a `group` of its own" in group.read_log(worker)
     member.close()
 
 
-def test_a_port_that_is_taken_is_said(broker: Any, make_fleet: MakeFleet) -> None:
+def test_a_port_that_is_taken_is_said(broker: Any, make_worker_group: MakeWorkerGroup) -> None:
     # Given somebody at the port, and when a worker starts, then it ends and says so
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        fleet = make_fleet(broker)
-        worker = fleet.start(f"job.http_port={taken.getsockname()[1]}")
+        group = make_worker_group(broker)
+        worker = group.start(f"job.http_port={taken.getsockname()[1]}")
         assert worker.wait(60) == 2
-    assert "--http-port names another one" in fleet.log_of(worker)
+    assert "--http-port names another one" in group.read_log(worker)
 
 
 @pytest.mark.slow
-def test_of_two_workers_with_one_name_one_ends_and_nothing_is_doubled(broker: Any, make_fleet: MakeFleet) -> None:
+def test_of_two_workers_with_one_name_one_ends_and_nothing_is_doubled(
+    broker: Any, make_worker_group: MakeWorkerGroup
+) -> None:
     # Given two workers that are told the same name
-    fleet = make_fleet(broker)
+    group = make_worker_group(broker)
     for _ in range(2):
-        fleet.start("job.instance=the-same")
+        group.start("job.instance=the-same")
     # When records come
-    with fleet.fed(rate=200):
+    with group.producing(rate=200):
         # Then one ends before long, and says why
-        wait_until(lambda: len(fleet.running) == 1, 90)
+        wait_until(lambda: len(group.running) == 1, 90)
         time.sleep(3 * SESSION_SECONDS)
-    (gone,) = (worker for worker in fleet.workers if worker.poll() is not None)
+    (gone,) = (worker for worker in group.workers if worker.poll() is not None)
     assert gone.returncode == 5
-    assert "another worker calls itself the-same" in fleet.log_of(gone)
-    assert "`instance` of its own" in fleet.log_of(gone)
+    assert "another worker calls itself the-same" in group.read_log(gone)
+    assert "`instance` of its own" in group.read_log(gone)
     # And the other answers all, once
-    fleet.settle()
-    verify(fleet)
-    assert len(fleet.running) == 1
+    group.wait_until_committed()
+    verify(group)
+    assert len(group.running) == 1

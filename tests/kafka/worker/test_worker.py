@@ -1,4 +1,4 @@
-"""Records in, results and dead letters out, through a real broker."""
+"""A worker between topics of a real broker: records in, results and dead letters out."""
 
 import json
 import time
@@ -12,22 +12,22 @@ import pytest
 from kafka import TopicPartition
 from loguru import logger
 
-from model_name.kafka.dead_letters import ATTEMPTS, REASON, SOURCE
-from model_name.kafka.dead_letters import read as read_letter
-from model_name.kafka.records import RESULT, Headers, Source
-from model_name.kafka.worker.delivery import ROOM_BYTES
+from model_name.kafka.dead_letters import ATTEMPTS_HEADER, DEAD_LETTER_SOURCE_HEADERS, REASON_HEADER, parse_headers
+from model_name.kafka.records import RESULT_SOURCE_HEADERS, Headers, RecordPosition
+from model_name.kafka.worker.delivery import MAX_OVERHEAD_BYTES
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
-from model_name.serving.protocols.v1 import predictions
-from tests.support.flat_tables import ROWS, TASKS, make_bundle
-from tests.support.kafka_topics import fresh, write
-from tests.support.kafka_workers import Bench, sources, wait_until
+from model_name.serving.protocols.v1 import encode_predictions
+from tests.support.flat_bundles import make_bundle
+from tests.support.kafka_topics import create_topics, write_transactions
+from tests.support.kafka_workers import WorkerHarness, source_positions, wait_until
+from tests.support.tables import FLAT_ROWS, TASKS
 
 pytestmark = pytest.mark.kafka
 
-MakeBench = Callable[..., Bench]
-GOOD = orjson.dumps(ROWS[0])
-LISTS = [[*row.values()] for row in ROWS]
+MakeHarness = Callable[..., WorkerHarness]
+GOOD = orjson.dumps(FLAT_ROWS[0])
+LISTS = [[*row.values()] for row in FLAT_ROWS]
 CORRELATED = {
     "specversion": "1.0",
     "id": "a-1",
@@ -46,131 +46,135 @@ def planes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataPlane]:
 
 
 @pytest.fixture
-def make_bench(broker: Any, planes: dict[str, DataPlane]) -> MakeBench:
-    """`make_bench(**changes)`: topics of the test's own."""
+def make_harness(broker: Any, planes: dict[str, DataPlane]) -> MakeHarness:
+    """`make_harness(**changes)`: topics of one test and their workers."""
 
-    def make(**changes: Any) -> Bench:
-        return Bench(broker, **{"plane": planes["regression"]} | changes)
+    def make(**changes: Any) -> WorkerHarness:
+        return WorkerHarness(broker, **{"plane": planes["regression"]} | changes)
 
     return make
 
 
 def offsets(results: Sequence[Any]) -> list[int]:
-    """Of the records that these are the results of."""
-    return [place.offset for place in sources(results)]
+    """Offsets of the records of these results."""
+    return [place.offset for place in source_positions(results)]
 
 
 def attributes(headers: Sequence[tuple[str, bytes]], prefix: str = "ce_") -> dict[str, str]:
-    """The attributes of an event in binary mode."""
+    """Attributes of an event in binary mode."""
     return {name[3:]: value.decode() for name, value in headers if name.startswith(prefix)}
 
 
-def binary(prefix: str, **more: str) -> Headers:
-    """An event in binary mode."""
+def binary_event(prefix: str, **more: str) -> Headers:
+    """Build the headers of an event in binary mode."""
     return [(prefix + name, value.encode()) for name, value in (CORRELATED | more).items()]
 
 
 STRUCTURED: Headers = [("content-type", b"application/cloudevents+json; charset=utf-8")]
-V1 = {"instances": ROWS}
-KINDS: dict[str, tuple[bytes, Headers, list[Any]]] = {
-    "a row": (GOOD, [], ROWS[:1]),
-    "rows": (orjson.dumps(ROWS), [], ROWS),
-    "a body of V1": (orjson.dumps(V1), [], ROWS),
-    "a body of V1 with arrays": (orjson.dumps({"instances": LISTS}), [], ROWS),
-    "JSON within JSON": (orjson.dumps(GOOD.decode()), [], ROWS[:1]),
-    "a content type": (GOOD, [("Content-Type", b"application/json; charset=utf-8")], ROWS[:1]),
-    "a binary event": (GOOD, binary("ce_"), ROWS[:1]),
-    "a binary event of a bridge": (orjson.dumps(V1), binary("ce-"), ROWS),
-    "a structured event": (orjson.dumps(CORRELATED | {"data": V1}), STRUCTURED, ROWS),
-    "a structured event with a row": (orjson.dumps(CORRELATED | {"data": ROWS[1]}), STRUCTURED, ROWS[1:2]),
+V1 = {"instances": FLAT_ROWS}
+VALID: dict[str, tuple[bytes, Headers, list[Any]]] = {
+    "a row": (GOOD, [], FLAT_ROWS[:1]),
+    "rows": (orjson.dumps(FLAT_ROWS), [], FLAT_ROWS),
+    "a body of V1": (orjson.dumps(V1), [], FLAT_ROWS),
+    "a body of V1 with arrays": (orjson.dumps({"instances": LISTS}), [], FLAT_ROWS),
+    "JSON text within JSON": (orjson.dumps(GOOD.decode()), [], FLAT_ROWS[:1]),
+    "a content type": (GOOD, [("Content-Type", b"application/json; charset=utf-8")], FLAT_ROWS[:1]),
+    "a binary event": (GOOD, binary_event("ce_"), FLAT_ROWS[:1]),
+    "a binary event of an HTTP bridge": (orjson.dumps(V1), binary_event("ce-"), FLAT_ROWS),
+    "a structured event": (orjson.dumps(CORRELATED | {"data": V1}), STRUCTURED, FLAT_ROWS),
+    "a structured event with a row": (orjson.dumps(CORRELATED | {"data": FLAT_ROWS[1]}), STRUCTURED, FLAT_ROWS[1:2]),
     "a structured event in Base64": (
-        orjson.dumps(CORRELATED | {"data_base64": b64encode(GOOD).decode()}), STRUCTURED, ROWS[:1],
+        orjson.dumps(CORRELATED | {"data_base64": b64encode(GOOD).decode()}), STRUCTURED, FLAT_ROWS[:1],
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_result_is_what_the_data_plane_answers(
-    make_bench: MakeBench, planes: dict[str, DataPlane], task: str
+def test_a_result_equals_that_of_the_data_plane(
+    make_harness: MakeHarness, planes: dict[str, DataPlane], task: str
 ) -> None:
-    # Given a record of each kind
-    bench = make_bench(plane=planes[task])
-    records = [bench.record(value, headers=headers) for value, headers, _ in KINDS.values()]
-    # When a worker answers them
-    results, dead = bench.answer(*records)
-    # Then each result says what the data plane does of the same rows
+    # Given a record of each form
+    harness = make_harness(plane=planes[task])
+    records = [harness.record(value, headers=headers) for value, headers, _ in VALID.values()]
+    # When a worker processes them
+    results, dead = harness.write_and_process(*records)
+    # Then each result equals that of the data plane for the same rows
     assert not dead
     found = [orjson.loads(result.value) for result in results]
     answers = [answer.get("data", answer) for answer in found]
-    expected = [json.loads(orjson.dumps(predictions(planes[task].predict_rows(rows)))) for _, _, rows in KINDS.values()]
-    assert dict(zip(KINDS, answers, strict=True)) == dict(zip(KINDS, expected, strict=True))
+    expected = [
+        json.loads(orjson.dumps(encode_predictions(planes[task].predict_rows(rows)))) for _, _, rows in VALID.values()
+    ]
+    assert dict(zip(VALID, answers, strict=True)) == dict(zip(VALID, expected, strict=True))
 
 
-def test_intervals_are_answered_where_they_are_asked_for(make_bench: MakeBench) -> None:
-    # Given records of which one asks for intervals, beside another
-    bench = make_bench()
+def test_intervals_are_predicted_on_request(make_harness: MakeHarness) -> None:
+    # Given a record that requests intervals, and another one
+    harness = make_harness()
     asking = orjson.dumps(V1 | {"parameters": {"interval": 0.9}})
-    # When a worker answers them
-    results, _ = bench.answer(bench.record(asking), bench.record(GOOD))
-    # Then it has them, and the other has not
+    # When a worker processes them
+    results, _ = harness.write_and_process(harness.record(asking), harness.record(GOOD))
+    # Then only the first result has intervals
     first, second = (orjson.loads(result.value)["predictions"] for result in results)
     assert all(one["lower"] < one["prediction"] < one["upper"] for one in first)
-    assert second == bench.plane.predict_rows(ROWS[:1]).prediction.tolist()
+    assert second == harness.plane.predict_rows(FLAT_ROWS[:1]).prediction.tolist()
 
 
 @pytest.mark.parametrize("delivery", DELIVERIES)
-def test_a_result_keeps_key_headers_partition_and_order(make_bench: MakeBench, delivery: str) -> None:
-    # Given records with and without keys, in each of three partitions
-    bench = make_bench(partitions=3, settings={"delivery": delivery, "max_poll_records": 7})
+def test_results_keep_key_headers_partition_and_order(make_harness: MakeHarness, delivery: str) -> None:
+    # Given records with and without keys in three partitions
+    harness = make_harness(partitions=3, settings={"delivery": delivery, "max_poll_records": 7})
     kept: Headers = [("trace", b"t-1"), ("trace", b"t-2"), ("raw", NOT_UTF8), ("empty", b"")]
-    told = [
-        bench.record(GOOD if number % 4 else b"bad", partition=number % 3, key=[None, b"k", b""][number % 5 % 3],
+    records = [
+        harness.record(GOOD if number % 4 else b"bad", partition=number % 3, key=[None, b"k", b""][number % 5 % 3],
                      headers=kept)
         for number in range(60)
     ]  # fmt: skip
-    places = bench.write(*told)
-    # When a worker answers them
-    results, dead = bench.work(60)
-    # Then each partition has the answers to its records, in their order and with their keys and headers
+    places = harness.write(*records)
+    # When a worker processes them
+    results, dead = harness.process(60)
+    # Then each partition has the results of its records, in order, with their keys and headers
     assert (len(results), len(dead)) == (45, 15)
-    by_place = dict(zip(places, told, strict=True))
-    for answers, names in ((results, RESULT), (dead, SOURCE)):
+    by_place = dict(zip(places, records, strict=True))
+    for answers, names in ((results, RESULT_SOURCE_HEADERS), (dead, DEAD_LETTER_SOURCE_HEADERS)):
         for partition in range(3):
             there = [record for record in answers if record.partition == partition]
-            found = [*zip(there, sources(there, names), strict=True)]
+            found = [*zip(there, source_positions(there, names), strict=True)]
             assert [place.offset for _, place in found] == sorted(place.offset for _, place in found)
             for record, place in found:
-                assert (place.topic, place.partition) == (bench.input, partition)
+                assert (place.topic, place.partition) == (harness.input, partition)
                 assert (record.key, record.headers[:4]) == (by_place[place].key, kept)
 
 
-def test_between_other_numbers_of_partitions_the_order_of_a_key_is_kept(make_bench: MakeBench) -> None:
+def test_different_numbers_of_partitions_keep_the_order_of_a_key(make_harness: MakeHarness) -> None:
     # Given two partitions in and three out
-    bench = make_bench()
-    (bench.output,) = fresh(bench.broker, "out", partitions=3)
+    harness = make_harness()
+    (harness.output,) = create_topics(harness.broker, "out", partitions=3)
     keys = [b"a", b"b", b"c", b"d", None]
-    told = [
-        bench.record(GOOD, partition=len(keys) % (number % 5 + 1) % 2, key=keys[number % 5]) for number in range(50)
+    records = [
+        harness.record(GOOD, partition=len(keys) % (number % 5 + 1) % 2, key=keys[number % 5]) for number in range(50)
     ]
-    places = bench.write(*told)
-    # When a worker answers
-    results, _ = bench.work(50)
-    # Then the results of a key lie in one partition and in order; those without a key follow their partition
-    key_of = dict(zip(places, (record.key for record in told), strict=True))
+    places = harness.write(*records)
+    # When a worker processes them
+    results, _ = harness.process(50)
+    # Then the results of a key are in one partition and in order; results without a key follow their partition
+    key_of = dict(zip(places, (record.key for record in records), strict=True))
     for key in keys:
-        found = [record for record in results if key_of[sources([record])[0]] == key]
+        found = [record for record in results if key_of[source_positions([record])[0]] == key]
         assert len({record.partition for record in found}) == 1
-        assert [place.offset for place in sources(found)] == sorted(place.offset for place in sources(found))
+        assert [place.offset for place in source_positions(found)] == sorted(
+            place.offset for place in source_positions(found)
+        )
         if key is None:
-            assert found[0].partition == sources(found)[0].partition % 3
+            assert found[0].partition == source_positions(found)[0].partition % 3
 
 
-def test_a_plain_record_gets_an_event(make_bench: MakeBench) -> None:
-    # Given a record that is no event
-    bench = make_bench()
-    # When a worker answers it
-    (result,), _ = bench.answer(bench.record(GOOD, partition=1))
-    # Then its result is one, of the same id whenever it is answered
+def test_the_result_of_a_plain_record_is_an_event(make_harness: MakeHarness) -> None:
+    # Given a plain record
+    harness = make_harness()
+    # When a worker processes it
+    (result,), _ = harness.write_and_process(harness.record(GOOD, partition=1))
+    # Then its result is an event with a deterministic id
     assert attributes(result.headers) == {
         "specversion": "1.0",
         "source": "io.kserve.inference.regression",
@@ -184,33 +188,33 @@ def test_a_plain_record_gets_an_event(make_bench: MakeBench) -> None:
     ("kind", "prefix"),
     [
         pytest.param("a binary event", "ce_", id="binary"),
-        pytest.param("a binary event of a bridge", "ce-", id="binary, as a bridge leaves it"),
+        pytest.param("a binary event of an HTTP bridge", "ce-", id="binary, of an HTTP bridge"),
         pytest.param("a structured event", "", id="structured"),
     ],
 )
-def test_the_answer_to_an_event_is_correlated(make_bench: MakeBench, kind: str, prefix: str) -> None:
+def test_the_result_of_an_event_is_correlated(make_harness: MakeHarness, kind: str, prefix: str) -> None:
     # Given an event
-    bench = make_bench()
-    value, headers, _ = KINDS[kind]
-    # When a worker answers it
-    (result,), _ = bench.answer(bench.record(value, headers=headers, key=b"k"))
-    # Then the answer is one in the same mode, with its id, its extensions, and its source as the requestsource
+    harness = make_harness()
+    value, headers, _ = VALID[kind]
+    # When a worker processes it
+    (result,), _ = harness.write_and_process(harness.record(value, headers=headers, key=b"k"))
+    # Then the result is an event in the same mode, with its id, its extensions, and its source as the requestsource
     found = attributes(result.headers, prefix) if prefix else orjson.loads(result.value)
     expected = {"id": "a-1", "requestsource": "/flats", "subject": "düne", "rank": "7", "modelversion": "7"}
     assert {name: found.get(name) for name in expected} == expected
     assert found["source"] == "io.kserve.inference.regression"
     assert found["type"] == "io.kserve.inference.response"
-    assert sources([result]) == [Source(bench.input, 0, 0)]
+    assert source_positions([result]) == [RecordPosition(harness.input, 0, 0)]
 
 
-LONG = orjson.dumps([ROWS[0]] * 40)
-BAD: dict[str, tuple[bytes | None, Headers, str]] = {
+LONG = orjson.dumps([FLAT_ROWS[0]] * 40)
+INVALID: dict[str, tuple[bytes | None, Headers, str]] = {
     "no JSON": (b"{area: 1}", [], "JSON"),
     "no UTF-8": (NOT_UTF8, [], "JSON"),
     "an empty value": (b"", [], "JSON"),
     "a number": (b"7", [], "neither an object"),
     "no rows": (b"[]", [], "no row"),
-    "not of the schema": (orjson.dumps(ROWS[0] | {"area": 900.0}), [], "area: 900"),
+    "not of the schema": (orjson.dumps(FLAT_ROWS[0] | {"area": 900.0}), [], "area: 900"),
     "a column too few": (orjson.dumps({"area": 1.0}), [], "column is missing"),
     "a column twice": (GOOD[:-1] + b',"area":1.0}', [], "area: comes twice"),
     "too long a value": (LONG, [], f"{len(LONG)} bytes"),
@@ -228,108 +232,112 @@ BAD: dict[str, tuple[bytes | None, Headers, str]] = {
     ),
     "an array for an event": (b"[]", STRUCTURED, "not an object"),
     "a binary event without a source": (GOOD, [("ce_id", b"1"), ("ce_specversion", b"1.0")], "source: the event"),
-    "a name that is none": (GOOD, binary("ce_", **{"Not A Name": "x"}), "is not a name of an attribute"),
+    "a name that is none": (GOOD, binary_event("ce_", **{"Not A Name": "x"}), "is not a name of an attribute"),
 }  # fmt: skip
 
 
-def test_each_bad_record_becomes_a_dead_letter_and_its_neighbours_get_results(make_bench: MakeBench) -> None:
-    # Given bad records of all kinds, each between good ones
-    bench = make_bench(settings={"max_record_bytes": 3000})
-    told = []
-    for value, headers, _ in BAD.values():
-        told += [bench.record(GOOD), bench.record(value, key=b"k", headers=[("trace", b"t"), *headers])]
-    # When a worker answers them
-    results, dead = bench.answer(*told)
-    # Then the good ones have results
-    assert offsets(results) == [*range(0, 2 * len(BAD), 2)]
-    # And the bad ones lie in the dead letter topic as they were, with where and why and how often
-    for number, ((name, (value, headers, reason)), found) in enumerate(zip(BAD.items(), dead, strict=True)):
-        letter = read_letter(found.headers)
+def test_each_invalid_record_becomes_a_dead_letter_between_results(make_harness: MakeHarness) -> None:
+    # Given invalid records of all kinds, each after a valid one
+    harness = make_harness(settings={"max_record_bytes": 3000})
+    records = []
+    for value, headers, _ in INVALID.values():
+        records += [harness.record(GOOD), harness.record(value, key=b"k", headers=[("trace", b"t"), *headers])]
+    # When a worker processes them
+    results, dead = harness.write_and_process(*records)
+    # Then the valid ones have results
+    assert offsets(results) == [*range(0, 2 * len(INVALID), 2)]
+    # And the invalid ones are unchanged in the dead-letter topic, with position, reason and attempts
+    for number, ((name, (value, headers, reason)), found) in enumerate(zip(INVALID.items(), dead, strict=True)):
+        letter = parse_headers(found.headers)
         assert reason in letter.reason, name
-        assert letter.source == Source(bench.input, 0, 2 * number + 1), name
-        assert (letter.attempts, letter.dropped) == (1, None), name
+        assert letter.source == RecordPosition(harness.input, 0, 2 * number + 1), name
+        assert (letter.attempts, letter.dropped_bytes) == (1, None), name
         assert (found.key, found.value) == (b"k", value), name
         assert found.headers[: len(headers) + 1] == [("trace", b"t"), *headers], name
 
 
-def test_the_attempts_of_a_record_that_was_sent_back_are_added_up(make_bench: MakeBench) -> None:
-    # Given a record that was a dead letter before
-    bench = make_bench()
-    again: Headers = [(ATTEMPTS, b"3"), (REASON, b"before"), ("trace", b"t")]
-    # When it is one again
-    _, (dead,) = bench.answer(bench.record(b"still bad", headers=again))
-    # Then its attempts are added up, and the words of before are gone
-    letter = read_letter(dead.headers)
+def test_attempts_of_a_replayed_record_are_added_up(make_harness: MakeHarness) -> None:
+    # Given a replayed record
+    harness = make_harness()
+    again: Headers = [(ATTEMPTS_HEADER, b"3"), (REASON_HEADER, b"before"), ("trace", b"t")]
+    # When it becomes a dead letter again
+    _, (dead,) = harness.write_and_process(harness.record(b"still bad", headers=again))
+    # Then its attempts are added up, and its old reason is replaced
+    letter = parse_headers(dead.headers)
     assert letter.attempts == 4
     assert "before" not in letter.reason
-    assert [name for name, _ in dead.headers].count(REASON) == 1
+    assert [name for name, _ in dead.headers].count(REASON_HEADER) == 1
 
 
-SMALL = 600  # bytes that a topic takes
+SMALL = 600  # bytes, limit of a topic
 
 
 @pytest.mark.parametrize("delivery", DELIVERIES)
-def test_a_result_that_the_broker_refuses_becomes_a_dead_letter(make_bench: MakeBench, delivery: str) -> None:
-    # Given an output that takes small results only, and a record with a large one between two others
-    bench = make_bench(settings={"delivery": delivery})
-    (bench.output,) = fresh(bench.broker, "out", config={"max.message.bytes": SMALL})
-    value = orjson.dumps([ROWS[0]] * 100)
-    # When a worker answers
-    results, dead = bench.answer(bench.record(GOOD), bench.record(value, key=b"k"), bench.record(GOOD))
-    # Then it is a dead letter, and the others have results
+def test_a_rejected_result_becomes_a_dead_letter(make_harness: MakeHarness, delivery: str) -> None:
+    # Given an output topic for small results, and a record with a large result between two others
+    harness = make_harness(settings={"delivery": delivery})
+    (harness.output,) = create_topics(harness.broker, "out", config={"max.message.bytes": SMALL})
+    value = orjson.dumps([FLAT_ROWS[0]] * 100)
+    # When a worker processes them
+    results, dead = harness.write_and_process(
+        harness.record(GOOD), harness.record(value, key=b"k"), harness.record(GOOD)
+    )
+    # Then the large one is a dead letter, and the others have results
     assert {*offsets(results)} == {0, 2}
     assert [(record.key, record.value) for record in dead] == [(b"k", value)]
-    assert "the result has" in read_letter(dead[0].headers).reason
+    assert "the result has" in parse_headers(dead[0].headers).reason
     assert delivery == "at_least_once" or len(results) == 2
 
 
 @pytest.mark.parametrize("delivery", DELIVERIES)
-def test_what_the_broker_refuses_costs_no_neighbour_its_result(make_bench: MakeBench, delivery: str) -> None:
-    # Given more small results than the output takes at once, with a few that it never takes, in two partitions
-    bench = make_bench(settings={"delivery": delivery})
-    (bench.output,) = fresh(bench.broker, "out", config={"max.message.bytes": 4000})
-    large, those = orjson.dumps([ROWS[0]] * 400), {30, 31, 160}
-    told = [bench.record(large if number in those else GOOD, partition=number // 100) for number in range(200)]
-    # When a worker answers them at once
-    results, dead = bench.answer(*told)
-    # Then those few are dead letters, and all others have results, in their order and, if asked for, once
-    assert sources(dead, SOURCE) == [Source(bench.input, number // 100, number % 100) for number in sorted(those)]
+def test_rejected_results_do_not_affect_others(make_harness: MakeHarness, delivery: str) -> None:
+    # Given more small results than fit into one batch of the topic, and a few that are too large, in two partitions
+    harness = make_harness(settings={"delivery": delivery})
+    (harness.output,) = create_topics(harness.broker, "out", config={"max.message.bytes": 4000})
+    large, those = orjson.dumps([FLAT_ROWS[0]] * 400), {30, 31, 160}
+    records = [harness.record(large if number in those else GOOD, partition=number // 100) for number in range(200)]
+    # When a worker processes them at once
+    results, dead = harness.write_and_process(*records)
+    # Then the large ones are dead letters, and all others have results, in order and, with exactly_once, once
+    assert source_positions(dead, DEAD_LETTER_SOURCE_HEADERS) == [
+        RecordPosition(harness.input, number // 100, number % 100) for number in sorted(those)
+    ]
     for partition in range(2):
-        found = [place.offset for place in sources(results) if place.partition == partition]
+        found = [place.offset for place in source_positions(results) if place.partition == partition]
         assert [*dict.fromkeys(found)] == [number for number in range(100) if number + 100 * partition not in those]
         assert delivery == "at_least_once" or len({*found}) == len(found)
 
 
-def test_a_dead_letter_that_the_broker_refuses_goes_without_its_value(make_bench: MakeBench) -> None:
-    # Given topics that take small records only, and bad and good records that are large
-    bench = make_bench()
-    bench.output, bench.dead = fresh(bench.broker, "out", "dead", config={"max.message.bytes": SMALL})
-    bad, good = b"x" * 2000, orjson.dumps([ROWS[0]] * 100)
-    # When a worker answers them
-    results, dead = bench.answer(
-        bench.record(GOOD), bench.record(bad, key=b"k"), bench.record(good), bench.record(GOOD)
+def test_a_rejected_dead_letter_is_stripped_of_its_value(make_harness: MakeHarness) -> None:
+    # Given topics for small records, and large valid and invalid records
+    harness = make_harness()
+    harness.output, harness.dead = create_topics(harness.broker, "out", "dead", config={"max.message.bytes": SMALL})
+    bad, good = b"x" * 2000, orjson.dumps([FLAT_ROWS[0]] * 100)
+    # When a worker processes them
+    results, dead = harness.write_and_process(
+        harness.record(GOOD), harness.record(bad, key=b"k"), harness.record(good), harness.record(GOOD)
     )
-    # Then they are dead letters without a value that say how long it was, and the others have results
+    # Then they are dead letters with the size instead of the value, and the others have results
     assert offsets(results) == [0, 3]
-    letters = [read_letter(record.headers) for record in dead]
-    assert [letter.dropped for letter in letters] == [len(bad), len(good)]
+    letters = [parse_headers(record.headers) for record in dead]
+    assert [letter.dropped_bytes for letter in letters] == [len(bad), len(good)]
     assert [letter.source.offset for letter in letters if letter.source] == [1, 2]
     assert [(record.key, record.value) for record in dead] == [(b"k", None), (None, b"")]
 
 
-def test_a_value_longer_than_a_request_to_the_broker_is_a_bare_dead_letter(make_bench: MakeBench) -> None:
-    # Given a value that no producer of this worker may send
-    bench = make_bench(settings={"max_record_bytes": 1000})
-    value = b"x" * (ROOM_BYTES + 2000)
-    # When a worker answers it
-    results, dead = bench.answer(bench.record(value, key=b"k"), bench.record(GOOD))
-    # Then it is a dead letter that says how long it was
+def test_a_value_above_the_request_size_is_a_stripped_dead_letter(make_harness: MakeHarness) -> None:
+    # Given a value that exceeds the request size of the worker
+    harness = make_harness(settings={"max_record_bytes": 1000})
+    value = b"x" * (MAX_OVERHEAD_BYTES + 2000)
+    # When a worker processes it
+    results, dead = harness.write_and_process(harness.record(value, key=b"k"), harness.record(GOOD))
+    # Then it is a dead letter with the size of the value
     assert len(results) == 1
-    assert (dead[0].value, read_letter(dead[0].headers).dropped) == (None, len(value))
+    assert (dead[0].value, parse_headers(dead[0].headers).dropped_bytes) == (None, len(value))
 
 
-class Poisoned:
-    """A bundle whose graph cannot stand one row."""
+class PoisonedBundle:
+    """Bundle whose model raises for one value."""
 
     def __init__(self, plane: DataPlane, poison: float) -> None:
         self.bundle = plane.bundle
@@ -342,72 +350,75 @@ class Poisoned:
         return self.bundle.scores(matrix)
 
 
-def test_a_row_that_the_model_raises_for_costs_only_its_record(
-    make_bench: MakeBench, planes: dict[str, DataPlane]
+def test_a_record_for_which_the_model_raises_fails_alone(
+    make_harness: MakeHarness, planes: dict[str, DataPlane]
 ) -> None:
     # Given a model that raises for one of five records
-    bench = make_bench(plane=DataPlane(Poisoned(planes["regression"], 123.0)))
-    poison = orjson.dumps(ROWS[0] | {"area": 123.0})
-    # When a worker answers them
-    results, dead = bench.answer(*(bench.record(poison if number == 2 else GOOD) for number in range(5)))
-    # Then the others have results, and it is a dead letter of two attempts
+    harness = make_harness(plane=DataPlane(PoisonedBundle(planes["regression"], 123.0)))
+    poison = orjson.dumps(FLAT_ROWS[0] | {"area": 123.0})
+    # When a worker processes them
+    results, dead = harness.write_and_process(*(harness.record(poison if number == 2 else GOOD) for number in range(5)))
+    # Then the others have results, and it is a dead letter after two attempts
     assert offsets(results) == [0, 1, 3, 4]
-    letter = read_letter(dead[0].headers)
+    letter = parse_headers(dead[0].headers)
     assert (letter.attempts, letter.kind) == (2, "RuntimeError")
     assert "the graph cannot do this" in letter.reason
 
 
-def test_a_group_without_offsets_may_start_at_the_end(make_bench: MakeBench) -> None:
-    # Given records that were there before the group, with the mark of their transaction
-    bench = make_bench(settings={"start": "latest"})
-    bench.write(bench.record(GOOD), bench.record(GOOD, partition=1))
-    # When a worker of the group has begun, and more come
-    with bench.working() as worker:
-        wait_until(lambda: bench.committed(worker) == [2, 2])
-        bench.write(bench.record(GOOD))
-        wait_until(lambda: worker.totals.predicted == 1)
-    # Then those alone have results
-    assert sources(bench.replies().results) == [Source(bench.input, 0, 2)]
-    # And what comes while no worker is there is not left out by the next one
-    bench.write(bench.record(GOOD, partition=1))
-    assert sources(bench.work(1).results) == [Source(bench.input, 0, 2), Source(bench.input, 1, 2)]
+def test_a_new_group_may_start_at_the_end(make_harness: MakeHarness) -> None:
+    # Given records older than the group, and the control record of their transaction
+    harness = make_harness(settings={"start": "latest"})
+    harness.write(harness.record(GOOD), harness.record(GOOD, partition=1))
+    # When a worker of the group has started, and more are written
+    with harness.running_worker() as worker:
+        wait_until(lambda: harness.committed_offsets(worker) == [2, 2])
+        harness.write(harness.record(GOOD))
+        wait_until(lambda: worker.stats.predicted == 1)
+    # Then only those have results
+    assert source_positions(harness.read_output().results) == [RecordPosition(harness.input, 0, 2)]
+    # And the next worker processes records that were written meanwhile
+    harness.write(harness.record(GOOD, partition=1))
+    assert source_positions(harness.process(1).results) == [
+        RecordPosition(harness.input, 0, 2),
+        RecordPosition(harness.input, 1, 2),
+    ]
 
 
 @pytest.mark.parametrize("start", ["earliest", "latest"])
-def test_where_the_committed_records_are_deleted_it_goes_on_with_what_is_left(
-    make_bench: MakeBench, start: str
+def test_after_deletion_of_committed_offsets_it_continues_with_the_first_remaining_record(
+    make_harness: MakeHarness, start: str
 ) -> None:
-    # Given a group that has read a record, and five more of which the retention takes three
-    bench = make_bench(partitions=1, settings={"start": start})
-    with bench.working() as worker:
-        wait_until(lambda: bench.committed(worker) == [0])
-        bench.write(bench.record(GOOD))
-        wait_until(lambda: worker.totals.predicted == 1)
-    bench.write(*(bench.record(GOOD) for _ in range(5)))
-    end = 1 + 1 + 5  # with the mark of the first transaction
-    with bench.broker.admin() as admin:
-        admin.delete_records({TopicPartition(bench.input, 0): end - 2})
-    # When a worker goes on
-    results, _ = bench.work(2)
-    # Then what is left has results, whatever the group begins with
+    # Given a group that has committed one record, and five more of which retention deletes three
+    harness = make_harness(partitions=1, settings={"start": start})
+    with harness.running_worker() as worker:
+        wait_until(lambda: harness.committed_offsets(worker) == [0])
+        harness.write(harness.record(GOOD))
+        wait_until(lambda: worker.stats.predicted == 1)
+    harness.write(*(harness.record(GOOD) for _ in range(5)))
+    end = 1 + 1 + 5  # with the control record of the first transaction
+    with harness.broker.admin() as admin:
+        admin.delete_records({TopicPartition(harness.input, 0): end - 2})
+    # When a worker continues
+    results, _ = harness.process(2)
+    # Then the remaining ones have results, whatever `start` is
     assert offsets(results) == [0, end - 2, end - 1]
 
 
-def test_each_delivered_record_is_in_the_prediction_log_once(make_bench: MakeBench, tmp_path: Path) -> None:
-    # Given a log, good records, bad ones, one of two rows, and one whose result is refused
-    bench = make_bench()
-    (bench.output,) = fresh(bench.broker, "out", config={"max.message.bytes": SMALL})
+def test_each_delivered_row_is_logged_once(make_harness: MakeHarness, tmp_path: Path) -> None:
+    # Given a log, valid and invalid records, one with two rows, and one whose result is rejected
+    harness = make_harness()
+    (harness.output,) = create_topics(harness.broker, "out", config={"max.message.bytes": SMALL})
     log = PredictionLog(LogSettings(url=str(tmp_path)), slot="blue")
     log.start()
-    refused = orjson.dumps([ROWS[0]] * 100)
-    bench.write(
-        bench.record(GOOD), bench.record(b"bad"), bench.record(orjson.dumps(ROWS[:2])), bench.record(refused),
-        bench.record(GOOD, headers=binary("ce_")),
+    refused = orjson.dumps([FLAT_ROWS[0]] * 100)
+    harness.write(
+        harness.record(GOOD), harness.record(b"bad"), harness.record(orjson.dumps(FLAT_ROWS[:2])),
+        harness.record(refused), harness.record(GOOD, headers=binary_event("ce_")),
     )  # fmt: skip
-    # When a worker answers them
-    results, dead = bench.work(5, log=log)
+    # When a worker processes them
+    results, dead = harness.process(5, log=log)
     log.close(10)
-    # Then each row that was answered is in the log once, under the name of its record or event
+    # Then each predicted row is logged once, under the id of its record or event
     assert (len(results), len(dead)) == (3, 2)
     lines = [json.loads(line) for file in tmp_path.rglob("*.jsonl") for line in file.read_text().splitlines()]
     assert [line["request_id"] for line in lines] == [
@@ -416,62 +427,62 @@ def test_each_delivered_record_is_in_the_prediction_log_once(make_bench: MakeBen
     assert {line["protocol"] for line in lines} == {"kafka"}
 
 
-def test_a_record_may_be_a_large_batch_of_rows(make_bench: MakeBench) -> None:
-    # Given records of many rows, one of them of one row too many
-    bench = make_bench(settings={"max_record_bytes": 4 * 2**20, "max_rows": 20_000})
-    (bench.input,) = fresh(bench.broker, "in", config={"max.message.bytes": 8 * 2**20})
-    rows = [ROWS[number % 3] | {"area": number % 499 + 0.25} for number in range(20_001)]
-    # When a worker answers them
-    results, dead = bench.answer(
-        bench.record(orjson.dumps(rows[:-1])), bench.record(orjson.dumps(rows)), bench.record(GOOD)
+def test_a_record_may_have_many_rows(make_harness: MakeHarness) -> None:
+    # Given records with many rows, one of them with one row too many
+    harness = make_harness(settings={"max_record_bytes": 4 * 2**20, "max_rows": 20_000})
+    (harness.input,) = create_topics(harness.broker, "in", config={"max.message.bytes": 8 * 2**20})
+    rows = [FLAT_ROWS[number % 3] | {"area": number % 499 + 0.25} for number in range(20_001)]
+    # When a worker processes them
+    results, dead = harness.write_and_process(
+        harness.record(orjson.dumps(rows[:-1])), harness.record(orjson.dumps(rows)), harness.record(GOOD)
     )
-    # Then it has as many predictions as rows, which are what the data plane says
-    assert orjson.loads(results[0].value)["predictions"] == bench.plane.predict_rows(rows[:-1]).prediction.tolist()
+    # Then the predictions equal those of the data plane
+    assert orjson.loads(results[0].value)["predictions"] == harness.plane.predict_rows(rows[:-1]).prediction.tolist()
     assert offsets(results) == [0, 2]
-    assert "20001 rows" in read_letter(dead[0].headers).reason
+    assert "20001 rows" in parse_headers(dead[0].headers).reason
 
 
-def test_records_of_aborted_transactions_are_not_answered(make_bench: MakeBench) -> None:
-    # Given records of which some were never committed
-    bench = make_bench(partitions=1)
-    batches = [[bench.record(GOOD)] * 3, [bench.record(GOOD)] * 3, [bench.record(GOOD)] * 3]
-    places = write(bench.broker, batches, aborted=[1])
-    # When a worker answers
-    results, _ = bench.work(6)
-    # Then only those that were have results
-    assert sources(results) == places
+def test_records_of_aborted_transactions_are_not_processed(make_harness: MakeHarness) -> None:
+    # Given records of which some were aborted
+    harness = make_harness(partitions=1)
+    batches = [[harness.record(GOOD)] * 3, [harness.record(GOOD)] * 3, [harness.record(GOOD)] * 3]
+    places = write_transactions(harness.broker, batches, aborted=[1])
+    # When a worker processes them
+    results, _ = harness.process(6)
+    # Then only the committed ones have results
+    assert source_positions(results) == places
 
 
-def test_an_idle_worker_notices_that_its_broker_is_away_and_back(make_bench: MakeBench, broker: Any) -> None:
-    with make_bench().working(session_seconds=3) as worker:
+def test_an_idle_worker_detects_an_outage_and_its_end(make_harness: MakeHarness, broker: Any) -> None:
+    with make_harness().running_worker(session_seconds=3) as worker:
         wait_until(lambda: worker.is_ready)
-        time.sleep(1)  # in which it reads its offsets
-        assert not worker.is_cut_off
+        time.sleep(1)  # to read its offsets
+        assert not worker.is_broker_down
         broker.suspend()
         try:
-            wait_until(lambda: worker.is_cut_off, seconds=15)
+            wait_until(lambda: worker.is_broker_down, seconds=15)
         finally:
             broker.resume()
-        wait_until(lambda: not worker.is_cut_off)
+        wait_until(lambda: not worker.is_broker_down)
 
 
-def test_many_dead_letters_are_a_few_lines_of_the_log(make_bench: MakeBench) -> None:
+def test_warnings_about_dead_letters_are_rate_limited(make_harness: MakeHarness) -> None:
     lines: list[str] = []
     number = logger.add(lines.append, format="{message}", level="WARNING")
-    bench = make_bench()
-    bench.write(*[bench.record(b"no JSON") for _ in range(400)])
+    harness = make_harness()
+    harness.write(*[harness.record(b"no JSON") for _ in range(400)])
     try:
-        bench.work(400, max_poll_records=20)
+        harness.process(400, max_poll_records=20)
     finally:
         logger.remove(number)
-    told = [line for line in lines if "is a dead letter" in line]
-    assert 1 <= len(told) <= 3
+    records = [line for line in lines if "is a dead letter" in line]
+    assert 1 <= len(records) <= 3
 
 
 @pytest.mark.parametrize(
     ("headers", "value", "reason"),
     [
-        pytest.param([], b"", "it is empty", id="no byte"),
+        pytest.param([], b"", "it is empty", id="an empty value"),
         pytest.param(
             [("content-type", b"application/cloudevents+json")],
             orjson.dumps(CORRELATED | {"specversion": "1.0"}),
@@ -486,7 +497,7 @@ def test_many_dead_letters_are_a_few_lines_of_the_log(make_bench: MakeBench) -> 
         ),
     ],
 )
-def test_an_event_that_is_none_says_why(make_bench: MakeBench, headers: Headers, value: bytes, reason: str) -> None:
-    bench = make_bench()
-    (letter,) = bench.answer(bench.record(value, headers=headers)).dead_letters
-    assert reason in read_letter(letter.headers).reason
+def test_an_invalid_event_has_a_reason(make_harness: MakeHarness, headers: Headers, value: bytes, reason: str) -> None:
+    harness = make_harness()
+    (letter,) = harness.write_and_process(harness.record(value, headers=headers)).dead_letters
+    assert reason in parse_headers(letter.headers).reason
