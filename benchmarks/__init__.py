@@ -1,1 +1,1 @@
-"""What is measured: each module prints its table and writes `build/benchmarks/NAME.json`."""
+"""Benchmarks: each module prints a table and writes `build/benchmarks/NAME.json`."""

@@ -1,10 +1,10 @@
-"""The champion of a search beside what it must beat, on tables that the project was not made for.
+"""Quality of the model that a search selects, compared with baselines on many tables.
 
-Each table goes the way of a user's: `model-name init` infers its schema (the examples bring theirs), a fifth is held
-out, the search sees the rest. Beside the champion are fitted:
+Each table is treated like that of a user: its schema is inferred as `model-name init` does (examples have one), a fifth
+is held out, the search uses the rest. The baselines are:
 
-- plain trees: scikit-learn's default HistGradientBoosting on the columns as they are (categories as codes, a datetime
-  as hour, weekday and month), what one gets without this project;
+- plain trees: scikit-learn's default HistGradientBoosting on the raw columns (categories as codes, a datetime as hour,
+  weekday and month), the result without this project;
 - default trees, a forest and a constant on the project's features.
 
     python -m benchmarks.quality [--tables flights,wage] [--budget 60s] [--repeats 3]
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.measuring import console, show, write
-from benchmarks.tables import Source, sources
+from benchmarks.example_tables import TableSource, table_sources
+from benchmarks.harness import conclude, console, print_table
 from model_name.core import dataframes
 from model_name.core.metrics import Metric
 from model_name.core.models import AutoModel, BoostedTrees, ConstantModel, FitContext, Model, RandomForest
@@ -31,42 +31,37 @@ from model_name.utils.search.automl import AutoSearcher
 from model_name.utils.search.objective import SearchProblem
 from model_name.utils.splitters import RandomSplitter, Splitter, TimeSplitter
 
-SMALL_ROWS = 6000  # below which the held-out part is so small that several are drawn
-DECIDING = {"regression": "rmse", "binary": "roc_auc", "multiclass": "log_loss"}
-MIN_GAIN = {"regression": 0.08, "binary": 0.01}  # over plain trees, on average: a share of RMSE, a difference of AUC
-NOISE = {"regression": 0.005, "binary": 0.002}  # that counts as no worse
+SMALL_ROWS = 6000  # tables with fewer rows are split several times, because the held-out part is small
+METRICS = {"regression": "rmse", "binary": "roc_auc", "multiclass": "log_loss"}
+MIN_GAIN = {"regression": 0.08, "binary": 0.01}  # mean over plain trees: share of the RMSE, difference of AUC
+MAX_LOSS = {"regression": 0.005, "binary": 0.002}  # that counts as noise
 MAX_FLIGHTS_RMSE = 2.6
-GAINS = {"plain": "gain", "default": "gain over default trees"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure; 1 if a limit is missed."""
-    options = parse(argv)
-    names = options.tables.split(",") if options.tables else list(sources())
+    """Run the benchmark; return 1 if a limit is missed."""
+    options = parse_arguments(argv)
+    names = options.tables.split(",") if options.tables else list(table_sources())
     rows = []
     for name in names:
-        rows.append(compare(name, sources()[name], AutoSearcher(budget_seconds=options.budget), options.repeats))
+        rows.append(compare(name, table_sources()[name], AutoSearcher(budget_seconds=options.budget), options.repeats))
         console.print(f"{name}: {rows[-1]['champion']:.4g} against {rows[-1]['plain trees']:.4g}")
-    show("Held-out rows: RMSE of regressions, AUC of binary targets", [shown(row) for row in rows])
-    limits = judge(rows)
-    write("quality", {"rows": rows, "budget": options.budget, "limits": limits})
-    for words, is_kept in limits.items():
-        console.print(f"{'ok    ' if is_kept else 'MISSED'} {words}")
-    return 0 if all(limits.values()) else 1
+    print_table("Held-out rows: RMSE of regressions, AUC of binary targets", [format_row(row) for row in rows])
+    return conclude("quality", {"rows": rows, "budget": options.budget}, check_limits(rows))
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The options of the command line."""
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("--tables", default="", help=f"some of {', '.join(sources())}; all by default")
-    parser.add_argument("--budget", default="60s", help="of each search")
-    parser.add_argument("--repeats", type=int, default=3, help="held-out parts of a small table")
+    parser.add_argument("--tables", default="", help=f"some of {', '.join(table_sources())}; all by default")
+    parser.add_argument("--budget", default="60s", help="time budget of each search")
+    parser.add_argument("--repeats", type=int, default=3, help="number of held-out parts of a small table")
     return parser.parse_args(argv)
 
 
-def compare(name: str, source: Source, searcher: AutoSearcher, repeats: int) -> dict[str, Any]:
-    """What each model scores on a table, averaged over its held-out parts."""
-    raw = source.read()
+def compare(name: str, source: TableSource, searcher: AutoSearcher, repeats: int) -> dict[str, Any]:
+    """Score each model on a table, averaged over its held-out parts."""
+    raw = source.load()
     schema = (
         load_document(source.schema, TableSchema)
         if source.schema
@@ -74,14 +69,14 @@ def compare(name: str, source: Source, searcher: AutoSearcher, repeats: int) -> 
     )
     table = dataframes.check_frame(dataframes.add_lag_columns(raw, schema), schema).frame
     seeds = range(repeats if len(table) < SMALL_ROWS and schema.time is None else 1)
-    found = [
-        once(table, schema, searcher, TimeSplitter() if schema.time else RandomSplitter(random_state=seed))
+    scores = [
+        compare_once(table, schema, searcher, TimeSplitter() if schema.time else RandomSplitter(random_state=seed))
         for seed in seeds
     ]
-    mean = {key: statistics.fmean(one[key] for one in found) for key in found[0]}
+    mean = {key: statistics.fmean(part[key] for part in scores) for key in scores[0]}
     task = schema.target.task
     return (
-        {"table": name, "task": task, "rows": len(table), "held-out parts": len(found)}
+        {"table": name, "task": task, "rows": len(table), "held-out parts": len(scores)}
         | mean
         | {
             "gain": gain(task, mean["champion"], mean["plain trees"]),
@@ -90,15 +85,17 @@ def compare(name: str, source: Source, searcher: AutoSearcher, repeats: int) -> 
     )
 
 
-def once(table: pd.DataFrame, schema: TableSchema, searcher: AutoSearcher, splitter: Splitter) -> dict[str, float]:
-    """What each model scores on one held-out part."""
+def compare_once(
+    table: pd.DataFrame, schema: TableSchema, searcher: AutoSearcher, splitter: Splitter
+) -> dict[str, float]:
+    """Score each model on one held-out part."""
     rows, held = splitter.split(table, schema)
     train, test = table.iloc[rows], table.iloc[held]
-    metric = Metric(name=DECIDING[schema.target.task])
+    metric = Metric(name=METRICS[schema.target.task])
     context = FitContext(has_time_order=schema.time is not None)
     start = time.monotonic()
-    chosen = searcher.search(SearchProblem(AutoModel(), schema, train, metric, splitter))
-    champion = AutoModel().with_params(**chosen.best_params).fit(schema, train, context)
+    result = searcher.search(SearchProblem(AutoModel(), schema, train, metric, splitter))
+    champion = AutoModel().with_params(**result.best_params).fit(schema, train, context)
     seconds = time.monotonic() - start
     references: dict[str, Model] = {
         "default trees": BoostedTrees(),
@@ -106,7 +103,7 @@ def once(table: pd.DataFrame, schema: TableSchema, searcher: AutoSearcher, split
         "constant": ConstantModel(),
     }
     fitted = {name: model.fit(schema, train, context) for name, model in references.items()}
-    plain = plainly(schema)
+    plain = without_feature_engineering(schema)
     fitted |= {"plain trees": BoostedTrees().fit(plain, train[[*plain.columns, plain.target.name]], context)}
     truth = test[schema.target.name].to_numpy()
     scores = {
@@ -115,8 +112,8 @@ def once(table: pd.DataFrame, schema: TableSchema, searcher: AutoSearcher, split
     return scores | {"seconds": seconds}
 
 
-def plainly(schema: TableSchema) -> TableSchema:
-    """The table without what the project adds to it: histories and encodings."""
+def without_feature_engineering(schema: TableSchema) -> TableSchema:
+    """Remove what the project adds to a table: lags and encodings."""
     columns = {
         name: column.model_copy(update={"encode": type(column.encode)()})
         for name, column in schema.columns.items()
@@ -126,36 +123,36 @@ def plainly(schema: TableSchema) -> TableSchema:
 
 
 def gain(task: str, value: float, other: float) -> float:
-    """How much better: a share of the RMSE, or a difference of AUC or log loss."""
+    """Compute an improvement: a share of the RMSE, or a difference of AUC or log loss."""
     return (other - value) / other if task == "regression" else value - other if task == "binary" else other - value
 
 
-def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the table for people."""
+def format_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Format a row of the table."""
     names = ("champion", "plain trees", "default trees", "forest", "constant")
-    figures = {name: f"{row[name]:.4g}" for name in names}
+    scores = {name: f"{row[name]:.4g}" for name in names}
     is_share = row["task"] == "regression"
     gains = {
         name: f"{row[name]:+.1%}" if is_share else f"{row[name]:+.4f}" for name in ("gain", "gain over default trees")
     }
-    return {"table": row["table"], "rows": row["rows"]} | figures | gains | {"seconds": f"{row['seconds']:.0f}"}
+    return {"table": row["table"], "rows": row["rows"]} | scores | gains | {"seconds": f"{row['seconds']:.0f}"}
 
 
-def judge(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
-    """The limits, and whether each is kept."""
+def check_limits(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    """Check the limits; return whether each is met."""
     limits = {}
-    for task, least in MIN_GAIN.items():
+    for task, min_gain in MIN_GAIN.items():
         gains = [row["gain"] for row in rows if row["task"] == task]
         if gains:
-            limits[f"{task}: mean gain over plain trees {np.mean(gains):.4f} is at least {least}"] = (
-                np.mean(gains) >= least
+            limits[f"{task}: mean gain over plain trees {np.mean(gains):.4f} is at least {min_gain}"] = (
+                np.mean(gains) >= min_gain
             )
-    worse = [row["table"] for row in rows if min(row["gain"], row["gain over default trees"]) < -NOISE[row["task"]]]
+    worse = [row["table"] for row in rows if min(row["gain"], row["gain over default trees"]) < -MAX_LOSS[row["task"]]]
     limits[f"never worse than plain or default trees{': ' if worse else ''}{', '.join(worse)}"] = not worse
     flights = [row["champion"] for row in rows if row["table"] == "flights"]
     if flights:
         limits[f"flights: RMSE {flights[0]:.3f} is at most {MAX_FLIGHTS_RMSE}"] = flights[0] <= MAX_FLIGHTS_RMSE
-    return {words: bool(is_kept) for words, is_kept in limits.items()}
+    return {limit: bool(is_met) for limit, is_met in limits.items()}
 
 
 if __name__ == "__main__":

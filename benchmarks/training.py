@@ -1,6 +1,6 @@
-"""Training of the tabular network: what Lightning and the batch sampler cost, beside a bare loop of PyTorch.
+"""Training speed of the tabular network: cost of Lightning and the batch sampler over a plain PyTorch loop.
 
-All train the same module on the same rows, by turns in one process; a round of each is timed after a round that is not.
+All train the same module on the same rows, alternating in one process; the first round of each is not timed.
 
     python -m benchmarks.training [--rows 200000] [--rounds 5]
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from operator import truediv
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring import console, show, write
+from benchmarks.harness import conclude, print_table
 
 if TYPE_CHECKING:
     from torch.utils.data import TensorDataset
@@ -23,57 +23,58 @@ if TYPE_CHECKING:
 
 COLUMNS = 25
 BATCHES = (1024, 8192)
-MIN_RATIO = 0.85  # of our training to the bare loop
+MIN_RATIO = 0.85  # of the speed of the plain loop
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure; 1 if the limit is missed."""
+    """Run the benchmark; return 1 if a limit is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(argv)
-    return judge({size: measure(size, options.rows, options.rounds) for size in BATCHES})
+    return report({size: measure(size, options.rows, options.rounds) for size in BATCHES})
 
 
-def judge(found: dict[int, dict[str, list[float]]]) -> int:
-    """Print, write and hold against the limit; `found` are rows/s by batch size and way, a number a round."""
+def report(rates: dict[int, dict[str, list[float]]]) -> int:
+    """Print and write the results, and check the limits.
+
+    Args:
+        rates: Rows per second of each round, by batch size and loop.
+    """
     ratios = {
-        size: {way: statistics.median(map(truediv, rates, ways["bare"])) for way, rates in ways.items()}
-        for size, ways in found.items()
+        size: {name: statistics.median(map(truediv, values, by_loop["bare"])) for name, values in by_loop.items()}
+        for size, by_loop in rates.items()
     }
-    lines = [
-        {"": WAYS[way][0], "batch": size, "rows/s": statistics.median(rates), "ratio": ratios[size][way]}
-        for size, ways in found.items()
-        for way, rates in ways.items()
+    table = [
+        {"": LOOPS[name][0], "batch": size, "rows/s": statistics.median(values), "ratio": ratios[size][name]}
+        for size, by_loop in rates.items()
+        for name, values in by_loop.items()
     ]
-    show(f"Training, {COLUMNS} columns, one thread", lines)
+    print_table(f"Training, {COLUMNS} columns, one thread", table)
     limits = {
-        f"batch {size}: ratio {ways['ours']:.2f} is at least {MIN_RATIO}": ways["ours"] >= MIN_RATIO
-        for size, ways in ratios.items()
+        f"batch {size}: ratio {by_loop['ours']:.2f} is at least {MIN_RATIO}": by_loop["ours"] >= MIN_RATIO
+        for size, by_loop in ratios.items()
     }
-    for sentence, holds in limits.items():
-        console.print(f"[{'green' if holds else 'red'}]{'holds' if holds else 'FAILS'}[/] {sentence}")
-    write("training", {"rates": found, "ratios": ratios, "limits": limits})
-    return 0 if all(limits.values()) else 1
+    return conclude("training", {"rates": rates, "ratios": ratios}, limits)
 
 
 def measure(size: int, rows: int, rounds: int) -> dict[str, list[float]]:
-    """Rows a second of each way, a number a round."""
+    """Measure the rows per second of each loop in each round."""
     from model_name.core.models.network.lightning_trainer import deterministic_training
 
-    settings, network, learning = subject(size, rows)
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    settings, network, dataset = make_training(size, rows)
+    rates: dict[str, list[float]] = {name: [] for name in LOOPS}
     with deterministic_training(settings.random_state, settings.threads):
         for number in range(rounds + 1):
-            for way, (_, train) in WAYS.items():
-                seconds = train(settings, network, learning)
+            for name, (_, train) in LOOPS.items():
+                seconds = train(settings, network, dataset)
                 if number:
-                    found[way].append(rows / seconds)
-    return found
+                    rates[name].append(rows / seconds)
+    return rates
 
 
-def subject(size: int, rows: int) -> "tuple[TabularNetwork, TabularMLP, TensorDataset]":
-    """A default network of one epoch, and normal rows with a target to learn."""
+def make_training(size: int, rows: int) -> "tuple[TabularNetwork, TabularMLP, TensorDataset]":
+    """Create a default network of one epoch, and normally distributed rows with a target."""
     import numpy as np
 
     from model_name.core.features import NumericFeature
@@ -86,33 +87,33 @@ def subject(size: int, rows: int) -> "tuple[TabularNetwork, TabularMLP, TensorDa
     matrix = random.normal(size=(rows, COLUMNS)).astype(np.float32)
     targets = matrix[:, 0] * matrix[:, 1] + random.normal(size=rows)
     settings = TabularNetwork(batch_size=size, max_epochs=1)
-    features = [NumericFeature(name=f"n{place}", source=f"n{place}") for place in range(COLUMNS)]
+    features = [NumericFeature(name=f"n{position}", source=f"n{position}") for position in range(COLUMNS)]
     network = TabularMLP(TabularEncoder(features, matrix, settings), settings, classes=0, targets=targets)
     return settings, network, to_dataset(network, matrix, targets)
 
 
-def bare(settings: "TabularNetwork", network: "TabularMLP", learning: "TensorDataset") -> float:
-    """The loop that one writes by hand: shuffled indices, slices, a step."""
+def train_with_slices(settings: "TabularNetwork", network: "TabularMLP", dataset: "TensorDataset") -> float:
+    """Train with the plain loop: shuffled indices, sliced tensors, a step."""
     import torch
 
-    rows, targets = learning.tensors
+    rows, targets = dataset.tensors
 
     def batches() -> Any:
         for index in torch.split(torch.randperm(len(rows)), settings.batch_size):
             yield rows[index], targets[index]
 
-    return loop(settings, network, batches())
+    return train_epoch(settings, network, batches())
 
 
-def loaded(settings: "TabularNetwork", network: "TabularMLP", learning: "TensorDataset") -> float:
-    """The same loop on what a plain loader hands out, row by row."""
+def train_with_data_loader(settings: "TabularNetwork", network: "TabularMLP", dataset: "TensorDataset") -> float:
+    """Train with the plain loop on a `DataLoader`, which collates row by row."""
     from torch.utils.data import DataLoader
 
-    return loop(settings, network, DataLoader(learning, batch_size=settings.batch_size, shuffle=True))
+    return train_epoch(settings, network, DataLoader(dataset, batch_size=settings.batch_size, shuffle=True))
 
 
-def loop(settings: "TabularNetwork", network: "TabularMLP", batches: Any) -> float:
-    """An epoch by hand, in seconds."""
+def train_epoch(settings: "TabularNetwork", network: "TabularMLP", batches: Any) -> float:
+    """Train one epoch with a plain loop; return its seconds."""
     import torch
     from torch.nn import functional
 
@@ -127,15 +128,15 @@ def loop(settings: "TabularNetwork", network: "TabularMLP", batches: Any) -> flo
     return time.perf_counter() - start
 
 
-def ours(settings: "TabularNetwork", network: "TabularMLP", learning: "TensorDataset") -> float:
-    """An epoch of the project's training: Lightning, checkpoints off; its start and its validation are not timed."""
+def train_with_lightning(settings: "TabularNetwork", network: "TabularMLP", dataset: "TensorDataset") -> float:
+    """Train one epoch with Lightning, without checkpoints; return its seconds without start and validation."""
     from lightning import Callback
     from torch.utils.data import TensorDataset
 
     from model_name.core.models import FitContext
     from model_name.core.models.network import lightning_trainer
 
-    class Clock(Callback):
+    class Timer(Callback):
         start = seconds = 0.0
 
         def on_train_epoch_start(self, *_: Any) -> None:
@@ -144,18 +145,18 @@ def ours(settings: "TabularNetwork", network: "TabularMLP", learning: "TensorDat
         def on_train_batch_end(self, *_: Any) -> None:
             self.seconds = time.perf_counter() - self.start
 
-    clock = Clock()
+    timer = Timer()
     network.train().requires_grad_(requires_grad=True)
-    keeper = lightning_trainer.CheckpointCallback(settings, FitContext(), "benchmark")
-    few = TensorDataset(*(tensor[:1] for tensor in learning.tensors))
-    lightning_trainer.run_trainer(network, learning, few, keeper, callbacks=[clock])
-    return clock.seconds
+    checkpoints = lightning_trainer.CheckpointCallback(settings, FitContext(), "benchmark")
+    validation = TensorDataset(*(tensor[:1] for tensor in dataset.tensors))
+    lightning_trainer.run_trainer(network, dataset, validation, checkpoints, callbacks=[timer])
+    return timer.seconds
 
 
-WAYS: dict[str, tuple[str, Callable[..., float]]] = {
-    "bare": ("bare loop, sliced tensors", bare),
-    "ours": ("TabularNetwork (Lightning)", ours),
-    "loaded": ("bare loop, plain DataLoader", loaded),
+LOOPS: dict[str, tuple[str, Callable[..., float]]] = {
+    "bare": ("bare loop, sliced tensors", train_with_slices),
+    "ours": ("TabularNetwork (Lightning)", train_with_lightning),
+    "loaded": ("bare loop, plain DataLoader", train_with_data_loader),
 }
 
 

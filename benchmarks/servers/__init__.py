@@ -1,1 +1,1 @@
-"""What `benchmarks.serving` needs: the model, the servers, the requests that they understand, and the load."""
+"""Parts of `benchmarks.serving`: the served model, server specifications, protocols and load generators."""

@@ -1,4 +1,4 @@
-"""The benchmark of explanations: what it holds against its limits; that it measures is told by running it."""
+"""The benchmark of explanations measures and checks its limits."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_every_explainer_is_timed_and_the_two_of_the_network_agree(workplace):
-    # given a folder of its own with the example
+def test_explainers_are_timed_and_those_of_the_network_agree(workplace):
+    # given a working directory with the example
     for name in ("confs", "data"):
         (workplace / name).symlink_to(ROOT / name)
     # when few rows are explained
     seconds, correlation = explaining.measure(rows=50, rounds=1)
-    # then all were timed
+    # then all explainers are timed
     assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys(
         (*explaining.KINDS, explaining.DEEP), 1
     )
@@ -27,13 +27,13 @@ def test_every_explainer_is_timed_and_the_two_of_the_network_agree(workplace):
 @pytest.mark.parametrize(
     ("seconds", "correlation", "code"),
     [
-        pytest.param(0.9, 0.995, 0, id="fast and right"),
+        pytest.param(0.9, 0.995, 0, id="fast and accurate"),
         pytest.param(1.1, 0.995, 1, id="slow"),
-        pytest.param(0.9, 0.9, 1, id="wrong"),
+        pytest.param(0.9, 0.9, 1, id="inaccurate"),
     ],
 )
-def test_the_benchmark_fails_when_a_limit_is_missed(workplace, seconds, correlation, code):
+def test_benchmark_fails_if_a_limit_is_missed(workplace, seconds, correlation, code):
     rounds = {"TabularNetwork": [seconds] * 3, explaining.DEEP: [9.0] * 3}
-    assert explaining.judge(1000, rounds, correlation) == code
-    found = json.loads((workplace / "build/benchmarks/explaining.json").read_text())
-    assert found["ratio"] == pytest.approx(9.0 / seconds)
+    assert explaining.report(1000, rounds, correlation) == code
+    report = json.loads((workplace / "build/benchmarks/explaining.json").read_text())
+    assert report["ratio"] == pytest.approx(9.0 / seconds)

@@ -1,4 +1,4 @@
-"""Requests for rows, and predictions in replies."""
+"""Request encoders and response decoders."""
 
 import json
 import struct
@@ -7,9 +7,9 @@ import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as service_pb2
 
 from benchmarks.servers import protocols
-from benchmarks.servers.subject import Subject
+from benchmarks.servers.served_model import ServedModel
 
-SUBJECT = Subject(
+MODEL = ServedModel(
     name="flats",
     bundle="",
     pyfunc="",
@@ -20,8 +20,8 @@ SUBJECT = Subject(
 )
 
 
-def test_v2_sends_one_tensor_a_column():
-    inputs = json.loads(protocols.v2(SUBJECT.rows, SUBJECT.datatypes))["inputs"]
+def test_v2_request_has_one_tensor_per_column():
+    inputs = json.loads(protocols.encode_v2(MODEL.rows, MODEL.datatypes))["inputs"]
     assert inputs == [
         {"name": "area", "shape": [2], "datatype": "FP64", "data": [61.5, 8.0]},
         {"name": "is_let", "shape": [2], "datatype": "BOOL", "data": [False, True]},
@@ -29,11 +29,11 @@ def test_v2_sends_one_tensor_a_column():
     ]
 
 
-def test_grpc_is_framed_as_it_goes_over_the_wire():
-    framed = protocols.grpc(SUBJECT.rows, SUBJECT)
-    flag, length = struct.unpack(">BI", framed[: protocols.PREFIX])
-    assert (flag, length) == (0, len(framed) - protocols.PREFIX)
-    request = service_pb2.ModelInferRequest.FromString(framed[protocols.PREFIX :])
+def test_grpc_request_is_framed():
+    framed = protocols.encode_grpc(MODEL.rows, MODEL)
+    flag, length = struct.unpack(">BI", framed[: protocols.GRPC_PREFIX_BYTES])
+    assert (flag, length) == (0, len(framed) - protocols.GRPC_PREFIX_BYTES)
+    request = service_pb2.ModelInferRequest.FromString(framed[protocols.GRPC_PREFIX_BYTES :])
     area, is_let, district = request.inputs
     assert request.model_name == "flats"
     assert list(area.contents.fp64_contents) == [61.5, 8.0]
@@ -42,43 +42,43 @@ def test_grpc_is_framed_as_it_goes_over_the_wire():
     assert list(area.shape) == [2]
 
 
-def typed():
-    reply = service_pb2.ModelInferResponse()
-    reply.outputs.add(name="prediction", datatype="FP64", shape=[2]).contents.fp64_contents.extend([1.5, 2.5])
-    return reply.SerializeToString()
+def typed_response():
+    response = service_pb2.ModelInferResponse()
+    response.outputs.add(name="prediction", datatype="FP64", shape=[2]).contents.fp64_contents.extend([1.5, 2.5])
+    return response.SerializeToString()
 
 
-def raw():
-    reply = service_pb2.ModelInferResponse(raw_output_contents=[struct.pack("<2d", 1.5, 2.5)])
-    reply.outputs.add(name="prediction", datatype="FP64", shape=[2])
-    return reply.SerializeToString()
+def raw_response():
+    response = service_pb2.ModelInferResponse(raw_output_contents=[struct.pack("<2d", 1.5, 2.5)])
+    response.outputs.add(name="prediction", datatype="FP64", shape=[2])
+    return response.SerializeToString()
 
 
 V2 = {"outputs": [{"name": "lower", "data": [0]}, {"name": "prediction", "data": [1.5, 2.5]}]}
 
 
 @pytest.mark.parametrize(
-    ("read", "reply"),
+    ("decode", "response"),
     [
-        pytest.param(protocols.read_v1, b'{"predictions": [1.5, 2.5]}', id="V1"),
-        pytest.param(protocols.read_v1, b'{"predictions": [{"prediction": 1.5}, {"prediction": 2.5}]}', id="MLflow"),
-        pytest.param(protocols.read_v2, json.dumps(V2).encode(), id="V2, among other outputs"),
-        pytest.param(protocols.read_grpc, typed(), id="gRPC, typed"),
-        pytest.param(protocols.read_grpc, raw(), id="gRPC, raw"),
+        pytest.param(protocols.decode_v1, b'{"predictions": [1.5, 2.5]}', id="V1"),
+        pytest.param(protocols.decode_v1, b'{"predictions": [{"prediction": 1.5}, {"prediction": 2.5}]}', id="MLflow"),
+        pytest.param(protocols.decode_v2, json.dumps(V2).encode(), id="V2, among other outputs"),
+        pytest.param(protocols.decode_grpc, typed_response(), id="gRPC, typed"),
+        pytest.param(protocols.decode_grpc, raw_response(), id="gRPC, raw"),
     ],
 )
-def test_predictions_are_read(read, reply):
-    assert read(reply) == [1.5, 2.5]
+def test_predictions_are_decoded(decode, response):
+    assert decode(response) == [1.5, 2.5]
 
 
 @pytest.mark.parametrize(
-    ("answers", "difference"),
+    ("predictions", "difference"),
     [
-        pytest.param([100.0, 1.0], 0.0, id="the same"),
-        pytest.param([101.0, 1.0], 0.01, id="of the prediction"),
-        pytest.param([100.0, 2.0], 0.02, id="of the spread where the prediction is small"),
+        pytest.param([100.0, 1.0], 0.0, id="equal"),
+        pytest.param([101.0, 1.0], 0.01, id="relative to the prediction"),
+        pytest.param([100.0, 2.0], 0.02, id="relative to the spread for a small prediction"),
         pytest.param([99.0], 0.01, id="fewer rows"),
     ],
 )
-def test_a_difference_is_relative(answers, difference):
-    assert SUBJECT.difference(answers) == pytest.approx(difference)
+def test_difference_is_relative(predictions, difference):
+    assert MODEL.difference(predictions) == pytest.approx(difference)

@@ -1,4 +1,4 @@
-"""What the load generators tell: read to the figure, and refused where a reply was an error."""
+"""Reports of the load generators are parsed, and refused if a response was an error."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.servers import loads
+from benchmarks.servers import load_generators
 
 WRK = """Running 3s test @ http://127.0.0.1:8080/v1/models/flights:predict
   1 threads and 16 connections
@@ -27,7 +27,7 @@ traffic: 110.87KB (113530) total, 2.50KB (2565) headers (space savings 95.81%), 
 time for request:     3.15ms     21.88ms     10.52ms      2.82ms    70.73%
 """
 LOG = "".join(f"1795276379241298\t200\t{milliseconds * 1000}\n" for milliseconds in range(1, 102))
-REPLY_BYTES = 90
+RESPONSE_BYTES = 90
 CONNECTIONS = 4
 
 
@@ -37,75 +37,75 @@ def wrk(**changes):
 
 
 def h2load(**changes):
-    return H2LOAD.format(**{"succeeded": 755, "failed": 0, "errored": 0, "data": 755 * REPLY_BYTES} | changes)
+    return H2LOAD.format(**{"succeeded": 755, "failed": 0, "errored": 0, "data": 755 * RESPONSE_BYTES} | changes)
 
 
-def test_the_figures_of_wrk_are_read():
-    assert loads.parse_wrk(wrk()) == loads.Load(rate=2500.0, p50=6.499, p99=11.662)
+def test_report_of_wrk_is_parsed():
+    assert load_generators.parse_wrk(wrk()) == load_generators.LoadResult(rate=2500.0, p50=6.499, p99=11.662)
 
 
 @pytest.mark.parametrize(
-    ("report", "words"),
+    ("report", "message"),
     [
         pytest.param(wrk(failed=1), "1 of 5000 requests failed", id="one error among many"),
-        pytest.param(wrk(requests=0, failed=0), "0 of 0 requests failed", id="no reply"),
-        pytest.param(WRK, "wrk told nothing", id="the script did not get to its end"),
+        pytest.param(wrk(requests=0, failed=0), "0 of 0 requests failed", id="no response"),
+        pytest.param(WRK, "wrk told nothing", id="an unfinished script"),
     ],
 )
-def test_a_run_of_wrk_with_an_error_is_refused(report, words):
-    with pytest.raises(SystemExit, match=words):
-        loads.parse_wrk(report)
+def test_report_of_wrk_with_an_error_is_refused(report, message):
+    with pytest.raises(SystemExit, match=message):
+        load_generators.parse_wrk(report)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(755 * REPLY_BYTES, id="every byte"),
-        pytest.param((755 + CONNECTIONS) * REPLY_BYTES, id="and those under way at the end"),
+        pytest.param(755 * RESPONSE_BYTES, id="every byte"),
+        pytest.param((755 + CONNECTIONS) * RESPONSE_BYTES, id="with requests in flight at the end"),
     ],
 )
-def test_the_figures_of_h2load_are_read(data):
-    found = loads.parse_h2load(h2load(data=data), LOG, CONNECTIONS, REPLY_BYTES)
-    assert found == loads.Load(rate=377.5, p50=51.0, p99=100.0)
+def test_report_of_h2load_is_parsed(data):
+    load = load_generators.parse_h2load(h2load(data=data), LOG, CONNECTIONS, RESPONSE_BYTES)
+    assert load == load_generators.LoadResult(rate=377.5, p50=51.0, p99=100.0)
 
 
 @pytest.mark.parametrize(
-    ("report", "words"),
+    ("report", "message"),
     [
         pytest.param(h2load(failed=1), "requests failed", id="a failed request"),
         pytest.param(h2load(errored=1), "requests failed", id="a request that ended in an error"),
-        pytest.param(h2load(succeeded=0, data=0), "requests failed", id="no reply"),
-        pytest.param(h2load(data=0), "these had 0.0", id="gRPC's errors, which are 200 without a message"),
-        pytest.param(h2load(data=750 * REPLY_BYTES), "these had 89.4", id="five of them among many"),
+        pytest.param(h2load(succeeded=0, data=0), "requests failed", id="no response"),
+        pytest.param(h2load(data=0), "these had 0.0", id="gRPC errors, which have status 200 and no message"),
+        pytest.param(h2load(data=750 * RESPONSE_BYTES), "these had 89.4", id="five gRPC errors among many"),
         pytest.param(h2load().replace("req/s", "requests"), "is not in the report", id="another report"),
     ],
 )
-def test_a_run_of_h2load_with_an_error_is_refused(report, words):
-    with pytest.raises(SystemExit, match=words):
-        loads.parse_h2load(report, LOG, CONNECTIONS, REPLY_BYTES)
+def test_report_of_h2load_with_an_error_is_refused(report, message):
+    with pytest.raises(SystemExit, match=message):
+        load_generators.parse_h2load(report, LOG, CONNECTIONS, RESPONSE_BYTES)
 
 
 @given(st.integers(1, 10**9), st.integers(0, 10**12))
-def test_errors_never_pass_as_replies(succeeded, errors):
-    # given so many replies counted as good, of which some held no message
+def test_errors_are_not_counted_as_responses(succeeded, errors):
+    # given responses that were counted as successful, some of them without a message
     errors = min(errors, succeeded)
-    report = h2load(succeeded=succeeded, data=(succeeded - errors) * REPLY_BYTES)
-    # then they are refused unless they may have been under way at the end
+    report = h2load(succeeded=succeeded, data=(succeeded - errors) * RESPONSE_BYTES)
+    # then the report is refused unless they may have been in flight at the end
     if errors > CONNECTIONS:
         with pytest.raises(SystemExit):
-            loads.parse_h2load(report, LOG, CONNECTIONS, REPLY_BYTES)
+            load_generators.parse_h2load(report, LOG, CONNECTIONS, RESPONSE_BYTES)
     else:
-        assert loads.parse_h2load(report, LOG, CONNECTIONS, REPLY_BYTES).rate == 377.5
+        assert load_generators.parse_h2load(report, LOG, CONNECTIONS, RESPONSE_BYTES).rate == 377.5
 
 
-def test_a_tool_that_is_missing_is_named_with_its_package(monkeypatch):
-    monkeypatch.setattr(loads.shutil, "which", lambda tool: None)
+def test_missing_tool_is_named_with_its_package(monkeypatch):
+    monkeypatch.setattr(load_generators.shutil, "which", lambda tool: None)
     with pytest.raises(SystemExit, match="h2load is missing; the Debian package nghttp2-client has it"):
-        loads.require("h2load")
+        load_generators.check_installed("h2load")
 
 
 class Server(BaseHTTPRequestHandler):
-    """Keeps what it is sent, and answers with the status of its class."""
+    """Server that stores the bodies and responds with the status of its class."""
 
     protocol_version = "HTTP/1.1"
     status = 200
@@ -118,13 +118,13 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
 
     def handle_one_request(self):
-        with contextlib.suppress(ConnectionResetError):  # wrk hangs up at its end
+        with contextlib.suppress(ConnectionResetError):  # wrk closes its connections at the end
             super().handle_one_request()
             return
         self.close_connection = True
 
     def log_message(self, *args):
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -144,14 +144,14 @@ needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not insta
 def test_wrk_sends_every_body_in_turn(url, tmp_path, monkeypatch):
     monkeypatch.setattr(Server, "bodies", set())
     bodies = ['{"a": "]]"}', '{"b": [[1]]}', '{"c": "\\n"}']
-    found = loads.load_rest(url, bodies, 2, 1, tmp_path / "script.lua")
+    load = load_generators.load_rest(url, bodies, 2, 1, tmp_path / "script.lua")
     assert Server.bodies == {body.encode() for body in bodies}
-    assert found.rate > 0
-    assert 0 < found.p50 <= found.p99
+    assert load.rate > 0
+    assert 0 < load.p50 <= load.p99
 
 
 @needs_wrk
 def test_wrk_does_not_measure_errors(url, tmp_path, monkeypatch):
     monkeypatch.setattr(Server, "status", 503)
     with pytest.raises(SystemExit, match="requests failed"):
-        loads.load_rest(url, ["{}"], 2, 1, tmp_path / "script.lua")
+        load_generators.load_rest(url, ["{}"], 2, 1, tmp_path / "script.lua")

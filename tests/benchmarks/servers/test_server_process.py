@@ -1,4 +1,4 @@
-"""A server process: ready, asked, weighed, and gone afterwards with all that it started."""
+"""Server processes: readiness, requests, memory, and termination with all descendants."""
 
 import os
 import sys
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.servers.running import free_ports, running
+from benchmarks.servers.server_process import free_ports, run_server
 
-ANSWERING = """
+SERVER_SCRIPT = """
 import subprocess, sys, http.server
 child = subprocess.Popen([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"], stdout=-1)
 child.stdout.readline()
@@ -29,7 +29,7 @@ def ports():
     return tuple(free_ports(2))
 
 
-def held_mb(pid):
+def resident_mb(pid):
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
@@ -38,17 +38,17 @@ def is_alive(pid):
     return status.exists() and status.read_text().split()[2] != "Z"
 
 
-def test_a_server_is_weighed_with_what_it_started_and_ends_with_it(ports, tmp_path):
-    # given a server that starts another process
-    command = [sys.executable, "-c", ANSWERING, str(ports[0])]
-    with running(command, ports, tmp_path / "log", {}) as process:
-        # when it is ready
+def test_memory_and_stop_include_child_processes(ports, tmp_path):
+    # given a server with a child process
+    command = [sys.executable, "-c", SERVER_SCRIPT, str(ports[0])]
+    with run_server(command, ports, tmp_path / "log", {}) as process:
+        # when the server is ready
         process.wait_until_ready("/ready")
         child = int(process.get("/ready")[1])
-        # then both are weighed
-        assert process.resident_mb() == pytest.approx(held_mb(process.process.pid) + held_mb(child), rel=0.1)
+        # then the memory of both is counted
+        assert process.resident_mb() == pytest.approx(resident_mb(process.process.pid) + resident_mb(child), rel=0.1)
         assert 0 < process.ready_seconds < 60
-    # and neither is left
+    # and both are terminated
     assert process.process.poll() is not None
     until = time.monotonic() + 10
     while is_alive(child) and time.monotonic() < until:
@@ -56,15 +56,15 @@ def test_a_server_is_weighed_with_what_it_started_and_ends_with_it(ports, tmp_pa
     assert not is_alive(child)
 
 
-def test_a_server_that_ends_is_told_with_its_last_words(ports, tmp_path):
+def test_log_tail_of_a_server_that_ended_is_reported(ports, tmp_path):
     command = [sys.executable, "-c", "raise SystemExit('no such bundle')"]
-    with running(command, ports, tmp_path / "log", {}) as process, pytest.raises(SystemExit, match="no such bundle"):
+    with run_server(command, ports, tmp_path / "log", {}) as process, pytest.raises(SystemExit, match="no such bundle"):
         process.wait_until_ready("/ready")
 
 
-def test_a_reply_that_is_an_error_ends_the_benchmark(ports, tmp_path):
-    command = [sys.executable, "-c", ANSWERING, str(ports[0])]
-    with running(command, ports, tmp_path / "log", {}) as process:
+def test_error_response_ends_the_benchmark(ports, tmp_path):
+    command = [sys.executable, "-c", SERVER_SCRIPT, str(ports[0])]
+    with run_server(command, ports, tmp_path / "log", {}) as process:
         process.wait_until_ready("/ready")
         with pytest.raises(SystemExit, match="/predict answered 501"):
             process.post("/predict", "{}")

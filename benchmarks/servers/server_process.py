@@ -1,4 +1,4 @@
-"""A server process: started, waited for, asked, measured and stopped."""
+"""Server process of a benchmark: start, readiness, requests, memory and stop."""
 
 import contextlib
 import http.client
@@ -13,20 +13,20 @@ from pathlib import Path
 READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.02
-LOG_CHARACTERS = 3000  # of a server that ended, in the message
+LOG_TAIL_CHARACTERS = 3000  # of the log in an error message
 
 
-class Running:
-    """A server that was started.
+class ServerProcess:
+    """A running server.
 
     Attributes:
-        http_port: Of REST.
-        grpc_port: Of gRPC.
-        ready_seconds: From the start of the process until its readiness was answered by 200.
+        http_port: Port of REST.
+        grpc_port: Port of gRPC.
+        ready_seconds: Seconds from the start of the process until its readiness probe returned 200.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, http_port: int, grpc_port: int) -> None:
-        """Hold a process that was just started."""
+        """Wrap a process that was just started."""
         self.started = time.perf_counter()
         self.process = process
         self.log = log
@@ -35,23 +35,23 @@ class Running:
         self.ready_seconds = 0.0
 
     def wait_until_ready(self, path: str) -> None:
-        """Ask until the answer is 200.
+        """Poll a path until it returns 200.
 
         Raises:
-            SystemExit: It ended, or was not ready in time.
+            SystemExit: The process ended, or was not ready within `READY_SECONDS`.
         """
         while time.perf_counter() - self.started < READY_SECONDS:
             if self.process.poll() is not None:
-                raise SystemExit(f"the server ended:\n{self.last_words()}")
+                raise SystemExit(f"the server ended:\n{self.log_tail()}")
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if self.get(path)[0] == http.client.OK:
                     self.ready_seconds = time.perf_counter() - self.started
                     return
             time.sleep(POLL_SECONDS)
-        raise SystemExit(f"{path} was not answered in {READY_SECONDS:.0f} s:\n{self.last_words()}")
+        raise SystemExit(f"{path} was not answered in {READY_SECONDS:.0f} s:\n{self.log_tail()}")
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """The status and the body of a path."""
+        """Send a GET request; return status and body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=READY_SECONDS)
         with contextlib.closing(connection):
             connection.request("GET", path)
@@ -59,25 +59,25 @@ class Running:
             return response.status, response.read()
 
     def post(self, path: str, body: str) -> bytes:
-        """The reply to a body.
+        """Post a JSON body; return the body of the response.
 
         Raises:
-            SystemExit: It is not 200.
+            SystemExit: The status of the response is not 200.
         """
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=READY_SECONDS)
         with contextlib.closing(connection):
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            reply = response.read()
+            content = response.read()
         if response.status != http.client.OK:
-            raise SystemExit(f"{path} answered {response.status}: {reply[:500]!r}\n{self.last_words()}")
-        return reply
+            raise SystemExit(f"{path} answered {response.status}: {content[:500]!r}\n{self.log_tail()}")
+        return content
 
     def call(self, method: str, message: bytes) -> bytes:
-        """The reply to a message of gRPC.
+        """Call a gRPC method with an encoded message; return the encoded response.
 
         Raises:
-            SystemExit: The status is not OK.
+            SystemExit: The status of the call is not OK.
         """
         import grpc  # type: ignore[import-untyped]
 
@@ -85,53 +85,55 @@ class Running:
             try:
                 reply: bytes = channel.unary_unary(method)(message, timeout=READY_SECONDS)
             except grpc.RpcError as err:
-                raise SystemExit(f"{method}: {err}\n{self.last_words()}") from err
+                raise SystemExit(f"{method}: {err}\n{self.log_tail()}") from err
         return reply
 
     def resident_mb(self) -> float:
-        """What the process and those that it started hold in memory, in 10^6 bytes."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family(self.process.pid))
+        """Return the resident memory of the process and its descendants, in 10^6 bytes."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in process_tree(self.process.pid))
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    def last_words(self) -> str:
-        """The end of its log."""
-        return self.log.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]
+    def log_tail(self) -> str:
+        """Return the end of the log."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL_CHARACTERS:]
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], ports: tuple[int, int], log: Path, env: Mapping[str, str]) -> Iterator[Running]:
-    """A server in a session of its own, while the block runs; what it writes goes to a file."""
+def run_server(
+    command: Sequence[str], ports: tuple[int, int], log: Path, env: Mapping[str, str]
+) -> Iterator[ServerProcess]:
+    """Run a server in a session of its own within a context, with its output in a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | env, start_new_session=True)
         try:
-            yield Running(process, log, *ports)
+            yield ServerProcess(process, log, *ports)
         finally:
-            stop(process)
+            stop_server(process)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End it and all that it started, by force if it takes long."""
+def stop_server(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process and its descendants, by SIGKILL after `STOP_SECONDS`."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # the session that it leads
+        os.killpg(process.pid, signal.SIGKILL)  # the process leads a session of its own
     process.wait()
 
 
-def family(pid: int) -> list[int]:
-    """A process and those that descend from it."""
+def process_tree(pid: int) -> list[int]:
+    """List a process and its descendants."""
     children = [
         int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
     ]
-    return [pid, *(member for child in children for member in family(child))]
+    return [pid, *(member for child in children for member in process_tree(child))]
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
+    """Find unused ports."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]

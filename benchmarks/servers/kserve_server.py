@@ -1,7 +1,7 @@
-"""`python -m benchmarks.servers.kserving`: what KServe's SDK serves, a no-op or, as its users write it, a pyfunc.
+"""`python -m benchmarks.servers.kserve_server`: a server of KServe's SDK with a no-op model or a pyfunc.
 
-The no-op reads nothing and answers a constant, so it is what KServe itself costs. Neither logs a line a request:
-latency logging is off by KServe's own option, and uvicorn's access log has no handler, which is when uvicorn skips it.
+The no-op ignores the values and returns a constant, so that it measures the cost of KServe itself. Neither logs a line
+per request: latency logging is off, and uvicorn skips its access log because the logger has no handler.
 """
 
 from argparse import ArgumentParser
@@ -11,35 +11,37 @@ from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer,
 
 
 class Echo(Model):  # type: ignore[misc]  # KServe has no types
-    """Answers 0 for every row."""
+    """Model that predicts 0 for every row."""
 
     def __init__(self, name: str) -> None:
-        """Be ready at once."""
+        """Create a model that is ready immediately."""
         super().__init__(name)
         self.ready = True
 
     async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
-        """One constant a row."""
+        """Predict a constant for each row."""
         if not isinstance(payload, InferRequest):
             return {"predictions": [0.0] * len(payload["instances"])}
         rows = payload.inputs[0].shape[0]
-        return respond(self.name, payload, [0.0] * rows)
+        return infer_response(self.name, payload, [0.0] * rows)
 
 
 class Pyfunc(Model):  # type: ignore[misc]
-    """Answers from MLflow's model, by way of a data frame."""
+    """Model that predicts with an MLflow pyfunc on a data frame."""
 
-    def __init__(self, name: str, folder: str) -> None:
+    def __init__(self, name: str, directory: str) -> None:
         """Load the model."""
         import mlflow.pyfunc
 
         super().__init__(name)
-        self.model = mlflow.pyfunc.load_model(folder)
-        self.datetimes = [one.name for one in self.model.metadata.signature.inputs if one.type.name == "datetime"]
+        self.model = mlflow.pyfunc.load_model(directory)
+        self.datetimes = [
+            column.name for column in self.model.metadata.signature.inputs if column.type.name == "datetime"
+        ]
         self.ready = True
 
     def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
-        """The predictions for a request of V1 or V2."""
+        """Predict a V1 or V2 request."""
         import pandas as pd
 
         is_v2 = isinstance(payload, InferRequest)
@@ -47,17 +49,17 @@ class Pyfunc(Model):  # type: ignore[misc]
         for name in self.datetimes:
             frame[name] = pd.to_datetime(frame[name])
         predictions = self.model.predict(frame)["prediction"].tolist()
-        return respond(self.name, payload, predictions) if is_v2 else {"predictions": predictions}
+        return infer_response(self.name, payload, predictions) if is_v2 else {"predictions": predictions}
 
 
-def respond(name: str, request: InferRequest, values: list[float]) -> InferResponse:
-    """The answer of V2, as the examples of KServe make it."""
+def infer_response(name: str, request: InferRequest, values: list[float]) -> InferResponse:
+    """Build a V2 response as the examples of KServe do."""
     output = InferOutput(name="prediction", shape=[len(values)], datatype="FP64", data=values)
     return InferResponse(response_id=request.id or "1", model_name=name, infer_outputs=[output])
 
 
-def quiet() -> dict[str, Any]:
-    """KServe's log, without a line a request."""
+def log_config() -> dict[str, Any]:
+    """Return KServe's log configuration without a line per request."""
     config: dict[str, Any] = logging.KSERVE_LOG_CONFIG
     silent = {"handlers": [], "level": "WARNING", "propagate": False}
     return config | {"loggers": config["loggers"] | {"uvicorn.access": silent, "kserve.trace": silent}}
@@ -66,9 +68,9 @@ def quiet() -> dict[str, Any]:
 def main() -> None:
     """Serve until SIGTERM."""
     parser = ArgumentParser(parents=[model_server.parser])
-    parser.add_argument("--pyfunc", default="", help="The folder of MLflow's model; none for the no-op.")
+    parser.add_argument("--pyfunc", default="", help="Directory of the MLflow model; empty for the no-op.")
     args = parser.parse_args()
-    logging.configure_logging(quiet())
+    logging.configure_logging(log_config())
     ModelServer(
         http_port=args.http_port, grpc_port=args.grpc_port, enable_latency_logging=args.enable_latency_logging
     ).start([Pyfunc(args.model_name, args.pyfunc) if args.pyfunc else Echo(args.model_name)])
