@@ -185,13 +185,13 @@ class EvaluationsJob(Job):
         blocks = resampler.block_of if resampler.unit == "days" else None
         return tuple(
             WorstSlice(
-                words=found.description,
-                rows=len(found.rows),
-                metrics=self._scores(table.iloc[found.rows], outputs.take(found.rows)),
-                share=float(losses[found.rows].sum() / losses.sum()),
-                ratio=float(losses[found.rows].mean() / losses.mean()),
+                words=candidate.description,
+                rows=len(candidate.rows),
+                metrics=self._scores(table.iloc[candidate.rows], outputs.take(candidate.rows)),
+                share=float(losses[candidate.rows].sum() / losses.sum()),
+                ratio=float(losses[candidate.rows].mean() / losses.mean()),
             )
-            for found in worst_slices(table, self.schema_, losses, min_rows=self.min_slice_rows, blocks=blocks)
+            for candidate in worst_slices(table, self.schema_, losses, min_rows=self.min_slice_rows, blocks=blocks)
         )
 
     def _curves(self, model: Model, table: pd.DataFrame, outputs: Outputs) -> dict[str, Any]:

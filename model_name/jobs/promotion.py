@@ -65,16 +65,16 @@ class Gate(FrozenModel):
         metric = evaluation.measures[0]
         value, constant = evaluation.metrics[metric.name], evaluation.references[CONSTANT][metric.name]
         passed = constant is None or (value is not None and metric.is_better(value, constant))
-        words = f"{metric.name} {_number(value)} must be better than that of a constant, {_number(constant)}"
+        description = f"{metric.name} {_number(value)} must be better than that of a constant, {_number(constant)}"
         return GateCheck(
-            name=f"{metric.name} against a constant", passed=passed, value=value, limit=constant, words=words
+            name=f"{metric.name} against a constant", passed=passed, value=value, limit=constant, words=description
         )
 
     def _against_champion(self, evaluation: EvaluationResult, champion: Champion) -> list[GateCheck]:
         if champion.problem:
             # Without a comparable champion the thresholds alone decide; the audit trail records it.
-            words = f"the champion {champion.semver} cannot be compared: {champion.problem}"
-            return [GateCheck(name="champion", passed=True, value=None, limit=None, words=words)]
+            description = f"the champion {champion.semver} cannot be compared: {champion.problem}"
+            return [GateCheck(name="champion", passed=True, value=None, limit=None, words=description)]
         metric = evaluation.measures[0]
         slices = [
             check_no_worse(
@@ -200,8 +200,8 @@ def check_no_worse(
     passed = value is not None and not metric.is_better(limit, value)
     comparison = "at least" if metric.greater_is_better else "at most"
     bound = f"{comparison} {_number(limit)} (the champion has {_number(champion_value)})"
-    words = f"{metric.name}{where} {_number(value)} must be {bound}"
-    return GateCheck(name=name, passed=passed, value=value, limit=limit, words=words)
+    description = f"{metric.name}{where} {_number(value)} must be {bound}"
+    return GateCheck(name=name, passed=passed, value=value, limit=limit, words=description)
 
 
 def _number(value: float | None) -> str:

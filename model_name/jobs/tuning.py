@@ -21,7 +21,7 @@ from model_name.utils.searchers import GridSearcher, OptunaSearcher
 
 
 def _add_default_kind(raw: Any) -> Any:
-    """Make a searcher without `KIND` an `AutoSearcher`, the one that needs no space."""
+    """Add the default `KIND: AutoSearcher`, which needs no search space, to a searcher without a kind."""
     return {"KIND": "AutoSearcher"} | raw if isinstance(raw, dict) else raw
 
 
@@ -73,19 +73,21 @@ class TuningJob(Job):
             with progress(f"tuning {self.model.KIND}") as report:
                 problem = SearchProblem(self.model, self.schema_, split.train, metric, self.resolved_splitter)
                 journal = Path(self.build) / "searches" / f"{self.name}.jsonl"
-                found = self.searcher.search(problem, journal=journal, progress=report)
-            mlflow.log_params(found.best_params)
-            log_search(found)
-        params = self.model.with_params(**found.best_params).describe_params() if found.best_params else "the defaults"
-        outcome = f"{metric.name} {found.best.score:.4g} with {params}"
-        self.alerts.notify("tuned", f"{self.name}, {len(found.trials)} trials: {outcome}")
+                search = self.searcher.search(problem, journal=journal, progress=report)
+            mlflow.log_params(search.best_params)
+            log_search(search)
+        params = (
+            self.model.with_params(**search.best_params).describe_params() if search.best_params else "the defaults"
+        )
+        outcome = f"{metric.name} {search.best.score:.4g} with {params}"
+        self.alerts.notify("tuned", f"{self.name}, {len(search.trials)} trials: {outcome}")
         return TuningResult(
             run_id=run.info.run_id,
             kind=self.model.KIND,
             metric=metric.name,
-            params=found.best_params,
-            score=found.best.score,
-            default_score=found.trials[0].score,
-            trials=len(found.trials),
-            failed=sum(bool(trial.reason) for trial in found.trials),
+            params=search.best_params,
+            score=search.best.score,
+            default_score=search.trials[0].score,
+            trials=len(search.trials),
+            failed=sum(bool(trial.reason) for trial in search.trials),
         )

@@ -1,1 +1,1 @@
-"""The pages: what the other jobs left about a version, in words and pictures."""
+"""HTML reports: artifacts of versions, figures, tables, and comparisons of two versions."""

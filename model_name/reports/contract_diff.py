@@ -36,8 +36,8 @@ def contract_changes(a: TableSchema, b: TableSchema) -> Iterator[ContractChange]
     for name, column in a.inputs.items():
         if name not in b.inputs:
             yield ContractChange(name=name, what="removed", words=f"the {column.kind} input is no longer used")
-        elif words := "; ".join(column_changes(column, b.inputs[name])):
-            yield ContractChange(name=name, what="changed", words=words)
+        elif description := "; ".join(column_changes(column, b.inputs[name])):
+            yield ContractChange(name=name, what="changed", words=description)
     for part, before, after in (
         ("target", a.target.name, b.target.name),
         ("task", a.target.task, b.target.task),

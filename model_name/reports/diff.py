@@ -67,7 +67,7 @@ class ImportanceChange(FrozenModel):
     rank_b: int | None
 
     @property
-    def words(self) -> str:
+    def rank_change(self) -> str:
         """Description of the change of the rank: `"up 2"`, `"new"`, ..."""
         if self.rank_a is None or self.rank_b is None:
             return "new" if self.rank_a is None else "gone"
@@ -241,8 +241,8 @@ def metric_change(
 ) -> MetricChange:
     """Compare one metric of both versions; the interval of the difference decides where it is known."""
 
-    def change(better: Literal["a", "b", ""], words: str) -> MetricChange:
-        return MetricChange(name=metric.name, a=a, b=b, better=better, low=low, high=high, words=words)
+    def change(better: Literal["a", "b", ""], description: str) -> MetricChange:
+        return MetricChange(name=metric.name, a=a, b=b, better=better, low=low, high=high, words=description)
 
     if a is None or b is None:
         return change("", "not defined on these rows")
@@ -256,8 +256,8 @@ def metric_change(
         return change("", "equal")
     is_better = metric.is_better(b, a)
     share = f" ({format_percent(abs(b - a) / abs(a))})" if a else ""
-    words = f"{'better' if is_better else 'worse'} by {format_number(abs(b - a))}{share}"
-    return change("b" if is_better else "a", words)
+    description = f"{'better' if is_better else 'worse'} by {format_number(abs(b - a))}{share}"
+    return change("b" if is_better else "a", description)
 
 
 def have_same_rows(a: VersionArtifacts, b: VersionArtifacts) -> bool:

@@ -41,7 +41,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             "Feature importance (share of all contributions)",
             ("feature", a, b, "rank"),
             [
-                (row.feature, format_share(row.a), format_share(row.b), row.words)
+                (row.feature, format_share(row.a), format_share(row.b), row.rank_change)
                 for row in comparison.importances[:MAX_SHOWN_FEATURES]
             ],
         ),

@@ -7,11 +7,11 @@ from model_name.results import BEST_FILE, BEST_METRIC_PREFIX, TRIALS_FILE, Selec
 from model_name.utils.search.trials import SearchResult
 
 
-def log_search(found: SearchResult) -> None:
+def log_search(search: SearchResult) -> None:
     """Log the trials and the selected hyperparameters to the active run."""
-    if found.reused:
-        logger.info("{} of the {} trials are reused from an earlier, equal search", found.reused, len(found.trials))
-    mlflow.log_metrics(defined_metrics({f"{BEST_METRIC_PREFIX}{found.metric}": found.best.score}))
-    mlflow.log_table(found.to_frame().astype(object).where(lambda frame: frame.notna(), None), TRIALS_FILE)
-    best = SelectedParams(params=found.best.params, score=found.best.score, fold_scores=found.best.fold_scores)
+    if search.reused:
+        logger.info("{} of the {} trials are reused from an earlier, equal search", search.reused, len(search.trials))
+    mlflow.log_metrics(defined_metrics({f"{BEST_METRIC_PREFIX}{search.metric}": search.best.score}))
+    mlflow.log_table(search.to_frame().astype(object).where(lambda frame: frame.notna(), None), TRIALS_FILE)
+    best = SelectedParams(params=search.best.params, score=search.best.score, fold_scores=search.best.fold_scores)
     mlflow.log_dict(best.model_dump(mode="json"), BEST_FILE)

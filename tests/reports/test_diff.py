@@ -71,8 +71,8 @@ def test_changed_hyperparameters_and_ranks(older, candidate):
     before = replace(older, explanation=older.explanation.model_copy(update={"importances": {"gone": 9.0} | swapped}))
     found = compare_versions(before, candidate)
     assert [(row.name, row.a, row.b) for row in found.parameters] == [("max_iter", "8", "9"), ("old", "1", None)]
-    assert found.importances[0].words == f"up {len(swapped)}"
-    assert (found.importances[-1].feature, found.importances[-1].words) == ("gone", "gone")
+    assert found.importances[0].rank_change == f"up {len(swapped)}"
+    assert (found.importances[-1].feature, found.importances[-1].rank_change) == ("gone", "gone")
 
 
 def test_missing_evaluations_and_explanations_are_reported(older, candidate, tmp_path):
