@@ -121,10 +121,10 @@ def _decode_datetime(value: Any) -> np.datetime64:
         return np.datetime64(value, "us")
     if isinstance(value, bytes):
         value = value.decode()
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    if moment.tzinfo is not None:  # converted to UTC; a datetime without a zone is kept unchanged
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
-    return np.datetime64(moment, "us")
+    parsed = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    if parsed.tzinfo is not None:  # converted to UTC; a datetime without a zone is kept unchanged
+        parsed = parsed.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64(parsed, "us")
 
 
 NUMBER_TYPES: frozenset[type] = frozenset({float, int, type(None)})

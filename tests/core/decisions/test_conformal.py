@@ -88,3 +88,8 @@ def test_higher_levels_have_wider_intervals():
 def test_levels_outside_0_and_1_are_refused(levels):
     with pytest.raises(ValidationError, match="levels are shares"):
         SplitConformal(levels=levels)
+
+
+def test_error_about_a_misspelt_key_shows_the_name_of_the_config():
+    with pytest.raises(ValidationError, match="level is not a key of Conformal; did you mean levels"):
+        SplitConformal.model_validate({"level": [0.9]})

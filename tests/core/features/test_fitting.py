@@ -253,10 +253,10 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize(("encode", "moment", "expected"), PARTS)
-def test_datetime_features(encode, moment, expected):
+@pytest.mark.parametrize(("encode", "value", "expected"), PARTS)
+def test_datetime_features(encode, value, expected):
     features = fit_one({"kind": "datetime", "nullable": True, "encode": encode}, YEAR)
-    transformed = transform_one(features, datetimes(moment))
+    transformed = transform_one(features, datetimes(value))
     np.testing.assert_allclose([transformed[name][0] for name in expected], list(expected.values()), atol=1e-4)
     assert list(transformed) == list(expected)
 
