@@ -1,4 +1,4 @@
-"""Bundles that are made smaller: what is left out, what it costs, and what is refused."""
+"""Compression of bundles: pruning, quantization, size limits, and their cost."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from model_name.errors import ConfigError, NotFoundError
 from model_name.serving.bundle import GRAPH_FILE, Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.settings import load_job
-from model_name.training.compression import CompressionConfig, quantize_weights
+from model_name.training.compression import CompressionConfig, check_prunable, prune_model, quantize_weights
 from tests.support import projects, tables
 
 TREES = {"KIND": "BoostedTrees", "max_iter": 20}
@@ -29,8 +29,8 @@ def train(confs, step="training", **changes):
         return job.run()
 
 
-def answers(confs, bundle, rows):
-    """What the bundle answers for rows, and what the registered model does."""
+def predict_both(confs, bundle, rows):
+    """Predict rows with the bundle and with the registered model."""
     with load_job([confs / "training.yaml"]) as job:
         version = job.registry.resolve("latest").version
         expected = mlflow.pyfunc.load_model(f"models:/orders/{version}").predict(rows)
@@ -40,7 +40,7 @@ def answers(confs, bundle, rows):
 
 @pytest.fixture(scope="module")
 def confs(tmp_path_factory):
-    """A project that the tests share, because a store takes seconds to make."""
+    """Project shared by the tests, because an MLflow store takes seconds to create."""
     return projects.make_project(tmp_path_factory.mktemp("smaller"))
 
 
@@ -50,7 +50,7 @@ def rows():
 
 
 @pytest.mark.parametrize(
-    ("model", "least"),
+    ("model", "min_saving"),
     [
         pytest.param(TREES, 0.4, id="boosted trees"),
         pytest.param(FOREST, 0.4, id="forest"),
@@ -58,33 +58,33 @@ def rows():
         pytest.param(BLEND, 0.3, id="blend"),
     ],
 )
-def test_a_pruned_bundle_is_smaller_matches_its_model_and_reports_the_cost(confs, rows, model, least):
-    # when half of a model is left out
+def test_a_pruned_bundle_is_smaller_matches_its_model_and_reports_the_cost(confs, rows, model, min_saving):
+    # when half of a model is pruned
     confs = projects.make_project(confs)
     found = train(confs, model=model, export={"prune": 0.5})
-    # then the graph is smaller, and its manifest says by how much and what that costs
+    # then the graph is smaller, and the manifest reports size and cost
     bundle = Bundle.load(Path(found.bundle))
     (made,) = bundle.manifest.shrunk
-    assert made.bytes_after == (bundle.directory / GRAPH_FILE).stat().st_size < (1 - least) * made.bytes_before
+    assert made.bytes_after == (bundle.directory / GRAPH_FILE).stat().st_size < (1 - min_saving) * made.bytes_before
     assert made.how == "50% of the trees or units left out"
     assert made.metrics_after == pytest.approx(found.metrics)
     assert made.metrics_before["rmse"] != made.metrics_after["rmse"]
     # and the registered model is the pruned one
-    served, expected = answers(confs, bundle, rows)
+    served, expected = predict_both(confs, bundle, rows)
     np.testing.assert_allclose(served.prediction, expected["prediction"], rtol=1e-4)
 
 
 def test_the_cost_of_pruning_is_measured_with_each_models_own_decision(tmp_path):
-    # given costs, whose threshold lies elsewhere for the pruned trees than for the whole ones
+    # given costs, which give pruned and full trees different thresholds
     confs = projects.make_project(tmp_path, "binary", metrics=[{"name": "f1"}])
     costs = {"false_positive": 1.0, "false_negative": 20.0}
     whole = train(confs, model=TREES, costs=costs)
     found = train(confs, model=TREES, costs=costs, export={"prune": 0.9})
-    # then what the whole ones score is what they score on their own, and the threshold of the pruned ones is another
+    # then the metrics before pruning are those of a training without it, and the thresholds differ
     manifests = [Bundle.load(Path(one.bundle)).manifest for one in (whole, found)]
     assert manifests[1].shrunk[0].metrics_before == pytest.approx(whole.metrics)
     assert manifests[0].decision.threshold != manifests[1].decision.threshold
-    # and being smaller is another recipe
+    # and compression makes another recipe
     assert (whole.semver, found.semver) == ("1.0.0", "1.1.0")
 
 
@@ -99,28 +99,28 @@ def test_a_kind_that_cannot_be_pruned_is_refused_before_the_table_is_read(tmp_pa
     ("model", "share"),
     [
         pytest.param(NETWORK, 0.85, id="network"),
-        pytest.param(BLEND, 0.95, id="blend, which is trees for the most part"),
+        pytest.param(BLEND, 0.95, id="blend, mostly trees"),
     ],
 )
 def test_a_quantized_network_is_smaller_and_hardly_worse(confs, rows, model, share):
     confs = projects.make_project(confs)
     found = train(confs, model=model, export={"quantize": True})
-    # then the graph is smaller, and its loss was measured
+    # then the graph is smaller, and the cost was measured
     bundle = Bundle.load(Path(found.bundle))
     (made,) = bundle.manifest.shrunk
     assert made.bytes_after == (bundle.directory / GRAPH_FILE).stat().st_size < share * made.bytes_before
     assert made.metrics_before == pytest.approx(found.metrics, rel=1e-4)
     assert made.metrics_after["rmse"] == pytest.approx(found.metrics["rmse"], rel=0.02)
     assert made.metrics_after != made.metrics_before
-    # and the registered model keeps its weights
-    served, expected = answers(confs, bundle, rows)
+    # and the registered model keeps its full weights
+    served, expected = predict_both(confs, bundle, rows)
     np.testing.assert_allclose(served.prediction, expected["prediction"], atol=0.1)
     assert not np.allclose(served.prediction, expected["prediction"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(TREES, id="no weights"), pytest.param(FOREST, id="a forest"), pytest.param(LINE, id="few weights")],
+    [pytest.param(TREES, id="boosted trees"), pytest.param(FOREST, id="forest"), pytest.param(LINE, id="linear model")],
 )
 def test_a_graph_is_not_quantized_if_that_saves_no_bytes(confs, rows, model):
     confs = projects.make_project(confs)
@@ -129,7 +129,7 @@ def test_a_graph_is_not_quantized_if_that_saves_no_bytes(confs, rows, model):
     (made,) = bundle.manifest.shrunk
     assert made.how == "weights in eight bits would save nothing, left as they were"
     assert (made.bytes_before, made.metrics_before) == (made.bytes_after, made.metrics_after)
-    served, expected = answers(confs, bundle, rows)
+    served, expected = predict_both(confs, bundle, rows)
     np.testing.assert_allclose(served.prediction, expected["prediction"], rtol=1e-4)
 
 
@@ -153,12 +153,12 @@ def test_a_pruned_bundle_can_be_small_enough(confs):
 
 
 def test_the_report_shows_the_cost_of_compression(confs):
-    # given a network that was made smaller twice
+    # given a network that was pruned and quantized
     found = train(confs, model=NETWORK, export={"prune": 0.25, "quantize": True})
     train(confs, "evaluations")
     # when its report is written
     page = Path(train(confs, "reports").report).read_text(encoding="utf-8")
-    # then it tells both, one after the other
+    # then it shows both steps in order
     first, second = Bundle.load(Path(found.bundle)).manifest.shrunk
     assert first.bytes_after == second.bytes_before
     section = page[page.index('<h2 id="smaller">') : page.index('<h2 id="data">')]
@@ -171,9 +171,9 @@ def test_the_report_shows_the_cost_of_compression(confs):
     "wrong",
     [
         pytest.param({"prune": 0}, id="nothing"),
-        pytest.param({"prune": 1}, id="everything"),
+        pytest.param({"prune": 1}, id="all"),
         pytest.param({"max_bytes": 0}, id="no bytes"),
-        pytest.param({"prun": 0.5}, id="a misspelt key"),
+        pytest.param({"prun": 0.5}, id="misspelt key"),
     ],
 )
 def test_an_invalid_compression_config_is_refused(wrong):
@@ -183,8 +183,12 @@ def test_an_invalid_compression_config_is_refused(wrong):
 
 def test_without_compression_the_model_is_returned_unchanged():
     model = BoostedTrees()
-    assert CompressionConfig().pruned(model) is model
+    assert prune_model(model, CompressionConfig()) is model
     assert CompressionConfig(max_bytes=1).recipe == ()
-    CompressionConfig(prune=0.5).require(model)
+
+
+def test_kinds_are_checked_before_the_fit():
+    check_prunable(BoostedTrees(), CompressionConfig(prune=0.5))
+    check_prunable(LinearModel(), CompressionConfig())
     with pytest.raises(ConfigError, match="LinearModel"):
-        CompressionConfig(prune=0.5).require(LinearModel())
+        check_prunable(LinearModel(), CompressionConfig(prune=0.5))

@@ -153,16 +153,16 @@ def calibration_bins(truth: NDArray[np.int64], outputs: Outputs) -> tuple[Calibr
     else:
         predicted, is_correct = probabilities.max(axis=1), truth == probabilities.argmax(axis=1)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]))
-    place = np.searchsorted(edges, predicted, side="left")
-    found = []
-    for number in np.unique(place):
-        rows = place == number
-        found.append(
+    bin_of = np.searchsorted(edges, predicted, side="left")
+    bins = []
+    for number in np.unique(bin_of):
+        rows = bin_of == number
+        bins.append(
             CalibrationBin(
                 predicted=float(predicted[rows].mean()), observed=float(is_correct[rows].mean()), rows=int(rows.sum())
             )
         )
-    return tuple(found)
+    return tuple(bins)
 
 
 def _regression_curves(
@@ -184,19 +184,19 @@ def _regression_curves(
 
 def _residual_quantiles(residuals: NDArray[np.float64], positions: NDArray[Any]) -> tuple[ResidualQuantiles, ...]:
     order = np.argsort(positions, kind="stable")
-    found = []
+    quantiles = []
     for rows in np.array_split(order, np.clip(len(order) // MIN_RESIDUAL_BIN_ROWS, 1, MAX_RESIDUAL_BINS)):
         low, middle, high = (float(value) for value in np.quantile(residuals[rows], [0.1, 0.5, 0.9]))
-        found.append(
+        quantiles.append(
             ResidualQuantiles(x=_axis_label(positions[rows[0]]), low=low, middle=middle, high=high, rows=len(rows))
         )
-    return tuple(found)
+    return tuple(quantiles)
 
 
-def _axis_label(place: Any) -> str:
-    if isinstance(place, np.datetime64):
-        return str(np.datetime_as_string(place, unit="s"))
-    return f"{place:.6g}"
+def _axis_label(position: Any) -> str:
+    if isinstance(position, np.datetime64):
+        return str(np.datetime_as_string(position, unit="s"))
+    return f"{position:.6g}"
 
 
 def _classification_curves(truth: NDArray[np.int64], outputs: Outputs) -> Curves:
@@ -229,7 +229,7 @@ def _downsample(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[Point, 
     steps = np.r_[0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))]
     positions = np.searchsorted(steps, np.linspace(0, steps[-1], MAX_CURVE_POINTS))
     kept = np.unique(np.r_[0, positions[1:-1].clip(0, len(x) - 1), len(x) - 1])
-    return tuple(Point(x=float(x[place]), y=float(y[place])) for place in kept)
+    return tuple(Point(x=float(x[index]), y=float(y[index])) for index in kept)
 
 
 def _confusion(truth: NDArray[np.int64], outputs: Outputs) -> tuple[tuple[int, ...], ...]:

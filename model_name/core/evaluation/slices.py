@@ -112,11 +112,14 @@ def worst_slices(
     binnings = list(bin_columns(table, schema))
     singles = [_GroupLosses(binning.groups, len(binning.descriptions), block_losses, min_rows) for binning in binnings]
     pairs = {
-        (one, other): _GroupLosses(
-            _cross(binnings[one], binnings[other]), _pair_count(binnings[one], binnings[other]), block_losses, min_rows
+        (first, second): _GroupLosses(
+            _cross(binnings[first], binnings[second]),
+            _pair_count(binnings[first], binnings[second]),
+            block_losses,
+            min_rows,
         )
-        for one, other in combinations(range(len(binnings)), 2)
-        if binnings[one].source != binnings[other].source
+        for first, second in combinations(range(len(binnings)), 2)
+        if binnings[first].source != binnings[second].source
     }
     level = SIGNIFICANCE / max(1, sum(cells.tested for cells in [*singles, *pairs.values()]))
     candidates = [
@@ -124,13 +127,13 @@ def worst_slices(
         for binning, single in zip(binnings, singles, strict=True)
         for group in single.significant(level)
     ]
-    for (one, other), cells in pairs.items():
+    for (first, second), cells in pairs.items():
         for cell in cells.significant(level):
-            left, right = divmod(int(cell), len(binnings[other].descriptions))
-            alone = max(singles[one].excess[left], singles[other].excess[right], 0)
-            if cells.excess[cell] >= PAIR_GAIN * alone:
-                description = f"{binnings[one].descriptions[left]} and {binnings[other].descriptions[right]}"
-                rows = np.flatnonzero((binnings[one].groups == left) & (binnings[other].groups == right))
+            left, right = divmod(int(cell), len(binnings[second].descriptions))
+            single_excess = max(singles[first].excess[left], singles[second].excess[right], 0)
+            if cells.excess[cell] >= PAIR_GAIN * single_excess:
+                description = f"{binnings[first].descriptions[left]} and {binnings[second].descriptions[right]}"
+                rows = np.flatnonzero((binnings[first].groups == left) & (binnings[second].groups == right))
                 candidates.append(SliceCandidate(cells.excess[cell], description, rows))
     return _drop_overlapping(sorted(candidates, key=lambda candidate: -candidate.excess), len(losses))
 
@@ -206,12 +209,12 @@ def _welch_p_values(
     """Compute one-sided p-values of Welch's t-test that a group's mean loss is larger than that of the other rows."""
     from scipy import stats
 
-    mean, a, freedom = _cluster_means(rows, sums)
-    mean_rest, b, freedom_rest = _cluster_means(rows_rest, sums_rest)
+    mean, a, degrees = _cluster_means(rows, sums)
+    mean_rest, b, degrees_rest = _cluster_means(rows_rest, sums_rest)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (mean - mean_rest) / np.sqrt(a + b)
-        freedom_all = (a + b) ** 2 / (a**2 / freedom + b**2 / freedom_rest)
-    return np.nan_to_num(np.asarray(stats.t.sf(t, freedom_all), dtype=np.float64), nan=1.0)
+        degrees_all = (a + b) ** 2 / (a**2 / degrees + b**2 / degrees_rest)
+    return np.nan_to_num(np.asarray(stats.t.sf(t, degrees_all), dtype=np.float64), nan=1.0)
 
 
 def _cluster_means(rows: NDArray[Any], sums: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -239,13 +242,13 @@ def _drop_overlapping(candidates: list[SliceCandidate], rows: int) -> list[Slice
     return [candidate for candidate, _ in kept]
 
 
-def _pair_count(one: Binning, other: Binning) -> int:
-    return len(one.descriptions) * len(other.descriptions)
+def _pair_count(first: Binning, second: Binning) -> int:
+    return len(first.descriptions) * len(second.descriptions)
 
 
-def _cross(one: Binning, other: Binning) -> NDArray[np.int64]:
-    crossed = one.groups * len(other.descriptions) + other.groups
-    return np.where((one.groups < 0) | (other.groups < 0), -1, crossed)
+def _cross(first: Binning, second: Binning) -> NDArray[np.int64]:
+    crossed = first.groups * len(second.descriptions) + second.groups
+    return np.where((first.groups < 0) | (second.groups < 0), -1, crossed)
 
 
 def _bin_column(name: str, column: Column, values: pd.Series) -> Binning:

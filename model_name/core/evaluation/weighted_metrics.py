@@ -21,12 +21,12 @@ WeightedMetric = Callable[[Weights], float]
 """Function from the weights of n rows to the value of a metric; NaN where it is undefined."""
 
 CONFUSION_FORMULAS: dict[str, Callable[..., float]] = {
-    "balanced_accuracy": lambda right, predicted, actual: _mean(right[actual > 0] / actual[actual > 0]),
-    "f1": lambda right, predicted, actual: _ratio(2 * right[1], predicted[1] + actual[1]),
-    "precision": lambda right, predicted, actual: _ratio(right[1], predicted[1]) if predicted[1] else 0.0,
-    "recall": lambda right, predicted, actual: _ratio(right[1], actual[1]),
-    "f1_macro": lambda right, predicted, actual: _mean(
-        2 * right[predicted + actual > 0] / (predicted + actual)[predicted + actual > 0]
+    "balanced_accuracy": lambda correct, predicted, actual: _mean(correct[actual > 0] / actual[actual > 0]),
+    "f1": lambda correct, predicted, actual: _ratio(2 * correct[1], predicted[1] + actual[1]),
+    "precision": lambda correct, predicted, actual: _ratio(correct[1], predicted[1]) if predicted[1] else 0.0,
+    "recall": lambda correct, predicted, actual: _ratio(correct[1], actual[1]),
+    "f1_macro": lambda correct, predicted, actual: _mean(
+        2 * correct[predicted + actual > 0] / (predicted + actual)[predicted + actual > 0]
     ),
 }
 
@@ -132,10 +132,10 @@ def _average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) ->
 
     def average_precision(weights: Weights) -> float:
         ordered = weights[order]
-        found = np.add.reduceat(ordered * positive, starts)
-        taken = np.cumsum(np.add.reduceat(ordered, starts))
-        precision = np.divide(np.cumsum(found), taken, out=np.zeros_like(taken), where=taken > 0)
-        return _ratio(found @ precision, found.sum())
+        positives = np.add.reduceat(ordered * positive, starts)
+        retrieved = np.cumsum(np.add.reduceat(ordered, starts))
+        precision = np.divide(np.cumsum(positives), retrieved, out=np.zeros_like(retrieved), where=retrieved > 0)
+        return _ratio(positives @ precision, positives.sum())
 
     return average_precision
 
@@ -153,11 +153,11 @@ def _confusion_metric(
     cells = truth * classes + predicted
     formula = CONFUSION_FORMULAS[metric.name]
 
-    def from_confusion(weights: Weights) -> float:
+    def confusion_metric(weights: Weights) -> float:
         matrix = np.bincount(cells, weights=weights, minlength=classes**2).reshape(classes, classes)
         return float(formula(np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)))
 
-    return from_confusion
+    return confusion_metric
 
 
 def _scikit_learn_metric(metric: Metric, truth: NDArray[Any], predicted: NDArray[Any]) -> WeightedMetric:
@@ -170,5 +170,5 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _ratio(part: Any, whole: Any) -> float:
-    return float(part / whole) if whole > 0 else float("nan")
+def _ratio(numerator: Any, denominator: Any) -> float:
+    return float(numerator / denominator) if denominator > 0 else float("nan")

@@ -1,4 +1,4 @@
-"""Intervals are as wide as chance makes them, no wider where models are compared on the same rows."""
+"""Bootstrap intervals of metrics, and of differences between models on the same rows."""
 
 import time
 
@@ -52,7 +52,7 @@ def test_equal_seeds_give_equal_intervals():
         pytest.param(24 * MIN_DAYS, hours(24 * MIN_DAYS), f"{MIN_DAYS} days, drawn 500 times", id="enough days"),
         pytest.param(12, hours(12), "12 rows, drawn 500 times", id="12 rows of one day"),
         pytest.param(12, None, "12 rows, drawn 500 times", id="no time column"),
-        pytest.param(300_000, None, "300,000 rows, drawn 200 times", id="many rows are drawn less often"),
+        pytest.param(300_000, None, "300,000 rows, drawn 200 times", id="many rows are resampled less often"),
     ],
 )
 def test_days_are_resampled_if_there_are_enough(rows, moments, words):
@@ -60,7 +60,7 @@ def test_days_are_resampled_if_there_are_enough(rows, moments, words):
 
 
 def test_common_variation_cancels_in_a_difference():
-    # given: a model that is a little worse on each row, on days of which some are very hard
+    # given: a model that is a little worse on each row, and days of which some are very hard
     hard = np.repeat(np.random.default_rng(0).exponential(1, 60), 24)
     targets, mine = answers(np.sqrt(hard))
     _, theirs = answers(np.sqrt(hard + 0.05))
@@ -80,7 +80,7 @@ def test_common_variation_cancels_in_a_difference():
     [
         pytest.param([np.nan] * 300 + [1.0] * 200, False, id="mostly undefined"),
         pytest.param([np.nan] * 200 + [1.0] * 300, True, id="mostly defined"),
-        pytest.param([], False, id="nothing"),
+        pytest.param([], False, id="no resamples"),
     ],
 )
 def test_the_interval_of_a_mostly_undefined_metric_is_none(values, is_known):

@@ -1,4 +1,4 @@
-"""Curves are the ones of the definitions, and short enough to be drawn."""
+"""Curves match their definitions and have few enough points to be drawn."""
 
 import numpy as np
 import pytest
@@ -120,7 +120,7 @@ def test_nan_predictions_have_no_coverage():
             np.arange(60).astype(object),
             Outputs.from_scores(np.eye(60) + 0.1, tuple(range(60))),
             {"calibration"},
-            id="more classes than a matrix can show",
+            id="too many classes for a confusion matrix",
         ),
     ],
 )

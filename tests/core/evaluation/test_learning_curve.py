@@ -1,4 +1,4 @@
-"""The learning curve: fewer rows, the newest of them, and the model itself at the end."""
+"""The learning curve: fits on the newest rows, and the model itself as the last point."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The search finds the rows that were made worse, and nothing in noise."""
+"""The search finds the rows whose losses were raised, and nothing in noise."""
 
 import numpy as np
 import pandas as pd
@@ -68,13 +68,13 @@ def test_worse_rows_are_found_and_described(is_bad, words):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_random_variation_between_days_is_no_slice(seed):
-    # given: days that share their weather and their loss, which have nothing to do with one another
+    # given: days with a common weather and a common loss, which are independent of each other
     random = np.random.default_rng(seed)
     table, losses = make()
     day = np.arange(ROWS) // 24
     table = table.assign(group="a", size=random.normal(0, 1, 200)[day])
     losses = losses / 10 + random.exponential(1, 200)[day]
-    # then: counted by rows the weather would be to blame
+    # then: with rows as observations the weather would be significant
     assert worst_slices(table, SCHEMA, losses, min_rows=30)
     assert worst_slices(table, SCHEMA, losses, min_rows=30, blocks=day) == []
 
@@ -122,10 +122,10 @@ def test_text_ids_and_sensitive_columns_are_not_searched():
     [
         pytest.param({"group": [f"g{row}" for row in range(10_000)]}, 10_000, id="a column of 10 000 values"),
         pytest.param({}, 12, id="12 rows"),
-        pytest.param({"size": np.full(500, np.nan)}, 500, id="a column of which nothing is known"),
-        pytest.param({"size": np.zeros(500), "group": "a", "is_open": 1.0}, 500, id="columns that are constant"),
+        pytest.param({"size": np.full(500, np.nan)}, 500, id="a column without values"),
+        pytest.param({"size": np.zeros(500), "group": "a", "is_open": 1.0}, 500, id="constant columns"),
         pytest.param({"moment": pd.Timestamp("2024-01-01")}, 500, id="a single moment"),
-        pytest.param({"moment": pd.Series([pd.NaT] * 500, dtype="datetime64[us]")}, 500, id="no moment"),
+        pytest.param({"moment": pd.Series([pd.NaT] * 500, dtype="datetime64[us]")}, 500, id="no times"),
     ],
 )
 def test_degenerate_tables_are_searched(columns, rows):

@@ -1,4 +1,4 @@
-"""Weighted metrics are scikit-learn's, and a weight is as many rows."""
+"""Weighted metrics equal scikit-learn's, and a weight counts as repeated rows."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ CLASSES = {"regression": (), "binary": ("no", "yes"), "multiclass": ("a", "b", "
 
 
 def answered(task, rows=300, seed=0):
-    """Targets, and answers with ties that are better than chance."""
+    """Build targets, and outputs with ties that are better than chance."""
     random = np.random.default_rng(seed)
     classes = CLASSES[task]
     if not classes:

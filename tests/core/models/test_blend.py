@@ -19,10 +19,10 @@ def checked(make_schema, make_table, task):
 def test_prediction_is_the_weighted_mean_of_the_members(make_schema, checked, task):
     schema = make_schema(task)
     blend = AutoModel(members=[TREES, LINE], weights=[0.75, 0.25]).fit(schema, checked)
-    # given the same members on their own
+    # given the same members fitted separately
     alone = [build_model(member).fit(schema, checked) for member in (TREES, LINE)]
     scores = [model.score_matrix(model.matrix(checked)) for model in alone]
-    # then the blend is their mean, in the graph as well
+    # then the blend predicts their mean, in the graph as well
     wanted = 0.75 * scores[0] + 0.25 * scores[1]
     np.testing.assert_allclose(blend.score_matrix(blend.matrix(checked)), wanted, rtol=1e-6)
     session = ort.InferenceSession(blend.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"])
@@ -69,7 +69,7 @@ def test_an_error_in_a_members_fit_is_raised(make_schema, make_table):
     ("wrong", "reason"),
     [
         pytest.param({"members": [TREES]}, "1 members and 0 weights", id="no weights"),
-        pytest.param({"members": [TREES], "weights": [0.5]}, "sum of 1", id="half a weight"),
+        pytest.param({"members": [TREES], "weights": [0.5]}, "sum of 1", id="weights that do not add up to 1"),
         pytest.param({"members": [TREES, LINE], "weights": [1.5, -0.5]}, "above 0", id="a negative weight"),
         pytest.param({"members": [{"KIND": "Trees"}], "weights": [1.0]}, "members.0: Trees is not", id="unknown kind"),
         pytest.param(

@@ -11,7 +11,7 @@ from model_name.core.schemas import TableSchema
 
 
 def plain(task="regression", rows=400, categories=3, **columns):
-    """A table whose target is a straight line of `x` and an offset for each category of `g`."""
+    """Build a table whose target is linear in `x` plus an offset for each category of `g`."""
     random = np.random.default_rng(0)
     x, codes = random.normal(5, 2, rows), random.integers(0, categories, rows)
     signal = 3 * x + 10 * codes
@@ -34,7 +34,7 @@ def test_a_straight_line_is_found():
     # when rows far beyond the training rows, and a missing value, are predicted
     rows = table.head(3).assign(x=[20.0, 0.0, np.nan], g=["c0", "c1", "c2"])
     answers = model.predict(rows)["prediction"].to_numpy()
-    # then it goes on straight, and takes the median for what is missing
+    # then it extrapolates linearly, and imputes the median
     np.testing.assert_allclose(answers, [60, 10, 3 * np.median(table["x"]) + 20], rtol=0.01)
 
 
@@ -84,7 +84,7 @@ def test_balanced_class_weights_predict_the_rare_class_more_often():
 
 
 def test_inputs_without_variation_in_training_have_no_weight():
-    # given a number that never varies, one that is never there, one without a season and one that is plain
+    # given a constant number, an empty one, one with an incomplete season and an ordinary one
     features = (
         NumericFeature(name="same", source="same"),
         NumericFeature(name="gone", source="gone"),
@@ -95,10 +95,10 @@ def test_inputs_without_variation_in_training_have_no_weight():
     rows = np.array([[1, np.nan, 3, 5, 0], [1, np.nan, 4, np.nan, 1]], dtype=np.float32).repeat(3, axis=0)
     rows[:, 3] += np.arange(6)
     encoder = LinearEncoder.fit(features, rows, bins=2)
-    # when rows with other values there are encoded
+    # when rows with other values in the first three are encoded
     other = rows.copy()
     other[:, :3] = [[9, 9, 9]]
-    # then they look the same
+    # then the encoding is the same
     np.testing.assert_array_equal(encoder.encode_numbers(other), encoder.encode_numbers(rows))
     assert np.ptp(encoder.encode_numbers(rows), axis=0).max() > 0
 
@@ -106,9 +106,9 @@ def test_inputs_without_variation_in_training_have_no_weight():
 @pytest.mark.parametrize(
     "wrong",
     [
-        pytest.param({"alpha": 0}, id="no shrinkage"),
-        pytest.param({"pieces": -1}, id="fewer than no pieces"),
-        pytest.param({"class_weight": "some"}, id="unknown weights"),
+        pytest.param({"alpha": 0}, id="zero alpha"),
+        pytest.param({"pieces": -1}, id="negative pieces"),
+        pytest.param({"class_weight": "some"}, id="unknown class weight"),
     ],
 )
 def test_hyperparameters_have_bounds(wrong):

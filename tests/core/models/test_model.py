@@ -31,12 +31,12 @@ def checked(make_schema, make_table, task):
 
 
 def test_a_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, make_schema, make_table):
-    # given rows that it has not seen, under an index of their own
+    # given unseen rows with their own index
     model = fitted(kind, task)
     rows = make_table(task, rows=20, seed=5).set_axis([f"r{row}" for row in range(20)])
     # when they are predicted
     answer = model.predict(rows.drop(columns="outcome"))
-    # then there is one answer a row
+    # then there is one prediction per row
     classes = make_schema(task).classes
     names = [f"probability_{str(label).lower() if isinstance(label, bool) else label}" for label in classes]
     assert list(answer.columns) == ["prediction", *names]
@@ -50,15 +50,15 @@ def test_a_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, m
 
 
 def test_a_decision_applies_until_the_next_fit(fitted, make_schema, make_table):
-    # given a model that calls everything positive
+    # given a model with a decision that predicts everything as positive
     schema, table = make_schema("binary"), dataframes.check_frame(make_table("binary"), make_schema("binary")).frame
     model = fitted("BoostedTrees", "binary").with_params().fit(schema, table)
     plain = model.outputs(table)
     model.set_decision(Decision(threshold=0.0))
-    # then it does, its raw answers apart
+    # then it applies to outputs, but not to raw outputs
     assert model.predict(table)["prediction"].all()
     assert model.raw_outputs(table).prediction.tolist() == plain.prediction.tolist()
-    # and a copy, or another fit, knows nothing of it
+    # and neither a copy nor another fit keeps it
     assert model.with_params().decision == model.fit(schema, table).decision == Decision()
 
 
@@ -112,12 +112,12 @@ def test_the_exported_graph_matches_the_model(fitted, kind, task, make_schema, c
     rows = parity_rows(make_schema(task), checked)
     assert rows["gap"].isna().any()
     assert not set(rows["group"]) <= set("abc")
-    # when the graph is asked alone
+    # when the graph is run
     session = ort.InferenceSession(str(model.export(tmp_path)))
     assert [given.name for given in session.get_inputs()] == ["features"]
     assert [answer.name for answer in session.get_outputs()] == ["scores"]
     (scores,) = session.run(None, {"features": model.matrix(rows)})
-    # then it answers the same
+    # then it computes the same scores
     assert scores.shape == (len(rows), max(1, len(model.classes)))
     np.testing.assert_allclose(
         scores.reshape(len(rows), -1), model.score_matrix(model.matrix(rows)).reshape(len(rows), -1), atol=1e-4
@@ -131,7 +131,7 @@ def test_a_bundle_of_every_kind_passes_the_parity_check(fitted, kind, task, make
 
 
 class Native(SklearnModel):
-    """Native category splits, which skl2onnx drops without a word."""
+    """Model with native category splits, which skl2onnx drops silently."""
 
     KIND: Literal["TestNative"] = "TestNative"
 
@@ -142,7 +142,7 @@ class Native(SklearnModel):
 
 
 class Gappy(SklearnModel):
-    """A forest that is fed missing values, of which skl2onnx knows nothing."""
+    """Forest with missing-value splits, which skl2onnx does not support."""
 
     KIND: Literal["TestGappy"] = "TestGappy"
 
@@ -154,13 +154,13 @@ class Gappy(SklearnModel):
     "broken", [pytest.param(Native, id="native category splits"), pytest.param(Gappy, id="gaps in a forest")]
 )
 def test_an_export_that_is_silently_wrong_is_caught(broken, make_schema, make_table, tmp_path):
-    # given a table whose target hangs on the categories and on what is missing
+    # given a table whose target depends on categories and missing values
     raw = make_table("regression")
     noise = raw["outcome"] / 100
     shift = raw["group"].map({"a": 5.0, "b": -5.0, "c": 5.0}) + 8.0 * raw["gap"].isna()
     table = dataframes.check_frame(raw.assign(outcome=shift + noise), make_schema("regression")).frame
     model = broken().fit(make_schema("regression"), table)
-    # when it is exported, then the difference is noticed
+    # when it is exported, then the difference is detected
     with pytest.raises(ExportError, match=f"{broken().KIND}: the exported graph differs from the model"):
         export_bundle(model, tmp_path, table.head(200), table.tail(40), name="m", run_id="r", metrics={})
 
@@ -169,7 +169,7 @@ def test_contributions_add_up_and_name_the_features(fitted, kind, task, checked)
     model, rows = fitted(kind, task), checked.head(6)
     # when rows are explained
     explanation = model.explain(rows)
-    # then base and contributions are the scores
+    # then base and contributions add up to the scores
     assert explanation.additivity_error < 0.01
     assert explanation.features == model.features.names
     shape = (6, len(model.features.names)) + ((3,) if task == "multiclass" else ())
@@ -181,7 +181,7 @@ def test_contributions_add_up_and_name_the_features(fitted, kind, task, checked)
         if kind in {"BoostedTrees", "LinearModel"}
         else "probability"
     )
-    # and each row has its contributions, under its index
+    # and each row has its contributions, with its index
     samples = model.explain_samples(rows)
     assert (list(samples.columns), list(samples.index)) == (model.features.names, list(rows.index))
 
@@ -198,9 +198,9 @@ def test_a_prepared_explainer_matches_explain_matrix(fitted, kind, task, checked
 
 def test_contributions_to_the_prediction_add_up_to_the_prediction(fitted, kind, task, checked):
     model, rows = fitted(kind, task), checked.head(6)
-    # when the answer itself is explained, on whatever scale the kind explains
+    # when predictions are explained, whatever the scale of the kind
     found = model.explain_predictions(model.matrix(rows))
-    # then base and contributions are what is answered
+    # then base and contributions add up to the predictions
     answers = model.score_matrix(model.matrix(rows))
     wanted = answers[:, 1] if task == "binary" else answers
     assert found.scale == ("prediction" if task == "regression" else "probability")
@@ -235,7 +235,7 @@ def checked_multiclass(make_schema, make_table):
 
 
 class Lying(ConstantModel):
-    """Explains itself wrongly."""
+    """Model with explanations that do not add up."""
 
     KIND: Literal["TestLying"] = "TestLying"
 
@@ -253,11 +253,11 @@ def test_contributions_that_do_not_add_up_are_an_error(make_schema, make_table):
 @pytest.mark.parametrize(
     ("values", "score", "is_additive"),
     [
-        pytest.param([3e6, -1e6], 7e6 + 0.5, True, id="what float32 rounds off"),
-        pytest.param([0.3, -0.3], 5.0, True, id="a row in the middle"),
-        pytest.param([0.3, -0.3], 5.02, False, id="a row in the middle, missed by a part of what is moved"),
-        pytest.param([0.0, 0.0], 5.0, True, id="nothing is moved"),
-        pytest.param([0.0, 0.0], 5.01, False, id="nothing is moved, but the score is another"),
+        pytest.param([3e6, -1e6], 7e6 + 0.5, True, id="rounding error of float32"),
+        pytest.param([0.3, -0.3], 5.0, True, id="an average row"),
+        pytest.param([0.3, -0.3], 5.02, False, id="an average row, off by a part of its contributions"),
+        pytest.param([0.0, 0.0], 5.0, True, id="no contributions"),
+        pytest.param([0.0, 0.0], 5.01, False, id="no contributions, but another score"),
     ],
 )
 def test_additivity_error_of_a_single_row(values, score, is_additive):
@@ -332,7 +332,7 @@ def test_hyperparameters_are_returned_set_and_validated():
 
 
 class Slope(Model):
-    """The least that a kind of one's own must do: no estimator, no explanation of its own."""
+    """Minimal custom kind: no estimator, no explanation of its own."""
 
     KIND: Literal["TestSlope"] = "TestSlope"
     factor: float = Field(2.0, gt=0)
@@ -350,10 +350,10 @@ class Slope(Model):
 
 
 def test_a_custom_kind_is_registered_and_works(make_schema, make_table):
-    # given a subclass, then it is a kind like the others
+    # given a subclass, then it is registered as a kind
     assert model_kinds()["TestSlope"] is Slope
     assert {"BoostedTrees", "ConstantModel", "RandomForest", "TabularNetwork"} <= set(model_kinds())
-    # and explains itself by permutation
+    # and is explained by permutation
     table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     model = Slope().fit(make_schema("regression"), table)
     importances = model.explain(table.head(10)).importances

@@ -81,17 +81,17 @@ def test_the_seed_decides_a_forest(make_schema, make_table):
 
 @pytest.mark.parametrize("kind", [BoostedTrees, RandomForest])
 def test_balanced_class_weights_predict_the_rare_class_more_often(make_schema, make_table, kind):
-    # given a class that is rare and not easily told from the other
+    # given a rare class that is hard to separate from the other
     table = dataframes.check_frame(make_table("binary", rows=600), make_schema("binary")).frame
     random = np.random.default_rng(0)
     table["outcome"] = (table["size"] > 40) & (random.random(len(table)) < 0.4)
     size = {"max_iter": 10} if kind is BoostedTrees else {"n_estimators": 10, "n_jobs": 1}
-    # when each class weighs the same, or each row
+    # when each class has the same weight, or each row
     plain, balanced = (
         kind(**size, class_weight=weight).fit(make_schema("binary"), table).predict(table)
         for weight in ("none", "balanced")
     )
-    # then the rare one is answered more often, and with more confidence
+    # then the rare one is predicted more often, with higher probabilities
     assert balanced["prediction"].sum() > plain["prediction"].sum()
     assert balanced["probability_true"].mean() > 2 * plain["probability_true"].mean()
 
@@ -123,9 +123,9 @@ def test_a_randomized_forest_has_extra_trees(make_schema, checked, task):
 def test_pruning_removes_the_last_trees_of_a_copy(fitted, task, checked, kind, share, left):
     model = fitted(kind, task)
     before = model.predict(checked)
-    # when a share of its eight trees is left out
+    # when a share of its eight trees is removed
     smaller = model.prune(share)
-    # then the others answer, in the graph as well
+    # then the other trees predict, in the graph as well
     estimator = smaller.get_internal_model()
     assert len(estimator._predictors if kind == "BoostedTrees" else estimator["forest"].estimators_) == left
     session = ort.InferenceSession(smaller.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"])
@@ -134,7 +134,7 @@ def test_pruning_removes_the_last_trees_of_a_copy(fitted, task, checked, kind, s
     np.testing.assert_allclose(served.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-5)
     assert smaller.explain(checked.head(5)).additivity_error < 1e-4
     assert (left == 8) == np.array_equal(wanted, model.scores(checked))
-    # and the whole model is whole
+    # and the original model is unchanged
     pd.testing.assert_frame_equal(model.predict(checked), before)
 
 
@@ -175,11 +175,11 @@ def test_select_output_leaves_one_output(fitted):
 
 
 def test_other_threads_run_while_a_forest_is_explained(make_schema, make_table):
-    # Given a forest that takes a while to explain
+    # given a forest that takes long to explain
     table = dataframes.check_frame(make_table("regression", rows=400), make_schema("regression")).frame
     model = RandomForest(n_estimators=60, n_jobs=1).fit(make_schema("regression"), table)
     explain, matrix = model.explainer(), model.matrix(table)
-    # When it is explained beside a thread that looks at the clock
+    # when it is explained while another thread records the time
     looks, done = [], threading.Event()
 
     def look():
@@ -193,5 +193,5 @@ def test_other_threads_run_while_a_forest_is_explained(make_schema, make_table):
     took = time.perf_counter() - started
     done.set()
     thread.join()
-    # Then that thread has looked all the time
+    # then that thread was never blocked for half of the time
     assert np.diff(looks).max() < took / 2

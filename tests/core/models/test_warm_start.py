@@ -1,4 +1,4 @@
-"""What a network may begin from, and what it then keeps."""
+"""Warm starts of networks: compatible models, and the state that is kept."""
 
 import numpy as np
 import pandas as pd
@@ -41,25 +41,25 @@ def earlier() -> TabularNetwork:
 
 
 def test_a_warm_start_begins_with_the_earlier_loss(earlier) -> None:
-    # given few rows of the same kind, when one network begins from the earlier one and one afresh, for an epoch
+    # given few rows of the same distribution, when one network is warm-started and one is not, for an epoch
     few, fresh = make_table(100, seed=1), make_table(1000, seed=2)
     warm, cold = (
         TabularNetwork(**SMALL | {"max_epochs": 1, "learning_rate": 1e-4}).fit(make_schema(), few, context)
         for context in (FitContext(warm_start=earlier), FitContext())
     )
-    # then the first knows more
+    # then the first has the smaller loss
     metric = default_metrics("regression")[0]
     errors = {name: metric.score(fresh["y"], model.outputs(fresh)) for name, model in (("warm", warm), ("cold", cold))}
     assert errors["warm"] < 0.5 * errors["cold"]
 
 
 def test_a_warm_start_keeps_the_encoder_and_the_scale_of_the_target(earlier) -> None:
-    # given rows of another place, when a network begins from the earlier one
+    # given rows with another distribution, when a network is warm-started
     moved = make_table(size=140.0)
     before = earlier.get_internal_model().state_dict()
     model = TabularNetwork(**SMALL | {"dropout": 0.3}).fit(make_schema(), moved, FitContext(warm_start=earlier))
     found = model.get_internal_model()
-    # then it reads them as the earlier one does, with the dropout of its own
+    # then it encodes them as the earlier one does, with its own dropout
     for name in ("encoder.mean", "encoder.expand.edges", "target_mean", "target_deviation"):
         assert torch.equal(found.state_dict()[name], before[name])
     assert not torch.equal(found.body[0].weight, before["body.0.weight"])
@@ -73,17 +73,27 @@ def test_a_warm_start_keeps_the_encoder_and_the_scale_of_the_target(earlier) -> 
             BoostedTrees(), {}, {}, "BoostedTrees cannot begin from an earlier", id="a kind fitted as a whole"
         ),
         pytest.param(TabularNetwork(**SMALL | {"hidden": 8}), {}, {}, "hidden is 8, but 16", id="another width"),
-        pytest.param(TabularNetwork(**SMALL, numbers="periodic"), {}, {}, "numbers is periodic", id="other numbers"),
-        pytest.param(None, {"size": None}, {}, "the feature weight is size", id="a column less"),
         pytest.param(
-            None, {"weight": None}, {}, "only the version to begin from has the feature weight", id="the last"
+            TabularNetwork(**SMALL, numbers="periodic"),
+            {},
+            {},
+            "numbers is periodic",
+            id="another embedding of numbers",
+        ),
+        pytest.param(None, {"size": None}, {}, "the feature weight is size", id="a missing column"),
+        pytest.param(
+            None,
+            {"weight": None},
+            {},
+            "only the version to begin from has the feature weight",
+            id="the last column missing",
         ),
         pytest.param(
             None,
             {"more": Column(kind="numeric")},
             {"more": 1.0},
             "only this table has the feature more",
-            id="a column more",
+            id="an additional column",
         ),
         pytest.param(
             None,
@@ -117,14 +127,14 @@ def test_a_warm_start_from_another_kind_is_refused(earlier) -> None:
 
 
 def test_a_checkpoint_of_a_fit_from_other_weights_is_not_resumed(earlier, tmp_path) -> None:
-    # given the checkpoints of a fit that began afresh
-    told: list[str] = []
+    # given the checkpoints of a fit from scratch
+    messages: list[str] = []
     TabularNetwork(**SMALL).fit(make_schema(), make_table(), FitContext(checkpoints=tmp_path))
-    # when the same one begins from an earlier model
+    # when the same fit is warm-started
     context = FitContext(
-        checkpoints=tmp_path, progress=lambda done, total, words: told.append(words), warm_start=earlier
+        checkpoints=tmp_path, progress=lambda done, total, message: messages.append(message), warm_start=earlier
     )
     TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
-    # then it does not take them for its own
-    assert len(told) == SMALL["max_epochs"]
-    assert not told[0].startswith("resumed")
+    # then it does not resume from them
+    assert len(messages) == SMALL["max_epochs"]
+    assert not messages[0].startswith("resumed")

@@ -135,8 +135,8 @@ class Dropout(nn.Module):
         """Drop values in training; return them unchanged in evaluation mode."""
         if not (self.training and self.dropped):
             return values
-        words = torch.empty(-(-values.numel() // 8), dtype=torch.int64, device=values.device).random_(-(2**63), None)
-        is_kept = words.view(torch.uint8)[: values.numel()].view(values.shape) >= self.dropped
+        int64s = torch.empty(-(-values.numel() // 8), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+        is_kept = int64s.view(torch.uint8)[: values.numel()].view(values.shape) >= self.dropped
         return values * is_kept * (BYTE_VALUES / (BYTE_VALUES - self.dropped))
 
 

@@ -1,4 +1,4 @@
-"""Contributions of a network's features: against SHAP's own explainer, and where nothing is left to chance."""
+"""Expected gradients: agreement with SHAP's DeepExplainer, and cases without sampling error."""
 
 import time
 
@@ -29,7 +29,7 @@ COLUMNS = {
 
 
 class Positive(nn.Module):
-    """The probability of the positive class, by a layer that DeepLIFT knows."""
+    """Probability of the positive class, by a layer that DeepLIFT supports."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def test_contributions_agree_with_deep_explainer(fitted) -> None:
     theirs = torch.zeros(rows.shape).index_add_(1, network.encoder.source_features, theirs.float()).numpy()
     # when the model explains the same rows
     mine = fitted.explain_matrix(rows.numpy()).values
-    # then they say the same, of all features and of each that matters
+    # then both agree, over all features and for each relevant one
     assert np.corrcoef(mine.ravel(), theirs.ravel())[0, 1] > 0.99
     for place in range(3):
         assert np.corrcoef(mine[:, place], theirs[:, place])[0, 1] > 0.98
@@ -98,7 +98,7 @@ def test_contributions_add_up_for_every_task(fitted) -> None:
     # when rows are explained
     table = make_table(fitted.schema_.target.task, rows=200, seed=2)
     explanation = fitted.explain(table)
-    # then the contributions add up to what is predicted
+    # then the contributions add up to the predictions
     outputs = fitted.outputs(table)
     classes = len(fitted.classes)
     assert explanation.values.shape == ((200, 4, 3) if classes == 3 else (200, 4))
@@ -106,17 +106,17 @@ def test_contributions_add_up_for_every_task(fitted) -> None:
     expected = {0: lambda: outputs.prediction, 2: lambda: outputs.probabilities[:, 1], 3: lambda: outputs.probabilities}
     np.testing.assert_allclose(explanation.scores, expected[classes](), atol=1e-5)
     assert explanation.additivity_error < ADDITIVITY_TOLERANCE
-    # and what never varies contributes nothing
+    # and a constant feature contributes nothing
     assert explanation.importances["nothing"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_sampling_error_is_small(fitted) -> None:
-    # given contributions as the gradients say
+    # given contributions before rescaling
     rows, background = tensors_of(fitted, 300)
     network = fitted.get_internal_model()
     outputs = list(range(network.classes or 1))
     found = expected_gradients(network, rows, background, outputs=outputs, seed=0)
-    # then what they miss of the scores is a small part of their spread
+    # then they miss the scores by a small part of the spread
     scores = network(rows)
     missed = (scores - network(background).mean(dim=0) - found.sum(dim=1)).abs()
     assert missed.mean() < 0.04 * (scores.max() - scores.min())
@@ -128,7 +128,7 @@ def test_the_sampling_error_is_small(fitted) -> None:
         pytest.param({"members": 4}, id="members"),
         pytest.param({"members": 3, "layers": 0}, id="linear members"),
         pytest.param({"layers": 0}, id="linear"),
-        pytest.param({"numbers": "periodic", "layers": 1}, id="waves"),
+        pytest.param({"numbers": "periodic", "layers": 1}, id="periodic"),
     ],
 )
 def test_contributions_match_gradients_through_the_whole_network(options) -> None:
@@ -137,9 +137,9 @@ def test_contributions_match_gradients_through_the_whole_network(options) -> Non
     model = TabularNetwork(hidden=16, bins=4, max_epochs=2, **options).fit(schema, make_table("multiclass", 600))
     rows, background = tensors_of(model, 5)
     network = model.get_internal_model()
-    # when it is explained against one row, whose line is looked at in its middle
+    # when it is explained against one row, whose line is sampled in its middle
     found = expected_gradients(network, rows, background[:1], outputs=[2], seed=0)[:, :, 0]
-    # then that is gradient times difference, through all layers
+    # then the result is gradient times difference, through all layers
     encoded, origin = network.encoder(rows), network.encoder(background[:1])
     middle = ((encoded + origin) / 2).requires_grad_()
     (gradient,) = torch.autograd.grad(network.to_scores(network.logits(middle))[:, 2].sum(), middle)

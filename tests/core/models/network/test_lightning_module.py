@@ -1,4 +1,4 @@
-"""Which rows a step sees, and what is lost on them."""
+"""Batches, losses and learning rate of the training."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from model_name.core.models.network.lightning_module import EpochBatchSampler, e
 def test_processes_together_see_every_row_once_in_the_batches_of_one_process(
     rows: int, size: int, world: int, epoch: int
 ) -> None:
-    # given the batches of a process alone, and of so many together
+    # given the batches of a single process, and of several
     alone, *together = (
         EpochBatchSampler(rows, size, seed=1),
         *(EpochBatchSampler(rows, size, 1, rank=r, world=world) for r in range(world)),
@@ -20,7 +20,7 @@ def test_processes_together_see_every_row_once_in_the_batches_of_one_process(
     for batches in (alone, *together):
         batches.set_epoch(epoch)
     seen = [list(batches) for batches in together]
-    # then every batch is the same set of rows, and all of them are each row once
+    # then every batch has the same set of rows, and each row occurs once
     for place, batch in enumerate(alone):
         shares = torch.cat([batches[place] for batches in seen])
         assert sorted(shares.tolist()) == sorted(batch.tolist())
@@ -46,11 +46,11 @@ def test_the_learning_rate_has_linear_warmup_and_cosine_decay() -> None:
 
 @pytest.mark.parametrize(("classes", "width"), [pytest.param(0, 1, id="regression"), pytest.param(3, 3, id="classes")])
 def test_members_have_separate_losses_and_a_mean_prediction(classes: int, width: int) -> None:
-    # given raw answers of two members
+    # given logits of two members
     logits = torch.randn(5, 2, width, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(5) % 3 if classes else torch.arange(5.0)
     apart = torch.stack([member_losses(logits[:, [m]], targets, classes, None) for m in range(2)]).mean(dim=0)
-    # then what they learn from is the mean of their losses, and what they are judged by the loss of their mean
+    # then the training loss is the mean of their losses, and the validation loss is the loss of their mean
     torch.testing.assert_close(member_losses(logits, targets, classes, None), apart)
     if classes:
         mean = torch.softmax(logits, dim=2).mean(dim=1)

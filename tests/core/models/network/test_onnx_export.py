@@ -1,4 +1,4 @@
-"""The graph that is served is smaller than the network, and answers like it."""
+"""The served graph is smaller than the network and computes the same."""
 
 import numpy as np
 import onnxruntime
@@ -32,26 +32,24 @@ TABLES = [
     pytest.param(make_table(), id="a flag"),
     pytest.param(make_table().assign(flag=1.0), id="a constant"),
     pytest.param(make_table().assign(flag=np.nan), id="a column of gaps"),
-    pytest.param(
-        make_table().assign(size=1.0, flag=[1.0, np.nan] * 200), id="no number that varies, and one with gaps"
-    ),
+    pytest.param(make_table().assign(size=1.0, flag=[1.0, np.nan] * 200), id="a constant number, and one with gaps"),
     pytest.param(make_table().assign(size=np.nan, flag=np.nan), id="no number"),
-    pytest.param(make_table().assign(size=1.0, flag=np.nan, colour=None), id="nothing that tells of anything"),
+    pytest.param(make_table().assign(size=1.0, flag=np.nan, colour=None), id="no informative column"),
 ]
 
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("table", TABLES)
 def test_the_graph_matches_the_network(table: pd.DataFrame, members: int) -> None:
-    # given a network, and rows unlike those that it has seen
+    # given a network, and rows unlike the training rows
     model = TabularNetwork(hidden=16, bins=8, embedding=2, max_epochs=2, members=members).fit(SCHEMA, table)
     matrix = model.matrix(make_table())
     matrix[0] = np.nan
     matrix[1, : matrix.shape[1] - 1] = 1e30
-    # when the graph is asked
+    # when the graph is run
     session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
     found = session.run(None, {"features": matrix})[0][:, 0]
-    # then it answers alike
+    # then the scores agree
     np.testing.assert_allclose(found, model.score_matrix(matrix), rtol=1e-4, atol=1e-5)
 
 

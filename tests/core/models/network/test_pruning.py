@@ -1,4 +1,4 @@
-"""Networks that were made smaller."""
+"""Pruned networks."""
 
 import numpy as np
 import onnxruntime
@@ -34,9 +34,9 @@ def fitted(request: pytest.FixtureRequest) -> TabularNetwork:
 
 @pytest.mark.parametrize(("share", "hidden"), [(0.5, 16), (0.25, 24), (0.999, 1), (0.001, 32)])
 def test_the_pruned_graph_is_smaller_and_matches_the_model(fitted, share: float, hidden: int) -> None:
-    # when a share of the units is taken out
+    # when a share of the units is pruned
     smaller = fitted.prune(share)
-    # then its graph holds fewer numbers, and answers like it
+    # then its graph has fewer weights and matches the model
     graphs = [model.to_onnx().SerializeToString() for model in (fitted, smaller)]
     assert smaller.hidden == hidden
     assert (len(graphs[1]) < len(graphs[0])) is (hidden < 32)
@@ -47,12 +47,12 @@ def test_the_pruned_graph_is_smaller_and_matches_the_model(fitted, share: float,
 
 
 def test_pruning_returns_a_fitted_copy_and_keeps_the_original(fitted) -> None:
-    # given what a network answers
+    # given the predictions of a network
     table = make_table(seed=2)
     before = fitted.predict(table)
-    # when a part of it is taken out
+    # when a part of it is pruned
     smaller = fitted.prune(0.2)
-    # then the copy knows the table, can be explained, and is not far off; the first is as it was
+    # then the copy is fitted, can be explained and predicts similarly; the original is unchanged
     pd.testing.assert_frame_equal(fitted.predict(table), before)
     assert fitted.hidden == 32
     assert smaller.schema_ == fitted.schema_
@@ -61,13 +61,13 @@ def test_pruning_returns_a_fitted_copy_and_keeps_the_original(fitted) -> None:
 
 
 def test_the_units_with_the_smallest_norms_are_pruned() -> None:
-    # given a network with units that nobody reads, and some that hear nothing
+    # given a network with units without outgoing weights, and some without incoming ones
     model = TabularNetwork(hidden=8, bins=4, layers=1, max_epochs=2).fit(SCHEMA, make_table(300))
     first, last = model.get_internal_model().body[0], model.get_internal_model().body[-1]
     last.weight[:, [1, 4]] = 0.0
     first.weight[[2, 7]] = 0.0
     first.bias[[2, 7]] = 0.0
-    # when as many are taken out, then it answers as before
+    # when as many are pruned, then the scores stay the same
     smaller = model.prune(0.5)
     np.testing.assert_allclose(
         smaller.predict(make_table())["prediction"], model.predict(make_table())["prediction"], atol=1e-5
@@ -76,10 +76,10 @@ def test_the_units_with_the_smallest_norms_are_pruned() -> None:
 
 
 def test_unit_norms_are_summed_over_members() -> None:
-    # given three members of one layer that share nothing but its weights
+    # given three members of a layer with shared weights
     model = TabularNetwork(hidden=4, bins=4, layers=2, members=3, max_epochs=1).fit(SCHEMA, make_table(300))
     one, two, _ = (layer for layer in model.get_internal_model().body if hasattr(layer, "weight"))
-    # then a unit weighs what it weighs in all of them
+    # then the norm of a unit is the sum over the members
     into = [
         nn.functional.linear(one.scale_in[m].abs(), one.weight.abs()) * one.scale_out[m].abs() + one.bias[m].abs()
         for m in range(3)

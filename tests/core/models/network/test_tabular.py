@@ -1,4 +1,4 @@
-"""The tabular network: what it learns, how it is served, and how it survives being killed."""
+"""The tabular network: quality, export, checkpoints and hyperparameters."""
 
 import pickle
 import signal
@@ -36,7 +36,7 @@ from pathlib import Path
 from model_name.core.models import FitContext, TabularNetwork
 
 schema, table, params, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
-slow = lambda done, total, words: time.sleep(0.1)  # leaves time to be killed in
+slow = lambda done, total, message: time.sleep(0.1)  # leaves time for the kill
 TabularNetwork(**params).fit(schema, table, FitContext(checkpoints=folder, progress=slow))
 """
 
@@ -92,7 +92,7 @@ def uninterrupted() -> TabularNetwork:
 def test_the_models_are_imported_without_torch() -> None:
     # given a fresh interpreter
     code = "import sys, model_name.core.models; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
-    # when it imports the models, then torch stays out
+    # when it imports the models, then torch is not imported
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -104,14 +104,14 @@ def test_the_network_beats_a_constant(fitted) -> None:
     # when both predict rows that were not trained on
     fresh = make_table(model.schema_.target.task, seed=1)
     mine, theirs = (metric.score(fresh["y"], each.outputs(fresh)) for each in (model, constant))
-    # then the network is better by far
+    # then the network is much better
     assert metric.is_better(mine, than=theirs)
     assert abs(mine - theirs) > 0.3 * abs(theirs)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 1000])
 def test_the_graph_matches_the_model(fitted, rows: int) -> None:
-    # given rows with a gap in each column, one that is all gaps, every category, and values far out
+    # given rows with a gap in each column, one that is all gaps, every category, and extreme values
     model, _ = fitted
     matrix = model.matrix(make_table(model.schema_.target.task, rows=1000, seed=2))
     width = matrix.shape[1]
@@ -120,12 +120,12 @@ def test_the_graph_matches_the_model(fitted, rows: int) -> None:
     matrix[4 + width] = np.nan
     matrix[5 + width, 1:] = 1e30
     matrix[6 + width, 1:] = -np.inf
-    # when the graph is asked in batches of a size
+    # when the graph is run in batches of a size
     session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
     answers = [
         session.run(["scores"], {"features": matrix[at : at + rows]})[0] for at in range(0, min(1000, 40 * rows), rows)
     ]
-    # then it answers what the model does
+    # then it computes the scores of the model
     found = np.concatenate(answers)
     scores = model.score_matrix(matrix[: len(found)]).reshape(len(found), -1)
     assert found.dtype == np.float32
@@ -147,20 +147,20 @@ def test_probabilities_add_up(fitted) -> None:
 
 @pytest.mark.parametrize("pickler", [pickle, cloudpickle], ids=lambda pickler: pickler.__name__)
 def test_a_fitted_network_survives_pickling(fitted, pickler) -> None:
-    # given a fitted network, when it goes through a pickle
+    # given a fitted network, when it is pickled and unpickled
     model, table = fitted
     pickled = pickler.dumps(model)
     copy = pickle.loads(pickled)
-    # then it predicts the same, and nothing of the trainer went along
+    # then it predicts the same, and the pickle has nothing of Lightning
     pd.testing.assert_frame_equal(copy.predict(table), model.predict(table))
     assert b"lightning" not in pickled
 
 
 def test_explanations_add_up(fitted) -> None:
-    # given a fitted network, when it explains rows (it raises where they do not add up)
+    # given a fitted network, when rows are explained (which raises if they do not add up)
     model, table = fitted
     importances = model.explain(table[:5]).importances
-    # then what matters matters, and what it was not shown does not
+    # then the relevant features are first, and the hidden one has no importance
     assert set(list(importances)[:2]) == {"size", "colour"}
     assert importances["at.month"] == pytest.approx(0, abs=1e-6)
 
@@ -174,7 +174,7 @@ def test_equal_seeds_and_rows_give_equal_weights(uninterrupted) -> None:
     state = torch.get_rng_state()
     for model in (again, other):
         model.fit(make_schema(), make_table())
-    # then the first is equal, the second is not, and torch is left as the caller had it
+    # then the first is equal, the second is not, and the state of torch is restored
     assert are_equal(again, uninterrupted)
     assert not are_equal(other, uninterrupted)
     assert torch.equal(torch.get_rng_state(), state)
@@ -188,15 +188,15 @@ def test_a_feature_without_its_season_is_hidden() -> None:
     matrix = model.matrix(make_table())
     month = model.features.names.index("at.month")
     assert not model.features.columns[month].is_seasonal
-    # when the month moves on
+    # when the month changes
     later = matrix.copy()
     later[:, month] = 12
-    # then its answers do not
+    # then its predictions do not
     np.testing.assert_array_equal(model.score_matrix(later), model.score_matrix(matrix))
 
 
 def test_unseen_gaps_have_no_effect() -> None:
-    # given a network that never saw a gap in its column
+    # given a network trained on a column without gaps
     table = make_table().drop(columns=["colour", "at"]).fillna({"noise": 0.0, "size": 100.0})
     schema = TableSchema(
         name="things",
@@ -204,7 +204,7 @@ def test_unseen_gaps_have_no_effect() -> None:
         columns={n: Column(kind="numeric", nullable=True) for n in ("size", "noise")},
     )
     model = TabularNetwork(**SMALL).fit(schema, table)
-    # when a gap comes, then it is the mean
+    # when a gap is predicted, then it equals the mean
     gap = np.array([[100, np.nan]], dtype=np.float32)
     mean = np.array([[100, model.get_internal_model().encoder.mean[1]]], dtype=np.float32)
     np.testing.assert_array_equal(model.score_matrix(gap), model.score_matrix(mean))
@@ -225,17 +225,17 @@ def test_validation_rows_are_not_trained_on(has_time_order: bool, held: list[int
 
 
 def test_the_fit_ends_with_the_best_weights_and_reports_progress() -> None:
-    # given so many epochs on so few rows that it gets worse in the end
-    told: list[tuple[int, int, str]] = []
+    # given so many epochs on so few rows that the network overfits
+    messages: list[tuple[int, int, str]] = []
     table = make_table(rows=80)
     params = SMALL | {"learning_rate": 0.05, "dropout": 0.0, "batch_size": 8, "max_epochs": 20, "patience": 5}
     model = TabularNetwork(**params)
     # when it is fitted
-    model.fit(make_schema(), table, FitContext(progress=lambda *words: told.append(words), has_time_order=True))
-    losses = [float(words.removeprefix("validation loss ")) for _, _, words in told]
-    # then it stopped early, and its loss on the last rows is the least of those it told
-    assert [(done, total) for done, total, _ in told] == [(epoch + 1, 20) for epoch in range(len(told))]
-    assert len(told) == int(np.argmin(losses)) + 1 + params["patience"] < 20
+    model.fit(make_schema(), table, FitContext(progress=lambda *report: messages.append(report), has_time_order=True))
+    losses = [float(message.removeprefix("validation loss ")) for _, _, message in messages]
+    # then it stopped early, and its loss on the validation rows is the smallest reported one
+    assert [(done, total) for done, total, _ in messages] == [(epoch + 1, 20) for epoch in range(len(messages))]
+    assert len(messages) == int(np.argmin(losses)) + 1 + params["patience"] < 20
     errors = (model.predict(table)["prediction"] - table["y"])[-8:] / weights_of(model)["target_deviation"].item()
     assert (errors**2).mean() == pytest.approx(min(losses), rel=1e-3)
 
@@ -261,12 +261,12 @@ def test_a_killed_and_resumed_fit_ends_with_the_same_weights(tmp_path, uninterru
     assert child.wait(timeout=30) == -signal.SIGKILL
     assert not list(folder.glob(f"*-{EPOCHS:06d}.ckpt"))
     # when the fit is run again
-    told: list[str] = []
-    context = FitContext(checkpoints=folder, progress=lambda done, total, words: told.append(words))
+    messages: list[str] = []
+    context = FitContext(checkpoints=folder, progress=lambda done, total, message: messages.append(message))
     resumed = TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
-    # then it goes on, to the very same weights, and the folder does not fill up
-    assert told[0].startswith("resumed from")
-    assert len(told) - 1 <= EPOCHS - 2
+    # then it resumes and ends with the same weights, and old checkpoints are deleted
+    assert messages[0].startswith("resumed from")
+    assert len(messages) - 1 <= EPOCHS - 2
     assert are_equal(resumed, uninterrupted)
     assert len(list(folder.glob("*.ckpt"))) == 2
 
@@ -290,8 +290,8 @@ def test_a_preempted_fit_resumes(tmp_path, uninterrupted, stopped_after: int, hi
     # given a SIGTERM after an epoch
     received: list[int] = []
 
-    def stop(done: int, total: int, words: str) -> None:
-        if done == stopped_after and words.startswith("validation"):
+    def stop(done: int, total: int, message: str) -> None:
+        if done == stopped_after and message.startswith("validation"):
             signal.raise_signal(signal.SIGTERM)
 
     handler = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
@@ -302,13 +302,13 @@ def test_a_preempted_fit_resumes(tmp_path, uninterrupted, stopped_after: int, hi
         signal.signal(signal.SIGTERM, handler)
     assert caught.value.exit_code == 143
     assert received == [signal.SIGTERM]
-    # when the fit is run again, then it ends with the very same weights
+    # when the fit is run again, then it ends with the same weights
     again = TabularNetwork(**SMALL).fit(make_schema(), make_table(), FitContext(checkpoints=tmp_path))
     assert are_equal(again, uninterrupted)
 
 
 def test_ctrl_c_raises_keyboard_interrupt() -> None:
-    def stop(done: int, total: int, words: str) -> None:
+    def stop(done: int, total: int, message: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -319,57 +319,89 @@ def test_ctrl_c_raises_keyboard_interrupt() -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        pytest.param(lambda data: data[: len(data) // 2], id="half of it"),
+        pytest.param(lambda data: data[: len(data) // 2], id="truncated"),
         pytest.param(lambda data: b"", id="empty"),
-        pytest.param(lambda data: b"no checkpoint at all", id="something else"),
-        pytest.param(lambda data: data[:2000] + bytes(200) + data[2200:], id="a hole in it"),
+        pytest.param(lambda data: b"no checkpoint at all", id="no checkpoint"),
+        pytest.param(lambda data: data[:2000] + bytes(200) + data[2200:], id="zeros in the middle"),
     ],
 )
 def test_an_unreadable_checkpoint_is_skipped(tmp_path, uninterrupted, spoil) -> None:
-    # given a finished fit whose last checkpoint was spoilt
-    told: list[str] = []
-    context = FitContext(checkpoints=tmp_path, progress=lambda done, total, words: told.append(words))
+    # given a finished fit whose last checkpoint is corrupt
+    messages: list[str] = []
+    context = FitContext(checkpoints=tmp_path, progress=lambda done, total, message: messages.append(message))
     TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
     last = max(tmp_path.glob("*.ckpt"))
     last.write_bytes(spoil(last.read_bytes()))
-    told.clear()
+    messages.clear()
     # when it is fitted again
     again = TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
-    # then it goes on from the one before
-    assert "cannot be read" in told[0]
-    assert told[1].endswith(f"-{EPOCHS - 1:06d}.ckpt")
+    # then it resumes from the one before
+    assert "cannot be read" in messages[0]
+    assert messages[1].endswith(f"-{EPOCHS - 1:06d}.ckpt")
     assert are_equal(again, uninterrupted)
+
+
+ENCODER_WEIGHTS = [
+    *("numbers", "codes", "mean", "low", "high", "deviation", "inverse_deviation", "has_gaps", "missing", "offsets"),
+]
+LINEAR = ["weight", "bias"]
+BATCH_ENSEMBLE = ["weight", "scale_in", "scale_out", "bias"]
+
+
+@pytest.mark.parametrize(
+    ("options", "embedding", "hidden"),
+    [
+        pytest.param({}, ["edges", "steepness"], LINEAR, id="piecewise"),
+        pytest.param(
+            {"numbers": "periodic", "members": 3}, ["frequencies", "weight", "bias"], BATCH_ENSEMBLE, id="members"
+        ),
+    ],
+)
+def test_names_in_checkpoints_are_stable(tmp_path, options: dict, embedding: list[str], hidden: list[str]) -> None:
+    # given a checkpoint of a fit
+    params = SMALL | {"max_epochs": 1} | options
+    model = TabularNetwork(**params).fit(make_schema(), make_table(), FitContext(checkpoints=tmp_path))
+    (path,) = tmp_path.glob("*.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    # then its names are those of earlier releases, whose checkpoints and versions a fit resumes from
+    names = ["target_mean", "target_deviation"]
+    names += [f"encoder.{name}" for name in ENCODER_WEIGHTS]
+    names += [f"encoder.expand.{name}" for name in embedding] + ["encoder.embeddings.weight"]
+    names += [f"body.{layer}.{name}" for layer in (0, 3) for name in hidden] + [f"body.6.{name}" for name in LINEAR]
+    assert list(weights_of(model)) == names
+    assert [*checkpoint["state_dict"]] == [f"network.{name}" for name in names]
+    assert {*checkpoint["callbacks"]["Keeper"]} == {"epochs_done", "best_epoch", "best_loss", "best_weights"}
 
 
 def test_a_finished_fit_is_not_trained_further(tmp_path, uninterrupted) -> None:
     # given the checkpoints of a finished fit
-    told: list[str] = []
-    context = FitContext(checkpoints=tmp_path / "made", progress=lambda done, total, words: told.append(words))
+    messages: list[str] = []
+    context = FitContext(checkpoints=tmp_path / "made", progress=lambda done, total, message: messages.append(message))
     TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
-    told.clear()
-    # when it is fitted again, then it only takes them over
+    messages.clear()
+    # when it is fitted again, then it only loads them
     again = TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
-    assert len(told) == 1
+    assert len(messages) == 1
     assert are_equal(again, uninterrupted)
 
 
 @pytest.mark.parametrize(
     ("params", "seed"),
     [
-        pytest.param(SMALL | {"dropout": 0.2}, 0, id="of other hyperparameters"),
-        pytest.param(SMALL | {"random_state": 1}, 0, id="of another seed"),
-        pytest.param(SMALL, 1, id="of other rows"),
+        pytest.param(SMALL | {"dropout": 0.2}, 0, id="other hyperparameters"),
+        pytest.param(SMALL | {"random_state": 1}, 0, id="another seed"),
+        pytest.param(SMALL, 1, id="other rows"),
     ],
 )
 def test_a_checkpoint_of_another_fit_is_not_resumed(tmp_path, params: dict, seed: int) -> None:
     # given the checkpoints of one fit
-    told: list[int] = []
-    context = FitContext(checkpoints=tmp_path, progress=lambda done, total, words: told.append(done))
+    messages: list[int] = []
+    context = FitContext(checkpoints=tmp_path, progress=lambda done, total, message: messages.append(done))
     TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
-    told.clear()
-    # when another uses the same folder, then it starts afresh
+    messages.clear()
+    # when another fit uses the same folder, then it starts from scratch
     TabularNetwork(**params).fit(make_schema(), make_table(seed=seed), context)
-    assert told == list(range(1, EPOCHS + 1))
+    assert messages == list(range(1, EPOCHS + 1))
 
 
 @pytest.mark.parametrize(
@@ -379,10 +411,10 @@ def test_a_checkpoint_of_another_fit_is_not_resumed(tmp_path, params: dict, seed
         pytest.param(make_table(rows=20), id="twenty rows"),
         pytest.param(make_table().assign(size=np.nan), id="a column of gaps"),
         pytest.param(make_table().assign(size=0.1), id="a constant column"),
-        pytest.param(make_table().assign(size=np.linspace(-1e38, 1e38, 600)), id="numbers as large as they get"),
-        pytest.param(make_table().assign(size=np.linspace(0, 1e-42, 600)), id="numbers as small as they get"),
+        pytest.param(make_table().assign(size=np.linspace(-1e38, 1e38, 600)), id="the largest numbers"),
+        pytest.param(make_table().assign(size=np.linspace(0, 1e-42, 600)), id="the smallest numbers"),
         pytest.param(make_table().assign(colour="red"), id="one category"),
-        pytest.param(make_table().assign(size=1.0, noise=np.nan, colour=None), id="nothing to see"),
+        pytest.param(make_table().assign(size=1.0, noise=np.nan, colour=None), id="no information"),
         pytest.param(make_table(rows=65 * 10 // 9), id="a last batch of one row"),
     ],
 )
@@ -395,8 +427,8 @@ def test_degenerate_tables_are_fitted(table: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     "kinds",
     [
-        pytest.param({"colour": Column(kind="category", nullable=True)}, id="categories alone"),
-        pytest.param({"size": Column(kind="numeric", nullable=True)}, id="numbers alone"),
+        pytest.param({"colour": Column(kind="category", nullable=True)}, id="only categories"),
+        pytest.param({"size": Column(kind="numeric", nullable=True)}, id="only numbers"),
     ],
 )
 def test_a_table_with_one_kind_of_features_is_fitted(kinds: dict[str, Column]) -> None:
@@ -411,10 +443,10 @@ def test_a_table_with_one_kind_of_features_is_fitted(kinds: dict[str, Column]) -
 
 
 OPTIONS = [
-    pytest.param({"numbers": "periodic"}, id="waves"),
-    pytest.param({"numbers": "periodic", "frequency_scale": 10.0}, id="fast waves"),
+    pytest.param({"numbers": "periodic"}, id="periodic"),
+    pytest.param({"numbers": "periodic", "frequency_scale": 10.0}, id="high frequencies"),
     pytest.param({"members": 4}, id="members"),
-    pytest.param({"members": 64, "layers": 1, "numbers": "periodic"}, id="many members with waves"),
+    pytest.param({"members": 64, "layers": 1, "numbers": "periodic"}, id="many periodic members"),
     pytest.param({"layers": 0}, id="a linear model"),
     pytest.param({"layers": 0, "members": 3}, id="linear members"),
     pytest.param({"layers": 5}, id="deep"),
@@ -429,7 +461,7 @@ def test_the_graph_matches_the_model_for_every_option(options: dict, task: str) 
     table = make_table(task)
     model = TabularNetwork(**SMALL | options | {"max_epochs": 2}).fit(make_schema(task), table)
     session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
-    # when both are asked about rows with gaps, unseen categories and values far out
+    # when both score rows with gaps, unseen categories and extreme values
     matrix = model.matrix(make_table(task, seed=2))
     matrix[0] = np.nan
     matrix[1, 1:] = 1e30
@@ -456,7 +488,7 @@ def test_every_option_resumes_to_the_same_weights(
     tmp_path, uninterrupted, options: dict, has_another_end: bool
 ) -> None:
     # given a fit with an option, and the same fit stopped after its third epoch
-    def stop(done: int, total: int, words: str) -> None:
+    def stop(done: int, total: int, message: str) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
@@ -464,7 +496,7 @@ def test_every_option_resumes_to_the_same_weights(
     stopped = FitContext(checkpoints=tmp_path, progress=stop)
     with pytest.raises(KeyboardInterrupt):
         TabularNetwork(**SMALL | options).fit(make_schema(), make_table(), stopped)
-    # when it goes on, then its weights are the same, and not those of a fit without the option
+    # when it resumes, then its weights are the same, and not those of a fit without the option
     resumed = TabularNetwork(**SMALL | options).fit(make_schema(), make_table(), FitContext(checkpoints=tmp_path))
     assert are_equal(resumed, whole)
     assert are_equal(whole, uninterrupted) is not has_another_end
@@ -490,12 +522,12 @@ def test_balanced_class_weights_detect_the_rare_class() -> None:
     rare = table[~table["y"].astype(bool) | (table.index % 12 == 0)]
     fresh = make_table("binary", rows=1000, seed=1)
     positives = fresh["y"].astype(bool)
-    # when one network weighs the classes and one does not
+    # when one network balances the classes and one does not
     found = {
         weight: TabularNetwork(**SMALL, class_weight=weight).fit(make_schema("binary"), rare).predict(fresh)
         for weight in ("none", "balanced")
     }
-    # then the first finds more of them
+    # then the first detects more of them
     recalls = {weight: (answer["prediction"][positives] == True).mean() for weight, answer in found.items()}  # noqa: E712
     assert recalls["balanced"] > recalls["none"] + 0.1
 
@@ -514,7 +546,7 @@ def test_wide_tables_and_many_categories_are_fitted() -> None:
     columns = {name: Column(kind="numeric") for name in table.columns[:500]}
     columns["many"] = Column(kind="category", values=tuple(f"c{code}" for code in range(10_000)))
     schema = TableSchema(name="wide", target=TASKS["regression"], columns=columns)
-    # when it is fitted, then its graph answers
+    # when it is fitted, then its graph runs
     model = TabularNetwork(**SMALL | {"max_epochs": 2}).fit(schema, table)
     session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
     matrix = model.matrix(table)
