@@ -44,9 +44,9 @@ def test_entries_are_numbered_and_chained(location):
     # given a trail that does not exist yet
     trail = AuditTrail(location)
     assert (trail.entries(), trail.verify()) == ([], 0)
-    # when entries are added, by two that look at it
+    # when two trails on the same folder append entries
     appended = [add(trail, 1), add(AuditTrail(location), 2, note="ü"), add(trail, 3)]
-    # then each holds the hash of the one before
+    # then each holds the hash of the previous entry
     assert [entry.number for entry in appended] == [1, 2, 3]
     assert [entry.previous for entry in appended] == [GENESIS_HASH, appended[0].hash, appended[1].hash]
     assert trail.entries() == appended
@@ -60,7 +60,7 @@ def test_entries_are_numbered_and_chained(location):
         max_size=4,
     )
 )
-def test_whatever_is_written_can_be_read_and_verified(drawn):
+def test_any_entry_is_read_back_and_verified(drawn):
     trail = AuditTrail(f"memory://audit-{os.urandom(6).hex()}")
     written = [trail.append(actor=text, event="x", subject=text, details=details) for text, details in drawn]
     assert trail.verify() == len(drawn)
@@ -68,7 +68,7 @@ def test_whatever_is_written_can_be_read_and_verified(drawn):
     assert [entry.hash for entry in trail.entries()] == [entry.hash for entry in written]
 
 
-def test_other_files_are_no_entries(location):
+def test_other_files_are_ignored(location):
     trail = written(location, entries=2)
     for name in ("1.json", "00000003.txt", "notes.json", "00000003.json.bak", "³.json", "00000003.json.7.part"):
         trail.filesystem.pipe_file(f"{trail.root}/{name}", b"other")
@@ -77,7 +77,7 @@ def test_other_files_are_no_entries(location):
 
 
 def tamper(trail, action, place, field, value):
-    """Do something to the entry at a place, and say what a check must call broken."""
+    """Tamper with the entry at a position and return the number that `verify` must name."""
     files = sorted(trail.filesystem.ls(trail.root, detail=False))
     path, last = files[place - 1], len(files)
     document = json.loads(trail.filesystem.cat_file(path))
@@ -121,13 +121,13 @@ def store(trail, number, document):
     field=st.sampled_from(["time", "actor", "event", "subject", "number", "previous"]),
     value=st.text("abcdef0123456789", min_size=70, max_size=72),
 )
-def test_the_first_broken_entry_is_named_wherever_it_is(entries, data, action, field, value):
+def test_verify_names_the_first_tampered_entry(entries, data, action, field, value):
     # given a trail
     trail = written(f"memory://audit-{os.urandom(6).hex()}", entries)
     # when an entry is changed, removed or inserted
     place = data.draw(st.integers(1, entries))
     expected = tamper(trail, action, place, field, value)
-    # then the check names it, unless it was the last one, which no other entry vouches for
+    # then `verify` names it, unless it was the last entry, whose hash no other entry holds
     if expected is None:
         assert trail.verify() in (entries, entries - 1)
         return
@@ -135,7 +135,7 @@ def test_the_first_broken_entry_is_named_wherever_it_is(entries, data, action, f
         trail.verify()
 
 
-def test_nothing_is_added_behind_an_entry_that_cannot_be_read(location):
+def test_append_fails_after_an_unreadable_entry(location):
     trail = written(location, entries=2)
     trail.filesystem.pipe_file(f"{trail.root}/00000002.json", b"{}")
     with pytest.raises(AuditError, match=r"entry 2 of .* cannot be read"):
@@ -146,7 +146,7 @@ def write_some(location, count):
     return [add(AuditTrail(location), number).number for number in range(count)]
 
 
-def test_threads_never_share_a_number(workplace):
+def test_concurrent_threads_get_different_numbers(workplace):
     location = str(workplace / "audit")
     with ThreadPoolExecutor(8) as pool:
         numbers = [number for part in pool.map(write_some, [location] * 8, [6] * 8) for number in part]
@@ -154,7 +154,7 @@ def test_threads_never_share_a_number(workplace):
     assert AuditTrail(location).verify() == 48
 
 
-def test_processes_never_share_a_number(workplace):
+def test_concurrent_processes_get_different_numbers(workplace):
     location = str(workplace / "audit")
     with multiprocessing.get_context("fork").Pool(4) as pool:
         parts = pool.starmap(write_some, [(location, 15)] * 4)
@@ -163,7 +163,7 @@ def test_processes_never_share_a_number(workplace):
     assert len(list(Path(location).iterdir())) == 60  # no half-written file is left
 
 
-def test_a_place_that_cannot_be_written_is_named(workplace):
+def test_an_unwritable_path_is_named(workplace):
     Path("file").touch()
     with pytest.raises(StorageError, match="file/audit: cannot be written"):
         add(AuditTrail("file/audit"))

@@ -54,7 +54,7 @@ def write(folder, **files):
         ),
     ],
 )
-def test_yaml_is_read(text, expected):
+def test_yaml_is_parsed(text, expected):
     assert configs.to_object(configs.parse_string(text)) == expected
 
 
@@ -70,7 +70,7 @@ def test_yaml_is_read(text, expected):
         pytest.param("a: !!python/object/apply:os.getcwd []", "conf: is not a mapping in YAML", id="code"),
     ],
 )
-def test_what_is_no_config_is_refused(text, reason):
+def test_a_text_that_is_no_config_is_refused(text, reason):
     with pytest.raises(ConfigError) as caught:
         configs.parse_string(text, origin="conf")
     assert reason in caught.value.message
@@ -84,7 +84,7 @@ def test_what_is_no_config_is_refused(text, reason):
         pytest.param("a: ???", "Missing mandatory value", id="a value that must be given"),
     ],
 )
-def test_an_interpolation_that_cannot_be_resolved_is_refused(workplace, text, reason):
+def test_an_unresolvable_interpolation_is_refused(workplace, text, reason):
     with pytest.raises(ConfigError, match=r"the config cannot be resolved: ") as caught:
         configs.to_object(configs.parse_string(text))
     assert reason in caught.value.message
@@ -103,7 +103,7 @@ def test_an_interpolation_that_cannot_be_resolved_is_refused(workplace, text, re
         pytest.param("list.yaml", "list.yaml: a list where a mapping with `job:` belongs", id="a list"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(workplace, path, reason):
+def test_an_unusable_file_is_named(workplace, path, reason):
     write(workplace, bad="a: [", list="[1]")
     (workplace / "folder.yaml").mkdir()
     (workplace / "latin.yaml").write_bytes("name: é".encode("latin-1"))
@@ -112,8 +112,8 @@ def test_a_file_that_cannot_be_used_is_named(workplace, path, reason):
     assert reason in caught.value.message
 
 
-def test_later_sources_win(workplace):
-    # given what two files, pairs and the environment say of the same keys
+def test_later_sources_take_precedence(workplace):
+    # given two files, overrides and environment variables that set the same keys
     write(workplace, one="job: {a: 1, b: 1, c: 1, d: 1}", two="job: {b: 2, c: 2, d: 2}")
     # when they are merged
     config = configs.load(
@@ -126,11 +126,11 @@ def test_later_sources_win(workplace):
             "HOME": "x",
         },
     )
-    # then the environment wins over pairs, pairs over files, later files over earlier ones
+    # then the environment takes precedence over overrides, overrides over files, later files over earlier ones
     assert config == {"job": {"a": 1, "b": 2, "c": 3, "d": 4, "e": {"f": [1, "x"]}, "g": "2024-01-01"}}
 
 
-def test_the_process_environment_counts(workplace, monkeypatch):
+def test_the_process_environment_is_the_default(workplace, monkeypatch):
     write(workplace, one="job: {seed: 1, model: {KIND: BoostedTrees}}")
     monkeypatch.setenv("MODEL_NAME__JOB__SEED", "7")
     monkeypatch.setenv("MODEL_NAME__JOB__MODEL__KIND", "RandomForest")
@@ -138,7 +138,7 @@ def test_the_process_environment_counts(workplace, monkeypatch):
 
 
 @pytest.mark.parametrize("root", [pytest.param("", id="here"), pytest.param("memory://confs/", id="behind a URL")])
-def test_the_project_file_beside_a_file_comes_first(workplace, root):
+def test_the_project_file_is_merged_before_the_files_beside_it(workplace, root):
     for name, text in (
         ("project.yaml", "job: {a: 1, b: 1}"),
         ("train.yaml", "job: {b: 2}"),
@@ -157,13 +157,13 @@ def test_the_project_file_beside_a_file_comes_first(workplace, root):
 
 
 @pytest.mark.parametrize("pair", ["job.seed", "=1", " =1", "a=[", "a=${"])
-def test_a_pair_that_is_none_is_refused(pair):
+def test_an_invalid_override_is_refused(pair):
     with pytest.raises(ConfigError) as caught:
         configs.parse_override(pair)
     assert caught.value.message.startswith(f"--set {pair}")
 
 
-def test_a_pair_may_hold_equal_signs_and_nothing():
+def test_the_value_of_an_override_may_hold_equal_signs_or_be_empty():
     assert configs.parse_override("a.b=x=y") == {"a": {"b": "x=y"}}
     assert configs.parse_override("a=") == {"a": None}
 
@@ -173,14 +173,14 @@ def test_a_variable_that_is_not_yaml_is_named():
         configs.environment_overrides({"MODEL_NAME__JOB__SEED": "[1"})
 
 
-def test_nothing_and_what_does_not_fit_do_not_merge():
+def test_no_config_and_mixed_types_do_not_merge():
     with pytest.raises(ConfigError, match="there is no config to merge"):
         configs.merge_configs([])
     with pytest.raises(ConfigError, match="the configs do not merge"):
         configs.merge_configs([configs.parse_string("a: 1"), configs.parse_string("[1]")])
 
 
-def test_a_schema_that_a_job_points_to_is_read_into_its_place(workplace):
+def test_the_schema_file_of_a_job_is_inserted(workplace):
     write(workplace, schema=SCHEMA, job="job: {schema: schema.yaml}")
     config = configs.load(["job.yaml"], environment={})
     assert TableSchema.model_validate(config["job"]["schema"]) == TableSchema.model_validate(yaml.safe_load(SCHEMA))
@@ -208,26 +208,26 @@ def test_a_schema_that_a_job_points_to_is_read_into_its_place(workplace):
         ),
     ],
 )
-def test_a_wrong_schema_is_explained_by_file_path_and_value(workplace, schema, reason):
+def test_an_invalid_schema_is_explained_by_file_path_and_value(workplace, schema, reason):
     write(workplace, schema=schema, job="job: {schema: schema.yaml}")
     with pytest.raises(ConfigError) as caught:
         configs.load(["job.yaml"], environment={})
     assert caught.value.message == reason
 
 
-def test_an_error_names_the_last_file_that_says_it(workplace):
-    # given two files that say the same, the later one wrongly
+def test_an_error_names_the_last_file_that_sets_the_key(workplace):
+    # given two files that set the same key, the later one to an invalid value
     write(workplace, one=SCHEMA, two="columns: {x: {kind: number}}")
     raw = configs.load(["one.yaml", "two.yaml"], environment={})
     with pytest.raises(ValidationError) as wrong:
         TableSchema.model_validate(raw)
-    # then it is the later one that is named, and the earlier where only that says it
+    # then the later file is named, or the earlier one for a key that only it sets
     assert configs.explain(wrong.value, raw, ["one.yaml", "two.yaml"]).message.startswith("two.yaml: columns.x.kind: ")
     assert configs.find_origin(["target", "task"], ["one.yaml", "two.yaml"]) == "one.yaml"
     assert configs.find_origin(["nowhere"], ["one.yaml", "two.yaml"]) == "one.yaml, two.yaml"
 
 
-def test_names_with_dots_and_interpolations_do_not_hide_their_file(workplace):
+def test_keys_with_dots_and_interpolations_are_attributed_to_their_file(workplace):
     write(workplace, one="a: {b.c: {'d[': 1}}\nv: ${nowhere}\nn: null\nl: [{k: 1}]", two="z: 1")
     files = ["one.yaml", "two.yaml"]
     for path in (["a", "b.c", "d["], ["v"], ["n"], ["l", "0", "k"], ["l", "9"]):
@@ -238,7 +238,7 @@ def test_names_with_dots_and_interpolations_do_not_hide_their_file(workplace):
     ("path", "is_there"),
     [("here.yaml", True), ("nope.yaml", False), ("memory://nope/a", False)],
 )
-def test_whether_a_file_is_there(workplace, path, is_there):
+def test_exists(workplace, path, is_there):
     write(workplace, here="a: 1")
     assert configs.exists(path) == is_there
 
@@ -261,7 +261,7 @@ MAPPINGS = st.dictionaries(KEYS, TREES, max_size=4)
 
 
 def laid_over(below, above):
-    """What merging means: mappings meet key by key, everything else is replaced."""
+    """Merge as expected: mappings key by key, everything else is replaced."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
@@ -270,7 +270,7 @@ def laid_over(below, above):
 
 
 def lists_meet_mappings(below, above):
-    """Whether a list would have to be laid over a mapping, or the other way round."""
+    """Return whether a list meets a mapping."""
     pairs = [(below[key], above[key]) for key in below.keys() & above.keys()]
     return any(
         {type(one), type(other)} == {list, dict}
@@ -280,13 +280,13 @@ def lists_meet_mappings(below, above):
 
 
 @given(MAPPINGS)
-def test_what_yaml_writes_is_read_back(tree):
+def test_dumped_yaml_is_parsed_back(tree):
     for text in (yaml.safe_dump(tree), yaml.safe_dump(tree, default_flow_style=True, explicit_start=True)):
         assert configs.to_object(configs.parse_string(text)) == tree
 
 
 @given(MAPPINGS, MAPPINGS)
-def test_later_configs_are_laid_over_earlier_ones(below, above):
+def test_later_configs_override_earlier_ones(below, above):
     both = [configs.OmegaConf.create(below), configs.OmegaConf.create(above)]
     if lists_meet_mappings(below, above):
         with pytest.raises(ConfigError, match="the configs do not merge"):
@@ -296,7 +296,7 @@ def test_later_configs_are_laid_over_earlier_ones(below, above):
 
 
 @given(st.text())
-def test_whatever_text_comes_is_read_or_refused(text):
+def test_any_text_is_parsed_or_refused(text):
     refusal, config = "", None
     try:
         config = configs.to_object(configs.parse_string(text), resolve=False)
@@ -306,7 +306,7 @@ def test_whatever_text_comes_is_read_or_refused(text):
 
 
 @given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=4), LEAVES)
-def test_a_pair_is_a_value_at_the_end_of_its_path(path, value):
+def test_an_override_sets_the_value_at_its_path(path, value):
     config = configs.to_object(configs.parse_override(f"{'.'.join(path)}={yaml.safe_dump(value)}"))
     for key in path:
         config = config[key]

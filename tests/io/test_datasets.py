@@ -30,7 +30,7 @@ def table():
 
 @pytest.fixture(params=["here", "memory"])
 def root(request, workplace):
-    """Where files lie: in the working directory, or behind a URL."""
+    """Return the prefix of paths: the working directory, or a URL."""
     if request.param == "here":
         return f"{workplace}/"
     return f"memory://{workplace.name}-{os.urandom(4).hex()}/"
@@ -46,7 +46,7 @@ def write(path, table):
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.csv.gz", "t.tsv", "folder/on/the/way/t.parquet"])
-def test_a_table_is_read_as_it_was_written(root, table, name):
+def test_a_written_table_is_read_back(root, table, name):
     if name.startswith("folder"):
         assert not Path("folder").exists()
     reader = reader_for(write(f"{root}{name}", table))
@@ -66,7 +66,7 @@ def test_batches_are_the_table_up_to_the_limit(tmp_path_factory, rows, limit, si
     for reader in (reader_for(f"{path}.parquet", limit), CsvReader(path=f"{path}.csv", limit=limit)):
         # when it is read in batches
         batches = list(reader.batches(rows=size))
-        # then none is empty or too large, and together they are the first rows
+        # then no batch is empty or too large, and together they are the first rows
         assert all(0 < batch.num_rows <= size for batch in batches)
         assert pa.Table.from_batches(batches)["n"].to_pylist() == expected["n"].tolist()
         # and reading it whole is the same
@@ -74,8 +74,8 @@ def test_batches_are_the_table_up_to_the_limit(tmp_path_factory, rows, limit, si
     assert reader_for(f"{path}.parquet", limit).count() == len(expected)
 
 
-def test_a_limit_leaves_the_rest_of_the_file_alone(workplace):
-    # given a file that is broken behind its first row group
+def test_a_limit_stops_reading_the_file(workplace):
+    # given a file that is damaged after its first row group
     table = pa.table({"n": np.zeros(200_000)})
     pq.write_table(table, "t.parquet", row_group_size=100_000, use_dictionary=False, compression="snappy")
     second = pq.ParquetFile("t.parquet").metadata.row_group(1).column(0)
@@ -83,7 +83,7 @@ def test_a_limit_leaves_the_rest_of_the_file_alone(workplace):
     start = second.data_page_offset
     raw[start : start + second.total_compressed_size] = os.urandom(second.total_compressed_size)
     Path("t.parquet").write_bytes(raw)
-    # then the first rows can be read, and all of them cannot
+    # then the first rows can be read, and the whole file cannot
     assert len(ParquetReader(path="t.parquet", limit=10).read()) == 10
     assert next(ParquetReader(path="t.parquet").batches(rows=10)).num_rows == 10
     with pytest.raises(DataError, match=r"t.parquet: is not a table that ParquetReader can read"):
@@ -92,8 +92,8 @@ def test_a_limit_leaves_the_rest_of_the_file_alone(workplace):
         list(ParquetReader(path="t.parquet").batches())
 
 
-def test_an_index_of_pandas_is_a_column_where_it_has_a_name_and_nothing_otherwise(workplace, table):
-    # given what pandas writes of a filtered table, and of one with a named index
+def test_only_a_named_pandas_index_becomes_a_column(workplace, table):
+    # given files that pandas writes for a filtered table, and for one with a named index
     table[table["n"] > 3].to_parquet("filtered.parquet")
     table.set_index("n").to_parquet("named.parquet")
     # then a table and its batches have the same columns
@@ -103,7 +103,7 @@ def test_an_index_of_pandas_is_a_column_where_it_has_a_name_and_nothing_otherwis
         assert list(reader.read().index[:2]) == [0, 1]
 
 
-def test_the_schema_tells_a_text_format_its_types(workplace, make_schema, make_table, task):
+def test_the_schema_gives_the_types_of_a_text_format(workplace, make_schema, make_table, task):
     # given the same table as Parquet and as CSV
     table, schema = make_table(task), make_schema(task)
     write(f"{workplace}/t.parquet", table)
@@ -116,8 +116,8 @@ def test_the_schema_tells_a_text_format_its_types(workplace, make_schema, make_t
     pd.testing.assert_frame_equal(*some)
 
 
-def test_a_number_that_looks_whole_at_first_is_read_in_batches(workplace):
-    # given a CSV whose target has its first fraction far behind the first block
+def test_a_column_that_begins_with_integers_is_read_in_batches_as_float(workplace):
+    # given a CSV whose target has its first fraction after the first block
     text = "x,y\n" + "1,1\n" * 400_000 + "1,1.5\n"
     Path("t.csv").write_text(text)
     schema = TableSchema.model_validate(
@@ -145,7 +145,7 @@ def test_a_number_that_looks_whole_at_first_is_read_in_batches(workplace):
     ],
 )
 @pytest.mark.parametrize("limit", [None, 3])
-def test_a_file_that_is_no_table_is_named(workplace, path, error, reason, limit, make_schema):
+def test_a_file_that_is_not_a_table_is_named(workplace, path, error, reason, limit, make_schema):
     Path("folder.parquet").mkdir()
     Path("words.parquet").write_text("words " * 100)
     Path("empty.parquet").touch()
@@ -165,14 +165,14 @@ def test_a_file_that_is_no_table_is_named(workplace, path, error, reason, limit,
 
 
 @pytest.mark.parametrize("limit", [None, 3])
-def test_a_header_alone_is_a_table_without_rows(workplace, limit):
+def test_a_header_without_rows_is_an_empty_table(workplace, limit):
     Path("t.csv").write_text("a,b\n")
     reader = CsvReader(path="t.csv", limit=limit)
     assert len(reader.read()) == 0
     assert list(reader.batches()) == []
 
 
-def test_the_ending_decides_the_reader():
+def test_the_extension_selects_the_reader():
     assert reader_for("a.pq") == ParquetReader(path="a.pq")
     assert reader_for("a.tsv", 5) == CsvReader(path="a.tsv", limit=5, delimiter="\t")
     with pytest.raises(ConfigError, match=r"a.xlsx: is neither .parquet, .csv nor .tsv"):
@@ -180,7 +180,7 @@ def test_the_ending_decides_the_reader():
 
 
 @pytest.mark.parametrize("path", ["t.parquet", "memory://t.parquet", "s3://bucket/t.parquet"])
-def test_lineage_is_recorded_whatever_the_place(table, path):
+def test_lineage_is_recorded_for_any_url(table, path):
     found = reader_for(path).lineage("train", table.drop(columns="g"), "x")
     assert (found.name, found.targets) == ("train", "x")
     assert found.profile == {"num_rows": ROWS, "num_elements": 2 * ROWS}
@@ -195,7 +195,7 @@ def test_writing_replaces_the_whole_file(root, table):
     assert [Path(name).name for name in filesystem.ls(place, detail=False)] == ["t.parquet"]
 
 
-def test_a_table_that_parquet_cannot_hold_is_refused(workplace):
+def test_a_table_that_parquet_cannot_store_is_refused(workplace):
     with pytest.raises(DataError, match=r"t.parquet: the table cannot be written as Parquet"):
         ParquetWriter(path="t.parquet").write(pd.DataFrame({"a": [1, "x", object()]}))
     assert list(workplace.iterdir()) == []
@@ -210,8 +210,8 @@ def test_a_table_that_parquet_cannot_hold_is_refused(workplace):
         pytest.param(OSError(28, "No space left on device"), StorageError, id="a full disk"),
     ],
 )
-def test_what_fails_half_way_leaves_the_old_file_and_its_own_name(root, error, expected):
-    # given a file that is there
+def test_a_failed_write_keeps_the_old_file_and_raises_the_error(root, error, expected):
+    # given an existing file
     filesystem, place = fsspec.core.url_to_fs(f"{root}t.bin")
     filesystem.makedirs(str(Path(place).parent), exist_ok=True)
     filesystem.pipe_file(place, b"old")
@@ -221,21 +221,21 @@ def test_what_fails_half_way_leaves_the_old_file_and_its_own_name(root, error, e
             file.write(b"half")
             raise error
 
-    # when writing it anew fails
+    # when replacing it fails
     with pytest.raises(expected):
         overwrite()
-    # then the old one is still there, alone
+    # then only the old file exists
     assert filesystem.cat_file(place) == b"old"
     assert [Path(name).name for name in filesystem.ls(str(Path(place).parent), detail=False)] == ["t.bin"]
 
 
-def test_a_place_that_cannot_be_written_is_named(workplace, table):
+def test_an_unwritable_path_is_named(workplace, table):
     Path("file").touch()
     with pytest.raises(StorageError, match=r"file/t.parquet: cannot be written: (Not a directory|File exists)"):
         ParquetWriter(path="file/t.parquet").write(table)
 
 
-def test_a_storage_error_stays_one():
+def test_storage_errors_are_not_wrapped_again():
     err = StorageError("full")
     assert storage_error("t", err) is err
     assert "the disk is full; nothing was left half-written" in storage_error("t", OSError(28, "x")).message
@@ -244,7 +244,7 @@ def test_a_storage_error_stays_one():
 
 @contextlib.contextmanager
 def small_disk(folder):
-    """A real disk of 1 MiB, where that is allowed."""
+    """Mount a disk of 1 MiB; skip the test without the permission."""
     folder.mkdir()
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True
@@ -261,21 +261,21 @@ def noise(rows=500_000):
     return pa.table({"x": np.random.default_rng(0).random(rows)})
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_behind(workplace):
+def test_a_full_disk_is_reported_and_leaves_no_file(workplace):
     with small_disk(workplace / "disk") as disk:
-        # given a table on a disk that has no room for a larger one
+        # given a table on a disk without space for a larger one
         writer = ParquetWriter(path=f"{disk}/t.parquet")
         writer.write(pa.table({"x": [1.0]}))
         # when the larger one is written
         with pytest.raises(StorageError, match="the disk is full; nothing was left half-written") as caught:
             writer.write(noise())
-        # then the old one is whole, and alone
+        # then the old file is intact, and the only one
         assert caught.value.exit_code == 5
         assert [file.name for file in disk.iterdir()] == ["t.parquet"]
         assert ParquetReader(path=writer.path).read()["x"].tolist() == [1.0]
 
 
-def test_a_limit_on_the_size_of_files_is_told_and_leaves_nothing_behind(workplace):
+def test_a_file_size_limit_is_reported_and_leaves_no_file(workplace):
     # given a process that may not write files of more than 100 kB
     code = """
 import numpy as np, pyarrow as pa, signal
@@ -293,6 +293,6 @@ except StorageError as err:
     done = subprocess.run(
         [sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True, check=False, env=environment
     )
-    # then it says so, and nothing is left
+    # then the error is reported, and no file is left
     assert done.stdout == "t.parquet: cannot be written: File too large\n", done.stderr
     assert list(workplace.iterdir()) == []

@@ -5,7 +5,7 @@ from model_name.io import entrypoint, signals
 
 
 def chained(cause, explicit, kind=ValueError):
-    """What a library, or one of us, raises that caught something and tells of it, or not."""
+    """Return an error that was raised while handling another one, with or without `from`."""
     try:
         try:
             raise cause
@@ -21,12 +21,12 @@ def chained(cause, explicit, kind=ValueError):
 @pytest.mark.parametrize(
     ("cause", "code"),
     [
-        pytest.param(PreemptedError("told to stop"), 143, id="a preemption"),
+        pytest.param(PreemptedError("told to stop"), 143, id="SIGTERM"),
         pytest.param(KeyboardInterrupt(), entrypoint.EXIT_INTERRUPTED, id="Ctrl-C"),
         pytest.param(KeyError("x"), 1, id="a defect"),
     ],
 )
-def test_a_signal_that_a_library_made_an_error_of_is_still_a_signal(capsys, cause, code, explicit):
+def test_the_exit_code_of_a_signal_survives_wrapping_by_a_library(capsys, cause, code, explicit):
     def fail():
         raise chained(cause, explicit)
 
@@ -34,7 +34,7 @@ def test_a_signal_that_a_library_made_an_error_of_is_still_a_signal(capsys, caus
     assert ("Traceback" in capsys.readouterr().err) == (code == 1)
 
 
-def test_a_signal_that_became_an_error_of_the_tree_is_still_a_signal(capsys):
+def test_the_exit_code_of_a_signal_survives_wrapping_by_a_project_error(capsys):
     def fail():
         raise chained(PreemptedError("told to stop"), explicit=True, kind=StorageError)
 
@@ -42,7 +42,7 @@ def test_a_signal_that_became_an_error_of_the_tree_is_still_a_signal(capsys):
     assert "told to stop" in capsys.readouterr().err
 
 
-def test_an_error_of_the_tree_is_told_with_its_own_code(capsys):
+def test_a_project_error_is_printed_and_gives_its_exit_code(capsys):
     def fail():
         raise DataError("row 3 is odd", hint="mend it")
 
@@ -50,7 +50,7 @@ def test_an_error_of_the_tree_is_told_with_its_own_code(capsys):
     assert "row 3 is odd" in capsys.readouterr().err
 
 
-def test_no_signal_is_behind_nothing():
+def test_errors_without_a_signal_have_no_signal_error():
     assert signals.find_signal_error(None) is None
     assert signals.find_signal_error(ValueError("plain")) is None
 
@@ -59,14 +59,14 @@ def test_no_signal_is_behind_nothing():
     ("module", "hint"),
     [("pyarrow.parquet", "model-name[training]"), ("kafka", "model-name[kafka]"), ("kserve", "model-name[serving]")],
 )
-def test_a_package_that_is_not_installed_is_named_with_what_installs_it(capsys, module, hint):
+def test_a_missing_package_is_named_with_its_extra(capsys, module, hint):
     code = entrypoint.report_exception(ModuleNotFoundError(f"No module named {module!r}", name=module))
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert code == DependencyError.exit_code
-    assert f"{module.partition('.')[0]} is not installed" in told
-    assert hint in told
+    assert f"{module.partition('.')[0]} is not installed" in output
+    assert hint in output
 
 
-def test_a_module_of_ours_that_is_missing_is_a_defect(capsys):
+def test_a_missing_module_of_this_package_is_a_defect(capsys):
     assert entrypoint.report_exception(ModuleNotFoundError("No module named 'model_name.x'", name="model_name.x")) == 1
     assert "ModuleNotFoundError" in capsys.readouterr().err

@@ -9,13 +9,13 @@ def test_nothing_is_set_by_default(workplace):
 
 
 @pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "mlflow_tracking_uri"])
-def test_variables_win_over_the_file_and_their_case_does_not_matter(workplace, monkeypatch, name):
+def test_variables_override_the_env_file_and_ignore_case(workplace, monkeypatch, name):
     (workplace / ".env").write_text("MLFLOW_TRACKING_URI=sqlite:///file.db\nMLFLOW_EXPERIMENT_NAME=mine\nOTHER=1\n")
     monkeypatch.setenv(name, "sqlite:///variable.db")
     assert job_overrides() == {"mlflow": {"tracking_uri": "sqlite:///variable.db", "experiment": "mine"}}
 
 
-def test_an_empty_variable_is_one_that_is_not_set(workplace, monkeypatch):
+def test_an_empty_variable_counts_as_unset(workplace, monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MODEL_NAME_ALERTS_URL"):
         monkeypatch.setenv(name, "")
     assert job_overrides() == {"mlflow": {}}

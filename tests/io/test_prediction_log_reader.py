@@ -33,7 +33,7 @@ def url(request, tmp_path):
     return {"here": str(tmp_path), "file": f"file://{tmp_path}", "memory": f"memory://{uuid4().hex}/log"}[request.param]
 
 
-def test_what_was_logged_comes_back_as_a_table(url):
+def test_logged_predictions_are_read_as_a_table(url):
     row = ROW | {"age": 3}
     table = read_predictions(log(url, batch([ROW, row, ROW], sizes=[2, 1])))
     assert list(table.columns[:9]) == [
@@ -59,7 +59,7 @@ def test_what_was_logged_comes_back_as_a_table(url):
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_probabilities_have_a_column_a_class(tmp_path, task):
+def test_probabilities_have_one_column_per_class(tmp_path, task):
     classes = CLASSES[task]
     probabilities = np.full((1, len(classes)), 1 / len(classes))
     outputs = Outputs(np.array(classes[:1], dtype=object), probabilities, tuple(classes))
@@ -69,9 +69,9 @@ def test_probabilities_have_a_column_a_class(tmp_path, task):
     assert [table[f"probability_{name}"][0] for name in names] == probabilities[0].tolist()
 
 
-def test_intervals_are_there_where_they_were_asked_for(tmp_path):
-    asked = Outputs(np.array([1.0]), lower=np.array([0.5]), upper=np.array([2.0]))
-    table = read_predictions(log(tmp_path, batch(outputs=asked), batch()))
+def test_intervals_are_read_if_they_were_requested(tmp_path):
+    intervals = Outputs(np.array([1.0]), lower=np.array([0.5]), upper=np.array([2.0]))
+    table = read_predictions(log(tmp_path, batch(outputs=intervals), batch()))
     assert table["lower"].fillna(-1).tolist() == [0.5, -1]
     assert table["upper"].fillna(-1).tolist() == [2.0, -1]
 
@@ -83,7 +83,7 @@ def test_intervals_are_there_where_they_were_asked_for(tmp_path):
         )
     )
 )
-def test_inputs_that_are_read_are_inputs_that_were_checked(values):
+def test_read_inputs_pass_the_schema_again(values):
     rows = [ROW | {"area": a, "is_let": b, "district": c, "sold": d and d.isoformat()} for a, b, c, d in values]
     url = f"memory://{uuid4().hex}"
     answered = batch([ROW, *rows])
@@ -111,7 +111,7 @@ def test_inputs_that_are_read_are_inputs_that_were_checked(values):
         ),
     ],
 )
-def test_a_time_reads_its_days_and_no_more(tmp_path, days, since, until):
+def test_a_time_range_selects_rows(tmp_path, days, since, until):
     log(tmp_path, *[batch([ROW | {"area": float(day)}], received_at=NOON + day * DAY) for day in range(3)])
     assert read_predictions(str(tmp_path), since=since, until=until)["inputs.area"].tolist() == days
 
@@ -130,21 +130,21 @@ def test_files_of_other_days_and_versions_are_not_opened(tmp_path):
     assert table["version"].tolist() == ["a/b %"]
 
 
-def test_columns_are_those_that_were_named_in_their_order(tmp_path):
+def test_requested_columns_are_returned_in_order(tmp_path):
     log(tmp_path, batch())
     assert list(read_predictions(str(tmp_path), columns=["prediction", "inputs.age"])) == ["prediction", "inputs.age"]
     with pytest.raises(DataError, match=r"inputs\.aeg is not a column of the predictions; did you mean inputs\.age\?"):
         read_predictions(str(tmp_path), columns=["inputs.aeg"])
 
 
-def test_a_column_that_is_missing_in_one_file_has_its_type_of_the_other(tmp_path):
+def test_a_column_missing_in_one_file_keeps_its_type(tmp_path):
     log(tmp_path / "log", batch([ROW]), batch([ROW | {"age": 4}], received_at=NOON + DAY))
     table = read_predictions(str(tmp_path / "log"))
     assert table["inputs.age"].dtype == float
 
 
 @pytest.mark.parametrize("cut", [1, 2, 40, 200])
-def test_a_last_line_that_is_cut_is_skipped_and_said(tmp_path, logs, cut):
+def test_an_incomplete_last_line_is_skipped_with_a_warning(tmp_path, logs, cut):
     log(tmp_path, batch([ROW] * 3))
     [file] = files(tmp_path)
     whole = file.read_bytes()
@@ -174,7 +174,7 @@ def test_a_last_line_that_is_cut_is_skipped_and_said(tmp_path, logs, cut):
         pytest.param(b'{"time": "2025-06-21T12:00:00Z", "inputs": 1, "outputs": 2}', id="numbers for parts"),
     ],
 )
-def test_a_damaged_line_is_skipped_and_named(tmp_path, logs, damage):
+def test_a_damaged_line_is_skipped_with_a_warning(tmp_path, logs, damage):
     log(tmp_path, batch([ROW] * 3))
     [file] = files(tmp_path)
     first, second, third = file.read_bytes().splitlines()
@@ -184,7 +184,7 @@ def test_a_damaged_line_is_skipped_and_named(tmp_path, logs, damage):
 
 
 @given(st.binary(max_size=60))
-def test_no_bytes_break_the_reader(damage):
+def test_any_bytes_are_read_or_skipped(damage):
     memory = fsspec.filesystem("memory")
     url = log(f"memory://{uuid4().hex}", batch())
     [file] = memory.find(url.removeprefix("memory:/"))
@@ -200,7 +200,7 @@ def test_no_bytes_break_the_reader(damage):
         pytest.param({"until": datetime(2025, 6, 21, 11, tzinfo=UTC)}, id="of that hour"),
     ],
 )
-def test_no_such_predictions_are_an_error(tmp_path, wanted):
+def test_an_empty_selection_is_an_error(tmp_path, wanted):
     log(tmp_path, batch())
     (tmp_path / "date=soon").mkdir()
     (tmp_path / "notes.txt").write_text("not a day")
@@ -217,6 +217,6 @@ def test_no_such_predictions_are_an_error(tmp_path, wanted):
         pytest.param("oss://bucket/log", DependencyError, id="a package that is not installed"),
     ],
 )
-def test_a_url_that_cannot_be_read_is_an_error(url, error):
+def test_an_unreadable_url_is_an_error(url, error):
     with pytest.raises(error, match=url):
         read_predictions(url)

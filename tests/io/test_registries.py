@@ -24,7 +24,7 @@ NAME = "things"
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory, empty_store, make_schema, make_table):
-    """A store with three versions of a model, shared by the tests that only look at it."""
+    """Create a store with three versions of a model, shared by tests that only read it."""
     folder = tmp_path_factory.mktemp("shelf")
     shutil.copy(empty_store, folder / "mlflow.db")
     service = MlflowService(tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts"))
@@ -39,7 +39,7 @@ def shelf(tmp_path_factory, empty_store, make_schema, make_table):
 
 @pytest.fixture
 def registry(workplace, shelf):
-    """Its registry."""
+    """Open the registry of the shared store."""
     shelf.start()
     yield Registry(NAME)
     shelf.stop()
@@ -52,7 +52,7 @@ def fit(make_schema, make_table, task, *, kind=BoostedTrees, rows=120, schema=No
 
 
 def save(service, model, signer=None, name=NAME):
-    """Save a model in a run of its own, as a training does."""
+    """Save a model in its own run, as training does."""
     schema = model.schema_
     raw = {"size": 1, "gap": None, "group": "a", "mark": None, "flag": True, "maybe": None, "moment": "2024-01-01"}
     raw = {key: [value] * 2 for key, value in raw.items() if key in schema.inputs}
@@ -78,7 +78,7 @@ def register(service, model, name=NAME, **tags):
         pytest.param("challenger", "3", id="another alias"),
     ],
 )
-def test_a_version_is_found_by_what_it_is_called(registry, ref, version):
+def test_a_version_is_resolved_by_alias_number_and_semver(registry, ref, version):
     found = registry.resolve(ref)
     assert found.version == version
     assert registry.find_version(ref) == found
@@ -87,7 +87,7 @@ def test_a_version_is_found_by_what_it_is_called(registry, ref, version):
 
 
 @pytest.mark.parametrize("ref", ["4", "1.0.9", "nobody", "", "Latest"])
-def test_a_version_that_does_not_exist_is_told_with_those_that_do(registry, ref):
+def test_an_unknown_version_is_reported_with_the_known_ones(registry, ref):
     with pytest.raises(NotFoundError, match=f"things: no version is called '{ref}'") as caught:
         registry.resolve(ref)
     assert caught.value.hint == "try one of challenger, champion, 1.0.2, or a number"
@@ -101,7 +101,7 @@ def test_an_empty_registry_says_so(registry):
     assert list_model_names() == ["things"]
 
 
-def test_versions_are_listed_with_their_aliases_the_newest_first(registry):
+def test_versions_are_listed_newest_first_with_their_aliases(registry):
     assert [(version.version, version.aliases) for version in registry.versions()] == [
         ("3", ("challenger",)),
         ("2", ("champion",)),
@@ -109,13 +109,13 @@ def test_versions_are_listed_with_their_aliases_the_newest_first(registry):
     ]
 
 
-def test_a_loaded_model_answers_like_the_one_that_was_saved(registry, make_schema, make_table):
+def test_a_loaded_model_predicts_like_the_saved_one(registry, make_schema, make_table):
     rows = make_table("binary", seed=4)
     expected = fit(make_schema, make_table, "binary", rows=150).predict(rows)
     pd.testing.assert_frame_equal(registry.load("champion").predict(rows), expected)
 
 
-def test_the_files_of_a_run_are_fetched(registry, workplace):
+def test_artifacts_of_a_run_are_downloaded(registry, workplace):
     folder = registry.download_bundle("champion", workplace / "here")
     assert (folder / "words.txt").read_text() == "words"
     assert folder.is_relative_to(workplace / "here")
@@ -124,7 +124,7 @@ def test_the_files_of_a_run_are_fetched(registry, workplace):
         registry.download_artifact(registry.resolve("2"), "nope.json")
 
 
-def test_notes_are_kept_with_a_version(registry):
+def test_tags_are_stored_with_a_version(registry):
     version = registry.resolve("1")
     registry.set_tags(version, gate="passed", who="me")
     tags = registry.get_tags(version)
@@ -133,7 +133,7 @@ def test_notes_are_kept_with_a_version(registry):
 
 
 def raw_frames(make_table):
-    """Rows as clients hold them, none of which was checked."""
+    """Return rows as clients send them, not validated."""
     table = make_table("binary", rows=30, seed=8).drop(columns=["outcome", "code"])
     whole = table.assign(size=table["size"].astype(float))
     return {
@@ -149,12 +149,12 @@ def raw_frames(make_table):
     }
 
 
-def test_the_saved_model_needs_nothing_of_ours_to_predict_raw_frames(registry, make_table):
-    # given the model as anybody loads it
+def test_the_saved_model_predicts_raw_frames(registry, make_table):
+    # given the model loaded by MLflow
     version = registry.resolve("champion")
     anybody = mlflow.pyfunc.load_model("models:/things@champion")
     ours = registry.load("champion")
-    # then it answers like ours, whatever raw frame comes
+    # then it predicts any raw frame as the original model does
     for title, rows in raw_frames(make_table).items():
         expected = ours.predict(rows.drop(columns="more", errors="ignore"))
         pd.testing.assert_frame_equal(anybody.predict(rows), expected, obj=title)
@@ -175,15 +175,15 @@ def test_the_saved_model_needs_nothing_of_ours_to_predict_raw_frames(registry, m
         pytest.param({"group": None}, DataError, "group, row 0: is missing", id="missing where nothing may be"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused_by_the_saved_model_too(registry, make_table, change, error, reason):
+def test_the_saved_model_refuses_invalid_rows(registry, make_table, change, error, reason):
     anybody = mlflow.pyfunc.load_model("models:/things/2")
     rows = raw_frames(make_table)["as read from a file"].assign(**change)
     with pytest.raises(error, match=reason):
         anybody.predict(rows)
 
 
-def test_the_saved_model_predicts_where_our_package_is_not_installed(registry, workplace, make_table):
-    # given a process that cannot import our package but from the model
+def test_the_saved_model_predicts_without_the_package_installed(registry, workplace, make_table):
+    # given a process that can import the package only from the saved model
     rows = make_table("binary", rows=3).drop(columns=["outcome", "code"]).assign(size=1.5)
     rows.to_parquet("rows.parquet")
     uri = mlflow.artifacts.download_artifacts("models:/things/1", dst_path=str(workplace / "model"))
@@ -197,7 +197,7 @@ import model_name
 print(json.dumps([model_name.__file__, answer["probability_true"].tolist()]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=workplace)
-    # then it predicts, by the package that travelled along
+    # then it predicts with the package that was saved with the model
     assert done.returncode == 0, done.stderr
     file, probabilities = json.loads(done.stdout.strip().splitlines()[-1])
     assert file.startswith(str(workplace / "model"))
@@ -205,12 +205,12 @@ print(json.dumps([model_name.__file__, answer["probability_true"].tolist()]))
 
 
 class Plugin(ConstantModel):
-    """A kind that is not of the package."""
+    """Model kind of a plugin."""
 
     KIND: Literal["Plugin"] = "Plugin"
 
 
-def test_the_module_of_a_plugin_travels_with_a_blend_of_it(mlflow_service, workplace, make_schema, make_table):
+def test_plugin_modules_are_saved_with_a_blend(mlflow_service, workplace, make_schema, make_table):
     members = [{"KIND": "Plugin"}, {"KIND": "ConstantModel"}]
     model = fit(make_schema, make_table, "regression", kind=AutoModel, members=members, weights=[0.5, 0.5])
     register(mlflow_service, model)
@@ -218,14 +218,14 @@ def test_the_module_of_a_plugin_travels_with_a_blend_of_it(mlflow_service, workp
     assert {path.name for path in (folder / "code").iterdir()} >= {"model_name", Path(__file__).name}
 
 
-def test_a_model_s_folder_holds_what_completes_it(mlflow_service, workplace, make_schema, make_table):
+def test_the_manifest_is_attached_to_the_model_folder(mlflow_service, workplace, make_schema, make_table):
     # given a registered model
     uri, run_id = save(mlflow_service, model := fit(make_schema, make_table, "regression", kind=ConstantModel))
     version = Registry(NAME).register(model, uri, run_id, {})
-    # when its manifest is laid beside it
+    # when its manifest is attached
     (workplace / "bundle.json").write_text("words")
     Registry(NAME).attach_manifest(uri, workplace / "bundle.json")
-    # then the folder has it, and is a model still, of that run
+    # then the folder holds it, and still loads as a model of that run
     folder = Registry(NAME).download_model(version.semver, workplace / "fetched")
     assert (folder / "bundle.json").read_text() == "words"
     loaded, made_by = load_model(str(folder), "it")
@@ -241,7 +241,7 @@ def test_a_model_of_every_task_can_be_saved(mlflow_service, make_schema, make_ta
     assert mlflow.pyfunc.load_model(uri).unwrap_python_model().model.KIND == "ConstantModel"
 
 
-def test_what_changed_decides_the_next_version(mlflow_service, make_schema, make_table):
+def test_the_change_determines_the_next_semver(mlflow_service, make_schema, make_table):
     # given a registry with one version
     schema = make_schema("regression")
     raw = schema.model_dump(mode="json")
@@ -256,7 +256,7 @@ def test_what_changed_decides_the_next_version(mlflow_service, make_schema, make
         (constant | {"schema": narrow}, "2.0.0"),  # another contract
         (constant | {"schema": narrow, "rows": 130}, "2.0.1"),
     ]
-    # when models are registered one after the other, then each gets the version that its change calls for
+    # when models are registered in sequence, then each gets the semver that its change requires
     for number, (how, semver) in enumerate(steps, start=1):
         version = register(mlflow_service, fit(make_schema, make_table, "regression", **how), table="t.parquet")
         assert (version.semver, version.version) == (semver, str(number))
@@ -274,20 +274,20 @@ def test_what_changed_decides_the_next_version(mlflow_service, make_schema, make
 
 
 class Foreign(mlflow.pyfunc.PythonModel):
-    """Somebody else's model."""
+    """Model of another project."""
 
     def predict(self, context, model_input):
         return model_input
 
 
-def test_versions_of_others_are_left_alone(mlflow_service, make_schema, make_table):
+def test_versions_of_other_projects_are_ignored(mlflow_service, make_schema, make_table):
     # given a registered model that this project did not make
     with mlflow_service.run("x", experiment="foreign") as run:
         uri = mlflow.pyfunc.log_model(name="model", python_model=Foreign(), pip_requirements=["mlflow"]).model_uri
     registry = Registry("foreign")
     registry.client.create_registered_model("foreign")
     theirs = registry.client.create_model_version("foreign", uri, run_id=run.info.run_id)
-    # then it is none of our versions
+    # then it is not listed as a version
     with pytest.raises(NotFoundError, match="holds no version"):
         registry.resolve("latest")
     # and ours stand beside it
@@ -301,7 +301,7 @@ def test_versions_of_others_are_left_alone(mlflow_service, make_schema, make_tab
         registry.load("9.9.9")
 
 
-def test_a_version_whose_files_are_gone_is_told(mlflow_service, workplace, make_schema, make_table):
+def test_a_version_without_files_is_not_found(mlflow_service, workplace, make_schema, make_table):
     register(mlflow_service, fit(make_schema, make_table, "regression", kind=ConstantModel))
     shutil.rmtree(workplace / "mlartifacts")
     with pytest.raises(NotFoundError, match=r"things 1.0.0 \(version 1\) cannot be loaded from models:/things/1"):

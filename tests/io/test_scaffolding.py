@@ -1,4 +1,4 @@
-"""The config folder of a table."""
+"""Config folders that `init` writes for a table."""
 
 import errno
 from pathlib import Path
@@ -64,7 +64,7 @@ def example(**columns: Column) -> InferredSchema:
 
 @pytest.mark.parametrize("task", TARGETS)
 @pytest.mark.parametrize("ending", ["parquet", "csv", "tsv"])
-def test_the_folder_runs_as_it_is(tmp_path, monkeypatch, task, ending):
+def test_the_folder_runs_unchanged(tmp_path, monkeypatch, task, ending):
     monkeypatch.chdir(tmp_path)
     frame = table(task)
     path = f"things.{ending}"
@@ -98,25 +98,29 @@ def test_without_a_time_column_rows_are_held_out_at_random(tmp_path, monkeypatch
     assert len(job.read_split().test) == 30
 
 
-def test_what_was_found_stands_on_top_and_beside_the_columns(tmp_path):
+def test_findings_are_written_above_and_beside_the_columns(tmp_path):
     files = write_project(tmp_path / "c", example(), "t.parquet")
     text = files[0].read_text()
     assert text.index("# - x: is found") < text.index("name: things")
     assert "  x: {kind: numeric, min: 0.5, max: 7}  # 1 to 2\n" in text
 
 
-def test_a_column_that_fits_no_line_has_one_for_each_of_its_keys(tmp_path):
+def test_a_long_column_is_written_with_one_line_per_key(tmp_path):
     history = LagSpec(of="number of things sold", by=("shop in the city",), lag="168h", repeats=4)
-    told = Column(kind="numeric", nullable=True, min=0, max=1e6, history=history)
+    sold_before = Column(kind="numeric", nullable=True, min=0, max=1e6, history=history)
     schema = TableSchema(
         name="things",
         target=Target(name="number of things sold", task="regression"),
         time="when",
-        columns={"shop in the city": Column(kind="category"), "when": Column(kind="datetime"), "told": told},
+        columns={
+            "shop in the city": Column(kind="category"),
+            "when": Column(kind="datetime"),
+            "sold_before": sold_before,
+        },
     )
     files = write_project(tmp_path / "c", InferredSchema(schema, ()), "t.csv")
     lines = [
-        "  told:",
+        "  sold_before:",
         "    kind: numeric",
         "    nullable: true",
         "    min: 0",
@@ -125,10 +129,10 @@ def test_a_column_that_fits_no_line_has_one_for_each_of_its_keys(tmp_path):
     ]
     assert "\n".join(lines) in files[0].read_text()
     assert load_document(str(files[0]), TableSchema) == schema
-    assert "# told: computed from earlier rows" in files[-1].read_text()
+    assert "# sold_before: computed from earlier rows" in files[-1].read_text()
 
 
-def test_no_line_is_too_long_to_read(tmp_path):
+def test_lines_are_short(tmp_path):
     found = example(c=Column(kind="category", values=tuple(f"city number {number}" for number in range(90))))
     for file in write_project(
         tmp_path / "c", InferredSchema(found.schema, ("word " * 90,), {"c": "note " * 30}), "t.csv"
@@ -144,7 +148,7 @@ HARD = [
 
 
 @pytest.mark.parametrize("text", HARD)
-def test_a_text_that_yaml_could_misread_is_kept(tmp_path, text):
+def test_texts_that_yaml_could_misread_are_quoted(tmp_path, text):
     schema = TableSchema(
         name="things",
         target=Target(name=f"y{text}", task="binary", classes=(f"no {text}", text)),
@@ -170,7 +174,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(lam
     labels=st.sampled_from([(False, True), (0, 1), ("0", "1"), ("no", "1e5")]),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_schema_is_read_back_as_it_was(tmp_path_factory, names, values, finding, low, labels):
+def test_any_schema_is_read_back(tmp_path_factory, names, values, finding, low, labels):
     target, *others = names
     columns = {name: Column(kind="category", values=tuple(values), nullable=True) for name in others}
     columns[others[0]] = Column(kind="numeric", min=low, max=1e300, feature=True)
@@ -182,7 +186,7 @@ def test_any_schema_is_read_back_as_it_was(tmp_path_factory, names, values, find
     assert load_document(str(files[0]), TableSchema) == schema
 
 
-def test_categories_that_no_config_can_hold_are_left_to_the_training(tmp_path):
+def test_categories_that_a_config_cannot_hold_are_omitted(tmp_path):
     found = example(c=Column(kind="category", values=("???", "a")))
     files = write_project(tmp_path / "c", found, "t.parquet")
     assert load_document(str(files[0]), TableSchema).columns["c"] == Column(kind="category")
@@ -200,7 +204,7 @@ def test_categories_that_no_config_can_hold_are_left_to_the_training(tmp_path):
         pytest.param("straße.csv", "stra-e", id="a letter that does not fit"),
     ],
 )
-def test_the_project_is_called_like_the_file(tmp_path, path, name):
+def test_the_project_name_follows_the_file_name(tmp_path, path, name):
     assert project_name(path) == name
     found = example()
     named = InferredSchema(found.schema.model_copy(update={"name": name}), found.findings)
@@ -214,22 +218,22 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("update", "path", "words"), REFUSED)
-def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, update, path, words):
+@pytest.mark.parametrize(("update", "path", "message"), REFUSED)
+def test_an_unwritable_project_is_refused_and_leaves_no_file(tmp_path, update, path, message):
     found = example()
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=message):
         write_project(tmp_path / "c", InferredSchema(found.schema.model_copy(update=update), ()), path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_holds_something_is_not_touched(tmp_path):
+def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "schema.yaml").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty"):
         write_project(tmp_path, example(), "t.parquet")
     assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
 
 
-def test_overwriting_replaces_its_own_files_alone(tmp_path):
+def test_overwriting_keeps_other_files(tmp_path):
     (tmp_path / "schema.yaml").write_text("old")
     (tmp_path / "notes.txt").write_text("mine")
     files = write_project(tmp_path, example(), "t.parquet", overwrite=True)
@@ -238,7 +242,7 @@ def test_overwriting_replaces_its_own_files_alone(tmp_path):
     assert len(list(tmp_path.iterdir())) == len(files) + 1
 
 
-def test_an_empty_folder_may_be_the_working_directory(tmp_path, monkeypatch):
+def test_an_empty_working_directory_is_accepted(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     files = write_project(".", example(), "t.parquet")
@@ -254,20 +258,20 @@ def test_an_empty_folder_may_be_the_working_directory(tmp_path, monkeypatch):
         pytest.param(lambda folder: (folder / "tuning.yaml").mkdir(parents=True), id="a folder instead of a file"),
     ],
 )
-def test_what_is_in_the_way_is_not_replaced(tmp_path, block):
+def test_conflicting_files_and_folders_are_not_replaced(tmp_path, block):
     block(tmp_path / "c")
     with pytest.raises(ConfigError, match="is a f"):
         write_project(tmp_path / "c", example(), "t.parquet", overwrite=True)
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_an_unwritable_folder_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
         write_project(tmp_path / "file" / "c", example(), "t.parquet")
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["a new folder", "an earlier project"])
-def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch, there):
+def test_a_full_disk_leaves_no_partial_project(tmp_path, monkeypatch, there):
     folder = tmp_path / "c"
     if there:
         write_project(folder, example(), "old.parquet")

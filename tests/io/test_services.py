@@ -21,7 +21,7 @@ from model_name.jobs.base import Job, Result
 
 
 def closed_port() -> int:
-    """A port that nobody listens at."""
+    """Return a port without a listener."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
@@ -29,7 +29,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def webhook(workplace, monkeypatch):
-    """A server that keeps what it is sent and answers with `status`."""
+    """Start a server that records requests and answers with `status`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -40,7 +40,7 @@ def webhook(workplace, monkeypatch):
             self.end_headers()
 
         def log_message(self, *args):
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.received, server.status, server.delay = [], 204, 0.0
@@ -73,15 +73,15 @@ def test_an_alert_is_logged_and_posted_as_a_cloud_event(webhook, logs):
 @pytest.mark.parametrize(
     "trouble",
     [
-        pytest.param({"status": 500}, id="it answers with an error"),
-        pytest.param({"delay": 2.0}, id="it is slow"),
-        pytest.param({"url": "http://127.0.0.1:{closed}/secret"}, id="nobody listens"),
-        pytest.param({"url": "http://no host/secret"}, id="its address is none"),
-        pytest.param({"url": "secret"}, id="its address has no scheme"),
-        pytest.param({"url": "http://[secret"}, id="its address cannot be read"),
+        pytest.param({"status": 500}, id="error status"),
+        pytest.param({"delay": 2.0}, id="timeout"),
+        pytest.param({"url": "http://127.0.0.1:{closed}/secret"}, id="no listener"),
+        pytest.param({"url": "http://no host/secret"}, id="invalid host"),
+        pytest.param({"url": "secret"}, id="no scheme"),
+        pytest.param({"url": "http://[secret"}, id="malformed URL"),
     ],
 )
-def test_a_failing_webhook_fails_nothing_and_its_token_is_not_logged(webhook, monkeypatch, logs, trouble):
+def test_a_failing_webhook_does_not_fail_the_job_and_its_token_is_not_logged(webhook, monkeypatch, logs, trouble):
     webhook.status, webhook.delay = trouble.get("status", 204), trouble.get("delay", 0.0)
     if "url" in trouble:
         monkeypatch.setenv("MODEL_NAME_ALERTS_URL", trouble["url"].format(closed=closed_port()))
@@ -95,7 +95,7 @@ def test_a_failing_webhook_fails_nothing_and_its_token_is_not_logged(webhook, mo
 
 
 @pytest.mark.parametrize("how", ["disabled", "no address", "empty address"])
-def test_nothing_is_posted_where_nothing_is_configured(webhook, monkeypatch, logs, how):
+def test_nothing_is_posted_without_a_webhook(webhook, monkeypatch, logs, how):
     if how != "disabled":
         monkeypatch.setenv("MODEL_NAME_ALERTS_URL", "")
         env.cache_clear()
@@ -106,7 +106,7 @@ def test_nothing_is_posted_where_nothing_is_configured(webhook, monkeypatch, log
     assert logs == ["INFO trained: words\n"]
 
 
-def test_the_log_goes_to_stderr_alone(capsys):
+def test_the_log_goes_to_stderr_only(capsys):
     try:
         LoggerService(level="WARNING").start()
         logger.info("too quiet")
@@ -121,7 +121,7 @@ def test_the_log_goes_to_stderr_alone(capsys):
 
 
 class Noting(Service):
-    """Notes when it starts and stops, and fails where it is told to."""
+    """Service that records its start and stop, and fails if it is configured to."""
 
     title: str
     fails: bool = False
@@ -137,7 +137,7 @@ class Noting(Service):
 
 
 def job_with(make_schema, notes, **fails):
-    """A job whose services write into one list of notes."""
+    """Create a job whose services record into one list."""
 
     class Quiet(Job):
         KIND: str = "Quiet"
@@ -180,7 +180,7 @@ def test_services_start_in_order_and_stop_in_reverse(make_schema):
         ("mlflow", ["logger started", "alerts started", "alerts stopped", "logger stopped"]),
     ],
 )
-def test_services_that_started_are_stopped_where_a_later_one_does_not_start(make_schema, failing, expected):
+def test_started_services_are_stopped_if_a_later_one_fails_to_start(make_schema, failing, expected):
     notes = []
     with (
         pytest.raises(DependencyError, match=f"{failing} does not start"),
@@ -190,7 +190,7 @@ def test_services_that_started_are_stopped_where_a_later_one_does_not_start(make
     assert notes == expected
 
 
-def test_services_are_stopped_where_the_work_fails_and_the_failure_is_told(make_schema, webhook):
+def test_services_are_stopped_and_an_alert_is_sent_if_the_job_fails(make_schema, webhook):
     notes = []
     job = job_with(make_schema, notes).model_copy(update={"alerts": AlertsService()})
     with pytest.raises(DataError, match="bad table"), job:
@@ -210,7 +210,7 @@ def test_services_are_stopped_where_the_work_fails_and_the_failure_is_told(make_
     ],
 )
 @pytest.mark.parametrize("field", ["tracking_uri", "registry_uri"])
-def test_a_store_that_cannot_be_reached_is_told_at_once_and_without_its_password(workplace, uri, field):
+def test_an_unreachable_store_is_reported_at_once_without_its_password(workplace, uri, field):
     start = time.monotonic()
     service = MlflowService(
         **({"tracking_uri": f"sqlite:///{workplace}/a.db"} | {field: uri.format(port=closed_port())})
@@ -224,7 +224,7 @@ def test_a_store_that_cannot_be_reached_is_told_at_once_and_without_its_password
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///file/x.db", "sqlite:///words.db", "nodriver"])
-def test_a_database_that_is_none_is_told(workplace, uri):
+def test_an_invalid_database_is_reported(workplace, uri):
     Path("file").touch()
     Path("words.db").write_text("no database " * 200)
     if uri == "nodriver":
@@ -234,20 +234,20 @@ def test_a_database_that_is_none_is_told(workplace, uri):
 
 
 @pytest.mark.parametrize(
-    ("uri", "words"),
+    ("uri", "reason"),
     [
         pytest.param("http://me:p%40ss@host:5000/x", "failed at http://me:p%40ss@host:5000/x", id="as it is written"),
         pytest.param("postgresql://me:p%40ss@host/db", "password p@ss is wrong", id="as it is meant"),
     ],
 )
-def test_a_password_in_the_words_of_others_is_not_repeated(uri, words):
-    message = unreachable_error(uri, OSError(words)).message
+def test_a_password_in_a_foreign_error_message_is_masked(uri, reason):
+    message = unreachable_error(uri, OSError(reason)).message
     assert "host" in message
     assert "p@ss" not in message
     assert "p%40ss" not in message
 
 
-def test_a_run_is_recorded_in_the_experiment_and_can_be_added_to(mlflow_service, workplace):
+def test_a_run_is_recorded_in_the_experiment_and_can_be_reopened(mlflow_service, workplace):
     # given a run
     with mlflow_service.run("train", experiment="things", tags={"job": "x"}) as run:
         mlflow.log_metric("a", 1)
@@ -255,7 +255,7 @@ def test_a_run_is_recorded_in_the_experiment_and_can_be_added_to(mlflow_service,
     # when it is opened again
     with mlflow_service.run("evaluate", experiment="things", run_id=run.info.run_id):
         mlflow.log_metric("b", 2)
-    # then it holds both, under its first name, with its files where they were asked to be
+    # then it holds both, under its first name, with its files in the configured folder
     found = mlflow.get_run(run.info.run_id)
     assert found.data.metrics == {"a": 1, "b": 2}
     assert (found.info.run_name, found.data.tags["job"], found.info.status) == ("train", "x", "FINISHED")
@@ -264,21 +264,21 @@ def test_a_run_is_recorded_in_the_experiment_and_can_be_added_to(mlflow_service,
     assert list(workplace.glob("mlartifacts/things/*/artifacts/words.txt"))
 
 
-def test_the_experiment_that_is_configured_wins(mlflow_service):
+def test_the_configured_experiment_takes_precedence(mlflow_service):
     service = mlflow_service.model_copy(update={"experiment": "mine"})
     with service.run("x", experiment="theirs") as run:
         experiment = mlflow.get_experiment(run.info.experiment_id).name
     assert experiment == "mine"
 
 
-def test_a_run_that_fails_is_marked_and_its_error_goes_on(mlflow_service):
+def test_a_failed_run_is_marked_and_its_error_propagates(mlflow_service):
     with pytest.raises(DataError, match="bad"), mlflow_service.run("x", experiment="things") as run:
         raise DataError("bad")
     assert mlflow.get_run(run.info.run_id).info.status == "FAILED"
     assert mlflow.active_run() is None
 
 
-def test_a_run_that_does_not_exist_is_told(mlflow_service):
+def test_an_unknown_run_is_reported(mlflow_service):
     with (
         pytest.raises(DependencyError, match="0000 not found"),
         mlflow_service.run("x", experiment="things", run_id="0" * 32),
@@ -286,7 +286,7 @@ def test_a_run_that_does_not_exist_is_told(mlflow_service):
         pytest.fail("there is no such run")
 
 
-def test_stopping_ends_a_run_that_was_left_open(mlflow_service):
+def test_stop_ends_an_open_run(mlflow_service):
     mlflow.set_experiment(experiment_id=mlflow_service.experiment_id("things"))
     run = mlflow.start_run()
     mlflow_service.stop()
@@ -299,7 +299,7 @@ BINARIES = Path(shutil.which("postgres") or "/nowhere/postgres").resolve().paren
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory):
-    """A PostgreSQL server of one's own; the address of its database."""
+    """Start a PostgreSQL server and return the URI of its database."""
     if not (BINARIES / "initdb").exists():
         pytest.skip("there is no PostgreSQL here")
     folder = tmp_path_factory.mktemp("postgres")
@@ -326,7 +326,7 @@ def postgres(tmp_path_factory):
 
 
 @pytest.mark.postgres
-def test_postgresql_holds_runs_and_versions(workplace, postgres):
+def test_postgresql_stores_runs_and_versions(workplace, postgres):
     service = MlflowService(tracking_uri=postgres, artifacts=str(workplace / "artifacts"))
     service.start()
     with service.run("x", experiment="things") as run:
@@ -345,7 +345,7 @@ def test_postgresql_holds_runs_and_versions(workplace, postgres):
         pytest.param({"/postgres": "/nope"}, 'database "nope" does not exist', id="a database that does not exist"),
     ],
 )
-def test_postgresql_that_refuses_is_told_without_the_password(workplace, postgres, wrong, reason):
+def test_a_refusal_by_postgresql_is_reported_without_the_password(workplace, postgres, wrong, reason):
     for old, new in wrong.items():
         scheme, rest = postgres.split("://")
         postgres = f"{scheme}://{rest.replace(old, new)}"

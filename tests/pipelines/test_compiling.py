@@ -1,4 +1,4 @@
-"""The compiled pipelines: what a Kubeflow backend will read in them."""
+"""Compiled pipelines: content of the IR that a Kubeflow backend reads."""
 
 import json
 
@@ -30,14 +30,14 @@ def steps(spec):
 
 
 @pytest.mark.parametrize("name", ["training", "inference"])
-def test_the_backends_own_proto_takes_it(confs, name):
+def test_the_backend_s_proto_accepts_the_pipeline(confs, name):
     spec, platform = compiled(confs, name)
     json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
     for executor in platform.values():
         json_format.ParseDict(executor, kubernetes_pb2.KubernetesExecutorConfig())
 
 
-def test_every_job_is_a_step_in_its_order(confs):
+def test_steps_are_the_jobs_in_order(confs):
     spec, _ = compiled(confs)
     found = steps(spec)
     assert set(found) == {"preparation", "tuning", "training", "evaluations", "explanations", "promotion", "reports"}
@@ -45,19 +45,19 @@ def test_every_job_is_a_step_in_its_order(confs):
     assert set(spec["root"]["dag"]["tasks"]) == {"exit-handler-1", "notification"}
 
 
-def test_training_takes_what_tuning_hands_on(confs):
+def test_training_receives_the_result_of_tuning(confs):
     spec, _ = compiled(confs)
     given = steps(spec)["training"]["inputs"]["parameters"]["tuned"]["taskOutputParameter"]
     assert given["producerTask"] == "tuning"
 
 
-def test_without_a_file_tuning_is_left_out(tmp_path):
+def test_tuning_is_left_out_without_its_config_file(tmp_path):
     confs = projects.make_project(tmp_path)
     (confs / "tuning.yaml").unlink()
     assert "tuning" not in steps(compiled(confs)[0])
 
 
-def test_nothing_is_installed_when_a_step_starts(confs):
+def test_steps_install_no_packages(confs):
     spec, _ = compiled(confs)
     for executor in spec["deploymentSpec"]["executors"].values():
         assert "pip" not in " ".join(executor["container"]["command"][:3])
@@ -72,7 +72,7 @@ def test_every_step_carries_its_whole_config(confs):
         assert job["seed"] == 7
 
 
-def test_no_parameter_is_read_as_a_boolean_by_the_backend(confs):
+def test_the_backend_reads_no_parameter_as_a_boolean(confs):
     for name in ("training", "inference"):
         spec, _ = compiled(confs, name)
         assert not {"n", "y"} & set(spec["root"]["inputDefinitions"]["parameters"])
@@ -83,7 +83,7 @@ def test_nothing_is_cached_unless_asked_for(confs):
     assert all(not step["cachingOptions"].get("enableCache") for step in steps(spec).values())
 
 
-def test_a_profile_of_gpus_reaches_the_ir(confs):
+def test_gpu_profiles_are_compiled_into_the_ir(confs):
     spec, platform = compiled(confs, profile="4x2gpu")
     executors = spec["deploymentSpec"]["executors"]
     for name in ("training", "tuning"):
@@ -99,16 +99,18 @@ def test_a_profile_of_gpus_reaches_the_ir(confs):
 @pytest.mark.parametrize(
     ("profile", "searcher_keys", "resources"),
     [
-        pytest.param({"gpus": 1, "cpu": "8"}, {}, (1.0, 8.0), id="a GPU a trial"),
-        pytest.param({"gpus": 2, "cpu": "8", "trials_per_gpu": 2}, {}, (0.5, 2.0), id="half a GPU a trial"),
-        pytest.param({"gpus": 1, "cpu": "1500m", "trials_per_gpu": 3}, {}, (0.3333, 0.5), id="less than one processor"),
-        pytest.param({"gpus": 2, "cpu": "8"}, {"cpus_per_trial": 1}, (1.0, 1), id="its own processors"),
-        pytest.param({"gpus": 2, "cpu": "8"}, {"gpus_per_trial": 0.25}, (0.25, None), id="its own GPUs"),
+        pytest.param({"gpus": 1, "cpu": "8"}, {}, (1.0, 8.0), id="one GPU per trial"),
+        pytest.param({"gpus": 2, "cpu": "8", "trials_per_gpu": 2}, {}, (0.5, 2.0), id="half a GPU per trial"),
+        pytest.param(
+            {"gpus": 1, "cpu": "1500m", "trials_per_gpu": 3}, {}, (0.3333, 0.5), id="half a CPU per trial"
+        ),
+        pytest.param({"gpus": 2, "cpu": "8"}, {"cpus_per_trial": 1}, (1.0, 1), id="CPUs set in the config"),
+        pytest.param({"gpus": 2, "cpu": "8"}, {"gpus_per_trial": 0.25}, (0.25, None), id="GPUs set in the config"),
         pytest.param({"gpus": 0, "cpu": "8", "trials_per_gpu": 2}, {}, (None, None), id="no GPUs"),
     ],
 )
-def test_trials_of_ray_share_the_gpus_of_the_profile(tmp_path, profile, searcher_keys, resources):
-    # given a search by Ray
+def test_ray_trials_share_the_gpus_of_the_profile(tmp_path, profile, searcher_keys, resources):
+    # given a search with Ray Tune
     confs = projects.make_project(tmp_path)
     searcher = {"KIND": "RaySearcher", "space": {"max_iter": [10, 30]}} | searcher_keys
     projects.write_yaml(confs / "tuning.yaml", {"job": {"model": {"KIND": "BoostedTrees"}, "searcher": searcher}})
@@ -116,13 +118,13 @@ def test_trials_of_ray_share_the_gpus_of_the_profile(tmp_path, profile, searcher
     # when the pipeline is compiled for a profile
     spec, _ = compiled(confs, profile=str(tmp_path / "profile.yaml"))
     config = json.loads(steps(spec)["tuning"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])
-    # then each trial has its share, and the config is still one
+    # then each trial has its resources, and the config is still valid
     found = config["job"]["searcher"]
     assert (found.get("gpus_per_trial"), found.get("cpus_per_trial")) == resources
     assert build_job(config).searcher.KIND == "RaySearcher"
 
 
-def test_other_searchers_get_no_share_of_a_gpu(confs):
+def test_other_searchers_get_no_ray_trial_resources(confs):
     spec, _ = compiled(confs, profile="1xgpu")
     config = json.loads(steps(spec)["tuning"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])
     assert "gpus_per_trial" not in config["job"]["searcher"]
@@ -136,12 +138,12 @@ def test_secrets_come_from_a_kubernetes_secret_by_name(confs):
         assert {"MLFLOW_TRACKING_URI"} <= {key["envVar"] for key in secret["keyToEnv"]}
 
 
-def test_only_steps_that_can_go_on_are_retried(confs):
+def test_only_resumable_steps_are_retried(confs):
     spec, _ = compiled(confs)
     assert {name for name, step in steps(spec).items() if "retryPolicy" in step} == {"training", "tuning"}
 
 
-def test_a_profile_of_ones_own_comes_from_a_file(confs, tmp_path):
+def test_a_custom_profile_is_loaded_from_a_file(confs, tmp_path):
     projects.write_yaml(
         tmp_path / "big.yaml", {"image": "mine-python:1", "gpus": 1, "gpu_type": "amd.com/gpu", "memory": "64Gi"}
     )
@@ -152,7 +154,7 @@ def test_a_profile_of_ones_own_comes_from_a_file(confs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "words"),
+    ("name", "options", "message"),
     [
         pytest.param("trainin", {}, "trainin is not a pipeline", id="unknown pipeline"),
         pytest.param("training", {"profile": "4gpu2"}, "--profile 4gpu2", id="unknown profile"),
@@ -162,11 +164,11 @@ def test_a_profile_of_ones_own_comes_from_a_file(confs, tmp_path):
         pytest.param("training", {"sets": ["job.seed=x"]}, "job.seed", id="wrong value"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_runs(confs, name, options, words):
-    with pytest.raises(ConfigError, match=words):
+def test_invalid_input_is_reported_at_compile_time(confs, name, options, message):
+    with pytest.raises(ConfigError, match=message):
         compile_pipeline(name, str(confs), out=str(confs.parent / "wrong.yaml"), **options)
 
 
-def test_a_folder_without_a_project_says_how_to_make_one(tmp_path):
+def test_a_folder_without_a_project_hints_at_init(tmp_path):
     with pytest.raises(ConfigError, match=r"project\.yaml: there is no such file"):
         compile_pipeline("training", str(tmp_path))

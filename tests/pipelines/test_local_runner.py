@@ -1,4 +1,4 @@
-"""The compiled pipelines, run for real on this machine."""
+"""Compiled pipelines, run on this machine."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ def ran(tmp_path_factory):
     return confs, pipelines("run", "training", "--confs", confs, "--json")
 
 
-def test_the_document_says_everything_about_the_version(ran):
+def test_the_result_describes_the_version(ran):
     _, finished = ran
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout)
@@ -38,10 +38,10 @@ def test_the_document_says_everything_about_the_version(ran):
     assert (Path(found["bundle"]) / "bundle.json").is_file()
 
 
-def test_each_step_is_told_when_it_begins_and_ends(ran):
+def test_the_start_and_end_of_each_step_are_logged(ran):
     _, finished = ran
-    for words in ("step 1 of 7 preparation", "training done", "notification done", "is champion"):
-        assert words in finished.stderr
+    for line in ("step 1 of 7 preparation", "training done", "notification done", "is champion"):
+        assert line in finished.stderr
     assert "executor_input" not in finished.stderr
 
 
@@ -62,19 +62,19 @@ def test_the_inference_pipeline_predicts_with_the_champion(ran):
     assert list(Path(found["outputs"]).glob("part-*.parquet"))
 
 
-def test_a_step_that_fails_gives_its_own_error_and_code(tmp_path):
-    # Given a table that does not fit
+def test_a_failed_step_gives_its_error_and_exit_code(tmp_path):
+    # Given a table that does not fit its schema
     confs = projects.make_project(tmp_path, frame=tables.order_table().assign(size=900.0))
     # When the pipeline runs
     finished = pipelines("run", "training", "--confs", confs, "--json")
-    # Then it ends as the job itself would, and people are told
+    # Then the exit code and the error are those of the job, and the notification is sent
     assert finished.returncode == 4
     assert "900.0 is above 100.0" in finished.stderr
     assert "ended: FAILED" in finished.stderr
     assert finished.stdout == ""
 
 
-def test_a_wrong_config_is_told_before_a_step_runs(tmp_path):
+def test_an_invalid_config_is_reported_before_any_step_runs(tmp_path):
     confs = projects.make_project(tmp_path)
     finished = pipelines("run", "training", "--confs", confs, "--set", "job.metrics=[{name: f1}]")
     assert finished.returncode in {2, 4}

@@ -1,4 +1,4 @@
-"""Handing pipelines to Kubeflow: against an API that records, and refuses like the real one."""
+"""Submission to Kubeflow, against an API that records calls and refuses them like the real one."""
 
 import json
 import threading
@@ -16,7 +16,7 @@ TOKEN = "let-me-in"
 
 
 class Kubeflow(BaseHTTPRequestHandler):
-    """The calls of `kfp.Client` that this project makes; a wrong token is refused, an unknown call is not found."""
+    """API with the calls of `kfp.Client` that this project makes; 401 for a wrong token, 404 for another call."""
 
     def log_message(self, *_):
         pass
@@ -111,7 +111,7 @@ def test_schedule_replaces_the_one_of_the_same_name(host, package):
     assert int(body["max_concurrency"]) == 1
 
 
-def test_a_wrong_token_is_said_without_the_token(host, package, monkeypatch):
+def test_a_wrong_token_is_reported_without_the_token(host, package, monkeypatch):
     monkeypatch.setenv("KF_PIPELINES_TOKEN", "stolen-token")
     env.cache_clear()
     with pytest.raises(DependencyError, match="401") as error:
@@ -119,12 +119,12 @@ def test_a_wrong_token_is_said_without_the_token(host, package, monkeypatch):
     assert "stolen-token" not in str(error.value)
 
 
-def test_a_host_that_is_not_there(package):
+def test_an_unreachable_host_is_reported(package):
     with pytest.raises(DependencyError, match=r"Kubeflow at http://127\.0\.0\.1:9"):
         remote.submit(package, {}, host="http://127.0.0.1:9", namespace="kubeflow", experiment="nightly")
 
 
-def test_no_host_says_how_to_name_one(package, monkeypatch):
+def test_a_missing_host_hints_at_the_option(package, monkeypatch):
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
     env.cache_clear()
     with pytest.raises(ConfigError, match="no Kubeflow host"):

@@ -1,4 +1,4 @@
-"""What is left of the local runner's output for people."""
+"""Condensed output of the local runner."""
 
 import io
 
@@ -14,7 +14,7 @@ RAW = """12:00:00.000 - INFO - Running pipeline: \x1b[95m'p'\x1b[0m
     [KFP Executor 2026-01-01 INFO]: Looking for component
     [KFP Executor 2026-01-01 INFO]: Got executor_input:
     {
-        "inputs": {"secret": "shown to nobody"}
+        "inputs": {"secret": "not shown"}
     }
     12:00:01 INFO    fitted [bold] on 7 rows
 
@@ -24,7 +24,7 @@ RAW = """12:00:00.000 - INFO - Running pipeline: \x1b[95m'p'\x1b[0m
 """
 
 
-def told(text, chunk):
+def step_log(text, chunk):
     out = io.StringIO()
     log = StepLog(Console(file=out, width=200), steps=3)
     for start in range(0, len(text), chunk):
@@ -32,8 +32,8 @@ def told(text, chunk):
     return out.getvalue()
 
 
-def test_steps_and_what_they_say_are_told_and_the_rest_is_not():
-    found = told(RAW, len(RAW))
+def test_only_steps_and_their_lines_are_printed():
+    found = step_log(RAW, len(RAW))
     assert [line.split(" in ")[0] for line in found.splitlines()] == [
         "step 1 of 3 training",
         "  12:00:01 INFO    fitted [bold] on 7 rows",
@@ -41,5 +41,5 @@ def test_steps_and_what_they_say_are_told_and_the_rest_is_not():
     ]
 
 
-def test_it_does_not_matter_how_the_text_is_cut():
-    assert told(RAW, 3).split(" in ")[0] == told(RAW, len(RAW)).split(" in ")[0]
+def test_chunked_writes_give_the_same_lines():
+    assert step_log(RAW, 3).split(" in ")[0] == step_log(RAW, len(RAW)).split(" in ")[0]
