@@ -17,7 +17,7 @@ from model_name.core.models import Model
 from model_name.io.registries import PyfuncModel
 from model_name.serving.bundle import Manifest, write_manifest
 from model_name.training.export import example_row
-from tests.support.server_processes import Server, launch, pytest_runtest_makereport, stop_all  # noqa: F401
+from tests.support.server_processes import Server, launch_server, pytest_runtest_makereport, stop_servers  # noqa: F401
 
 SERVED = {
     "BoostedTrees": "regression",
@@ -90,10 +90,10 @@ def start_explainer(serving_env: dict[str, str], tmp_path_factory: pytest.TempPa
         log = tmp_path_factory.mktemp("explainer") / "log"
         environment = serving_env | {"PYTHONPATH": package} | env
         args = ("--model", str(folder), "--drain_seconds", "0.2", *args)
-        return launch("model_name.explainer", *args, name="things", log=log, env=environment, cwd=working_directory)
+        return launch_server("model_name.explainer", *args, name="things", log=log, env=environment, cwd=working_directory)
 
     yield start
-    stop_all()
+    stop_servers()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
-"""Who may ask a server, by token and by certificate, and what no answer may hold."""
+"""Authentication by token and by certificate, and headers that responses must or must not have."""
 
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from model_name.serving.startup import TOKEN_ENV
-from tests.support.sockets import connected, ended_after
+from tests.support.sockets import connect, seconds_until_closed
 
 if TYPE_CHECKING:
     from model_name.serving.bundle import Bundle
@@ -64,7 +65,7 @@ Code = grpc.StatusCode
 
 
 def call(channel: grpc.Channel, method: str, request: Any, **metadata: str) -> tuple[Code, str, tuple[str, ...]]:
-    """The status of a call, why, and what came with it."""
+    """Call a method; return the status, the reason and the metadata of the response."""
     stub = getattr(GRPCInferenceServiceStub(channel), method)
     try:
         _, done = stub.with_call(request, timeout=30, metadata=[*metadata.items()])
@@ -74,8 +75,8 @@ def call(channel: grpc.Channel, method: str, request: Any, **metadata: str) -> t
 
 
 @pytest.fixture(scope="module")
-def locked(bundles: dict[str, Bundle], start_server: StartServer, serving_env: dict[str, str]) -> Server:
-    """A server that wants a token."""
+def token_server(bundles: dict[str, Bundle], start_server: StartServer, serving_env: dict[str, str]) -> Server:
+    """Start a server that requires a token."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(serving_env, TOKEN_ENV, "s3cret")
         return start_server(bundles[NAME].directory, NAME).wait()
@@ -85,12 +86,12 @@ def locked(bundles: dict[str, Bundle], start_server: StartServer, serving_env: d
 
 
 @pytest.mark.parametrize("path", OPEN)
-def test_probes_and_metrics_need_no_token(locked: Server, path: str) -> None:
-    assert locked.client.get(path).status_code == 200
+def test_probes_and_metrics_need_no_token(token_server: Server, path: str) -> None:
+    assert token_server.client.get(path).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "credentials",
     [
         pytest.param({}, id="none"),
         pytest.param({"authorization": "Bearer wrong"}, id="another"),
@@ -103,26 +104,28 @@ def test_probes_and_metrics_need_no_token(locked: Server, path: str) -> None:
     ],
 )
 @pytest.mark.parametrize(("method", "path"), GUARDED)
-def test_all_else_is_refused_without_the_token(
-    locked: Server, method: str, path: str, shown: dict[str, str | bytes]
+def test_other_routes_are_refused_without_the_token(
+    token_server: Server, method: str, path: str, credentials: dict[str, str | bytes]
 ) -> None:
-    response = locked.client.request(method, path, headers=shown, content=b"{}" if method == "POST" else None)
+    response = token_server.client.request(
+        method, path, headers=credentials, content=b"{}" if method == "POST" else None
+    )
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
     assert response.json() == {"error": "this server wants a token: Authorization: Bearer TOKEN"}
     assert response.headers.items() >= SECURITY.items()
 
 
-@pytest.mark.parametrize("shown", ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret"])
-def test_the_token_lets_in(locked: Server, rows: list[Row], shown: str) -> None:
-    headers = {"authorization": shown}
-    assert locked.client.post(PREDICT, json={"instances": rows}, headers=headers).status_code == 200
+@pytest.mark.parametrize("credentials", ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret"])
+def test_a_valid_token_is_accepted(token_server: Server, rows: list[Row], credentials: str) -> None:
+    headers = {"authorization": credentials}
+    assert token_server.client.post(PREDICT, json={"instances": rows}, headers=headers).status_code == 200
     for path in ("/", "/openapi.json", "/v1/models", f"/v2/models/{NAME}"):
-        assert locked.client.get(path, headers=headers).status_code == 200
+        assert token_server.client.get(path, headers=headers).status_code == 200
 
 
-def test_grpc_wants_the_token_too(locked: Server) -> None:
-    with grpc.insecure_channel(locked.grpc_url) as channel:
+def test_grpc_requires_the_token(token_server: Server) -> None:
+    with grpc.insecure_channel(token_server.grpc_url) as channel:
         for method, request in OPEN_CALLS.items():
             assert call(channel, method, request)[0] == Code.OK
         for method, request in GUARDED_CALLS.items():
@@ -134,10 +137,10 @@ def test_grpc_wants_the_token_too(locked: Server) -> None:
             )
 
 
-# What no answer may hold, and what each must
+# Headers of responses
 
 
-def test_no_answer_echoes_a_header_and_all_tell_browsers_what_not_to_do(servers: dict[str, Server]) -> None:
+def test_no_response_echoes_a_header_and_all_have_security_headers(servers: dict[str, Server]) -> None:
     server = servers[NAME]
     headers = {"x-secret": "geheim", "cookie": "geheim=1", "host": "geheim.example", "user-agent": "geheim"}
     slashes = [(method, f"{path}/") for method, path in GUARDED if path != "/"]
@@ -161,17 +164,17 @@ def test_grpc_echoes_no_metadata(servers: dict[str, Server]) -> None:
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        pytest.param(f"/v2/models/{NAME}/versions/7", 200, id="the version that is served"),
-        pytest.param(f"/v2/models/{NAME}/versions/7/ready", 200, id="whether it is ready"),
+        pytest.param(f"/v2/models/{NAME}/versions/7", 200, id="the served version"),
+        pytest.param(f"/v2/models/{NAME}/versions/7/ready", 200, id="its readiness"),
         pytest.param(f"/v2/models/{NAME}/versions/8", 404, id="another version"),
-        pytest.param(f"/v2/models/{NAME}/versions/8/ready", 404, id="whether another one is ready"),
+        pytest.param(f"/v2/models/{NAME}/versions/8/ready", 404, id="the readiness of another version"),
         pytest.param("/v2/models/other/versions/7", 404, id="another model"),
         pytest.param("/v3/models", 404, id="another protocol"),
         pytest.param("/v1/models/", 404, id="a slash at the end"),
         pytest.param("/docs", 404, id="no pages of a framework"),
     ],
 )
-def test_a_path_is_answered_or_not_found(servers: dict[str, Server], path: str, status: int) -> None:
+def test_a_path_is_found_or_not(servers: dict[str, Server], path: str, status: int) -> None:
     response = servers[NAME].client.get(path)
     assert response.status_code == status
     assert status == 200 or response.json()["error"]
@@ -180,7 +183,7 @@ def test_a_path_is_answered_or_not_found(servers: dict[str, Server], path: str, 
 # The repository
 
 
-def test_a_model_is_unloaded_and_loaded_where_that_is_enabled(
+def test_an_enabled_model_repository_unloads_and_loads(
     bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row]
 ) -> None:
     server = start_server(bundles[NAME].directory, NAME, "--model_repository", "true").wait()
@@ -199,7 +202,7 @@ def test_a_model_is_unloaded_and_loaded_where_that_is_enabled(
             assert call(channel, name, getattr(pb, f"{name}Request")(model_name=NAME))[0] == Code.OK
 
         for unload, load in ((by_rest, by_grpc), (by_grpc, by_rest)):
-            # When it is unloaded, then nothing is answered, and all are told
+            # When the model is unloaded, then requests are refused and probes fail
             unload("unload")
             refused = server.client.post(PREDICT, json=body)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
@@ -209,7 +212,7 @@ def test_a_model_is_unloaded_and_loaded_where_that_is_enabled(
                 assert server.client.get(path).status_code == 503
             assert server.client.get("/v2/health/live").status_code == 200
             assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            # When it is loaded, then it answers as before
+            # When the model is loaded, then it predicts as before
             load("load")
             assert server.client.post(PREDICT, json=body).json() == expected
             assert server.client.get("/v2/health/ready").status_code == 200
@@ -221,11 +224,22 @@ def test_a_model_is_unloaded_and_loaded_where_that_is_enabled(
         watched.cancel()
 
 
+# Swagger UI
+
+
+def test_swagger_ui_is_shown_where_it_is_enabled(bundles: dict[str, Bundle], start_server: StartServer) -> None:
+    server = start_server(bundles[NAME].directory, NAME, "--enable_docs_url", "true").wait()
+    response = server.client.get("/docs")
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "url: '/openapi.json'" in response.text
+    assert response.headers.items() >= SECURITY.items()
+
+
 # Certificates
 
 
 class Authority:
-    """Signs certificates."""
+    """Certificate authority."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.directory, self.name = directory, name
@@ -234,7 +248,7 @@ class Authority:
         self.file = self._write(f"{name}.pem", self.certificate)
 
     def issue(self, name: str) -> tuple[Path, Path]:
-        """The files of a certificate and of its key."""
+        """Issue a certificate; return its file and that of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._write(f"{self.name}-{name}.pem", self._sign(name, key, is_authority=False))
         private = self.directory / f"{self.name}-{name}.key"
@@ -269,75 +283,114 @@ class Authority:
 
 @pytest.fixture(scope="module")
 def make_authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Authority]:
-    """Makes authorities."""
+    """Return a factory of certificate authorities."""
     directory = tmp_path_factory.mktemp("certificates")
     return lambda name: Authority(directory, name)
 
 
 @pytest.fixture(scope="module")
-def ours(make_authority: Callable[[str], Authority]) -> Authority:
-    """The authority that a server and its clients trust."""
+def authority(make_authority: Callable[[str], Authority]) -> Authority:
+    """Make the authority that the server and its clients trust."""
     return make_authority("ours")
 
 
 @pytest.fixture(scope="module")
-def mutual(bundles: dict[str, Bundle], start_server: StartServer, ours: Authority) -> Server:
-    """A server whose clients must show a certificate."""
-    certificate, key = ours.issue("server")
-    files = ["--ssl_certfile", str(certificate), "--ssl_keyfile", str(key), "--ssl_client_ca", str(ours.file)]
+def mtls_server(bundles: dict[str, Bundle], start_server: StartServer, authority: Authority) -> Server:
+    """Start a server that requires client certificates."""
+    certificate, key = authority.issue("server")
+    files = ["--ssl_certfile", str(certificate), "--ssl_keyfile", str(key), "--ssl_client_ca", str(authority.file)]
     server = start_server(bundles[NAME].directory, NAME, *files, "--header_seconds", "1")
-    own = ours.issue("tester")
-    context = ssl.create_default_context(cafile=str(ours.file))
+    own = authority.issue("tester")
+    context = ssl.create_default_context(cafile=str(authority.file))
     context.load_cert_chain(*own)
     server.client = httpx.Client(base_url=f"https://127.0.0.1:{server.http_port}", verify=context, timeout=60)
     return server.wait()
 
 
 @contextmanager
-def secure(server: Server, ours: Authority, shown: tuple[Path, Path] | None) -> Iterator[grpc.Channel]:
-    """A channel that shows a certificate, or none."""
-    certificate, key = (file.read_bytes() for file in shown) if shown else (None, None)
-    credentials = grpc.ssl_channel_credentials(ours.file.read_bytes(), key, certificate)
+def secure_channel(server: Server, authority: Authority, pair: tuple[Path, Path] | None) -> Iterator[grpc.Channel]:
+    """Open a channel with or without a client certificate."""
+    certificate, key = (file.read_bytes() for file in pair) if pair else (None, None)
+    credentials = grpc.ssl_channel_credentials(authority.file.read_bytes(), key, certificate)
     with grpc.secure_channel(f"localhost:{server.grpc_port}", credentials) as channel:
         yield channel
 
 
-def test_a_client_with_a_certificate_is_answered(mutual: Server, ours: Authority, rows: list[Row]) -> None:
-    assert mutual.client.post(PREDICT, json={"instances": rows}).status_code == 200
-    with secure(mutual, ours, ours.issue("client")) as channel:
+def test_a_client_with_a_certificate_is_accepted(mtls_server: Server, authority: Authority, rows: list[Row]) -> None:
+    assert mtls_server.client.post(PREDICT, json={"instances": rows}).status_code == 200
+    with secure_channel(mtls_server, authority, authority.issue("client")) as channel:
         assert call(channel, "ModelMetadata", GUARDED_CALLS["ModelMetadata"])[0] == Code.OK
 
 
-@pytest.mark.parametrize("whose", [None, "theirs"], ids=["without", "of another authority"])
-def test_a_client_without_a_certificate_is_refused(
-    mutual: Server, ours: Authority, make_authority: Callable[[str], Authority], whose: str | None
+@pytest.mark.parametrize("issuer", [None, "theirs"], ids=["without", "of another authority"])
+def test_a_client_without_a_valid_certificate_is_refused(
+    mtls_server: Server, authority: Authority, make_authority: Callable[[str], Authority], issuer: str | None
 ) -> None:
-    shown = None if whose is None else make_authority(whose).issue("client")
-    context = ssl.create_default_context(cafile=str(ours.file))
-    if shown:
-        context.load_cert_chain(*shown)
+    pair = None if issuer is None else make_authority(issuer).issue("client")
+    context = ssl.create_default_context(cafile=str(authority.file))
+    if pair:
+        context.load_cert_chain(*pair)
     with (
-        httpx.Client(base_url=f"https://127.0.0.1:{mutual.http_port}", verify=context) as client,
+        httpx.Client(base_url=f"https://127.0.0.1:{mtls_server.http_port}", verify=context) as client,
         pytest.raises(httpx.TransportError),
     ):
         client.get("/v2/health/live")
-    with secure(mutual, ours, shown) as channel:
+    with secure_channel(mtls_server, authority, pair) as channel:
         assert call(channel, "ServerLive", OPEN_CALLS["ServerLive"])[0] == Code.UNAVAILABLE
 
 
-def test_a_client_in_plain_text_is_refused(mutual: Server) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{mutual.http_port}") as client, pytest.raises(httpx.TransportError):
+def test_a_replaced_certificate_is_reloaded(
+    bundles: dict[str, Bundle], start_server: StartServer, authority: Authority
+) -> None:
+    # given
+    certificate, key = authority.issue("rotated")
+    server = start_server(bundles[NAME].directory, NAME, "--ssl_certfile", str(certificate), "--ssl_keyfile", str(key))
+    context = ssl.create_default_context(cafile=str(authority.file))
+    server.client = httpx.Client(base_url=f"https://127.0.0.1:{server.http_port}", verify=context, timeout=60)
+    server.wait()
+    before = peer_certificate(server, context)
+    # when a key without its certificate is written first
+    new_certificate, new_key = authority.issue("next")
+    new_key.replace(key)
+    wait_for_log(server, "the TLS certificate is not reloaded: ")
+    assert peer_certificate(server, context) == before
+    new_certificate.replace(certificate)
+    wait_for_log(server, "the TLS certificate is reloaded")
+    # then
+    assert peer_certificate(server, context) != before
+    assert server.client.get("/v2/health/live").status_code == 200
+
+
+def peer_certificate(server: Server, context: ssl.SSLContext) -> bytes | None:
+    """Return the certificate that a new connection gets."""
+    with connect(server.http_port) as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+        return secured.getpeercert(binary_form=True)
+
+
+def wait_for_log(server: Server, text: str) -> None:
+    """Wait until a server has logged a text."""
+    deadline = time.monotonic() + 20
+    while text not in server.output():
+        assert time.monotonic() < deadline, f"not logged: {text}"
+        time.sleep(0.05)
+
+
+def test_a_client_in_plain_text_is_refused(mtls_server: Server) -> None:
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{mtls_server.http_port}") as client,
+        pytest.raises(httpx.TransportError),
+    ):
         client.get("/v2/health/live")
-    with grpc.insecure_channel(mutual.grpc_url) as channel:
+    with grpc.insecure_channel(mtls_server.grpc_url) as channel:
         assert call(channel, "ServerLive", OPEN_CALLS["ServerLive"])[0] == Code.UNAVAILABLE
 
 
-def test_a_handshake_that_does_not_come_is_not_waited_for(mutual: Server) -> None:
-    with connected(mutual.http_port) as connection:
-        assert ended_after(connection) < 6
+def test_a_missing_handshake_times_out(mtls_server: Server) -> None:
+    with connect(mtls_server.http_port) as connection:
+        assert seconds_until_closed(connection) < 6
 
 
-def test_a_server_that_was_attacked_goes_on(mutual: Server, locked: Server) -> None:
-    for server in (mutual, locked):
+def test_servers_survive_invalid_clients(mtls_server: Server, token_server: Server) -> None:
+    for server in (mtls_server, token_server):
         assert server.client.get("/v2/health/live").json() == {"live": True}
         assert "Traceback" not in server.output()

@@ -1,4 +1,4 @@
-"""Clients as they are: KServe's, Triton's, gRPC's own of the health, curl and the SDK of CloudEvents."""
+"""Real clients: those of KServe and Triton, the health client of gRPC, curl and the SDK of CloudEvents."""
 
 from __future__ import annotations
 
@@ -36,11 +36,22 @@ from model_name.core.models import BoostedTrees
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.training.export import export_bundle
-from tests.support.clients import DATATYPES, LABELS, METADATA, VERSION, arrays, assert_same, request_of, run, tensors
+from tests.support.clients import (
+    DATATYPES,
+    LABEL_DATATYPES,
+    METADATA_DATATYPES,
+    VERSION,
+    assert_same_outputs,
+    kserve_request,
+    run_async,
+    to_arrays,
+    to_json_tensors,
+)
 from tests.support.manifests import table_of
 
 if TYPE_CHECKING:
-    from conftest import Row, Server, StartServer
+    from tests.support.server_processes import Server, StartServer
+    from tests.support.tables import Row
 
 SERVICE = "inference.GRPCInferenceService"
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = (
@@ -48,8 +59,8 @@ SERVING, NOT_SERVING, SERVICE_UNKNOWN = (
 )
 
 
-def outputs_of(plane: DataPlane, rows: list[Row], interval: float | None = None) -> dict[str, Any]:
-    """What a client must get."""
+def expected_outputs(plane: DataPlane, rows: list[Row], interval: float | None = None) -> dict[str, Any]:
+    """Predict the outputs that a client has to get."""
     outputs = plane.predict_rows(rows, interval=interval)
     found = {name: values.tolist() for name, values in outputs.columns.items()} if interval else {}
     found["prediction"] = outputs.prediction.tolist()
@@ -58,10 +69,10 @@ def outputs_of(plane: DataPlane, rows: list[Row], interval: float | None = None)
     return found
 
 
-# KServe's client of REST
+# REST client of KServe
 
 
-def test_kserves_client_asks_by_v1(
+def test_kserve_client_predicts_over_v1(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row]
 ) -> None:
     async def scenario() -> Any:
@@ -71,7 +82,7 @@ def test_kserves_client_asks_by_v1(
             answer = await client.infer(url, {"instances": rows}, model_name=task, response_headers=headers)
             return await client.is_server_live(url), await client.is_model_ready(url, task), answer, headers
 
-    is_live, is_ready, answer, headers = run(scenario())
+    is_live, is_ready, answer, headers = run_async(scenario())
     assert (is_live, is_ready) == (True, True)
     assert answer["predictions"] == planes[task].predict_rows(rows).prediction.tolist()
     assert ("probabilities" in answer) == (task != "regression")
@@ -79,22 +90,22 @@ def test_kserves_client_asks_by_v1(
 
 
 @pytest.mark.parametrize("binary", [pytest.param(True, id="binary"), pytest.param(False, id="JSON")])
-def test_kserves_client_asks_by_v2(
+def test_kserve_client_predicts_over_v2(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row], binary: bool
 ) -> None:
-    rows = [row for row in rows if binary or None not in row.values()]  # it writes no null where NaN is
+    rows = [row for row in rows if binary or None not in row.values()]  # it encodes NaN as no null
 
     async def scenario() -> Any:
         async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
             url = servers[task].url
-            request = request_of(servers[task], arrays(rows), binary=binary)
+            request = kserve_request(servers[task], to_arrays(rows), binary=binary)
             ready = [await client.is_server_ready(url), await client.is_model_ready(url, task)]
             others = [await client.is_model_ready(url, "nobody")]
             return [await client.is_server_live(url), *ready], others, await client.infer(url, request, model_name=task)
 
-    are_so, are_not, answer = run(scenario())
-    assert (are_so, are_not) == ([True] * 3, [False])
-    assert_same(answer, planes[task].predict_rows(rows), task)
+    passing, failing, answer = run_async(scenario())
+    assert (passing, failing) == ([True] * 3, [False])
+    assert_same_outputs(answer, planes[task].predict_rows(rows), task)
 
 
 @pytest.mark.parametrize(
@@ -104,49 +115,47 @@ def test_kserves_client_asks_by_v2(
         pytest.param("v2", {"inputs": []}, "area: column is missing", id="V2"),
     ],
 )
-def test_kserves_client_tells_why_it_is_refused(
-    servers: dict[str, Server], protocol: str, body: Any, reason: str
-) -> None:
+def test_kserve_client_raises_the_reason(servers: dict[str, Server], protocol: str, body: Any, reason: str) -> None:
     async def scenario() -> None:
         async with InferenceRESTClient(RESTConfig(protocol=protocol)) as client:
             await client.infer(servers["regression"].url, body, model_name="regression")
 
     with pytest.raises(httpx.HTTPStatusError, match=f"^{reason}.*400 Bad Request"):
-        run(scenario())
+        run_async(scenario())
 
 
-def test_kserves_client_learns_that_the_explainer_is_elsewhere(servers: dict[str, Server], rows: list[Row]) -> None:
+def test_kserve_client_raises_that_explain_is_unsupported(servers: dict[str, Server], rows: list[Row]) -> None:
     async def scenario() -> None:
         async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
             await client.explain(servers["binary"].url, "binary", {"instances": rows})
 
     with pytest.raises(httpx.HTTPStatusError, match=r"^binary predicts; its explainer is another server, '501"):
-        run(scenario())
+        run_async(scenario())
 
 
-# KServe's client of gRPC
+# gRPC client of KServe
 
 
-def test_kserves_client_asks_by_grpc(
+def test_kserve_client_predicts_over_grpc(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row]
 ) -> None:
     async def scenario() -> Any:
         async with InferenceGRPCClient(servers[task].grpc_url) as client:
             probes = [await client.is_server_live(), await client.is_server_ready(), await client.is_model_ready(task)]
-            return probes, await client.infer(request_of(servers[task], arrays(rows), binary=True))
+            return probes, await client.infer(kserve_request(servers[task], to_arrays(rows), binary=True))
 
-    probes, answer = run(scenario())
+    probes, answer = run_async(scenario())
     assert probes == [True] * 3
-    assert_same(answer, planes[task].predict_rows(rows), task)
+    assert_same_outputs(answer, planes[task].predict_rows(rows), task)
 
 
-def test_kserves_client_of_grpc_finds_no_other_model(servers: dict[str, Server]) -> None:
+def test_kserve_grpc_client_finds_no_other_model(servers: dict[str, Server]) -> None:
     async def scenario() -> None:
         async with InferenceGRPCClient(servers["binary"].grpc_url) as client:
             await client.is_model_ready("nobody")
 
     with pytest.raises(grpc.RpcError) as caught:
-        run(scenario())
+        run_async(scenario())
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
@@ -154,7 +163,7 @@ def test_kserves_client_of_grpc_finds_no_other_model(servers: dict[str, Server])
 
 
 @contextmanager
-def triton_of(server: Server) -> Iterator[Any]:
+def triton_client(server: Server) -> Iterator[Any]:
     """Triton's client of HTTP."""
     with triton.InferenceServerClient(f"127.0.0.1:{server.http_port}", network_timeout=60) as client:
         yield client
@@ -162,14 +171,14 @@ def triton_of(server: Server) -> Iterator[Any]:
 
 def triton_inputs(rows: list[Row], *, binary: bool) -> list[Any]:
     inputs = []
-    for name, values in arrays(rows).items():
+    for name, values in to_arrays(rows).items():
         inputs.append(triton.InferInput(name, list(values.shape), DATATYPES[name]))
         inputs[-1].set_data_from_numpy(values, binary_data=binary)
     return inputs
 
 
-def values_of(result: Any) -> dict[str, Any]:
-    """The outputs of one of Triton's results."""
+def result_outputs(result: Any) -> dict[str, Any]:
+    """Collect the outputs of a result of Triton's client."""
     found = {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
     return {
         name: [one.decode() if isinstance(one, bytes) else one for one in array.tolist()]
@@ -190,7 +199,7 @@ def values_of(result: Any) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("binary", [pytest.param(True, id="binary"), pytest.param(False, id="JSON")])
-def test_tritons_client_asks_by_http(
+def test_triton_client_predicts_over_http(
     servers: dict[str, Server],
     planes: dict[str, DataPlane],
     task: str,
@@ -199,49 +208,49 @@ def test_tritons_client_asks_by_http(
     more: dict[str, Any],
 ) -> None:
     rows = [row for row in rows if binary or None not in row.values()]  # what it writes for NaN is not JSON
-    with triton_of(servers[task]) as client:
+    with triton_client(servers[task]) as client:
         own = deepcopy(more)  # it writes into the headers that it is given
         result = client.infer(task, triton_inputs(rows, binary=binary), request_id="42", **own)
     response = result.get_response()
     assert (response["id"], response["model_name"], response["model_version"]) == ("42", task, VERSION)
-    assert values_of(result) == outputs_of(planes[task], rows)
+    assert result_outputs(result) == expected_outputs(planes[task], rows)
     assert all("binary_data_size" in output["parameters"] for output in response["outputs"])
 
 
 @pytest.mark.parametrize("binary", [pytest.param(True, id="binary"), pytest.param(False, id="JSON")])
 @pytest.mark.parametrize("name", ["prediction", "probabilities"])
-def test_tritons_client_gets_the_output_that_it_asks_for(
+def test_triton_client_gets_a_requested_output(
     servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row], binary: bool, name: str
 ) -> None:
     for task in ("binary", "multiclass"):
         wanted = [triton.InferRequestedOutput(name, binary_data=binary)]
-        with triton_of(servers[task]) as client:
+        with triton_client(servers[task]) as client:
             result = client.infer(task, triton_inputs(rows, binary=True), outputs=wanted)
         (output,) = result.get_response()["outputs"]
         assert ("data" in output) is not binary
-        assert values_of(result) == {name: outputs_of(planes[task], rows)[name]}
+        assert result_outputs(result) == {name: expected_outputs(planes[task], rows)[name]}
 
 
-def test_tritons_client_gets_prediction_intervals(
+def test_triton_client_gets_prediction_intervals(
     servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row]
 ) -> None:
-    with triton_of(servers["regression"]) as client:
+    with triton_client(servers["regression"]) as client:
         result = client.infer("regression", triton_inputs(rows, binary=True), parameters={"interval": 0.9})
-    assert values_of(result) == outputs_of(planes["regression"], rows, 0.9)
+    assert result_outputs(result) == expected_outputs(planes["regression"], rows, 0.9)
 
 
-def test_tritons_client_asks_many_at_once(
+def test_triton_client_sends_concurrent_requests(
     servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row]
 ) -> None:
     url = f"127.0.0.1:{servers['multiclass'].http_port}"
     with triton.InferenceServerClient(url, concurrency=4) as client:
         asked = [client.async_infer("multiclass", triton_inputs([rows[n % 3]], binary=True)) for n in range(12)]
-        answers = [values_of(one.get_result()) for one in asked]
-    assert answers == [outputs_of(planes["multiclass"], [rows[n % 3]]) for n in range(12)]
+        answers = [result_outputs(one.get_result()) for one in asked]
+    assert answers == [expected_outputs(planes["multiclass"], [rows[n % 3]]) for n in range(12)]
 
 
-def test_tritons_client_is_told_of_server_and_model(servers: dict[str, Server], task: str) -> None:
-    with triton_of(servers[task]) as client:
+def test_triton_client_gets_the_metadata_of_server_and_model(servers: dict[str, Server], task: str) -> None:
+    with triton_client(servers[task]) as client:
         assert [client.is_server_live(), client.is_server_ready(), client.is_model_ready(task)] == [True] * 3
         assert [client.is_model_ready(task, VERSION), client.is_model_ready(task, "6")] == [True, False]
         assert client.is_model_ready("nobody") is False
@@ -250,8 +259,8 @@ def test_tritons_client_is_told_of_server_and_model(servers: dict[str, Server], 
     assert server["name"] == "kserve"
     assert server["extensions"] == ["binary_tensor_data"]
     assert (model["name"], model["versions"], model["platform"]) == (task, [VERSION], "onnxruntime_onnx")
-    assert {tensor["name"]: tensor["datatype"] for tensor in model["inputs"]} == METADATA
-    assert model["outputs"][0] == {"name": "prediction", "datatype": LABELS[task], "shape": [-1]}
+    assert {tensor["name"]: tensor["datatype"] for tensor in model["inputs"]} == METADATA_DATATYPES
+    assert model["outputs"][0] == {"name": "prediction", "datatype": LABEL_DATATYPES[task], "shape": [-1]}
 
 
 @pytest.mark.parametrize(
@@ -279,10 +288,10 @@ def test_tritons_client_is_told_of_server_and_model(servers: dict[str, Server], 
         pytest.param(lambda client, _: client.unload_model("binary"), 501, "models are not loaded", id="unload"),
     ],
 )
-def test_tritons_client_tells_why_it_is_refused(
+def test_triton_client_raises_the_reason(
     servers: dict[str, Server], rows: list[Row], ask: Callable[[Any, Any], Any], status: int, reason: str
 ) -> None:
-    with triton_of(servers["binary"]) as client, pytest.raises(InferenceServerException) as caught:
+    with triton_client(servers["binary"]) as client, pytest.raises(InferenceServerException) as caught:
         ask(client, triton_inputs(rows, binary=True))
     assert caught.value.status() == str(status)
     assert caught.value.message().startswith(reason)
@@ -292,9 +301,9 @@ def test_tritons_client_tells_why_it_is_refused(
 
 
 @pytest.fixture(scope="module")
-def ask_triton(servers: dict[str, Server]) -> Callable[[str, list[Row]], dict[str, Any]]:
-    """All that Triton's client of gRPC can ask of a model."""
-    columns = lambda rows: {name: [DATATYPES[name], values.tolist()] for name, values in arrays(rows).items()}  # noqa: E731
+def call_triton(servers: dict[str, Server]) -> Callable[[str, list[Row]], dict[str, Any]]:
+    """Return a function that makes every call of Triton's gRPC client in a process of its own."""
+    columns = lambda rows: {name: [DATATYPES[name], values.tolist()] for name, values in to_arrays(rows).items()}  # noqa: E731
 
     @cache
     def outcomes(task: str, text: str) -> dict[str, Any]:
@@ -311,39 +320,41 @@ Triton = Callable[[str, list["Row"]], dict[str, Any]]
 
 
 @pytest.mark.parametrize("call", ["infer", "infer later", "version", "gzip", "deflate", "other parameters"])
-def test_tritons_client_asks_by_grpc(
-    ask_triton: Triton, planes: dict[str, DataPlane], task: str, rows: list[Row], call: str
+def test_triton_grpc_client_predicts(
+    call_triton: Triton, planes: dict[str, DataPlane], task: str, rows: list[Row], call: str
 ) -> None:
-    found = ask_triton(task, rows)[call]
-    assert found["outputs"] == outputs_of(planes[task], rows)
+    found = call_triton(task, rows)[call]
+    assert found["outputs"] == expected_outputs(planes[task], rows)
     assert (found["model"], found["version"]) == (task, VERSION)
     assert found["id"] == {"infer": "42", "infer later": "a"}.get(call, found["id"]) != ""
 
 
-def test_tritons_client_of_grpc_gets_the_output_that_it_asks_for(
-    ask_triton: Triton, planes: dict[str, DataPlane], task: str, rows: list[Row]
+def test_triton_grpc_client_gets_a_requested_output(
+    call_triton: Triton, planes: dict[str, DataPlane], task: str, rows: list[Row]
 ) -> None:
     expected = {"prediction": planes[task].predict_rows(rows).prediction.tolist()}
-    assert ask_triton(task, rows)["one output"]["outputs"] == expected
+    assert call_triton(task, rows)["one output"]["outputs"] == expected
 
 
 @pytest.mark.parametrize("call", ["interval", "interval as text"])
-def test_tritons_client_of_grpc_gets_prediction_intervals(
-    ask_triton: Triton, planes: dict[str, DataPlane], rows: list[Row], call: str
+def test_triton_grpc_client_gets_prediction_intervals(
+    call_triton: Triton, planes: dict[str, DataPlane], rows: list[Row], call: str
 ) -> None:
-    expected = outputs_of(planes["regression"], rows, 0.9)
-    assert ask_triton("regression", rows)[call]["outputs"] == expected
+    expected = expected_outputs(planes["regression"], rows, 0.9)
+    assert call_triton("regression", rows)[call]["outputs"] == expected
 
 
-def test_tritons_client_of_grpc_is_told_of_server_and_model(ask_triton: Triton, task: str, rows: list[Row]) -> None:
-    found = ask_triton(task, rows)
+def test_triton_grpc_client_gets_the_metadata_of_server_and_model(
+    call_triton: Triton, task: str, rows: list[Row]
+) -> None:
+    found = call_triton(task, rows)
     assert [found[name] for name in ("live", "ready", "model ready", "version ready")] == [True] * 4
     assert (found["server"]["name"], found["server"]["extensions"]) == ("kserve", ["binary_tensor_data"])
     model = found["metadata"]
     assert model == found["metadata of the version"]
     assert (model["name"], model["versions"], model["platform"]) == (task, [VERSION], "onnxruntime_onnx")
-    assert {tensor["name"]: tensor["datatype"] for tensor in model["inputs"]} == METADATA
-    assert model["outputs"][0] == {"name": "prediction", "datatype": LABELS[task], "shape": ["-1"]}
+    assert {tensor["name"]: tensor["datatype"] for tensor in model["inputs"]} == METADATA_DATATYPES
+    assert model["outputs"][0] == {"name": "prediction", "datatype": LABEL_DATATYPES[task], "shape": ["-1"]}
 
 
 @pytest.mark.parametrize(
@@ -366,20 +377,20 @@ def test_tritons_client_of_grpc_is_told_of_server_and_model(ask_triton: Triton, 
         pytest.param("unload", "UNIMPLEMENTED", "models are not loaded or unloaded by requests", id="unload"),
     ],
 )
-def test_tritons_client_of_grpc_tells_why_it_is_refused(
-    ask_triton: Triton, rows: list[Row], call: str, status: str, reason: str
+def test_triton_grpc_client_raises_the_reason(
+    call_triton: Triton, rows: list[Row], call: str, status: str, reason: str
 ) -> None:
-    found = ask_triton("regression", rows)[call]
+    found = call_triton("regression", rows)[call]
     assert found["status"] == f"StatusCode.{status}"
     assert found["error"].startswith(reason)
 
 
-# One matrix, as servers of scikit-learn and XGBoost take it
+# A matrix, as the servers of scikit-learn and XGBoost accept it
 
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory, start_server: StartServer) -> tuple[Server, DataPlane]:
-    """A server of a table of numbers, and its data plane."""
+    """Start a server of a table of numbers; return it and its data plane."""
     columns = {"area": {"kind": "numeric"}, "age": {"kind": "numeric", "nullable": True}}
     schema = table_of(columns=columns)
     random = np.random.default_rng(3)
@@ -396,14 +407,14 @@ MATRIX = [[61.5, 12.0], [99.0, 80.0], [8.0, 3.0]]
 
 
 @pytest.mark.parametrize("datatype", ["FP32", "FP64"])
-def test_a_matrix_by_every_client(numbers: tuple[Server, DataPlane], datatype: str) -> None:
+def test_every_client_sends_a_matrix(numbers: tuple[Server, DataPlane], datatype: str) -> None:
     # given
     server, plane = numbers
     expected = plane.predict_rows(MATRIX).prediction.tolist()
     array = np.array(MATRIX, dtype={"FP32": np.float32, "FP64": np.float64}[datatype])
     tensor = {"name": "input-0", "shape": [3, 2], "datatype": datatype, "data": MATRIX}
 
-    async def by_kserve() -> list[Any]:
+    async def infer_with_kserve() -> list[Any]:
         request = InferRequest("numbers", [InferInput("input-0", [3, 2], datatype)])
         request.inputs[0].set_data_from_numpy(array, binary_data=True)
         async with (
@@ -413,28 +424,28 @@ def test_a_matrix_by_every_client(numbers: tuple[Server, DataPlane], datatype: s
             answers = [await rest.infer(server.url, request, model_name="numbers"), await rpc.infer(request)]
             return [answer.outputs[0].as_numpy().tolist() for answer in answers]
 
-    def by_triton(*, binary: bool) -> Any:
+    def infer_with_triton(*, binary: bool) -> Any:
         inputs = [triton.InferInput("input-0", [3, 2], datatype)]
         inputs[0].set_data_from_numpy(array, binary_data=binary)
-        with triton_of(server) as client:
+        with triton_client(server) as client:
             return client.infer("numbers", inputs).as_numpy("prediction").tolist()
 
     # when
     _, body = curl(server, "/v2/models/numbers/infer", json.dumps({"inputs": [tensor]}))
     answers = [
-        *run(by_kserve()),
-        by_triton(binary=True),
-        by_triton(binary=False),
+        *run_async(infer_with_kserve()),
+        infer_with_triton(binary=True),
+        infer_with_triton(binary=False),
         json.loads(body)["outputs"][0]["data"],
     ]
     # then
     assert answers == [expected] * 5
 
 
-# Health by gRPC
+# Health checks over gRPC
 
 
-def test_the_health_is_told_to_those_who_ask(servers: dict[str, Server]) -> None:
+def test_grpc_health_check_reports_the_status(servers: dict[str, Server]) -> None:
     with grpc.insecure_channel(servers["regression"].grpc_url) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for service in ("", SERVICE):
@@ -447,19 +458,19 @@ def test_the_health_is_told_to_those_who_ask(servers: dict[str, Server]) -> None
         watch.cancel()
 
 
-def test_those_who_watch_the_health_are_told_of_the_end_and_do_not_hold_it_up(
+def test_grpc_health_watchers_see_the_shutdown_and_do_not_delay_it(
     bundles: dict[str, Bundle], start_server: StartServer
 ) -> None:
     # given
     server = start_server(bundles["regression"].directory, "regression", "--drain_seconds", "1").wait()
-    told: Queue[Any] = Queue()
+    statuses: Queue[Any] = Queue()
 
     def follow(watch: Any) -> None:
         try:
             for message in watch:
-                told.put(message.status)
+                statuses.put(message.status)
         except grpc.RpcError as err:
-            told.put(err.code())
+            statuses.put(err.code())
 
     with grpc.insecure_channel(server.grpc_url) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -470,16 +481,16 @@ def test_those_who_watch_the_health_are_told_of_the_end_and_do_not_hold_it_up(
         threads = [Thread(target=follow, args=[watch], daemon=True) for watch in others]
         for thread in threads:
             thread.start()
-        assert [told.get(timeout=10) for _ in others] == [SERVING] * 2
+        assert [statuses.get(timeout=10) for _ in others] == [SERVING] * 2
         one_who_leaves.cancel()
         time.sleep(0.2)
         # when
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         # then
-        assert [told.get(timeout=10) for _ in others] == [NOT_SERVING] * 2
-        assert time.monotonic() - started < 0.9  # before the drain is over
-        assert [told.get(timeout=10) for _ in others] == [grpc.StatusCode.UNAVAILABLE] * 2
+        assert [statuses.get(timeout=10) for _ in others] == [NOT_SERVING] * 2
+        assert time.monotonic() - started < 0.9  # before the drain period is over
+        assert [statuses.get(timeout=10) for _ in others] == [grpc.StatusCode.UNAVAILABLE] * 2
     assert server.process.wait(10) == 0
 
 
@@ -487,7 +498,7 @@ def test_those_who_watch_the_health_are_told_of_the_end_and_do_not_hold_it_up(
 
 
 def curl(server: Server, path: str, body: str | bytes, *args: str) -> tuple[int, bytes]:
-    """The status and the body that curl gets."""
+    """Send a body with curl; return the status and the body of the response."""
     program = shutil.which("curl")
     if program is None:
         pytest.skip("curl is not installed")
@@ -521,7 +532,7 @@ EVENT = [
 
 @pytest.mark.parametrize("content_type", TYPES)
 @pytest.mark.parametrize("event", [pytest.param([], id="V1"), pytest.param(EVENT, id="an event in binary mode")])
-def test_curl_asks_by_v1(
+def test_curl_predicts_over_v1(
     servers: dict[str, Server],
     planes: dict[str, DataPlane],
     task: str,
@@ -536,19 +547,19 @@ def test_curl_asks_by_v1(
 
 
 @pytest.mark.parametrize("content_type", TYPES)
-def test_curl_asks_by_v2(
+def test_curl_predicts_over_v2(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row], content_type: list[str]
 ) -> None:
     status, answer = curl(
-        servers[task], f"/v2/models/{task}/infer", json.dumps({"inputs": tensors(rows)}), *content_type
+        servers[task], f"/v2/models/{task}/infer", json.dumps({"inputs": to_json_tensors(rows)}), *content_type
     )
     assert status == 200
     outputs = {output["name"]: np.reshape(output["data"], output["shape"]) for output in json.loads(answer)["outputs"]}
-    assert {name: values.tolist() for name, values in outputs.items()} == outputs_of(planes[task], rows)
+    assert {name: values.tolist() for name, values in outputs.items()} == expected_outputs(planes[task], rows)
 
 
 @pytest.mark.parametrize("mode", ["cloudevents+json", "cloudevents+json; charset=UTF-8", "CloudEvents+JSON"])
-def test_curl_sends_an_event_in_structured_mode(servers: dict[str, Server], rows: list[Row], mode: str) -> None:
+def test_curl_sends_a_structured_event(servers: dict[str, Server], rows: list[Row], mode: str) -> None:
     event = {"specversion": "1.0", "id": "4711", "source": "/here", "type": "flat", "data": {"instances": rows}}
     header = ["-H", f"content-type: application/{mode}"]
     status, answer = curl(servers["binary"], "/v1/models/binary:predict", json.dumps(event), *header)
@@ -565,23 +576,23 @@ def test_curl_sends_an_event_in_structured_mode(servers: dict[str, Server], rows
 @pytest.mark.parametrize(
     "args",
     [
-        pytest.param([], id="a body of which it first asks whether it may come"),
+        pytest.param([], id="expect 100-continue"),
         pytest.param(["-H", "transfer-encoding: chunked"], id="in chunks"),
-        pytest.param(["--http2"], id="one that would rather speak HTTP/2"),
+        pytest.param(["--http2"], id="an offer of HTTP/2"),
         pytest.param(["--http1.0"], id="HTTP/1.0"),
-        pytest.param(["-H", "content-encoding: gzip"], id="packed"),
+        pytest.param(["-H", "content-encoding: gzip"], id="gzip"),
     ],
 )
 def test_curl_sends_a_long_body(servers: dict[str, Server], rows: list[Row], args: list[str]) -> None:
     body = json.dumps({"instances": rows * 4000}).encode()
-    assert len(body) > 2**20  # from where on curl expects 100 Continue
+    assert len(body) > 2**20  # above which curl sends `Expect: 100-continue`
     sent = gzip.compress(body) if "content-encoding: gzip" in args else body
     status, answer = curl(servers["regression"], "/v1/models/regression:predict", sent, *args)
     assert (status, len(json.loads(answer)["predictions"])) == (200, 12_000)
 
 
 @pytest.mark.parametrize("body", [b"{", b"", b"instances=1"])
-def test_curl_is_told_in_json_what_is_wrong(servers: dict[str, Server], body: bytes) -> None:
+def test_curl_gets_errors_in_json(servers: dict[str, Server], body: bytes) -> None:
     status, answer = curl(servers["regression"], "/v1/models/regression:predict", body)
     assert status == 400
     assert json.loads(answer)["error"].startswith("the body is not JSON")
@@ -599,7 +610,7 @@ def test_curl_is_told_in_json_what_is_wrong(servers: dict[str, Server], body: by
         pytest.param(lambda data: json.dumps(data).encode(), id="data as bytes"),
     ],
 )
-def test_the_sdk_sends_an_event_and_reads_the_reply(
+def test_the_cloudevents_sdk_sends_an_event_and_parses_the_response(
     servers: dict[str, Server],
     planes: dict[str, DataPlane],
     task: str,

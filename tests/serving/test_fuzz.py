@@ -1,4 +1,4 @@
-"""Ten thousand requests of which most are spoilt: none breaks the server, and each good one is answered as ever."""
+"""Ten thousand requests, most of them mutated: none breaks the server, and each valid one is answered."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.support.fuzz_requests import Shot, bomb, shots
+from tests.support.fuzz_requests import FuzzRequest, any_request, zip_bomb
 from tests.support.prediction_logs import lines
-from tests.support.sockets import Answer, answers, connected, read_all, send
+from tests.support.sockets import RawResponse, connect, parse_responses, receive_all, send_parts
 
 if TYPE_CHECKING:
-    from conftest import Row, Server, StartServer
-
     from model_name.serving.bundle import Bundle
+    from tests.support.server_processes import Server, StartServer
+    from tests.support.tables import Row
 
-WARM_UP = 4000  # requests, after which the largest of each kind has been seen
-GROWTH = 1.05
-SETTLED = 3.0  # seconds
-PATIENCE = 0.02  # seconds for what may have no answer; the metrics tell of those that come later
-REFUSED = {400, 404, 405, 408, 413, 415, 431}
-UNSERVED = 501  # the explainer is another server, and the repository is closed
-CODES = {
+WARM_UP = 4000  # requests, after which memory has reached its peak
+MAX_GROWTH = 1.05
+SETTLE_SECONDS = 3.0  # seconds
+STREAM_TIMEOUT_SECONDS = 0.02  # seconds to wait for a response that may not come; the metrics show later ones
+REFUSED_STATUSES = {400, 404, 405, 408, 413, 415, 431}
+NOT_IMPLEMENTED = 501  # the explainer is another server, and the model repository is disabled
+GRPC_CODES = {
     grpc.StatusCode.OK,
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -45,166 +45,168 @@ CODES = {
     grpc.StatusCode.UNIMPLEMENTED,
 }
 SERVICE = "inference.GRPCInferenceService"
-LONGEST_REASON = 4002
+MAX_REASON_CHARACTERS = 4002
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-QUIETLY = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+HYPOTHESIS_SETTINGS = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
-class Attacker:
-    """Sends shots to a server, and holds its answers against what it may answer."""
+class FuzzClient:
+    """Client that sends random requests and checks that each response is an allowed one."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.seen: Counter[str] = Counter()
         self.channel = grpc.insecure_channel(server.grpc_url)
 
-    def send(self, shot: Shot) -> None:
-        if shot.manner == "grpc":
-            self._call(shot)
-        elif shot.manner == "tame":
-            (answer,) = self._exchange(shot, seconds=30.0)
-            self._check(shot, answer)
+    def send_parts(self, request: FuzzRequest) -> None:
+        if request.delivery == "grpc":
+            self._call(request)
+        elif request.delivery == "complete":
+            (answer,) = self._exchange(request, seconds=30.0)
+            self._check(request, answer)
         else:
-            for answer in self._exchange(shot, seconds=PATIENCE):
-                self._check(shot, answer)
+            for answer in self._exchange(request, seconds=STREAM_TIMEOUT_SECONDS):
+                self._check(request, answer)
 
-    def _exchange(self, shot: Shot, seconds: float) -> list[Answer]:
-        with connected(self.server.http_port, seconds) as connection:
-            send(connection, [shot.content])
-            if shot.manner == "wild":
-                raw = read_all(connection)
-                is_headless = re.match(rb"HEAD |[^P]*\n\r?\nHEAD ", shot.content)  # its answer has a length and no body
-                return [] if is_headless else answers(raw)
+    def _exchange(self, request: FuzzRequest, seconds: float) -> list[RawResponse]:
+        with connect(self.server.http_port, seconds) as connection:
+            send_parts(connection, [request.content])
+            if request.delivery == "stream":
+                raw = receive_all(connection)
+                is_headless = re.match(
+                    rb"HEAD |[^P]*\n\r?\nHEAD ", request.content
+                )  # its response has a length and no body
+                return [] if is_headless else parse_responses(raw)
             raw = b""
-            while not (found := whole(raw)):
+            while not (found := complete_responses(raw)):
                 part = connection.recv(1 << 16)
-                assert part, (shot, raw)
+                assert part, (request, raw)
                 raw += part
             return found
 
-    def _check(self, shot: Shot, answer: Answer) -> None:
-        self.seen[f"{shot.kind} {answer.status}"] += 1
-        if shot.is_good:
-            assert answer.status == 200, (shot, answer)
+    def _check(self, request: FuzzRequest, answer: RawResponse) -> None:
+        self.seen[f"{request.kind} {answer.status}"] += 1
+        if request.is_valid:
+            assert answer.status == 200, (request, answer)
         if answer.status == 200:
             return
-        assert answer.status in REFUSED or answer.status == UNSERVED, (shot, answer)
+        assert answer.status in REFUSED_STATUSES or answer.status == NOT_IMPLEMENTED, (request, answer)
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-content-type-options"] == "nosniff"
         if answer.body:
             reason = json.loads(answer.body)["error"]
             assert isinstance(reason, str)
-            assert 0 < len(reason) <= LONGEST_REASON
+            assert 0 < len(reason) <= MAX_REASON_CHARACTERS
 
-    def _call(self, shot: Shot) -> None:
-        method = self.channel.unary_unary(f"/{SERVICE}/{shot.target}")
+    def _call(self, request: FuzzRequest) -> None:
+        method = self.channel.unary_unary(f"/{SERVICE}/{request.target}")
         try:
-            method(shot.content, timeout=30)
+            method(request.content, timeout=30)
         except grpc.RpcError as err:
             code, details = err.code(), err.details()
-            assert details, shot
+            assert details, request
         else:
             code = grpc.StatusCode.OK
         self.seen[f"grpc {code.name}"] += 1
-        assert code in CODES, (shot, code, details)
-        assert code == grpc.StatusCode.OK or not shot.is_good, (shot, code, details)
+        assert code in GRPC_CODES, (request, code, details)
+        assert code == grpc.StatusCode.OK or not request.is_valid, (request, code, details)
 
 
-def whole(raw: bytes) -> list[Answer]:
-    """The answers as far as they are whole."""
+def complete_responses(raw: bytes) -> list[RawResponse]:
+    """Parse the responses that are complete."""
     try:
-        return [one for one in answers(raw) if len(one.body) == int(one.headers.get("content-length", 0))]
-    except ValueError:  # half a line
+        return [one for one in parse_responses(raw) if len(one.body) == int(one.headers.get("content-length", 0))]
+    except ValueError:  # an incomplete line
         return []
 
 
-def resident(server: Server) -> int:
-    """The memory of a server that has had the time to tidy up, in kB."""
-    time.sleep(SETTLED)
+def resident_kilobytes(server: Server) -> int:
+    """Measure the resident memory of a server in kB, after it had time to free memory."""
+    time.sleep(SETTLE_SECONDS)
     status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
-def failures(server: Server) -> list[str]:
-    """What the metrics tell of answers that were the server's fault."""
+def server_errors(server: Server) -> list[str]:
+    """List the server errors in the metrics."""
     text = server.client.get("/metrics").text
     found = re.findall(r'model_name_requests_total\{code="(5\d\d)",protocol="(\w+)",route="(\w+)"\}', text)
-    return [" ".join(one) for one in found if one[0] != str(UNSERVED)]
+    return [" ".join(one) for one in found if one[0] != str(NOT_IMPLEMENTED)]
 
 
 @pytest.mark.parametrize("task", ["regression"])
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_nothing_that_is_sent_breaks_a_server(
+def test_random_requests_do_not_break_a_server(
     bundles: dict[str, Bundle], start_server: StartServer, tmp_path: Path, rows: list[Row], task: str, count: int
 ) -> None:
-    # Given a server that notes what it predicts
+    # Given a server with a prediction log
     bundle = bundles[task]
     args = ["--prediction_log", str(tmp_path), "--header_seconds", "1", "--body_seconds", "1", "--drain_seconds", "0"]
     server = start_server(bundle.directory, task, *args).wait()
     expected = server.client.post(f"/v1/models/{task}:predict", json={"instances": rows}).json()
-    attacker = Attacker(server)
+    fuzz_client = FuzzClient(server)
 
-    def attack(shot_count: int) -> None:
+    def run_requests(shot_count: int) -> None:
         @seed(shot_count)
-        @settings(max_examples=shot_count, phases=[Phase.generate], **QUIETLY)
-        @given(shots(bundle.manifest.table, task))
-        def send_one(shot: Shot) -> None:
-            attacker.send(shot)
+        @settings(max_examples=shot_count, phases=[Phase.generate], **HYPOTHESIS_SETTINGS)
+        @given(any_request(bundle.manifest.table, task))
+        def send_one(request: FuzzRequest) -> None:
+            fuzz_client.send(request)
 
         send_one()
 
-    # When it is shot at, after it has seen the largest that comes
-    for headers in ([], ["content-type: application/cloudevents+json"]) * 3:  # read in pieces, and at once
-        attacker.send(bomb(task, *headers))
-    attack(min(count, WARM_UP))
-    before = resident(server)
+    # When it gets random requests, after the largest ones
+    for headers in ([], ["content-type: application/cloudevents+json"]) * 3:  # decoded in parts, and at once
+        fuzz_client.send(zip_bomb(task, *headers))
+    run_requests(min(count, WARM_UP))
+    before = resident_kilobytes(server)
     if count > WARM_UP:
-        attack(count - WARM_UP)
-    after = resident(server)
-    # Then it lives, answers as before, and holds no more memory than before
+        run_requests(count - WARM_UP)
+    after = resident_kilobytes(server)
+    # Then it runs, predicts as before, and holds no more memory than before
     assert server.process.poll() is None
     assert server.client.post(f"/v1/models/{task}:predict", json={"instances": rows}).json() == expected
-    assert failures(server) == []
-    assert after <= before * GROWTH
-    assert len(attacker.seen) > 12, attacker.seen
-    print(before, after, attacker.seen)  # noqa: T201
-    # and it ends well, with a log that can be read
+    assert server_errors(server) == []
+    assert after <= before * MAX_GROWTH
+    assert len(fuzz_client.seen) > 12, fuzz_client.seen
+    print(before, after, fuzz_client.seen)  # noqa: T201
+    # and it shuts down cleanly, with a valid prediction log
     assert server.stop() == 0
     log = server.output()
     assert "Traceback" not in log
     assert re.findall(".*(?:failed|unwritten| ERROR ).*", log) == []
     records = lines(tmp_path)
-    assert len(records) >= sum(n for kind, n in attacker.seen.items() if kind.split()[1] in ("200", "OK")) / 4
+    assert len(records) >= sum(n for kind, n in fuzz_client.seen.items() if kind.split()[1] in ("200", "OK")) / 4
     assert {record["protocol"] for record in records} == {"v1", "v2", "grpc", "cloudevents"}
 
 
-# The document
+# The OpenAPI document
 
 
 @pytest.mark.parametrize("task", ["regression", "multiclass"])
 @pytest.mark.parametrize("count", [15, pytest.param(30, marks=pytest.mark.slow)])
-def test_the_server_does_what_its_document_says(servers: dict[str, Server], task: str, count: int) -> None:
-    # Given the document that a server serves
+def test_responses_conform_to_the_openapi_document(servers: dict[str, Server], task: str, count: int) -> None:
+    # Given the OpenAPI document of a server
     server = servers[task]
     schema = schemathesis.openapi.from_dict(server.client.get("/openapi.json").json())
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) == 12
     for operation in operations:
         for mode in schemathesis.GenerationMode:
-            with suppress(Unsatisfiable):  # there is no wrong way to ask for what takes nothing
-                conform(server, operation, mode, count if operation.body else 1)
+            with suppress(Unsatisfiable):  # a request without parameters cannot be invalid
+                check_operation(server, operation, mode, count if operation.body else 1)
 
 
-def conform(
+def check_operation(
     server: Server,
     operation: schemathesis.APIOperation,
     mode: schemathesis.GenerationMode,
     count: int,
 ) -> None:
-    """Ask as the document says, or not quite, and hold the answers against it."""
+    """Send requests that conform to the document, or nearly, and check the responses against it."""
 
     @seed(count)
-    @settings(max_examples=count, phases=[Phase.generate], **QUIETLY)
+    @settings(max_examples=count, phases=[Phase.generate], **HYPOTHESIS_SETTINGS)
     @given(operation.as_strategy(generation_mode=mode))
     def ask(case: schemathesis.Case) -> None:
         case.validate_response(case.call(base_url=server.url), checks=CHECKS)

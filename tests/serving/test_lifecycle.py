@@ -1,4 +1,4 @@
-"""How a server begins and ends, and how a new bundle takes over: nobody who was let in goes without an answer."""
+"""Shutdown of a server and reload of its bundle: no accepted request goes without a response."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from model_name.serving.dataplane import DataPlane
 from model_name.training.export import set_version
 
 if TYPE_CHECKING:
-    from conftest import Row, Server, StartServer
+    from tests.support.server_processes import Server, StartServer
+    from tests.support.tables import Row
 
 CLIENTS = 200
 
 
 @pytest.fixture
-def copied(bundles: dict[str, Bundle], tmp_path: Path) -> Path:
-    """A bundle that a test may change."""
+def bundle_copy(bundles: dict[str, Bundle], tmp_path: Path) -> Path:
+    """Copy a bundle, so that a test may change it."""
     return Path(shutil.copytree(bundles["regression"].directory, tmp_path / "bundle"))
 
 
 class Outcomes:
-    """What became of the requests of many clients."""
+    """Outcomes of the requests of many clients."""
 
     def __init__(self) -> None:
         self.answers = 0
@@ -42,8 +43,8 @@ class Outcomes:
         self.lost: Counter[str] = Counter()
 
 
-async def ask_until_refused(server: Server, body: bytes, outcomes: Outcomes, *, keep_alive: bool) -> None:
-    """One client: a request after another, on one connection or on many, until none is accepted any more."""
+async def request_until_refused(server: Server, body: bytes, outcomes: Outcomes, *, keep_alive: bool) -> None:
+    """Send one request after another, on one connection or on many, until a connection is refused."""
     head = (
         f"POST /v1/models/{server.name}:predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n" + ("" if keep_alive else "connection: close\r\n") + "\r\n"
@@ -76,7 +77,7 @@ async def ask_until_refused(server: Server, body: bytes, outcomes: Outcomes, *, 
 
 
 @pytest.mark.parametrize("drain", [pytest.param("1", id="drained"), pytest.param("0", id="at once")])
-def test_two_hundred_clients_lose_nothing_when_the_server_is_told_to_end(
+def test_shutdown_loses_no_request_of_two_hundred_clients(
     bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row], drain: str, tmp_path: Path
 ) -> None:
     # given
@@ -88,7 +89,7 @@ def test_two_hundred_clients_lose_nothing_when_the_server_is_told_to_end(
     async def scenario() -> None:
         body = json.dumps({"instances": rows}).encode()
         clients = [
-            asyncio.create_task(ask_until_refused(server, body, outcomes, keep_alive=number % 2 == 0))
+            asyncio.create_task(request_until_refused(server, body, outcomes, keep_alive=number % 2 == 0))
             for number in range(CLIENTS)
         ]
         await asyncio.sleep(1.5)
@@ -103,10 +104,10 @@ def test_two_hundred_clients_lose_nothing_when_the_server_is_told_to_end(
     assert outcomes.refused == CLIENTS
     assert outcomes.answers > CLIENTS
     lines = [line for file in tmp_path.rglob("*.jsonl") for line in file.read_bytes().splitlines()]
-    assert len(lines) == outcomes.answers * len(rows)  # the log was flushed
+    assert len(lines) == outcomes.answers * len(rows)  # the prediction log was flushed
 
 
-def test_grpc_finishes_what_it_has_taken_and_says_that_it_is_going(
+def test_grpc_finishes_pending_calls_and_reports_the_shutdown(
     bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row]
 ) -> None:
     # given
@@ -155,7 +156,7 @@ def test_grpc_finishes_what_it_has_taken_and_says_that_it_is_going(
     assert {code for code, _ in codes} == {grpc.StatusCode.UNAVAILABLE}
 
 
-def test_while_it_drains_a_server_answers_but_is_not_ready(
+def test_a_draining_server_responds_but_is_not_ready(
     bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row]
 ) -> None:
     server = start_server(bundles["regression"].directory, "regression", "--drain_seconds", "3").wait()
@@ -166,11 +167,11 @@ def test_while_it_drains_a_server_answers_but_is_not_ready(
     assert [httpx.get(server.url + path).status_code for path in paths] == [200, 200, 503, 503]
     answer = httpx.post(f"{server.url}/v1/models/regression:predict", json={"instances": rows})
     assert (answer.status_code, answer.headers["connection"]) == (200, "close")
-    server.process.send_signal(signal.SIGTERM)  # a second one ends the wait
+    server.process.send_signal(signal.SIGTERM)  # a second one ends the drain period
     assert server.process.wait(2) == 0
 
 
-# Hot swap
+# Reload
 
 
 def version_of(server: Server, rows: list[Row]) -> tuple[str, str]:
@@ -186,11 +187,11 @@ def wait_for(what: Any, seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
-def test_a_new_bundle_takes_over_under_load_and_a_broken_one_does_not(
-    copied: Path, start_server: StartServer, rows: list[Row], planes: dict[str, DataPlane]
+def test_a_new_bundle_is_reloaded_under_load_and_a_broken_one_is_refused(
+    bundle_copy: Path, start_server: StartServer, rows: list[Row], planes: dict[str, DataPlane]
 ) -> None:
     # given
-    server = start_server(copied, "regression", "--watch_seconds", "0.2").wait()
+    server = start_server(bundle_copy, "regression", "--watch_seconds", "0.2").wait()
     expected = planes["regression"].predict_rows(rows).prediction.tolist()
     assert version_of(server, rows) == ("7", "1.2.3")
     seen: Counter[tuple[int, str, str, bool]] = Counter()
@@ -208,11 +209,11 @@ def test_a_new_bundle_takes_over_under_load_and_a_broken_one_does_not(
     for thread in threads:
         thread.start()
     # when
-    manifest = (copied / "bundle.json").read_text(encoding="utf-8")
-    (copied / "bundle.json").write_text(manifest[: len(manifest) // 2], encoding="utf-8")
+    manifest = (bundle_copy / "bundle.json").read_text(encoding="utf-8")
+    (bundle_copy / "bundle.json").write_text(manifest[: len(manifest) // 2], encoding="utf-8")
     wait_for(lambda: "the new bundle is refused, version 7 goes on" in server.output())
     assert version_of(server, rows) == ("7", "1.2.3")
-    stamp_as(copied, manifest, semver="1.3.0", version="8")
+    write_bundle(bundle_copy, manifest, semver="1.3.0", version="8")
     wait_for(lambda: version_of(server, rows) == ("8", "1.3.0"))
     is_over.set()
     for thread in threads:
@@ -227,6 +228,6 @@ def test_a_new_bundle_takes_over_under_load_and_a_broken_one_does_not(
     assert 'model_name_bundle_loads_total{result="refused"} 1.0' in metrics
 
 
-def stamp_as(directory: Path, manifest: str, *, semver: str, version: str) -> None:
+def write_bundle(directory: Path, manifest: str, *, semver: str, version: str) -> None:
     (directory / "bundle.json").write_text(manifest, encoding="utf-8")
     set_version(Bundle.load(directory), semver=semver, version=version)

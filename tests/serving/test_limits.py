@@ -1,4 +1,4 @@
-"""How much one may ask of a server, by every way to ask, and how long a reason may be."""
+"""Limits of requests over every protocol, and of error messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from model_name.serving.limits import Limits
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import V2Request
 from model_name.serving.request_errors import ClientDisconnectedError, client_message, one_line
-from tests.support.sockets import answers, exchange, http
+from tests.support.sockets import exchange, http_request, parse_responses
 
 if TYPE_CHECKING:
     from model_name.serving.bundle import Bundle
@@ -39,21 +39,21 @@ BODY_BYTES, ROWS, TEXT_LENGTH = 20_000, 5, 100
 
 
 @pytest.fixture(scope="module")
-def strict(bundles: dict[str, Bundle], start_server: StartServer) -> Server:
-    """A server that takes little."""
+def strict_server(bundles: dict[str, Bundle], start_server: StartServer) -> Server:
+    """Start a server with low limits."""
     limits = ["--max_body_bytes", str(BODY_BYTES), "--max_rows", str(ROWS), "--max_text_length", str(TEXT_LENGTH)]
     return start_server(bundles["regression"].directory, "regression", *limits).wait()
 
 
-def ask(server: Server, path: str, body: Any, **headers: str) -> tuple[int, str]:
-    """The status of an answer, and why."""
+def post(server: Server, path: str, body: Any, **headers: str) -> tuple[int, str]:
+    """Post a body; return the status and the error message."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = server.client.post(path, content=content, headers=headers)
     return response.status_code, response.json().get("error", "")
 
 
 def tensors(rows: list[Row], **changes: Any) -> list[dict[str, Any]]:
-    """Rows as inputs of V2."""
+    """Encode rows as inputs of V2."""
     kinds = {"area": "FP64", "age": "FP64", "is_let": "FP64"}
     return [
         {"name": name, "shape": [len(rows)], "datatype": kinds.get(name, "BYTES"), "data": [row[name] for row in rows]}
@@ -62,8 +62,8 @@ def tensors(rows: list[Row], **changes: Any) -> list[dict[str, Any]]:
     ]
 
 
-def message(row: Row, name: str = "regression", **changes: Any) -> pb.ModelInferRequest:
-    """A row as a message of gRPC."""
+def grpc_message(row: Row, name: str = "regression", **changes: Any) -> pb.ModelInferRequest:
+    """Encode a row as a gRPC message."""
     made = pb.ModelInferRequest(model_name=name)
     for tensor in tensors([row | changes]):
         place = "bytes_contents" if tensor["datatype"] == "BYTES" else "fp64_contents"
@@ -74,7 +74,7 @@ def message(row: Row, name: str = "regression", **changes: Any) -> pb.ModelInfer
 
 
 def call(server: Server, request: pb.ModelInferRequest, **more: Any) -> tuple[grpc.StatusCode, str]:
-    """The status of a call, and why."""
+    """Call the server; return the status and the error message."""
     with grpc.insecure_channel(server.grpc_url) as channel:
         try:
             GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30, **more)
@@ -83,80 +83,80 @@ def call(server: Server, request: pb.ModelInferRequest, **more: Any) -> tuple[gr
     return grpc.StatusCode.OK, ""
 
 
-def test_a_body_that_is_too_long_is_refused_however_it_comes(strict: Server, rows: list[Row]) -> None:
+def test_a_too_long_body_is_refused_in_every_transfer_encoding(strict_server: Server, rows: list[Row]) -> None:
     good = {"instances": rows}
-    assert ask(strict, PREDICT, good) == (200, "")
+    assert post(strict_server, PREDICT, good) == (200, "")
     long = good | {"parameters": {"x": "y" * BODY_BYTES}}
     size = len(json.dumps(long))
-    assert ask(strict, PREDICT, long) == (413, f"the body has {size} bytes, this server takes {BODY_BYTES}")
-    # in chunks, the server counts
-    (observe_request,) = answers(
+    assert post(strict_server, PREDICT, long) == (413, f"the body has {size} bytes, this server takes {BODY_BYTES}")
+    # with chunks, the server counts the bytes
+    (response,) = parse_responses(
         exchange(
-            strict.http_port,
-            http("POST", PREDICT, None, "transfer-encoding: chunked", "connection: close"),
+            strict_server.http_port,
+            http_request("POST", PREDICT, None, "transfer-encoding: chunked", "connection: close"),
             b"".join(b"%x\r\n%b\r\n" % (1000, b" " * 1000) for _ in range(30)) + b"0\r\n\r\n",
         )
     )
-    assert observe_request.status == 413
-    assert json.loads(observe_request.body) == {"error": f"the body has more than {BODY_BYTES} bytes"}
-    # one that would be unpacked to more is not unpacked to the end
+    assert response.status == 413
+    assert json.loads(response.body) == {"error": f"the body has more than {BODY_BYTES} bytes"}
+    # a compressed body is decompressed up to the limit
     for pack, name in ((gzip.compress, "gzip"), (zlib.compress, "deflate")):
-        status, reason = ask(strict, PREDICT, pack(b" " * 2**24), **{"content-encoding": name})
+        status, reason = post(strict_server, PREDICT, pack(b" " * 2**24), **{"content-encoding": name})
         assert (status, reason) == (413, f"the body has more than {BODY_BYTES} bytes when it is unpacked")
 
 
-def test_a_message_that_is_too_long_is_refused(strict: Server, rows: list[Row]) -> None:
-    assert call(strict, message(rows[0])) == (grpc.StatusCode.OK, "")
-    long = message(rows[0])
+def test_a_too_long_message_is_refused(strict_server: Server, rows: list[Row]) -> None:
+    assert call(strict_server, grpc_message(rows[0])) == (grpc.StatusCode.OK, "")
+    long = grpc_message(rows[0])
     long.parameters["x"].string_param = "y" * BODY_BYTES
-    code, reason = call(strict, long)
+    code, reason = call(strict_server, long)
     assert (code, reason) == (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         f"the body has {long.ByteSize()} bytes, this server takes {BODY_BYTES}",
     )
 
 
-def test_rows_that_are_too_many_are_refused(strict: Server, rows: list[Row]) -> None:
+def test_too_many_rows_are_refused(strict_server: Server, rows: list[Row]) -> None:
     many = [rows[0]] * (ROWS + 1)
     expected = (413, f"the request has {ROWS + 1} rows, this server takes {ROWS} at once")
-    assert ask(strict, PREDICT, {"instances": many}) == expected
-    assert ask(strict, INFER, {"inputs": tensors(many)}) == expected
+    assert post(strict_server, PREDICT, {"instances": many}) == expected
+    assert post(strict_server, INFER, {"inputs": tensors(many)}) == expected
     matrix = {"name": "rows", "shape": [ROWS + 1, 6], "datatype": "FP64", "data": [1.0] * 6 * (ROWS + 1)}
-    assert ask(strict, INFER, {"inputs": [matrix]}) == expected
-    big = message(rows[0])
+    assert post(strict_server, INFER, {"inputs": [matrix]}) == expected
+    big = grpc_message(rows[0])
     big.inputs[0].shape[0] = 10**15
-    assert call(strict, big) == (
+    assert call(strict_server, big) == (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         f"the request has {10**15} rows, this server takes {ROWS} at once",
     )
 
 
-def test_texts_that_are_too_long_are_refused(strict: Server, rows: list[Row]) -> None:
+def test_too_long_texts_are_refused(strict_server: Server, rows: list[Row]) -> None:
     text = "x" * (TEXT_LENGTH + 1)
     reason = f"heating, row 0: the text has {len(text)} characters, this server takes {TEXT_LENGTH}"
     row = rows[0] | {"heating": text}
-    assert ask(strict, PREDICT, {"instances": [row]}) == (400, reason)
-    assert ask(strict, INFER, {"inputs": tensors([row])}) == (400, reason)
-    assert call(strict, message(row)) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
-    assert ask(strict, PREDICT, {"instances": [rows[0] | {"heating": text[:-1]}]}) == (200, "")
+    assert post(strict_server, PREDICT, {"instances": [row]}) == (400, reason)
+    assert post(strict_server, INFER, {"inputs": tensors([row])}) == (400, reason)
+    assert call(strict_server, grpc_message(row)) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
+    assert post(strict_server, PREDICT, {"instances": [rows[0] | {"heating": text[:-1]}]}) == (200, "")
 
 
-def test_ids_that_are_too_long_are_refused(strict: Server, rows: list[Row]) -> None:
+def test_too_long_ids_are_refused(strict_server: Server, rows: list[Row]) -> None:
     text = "x" * (TEXT_LENGTH + 1)
     reason = f"id: the text has {len(text)} characters, this server takes {TEXT_LENGTH}"
-    assert ask(strict, INFER, {"id": text, "inputs": tensors(rows)}) == (400, reason)
-    named = message(rows[0])
+    assert post(strict_server, INFER, {"id": text, "inputs": tensors(rows)}) == (400, reason)
+    named = grpc_message(rows[0])
     named.id = text
-    assert call(strict, named) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
+    assert call(strict_server, named) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
 
 
 @pytest.mark.parametrize("letter", ["x", "%", "ü", "中", "\U0001f600", "\n", "\x00"])
-def test_a_reason_has_an_end(servers: dict[str, Server], rows: list[Row], letter: str) -> None:
+def test_error_messages_are_shortened(servers: dict[str, Server], rows: list[Row], letter: str) -> None:
     name = letter * 100_000
-    status, reason = ask(servers["regression"], PREDICT, {"instances": [{name: 1}]})
+    status, reason = post(servers["regression"], PREDICT, {"instances": [{name: 1}]})
     assert (status, len(reason)) == (400, 4002)
     server = servers["regression"]
-    unknown = message(rows[0])
+    unknown = grpc_message(rows[0])
     unknown.inputs.add(name=name, datatype="FP64", shape=[1]).contents.fp64_contents.append(1.0)
     code, reason = call(server, unknown)
     assert (code, reason[:1] or letter) == (grpc.StatusCode.INVALID_ARGUMENT, letter)
@@ -164,7 +164,7 @@ def test_a_reason_has_an_end(servers: dict[str, Server], rows: list[Row], letter
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\r\nset-cookie: c", "\x00", "\x7f", "größe", "\U0001f600", " a ", "%0A"])
-def test_an_event_may_be_called_anything(servers: dict[str, Server], rows: list[Row], text: str) -> None:
+def test_an_event_may_have_any_id(servers: dict[str, Server], rows: list[Row], text: str) -> None:
     event = {"specversion": "1.0", "id": text, "source": "here", "type": "t", "data": {"instances": rows}}
     response = servers["regression"].client.post(
         PREDICT, content=json.dumps(event), headers={"content-type": "application/cloudevents+json"}
@@ -176,10 +176,10 @@ def test_an_event_may_be_called_anything(servers: dict[str, Server], rows: list[
 
 @pytest.mark.parametrize("mode", ["V1", "binary", "structured", "structured text"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_column_that_comes_twice_in_a_row_is_refused(
+def test_a_duplicate_column_in_a_row_is_refused(
     servers: dict[str, Server], rows: list[Row], mode: str, count: int
 ) -> None:
-    # Given rows of which the last one has a column twice; a text looks like the end of a name
+    # Given rows of which the last one has a duplicate column; a text looks like the end of a name
     texts = [json.dumps(row | {"heating": 'wood": '}) for row in [rows[0]] * count]
     good = f'{{"instances": [{", ".join(texts)}]}}'
     twice = f'{{"instances": [{", ".join([*texts[:-1], texts[-1].replace("{", """{"area": 3.0, """)])}]}}'
@@ -191,16 +191,16 @@ def test_a_column_that_comes_twice_in_a_row_is_refused(
             f'{event}, "data": {json.dumps(body) if mode.endswith("text") else body}}}' for body in (good, twice)
         )
     # When
-    refused = ask(servers["regression"], PREDICT, twice.encode(), **headers)
+    refused = post(servers["regression"], PREDICT, twice.encode(), **headers)
     # Then
     assert refused == (400, "area: comes twice" if count == 1 else "area, row 2: comes twice")
-    assert ask(servers["regression"], PREDICT, good.encode(), **headers) == (200, "")
+    assert post(servers["regression"], PREDICT, good.encode(), **headers) == (200, "")
 
 
-def test_rows_that_come_twice_are_refused(servers: dict[str, Server], rows: list[Row]) -> None:
+def test_duplicate_instances_are_refused(servers: dict[str, Server], rows: list[Row]) -> None:
     text = json.dumps({"instances": rows})
     body = f"{text[:-1]}, {text[1:]}".encode()
-    assert ask(servers["regression"], PREDICT, body) == (400, "instances: comes twice")
+    assert post(servers["regression"], PREDICT, body) == (400, "instances: comes twice")
 
 
 @pytest.mark.parametrize(
@@ -211,53 +211,53 @@ def test_rows_that_come_twice_are_refused(servers: dict[str, Server], rows: list
         pytest.param(zlib.compress, "deflate", 200, id="deflate"),
         pytest.param(lambda body: body, "identity", 200, id="identity"),
         pytest.param(lambda body: gzip.compress(body)[:-9], "gzip", 400, id="cut off"),
-        pytest.param(lambda body: gzip.compress(body) + b"more", "gzip", 400, id="with more behind it"),
+        pytest.param(lambda body: gzip.compress(body) + b"more", "gzip", 400, id="with trailing bytes"),
         pytest.param(lambda body: body, "gzip", 400, id="not gzip"),
         pytest.param(lambda body: b"", "gzip", 400, id="nothing"),
         pytest.param(gzip.compress, "gzip, gzip", 415, id="twice"),
         pytest.param(gzip.compress, "br", 415, id="unknown"),
     ],
 )
-def test_a_packed_body_is_unpacked_or_refused(
+def test_a_compressed_body_is_decompressed_or_refused(
     servers: dict[str, Server], rows: list[Row], body: Any, encoding: str, expected: int
 ) -> None:
     content = body(json.dumps({"instances": rows}).encode())
-    assert ask(servers["regression"], PREDICT, content, **{"content-encoding": encoding})[0] == expected
+    assert post(servers["regression"], PREDICT, content, **{"content-encoding": encoding})[0] == expected
 
 
-def test_a_packed_message_that_unpacks_to_too_much_is_refused(servers: dict[str, Server], rows: list[Row]) -> None:
-    huge = message(rows[0])
+def test_a_compressed_message_that_expands_too_much_is_refused(servers: dict[str, Server], rows: list[Row]) -> None:
+    huge = grpc_message(rows[0])
     huge.parameters["x"].string_param = " " * (65 * 2**20)
     code, _ = call(servers["regression"], huge, compression=grpc.Compression.Gzip)
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-class Blocked(DataPlane):
-    """A model that answers when it may."""
+class BlockingPlane(DataPlane):
+    """Data plane that blocks until a test lets it predict."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
-        self.arrived, self.may_answer = threading.Event(), threading.Event()
+        self.has_started, self.may_continue = threading.Event(), threading.Event()
 
     def predict_matrix(self, matrix: Any, *, interval: float | None = None) -> Outputs:
-        self.arrived.set()
-        assert self.may_answer.wait(30)
+        self.has_started.set()
+        assert self.may_continue.wait(30)
         return super().predict_matrix(matrix, interval=interval)
 
 
-def test_more_than_may_wait_are_told_to_come_again(planes: dict[str, DataPlane], rows: list[Row]) -> None:
+def test_requests_beyond_the_queue_limit_are_refused(planes: dict[str, DataPlane], rows: list[Row]) -> None:
     async def scenario() -> list[Any]:
-        plane = Blocked(planes["regression"].bundle)
+        plane = BlockingPlane(planes["regression"].bundle)
         batcher = AdaptiveBatcher(plane, Limits(queued_requests=3))
 
-        def ask() -> asyncio.Task[Any]:
+        def post() -> asyncio.Task[Any]:
             return asyncio.ensure_future(batcher.infer(V1Request(json.dumps({"instances": rows}).encode(), "1")))
 
-        first = ask()
-        await asyncio.to_thread(plane.arrived.wait, 30)
-        tasks = [first, *[ask() for _ in range(5)]]
+        first = post()
+        await asyncio.to_thread(plane.has_started.wait, 30)
+        tasks = [first, *[post() for _ in range(5)]]
         await asyncio.sleep(0.1)
-        plane.may_answer.set()
+        plane.may_continue.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert (batcher.pending, batcher.pending_bytes) == (set(), 0)
         return results
@@ -266,19 +266,19 @@ def test_more_than_may_wait_are_told_to_come_again(planes: dict[str, DataPlane],
     assert [isinstance(result, BusyError) for result in results] == [False] * 4 + [True] * 2
 
 
-class Gone(asyncio.Transport):
-    """A client that went away."""
+class DisconnectedTransport(asyncio.Transport):
+    """Transport of a client that has disconnected."""
 
     def is_closing(self) -> bool:
         return True
 
 
-def test_what_nobody_waits_for_is_let_go(planes: dict[str, DataPlane], rows: list[Row]) -> None:
+def test_requests_of_disconnected_clients_are_dropped(planes: dict[str, DataPlane], rows: list[Row]) -> None:
     async def scenario() -> None:
         batcher = AdaptiveBatcher(planes["regression"], Limits())
         requests = [V1Request(json.dumps({"instances": rows}).encode(), str(number)) for number in range(4)]
         for request in requests[::2]:
-            request.connection = Gone()
+            request.connection = DisconnectedTransport()
         tasks = [batcher.infer(request) for request in requests]
         results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
         assert [isinstance(result, ClientDisconnectedError) for result in results] == [True, False] * 2
@@ -297,65 +297,65 @@ def test_what_nobody_waits_for_is_let_go(planes: dict[str, DataPlane], rows: lis
         pytest.param(b'{"instances": [NaN]}', id="a constant"),
     ],
 )
-def test_what_is_refused_is_not_kept(planes: dict[str, DataPlane], body: bytes, count: int) -> None:
-    # Given a process in which cycles stay where they are
+def test_refused_requests_are_freed(planes: dict[str, DataPlane], body: bytes, count: int) -> None:
+    # Given a process that does not collect reference cycles
     gc.collect()
     gc.disable()
     try:
-        kept = asyncio.run(refuse(planes["regression"], [body] * count))
-        # Then the requests that were refused are gone all the same
-        assert [found() for found in kept] == [None] * count
+        references = asyncio.run(submit_invalid(planes["regression"], [body] * count))
+        # Then the refused requests are freed all the same
+        assert [found() for found in references] == [None] * count
     finally:
         gc.enable()
 
 
-async def refuse(plane: DataPlane, bodies: list[bytes]) -> list[Any]:
-    """Ask all at once, and go on; returns weak references to the requests."""
+async def submit_invalid(plane: DataPlane, bodies: list[bytes]) -> list[Any]:
+    """Submit invalid requests together; return weak references to them."""
     batcher = AdaptiveBatcher(plane, Limits())
 
-    async def ask(request: V1Request) -> None:
+    async def post(request: V1Request) -> None:
         with pytest.raises(DataError):
             await batcher.infer(request)
 
     requests = [V1Request(body, "1") for body in bodies]
-    kept = [weakref.ref(request) for request in requests]
-    tasks = [asyncio.create_task(ask(request)) for request in requests]
+    references = [weakref.ref(request) for request in requests]
+    tasks = [asyncio.create_task(post(request)) for request in requests]
     requests.clear()
     await asyncio.gather(*tasks)
     tasks.clear()
-    for _ in range(100):  # the lanes are other threads
+    for _ in range(100):  # the executors have threads
         await asyncio.sleep(0.01)
-        if not any(found() for found in kept):
+        if not any(found() for found in references):
             break
     batcher.close()
-    return kept
+    return references
 
 
-def test_a_server_that_has_too_much_to_do_says_so(
+def test_an_overloaded_server_responds_with_429(
     bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row]
 ) -> None:
-    # Given a server for which one request may wait, and which is busy with large ones
+    # Given a server with a queue of one request, which is busy with large ones
     server = start_server(bundles["regression"].directory, "regression", "--max_queued_requests", "1").wait()
     large = json.dumps({"instances": [list(row.values()) for row in rows] * 20_000}).encode()
 
-    def post() -> tuple[int, str | None]:
+    def post_large() -> tuple[int, str | None]:
         response = server.client.post(PREDICT, content=large)
         return response.status_code, response.headers.get("retry-after")
 
     with ThreadPoolExecutor(12) as pool:
-        posted = [pool.submit(post) for _ in range(12)]
+        posted = [pool.submit(post_large) for _ in range(12)]
         codes = set()
         while not all(one.done() for one in posted):
-            codes.add(call(server, message(rows[0]))[0])
+            codes.add(call(server, grpc_message(rows[0]))[0])
         found = {one.result() for one in posted}
-    # Then some are answered, the others are told to come again
+    # Then some are answered, the others get 429
     assert found == {(200, None), (429, "1")}
     assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
-    assert ask(server, PREDICT, {"instances": rows}) == (200, "")
+    assert post(server, PREDICT, {"instances": rows}) == (200, "")
 
 
-def test_who_gets_no_answer_is_not_noted(planes: dict[str, DataPlane], rows: list[Row]) -> None:
-    # Given three requests of one batch, of which one asks for an output that there is not
+def test_a_failed_request_is_not_in_the_batch_result(planes: dict[str, DataPlane], rows: list[Row]) -> None:
+    # Given three requests of one batch, one of which requests an unknown output
     plane = planes["regression"]
     bodies = [
         {"inputs": tensors([row]), "outputs": [{"name": name}]}
@@ -363,11 +363,11 @@ def test_who_gets_no_answer_is_not_noted(planes: dict[str, DataPlane], rows: lis
     ]
     requests = [V2Request(json.dumps(body).encode(), str(n), name="regression") for n, body in enumerate(bodies)]
     # When
-    observe_request = infer_batch(plane, requests, Limits())
+    result = infer_batch(plane, requests, Limits())
     # Then
-    assert isinstance(observe_request.responses[1], DataError)
-    assert [group.requests[0].id for group in observe_request.groups] == ["0", "2"]
-    for group, row in zip(observe_request.groups, (rows[0], rows[2]), strict=True):
+    assert isinstance(result.responses[1], DataError)
+    assert [group.requests[0].id for group in result.groups] == ["0", "2"]
+    for group, row in zip(result.groups, (rows[0], rows[2]), strict=True):
         assert group.columns["area"].tolist() == [row["area"]]
         assert group.outputs.prediction.tolist() == plane.predict_rows([row]).prediction.tolist()
         assert group.rows == [slice(0, 1)]
@@ -375,13 +375,13 @@ def test_who_gets_no_answer_is_not_noted(planes: dict[str, DataPlane], rows: lis
 
 @pytest.mark.parametrize("argument", ["--max_rows", "--max_body_bytes", "--header_seconds", "--answer_seconds"])
 @pytest.mark.parametrize("value", ["0", "-1"])
-def test_a_limit_that_lets_nothing_through_is_told(argument: str, value: str) -> None:
+def test_a_limit_of_zero_is_refused(argument: str, value: str) -> None:
     args = build_parser("server", None).parse_args([argument, value])
     with pytest.raises(ConfigError, match=f"^{argument}: .*(greater than 0|no time)"):
         parse_limits(args)
 
 
-def test_what_a_client_chose_moves_no_cursor_in_the_log() -> None:
+def test_logged_messages_hold_no_control_characters() -> None:
     assert one_line("a\x1b[2J\n b\x00\u202e") == "a�[2J b��"
     assert len(one_line("x" * 10_000)) == 500
     assert client_message(DataError("\ud800: is not a column")) == "?: is not a column"

@@ -1,4 +1,4 @@
-"""The command `python -m model_name.serving`, and what its process loads."""
+"""Command `python -m model_name.serving`, and the libraries that its process loads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from tests.support.clients import (
 )
 
 if TYPE_CHECKING:
-    from conftest import Row, Server
+    from tests.support.server_processes import Server
+    from tests.support.tables import Row
 
 
 FORBIDDEN = ("torch", "mlflow", "ray", "sklearn", "lightning", "kfp")
 
 
-def test_the_process_imports_nothing_of_training(bundles: dict[str, Bundle], serving_env: dict[str, str]) -> None:
+def test_the_process_imports_no_training_library(bundles: dict[str, Bundle], serving_env: dict[str, str]) -> None:
     program = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -40,9 +41,7 @@ def test_the_process_imports_nothing_of_training(bundles: dict[str, Bundle], ser
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has mapped")
-def test_a_server_that_has_answered_has_loaded_no_library_of_training(
-    servers: dict[str, Server], rows: list[Row]
-) -> None:
+def test_a_running_server_has_loaded_no_training_library(servers: dict[str, Server], rows: list[Row]) -> None:
     assert post_v1(servers["regression"], {"instances": rows}).status_code == 200
     loaded = Path(f"/proc/{servers['regression'].process.pid}/maps").read_text(encoding="utf-8")
     assert "/onnxruntime/" in loaded
@@ -58,7 +57,7 @@ def test_a_server_that_has_answered_has_loaded_no_library_of_training(
         pytest.param(["--help"], 0, "--bundle BUNDLE", id="help"),
     ],
 )
-def test_the_command_line_says_what_is_wrong(
+def test_the_command_line_reports_errors(
     args: list[str], code: int, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -69,7 +68,7 @@ def test_the_command_line_says_what_is_wrong(
     assert words.format(tmp=tmp_path) in "".join(capfd.readouterr())
 
 
-def test_a_process_without_a_bundle_exits_with_its_code(tmp_path: Path, serving_env: dict[str, str]) -> None:
+def test_a_missing_bundle_has_an_exit_code(tmp_path: Path, serving_env: dict[str, str]) -> None:
     command = [sys.executable, "-m", "model_name.serving", "--bundle", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=serving_env)
     assert result.returncode == 4

@@ -1,4 +1,4 @@
-"""A new bundle that takes over or is refused, and a model that is unloaded and loaded."""
+"""Reload of a new bundle, and the model repository extension."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_files_are_not_checked_before_the_interval_is_over(make_watched: Any, se
 
 def test_a_requested_reload_succeeds_or_raises(make_watched: Any) -> None:
     watched = make_watched(0)
-    asyncio.run(watched.reloader.reload())  # though nothing has changed
+    asyncio.run(watched.reloader.reload())  # although nothing has changed
     assert (watched.loads, watched.served) == (1, "8")
     watched.version = None
     with pytest.raises(DataError, match="the bundle is broken"):
@@ -193,7 +193,7 @@ def test_reloads_do_not_overlap(make_watched: Any, monkeypatch: pytest.MonkeyPat
     assert watched.loads == 3
 
 
-# The repository
+# The model repository
 
 
 class FakeRepository:
@@ -253,7 +253,7 @@ def test_a_forbidden_load_or_unload_raises(
     assert (fake.state.is_loaded, fake.loads) == (True, 0)
 
 
-# The name
+# The name of the model
 
 
 def test_a_new_bundle_of_another_name_is_served_under_the_old_one(

@@ -6,13 +6,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 import uvicorn
+from http_request import HTTPStatus
 from prometheus_client import CollectorRegistry
 from uvicorn.server import ServerState as UvicornState
 
@@ -33,7 +33,7 @@ from model_name.serving.rest.protocol import InferenceHttpProtocol
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
 from tests.support.manifests import manifest_of, plane_of, table_of
-from tests.support.sockets import answers, http
+from tests.support.sockets import http_request, parse_responses
 
 NAME, TOKEN = "flats", "s3cret"
 V1, V2 = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}/infer"
@@ -138,8 +138,8 @@ async def send_fast(server: FakeServer, value: float, authorization: str) -> tup
     transport = WrittenTransport()
     protocol.connection_made(transport)
     body = json.dumps({"instances": [{"area": value}]}).encode()
-    protocol.data_received(http("POST", V1, body, f"authorization: {authorization}"))
-    (response,) = answers(await transport.written.get())
+    protocol.data_received(http_request("POST", V1, body, f"authorization: {authorization}"))
+    (response,) = parse_responses(await transport.written.get())
     return response.status, json.loads(response.body).get("error", "")
 
 

@@ -1,4 +1,4 @@
-"""What a server tells Prometheus after known requests, and that no client can make it tell more."""
+"""Metrics of a server after known requests; no client can add a series."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_name.serving.server_metrics import ServerMetrics
-from tests.support.clients import arrays, call_grpc, post_v1, post_v2, request_of, tensors
+from tests.support.clients import call_grpc, kserve_request, post_v1, post_v2, to_arrays, to_json_tensors
 from tests.support.manifests import manifest_of, table_of
-from tests.support.sockets import http
+from tests.support.sockets import http_request
 
 if TYPE_CHECKING:
     from model_name.serving.bundle import Bundle
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 Key = tuple[str, frozenset[tuple[str, str]]]
 NAME = "binary"
 EVENT = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/here", "ce-type": "flat"}
-LONG = 40_000  # times three rows: computed for longer than a client needs to come and go
+LONG = 40_000  # times three rows: takes longer than a client needs to connect and disconnect
 
 
 @pytest.fixture(scope="module")
-def watched(bundles: dict[str, Bundle], start_server: StartServer) -> Server:
-    """A server that nobody else asks."""
+def metrics_server(bundles: dict[str, Bundle], start_server: StartServer) -> Server:
+    """Start a server that no other test uses."""
     return start_server(bundles[NAME].directory, NAME, "--slot", "green").wait()
 
 
-def series(server: Server) -> dict[Key, float]:
-    """All time series, by name and labels."""
+def scrape(server: Server) -> dict[Key, float]:
+    """Scrape all time series, by name and labels."""
     text = server.client.get("/metrics").text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {(one.name, frozenset(one.labels.items())): one.value for one in samples}
@@ -50,11 +50,11 @@ def key(metric: str, **labels: str) -> Key:
     return f"model_name_{metric}", frozenset(labels.items())
 
 
-def grown(server: Server, ask: Callable[[], object]) -> dict[Key, float]:
-    """By how much which series grow while something is asked."""
-    before = series(server)
+def deltas(server: Server, ask: Callable[[], object]) -> dict[Key, float]:
+    """Measure by how much each series grows during a call."""
+    before = scrape(server)
     ask()
-    after = series(server)
+    after = scrape(server)
     return {one: value - before.get(one, 0.0) for one, value in after.items() if value != before.get(one, 0.0)}
 
 
@@ -76,10 +76,10 @@ def try_grpc(server: Server, method: str, request: Any) -> None:
         pytest.param(
             lambda s, rows: post_v1(s, {}, headers=EVENT), ("cloudevents", "predict", "400"), id="event, refused"
         ),
-        pytest.param(lambda s, rows: post_v2(s, {"inputs": tensors(rows)}), ("v2", "infer", "200"), id="V2"),
+        pytest.param(lambda s, rows: post_v2(s, {"inputs": to_json_tensors(rows)}), ("v2", "infer", "200"), id="V2"),
         pytest.param(lambda s, rows: post_v2(s, {}), ("v2", "infer", "400"), id="V2, refused"),
         pytest.param(
-            lambda s, rows: call_grpc(s, "ModelInfer", request_of(s, arrays(rows), binary=True).to_grpc()),
+            lambda s, rows: call_grpc(s, "ModelInfer", kserve_request(s, to_arrays(rows), binary=True).to_grpc()),
             ("grpc", "infer", "200"),
             id="gRPC",
         ),
@@ -109,10 +109,10 @@ def try_grpc(server: Server, method: str, request: Any) -> None:
     ],
 )
 def test_a_request_is_counted_by_protocol_route_and_code(
-    watched: Server, rows: list[Row], ask: Callable[[Server, list[Row]], object], labels: tuple[str, str, str]
+    metrics_server: Server, rows: list[Row], ask: Callable[[Server, list[Row]], object], labels: tuple[str, str, str]
 ) -> None:
     protocol, route, code = labels
-    found = grown(watched, lambda: [ask(watched, rows) for _ in range(3)])
+    found = deltas(metrics_server, lambda: [ask(metrics_server, rows) for _ in range(3)])
     counted = {one: value for one, value in found.items() if one[0] == "model_name_requests_total"}
     metrics = key("requests_total", protocol="http", route="metrics", code="200")
     assert counted == {metrics: 1.0, key("requests_total", protocol=protocol, route=route, code=code): 3.0}
@@ -120,66 +120,66 @@ def test_a_request_is_counted_by_protocol_route_and_code(
     assert 0 < found[key("request_seconds_sum", protocol=protocol, route=route)] < 30
 
 
-def test_batches_are_counted_by_requests_and_rows(watched: Server, rows: list[Row]) -> None:
-    found = grown(watched, lambda: [post_v1(watched, {"instances": rows}) for _ in range(4)])
+def test_batches_are_counted_by_requests_and_rows(metrics_server: Server, rows: list[Row]) -> None:
+    found = deltas(metrics_server, lambda: [post_v1(metrics_server, {"instances": rows}) for _ in range(4)])
     assert (found[key("batch_requests_count")], found[key("batch_requests_sum")]) == (4.0, 4.0)
     assert (found[key("batch_rows_count")], found[key("batch_rows_sum")]) == (4.0, 12.0)
     assert found[key("batch_rows_bucket", le="4.0")] == 4.0
     assert key("batch_rows_bucket", le="2.0") not in found
 
 
-def test_under_load_nobody_is_counted_twice(watched: Server, rows: list[Row]) -> None:
+def test_concurrent_requests_are_counted_once(metrics_server: Server, rows: list[Row]) -> None:
     def load() -> None:
         with ThreadPoolExecutor(16) as pool:
-            answers = pool.map(lambda _: post_v1(watched, {"instances": rows}), range(160))
+            answers = pool.map(lambda _: post_v1(metrics_server, {"instances": rows}), range(160))
             assert {answer.status_code for answer in answers} == {200}
 
-    found = grown(watched, load)
+    found = deltas(metrics_server, load)
     assert (found[key("batch_requests_sum")], found[key("batch_rows_sum")]) == (160.0, 480.0)
     assert found[key("batch_requests_count")] == found[key("batch_rows_count")] <= 160.0
 
 
-def test_what_waits_and_what_is_not_answered_is_told(watched: Server, rows: list[Row]) -> None:
+def test_queue_depth_and_requests_in_flight_are_exported(metrics_server: Server, rows: list[Row]) -> None:
     body = {"instances": [list(row.values()) for row in rows] * LONG}
-    assert series(watched)[key("requests_in_flight")] == 1.0  # that for the metrics
+    assert scrape(metrics_server)[key("requests_in_flight")] == 1.0  # the scrape
     with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(post_v1, watched, body) for _ in range(2)]
+        asked = [pool.submit(post_v1, metrics_server, body) for _ in range(2)]
         seen = []
         while not all(one.done() for one in asked):
-            found = series(watched)
+            found = scrape(metrics_server)
             seen.append((found[key("queue_depth")], found[key("requests_in_flight")]))
             time.sleep(0.01)
         assert {one.result().status_code for one in asked} == {200}
-    assert (1.0, 3.0) in seen  # one is computed, one waits, one asks for the metrics
-    found = series(watched)
+    assert (1.0, 3.0) in seen  # one is computed, one is queued, one is the scrape
+    found = scrape(metrics_server)
     assert (found[key("queue_depth")], found[key("requests_in_flight")]) == (0.0, 1.0)
 
 
-def test_requests_by_grpc_are_in_flight_too(watched: Server, rows: list[Row]) -> None:
-    request = request_of(watched, arrays(rows * LONG), binary=True).to_grpc()
-    thread = threading.Thread(target=call_grpc, args=(watched, "ModelInfer", request))
+def test_grpc_calls_are_counted_in_flight(metrics_server: Server, rows: list[Row]) -> None:
+    request = kserve_request(metrics_server, to_arrays(rows * LONG), binary=True).to_grpc()
+    thread = threading.Thread(target=call_grpc, args=(metrics_server, "ModelInfer", request))
     thread.start()
     most = 0.0
     while thread.is_alive():
-        most = max(most, series(watched)[key("requests_in_flight")])
+        most = max(most, scrape(metrics_server)[key("requests_in_flight")])
     assert most == 2.0
 
 
-def test_who_has_left_is_not_computed(watched: Server, rows: list[Row]) -> None:
+def test_requests_of_disconnected_clients_are_not_computed(metrics_server: Server, rows: list[Row]) -> None:
     body = json.dumps({"instances": [list(row.values()) for row in rows] * LONG}).encode()
     path = f"/v1/models/{NAME}:predict"
 
-    def come_and_go() -> None:
-        first = threading.Thread(target=watched.client.post, args=(path,), kwargs={"content": body})
+    def connect_and_disconnect() -> None:
+        first = threading.Thread(target=metrics_server.client.post, args=(path,), kwargs={"content": body})
         first.start()
-        wait_for(lambda: series(watched)[key("requests_in_flight")] == 2.0)
-        with socket.create_connection(("127.0.0.1", watched.http_port)) as connection:
-            connection.sendall(http("POST", path, body))
-            wait_for(lambda: series(watched)[key("queue_depth")] == 1.0)
+        wait_for(lambda: scrape(metrics_server)[key("requests_in_flight")] == 2.0)
+        with socket.create_connection(("127.0.0.1", metrics_server.http_port)) as connection:
+            connection.sendall(http_request("POST", path, body))
+            wait_for(lambda: scrape(metrics_server)[key("queue_depth")] == 1.0)
         first.join()
-        wait_for(lambda: series(watched)[key("requests_in_flight")] == 1.0)
+        wait_for(lambda: scrape(metrics_server)[key("requests_in_flight")] == 1.0)
 
-    found = grown(watched, come_and_go)
+    found = deltas(metrics_server, connect_and_disconnect)
     assert found[key("batch_rows_sum")] == 3.0 * LONG
     assert found[key("requests_total", protocol="v1", route="predict", code="499")] == 1.0
 
@@ -191,13 +191,13 @@ def wait_for(is_so: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_the_model_is_told(watched: Server, bundles: dict[str, Bundle]) -> None:
+def test_the_model_is_exported(metrics_server: Server, bundles: dict[str, Bundle]) -> None:
     manifest = bundles[NAME].manifest
     labels = {"semver": "1.2.3", "version": "7", "run_id": manifest.run_id, "slot": "green"}
-    assert series(watched)[key("model_info", name=NAME, **labels)] == 1.0
+    assert scrape(metrics_server)[key("model_info", name=NAME, **labels)] == 1.0
 
 
-def test_only_the_model_that_is_served_is_told() -> None:
+def test_only_the_served_model_is_exported() -> None:
     telemetry = ServerMetrics("blue", CollectorRegistry())
     for version in ("7", "8"):
         telemetry.serve(manifest_of(table_of(), version=version))
@@ -205,9 +205,9 @@ def test_only_the_model_that_is_served_is_told() -> None:
     assert (sample.labels["version"], sample.labels["slot"], sample.value) == ("8", "blue", 1.0)
 
 
-def test_what_clients_choose_makes_no_new_series(watched: Server, rows: list[Row]) -> None:
-    """200 random paths, models, versions, methods, events and ids are counted together."""
-    client, channel = watched.client, grpc.insecure_channel(watched.grpc_url)
+def test_values_that_clients_choose_make_no_new_series(metrics_server: Server, rows: list[Row]) -> None:
+    """Count 200 random paths, models, versions, methods, events and ids together."""
+    client, channel = metrics_server.client, grpc.insecure_channel(metrics_server.grpc_url)
 
     def ask(number: int) -> None:
         name = f"x{number}"
@@ -229,13 +229,13 @@ def test_what_clients_choose_makes_no_new_series(watched: Server, rows: list[Row
             with suppress(grpc.RpcError):
                 channel.unary_unary(f"/{service}/{name}")(b"", timeout=10)
         with suppress(grpc.RpcError):
-            call_grpc(watched, "ModelReady", pb.ModelReadyRequest(name=name, version=name))
+            call_grpc(metrics_server, "ModelReady", pb.ModelReadyRequest(name=name, version=name))
 
     with channel:
         ask(0)
-        before = series(watched)
+        before = scrape(metrics_server)
         for number in range(1, 200):
             ask(number)
-    after = series(watched)
+    after = scrape(metrics_server)
     assert {one for one in after if one not in before} == set()
     assert not any("x17" in value for _, labels in after for _, value in labels)

@@ -1,4 +1,4 @@
-"""A headless Chromium that is driven by its DevTools protocol: open a page, run script in it, look at it."""
+"""Headless Chromium, controlled over the DevTools protocol."""
 
 import base64
 import json
@@ -32,39 +32,39 @@ WAIT_SECONDS = 20.0
 
 
 class Browser:
-    """One tab.
+    """One tab of a browser.
 
     Attributes:
-        complaints: What the page left in the log and the console since it was opened: errors, refused loads.
+        complaints: Errors and blocked loads that the page has logged since it was opened.
     """
 
     def __init__(self, socket: Any) -> None:
         self.socket = socket
         self.sent = 0
-        self.complaints: list[str] = []
+        self.logged_errors: list[str] = []
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """A command of the protocol, and its result; what the page reports meanwhile is kept."""
+        """Call a command of the protocol; events of the page are recorded meanwhile."""
         self.sent += 1
         self.socket.send(json.dumps({"id": self.sent, "method": method, "params": params}))
         while (message := json.loads(self.socket.recv(timeout=WAIT_SECONDS))).get("id") != self.sent:
-            self.note(message)
+            self._record(message)
         assert "error" not in message, message["error"]
         result: dict[str, Any] = message["result"]
         return result
 
-    def note(self, message: dict[str, Any]) -> None:
+    def _record(self, message: dict[str, Any]) -> None:
         match message["method"]:
             case "Log.entryAdded":
-                self.complaints.append(message["params"]["entry"]["text"])
+                self.logged_errors.append(message["params"]["entry"]["text"])
             case "Runtime.exceptionThrown":
-                self.complaints.append(json.dumps(message["params"]["exceptionDetails"]))
+                self.logged_errors.append(json.dumps(message["params"]["exceptionDetails"]))
 
     def open(self, url: str, *, width: int = 1400, height: int = 900, dark: bool = False) -> Self:
-        """Go to a page and wait until it has loaded."""
-        self.complaints = []
+        """Open a page and wait until it has loaded."""
+        self.logged_errors = []
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
@@ -73,7 +73,7 @@ class Browser:
         return self
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page."""
+        """Evaluate an expression in the page."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -86,11 +86,11 @@ class Browser:
             time.sleep(0.02)
 
     def text(self, selector: str) -> str:
-        """What a person reads in an element."""
+        """Read the visible text of an element."""
         return str(self.run(f"document.querySelector({json.dumps(selector)}).innerText"))
 
     def fill(self, selector: str, value: str) -> None:
-        """Put a value into a control, as typing it would."""
+        """Set the value of a control, with the event that typing causes."""
         put = "(input, value) => { input.value = value; input.dispatchEvent(new Event('input', {bubbles: true})); }"
         self.run(f"({put})(document.querySelector({json.dumps(selector)}), {json.dumps(value)})")
 
@@ -98,20 +98,20 @@ class Browser:
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
 
     def type(self, selector: str, text: str) -> None:
-        """Press keys in a control, in place of what is in it."""
+        """Type a text into a control, instead of its value."""
         self.run(f"(input => {{ input.focus(); input.select(); }})(document.querySelector({json.dumps(selector)}))")
         for letter in text:
             self.call("Input.dispatchKeyEvent", type="char", text=letter)
 
     def screenshot(self, path: Path) -> None:
-        """The whole page as a picture."""
+        """Save a picture of the whole page."""
         picture = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(picture["data"]))
 
 
 @contextmanager
-def start(profile: Path) -> Iterator[Browser]:
-    """A browser of one tab; the test is skipped where there is none."""
+def start_browser(profile: Path) -> Iterator[Browser]:
+    """Start a browser with one tab; skip the test without one."""
     client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
     binary = next(filter(None, map(shutil.which, BINARIES)), None)
     if binary is None:
@@ -120,15 +120,15 @@ def start(profile: Path) -> Iterator[Browser]:
     with (profile / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        with client.connect(address(profile, process), max_size=None) as socket:
+        with client.connect(devtools_url(profile, process), max_size=None) as socket:
             yield Browser(socket)
     finally:
         process.terminate()
         process.wait(WAIT_SECONDS)
 
 
-def address(profile: Path, process: subprocess.Popen[bytes]) -> str:
-    """Where the tab listens, once it does."""
+def devtools_url(profile: Path, process: subprocess.Popen[bytes]) -> str:
+    """Wait for the DevTools address of the tab."""
     port = profile / "DevToolsActivePort"
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What every protocol refuses, and why."""
+"""Invalid values that every protocol refuses, with the reasons."""
 
 from __future__ import annotations
 

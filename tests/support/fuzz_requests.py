@@ -1,4 +1,4 @@
-"""Requests of every protocol, good and spoilt: what a fuzzer sends to a server."""
+"""Random requests of every protocol, valid and mutated, for fuzzing a server."""
 
 import gzip
 import json
@@ -17,46 +17,48 @@ from model_name.core.schemas.columns import Column
 from model_name.serving.protocols.tensors import CONTENTS_FIELDS, DATATYPES, DTYPES, Tensor, encode_raw
 
 Row = dict[str, Any]
-Manner = Literal["tame", "wild", "grpc"]
+Delivery = Literal["complete", "stream", "grpc"]
 
 
 @dataclass(frozen=True)
-class Shot:
-    """What is sent.
+class FuzzRequest:
+    """Data to send.
 
     Attributes:
-        kind: The protocol, for the reader of a failure.
-        manner: `tame` is one whole request of HTTP, `wild` are bytes that may be none, `grpc` is a message.
-        content: The bytes.
-        is_good: Whether it must be answered by a prediction.
-        target: The method of gRPC.
+        kind: Name of the generator, for the reader of a failure.
+        delivery: Way to send it: `complete` is one HTTP request, `stream` any bytes, `grpc` a message.
+        content: Bytes to send.
+        is_valid: Whether the response has to be a prediction.
+        target: Method of the gRPC service.
     """
 
     kind: str
-    manner: Manner
+    delivery: Delivery
     content: bytes
-    is_good: bool = False
+    is_valid: bool = False
     target: str = "ModelInfer"
 
 
-def shots(table: TableSchema, name: str) -> st.SearchStrategy[Shot]:
-    """Every tenth is good; of the others one thing or a few are wrong."""
+def any_request(table: TableSchema, name: str) -> st.SearchStrategy[FuzzRequest]:
+    """Generate requests: every tenth is valid, the others have one or a few mutations."""
     rows = st.lists(row(table), min_size=1, max_size=4)
     made = [v1(rows, table, name), v2(rows, table, name), binary(rows, table, name), event(rows, table, name)]
-    return st.one_of(*made, grpc_message(rows, table, name), *[wild(one) for one in made], paths(name), noise())
+    return st.one_of(
+        *made, grpc_message(rows, table, name), *[mutated_stream(one) for one in made], paths(name), random_data()
+    )
 
 
-# Rows, and what takes the place of a value
+# Rows, and replacements of values
 
 
 def row(table: TableSchema) -> st.SearchStrategy[Row]:
-    """A row that is accepted."""
+    """Generate a valid row."""
     names = [*table.inputs]
     return st.tuples(*map(value, table.inputs.values())).map(lambda found: dict(zip(names, found, strict=True)))
 
 
 def value(column: Column) -> st.SearchStrategy[Any]:
-    """A value that is accepted."""
+    """Generate a valid value."""
     match column.kind:
         case "numeric":
             low, high = column.min, column.max
@@ -72,8 +74,8 @@ def value(column: Column) -> st.SearchStrategy[Any]:
     return found | st.none() if column.nullable else found
 
 
-LETTERS = st.text(max_size=6) | st.text(alphabet="\x00\x1b\r\n\u2028\u202e\ufeff\"',:{}[]\\", max_size=4)
-MARKS = {
+TEXTS = st.text(max_size=6) | st.text(alphabet="\x00\x1b\r\n\u2028\u202e\ufeff\"',:{}[]\\", max_size=4)
+PLACEHOLDERS = {
     "@deep@": b"[" * 900 + b"]" * 900,
     "@deeper@": b"[" * 3000 + b"]" * 3000,
     "@deepest@": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
@@ -95,31 +97,31 @@ MARKS = {
     "@comment@": b"/* */ 1",
     "@comma@": b"1,",
 }
-"""What stands for values that Python's JSON would not write."""
+"""Placeholders of values that Python's JSON encoder does not write."""
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
     st.sampled_from([2**31, 2**63, 2**64, -(2**63) - 1, 10**38, 10**300, 1e38, 3.5e38, 1e300, 5e-324, -1, 0, 1e-46]),
     st.floats(),
-    LETTERS,
-    st.sampled_from([*MARKS]),
+    TEXTS,
+    st.sampled_from([*PLACEHOLDERS]),
     st.sampled_from(["61.5", "true", "null", "NaN", "east", "2025-02-30", "9999-12-31T23:59:59-23:59", "0001-01-01Z"]),
 )
-ANYTHING = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(LETTERS, SCALARS, max_size=3)
+ANYTHING = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(TEXTS, SCALARS, max_size=3)
 
 
-def in_json(document: Any) -> bytes:
-    """A document with what the marks stand for."""
+def dump_json(document: Any) -> bytes:
+    """Encode a document in JSON and replace its placeholders."""
     text = json.dumps(document).encode()
-    for mark, meant in MARKS.items():
+    for mark, meant in PLACEHOLDERS.items():
         text = text.replace(f'"{mark}"'.encode(), meant)
     return text
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, document: Any) -> Any:
-    """A document of which a few things are others, are gone, come twice or have another name."""
+def mutate_document(draw: st.DrawFn, document: Any) -> Any:
+    """Replace, remove, duplicate or rename up to three parts of a document."""
     for _ in range(draw(st.integers(1, 3))):
         place: Any = document
         while isinstance(place, dict | list) and place:
@@ -135,17 +137,19 @@ def spoilt(draw: st.DrawFn, document: Any) -> Any:
             case 2:
                 del place[key]
             case 3 if isinstance(place, dict):
-                place[draw(LETTERS | st.sampled_from(["area", "price", "rent", "remark", *MARKS]))] = place.pop(key)
+                place[draw(TEXTS | st.sampled_from(["area", "price", "rent", "remark", *PLACEHOLDERS]))] = place.pop(
+                    key
+                )
             case _ if isinstance(place, list):
                 place.insert(key, place[key])
             case _:
-                place[draw(LETTERS)] = draw(ANYTHING)
+                place[draw(TEXTS)] = draw(ANYTHING)
     return document
 
 
 @st.composite
-def broken(draw: st.DrawFn, content: bytes) -> bytes:
-    """Bytes of which some are others, are gone or come twice."""
+def mutate_content(draw: st.DrawFn, content: bytes) -> bytes:
+    """Change, remove or duplicate up to three parts of some bytes."""
     found = bytearray(content)
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(found)))
@@ -216,19 +220,19 @@ def request_line(method: str, path: str, version: str = "1.1") -> str:
 
 
 @st.composite
-def packed(draw: st.DrawFn, path: str, body: bytes, headers: list[str], *, is_spoilt: bool) -> bytes:
-    """A whole request of HTTP with a body, in one of the ways in which bodies come."""
+def http_with_body(draw: st.DrawFn, path: str, body: bytes, headers: list[str], *, is_mutated: bool) -> bytes:
+    """Build an HTTP request with a body that is plain, compressed or chunked."""
     head = [request_line("POST", path), "host: here", *headers]
     how = draw(st.integers(0, 9))
     if how == 0:
         body, encoding = draw(st.sampled_from([(gzip.compress(body), "gzip"), (zlib.compress(body), "deflate")]))
-        if is_spoilt and draw(st.booleans()):
-            body = draw(broken(body))
+        if is_mutated and draw(st.booleans()):
+            body = draw(mutate_content(body))
         head.append(f"content-encoding: {encoding}")
-    if is_spoilt and how == 1:
+    if is_mutated and how == 1:
         head.append("content-encoding: gzip")
-        body = BOMB
-    if is_spoilt:
+        body = ZIP_BOMB
+    if is_mutated:
         head += draw(st.lists(HEADERS, max_size=2))
     if how == 2:
         size = draw(st.integers(1, 1 + len(body)))
@@ -245,39 +249,41 @@ def packed(draw: st.DrawFn, path: str, body: bytes, headers: list[str], *, is_sp
     return "\r\n".join([*head, "", ""]).encode("latin-1") + body
 
 
-def bomb(name: str, *headers: str) -> Shot:
-    """A small body that becomes a large one."""
+def zip_bomb(name: str, *headers: str) -> FuzzRequest:
+    """Build a request whose small body decompresses to a large one."""
     line = request_line("POST", f"/v1/models/{name}:predict")
-    head = [line, *headers, "content-encoding: gzip", f"content-length: {len(BOMB)}", "", ""]
-    return Shot("v1", "tame", "\r\n".join(head).encode() + BOMB)
+    head = [line, *headers, "content-encoding: gzip", f"content-length: {len(ZIP_BOMB)}", "", ""]
+    return FuzzRequest("v1", "complete", "\r\n".join(head).encode() + ZIP_BOMB)
 
 
-BOMB = gzip.compress(b'{"instances": [' + b" " * 2**22)
+ZIP_BOMB = gzip.compress(b'{"instances": [' + b" " * 2**22)
 
 
 @st.composite
-def v1(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
-    """V1."""
-    return draw(around("v1", f"/v1/models/{name}:predict", draw(v1_document(rows)), []))
+def v1(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> FuzzRequest:
+    """Generate a V1 request."""
+    return draw(document_request("v1", f"/v1/models/{name}:predict", draw(v1_document(rows)), []))
 
 
 @st.composite
 def v1_document(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]]) -> Any:
-    """A body of V1."""
+    """Generate a body of V1."""
     found = draw(rows)
     return {"instances": [[*one.values()] for one in found] if draw(st.booleans()) else found}
 
 
 @st.composite
-def around(draw: st.DrawFn, kind: str, path: str, document: Any, headers: list[str]) -> Shot:
-    """A document as a request: good, spoilt as a document, or as bytes."""
+def document_request(draw: st.DrawFn, kind: str, path: str, document: Any, headers: list[str]) -> FuzzRequest:
+    """Build a request of a document: valid, or mutated before or after its encoding."""
     how = draw(st.integers(0, 9))
     if how == 0:
-        return Shot(kind, "tame", draw(packed(path, in_json(document), headers, is_spoilt=False)), is_good=True)
-    body = in_json(draw(spoilt(document)) if how < 7 else document)
+        return FuzzRequest(
+            kind, "complete", draw(http_with_body(path, dump_json(document), headers, is_mutated=False)), is_valid=True
+        )
+    body = dump_json(draw(mutate_document(document)) if how < 7 else document)
     if how in (7, 8):
-        body = draw(broken(body))
-    return Shot(kind, "tame", draw(packed(path, body, headers, is_spoilt=how in (6, 9))))
+        body = draw(mutate_content(body))
+    return FuzzRequest(kind, "complete", draw(http_with_body(path, body, headers, is_mutated=how in (6, 9))))
 
 
 def tensor_of(column: Column, name: str, values: list[Any]) -> Row:
@@ -285,21 +291,21 @@ def tensor_of(column: Column, name: str, values: list[Any]) -> Row:
 
 
 @st.composite
-def v2(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
-    """V2 in JSON."""
+def v2(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> FuzzRequest:
+    """Generate a V2 request in JSON."""
     found = draw(rows)
     inputs = [tensor_of(column, key, [one[key] for one in found]) for key, column in table.inputs.items()]
     document: Row = {"inputs": inputs} | draw(
         st.fixed_dictionaries(
-            {}, optional={"id": LETTERS, "parameters": st.just({}), "outputs": st.just([{"name": "prediction"}])}
+            {}, optional={"id": TEXTS, "parameters": st.just({}), "outputs": st.just([{"name": "prediction"}])}
         )
     )
     version = draw(st.sampled_from(["", "", "", "/versions/7"]))
-    return draw(around("v2", f"/v2/models/{name}{version}/infer", document, []))
+    return draw(document_request("v2", f"/v2/models/{name}{version}/infer", document, []))
 
 
 def raw_tensors(table: TableSchema, rows: list[Row]) -> list[Tensor]:
-    """Rows with what stands for a missing value where there is no null."""
+    """Convert rows to tensors, in which NaN or the empty text is a missing value."""
     tensors = []
     for name, column in table.inputs.items():
         values = [one[name] for one in rows]
@@ -312,8 +318,8 @@ def raw_tensors(table: TableSchema, rows: list[Row]) -> list[Tensor]:
 
 
 @st.composite
-def binary(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
-    """V2 with binary tensors."""
+def binary(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> FuzzRequest:
+    """Generate a V2 request with binary tensors."""
     tensors = raw_tensors(table, draw(rows))
     contents = [encode_raw(tensor) for tensor in tensors]
     inputs = [
@@ -329,22 +335,22 @@ def binary(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSche
     tail = b"".join(contents)
     how = draw(st.integers(0, 9))
     if 1 <= how < 6:
-        document = draw(spoilt(document))
+        document = draw(mutate_document(document))
     if how >= 6:
-        tail = draw(broken(tail))
+        tail = draw(mutate_content(tail))
     if how == 7:
         wanted = draw(st.sampled_from([*DTYPES, "BYTES"]))
         draw(st.sampled_from(document["inputs"]))["datatype"] = wanted
-    text = in_json(document)
+    text = dump_json(document)
     length = len(text) + (draw(st.integers(-3, 3)) if how == 9 else 0)
     headers = [f"inference-header-content-length: {length}", "content-type: application/octet-stream"]
-    content = draw(packed(f"/v2/models/{name}/infer", text + tail, headers, is_spoilt=how == 8))
-    return Shot("binary", "tame", content, is_good=how == 0)
+    content = draw(http_with_body(f"/v2/models/{name}/infer", text + tail, headers, is_mutated=how == 8))
+    return FuzzRequest("binary", "complete", content, is_valid=how == 0)
 
 
 @st.composite
-def event(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
-    """CloudEvents."""
+def event(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> FuzzRequest:
+    """Generate a CloudEvent."""
     path, data = f"/v1/models/{name}:predict", draw(v1_document(rows))
     names = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8)
     texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -355,22 +361,22 @@ def event(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchem
     if draw(st.booleans()):
         as_text = draw(st.integers(0, 3)) == 0
         document = attributes | {"data": json.dumps(data) if as_text else data}
-        return draw(around("event", path, document, ["content-type: application/cloudevents+json"]))
+        return draw(document_request("event", path, document, ["content-type: application/cloudevents+json"]))
     headers = [f"ce-{key}: {quote(text, safe='')}" for key, text in attributes.items()]
     if draw(st.integers(0, 3)) == 0:
         at = draw(st.integers(0, len(headers) - 1))
         headers[at] = draw(st.sampled_from([headers[at][:6], f"{headers[at]}%", f"{headers[at]}%ff%00", "ce-: x"]))
-        body = in_json(data)
-        return Shot("event", "tame", draw(packed(path, body, headers, is_spoilt=False)))
-    return draw(around("event", path, data, headers))
+        body = dump_json(data)
+        return FuzzRequest("event", "complete", draw(http_with_body(path, body, headers, is_mutated=False)))
+    return draw(document_request("event", path, data, headers))
 
 
 # gRPC
 
 
 @st.composite
-def grpc_message(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> Shot:
-    """A message of gRPC, typed or raw."""
+def grpc_message(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> FuzzRequest:
+    """Generate a gRPC message with typed or raw contents."""
     made = pb.ModelInferRequest(model_name=name, id=draw(st.sampled_from(["", "1", "\x00", "größe"])))
     is_raw = draw(st.booleans())
     for tensor in raw_tensors(table, draw(rows)):
@@ -384,49 +390,49 @@ def grpc_message(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: Tab
     how = draw(st.integers(0, 9))
     content = made.SerializeToString()
     if how == 0:
-        return Shot("grpc", "grpc", content, is_good=True)
+        return FuzzRequest("grpc", "grpc", content, is_valid=True)
     if how < 5:
         for _ in range(draw(st.integers(1, 2))):
-            draw(st.sampled_from(SPOILERS))(draw, made)
+            draw(st.sampled_from(MUTATIONS))(draw, made)
         content = made.SerializeToString()
     elif how < 9:
-        content = draw(broken(content))
+        content = draw(mutate_content(content))
     methods = ["ModelMetadata", "ModelReady", "RepositoryModelLoad", "ServerReady", "ServerLive", "Nothing"]
-    return Shot("grpc", "grpc", content, target=draw(st.sampled_from(methods)) if how == 9 else "ModelInfer")
+    return FuzzRequest("grpc", "grpc", content, target=draw(st.sampled_from(methods)) if how == 9 else "ModelInfer")
 
 
-def _spoil_names(draw: st.DrawFn, made: Any) -> None:
-    texts = LETTERS.filter(lambda text: not any("\ud800" <= one <= "\udfff" for one in text))
+def _mutate_names(draw: st.DrawFn, made: Any) -> None:
+    texts = TEXTS.filter(lambda text: not any("\ud800" <= one <= "\udfff" for one in text))
     place = draw(st.sampled_from([made, *made.inputs]))
     field = "model_name" if place is made else "name"
     setattr(place, draw(st.sampled_from([field, "model_version" if place is made else "datatype"])), draw(texts))
 
 
-def _spoil_shape(draw: st.DrawFn, made: Any) -> None:
+def _mutate_shape(draw: st.DrawFn, made: Any) -> None:
     item = draw(st.sampled_from(made.inputs))
     del item.shape[:]
     item.shape.extend(draw(st.lists(st.sampled_from([0, 1, 2, -1, 6, 2**62, -(2**63)]), max_size=3)))
 
 
-def _spoil_datatype(draw: st.DrawFn, made: Any) -> None:
+def _mutate_datatype(draw: st.DrawFn, made: Any) -> None:
     draw(st.sampled_from(made.inputs)).datatype = draw(st.sampled_from([*DTYPES, "BYTES", "FP128", "", "fp32"]))
 
 
-def _spoil_values(draw: st.DrawFn, made: Any) -> None:
+def _mutate_values(draw: st.DrawFn, made: Any) -> None:
     contents = draw(st.sampled_from(made.inputs)).contents
     contents.ClearField(draw(st.sampled_from([*CONTENTS_FIELDS.values()])))
     contents.fp64_contents.extend(draw(st.lists(st.floats(), max_size=3)))
 
 
-def _spoil_bytes(draw: st.DrawFn, made: Any) -> None:
+def _mutate_text_contents(draw: st.DrawFn, made: Any) -> None:
     draw(st.sampled_from(made.inputs)).contents.bytes_contents.extend(draw(st.lists(st.binary(max_size=4), max_size=3)))
 
 
-def _spoil_raw(draw: st.DrawFn, made: Any) -> None:
+def _mutate_raw_contents(draw: st.DrawFn, made: Any) -> None:
     made.raw_input_contents.append(draw(st.binary(max_size=20)))
 
 
-def _spoil_count(draw: st.DrawFn, made: Any) -> None:
+def _mutate_count(draw: st.DrawFn, made: Any) -> None:
     if draw(st.booleans()):
         made.inputs.add().CopyFrom(draw(st.sampled_from(made.inputs)))
     else:
@@ -434,34 +440,34 @@ def _spoil_count(draw: st.DrawFn, made: Any) -> None:
         made.inputs.add(name="area", datatype="FP64", shape=[1])
 
 
-def _spoil_more(draw: st.DrawFn, made: Any) -> None:
+def _mutate_parameters(draw: st.DrawFn, made: Any) -> None:
     made.parameters["interval"].string_param = draw(st.sampled_from(["0.9", "nan", "", "x" * 500, "1e999"]))
     made.outputs.add(name=draw(st.sampled_from(["prediction", "margin", "\x00", "中" * 3000])))
 
 
-SPOILERS: list[Callable[[st.DrawFn, Any], None]] = [
-    _spoil_names,
-    _spoil_shape,
-    _spoil_datatype,
-    _spoil_values,
-    _spoil_bytes,
-    _spoil_raw,
-    _spoil_count,
-    _spoil_more,
+MUTATIONS: list[Callable[[st.DrawFn, Any], None]] = [
+    _mutate_names,
+    _mutate_shape,
+    _mutate_datatype,
+    _mutate_values,
+    _mutate_text_contents,
+    _mutate_raw_contents,
+    _mutate_count,
+    _mutate_parameters,
 ]
 
-# Bytes that may be no request
+# Bytes that may not be a request
 
 
 @st.composite
-def wild(draw: st.DrawFn, tame: st.SearchStrategy[Shot]) -> Shot:
-    """A request that is cut off or changed, or several at once."""
-    first = draw(tame).content
+def mutated_stream(draw: st.DrawFn, complete: st.SearchStrategy[FuzzRequest]) -> FuzzRequest:
+    """Truncate or change a request, or send several at once."""
+    first = draw(complete).content
     match draw(st.integers(0, 5)):
         case 0:
             content = first[: draw(st.integers(0, len(first)))]
         case 1:
-            content = first + draw(tame).content + draw(broken(first[:200]))
+            content = first + draw(complete).content + draw(mutate_content(first[:200]))
         case 2:
             content = first.replace(
                 b" HTTP/1.1", draw(st.sampled_from([b" HTTP/1.0", b" HTTP/2.0", b"", b" FTP/1"])), 1
@@ -471,16 +477,16 @@ def wild(draw: st.DrawFn, tame: st.SearchStrategy[Shot]) -> Shot:
             content = first.replace(b"content-length: ", b"content-length: %b\r\nx: " % wrong, 1)
         case 4:
             line, _, rest = first.partition(b"\r\n")
-            content = draw(broken(line)) + b"\r\n" + rest
+            content = draw(mutate_content(line)) + b"\r\n" + rest
         case _:
             head, _, body = first.partition(b"\r\n\r\n")
-            content = draw(broken(head)) + b"\r\n\r\n" + body
-    return Shot("wild", "wild", content)
+            content = draw(mutate_content(head)) + b"\r\n\r\n" + body
+    return FuzzRequest("stream", "stream", content)
 
 
 @st.composite
-def paths(draw: st.DrawFn, name: str) -> Shot:
-    """A request of any method to any path."""
+def paths(draw: st.DrawFn, name: str) -> FuzzRequest:
+    """Generate a request of any method to any path."""
     known = ["/", "/v1/models", f"/v1/models/{name}", f"/v1/models/{name}:predict", f"/v1/models/{name}:explain"]
     known += ["/v2", f"/v2/models/{name}", f"/v2/models/{name}/ready", f"/v2/models/{name}/infer", "/metrics"]
     known += [f"/v2/models/{name}/versions/7", f"/v2/repository/models/{name}/load", "/openapi.json", "/v2/health/live"]
@@ -521,11 +527,11 @@ def paths(draw: st.DrawFn, name: str) -> Shot:
     ]
     lines = [request_line(draw(st.sampled_from(methods)), path, draw(st.sampled_from(["1.1", "1.1", "1.0"])))]
     lines += ["host: here", *draw(st.lists(HEADERS, max_size=2)), "content-length: 0"]
-    return Shot("path", "wild", "\r\n".join([*lines, "", ""]).encode("latin-1"))
+    return FuzzRequest("path", "stream", "\r\n".join([*lines, "", ""]).encode("latin-1"))
 
 
 @st.composite
-def noise(draw: st.DrawFn) -> Shot:
-    """Bytes."""
+def random_data(draw: st.DrawFn) -> FuzzRequest:
+    """Generate random bytes."""
     starts = [b"", b"GET / HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01", b"\r\n\r\n", b"POST "]
-    return Shot("noise", "wild", draw(st.sampled_from(starts)) + draw(st.binary(max_size=60)))
+    return FuzzRequest("noise", "stream", draw(st.sampled_from(starts)) + draw(st.binary(max_size=60)))

@@ -1,4 +1,4 @@
-"""Real servers in processes of their own, for the tests that ask them."""
+"""Real servers in processes of their own."""
 
 import signal
 import socket
@@ -15,12 +15,12 @@ import pytest
 
 START_SECONDS = 120.0  # on a busy machine without compiled bytecode; 5 s on an idle one with it
 STOP_SECONDS = 60.0
-LOG_LINES = 60  # that a failure shows
+LOG_LINES = 60  # in the report of a failure
 
 
 @dataclass
 class Server:
-    """A server process, and where it answers."""
+    """Server process and its address."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -59,7 +59,7 @@ class Server:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def stop(self) -> int:
-        """End it as Kubernetes would, and return its exit code."""
+        """Stop the server as Kubernetes would; return its exit code."""
         self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -71,28 +71,30 @@ class Server:
 
 
 StartServer = Callable[..., Server]
-STARTED: list[Server] = []
+SERVERS: list[Server] = []
 
 
-def launch(module: str, *args: str, name: str, log: Path, env: dict[str, str], cwd: Path | None = None) -> Server:
-    """Start `python -m MODULE` on free ports; `wait` on what it returns."""
+def launch_server(
+    module: str, *args: str, name: str, log: Path, env: dict[str, str], cwd: Path | None = None
+) -> Server:
+    """Start `python -m MODULE` on free ports; call `wait` on the result."""
     http_port, grpc_port = free_ports(2)
     ports = ["--http_port", str(http_port), "--grpc_port", str(grpc_port)]
     with log.open("wb") as file:
         command = [sys.executable, "-m", module, *args, *ports]
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=env, cwd=cwd)
-    STARTED.append(Server(process, log, name, http_port, grpc_port))
-    return STARTED[-1]
+    SERVERS.append(Server(process, log, name, http_port, grpc_port))
+    return SERVERS[-1]
 
 
-def stop_all() -> None:
-    """End all that were started."""
-    for server in STARTED:
+def stop_servers() -> None:
+    """Stop all servers that were started."""
+    for server in SERVERS:
         server.stop()
 
 
 def free_ports(count: int) -> Sequence[int]:
-    """Ports of the loopback that nobody listens on."""
+    """Find ports of the loopback interface that are free."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [taken.getsockname()[1] for taken in sockets]
     for taken in sockets:
@@ -102,10 +104,10 @@ def free_ports(count: int) -> Sequence[int]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Show what the servers wrote when a test fails."""
+    """Add the output of the servers to the report of a failed test."""
     report = yield
     if report.failed:
-        for server in STARTED:
+        for server in SERVERS:
             lines = server.output().splitlines()[-LOG_LINES:]
             report.sections.append((f"server {server.name}", "\n".join(lines)))
     return report

@@ -1,4 +1,4 @@
-"""Requests by the byte, which no client of HTTP would send."""
+"""Raw HTTP over sockets, for requests that no HTTP client would send."""
 
 import socket
 import time
@@ -7,58 +7,58 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 
-class Answer(NamedTuple):
-    """One answer as it came."""
+class RawResponse(NamedTuple):
+    """Response as it was received."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
 
-def http(method: str, path: str, body: bytes | None = None, *headers: str, version: str = "1.1") -> bytes:
-    """A request; one with a body has its length."""
+def http_request(method: str, path: str, body: bytes | None = None, *headers: str, version: str = "1.1") -> bytes:
+    """Build a request; a body adds its length."""
     length = [] if body is None else [f"content-length: {len(body)}"]
     head = [f"{method} {path} HTTP/{version}", "host: here", *length, *headers, "", ""]
     return "\r\n".join(head).encode("latin-1") + (body or b"")
 
 
 @contextmanager
-def connected(port: int, seconds: float = 20.0) -> Iterator[socket.socket]:
-    """A connection to this machine."""
+def connect(port: int, seconds: float = 20.0) -> Iterator[socket.socket]:
+    """Connect to a port of this machine."""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
         yield connection
 
 
 def exchange(port: int, *parts: bytes, pause: float = 0.0, seconds: float = 20.0, ends: bool = False) -> bytes:
-    """What comes back for some bytes: until the server ends, or for some seconds where it does not.
+    """Send data and return what is received until the server closes the connection or is silent.
 
     Args:
-        port: Of the server.
-        parts: What is sent.
-        pause: Between two of them, in seconds.
-        seconds: That nothing may come before it is taken as all.
-        ends: Whether the client says that it has sent all.
+        port: Port of the server.
+        parts: Parts of the data.
+        pause: Pause between two parts, in seconds.
+        seconds: Silence after which nothing more is expected.
+        ends: Whether the client closes its side after the data.
     """
-    with connected(port, seconds) as connection:
-        send(connection, parts, pause)
+    with connect(port, seconds) as connection:
+        send_parts(connection, parts, pause)
         if ends:
             connection.shutdown(socket.SHUT_WR)
-        return read_all(connection)
+        return receive_all(connection)
 
 
-def send(connection: socket.socket, parts: Iterable[bytes], pause: float = 0.0) -> None:
-    """Send what the server still takes."""
+def send_parts(connection: socket.socket, parts: Iterable[bytes], pause: float = 0.0) -> None:
+    """Send data as long as the server accepts it."""
     try:
         for part in parts:
             connection.sendall(part)
             if pause:
                 time.sleep(pause)
-    except (BrokenPipeError, ConnectionResetError):  # it has answered, and ended
+    except (BrokenPipeError, ConnectionResetError):  # it has responded and closed
         pass
 
 
-def read_all(connection: socket.socket) -> bytes:
-    """All until the end."""
+def receive_all(connection: socket.socket) -> bytes:
+    """Receive until the connection is closed or silent."""
     found = b""
     try:
         while part := connection.recv(1 << 16):
@@ -68,8 +68,8 @@ def read_all(connection: socket.socket) -> bytes:
     return found
 
 
-def answers(raw: bytes) -> list[Answer]:
-    """The answers in what came back; raises where it is no HTTP."""
+def parse_responses(raw: bytes) -> list[RawResponse]:
+    """Parse the responses in received data; fail if it is not HTTP."""
     found = []
     while raw:
         head, _, raw = raw.partition(b"\r\n\r\n")
@@ -80,13 +80,13 @@ def answers(raw: bytes) -> list[Answer]:
             continue
         headers = dict(field.split(": ", 1) for field in lines)
         length = int(headers.get("content-length", 0))
-        found.append(Answer(int(status), headers, raw[:length]))
+        found.append(RawResponse(int(status), headers, raw[:length]))
         raw = raw[length:]
     return found
 
 
-def ended_after(connection: socket.socket) -> float:
-    """Seconds until the server ends the connection."""
+def seconds_until_closed(connection: socket.socket) -> float:
+    """Measure the seconds until the server closes the connection."""
     started = time.monotonic()
     while connection.recv(1 << 16):
         pass

@@ -1,8 +1,7 @@
-"""All that Triton's client of gRPC can ask of a model.
+"""Every call of Triton's gRPC client, in a process of its own: its messages have the same names as KServe's.
 
-In a process of its own: its messages have the names of KServe's. `python triton.py ADDRESS MODEL VERSION` reads the
-columns from stdin, `{NAME: [DATATYPE, [VALUE, ...]]}`, and writes to stdout what came back: of each call its result, or
-the status and the message of the error.
+`python triton.py ADDRESS MODEL VERSION` reads the columns from stdin, `{NAME: [DATATYPE, [VALUE, ...]]}`, and writes
+the result of each call to stdout, or the status and the message of its error.
 """
 
 import json
@@ -17,15 +16,15 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 
 def main(address: str, model: str, version: str) -> None:
-    """Ask."""
+    """Make all calls and print their results."""
     columns = json.load(sys.stdin)
     with triton.InferenceServerClient(address) as client:
-        calls = {**of_server(client, model, version), **of_inference(client, model, version, columns)}
-        sys.stdout.write(json.dumps({name: outcome(call) for name, call in calls.items()}))
+        calls = {**server_calls(client, model, version), **inference_calls(client, model, version, columns)}
+        sys.stdout.write(json.dumps({name: call_result(call) for name, call in calls.items()}))
 
 
-def of_server(client: Any, model: str, version: str) -> dict[str, Callable[[], Any]]:
-    """What asks for no prediction."""
+def server_calls(client: Any, model: str, version: str) -> dict[str, Callable[[], Any]]:
+    """List the calls that make no prediction."""
     return {
         "live": client.is_server_live,
         "ready": client.is_server_ready,
@@ -45,21 +44,21 @@ def of_server(client: Any, model: str, version: str) -> dict[str, Callable[[], A
     }
 
 
-def of_inference(client: Any, model: str, version: str, columns: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
-    """What asks for predictions."""
+def inference_calls(client: Any, model: str, version: str, columns: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
+    """List the calls that make predictions."""
 
     def infer(**more: Any) -> Any:
-        return plain(client.infer(**{"model_name": model, "inputs": inputs_of(columns)} | more))
+        return to_json(client.infer(**{"model_name": model, "inputs": to_inputs(columns)} | more))
 
     def infer_later() -> Any:
         results: Queue[tuple[Any, Any]] = Queue()
         client.async_infer(
-            model, inputs_of(columns), lambda result, error: results.put((result, error)), request_id="a"
+            model, to_inputs(columns), lambda result, error: results.put((result, error)), request_id="a"
         )
         result, error = results.get(timeout=60)
         if error is not None:
             raise error
-        return plain(result)
+        return to_json(result)
 
     some = next(iter(columns))
     bad = {**columns, some: [columns[some][0], [1e9, *columns[some][1][1:]]]}
@@ -77,12 +76,12 @@ def of_inference(client: Any, model: str, version: str, columns: Mapping[str, An
         "interval as text": lambda: infer(parameters={"interval": "0.9"}),
         "no such interval": lambda: infer(parameters={"interval": 0.5}),
         "other parameters": lambda: infer(priority=1, timeout=5_000_000, parameters={"colour": "red", "weight": 0.5}),
-        "out of bounds": lambda: infer(inputs=inputs_of(bad)),
+        "out of bounds": lambda: infer(inputs=to_inputs(bad)),
     }
 
 
-def inputs_of(columns: Mapping[str, Any]) -> list[Any]:
-    """The columns as tensors of the client."""
+def to_inputs(columns: Mapping[str, Any]) -> list[Any]:
+    """Convert the columns to tensors of the client."""
     inputs = []
     for name, (datatype, values) in columns.items():
         array = np.array(values, dtype=triton_to_np_dtype(datatype))
@@ -91,8 +90,8 @@ def inputs_of(columns: Mapping[str, Any]) -> list[Any]:
     return inputs
 
 
-def plain(result: Any) -> dict[str, Any]:
-    """A result as JSON has it."""
+def to_json(result: Any) -> dict[str, Any]:
+    """Convert a result to types of JSON."""
     message = result.get_response()
     arrays = {output.name: result.as_numpy(output.name) for output in message.outputs}
     outputs = {name: np.char.decode(a.astype(bytes)) if a.dtype == object else a for name, a in arrays.items()}
@@ -104,8 +103,8 @@ def plain(result: Any) -> dict[str, Any]:
     }
 
 
-def outcome(call: Callable[[], Any]) -> Any:
-    """What came of a call."""
+def call_result(call: Callable[[], Any]) -> Any:
+    """Make a call; return its result, or its status and error message."""
     try:
         return call()
     except InferenceServerException as err:

@@ -202,7 +202,7 @@ class InferenceHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _wants_upgrade(self) -> bool:
-        """Whether the client offers another protocol."""
+        """Check whether the client offers another protocol."""
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
     def _ignore_upgrade(self, rest: bytes) -> None:

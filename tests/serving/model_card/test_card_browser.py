@@ -83,7 +83,7 @@ class Site:
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Start one instance for all tests."""
-    with browser.start(tmp_path_factory.mktemp("chromium")) as started:
+    with browser.start_browser(tmp_path_factory.mktemp("chromium")) as started:
         yield started
 
 
@@ -137,7 +137,7 @@ def test_example_is_sent_unchanged_and_its_prediction_is_shown(
     else:
         assert str(outputs.prediction[0]).lower() in text.lower().splitlines()
         assert [f"{100 * share:.1f} %" in text for share in outputs.probabilities[0]] == [True] * len(outputs.classes)
-    assert chromium.complaints == []
+    assert chromium.logged_errors == []
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_hostile_names_are_sent_unchanged_and_not_executed(chromium: Browser, si
     assert [json.dumps(body["instances"]) for _, _, body in site.requests] == [json.dumps([row])]
     assert chromium.run("window.hit") is None
     assert chromium.run("document.documentElement.scrollWidth") == 400
-    assert chromium.complaints == []
+    assert chromium.logged_errors == []
 
 
 @pytest.mark.parametrize("width", [320, 400, 768, 1400])

@@ -11,41 +11,42 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.serving.dataplane import DataPlane
 from tests.support.clients import (
-    LABELS,
-    METADATA,
+    LABEL_DATATYPES,
+    METADATA_DATATYPES,
     VERSION,
     Tensor,
-    arrays,
-    assert_same,
+    to_arrays,
+    assert_same_outputs,
     call_grpc,
     infer_by_rest,
     post_v2,
-    request_of,
-    run,
-    tensors,
+    kserve_request,
+    run_async,
+    to_json_tensors,
 )
 from tests.support.error_cases import BAD_TENSORS, BAD_VALUES
 
 if TYPE_CHECKING:
-    from conftest import Row, Server
+    from tests.support.server_processes import Server
+    from tests.support.tables import Row
 
 
 def test_v2_answers_as_the_data_plane_does(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row]
 ) -> None:
-    body = post_v2(servers[task], {"id": "42", "inputs": tensors(rows)}).json()
+    body = post_v2(servers[task], {"id": "42", "inputs": to_json_tensors(rows)}).json()
     assert body["model_version"] == VERSION
-    assert_same(InferResponse.from_rest(body), planes[task].predict_rows(rows), task)
+    assert_same_outputs(InferResponse.from_rest(body), planes[task].predict_rows(rows), task)
 
 
 def test_v2_names_the_classes_of_the_probabilities(servers: dict[str, Server], rows: list[Row]) -> None:
-    _, probabilities = post_v2(servers["multiclass"], {"inputs": tensors(rows)}).json()["outputs"]
+    _, probabilities = post_v2(servers["multiclass"], {"inputs": to_json_tensors(rows)}).json()["outputs"]
     assert probabilities["shape"] == [3, 3]
     assert json.loads(probabilities["parameters"]["classes"]) == ["low", "fair", "high"]
 
 
 def test_v2_makes_an_id_where_there_is_none(servers: dict[str, Server], rows: list[Row]) -> None:
-    first, second = (post_v2(servers["regression"], {"inputs": tensors(rows)}).json()["id"] for _ in range(2))
+    first, second = (post_v2(servers["regression"], {"inputs": to_json_tensors(rows)}).json()["id"] for _ in range(2))
     assert first != second
 
 
@@ -62,7 +63,7 @@ def test_v2_accepts_another_form_of_the_same(
     servers: dict[str, Server], tensor: dict[str, Any], rows: list[Row]
 ) -> None:
     expected, got = (
-        post_v2(servers["regression"], {"id": "1", "inputs": tensors(rows, **c)}) for c in ({}, {"area": tensor})
+        post_v2(servers["regression"], {"id": "1", "inputs": to_json_tensors(rows, **c)}) for c in ({}, {"area": tensor})
     )
     assert (got.status_code, got.json()) == (200, expected.json())
 
@@ -80,7 +81,7 @@ def test_v2_accepts_other_datatypes(
     servers: dict[str, Server], planes: dict[str, DataPlane], name: str, tensor: dict[str, Any], rows: list[Row]
 ) -> None:
     same = [row | {name: value} for row, value in zip(rows, tensor["data"], strict=True)]
-    got = post_v2(servers["regression"], {"inputs": tensors(rows, **{name: tensor})}).json()
+    got = post_v2(servers["regression"], {"inputs": to_json_tensors(rows, **{name: tensor})}).json()
     assert got["outputs"][0]["data"] == planes["regression"].predict_rows(same).prediction.tolist()
 
 
@@ -88,7 +89,7 @@ def test_v2_accepts_other_datatypes(
 def test_v2_refuses_a_bad_value_with_its_column(
     servers: dict[str, Server], name: str, value: Any, reason: str, rows: list[Row]
 ) -> None:
-    body = json.dumps({"inputs": tensors([rows[0] | {name: value}])})
+    body = json.dumps({"inputs": to_json_tensors([rows[0] | {name: value}])})
     response = servers["regression"].client.post("/v2/models/regression/infer", content=body)
     assert (response.status_code, response.json()) == (400, {"error": reason})
 
@@ -97,7 +98,7 @@ def test_v2_refuses_a_bad_value_with_its_column(
 def test_v2_refuses_bad_tensors(
     servers: dict[str, Server], rows: list[Row], changes: dict[str, Tensor | None], reason: str
 ) -> None:
-    body = json.dumps({"inputs": tensors(rows, **changes)})  # httpx would refuse NaN before the server can
+    body = json.dumps({"inputs": to_json_tensors(rows, **changes)})  # httpx would refuse NaN before the server can
     url = f"/v2/models/{servers['regression'].name}/infer"
     response = servers["regression"].client.post(url, content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400
@@ -195,12 +196,12 @@ def test_v2_refuses_a_malformed_binary_body(
 def test_v2_answers_binary_tensors(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, binary_outputs: bool, rows: list[Row]
 ) -> None:
-    request = request_of(servers[task], arrays(rows), binary=True, parameters={"binary_data_output": binary_outputs})
-    assert_same(run(infer_by_rest(servers[task], request)), planes[task].predict_rows(rows), task)
+    request = kserve_request(servers[task], to_arrays(rows), binary=True, parameters={"binary_data_output": binary_outputs})
+    assert_same_outputs(run_async(infer_by_rest(servers[task], request)), planes[task].predict_rows(rows), task)
 
 
 def test_v2_sends_the_outputs_that_are_asked_for(servers: dict[str, Server], rows: list[Row]) -> None:
-    body = {"inputs": tensors(rows), "outputs": [{"name": "probabilities"}]}
+    body = {"inputs": to_json_tensors(rows), "outputs": [{"name": "probabilities"}]}
     outputs = post_v2(servers["binary"], body).json()["outputs"]
     assert [output["name"] for output in outputs] == ["probabilities"]
     refused = post_v2(servers["binary"], body | {"outputs": [{"name": "margin"}]})
@@ -211,9 +212,9 @@ def test_v2_sends_the_outputs_that_are_asked_for(servers: dict[str, Server], row
 
 
 def test_metadata_tell_the_schema_of_the_bundle(servers: dict[str, Server], task: str) -> None:
-    inputs = [(name, datatype, [-1]) for name, datatype in METADATA.items()]
+    inputs = [(name, datatype, [-1]) for name, datatype in METADATA_DATATYPES.items()]
     classes = {"regression": 0, "binary": 2, "multiclass": 3}[task]
-    outputs = [("prediction", LABELS[task], [-1])] + [("probabilities", "FP64", [-1, classes])] * (classes > 0)
+    outputs = [("prediction", LABEL_DATATYPES[task], [-1])] + [("probabilities", "FP64", [-1, classes])] * (classes > 0)
     by_rest = servers[task].client.get(f"/v2/models/{task}").json()
     by_grpc = call_grpc(servers[task], "ModelMetadata", pb.ModelMetadataRequest(name=task))
     for side, expected in (("inputs", inputs), ("outputs", outputs)):
@@ -229,7 +230,7 @@ def test_v2_answers_the_ends_of_the_interval(
     servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row], level: Any
 ) -> None:
     expected = planes["regression"].predict_rows(rows, interval=0.8).columns
-    body = post_v2(servers["regression"], {"inputs": tensors(rows), "parameters": {"interval": level}}).json()
+    body = post_v2(servers["regression"], {"inputs": to_json_tensors(rows), "parameters": {"interval": level}}).json()
     assert {output["name"]: output["data"] for output in body["outputs"]} == {
         name: values.tolist() for name, values in expected.items()
     }
@@ -240,8 +241,8 @@ def test_v2_refuses_a_level_that_there_is_not_and_ends_without_a_level(
     servers: dict[str, Server], rows: list[Row]
 ) -> None:
     server = servers["regression"]
-    unknown = post_v2(server, {"inputs": tensors(rows), "parameters": {"interval": 0.5}})
-    unasked = post_v2(server, {"inputs": tensors(rows), "outputs": [{"name": "lower"}]})
+    unknown = post_v2(server, {"inputs": to_json_tensors(rows), "parameters": {"interval": 0.5}})
+    unasked = post_v2(server, {"inputs": to_json_tensors(rows), "outputs": [{"name": "lower"}]})
     assert (unknown.status_code, unasked.status_code) == (400, 400)
     assert "the levels are 0.8, 0.9" in unknown.json()["error"]
     assert "lower: is not an output; these are: prediction" in unasked.json()["error"]

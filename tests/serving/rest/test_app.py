@@ -1,4 +1,4 @@
-"""What a server leaves undone of KServe's API."""
+"""Operations of KServe's API that a server does not support."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.support.tables import Row
 
 
-def test_explain_is_another_servers_and_echoes_no_header(servers: dict[str, Server], rows: list[Row]) -> None:
+def test_explain_is_unsupported_and_echoes_no_header(servers: dict[str, Server], rows: list[Row]) -> None:
     url = f"/v1/models/{servers['regression'].name}:explain"
     response = servers["regression"].client.post(url, json={"instances": rows}, headers={"x-secret": "do not tell"})
     assert (response.status_code, response.json()) == (
@@ -28,7 +28,7 @@ def test_explain_is_another_servers_and_echoes_no_header(servers: dict[str, Serv
 
 
 @pytest.mark.parametrize("verb", ["load", "unload"])
-def test_models_are_not_loaded_or_unloaded_by_strangers(servers: dict[str, Server], verb: str) -> None:
+def test_the_model_repository_is_disabled_by_default(servers: dict[str, Server], verb: str) -> None:
     server = servers["regression"]
     assert server.client.post(f"/v2/repository/models/{server.name}/{verb}").status_code == 501
     request = getattr(pb, f"RepositoryModel{verb.capitalize()}Request")(model_name=server.name)

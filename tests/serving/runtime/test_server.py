@@ -1,4 +1,4 @@
-"""A server as a process: what it does beside a long request, and its end."""
+"""A server as a process: probes during a long request, and its shutdown."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from tests.support.clients import (
 )
 
 if TYPE_CHECKING:
-    from conftest import Row, Server, StartServer
+    from tests.support.server_processes import Server, StartServer
+    from tests.support.tables import Row
 
 
-def test_health_answers_while_a_long_request_is_computed(servers: dict[str, Server], rows: list[Row]) -> None:
+def test_probes_are_answered_during_a_long_request(servers: dict[str, Server], rows: list[Row]) -> None:
     server = servers["regression"]
     many = [list(row.values()) for row in rows] * 40_000
     answers = []
@@ -32,7 +33,7 @@ def test_health_answers_while_a_long_request_is_computed(servers: dict[str, Serv
     assert len(waits) > 5
 
 
-def test_a_server_serves_under_the_name_it_is_given_and_ends_well(
+def test_a_server_serves_under_a_given_name_and_shuts_down_cleanly(
     bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row]
 ) -> None:
     server = start_server(
