@@ -64,10 +64,8 @@ class Features(FrozenModel):
     @cached_property
     def _passthrough(self) -> tuple[list[int], list[str]] | None:
         """Positions and sources of unchanged numbers, which are copied at once: much faster for a single row."""
-        passthrough = [
-            (position, feature.source) for position, feature in enumerate(self.columns) if _is_passthrough(feature)
-        ]
-        return ([position for position, _ in passthrough], [source for _, source in passthrough]) if passthrough else None
+        positions = [position for position, feature in enumerate(self.columns) if _is_passthrough(feature)]
+        return (positions, [self.columns[position].source for position in positions]) if positions else None
 
     @cached_property
     def _computed(self) -> list[tuple[int, Feature]]:

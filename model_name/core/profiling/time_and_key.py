@@ -41,8 +41,8 @@ def find_time(facts: Mapping[str, ColumnFacts], given: str | None) -> tuple[str 
     if not candidates:
         return None, "time: there is no datetime column; rows are held out at random"
     if len(candidates) > 1:
-        text = f"time: {', '.join(candidates)} could each order the rows; none was chosen, so rows are held out at random"
-        return None, f"{text}; name one with --time"
+        text = f"time: {', '.join(candidates)} could each order the rows; none was chosen"
+        return None, f"{text}, so rows are held out at random; name one with --time"
     problem = _time_column_problem(facts[candidates[0]])
     if problem:
         return None, f"time: {candidates[0]} was not chosen, because {problem}; rows are held out at random"
