@@ -84,13 +84,13 @@ def save_model(make_manifest: Callable[..., Manifest]) -> SaveModel:
 def start_explainer(serving_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartExplainer]:
     """Return a function that starts `python -m model_name.explainer` outside the sources; stop all at the end."""
     package = str(Path(__file__).parents[2])
-    working_directory = tmp_path_factory.mktemp("outside")
+    outside = tmp_path_factory.mktemp("outside")
 
     def start(folder: Path, *args: str, **env: str) -> Server:
         log = tmp_path_factory.mktemp("explainer") / "log"
         environment = serving_env | {"PYTHONPATH": package} | env
         args = ("--model", str(folder), "--drain_seconds", "0.2", *args)
-        return launch_server("model_name.explainer", *args, name="things", log=log, env=environment, cwd=working_directory)
+        return launch_server("model_name.explainer", *args, name="things", log=log, env=environment, cwd=outside)
 
     yield start
     stop_servers()

@@ -16,7 +16,7 @@ from tests.support.server_processes import Server, free_ports
 @pytest.mark.slow
 def test_registered_version_is_explained_by_one_command(workplace, tmp_path):
     # Given a trained model
-    confs = projects.project(workplace, "binary")
+    confs = projects.make_project(workplace, "binary")
     with load_job([confs / "training.yaml"]) as job:
         version = job.run()
         # Then its directory in the registry names the version

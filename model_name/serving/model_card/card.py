@@ -128,9 +128,7 @@ def column_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
             "description": column.description,
             "lag": describe_lag(column.history) if column.history else "",
             "accepted": (
-                describe_accepted_values(column, known_categories(manifest, name))
-                if column.is_input
-                else "not looked at"
+                describe_accepted_values(column, known_categories(manifest, name)) if column.is_input else "ignored"
             ),
             "missing": profile.missing if profile else None,
             "bar_heights": bar_heights(profile) if profile and not column.sensitive else [],

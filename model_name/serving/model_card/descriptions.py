@@ -98,10 +98,10 @@ def describe_decision(manifest: Manifest) -> Iterator[str]:
         return
     yield CALIBRATIONS[decision.calibrator.KIND] if decision.calibrator else "Probabilities are not calibrated."
     if decision.threshold is None:
-        yield "The most probable class is answered."
+        yield "The most probable class is predicted."
     else:
         threshold = format_number(decision.threshold)
-        yield f"{label_text(classes[1])} is answered from a probability of {threshold} on."
+        yield f"{label_text(classes[1])} is predicted from a probability of {threshold}."
     if decision.costs:
         costs = decision.costs
         yield f"A false positive costs {costs.false_positive:g}, a false negative {costs.false_negative:g}."
@@ -111,6 +111,6 @@ def describe_intervals(intervals: PredictionIntervals) -> Iterator[str]:
     """Describe the width of prediction intervals, one sentence per level."""
     for level, halves in zip(intervals.levels, intervals.halves, strict=True):
         low, high = format_number(min(halves)), format_number(max(halves))
-        width = f"±{low}" if low == high else f"±{low} to ±{high}, by what is predicted"
+        width = f"±{low}" if low == high else f"±{low} to ±{high}, depending on the prediction"
         yield f"The prediction interval of level {level:.4g} is {width}."
-    yield f"The intervals were found on {intervals.rows:,} rows that the model had not seen."
+    yield f"The intervals were estimated on {intervals.rows:,} rows that the model was not trained on."

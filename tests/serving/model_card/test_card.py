@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from model_name.core.decisions.decision import Costs, Decision, Isotonic
-from model_name.serving.bundle import Bundle, Manifest, CompressionReport
+from model_name.serving.bundle import Bundle, CompressionReport, Manifest
 from model_name.serving.model_card import card as card_module
 from model_name.serving.model_card.card import render_card, response_headers
 from model_name.serving.openapi import document as document_module
@@ -72,7 +72,7 @@ def test_card_shows_the_bundle(manifest: Manifest) -> None:
         "flats 1.2.3 blue",
         f"Predicts price ({manifest.table.target.task})",
         "Flats that were sold.",
-        "BoostedTrees · version 7 in MLflow, run 0123456789abcdef0123456789abcdef · made 2026-11-21 13:41:26 UTC",
+        "BoostedTrees · version 7 in MLflow, run 0123456789abcdef0123456789abcdef · created 2026-11-21 13:41:26 UTC",
         "rmse 2.493",
         "In square metres.",
         "0 to 500",
@@ -82,7 +82,7 @@ def test_card_shows_the_bundle(manifest: Manifest) -> None:
         "true or false; may be missing",
         "25.0 %",
         "0 … 25 … 100",
-        "not looked at",
+        "ignored",
         "one of 2 categories",
         "hour of the day",
         "model.onnx sha256 " + "ab" * 32,
@@ -113,7 +113,7 @@ def test_every_control_has_a_label_and_an_error_element(manifest: Manifest) -> N
         ),
         pytest.param(
             {"table": table_of("binary")},
-            ["Probabilities are not calibrated.", "The most probable class is answered."],
+            ["Probabilities are not calibrated.", "The most probable class is predicted."],
             ["rediction interval"],
             id="a classification as it is",
         ),
@@ -126,7 +126,7 @@ def test_every_control_has_a_label_and_an_error_element(manifest: Manifest) -> N
                     costs=Costs(false_negative=5),
                 ),
             },
-            ["isotonic regression", "true is answered from a probability of 0.43 on", "1, a false negative 5"],
+            ["isotonic regression", "true is predicted from a probability of 0.43.", "1, a false negative 5"],
             ["most probable"],
             id="a threshold",
         ),

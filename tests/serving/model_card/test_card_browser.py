@@ -210,7 +210,7 @@ def test_error_is_shown_at_its_field_until_the_value_changes(chromium: Browser, 
     # When it is sent
     text = predict(chromium)
     # Then both errors are shown at their fields, and the first field has the focus
-    assert "The server refuses this row (400)" in text
+    assert "The server rejects this row (400)" in text
     assert (error_at(chromium, "area"), error_at(chromium, "sold")) == ("900.0 is above 500.0", "is missing")
     assert error_at(chromium, "rooms") is None
     assert chromium.run("'#' + document.activeElement.id") == control("area")
@@ -266,12 +266,12 @@ def test_error_message_is_split_by_field(
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        pytest.param(401, b'{"error": "who are you"}', ["asks for a token", "who are you"], id="no token"),
-        pytest.param(404, b'{"error": "no model"}', ["not there", "no model"], id="no model"),
-        pytest.param(429, b'{"error": "too many"}', ["too much to do", "too many"], id="too many requests"),
+        pytest.param(401, b'{"error": "who are you"}', ["requires a valid token", "who are you"], id="no token"),
+        pytest.param(404, b'{"error": "no model"}', ["does not exist", "no model"], id="no model"),
+        pytest.param(429, b'{"error": "too many"}', ["overloaded", "too many"], id="too many requests"),
         pytest.param(503, b'{"error": "draining"}', ["not ready", "draining"], id="not ready"),
         pytest.param(502, b"<h1>Bad Gateway</h1>", ["has failed (502)", "<h1>Bad Gateway</h1>"], id="a proxy's page"),
-        pytest.param(200, b"<h1>Welcome</h1>", ["not one of a model", "<h1>Welcome</h1>"], id="another server"),
+        pytest.param(200, b"<h1>Welcome</h1>", ["not a prediction", "<h1>Welcome</h1>"], id="another server"),
     ],
 )
 def test_error_status_is_described(chromium: Browser, site: Site, status: int, body: bytes, words: list[str]) -> None:
@@ -288,7 +288,7 @@ def test_unreachable_server_is_reported(chromium: Browser, site: Site) -> None:
         "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1
     )
     try:
-        assert "There is no answer" in predict(chromium)
+        assert "No response" in predict(chromium)
     finally:
         chromium.call("Network.disable")
 
@@ -296,7 +296,7 @@ def test_unreachable_server_is_reported(chromium: Browser, site: Site) -> None:
 def test_response_of_another_version_is_reported(chromium: Browser, site: Site) -> None:
     chromium.open(site.serve(plane_of(manifest())))
     site.fixed_response = 200, b'{"predictions": [1.0]}', {"x-model-semver": "2.0.0"}
-    assert "Version 2.0.0 answered; this page is of 1.2.3." in predict(chromium)
+    assert "The response is from version 2.0.0, this page is of 1.2.3." in predict(chromium)
 
 
 @pytest.mark.parametrize("path", ["models/flats", "models/flats/"])

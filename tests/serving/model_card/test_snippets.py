@@ -15,7 +15,7 @@ from model_name.serving.model_card.snippets import SERVER, CodeSnippet, code_sni
 from tests.support.manifests import manifest_of, plane_of, table_of
 
 if TYPE_CHECKING:
-    from conftest import StartServer
+    from tests.support.server_processes import StartServer
 
 HOSTILE = """it's "quoted" $HOME `id` \\ </script> größe"""
 

@@ -1,7 +1,7 @@
 "use strict";
 
 const card = JSON.parse(document.getElementById("card").textContent);
-// Behind a prefix the page may be asked for without its last slash.
+// Behind a path prefix, the URL of the page may lack its last slash.
 const base = location.origin + location.pathname.replace(/\/?$/, "/");
 const form = document.getElementById("form");
 const output = document.getElementById("output");
@@ -31,7 +31,7 @@ async function predict() {
   const read = card.fields.map((field) => [field, fieldValue(field)]);
   const wrong = read.filter(([, { problem }]) => problem).map(([field, { problem }]) => [field, problem]);
   if (wrong.length) return showErrors("Not sent", wrong, "");
-  // fromEntries, because a column may be called __proto__.
+  // fromEntries, because a column may be named __proto__.
   const body = { instances: [Object.fromEntries(read.map(([field, { value }]) => [field.name, value]))] };
   const interval = document.getElementById("interval")?.value;
   if (interval) body.parameters = { interval: Number(interval) };
@@ -45,7 +45,7 @@ async function predict() {
     const text = await response.text();
     showResponse(response, parseJson(text), text, performance.now() - started, interval);
   } catch (error) {
-    showErrors("There is no answer", [], `${error.message}. Is the server still there?`);
+    showErrors("No response", [], `${error.message}. Is the server running?`);
   } finally {
     setBusy(false);
   }
@@ -67,7 +67,7 @@ function parseJson(text) {
 function fieldValue({ id, inputType, acceptsEmpty }) {
   const input = document.getElementById(id);
   if (inputType === "select") return { value: JSON.parse(input.value) };
-  if (input.validity.badInput) return { problem: inputType === "number" ? "not a number" : "not a whole date and time" };
+  if (input.validity.badInput) return { problem: inputType === "number" ? "not a number" : "not a complete date and time" };
   if (input.value === "" && !acceptsEmpty) return { value: null };
   if (inputType === "number") return { value: Number(input.value) };
   if (inputType === "datetime" && input.value.length === 16) return { value: `${input.value}:00` };
@@ -79,7 +79,7 @@ function showResponse(response, body, text, milliseconds, interval) {
     const [wrong, rest] = splitByField(typeof body?.error === "string" ? body.error : text.slice(0, 500));
     return showErrors(`${describeStatus(response.status)} (${response.status})`, wrong, rest);
   }
-  if (!Array.isArray(body?.predictions)) return showErrors("The answer is not one of a model", [], text.slice(0, 500));
+  if (!Array.isArray(body?.predictions)) return showErrors("The response is not a prediction", [], text.slice(0, 500));
   const [prediction] = body.predictions;
   const isInterval = prediction !== null && typeof prediction === "object";
   const parts = [
@@ -94,17 +94,17 @@ function showResponse(response, body, text, milliseconds, interval) {
   parts.push(createElement("p", "soft small", `in ${Math.max(1, Math.round(milliseconds))} ms`), rawJson(text));
   const semver = response.headers.get("x-model-semver");
   if (semver && semver !== card.semver) {
-    parts.push(createElement("p", "problem", `Version ${semver} answered; this page is of ${card.semver}. Load it again.`));
+    parts.push(createElement("p", "problem", `The response is from version ${semver}, this page is of ${card.semver}. Reload the page.`));
   }
   output.replaceChildren(...parts);
 }
 
 function describeStatus(status) {
-  if (status === 401 || status === 403) return "The server asks for a token, and not for this one";
-  if (status === 404) return "The model is not there";
-  if (status === 429) return "The server has too much to do; try again in a moment";
+  if (status === 401 || status === 403) return "The server requires a valid token";
+  if (status === 404) return "The model does not exist";
+  if (status === 429) return "The server is overloaded; try again in a moment";
   if (status === 503) return "The model is not ready; try again in a moment";
-  return status < 500 ? "The server refuses this row" : "The server has failed";
+  return status < 500 ? "The server rejects this row" : "The server has failed";
 }
 
 function probabilityBars(probabilities) {
@@ -149,7 +149,7 @@ function showErrors(title, wrong, rest) {
   output.replaceChildren(...parts);
 }
 
-// A message is `COLUMN: REASON; COLUMN, row 0: REASON; and 3 more`; names and reasons may hold anything themselves.
+// An error is `COLUMN: REASON; COLUMN, row 0: REASON; and 3 more`; names and reasons may contain any characters.
 function splitByField(message) {
   const wrong = [];
   const rest = [];
@@ -196,7 +196,7 @@ function copyButton(code) {
       await navigator.clipboard.writeText(code.textContent);
       copy.textContent = "Copied";
     } catch {
-      // Without TLS there is no clipboard; what is selected can be copied by hand.
+      // Without TLS there is no clipboard API; the user can copy the selection.
       getSelection().selectAllChildren(code);
       copy.textContent = "Selected";
     }
