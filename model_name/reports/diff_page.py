@@ -6,7 +6,7 @@ from pathlib import Path
 from model_name.core.formatting import format_bytes, format_number, format_percent
 from model_name.io.storage import atomic_write
 from model_name.reports.artifacts import VersionArtifacts
-from model_name.reports.diff import Comparison
+from model_name.reports.comparison import Comparison
 from model_name.reports.feature_figures import importance_figure
 from model_name.reports.figures import Figure, metric_pair_figure
 from model_name.reports.render import render_page
