@@ -39,18 +39,18 @@ def run_pipeline(name: str, package: Path, arguments: dict[str, Any]) -> dict[st
                 components.load_component_from_file(str(package))(**arguments)
             except RuntimeError as err:  # kfp raises it for a failed step
                 raise _load_error(Path(folder)) or errors.ModelNameError(f"the pipeline failed: {err}") from err
-        found: dict[str, Any] = json.loads((Path(folder) / f"{RESULTS[name]}.json").read_text(encoding="utf-8"))
-    return found | {"seconds": round(time.monotonic() - start, 1)}
+        result: dict[str, Any] = json.loads((Path(folder) / f"{RESULTS[name]}.json").read_text(encoding="utf-8"))
+    return result | {"seconds": round(time.monotonic() - start, 1)}
 
 
 def _load_error(folder: Path) -> errors.ModelNameError | None:
     """Load the error that a failed step wrote, if any."""
-    place = folder / f"{ERROR}.json"
-    if not place.exists():
+    path = folder / f"{ERROR}.json"
+    if not path.exists():
         return None
-    found = json.loads(place.read_text(encoding="utf-8"))
-    kind: type[errors.ModelNameError] = getattr(errors, found["type"])
-    return kind(found["message"], hint=found["hint"])
+    error = json.loads(path.read_text(encoding="utf-8"))
+    kind: type[errors.ModelNameError] = getattr(errors, error["type"])
+    return kind(error["message"], hint=error["hint"])
 
 
 def count_steps(package: Path) -> int:

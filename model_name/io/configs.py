@@ -34,9 +34,9 @@ class Loader(yaml.SafeLoader):
     @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        twice = next((key for position, key in enumerate(keys) if key in keys[:position]), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(problem=f"{twice} stands twice", problem_mark=node.start_mark)
+        duplicate = next((key for position, key in enumerate(keys) if key in keys[:position]), None)
+        if duplicate is not None:
+            raise yaml.constructor.ConstructorError(problem=f"{duplicate} stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -233,10 +233,10 @@ def explain(error: ValidationError, raw: Any, files: Sequence[str], *, within: s
     """
     outer = (within,) if within else ()
     sentences = []
-    for found in error.errors():
-        path, value = resolve_location((*outer, *found["loc"]), raw)
-        message = found["msg"].removeprefix("Value error, ")
-        is_leaf = found["type"] != "missing" and not isinstance(value, dict | list)
+    for details in error.errors():
+        path, value = resolve_location((*outer, *details["loc"]), raw)
+        message = details["msg"].removeprefix("Value error, ")
+        is_leaf = details["type"] != "missing" and not isinstance(value, dict | list)
         wrong_key, _, is_key = message.partition(" is not a key of ")
         if is_key:
             origin = find_origin([*path, wrong_key], files, is_written=True)

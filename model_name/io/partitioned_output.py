@@ -20,9 +20,8 @@ STATE_FILE = "_job.json"  # settings and inputs that the parts were made from
 SUCCESS_FILE = "_SUCCESS"
 REPORT_KEY = "model_name.report"  # in the footer of a part, so that a resumed run knows what was dropped
 PART_FILE = re.compile(r"part-(\d{5,})\.parquet")
-TEMPORARY_FILE = re.compile(
-    rf"({PART_FILE.pattern}|{STATE_FILE}|{SUCCESS_FILE})\.\d+\.part"
-)  # name that `atomic_write` uses; a killed run leaves such a file
+TEMPORARY_FILE = re.compile(rf"({PART_FILE.pattern}|{STATE_FILE}|{SUCCESS_FILE})\.\d+\.part")
+"""Name that `atomic_write` uses; a killed run leaves such a file."""
 
 
 class OutputPart:
@@ -76,13 +75,13 @@ class PartitionedOutput:
         """
         fingerprint = sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
         names = self._names()
-        drafts = [name for name in names if TEMPORARY_FILE.fullmatch(name)]
+        temporary = [name for name in names if TEMPORARY_FILE.fullmatch(name)]
         parts = sorted((name for name in names if PART_FILE.fullmatch(name)), key=lambda name: (len(name), name))
         is_same = self._load_fingerprint(names) == fingerprint and SUCCESS_FILE not in names
         reports = list(self._complete_reports(parts)) if is_same else []
         # `_SUCCESS` is removed first and `_job.json` replaced last: after a kill in between, the folder looks neither
         # complete nor foreign.
-        self._remove([SUCCESS_FILE] * (SUCCESS_FILE in names) + drafts + parts[len(reports) :])
+        self._remove([SUCCESS_FILE] * (SUCCESS_FILE in names) + temporary + parts[len(reports) :])
         if not is_same:
             self._write_file(STATE_FILE, json.dumps({"mark": fingerprint} | state, indent=1))
         total = CheckReport()

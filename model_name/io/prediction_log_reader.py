@@ -114,10 +114,10 @@ class _LogFiles:
     def _list(self, folder: str) -> list[str]:
         with translate_read_errors(folder):
             try:
-                found = self.filesystem.ls(folder, detail=False)
+                paths = self.filesystem.ls(folder, detail=False)
             except (FileNotFoundError, NotADirectoryError):
                 return []
-        return sorted(str(place).rstrip("/") for place in found)
+        return sorted(str(path).rstrip("/") for path in paths)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
@@ -139,8 +139,8 @@ def _flatten(record: dict[str, Any]) -> dict[str, Any]:
     return record | named | outputs | {f"probability_{label}": p for label, p in probabilities.items()}
 
 
-def _name(place: str) -> str:
-    return place.rpartition("/")[2]
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _day(folder: str) -> date | None:

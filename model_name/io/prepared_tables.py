@@ -134,10 +134,10 @@ def _restore_types(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
     if not schema.classes:
         return typed.assign(**{schema.target.name: target.astype(np.float64)})
     # Parquet returns numpy values; models compare with the labels of the schema.
-    codes, found = pd.factorize(target)
+    codes, values = pd.factorize(target)
     label_of = {label: label for label in schema.classes}
-    labels = np.empty(len(found), dtype=object)
-    labels[:] = [label_of[label] for label in found]
+    labels = np.empty(len(values), dtype=object)
+    labels[:] = [label_of[label] for label in values]
     return typed.assign(**{schema.target.name: labels[codes]})
 
 

@@ -117,7 +117,7 @@ class Registry:
         tags = {"kind": model.KIND, "contract": recipe.contract, "recipe": recipe.model} | tags
         number = self.client.create_model_version(self.name, model_uri, run_id=run_id, tags=tags).version
         # The semantic version is set after the number: of two concurrent registrations, the later one sees the earlier.
-        history = [(Semver.parse(found.semver), found.recipe) for found in self.versions()]
+        history = [(Semver.parse(version.semver), version.recipe) for version in self.versions()]
         self.client.set_model_version_tag(self.name, number, "semver", str(next_semver(history, recipe)))
         return self._version(self.client.get_model_version(self.name, number), {})
 
@@ -131,11 +131,11 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """List the versions, newest first; versions that this project did not register are left out."""
-        found = self.client.search_model_versions(f"name = '{self.name}'")
-        ours = [version for version in found if "semver" in version.tags]
+        entries = self.client.search_model_versions(f"name = '{self.name}'")
+        own = [entry for entry in entries if "semver" in entry.tags]
         # The search does not return aliases; the registered model does.
-        aliases = self.client.get_registered_model(self.name).aliases if ours else {}
-        return sorted((self._version(version, aliases) for version in ours), key=lambda version: -int(version.version))
+        aliases = self.client.get_registered_model(self.name).aliases if own else {}
+        return sorted((self._version(entry, aliases) for entry in own), key=lambda version: -int(version.version))
 
     def resolve(self, ref: str) -> Version:
         """Return the version for an alias, a number, a semantic version or `latest`.
@@ -191,12 +191,12 @@ class Registry:
         version = self.resolve(ref)
         target = str(directory) if directory else tempfile.mkdtemp(prefix="model-name-")
         try:
-            found = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=target))
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=target))
         except (MlflowException, OSError) as err:
             raise NotFoundError(f"{version.title} has no model: {err}") from err
-        if not (found / MLMODEL_FILE_NAME).is_file():  # MLflow accepts an empty folder
+        if not (folder / MLMODEL_FILE_NAME).is_file():  # MLflow accepts an empty folder
             raise NotFoundError(f"{version.title} has no model: its files are gone")
-        return found
+        return folder
 
     def download_artifact(self, version: Version, path: str, directory: Path | None = None) -> Path:
         """Download a file or folder of a version's run and return its local path.
@@ -224,16 +224,16 @@ class Registry:
         """Return the tags of a version."""
         return dict(self.client.get_model_version(self.name, version.version).tags)
 
-    def _version(self, found: ModelVersion, aliases: Mapping[str, str]) -> Version:
+    def _version(self, entry: ModelVersion, aliases: Mapping[str, str]) -> Version:
         return Version(
             name=self.name,
-            version=str(found.version),
-            semver=found.tags["semver"],
-            run_id=str(found.run_id),
-            aliases=tuple(sorted(alias for alias, version in aliases.items() if str(version) == str(found.version))),
-            kind=found.tags["kind"],
-            recipe=Recipe(contract=found.tags["contract"], model=found.tags["recipe"]),
-            created=pd.Timestamp(found.creation_timestamp, unit="ms").isoformat(),
+            version=str(entry.version),
+            semver=entry.tags["semver"],
+            run_id=str(entry.run_id),
+            aliases=tuple(sorted(alias for alias, version in aliases.items() if str(version) == str(entry.version))),
+            kind=entry.tags["kind"],
+            recipe=Recipe(contract=entry.tags["contract"], model=entry.tags["recipe"]),
+            created=pd.Timestamp(entry.creation_timestamp, unit="ms").isoformat(),
         )
 
 

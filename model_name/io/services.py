@@ -244,11 +244,11 @@ def unreachable_error(uri: str, err: Exception) -> DependencyError:
     """Create the error for an unreachable store, without the password that its URI may hold."""
     address = urlparse(uri)
     user, _, host = address.netloc.rpartition("@")
-    place = f"{address.scheme}://{host}" if host else uri
+    location = f"{address.scheme}://{host}" if host else uri
     reason = str(err).replace(f"{user}@", "") if user else str(err)
     for secret in (address.password, unquote(address.password or "")):
         reason = reason.replace(secret, "***") if secret else reason
     return DependencyError(
-        f"MLflow at {place} cannot be used: {reason}",
+        f"MLflow at {location} cannot be used: {reason}",
         hint="start it, or set MLFLOW_TRACKING_URI (sqlite:///mlflow.db needs no server)",
     )

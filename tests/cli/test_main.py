@@ -367,6 +367,6 @@ def test_a_preempted_network_resumes_from_its_checkpoint(tmp_path):
     # When the same command runs again
     again = start(confs)
     # Then it logs that it resumes
-    read_until(again, "going on")
+    read_until(again, "resumed from")
     again.send_signal(signal.SIGTERM)
     again.communicate(timeout=60)
