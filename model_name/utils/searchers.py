@@ -41,8 +41,8 @@ class Searcher(FrozenModel, ABC):
         budget_seconds: Duration of all trials, earlier ones of a resumed search included, after which none begins.
     """
 
-    # Settings that end a search but do not change its trials: a resumed search may have others.
-    EXTENT: ClassVar[frozenset[str]] = frozenset({"budget_seconds"})
+    # Fields that do not change the trials, so that a resumed search may have other values.
+    UNFINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"budget_seconds"})
 
     KIND: str
     space: Space
@@ -104,7 +104,7 @@ class Searcher(FrozenModel, ABC):
         """Hash all settings that decide the trials and their scores."""
         parts = (
             str(JOURNAL_FORMAT),
-            self.model_dump_json(exclude=set(self.EXTENT)),
+            self.model_dump_json(exclude=set(self.UNFINGERPRINTED)),
             problem.model.KIND,
             problem.model.model_dump_json(),
             problem.schema.model_dump_json(),
@@ -138,7 +138,7 @@ class GridSearcher(Searcher):
         max_trials: Maximum size of the grid.
     """
 
-    EXTENT: ClassVar[frozenset[str]] = Searcher.EXTENT | {"max_trials"}
+    UNFINGERPRINTED: ClassVar[frozenset[str]] = Searcher.UNFINGERPRINTED | {"max_trials"}
 
     KIND: Literal["GridSearcher"] = "GridSearcher"
     points: int = Field(3, ge=2)
@@ -172,7 +172,7 @@ class OptunaSearcher(Searcher):
         seed: Seed of the sampler; equal seeds give equal trials.
     """
 
-    EXTENT: ClassVar[frozenset[str]] = Searcher.EXTENT | {"trials"}
+    UNFINGERPRINTED: ClassVar[frozenset[str]] = Searcher.UNFINGERPRINTED | {"trials"}
 
     KIND: Literal["OptunaSearcher"] = "OptunaSearcher"
     trials: int = Field(20, ge=1)

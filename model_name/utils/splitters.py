@@ -14,8 +14,8 @@ from model_name.core.schemas import TableSchema
 from model_name.core.schemas.strict_models import FrozenModel
 from model_name.errors import ConfigError, DataError
 
-Rows = NDArray[np.int64]
-Split = tuple[Rows, Rows]
+RowPositions = NDArray[np.int64]
+Split = tuple[RowPositions, RowPositions]
 """Positions of the training rows and of the held-out rows, each in table order."""
 
 
@@ -159,7 +159,7 @@ def _labels(table: pd.DataFrame, schema: TableSchema) -> NDArray[Any] | None:
     return labels
 
 
-def _check_parts(train: Rows, test: Rows) -> Split:
+def _check_parts(train: RowPositions, test: RowPositions) -> Split:
     if not len(train) or not len(test):
         part = "training" if not len(train) else "held-out"
         raise DataError(f"the split leaves no row in the {part} part", hint="bring more rows or change test_size")

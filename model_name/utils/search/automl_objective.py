@@ -21,7 +21,7 @@ from model_name.utils.search.ensemble_selection import HoldoutScorer
 from model_name.utils.search.objective import SearchProblem
 from model_name.utils.search.spaces import Params
 from model_name.utils.search.trials import Trial
-from model_name.utils.splitters import Rows, Split
+from model_name.utils.splitters import RowPositions, Split
 
 
 class BudgetExceeded(Exception):  # noqa: N818  not an error: it ends a trial
@@ -98,7 +98,7 @@ class AutoMLObjective:
     def _splits(self) -> tuple[Split, ...]:
         return self.problem.folds(self.fold_count)
 
-    def _prepare(self, train: Rows, test: Rows) -> PreparedFold:
+    def _prepare(self, train: RowPositions, test: RowPositions) -> PreparedFold:
         schema, table = self.problem.schema, self.problem.table
         rows = table.iloc[train]
         columns = dataframes.to_columns(rows, schema)

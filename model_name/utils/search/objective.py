@@ -16,7 +16,7 @@ from model_name.core.schemas import TableSchema
 from model_name.errors import DataError
 from model_name.utils.search.spaces import Params
 from model_name.utils.search.trials import Trial
-from model_name.utils.splitters import Rows, Split, Splitter
+from model_name.utils.splitters import RowPositions, Split, Splitter
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Objective:
                 return scores, f"fold {fold}: {err.message}"
         return scores, ""
 
-    def _fit_and_score(self, model: Model, train: Rows, test: Rows) -> float:
+    def _fit_and_score(self, model: Model, train: RowPositions, test: RowPositions) -> float:
         problem = self.problem
         held_out = problem.table.iloc[test]
         context = FitContext(has_time_order=problem.has_time_order)

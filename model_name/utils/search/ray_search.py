@@ -48,8 +48,8 @@ class RaySearcher(OptunaSearcher):
         storage: Directory or URL of Ray's state, reachable from all machines; beside the journal by default.
     """
 
-    # Ray stores budget and number of trials itself, and resumes a search with those it began with.
-    EXTENT: ClassVar[frozenset[str]] = frozenset({"concurrent", "cpus_per_trial", "gpus_per_trial", "storage"})
+    # Not budget and number of trials: Ray stores them, and resumes a search with those it began with.
+    UNFINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"concurrent", "cpus_per_trial", "gpus_per_trial", "storage"})
 
     KIND: Literal["RaySearcher"] = "RaySearcher"  # type: ignore[assignment]  # another kind of the same strategy
     concurrent: int | None = Field(None, ge=1)
