@@ -1,3 +1,5 @@
+"""Behaviour that all kinds of models share."""
+
 import gc
 from typing import Any, Literal
 
@@ -11,8 +13,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegresso
 
 from model_name.core import dataframes
 from model_name.core.decisions.decision import Decision
-from model_name.core.models import BoostedTrees, ConstantModel, Explanation, Model, RandomForest, model_kinds
-from model_name.core.models.explanation import ADDITIVITY_TOLERANCE
+from model_name.core.models import BoostedTrees, ConstantModel, Model, RandomForest, model_kinds
 from model_name.core.models.trees import SklearnModel
 from model_name.errors import DataError, ExplanationError, ExportError, NotFittedError
 from model_name.training.export import check_parity, export_bundle, parity_rows
@@ -130,10 +131,10 @@ def test_a_bundle_of_every_kind_passes_the_parity_check(fitted, kind, task, make
     assert check_parity(model, bundle, parity_rows(make_schema(task), checked)) <= 1e-4
 
 
-class Native(SklearnModel):
+class NativeCategories(SklearnModel):
     """Model with native category splits, which skl2onnx drops silently."""
 
-    KIND: Literal["TestNative"] = "TestNative"
+    KIND: Literal["TestNativeCategories"] = "TestNativeCategories"
 
     def fit_matrix(self, matrix, targets, context):
         categorical = [place for place, feature in enumerate(self.features.columns) if feature.kind == "category"]
@@ -141,17 +142,21 @@ class Native(SklearnModel):
         self._estimator = estimator.fit(matrix, targets)
 
 
-class Gappy(SklearnModel):
+class MissingValueForest(SklearnModel):
     """Forest with missing-value splits, which skl2onnx does not support."""
 
-    KIND: Literal["TestGappy"] = "TestGappy"
+    KIND: Literal["TestMissingValueForest"] = "TestMissingValueForest"
 
     def fit_matrix(self, matrix, targets, context):
         self._estimator = RandomForestRegressor(n_estimators=10, random_state=0).fit(matrix, targets)
 
 
 @pytest.mark.parametrize(
-    "broken", [pytest.param(Native, id="native category splits"), pytest.param(Gappy, id="gaps in a forest")]
+    "broken",
+    [
+        pytest.param(NativeCategories, id="native category splits"),
+        pytest.param(MissingValueForest, id="gaps in a forest"),
+    ],
 )
 def test_an_export_that_is_silently_wrong_is_caught(broken, make_schema, make_table, tmp_path):
     # given a table whose target depends on categories and missing values
@@ -234,10 +239,10 @@ def checked_multiclass(make_schema, make_table):
     return dataframes.check_frame(make_table("multiclass"), make_schema("multiclass")).frame.head(8)
 
 
-class Lying(ConstantModel):
+class NonAdditive(ConstantModel):
     """Model with explanations that do not add up."""
 
-    KIND: Literal["TestLying"] = "TestLying"
+    KIND: Literal["TestNonAdditive"] = "TestNonAdditive"
 
     def explain_matrix(self, matrix):
         scores = np.arange(len(matrix), dtype=float)
@@ -247,43 +252,7 @@ class Lying(ConstantModel):
 def test_contributions_that_do_not_add_up_are_an_error(make_schema, make_table):
     table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     with pytest.raises(ExplanationError, match="contributions miss the scores by"):
-        Lying().fit(make_schema("regression"), table).explain(table.head(5))
-
-
-@pytest.mark.parametrize(
-    ("values", "score", "is_additive"),
-    [
-        pytest.param([3e6, -1e6], 7e6 + 0.5, True, id="rounding error of float32"),
-        pytest.param([0.3, -0.3], 5.0, True, id="an average row"),
-        pytest.param([0.3, -0.3], 5.02, False, id="an average row, off by a part of its contributions"),
-        pytest.param([0.0, 0.0], 5.0, True, id="no contributions"),
-        pytest.param([0.0, 0.0], 5.01, False, id="no contributions, but another score"),
-    ],
-)
-def test_additivity_error_of_a_single_row(values, score, is_additive):
-    base = 5.0 if score < 1e6 else 5e6
-    explanation = Explanation(np.array([values]), np.array(base), np.array([score]), "prediction", ["a", "b"])
-    assert (explanation.additivity_error < ADDITIVITY_TOLERANCE) == is_additive
-    if not is_additive:
-        with pytest.raises(ExplanationError, match="Kind: contributions miss the scores by"):
-            explanation.check_additive("Kind")
-
-
-def test_for_classes_selects_one_class_per_row():
-    values = np.arange(12.0).reshape(2, 2, 3)
-    base = np.array([10.0, 20.0, 30.0])
-    found = Explanation(values, base, values.sum(axis=1) + base, "log-odds", ["a", "b"]).for_classes(np.array([2, 0]))
-    np.testing.assert_array_equal(found.values, [[2.0, 5.0], [6.0, 9.0]])
-    np.testing.assert_array_equal(found.base, [30.0, 10.0])
-    np.testing.assert_array_equal(found.scores, [37.0, 25.0])
-    assert found.additivity_error == 0
-
-
-def test_importances_of_an_explanation_are_means_over_rows_and_classes():
-    values = np.array([[[1.0, -1.0], [0.0, 4.0]]])
-    explanation = Explanation(values, np.zeros(2), values.sum(axis=1), "log-odds", ["a", "b"])
-    assert explanation.importances == {"b": 2.0, "a": 1.0}
-    assert explanation.additivity_error == 0
+        NonAdditive().fit(make_schema("regression"), table).explain(table.head(5))
 
 
 @pytest.mark.parametrize(
@@ -362,9 +331,9 @@ def test_a_custom_kind_is_registered_and_works(make_schema, make_table):
 
 
 def test_a_subclass_without_its_own_kind_does_not_replace_its_parent():
-    class Nameless(BoostedTrees):
+    class Unnamed(BoostedTrees):
         pass
 
     assert model_kinds()["BoostedTrees"] is BoostedTrees
-    del Nameless
+    del Unnamed
     gc.collect()

@@ -27,12 +27,12 @@ class EpochBatchSampler(Sampler[Tensor]):
     that a single process would see. The share of a small last batch may be empty. Without a seed rows are in order.
     """
 
-    def __init__(self, rows: int, size: int, seed: int | None = None, *, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, rows: int, size: int, seed: int | None = None, *, rank: int = 0, world_size: int = 1) -> None:
         """Initialise the sampler at epoch 0."""
         self.rows = rows
         self.size = size
         self.seed = seed
-        self.rank_slice = slice(rank, None, world)
+        self.rank_slice = slice(rank, None, world_size)
         self.epoch = 0
 
     def __len__(self) -> int:

@@ -249,9 +249,9 @@ def run_trainer(
         PreemptedError: SIGTERM was received during the training.
     """
     hyperparameters = checkpointing.hyperparameters
-    rank, world = ranks.rank(), ranks.world_size()
+    rank, world_size = ranks.rank(), ranks.world_size()
     batches = EpochBatchSampler(
-        len(train_set), hyperparameters.batch_size, hyperparameters.random_state, rank=rank, world=world
+        len(train_set), hyperparameters.batch_size, hyperparameters.random_state, rank=rank, world_size=world_size
     )
     module = TabularLightningModule(
         network, hyperparameters, batches, class_weights(hyperparameters, network, train_set.tensors[1])

@@ -42,17 +42,17 @@ def drop_constant_inputs(network: TabularMLP) -> TabularMLP:
     On a table of holidays, flags and parts of dates that is a third of the widest layer. A network with periodic
     embeddings, which have almost none of them, is returned unchanged.
     """
-    pieces = network.encoder.expand
-    if not isinstance(pieces, PiecewiseLinearEmbedding):
+    embedding = network.encoder.expand
+    if not isinstance(embedding, PiecewiseLinearEmbedding):
         return network
-    encoder = ReducedEncoder(network.encoder, pieces).eval()
+    encoder = ReducedEncoder(network.encoder, embedding).eval()
     if not len(encoder.kept):
         return network
-    slim: Any = deepcopy(network)
-    slim.encoder = encoder
-    select_inputs(slim.body[0], encoder.kept)
-    to_scores: TabularMLP = slim
-    return to_scores
+    reduced: Any = deepcopy(network)
+    reduced.encoder = encoder
+    select_inputs(reduced.body[0], encoder.kept)
+    network = reduced
+    return network
 
 
 class ReducedEncoder(nn.Module):
@@ -65,20 +65,20 @@ class ReducedEncoder(nn.Module):
         kept: Positions of its outputs among those of the full encoder.
     """
 
-    def __init__(self, encoder: TabularEncoder, pieces: PiecewiseLinearEmbedding) -> None:
+    def __init__(self, encoder: TabularEncoder, embedding: PiecewiseLinearEmbedding) -> None:
         """Copy the fitted state of an encoder."""
         super().__init__()
         self.encoder = encoder
-        count, width = len(encoder.numbers), pieces.width
+        count, width = len(encoder.numbers), embedding.width
         self.varying = encoder.inverse_deviation.nonzero()[:, 0]
         self.gaps = encoder.has_gaps.nonzero()[:, 0]
         self.has_numbers = bool(len(self.varying) or len(self.gaps))
-        self.number, piece = pieces.steepness.nonzero(as_tuple=True)
+        self.number, bin_index = embedding.steepness.nonzero(as_tuple=True)
         self.edges, self.steepness = (
-            as_column(known[self.number, piece]) for known in (pieces.edges, pieces.steepness)
+            as_column(table[self.number, bin_index]) for table in (embedding.edges, embedding.steepness)
         )
         codes = torch.arange((2 + width) * count, encoder.width)
-        self.kept = torch.cat([self.varying, count + self.gaps, 2 * count + self.number * width + piece, codes])
+        self.kept = torch.cat([self.varying, count + self.gaps, 2 * count + self.number * width + bin_index, codes])
 
     def forward(self, matrix: Tensor) -> Tensor:
         """Encode n rows, n x width."""
@@ -100,8 +100,8 @@ class ReducedEncoder(nn.Module):
         is_missing = torch.isnan(numbers)
         numbers = torch.minimum(torch.maximum(torch.where(is_missing, mean, numbers), low), high)
         standardised = (numbers - mean) * slope
-        pieces = ((numbers.index_select(0, self.number) - self.edges) * self.steepness).clamp(0.0, 1.0)
-        return [standardised.index_select(0, self.varying), is_missing.index_select(0, self.gaps).float(), pieces]
+        encoded_bins = ((numbers.index_select(0, self.number) - self.edges) * self.steepness).clamp(0.0, 1.0)
+        return [standardised.index_select(0, self.varying), is_missing.index_select(0, self.gaps).float(), encoded_bins]
 
 
 def as_column(values: Tensor) -> Tensor:

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from model_name.core.models.network.lightning_module import EpochBatchSampler, ensemble_losses, lr_factor, member_losses
 
 
-@given(rows=st.integers(1, 300), size=st.integers(1, 80), world=st.integers(1, 5), epoch=st.integers(0, 3))
+@given(rows=st.integers(1, 300), size=st.integers(1, 80), world_size=st.integers(1, 5), epoch=st.integers(0, 3))
 def test_processes_together_see_every_row_once_in_the_batches_of_one_process(
-    rows: int, size: int, world: int, epoch: int
+    rows: int, size: int, world_size: int, epoch: int
 ) -> None:
     # given the batches of a single process, and of several
     alone, *together = (
         EpochBatchSampler(rows, size, seed=1),
-        *(EpochBatchSampler(rows, size, 1, rank=r, world=world) for r in range(world)),
+        *(EpochBatchSampler(rows, size, 1, rank=r, world_size=world_size) for r in range(world_size)),
     )
     for batches in (alone, *together):
         batches.set_epoch(epoch)

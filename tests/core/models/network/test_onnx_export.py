@@ -55,7 +55,7 @@ def test_the_graph_matches_the_network(table: pd.DataFrame, members: int) -> Non
 
 def test_inputs_that_are_always_zero_are_not_exported() -> None:
     network = TabularNetwork(hidden=16, bins=32, max_epochs=2).fit(SCHEMA, make_table()).get_internal_model()
-    slim = drop_constant_inputs(network)
+    reduced = drop_constant_inputs(network)
     # of the flag there is one piece of 32, and no column has gaps
-    assert network.encoder.width - slim.body[0].weight.shape[1] == 31 + 2
+    assert network.encoder.width - reduced.body[0].weight.shape[1] == 31 + 2
     assert network.body[0].weight.shape[1] == network.encoder.width
