@@ -164,7 +164,7 @@ class DataPlane:
         Raises:
             DataError: The model has no prediction intervals of this level.
         """
-        return self.decision.outputs(self.scores(matrix), self.schema.classes, interval)
+        return self.decision.apply(self.scores(matrix), self.schema.classes, interval)
 
     def scores(self, matrix: Matrix) -> NDArray[Any]:
         """Score features in chunks of `CHUNK_ROWS` rows.
@@ -196,7 +196,7 @@ def rows_to_columns(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
     """
     if not rows:
         raise DataError("the request holds no row")
-    if (columns := _uniform_rows_to_columns(rows, names)) is not None:
+    if (columns := try_transpose(rows, names)) is not None:
         return columns
     objects = [_as_object(row, number, names, len(rows)) for number, row in enumerate(rows)]
     known = objects[0].keys()
@@ -207,14 +207,20 @@ def rows_to_columns(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in objects] for name in known}
 
 
-def _uniform_rows_to_columns(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | None:
-    """Transpose rows that are all objects with exactly the inputs, or all arrays of that length; None for others."""
+def try_transpose(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | None:
+    """Transpose rows that are all objects with exactly the inputs, or all arrays of that length, or return None.
+
+    The fast path of `rows_to_columns`.
+    """
     kinds = {*map(type, rows)}
     if kinds not in ({dict}, {list}) or {*map(len, rows)} != {len(names)}:
         return None
+    is_short = len(rows) <= CHUNK_ROWS  # `zip(*rows)` is faster, and holds the interpreter until it has seen all rows
     if kinds == {list}:
+        if is_short:
+            return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
         return {name: [*map(itemgetter(position), rows)] for position, name in enumerate(names)}
-    if 1 < len(rows) <= CHUNK_ROWS and (columns := _transpose_objects(rows)) is not None:  # more hold the interpreter
+    if is_short and len(rows) > 1 and (columns := _transpose_objects(rows)) is not None:
         return {name: columns[name] for name in names} if columns.keys() == {*names} else None
     try:
         return {name: [*map(itemgetter(name), rows)] for name in names}

@@ -1,17 +1,20 @@
-"""From a request to an answer, without a server."""
+"""The data plane without a server: rows and columns, transposing, and numbers beyond float32."""
 
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model_name.errors import DataError
-from model_name.serving.dataplane import DataPlane, rows_to_columns
+from model_name.serving import dataplane
+from model_name.serving.dataplane import DataPlane, rows_to_columns, try_transpose
 
 Row = dict[str, Any]
 
 
-def test_rows_as_objects_as_arrays_and_by_column_are_answered_alike(
+def test_objects_arrays_and_columns_have_the_same_predictions(
     planes: dict[str, DataPlane], task: str, rows: list[Row]
 ) -> None:
     plane = planes[task]
@@ -26,7 +29,7 @@ def test_rows_as_objects_as_arrays_and_by_column_are_answered_alike(
         np.testing.assert_allclose(expected.probabilities.sum(axis=1), 1, atol=1e-6)
 
 
-def test_the_warm_up_answers_the_example(planes: dict[str, DataPlane], task: str) -> None:
+def test_the_warm_up_predicts_the_example(planes: dict[str, DataPlane], task: str) -> None:
     assert len(planes[task].warm_up().prediction) == 1
 
 
@@ -41,7 +44,7 @@ def test_the_warm_up_answers_the_example(planes: dict[str, DataPlane], task: str
         pytest.param([{"a": 1}, {"a": 1, "b": 2}], "b: is only in row 1", id="an object with a column more"),
     ],
 )
-def test_rows_that_make_no_table_are_refused(rows: list[Any], reason: str) -> None:
+def test_rows_that_cannot_be_transposed_are_rejected(rows: list[Any], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         rows_to_columns(rows, ["a", "b"])
 
@@ -50,7 +53,35 @@ def test_objects_and_arrays_may_be_mixed() -> None:
     assert rows_to_columns([{"b": 2, "a": 1}, [3, 4]], ["a", "b"]) == {"b": [2, 4], "a": [1, 3]}
 
 
-def test_a_number_beyond_float32_is_refused_and_not_answered_as_infinite(
+NAMES = ["a", "b", "c"]
+VALUES = st.none() | st.integers(0, 9) | st.just("x")
+OBJECTS = st.permutations(NAMES).flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, VALUES)))
+ARRAYS = st.lists(VALUES, min_size=3, max_size=3)
+OTHERS = st.dictionaries(st.sampled_from([*NAMES, "d"]), VALUES) | st.lists(VALUES, max_size=4)
+
+
+@given(
+    st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, VALUES)), max_size=6)
+    | st.lists(OBJECTS, max_size=6)
+    | st.lists(ARRAYS, max_size=6)
+    | st.lists(OBJECTS | ARRAYS | OTHERS, max_size=6)
+)
+def test_what_try_transpose_accepts_is_transposed_equally_row_by_row(rows: list[Any]) -> None:
+    columns = try_transpose(rows, NAMES)
+    if columns is None:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataplane, "try_transpose", lambda *_: None)
+        assert columns == rows_to_columns(rows, NAMES)
+
+
+@pytest.mark.parametrize("row", [{"c": 3, "a": 1, "b": 2}, [1, 2, 3]], ids=["objects", "arrays"])
+@pytest.mark.parametrize("count", [1, 2, dataplane.CHUNK_ROWS + 1])
+def test_regular_rows_are_transposed_at_once(row: Any, count: int) -> None:
+    assert try_transpose([row] * count, NAMES) == {"a": [1] * count, "b": [2] * count, "c": [3] * count}
+
+
+def test_a_number_beyond_float32_is_rejected_and_not_predicted_as_infinite(
     planes: dict[str, DataPlane], rows: list[Row]
 ) -> None:
     with pytest.raises(DataError, match="age, row 1: 1e\\+300 is too large for float32"):

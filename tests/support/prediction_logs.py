@@ -1,4 +1,4 @@
-"""Answered batches for a prediction log, with a column of each kind, and what a log has written of them."""
+"""Batches for a prediction log with a column of each kind, and readers of the written files."""
 
 import json
 import time
@@ -28,7 +28,7 @@ CLASSES: dict[str, Any] = {"regression": None, "binary": [False, True], "multicl
 
 
 def schema(task: str = "regression", sensitive: Sequence[str] = ()) -> TableSchema:
-    """A table with a column of each kind."""
+    """Create a schema with a column of each kind."""
     kinds = {
         "area": "numeric",
         "age": "numeric",
@@ -43,7 +43,7 @@ def schema(task: str = "regression", sensitive: Sequence[str] = ()) -> TableSche
 
 
 def manifest(table: TableSchema, version: str = "7") -> Manifest:
-    """What a log looks at of a bundle."""
+    """Create a manifest with the fields that a log uses."""
     return Manifest.model_construct(name="flats", semver="1.2.3", version=version, table=table)
 
 
@@ -53,35 +53,35 @@ def batch(
     of: Manifest | None = None,
     sizes: Sequence[int] = (),
     outputs: Outputs | None = None,
-    received: float = NOON,
+    received_at: float = NOON,
 ) -> LoggedBatch:
-    """An answered batch; requests of one row each unless `sizes` says otherwise."""
+    """Create a predicted batch, with one row per request unless `sizes` gives the numbers of rows."""
     of = of or manifest(schema())
-    problems = ValidationIssues()
+    issues = ValidationIssues()
     columns = {
-        name: decode_column(name, of.table.columns[name], [row[name] for row in rows], problems) for name in rows[0]
+        name: decode_column(name, of.table.columns[name], [row[name] for row in rows], issues) for name in rows[0]
     }
-    problems.raise_if_any()
+    issues.raise_if_any()
     requests, start = [], 0
     for number, size in enumerate(sizes or [1] * len(rows)):
-        requests.append(LoggedRequest(f"request-{number}", "v1", received, 0.00342, slice(start, start + size)))
+        requests.append(LoggedRequest(f"request-{number}", "v1", received_at, 0.00342, slice(start, start + size)))
         start += size
     return LoggedBatch(of, columns, outputs or Outputs(np.arange(len(rows)) / 2), tuple(requests))
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """All records below a folder."""
+    """Read all records below a folder."""
     return [json.loads(line) for file in files(folder) for line in file.read_bytes().splitlines()]
 
 
 def files(folder: Path) -> list[Path]:
-    """All files of a log."""
+    """List all files of a log."""
     return sorted(folder.rglob("*.jsonl"))
 
 
 def wait_for(condition: Any, seconds: float = 20.0) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.005)

@@ -1,181 +1,216 @@
-"""Requests are computed as many at once as have come: nobody waits for others to come.
-
-What takes longer than a moment is computed off the event loop; `lanes.py` decides that.
-"""
+"""Adaptive batching: all requests that are queued when an executor is free are inferred together."""
 
 import asyncio
-import ctypes
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import time
+from threading import Lock
+from time import monotonic, time
 
 from model_name.errors import BusyError, DependencyError, ModelNameError
-from model_name.serving.batching.executor import InferenceResponse, BatchExecutor, InferenceOutcome, Tell, PendingRequest
-from model_name.serving.batching.requests import BatchResult, Payload, InferenceRequest, infer_batch
-from model_name.serving.bundle import Manifest
+from model_name.serving.batching.executor import (
+    BatchExecutor,
+    InferenceOutcome,
+    InferenceResponse,
+    PendingRequest,
+    PendingRequests,
+)
+from model_name.serving.batching.requests import BatchResult, InferenceRequest, infer_batch
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.request_errors import ClientDisconnectedError
+from model_name.serving.runtime.memory import trim_heap
 
 logger = logging.getLogger("model_name.serving")
 
-LIBC = ctypes.CDLL(None)
-MEDIUM_BODY_BYTES = 8 * 1024  # bytes of a body, from where on a forward pass is worth to be waited for by another thread
-LARGE_BODY_BYTES = 64 * 1024  # from where on it would keep others waiting
-MAX_MEDIUM_BATCH_SIZE = 8  # at once; more only have those answered late that came first
-TRIM_THRESHOLD_BYTES = 2**20  # bytes of a body that leaves memory to be given back
-INLINE_BUDGET_SECONDS = 0.005  # seconds for which the event loop may be held up
+MEDIUM_BODY_BYTES = 8 * 1024  # size of a body from which another thread gains by waiting for its forward pass
+LARGE_BODY_BYTES = 64 * 1024  # size of a body from which a request would delay others in its batch
+MAX_MEDIUM_BATCH_SIZE = 8  # requests; in larger batches the first ones are only answered later
+TRIM_THRESHOLD_BYTES = 2**20  # size of a body that leaves free heap memory worth returning
+INLINE_BUDGET_SECONDS = 0.005  # for which a batch may block the event loop
+WARN_INTERVAL_SECONDS = 60.0  # between two log lines about failures of the observer
 
 
 InferBatch = Callable[[DataPlane, Sequence[InferenceRequest], Limits], BatchResult]
-"""Answers a batch."""
+"""Infers a batch, in any thread."""
 BatchCallback = Callable[[DataPlane, Sequence[InferenceRequest], BatchResult], None]
-"""What is told of each batch, in the thread that computed it."""
+"""Observes a batch, in the thread that inferred it."""
 
 
 class AdaptiveBatcher:
-    """Small requests are computed together, large ones by themselves beside them.
+    """Infer small requests together, and large ones alone beside them.
 
-    Those between are read by one thread while the forward pass of others, which needs no interpreter, runs in another.
+    Medium requests run on two threads: one decodes while the forward pass of the other, which needs no interpreter,
+    runs.
+
+    Attributes:
+        plane: Data plane of the next batch; it may be replaced at any time.
+        limits: Limits of the queue and of a request.
+        observe: Callback that receives each batch. An exception in it is logged and counted, and changes no response.
+        compute: Function that infers a batch.
+        failed_observations: Number of batches for which the observer raised.
     """
 
     def __init__(
-        self, plane: DataPlane, limits: Limits, *, observe: BatchCallback = lambda *_: None, compute: InferBatch = infer_batch
+        self,
+        plane: DataPlane,
+        limits: Limits,
+        *,
+        observe: BatchCallback = lambda *_: None,
+        compute: InferBatch = infer_batch,
     ) -> None:
-        """Answer from a data plane, which may be replaced: the next batch is computed by the new one.
+        """Start the executors.
 
         Args:
-            plane: What answers first.
-            limits: How much may wait.
-            observe: Told of each batch.
-            compute: Answers a batch.
+            plane: First data plane.
+            limits: Limits of the queue and of a request.
+            observe: Callback that receives each batch.
+            compute: Function that infers a batch.
         """
         self.plane = plane
         self.limits = limits
         self.observe = observe
         self.compute = compute
-        self.pending: set[PendingRequest] = set()
-        self.pending_bytes = 0
-        self._has_litter = False
-        self._small = BatchExecutor("small", limits.batch_requests, self._compute, moment=INLINE_BUDGET_SECONDS)
-        self._medium = BatchExecutor("medium", min(MAX_MEDIUM_BATCH_SIZE, limits.batch_requests), self._compute, threads=2)
-        self._large = BatchExecutor("large", 1, self._compute)
-        self._lanes = (self._small, self._medium, self._large)
+        self.failed_observations = 0
+        self._next_warning = 0.0
+        self._warn_lock = Lock()
+        self._needs_trim = False
+        self._pending = PendingRequests()
+        max_medium = min(MAX_MEDIUM_BATCH_SIZE, limits.batch_requests)
+        self._small = BatchExecutor(
+            "small",
+            limits.batch_requests,
+            self._run_batch,
+            self._pending,
+            inline_budget_seconds=INLINE_BUDGET_SECONDS,
+        )
+        self._medium = BatchExecutor("medium", max_medium, self._run_batch, self._pending, threads=2)
+        self._large = BatchExecutor("large", 1, self._run_batch, self._pending)
+        self._executors = (self._small, self._medium, self._large)
 
     @property
     def queued(self) -> int:
-        """How many requests wait to be computed."""
-        return sum([lane.depth for lane in self._lanes])
+        """Number of requests that wait for a batch."""
+        return sum([executor.queue_depth for executor in self._executors])
+
+    @property
+    def pending(self) -> set[PendingRequest]:
+        """Requests without an outcome, queued or being computed."""
+        return self._pending.requests
+
+    @property
+    def pending_bytes(self) -> int:
+        """Total size of the bodies of the pending requests."""
+        return self._pending.size
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
-        """Wait for the answer to a request.
+        """Infer a request in the next batch.
 
         Raises:
-            BusyError: Too many wait already.
-            DependencyError: It took too long.
-            AbandonedError: The client has left.
-            ModelNameError: The request is refused; the message says why.
+            BusyError: The queue is full.
+            DependencyError: The response takes longer than `limits.answer_seconds`.
+            ClientDisconnectedError: The client has closed its connection.
+            ModelNameError: The request is invalid, or the model failed.
         """
         future: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
-        waiting = self.submit(request, partial(_set_future, future))
+        pending = self.submit(request, partial(_set_future, future))
         try:
             return await future
         finally:
-            self._forget(waiting)
-            del waiting, future  # hold the error that is raised, which holds this frame
+            self._pending.remove(pending)
+            del pending, future  # refer to the raised error, whose traceback refers to this frame
 
-    def submit(self, request: InferenceRequest, tell: Callable[[InferenceOutcome], None]) -> PendingRequest:
-        """Have a request answered; to be called on the event loop.
+    def submit(self, request: InferenceRequest, on_done: Callable[[InferenceOutcome], None]) -> PendingRequest:
+        """Add a request to the next batch. Not thread-safe; call on the event loop.
 
         Args:
-            request: The request.
-            tell: Called once with its answer, or with why there is none as of `infer_batch`; on the event loop, later.
+            request: Request to infer.
+            on_done: Callback that receives the outcome as `infer` returns or raises it: once, later, on the event loop.
 
         Raises:
-            BusyError: Too many wait already.
+            BusyError: The queue is full.
         """
         if self.queued >= self.limits.queued_requests or (
-            self.pending and self.pending_bytes + request.size > self.limits.queued_bytes
+            self._pending.requests and self._pending.size + request.size > self.limits.queued_bytes
         ):
             raise BusyError("too many requests wait already; try again in a second")
-        waiting = PendingRequest(request, tell)
-        self.pending.add(waiting)
-        self.pending_bytes += request.size
-        self._lane_of(request).put(waiting)
-        return waiting
+        pending = PendingRequest(request, on_done)
+        self._pending.add(pending)
+        self._executor_for(request).enqueue(pending)
+        return pending
 
     def evict_expired(self) -> None:
-        """Give up on what waits too long or for nobody, and memory back; to be called on the event loop each second."""
-        if self._has_litter:
-            self._has_litter = False
-            give_back_memory()
+        """Fail requests that wait too long or whose client disconnected, and return free memory to the system.
+
+        Not thread-safe; call on the event loop, each second.
+        """
+        if self._needs_trim:
+            self._needs_trim = False
+            trim_heap()
         oldest = time() - self.limits.answer_seconds
-        for waiting in [*self.pending]:
-            if waiting.request.is_disconnected:
-                self._end(waiting, ClientDisconnectedError("the client has left"))
-            elif waiting.request.received_at < oldest:
-                self._end(waiting, DependencyError("the answer takes too long"))
+        for pending in [*self._pending.requests]:
+            if pending.request.is_disconnected:
+                self._pending.resolve(pending, _disconnected())
+            elif pending.request.received_at < oldest:
+                self._pending.resolve(pending, DependencyError("the answer takes too long"))
 
     def close(self) -> None:
-        """End the lanes after what they have been given."""
-        for lane in self._lanes:
-            lane.close()
+        """Run the queued requests and end the threads."""
+        for executor in self._executors:
+            executor.close()
 
-    def _lane_of(self, request: InferenceRequest) -> "BatchExecutor":
+    def _executor_for(self, request: InferenceRequest) -> BatchExecutor:
         if request.size <= MEDIUM_BODY_BYTES:
             return self._small
         return self._medium if request.size <= LARGE_BODY_BYTES else self._large
 
-    def _compute(self, batch: Sequence[PendingRequest], tell: Tell) -> None:
-        """Answer a batch, in any thread."""
-        gone = [waiting for waiting in batch if waiting.is_disconnected]
-        if gone:  # what they sent counts until they are told
-            tell(self._release, gone)
-        batch = [waiting for waiting in batch if waiting not in gone]
-        if not batch:
-            return
+    def _run_batch(self, batch: Sequence[PendingRequest]) -> list[InferenceOutcome]:
+        """Infer a batch without the requests whose clients disconnected, in any thread."""
+        connected = [pending.request for pending in batch if not pending.is_disconnected]
+        if len(connected) == len(batch):
+            return self._infer(connected)
+        outcomes = dict(zip(connected, self._infer(connected), strict=True))
+        return [outcomes.get(pending.request) or _disconnected() for pending in batch]
+
+    def _infer(self, requests: Sequence[InferenceRequest]) -> list[InferenceOutcome]:
+        """Infer requests together; if the model raises, each of them alone."""
+        if not requests:
+            return []
+        self._needs_trim |= requests[0].size > TRIM_THRESHOLD_BYTES  # large requests are alone in their batch
         plane = self.plane
-        requests = [waiting.request for waiting in batch]
         try:
-            answered = self.compute(plane, requests, self.limits)
-            self.observe(plane, requests, answered)
+            result = self.compute(plane, requests, self.limits)
         # The outermost loop of a server: whatever a model does to one batch, the next one is computed.
         except Exception as err:
-            if len(batch) > 1:
-                for waiting in batch:
-                    self._compute([waiting], tell)
-                return
+            if len(requests) > 1:
+                return [outcome for request in requests for outcome in self._infer([request])]
             logger.exception("request %s failed", requests[0].id)
-            answered = BatchResult([_internal_error(err)])
-        self._has_litter |= batch[0].request.size > TRIM_THRESHOLD_BYTES
-        tell(self._deliver, batch, answered.responses, plane.bundle.manifest)
+            return [_internal_error(err)]
+        self._observe_batch(plane, requests, result)
+        manifest = plane.bundle.manifest
+        return [
+            _without_traceback(response)
+            if isinstance(response, ModelNameError)
+            else InferenceResponse(response, manifest)
+            for response in result.responses
+        ]
 
-    def _deliver(self, batch: Sequence[PendingRequest], replies: Sequence[Payload | ModelNameError], manifest: Manifest) -> None:
-        for waiting, reply in zip(batch, replies, strict=True):
-            self._end(waiting, _without_traceback(reply) if isinstance(reply, ModelNameError) else InferenceResponse(reply, manifest))
-
-    def _release(self, gone: Sequence[PendingRequest]) -> None:
-        for waiting in gone:
-            self._end(waiting, ClientDisconnectedError("the client has left"))
-
-    def _end(self, waiting: PendingRequest, outcome: InferenceOutcome) -> None:
-        """Tell who waits, in a turn of the event loop of its own: what fails there is not the neighbours' trouble."""
-        if not waiting.is_over:
-            self._forget(waiting)
-            asyncio.get_running_loop().call_soon(waiting.tell, outcome)
-
-    def _forget(self, waiting: PendingRequest) -> None:
-        if not waiting.is_over:
-            waiting.is_over = True
-            self.pending.discard(waiting)
-            self.pending_bytes -= waiting.request.size
-
-
-def give_back_memory() -> None:
-    """Return to the system what a large request has used: the allocator of glibc would keep it."""
-    if (trim := getattr(LIBC, "malloc_trim", None)) is not None:
-        trim(0)
+    def _observe_batch(self, plane: DataPlane, requests: Sequence[InferenceRequest], result: BatchResult) -> None:
+        """Call the observer; count its failures, and log one per `WARN_INTERVAL_SECONDS`."""
+        try:
+            self.observe(plane, requests, result)
+        # Whatever an observer raises, the responses are sent.
+        except Exception:
+            with self._warn_lock:
+                self.failed_observations += 1
+                is_due = monotonic() >= self._next_warning
+                if is_due:
+                    self._next_warning = monotonic() + WARN_INTERVAL_SECONDS
+            if is_due:
+                logger.exception(
+                    "the observer failed for a batch, %d times so far; metrics or the prediction log lack it",
+                    self.failed_observations,
+                )
 
 
 def _set_future(future: "asyncio.Future[InferenceResponse]", outcome: InferenceOutcome) -> None:
@@ -188,10 +223,14 @@ def _set_future(future: "asyncio.Future[InferenceResponse]", outcome: InferenceO
 
 
 def _without_traceback(err: ModelNameError) -> ModelNameError:
-    """An error without what it came through: the frames hold the batch, which holds the error, and all its bodies."""
+    """Drop the traceback: its frames refer to the batch, which refers to the error and to all bodies."""
     err.__traceback__ = err.__cause__ = err.__context__ = None
     return err
 
 
 def _internal_error(err: Exception) -> ModelNameError:
     return ModelNameError(f"the model failed: {type(err).__name__}")
+
+
+def _disconnected() -> ClientDisconnectedError:
+    return ClientDisconnectedError("the client has left")

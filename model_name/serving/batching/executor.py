@@ -1,4 +1,4 @@
-"""Where batches are computed: on the event loop if they are over in a moment, in threads otherwise."""
+"""Queues of requests, and the threads or the event loop that run them in batches."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,171 +10,224 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from model_name.errors import ModelNameError
-from model_name.serving.batching.requests import Payload, InferenceRequest
+from model_name.serving.batching.requests import InferenceRequest, Payload
 from model_name.serving.bundle import Manifest
 
-EMA_WINDOW_BATCHES = 5  # batches back, about, that their mean goes
+EMA_WINDOW_BATCHES = 5  # weight of a new batch in the exponential moving averages is one in so many
 
 
 class InferenceResponse(NamedTuple):
-    """A reply, and what it was made by."""
+    """Response to one request.
+
+    Attributes:
+        payload: Encoded response.
+        manifest: Manifest of the model that predicted.
+    """
 
     payload: Payload
     manifest: Manifest
 
 
 InferenceOutcome = InferenceResponse | ModelNameError
-"""An answer, or why there is none."""
+"""Response to a request, or the error in its place."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingRequest:
-    """A request, and who waits for its answer.
+    """A request without an outcome yet.
 
     Attributes:
-        request: The request.
-        tell: Called once with what becomes of it, on the event loop.
-        is_over: Whether nobody waits any more.
+        request: Request to infer.
+        on_done: Callback that receives the outcome, once, on the event loop.
+        is_done: Whether the outcome is known or no longer wanted.
     """
 
     request: InferenceRequest
-    tell: Callable[[InferenceOutcome], None]
-    is_over: bool = False
+    on_done: Callable[[InferenceOutcome], None]
+    is_done: bool = False
 
     @property
     def is_disconnected(self) -> bool:
-        """Whether an answer would reach nobody."""
-        return self.is_over or self.request.is_disconnected
+        """Whether a response would reach no client."""
+        return self.is_done or self.request.is_disconnected
 
 
-Tell = Callable[..., None]
-"""Calls a function with arguments, on the event loop."""
+class PendingRequests:
+    """All requests without an outcome. Not thread-safe; use on the event loop.
+
+    Attributes:
+        requests: Pending requests, queued or being computed.
+        size: Total size of their bodies in bytes.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.requests: set[PendingRequest] = set()
+        self.size = 0
+
+    def add(self, pending: PendingRequest) -> None:
+        """Add a request."""
+        self.requests.add(pending)
+        self.size += pending.request.size
+
+    def remove(self, pending: PendingRequest) -> None:
+        """Remove a request whose outcome is known or no longer wanted."""
+        if not pending.is_done:
+            pending.is_done = True
+            self.requests.discard(pending)
+            self.size -= pending.request.size
+
+    def resolve(self, pending: PendingRequest, outcome: InferenceOutcome) -> None:
+        """Remove a request and call back with its outcome, unless it is done.
+
+        Each callback runs in a callback of the event loop of its own, so that an exception in it affects no others.
+        """
+        if not pending.is_done:
+            self.remove(pending)
+            asyncio.get_running_loop().call_soon(pending.on_done, outcome)
 
 
 class BatchExecutor:
-    """Takes what waits, computes it, and takes what has come meanwhile: in threads of its own, or on the event loop.
+    """Run batches of requests on the event loop or on threads, whichever is expected to be faster.
 
-    A thread waits for the interpreter while the event loop has it, and the event loop while the thread has it. So what
-    is over in a moment is computed where it came, once the batches before have shown that it is.
+    While one batch runs, requests queue up and form the next one; no request waits for others to arrive.
+
+    A thread waits for the interpreter while the event loop has it, and the other way round. So a batch runs on the
+    event loop if the batches before were short enough not to delay it.
+
+    Attributes:
+        max_batch_size: Number of requests in a batch.
+        inline_budget_seconds: Expected run time up to which a batch runs on the event loop.
+        average_seconds: Moving average of the run time of a batch; infinite before the first one.
+        average_bytes: Moving average of the total size of the bodies in a batch.
     """
 
     def __init__(
         self,
         name: str,
-        most: int,
-        compute: Callable[[Sequence[PendingRequest], Tell], None],
+        max_batch_size: int,
+        compute: Callable[[Sequence[PendingRequest]], Sequence[InferenceOutcome]],
+        pending: PendingRequests,
         *,
         threads: int = 1,
-        moment: float = 0.0,
+        inline_budget_seconds: float = 0.0,
     ) -> None:
-        """Compute at most so many at once.
+        """Start the threads.
 
         Args:
-            name: Of its threads.
-            most: Requests in a batch.
-            compute: Answers them.
-            threads: How many.
-            moment: Seconds for which a batch may hold up the event loop; none may by default.
+            name: Name of the threads.
+            max_batch_size: Number of requests in a batch.
+            compute: Function that infers a batch in any thread, and returns the outcomes in its order.
+            pending: Requests without an outcome, to which the outcomes are delivered.
+            threads: Number of threads.
+            inline_budget_seconds: Expected run time up to which a batch runs on the event loop; by default none does.
         """
-        self.most = most
+        self.max_batch_size = max_batch_size
         self.compute = compute
-        self.moment = moment
-        self.seconds = inf  # of a batch, in the running mean; not known yet
-        self.bytes = 1.0  # of its requests
+        self.inline_budget_seconds = inline_budget_seconds
+        self.average_seconds = inf
+        self.average_bytes = 1.0
+        self._pending = pending
         self._queue: SimpleQueue[PendingRequest | None] = SimpleQueue()
-        self._gathered: list[PendingRequest] = []
-        self._turns = 0
+        self._collected: list[PendingRequest] = []
+        self._yields_left = 0
         self._is_busy = False
         self._loop: asyncio.AbstractEventLoop
-        self._threads = [Thread(target=self._run, name=f"lane-{name}", daemon=True) for _ in range(threads)]
+        self._threads = [Thread(target=self._run, name=f"batch-{name}", daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
 
     @property
-    def depth(self) -> int:
-        """How many wait."""
-        return self._queue.qsize() + len(self._gathered)
+    def queue_depth(self) -> int:
+        """Number of requests that wait for a batch."""
+        return self._queue.qsize() + len(self._collected)
 
-    def put(self, waiting: PendingRequest) -> None:
-        """Have one computed, with those that the event loop has at hand; to be called from there."""
-        self._gathered.append(waiting)
-        self._turns = waiting.request.gather_yields
-        if len(self._gathered) == 1:
+    def enqueue(self, pending: PendingRequest) -> None:
+        """Add a request to the next batch. Not thread-safe; call on the event loop."""
+        self._collected.append(pending)
+        self._yields_left = pending.request.gather_yields
+        if len(self._collected) == 1:
             self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._dispatch)
 
     def close(self) -> None:
-        """End after what is waiting."""
+        """Run the queued requests and end the threads."""
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _hand_over(self) -> None:
-        # Who began with the first request would take the interpreter from those who are about to come.
-        if self._turns and len(self._gathered) < self.most:
-            self._turns -= 1
-            self._loop.call_soon(self._hand_over)
+    def _dispatch(self) -> None:
+        """Run the collected requests or hand them to the threads, once no more are about to arrive.
+
+        A batch of the first request alone would take the interpreter from the requests that are being received.
+        """
+        if self._yields_left and len(self._collected) < self.max_batch_size:
+            self._yields_left -= 1
+            self._loop.call_soon(self._dispatch)
             return
-        batch, rest = self._gathered[: self.most], self._gathered[self.most :]
-        if self._expected(batch) < self.moment and not self._is_busy and self._queue.empty():
-            self._gathered = rest
+        batch, rest = self._collected[: self.max_batch_size], self._collected[self.max_batch_size :]
+        if self._estimate_seconds(batch) < self.inline_budget_seconds and not self._is_busy and self._queue.empty():
+            self._collected = rest
             if rest:
-                self._loop.call_soon(self._hand_over)
-            self._timed(batch, _at_once)
+                self._loop.call_soon(self._dispatch)
+            self._deliver(batch, self._run_timed(batch))
             return
-        gathered, self._gathered = self._gathered, []
-        for waiting in gathered:
-            self._queue.put(waiting)
+        collected, self._collected = self._collected, []
+        for pending in collected:
+            self._queue.put(pending)
 
     def _run(self) -> None:
+        """Run batches from the queue until it holds None."""
         while (first := self._queue.get()) is not None:
             self._is_busy = True
-            batch = [first, *self._more()]
-            self._timed(batch, self._across)
-            self._is_busy = False
-            del first, batch  # or the last body would stay until the next one comes
+            batch = [first, *self._drain_queue()]
+            outcomes = self._run_timed(batch)
+            self._is_busy = False  # before the delivery: the next request of a client may then run on the event loop
+            self._call_on_loop(self._deliver, batch, outcomes)
+            del first, batch, outcomes  # would keep the bodies until the next request
 
-    def _across(self, call: Callable[..., None], *args: Any) -> None:
-        """Call on the event loop from a thread of the lane, if there is still anybody to tell."""
-        self._is_busy = False  # before the next request of who is told looks whether it is
+    def _run_timed(self, batch: Sequence[PendingRequest]) -> Sequence[InferenceOutcome]:
+        """Run a batch and update the moving averages."""
+        started = perf_counter()
+        outcomes = self.compute(batch)
+        seconds, size = perf_counter() - started, _total_bytes(batch)
+        if self.average_seconds == inf:
+            self.average_seconds, self.average_bytes = seconds, size
+        else:
+            self.average_seconds += (seconds - self.average_seconds) / EMA_WINDOW_BATCHES
+            self.average_bytes += (size - self.average_bytes) / EMA_WINDOW_BATCHES
+        return outcomes
+
+    def _estimate_seconds(self, batch: Sequence[PendingRequest]) -> float:
+        """Estimate the run time of a batch: the average, and proportionally more for a larger batch."""
+        return self.average_seconds * max(1.0, _total_bytes(batch) / self.average_bytes)
+
+    def _deliver(self, batch: Sequence[PendingRequest], outcomes: Sequence[InferenceOutcome]) -> None:
+        """Deliver the outcomes of a batch. Not thread-safe; call on the event loop."""
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            self._pending.resolve(pending, outcome)
+
+    def _call_on_loop(self, call: Callable[..., None], *args: Any) -> None:
+        """Schedule a call on the event loop from a thread, unless the loop is closed."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *args)
 
-    def _timed(self, batch: Sequence[PendingRequest], tell: Tell) -> None:
-        started = perf_counter()
-        self.compute(batch, tell)
-        seconds, size = perf_counter() - started, _total_bytes(batch)
-        if self.seconds == inf:
-            self.seconds, self.bytes = seconds, size
-        else:
-            self.seconds += (seconds - self.seconds) / EMA_WINDOW_BATCHES
-            self.bytes += (size - self.bytes) / EMA_WINDOW_BATCHES
-
-    def _expected(self, batch: Sequence[PendingRequest]) -> float:
-        """Seconds that a batch may take: as those before, and longer by as much as it is larger."""
-        return self.seconds * max(1.0, _total_bytes(batch) / self.bytes)
-
-    def _more(self) -> list[PendingRequest]:
-        """What else waits."""
-        found: list[PendingRequest] = []
-        while len(found) < self.most - 1:
+    def _drain_queue(self) -> list[PendingRequest]:
+        """Take further queued requests, up to the size of a batch."""
+        drained: list[PendingRequest] = []
+        while len(drained) < self.max_batch_size - 1:
             try:
-                waiting = self._queue.get_nowait()
+                pending = self._queue.get_nowait()
             except Empty:
                 break
-            if waiting is None:  # the end, to be met by the loop
+            if pending is None:  # ends `_run` after this batch
                 self._queue.put(None)
                 break
-            found.append(waiting)
-        return found
+            drained.append(pending)
+        return drained
 
 
 def _total_bytes(batch: Sequence[PendingRequest]) -> float:
-    """Bytes; at least one."""
-    return max(1.0, sum([waiting.request.size for waiting in batch]))
-
-
-def _at_once(call: Callable[..., None], *args: Any) -> None:
-    """Call from the event loop."""
-    call(*args)
+    """Sum the sizes of the bodies of a batch; at least one byte."""
+    return max(1.0, sum([pending.request.size for pending in batch]))

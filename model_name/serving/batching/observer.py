@@ -1,9 +1,9 @@
-"""What is noted of each batch that was answered: in the metrics, and in the prediction log."""
+"""Observer of batches: it updates the metrics and feeds the prediction log."""
 
 from collections.abc import Iterable, Sequence
 from time import time
 
-from model_name.serving.batching.requests import BatchResult, PredictedGroup, InferenceRequest
+from model_name.serving.batching.requests import BatchResult, InferenceRequest, PredictedGroup
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import LoggedBatch, LoggedRequest, PredictionLog
@@ -11,26 +11,31 @@ from model_name.serving.server_metrics import ServerMetrics
 
 
 def log_predictions(log: PredictionLog, manifest: Manifest, groups: Iterable[PredictedGroup]) -> None:
-    """Have the log write what is answered just now."""
+    """Add predictions that were just made to a prediction log."""
     now = time()
     for group in groups:
-        # A list is sooner made than what a generator gives, and this is done for each request.
-        asked = [
-            LoggedRequest(one.id, one.protocol, one.received_at, now - one.received_at, rows)
-            for one, rows in zip(group.requests, group.rows, strict=True)
+        # A list is built faster than a generator is consumed, and this runs for each request.
+        requests = [
+            LoggedRequest(request.id, request.protocol, request.received_at, now - request.received_at, rows)
+            for request, rows in zip(group.requests, group.rows, strict=True)
         ]
-        log.put(LoggedBatch(manifest, group.columns, group.outputs, asked))
+        log.put(LoggedBatch(manifest, group.columns, group.outputs, requests))
 
 
 class BatchObserver:
-    """Told of each batch by the lane that computed it."""
+    """Batch callback of a server.
+
+    Attributes:
+        metrics: Metrics of the server.
+        log: Prediction log, if the server has one.
+    """
 
     def __init__(self, metrics: ServerMetrics, log: PredictionLog | None) -> None:
-        """Note what happens.
+        """Connect the log to the metrics.
 
         Args:
-            telemetry: What is counted.
-            log: Where the rows go, if they do.
+            metrics: Metrics of the server.
+            log: Prediction log, if the server has one.
         """
         self.metrics = metrics
         self.log = log
@@ -38,28 +43,32 @@ class BatchObserver:
         if log is not None:
             log.on_drop = metrics.log_dropped.inc
 
-    def __call__(self, plane: DataPlane, requests: Sequence[InferenceRequest], answered: BatchResult) -> None:
-        """Note a batch."""
+    def __call__(self, plane: DataPlane, requests: Sequence[InferenceRequest], result: BatchResult) -> None:
+        """Record a batch, in the thread that inferred it."""
         self.metrics.batch_requests.observe(len(requests))
-        for group in answered.groups:
+        for group in result.groups:
             self.metrics.batch_rows.observe(len(group.outputs.prediction))
         if self.log is not None:
-            log_predictions(self.log, plane.bundle.manifest, answered.groups)
+            log_predictions(self.log, plane.bundle.manifest, result.groups)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread of the log."""
         if self.log is not None:
             self.log.start()
 
     def flush_metrics(self) -> None:
-        """Tell the metrics how far the log is."""
+        """Add the rows that were written since the last call to the metrics."""
         if self.log is not None:
             written = self.log.written
             self.metrics.log_written.inc(written - self._written)
             self._written = written
 
     def close(self, seconds: float) -> None:
-        """Write what waits to be written."""
+        """Write the buffered rows.
+
+        Args:
+            seconds: Time after which the rows that are left are dropped.
+        """
         if self.log is not None:
             self.log.close(seconds)
             self.flush_metrics()

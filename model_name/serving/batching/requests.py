@@ -1,16 +1,16 @@
-"""One request of any protocol, and how a batch of them is answered at once.
+"""Requests of any protocol, and how a batch of them is inferred together.
 
-A request reads its own bytes and writes its own answer, so that a batch knows of no protocol, and no byte is read or
-written on the event loop.
+A request decodes its own body and encodes its own response, so that a batch depends on no protocol, and no body is
+decoded or encoded on the event loop unless the whole batch runs there.
 """
 
 from abc import ABC, abstractmethod
 from asyncio import BaseTransport
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from time import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -21,53 +21,57 @@ from model_name.errors import DataError, ModelNameError
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
 from model_name.serving.limits import Limits
-
-FREE_CHUNK_ROWS = 4096
+from model_name.serving.runtime.memory import FREE_CHUNK_ROWS, free_in_chunks
 
 Payload = Any
-"""What a protocol sends back: the bytes of a body, or a message of gRPC."""
+"""Encoded response: the bytes of an HTTP body, a serialized message, an event or a record, as the protocol has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedRequest:
-    """What a request asks.
+class DecodedRequest(NamedTuple):
+    """Content of a request, by row or by column.
 
     Attributes:
-        rows: The rows, where it came by row.
-        table: The values by column, where it came by column.
-        interval: The level of the prediction intervals, if they are asked for.
+        rows: Rows as objects or as arrays in the order of the inputs; None if the request came by column.
+        table: Raw values by column; None if the request came by row.
+        interval: Level of the prediction intervals; None if none are requested.
+        id: Id that a fast decoder found in the body; empty if there is none.
     """
 
     rows: Sequence[Any] | None = None
     table: RawColumns | None = None
     interval: float | None = None
+    id: str = ""
 
-    def columns(self, names: Sequence[str]) -> RawColumns:
-        """The values by column; `names` is the order of the values of a row that is an array.
+    def to_columns(self, names: Sequence[str]) -> RawColumns:
+        """Convert the content to raw values by column.
+
+        Args:
+            names: Names of the inputs, in the order of the values of a row that is an array.
 
         Raises:
-            DataError: The rows make no table.
+            DataError: A row lacks a column, has an extra one, or is neither an object nor an array.
         """
         return self.table if self.table is not None else rows_to_columns(self.rows or (), names)
 
 
 class InferenceRequest(ABC):
-    """One request.
+    """A request of one protocol.
 
     Attributes:
-        protocol: Its name in metrics and in the prediction log.
-        turns: Of the event loop, in which others may come that can be computed with it; a moment when it is idle.
-        id: What it is called in the prediction log, and in the answer where the protocol has a place for it.
-        size: Of its body, in bytes.
-        received: When it came, in seconds since 1970.
-        connection: Of the client, where it may go away unnoticed: the transport of HTTP.
+        protocol: Label of the protocol in the metrics and in the prediction log.
+        gather_yields: Number of times that the event loop runs before the batch starts, so that requests that are
+            being received join it; none of them takes longer than it takes to go round an idle loop.
+        id: Id in the prediction log, and in the response where the protocol has a place for it.
+        size: Size of the body in bytes.
+        received_at: Time at which the request was received, in Unix seconds.
+        connection: HTTP transport of the client, which may disconnect unnoticed; None for other protocols.
     """
 
     protocol: ClassVar[str]
     gather_yields: ClassVar[int] = 2
 
     def __init__(self, id: str, size: int) -> None:  # noqa: A002  the protocols' word for it
-        """Note when it came."""
+        """Record the time at which the request was received."""
         self.id = id
         self.size = size
         self.received_at = time()
@@ -75,33 +79,37 @@ class InferenceRequest(ABC):
 
     @property
     def is_disconnected(self) -> bool:
-        """Whether nobody waits for the answer any more."""
+        """Whether the client has closed its connection."""
         return self.connection is not None and self.connection.is_closing()
 
     @abstractmethod
     def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
-        """What it asks.
+        """Decode the body: by a fast decoder if the protocol has one and it applies, in full otherwise.
 
         Raises:
-            DataError: It is malformed.
+            DataError: The body is malformed or exceeds a limit.
         """
 
     @abstractmethod
     def encode(self, outputs: Outputs, manifest: Manifest) -> Payload:
-        """The answer.
+        """Encode the response.
+
+        Args:
+            outputs: Outputs of the rows of this request.
+            manifest: Manifest of the model that predicted them.
 
         Raises:
-            DataError: It asks for an output that there is not.
+            DataError: The request names an output that the model does not have.
         """
 
 
 @dataclass(slots=True)
 class BatchResult:
-    """What became of a batch.
+    """Responses to a batch.
 
     Attributes:
-        responses: One a request, in their order: the answer, or why there is none.
-        groups: What was predicted together, for the prediction log.
+        responses: Encoded response or error of each request, in the order of the batch.
+        groups: Requests whose rows were predicted together, for the prediction log; failed requests are in none.
     """
 
     responses: list[Payload | ModelNameError]
@@ -113,10 +121,10 @@ class PredictedGroup:
     """Requests of which all rows were predicted together.
 
     Attributes:
-        requests: Whose rows they are.
-        rows: Which rows each has.
-        columns: The checked columns, and others of the schema that came with them.
-        outputs: The answer to all rows.
+        requests: Requests of the group.
+        rows: Rows of each request in the columns and outputs.
+        columns: Typed inputs of all rows, and other columns of the schema that came with them.
+        outputs: Outputs of all rows.
     """
 
     requests: Sequence[InferenceRequest]
@@ -125,46 +133,57 @@ class PredictedGroup:
     outputs: Outputs
 
     def select(self, number: int) -> "PredictedGroup":
-        """One of its requests by itself."""
+        """Create a group of one of the requests alone."""
         part = self.rows[number]
         columns = {name: values[part] for name, values in self.columns.items()}
-        return PredictedGroup([self.requests[number]], [slice(0, part.stop - part.start)], columns, self.outputs.take(part))
+        rows = [slice(0, part.stop - part.start)]
+        return PredictedGroup([self.requests[number]], rows, columns, self.outputs.take(part))
 
 
 def infer_batch(plane: DataPlane, requests: Sequence[InferenceRequest], limits: Limits) -> BatchResult:
-    """Answer a batch. One that cannot be answered does not keep the others from their answers."""
+    """Decode, predict and encode a batch. An invalid request gets its error and does not affect the others."""
     batch = InferenceBatch(plane, requests, limits)
     by_level: dict[float | None, list[int]] = {}
-    for position, question in batch.decode().items():
-        by_level.setdefault(question.interval, []).append(position)
+    for position, decoded in batch.decode().items():
+        by_level.setdefault(decoded.interval, []).append(position)
     for level, positions in by_level.items():
         batch.predict(positions, level)
     batch.release()
-    return batch.answered
+    return batch.result
 
 
 class InferenceBatch:
-    """Requests on their way to their answers."""
+    """A batch of requests while it is inferred.
+
+    Attributes:
+        decoded: Content of each valid request, by its position in the batch.
+        result: Responses so far.
+    """
 
     def __init__(self, plane: DataPlane, requests: Sequence[InferenceRequest], limits: Limits) -> None:
-        """Begin without any."""
+        """Start without responses."""
         self.plane = plane
         self.requests = requests
         self.limits = limits
         self.decoded: dict[int, DecodedRequest] = {}
-        self.answered = BatchResult([None] * len(requests))
+        self.result = BatchResult([None] * len(requests))
 
     def decode(self) -> Mapping[int, DecodedRequest]:
-        """What is asked, by the position of the request; those that cannot be read are refused."""
+        """Decode each request; one that cannot be decoded gets its error as response."""
         for position, request in enumerate(self.requests):
             try:
                 self.decoded[position] = request.decode(self.plane, self.limits)
             except ModelNameError as err:
-                self.answered.responses[position] = err
+                self.result.responses[position] = err
         return self.decoded
 
     def predict(self, positions: Sequence[int], level: float | None) -> None:
-        """Answer the requests at some positions together; where one of them is bad, by halves until it is alone."""
+        """Predict the requests at some positions together; if one is invalid, split them until it is alone.
+
+        Args:
+            positions: Positions of decoded requests in the batch.
+            level: Level of their prediction intervals.
+        """
         plane = self.plane
         try:
             table, rows = _concatenate([self.decoded[position] for position in positions], plane)
@@ -174,7 +193,7 @@ class InferenceBatch:
             outputs = plane.predict_matrix(plane.featurize(columns), interval=level)
         except ModelNameError as err:
             if len(positions) == 1:
-                self.answered.responses[positions[0]] = err
+                self.result.responses[positions[0]] = err
                 return
             middle = len(positions) // 2
             self.predict(positions[:middle], level)
@@ -182,39 +201,44 @@ class InferenceBatch:
             return
         columns |= plane.extra_columns(table)
         if len(positions) == 1:
-            _free_in_chunks(table.values())
-        self.encode(positions, PredictedGroup([self.requests[position] for position in positions], rows, columns, outputs))
+            free_in_chunks(table.values())
+        group = PredictedGroup([self.requests[position] for position in positions], rows, columns, outputs)
+        self.encode(positions, group)
 
     def encode(self, positions: Sequence[int], group: PredictedGroup) -> None:
-        """Write the answers; who gets none is not in the log either."""
-        responses, manifest = self.answered.responses, self.plane.bundle.manifest
-        answered = []
+        """Encode the responses of a group; a request whose response cannot be encoded is left out of the log."""
+        responses, manifest = self.result.responses, self.plane.bundle.manifest
+        encoded = []
         for number, (position, part) in enumerate(zip(positions, group.rows, strict=True)):
             try:
                 responses[position] = self.requests[position].encode(group.outputs.take(part), manifest)
-                answered.append(number)
+                encoded.append(number)
             except DataError as err:
                 responses[position] = err
-        is_whole = len(answered) == len(positions)
-        self.answered.groups += [group] if is_whole else [group.select(number) for number in answered]
+        is_complete = len(encoded) == len(positions)
+        self.result.groups += [group] if is_complete else [group.select(number) for number in encoded]
 
     def release(self) -> None:
-        """Free what was read."""
-        for position, question in self.decoded.items():
+        """Free the decoded values of large requests."""
+        for position, decoded in self.decoded.items():
             if self.requests[position].size > FREE_CHUNK_ROWS:  # no value takes less than a byte
-                _free_in_chunks([question.rows, *(question.table or {}).values()])
+                free_in_chunks([decoded.rows, *(decoded.table or {}).values()])
 
 
 def _concatenate(decoded: Sequence[DecodedRequest], plane: DataPlane) -> tuple[RawColumns, list[slice]]:
-    """The rows of several requests as one table, and which of them are whose.
+    """Concatenate the rows of several requests.
+
+    Returns:
+        Raw values by column, and the rows of each request in them.
 
     Raises:
-        DataError: The rows of one of them make no table.
+        DataError: The rows of a request cannot be transposed, or a column of it is missing or differs in length.
     """
-    if all(question.rows is not None for question in decoded):
-        rows = [question.rows or () for question in decoded]
-        return rows_to_columns(list(chain.from_iterable(rows)) if len(rows) > 1 else rows[0], plane.inputs), _row_slices(rows)
-    tables = [question.columns(plane.inputs) for question in decoded]
+    if all(one.rows is not None for one in decoded):
+        rows = [one.rows or () for one in decoded]
+        all_rows = list(chain.from_iterable(rows)) if len(rows) > 1 else rows[0]
+        return rows_to_columns(all_rows, plane.inputs), _row_slices(rows)
+    tables = [one.to_columns(plane.inputs) for one in decoded]
     for table in tables:
         if table.keys() != plane.names:
             plane.schema.check_names(table)
@@ -223,36 +247,33 @@ def _concatenate(decoded: Sequence[DecodedRequest], plane: DataPlane) -> tuple[R
         return tables[0], [slice(0, lengths[0])]
     for table, length in zip(tables, lengths, strict=True):
         if not plane.names <= table.keys() or any(len(values) != length for values in table.values()):
-            raise DataError("a tensor of one request is missing or differs in length")  # each alone is told which
+            # The requests are predicted again one by one, and the schema then names the column.
+            raise DataError("a tensor of one request is missing or differs in length")
+    slices = _row_slices(list(map(range, lengths)))
     if all(table.keys() == plane.names for table in tables):
-        joined = {name: _concatenate_column([table[name] for table in tables]) for name in plane.inputs}
-        return joined, _row_slices(list(map(range, lengths)))
+        return {name: _concatenate_column([table[name] for table in tables]) for name in plane.inputs}, slices
     names = dict.fromkeys(chain.from_iterable(tables))
-    joined = {
-        name: [*chain.from_iterable(_column_or_nulls(table.get(name), n) for table, n in zip(tables, lengths, strict=True))]
+    return {
+        name: [
+            *chain.from_iterable(
+                _column_or_nulls(table.get(name), length) for table, length in zip(tables, lengths, strict=True)
+            )
+        ]
         for name in names
-    }
-    return joined, _row_slices(list(map(range, lengths)))
+    }, slices
 
 
-def _concatenate_column(many: Sequence[RawValues]) -> RawValues:
-    """The values of one column of several requests."""
-    first = many[0]
-    if isinstance(first, np.ndarray) and all(isinstance(one, np.ndarray) and one.dtype == first.dtype for one in many):
-        return np.concatenate(many)
-    return [*chain.from_iterable(map(_to_list, many))]
-
-
-def _free_in_chunks(many: Iterable[Any]) -> None:
-    """Free long lists piece by piece: all at once would hold the interpreter for a tenth of a second."""
-    for values in many:
-        if isinstance(values, list) and len(values) > FREE_CHUNK_ROWS:
-            while values:
-                del values[-FREE_CHUNK_ROWS:]
+def _concatenate_column(parts: Sequence[RawValues]) -> RawValues:
+    first = parts[0]
+    if isinstance(first, np.ndarray) and all(
+        isinstance(part, np.ndarray) and part.dtype == first.dtype for part in parts
+    ):
+        return np.concatenate(parts)
+    return [*chain.from_iterable(map(_to_list, parts))]
 
 
 def _column_or_nulls(values: RawValues | None, length: int) -> Sequence[Any]:
-    """The values of one column as Python has them; none where a request leaves out a column that it may."""
+    """Convert a column to Python values; nulls if a request leaves out a column that is optional."""
     return [None] * length if values is None else _to_list(values)
 
 
@@ -261,5 +282,6 @@ def _to_list(values: RawValues) -> Sequence[Any]:
 
 
 def _row_slices(rows: Sequence[Sequence[Any]]) -> list[slice]:
+    """Number the rows of consecutive requests."""
     ends = accumulate(map(len, rows))
     return [slice(end - len(part), end) for end, part in zip(ends, rows, strict=True)]

@@ -1,4 +1,4 @@
-"""The prediction log: what was asked and what was answered, one line of JSON a row, off the path of the requests."""
+"""Prediction log: inputs and outputs as one line of JSON per row, written by a thread beside the requests."""
 
 import logging
 import threading
@@ -15,39 +15,38 @@ from pydantic import Field
 
 from model_name.core.schemas.strict_models import Duration, FrozenModel
 from model_name.errors import ConfigError
-from model_name.serving.prediction_log.formatter import (
-    MAX_KEY_BYTES,
+from model_name.serving.prediction_log.formatter import MAX_KEY_BYTES, RecordFormatter
+from model_name.serving.prediction_log.log_files import JsonLinesWriter, LogFile
+from model_name.serving.prediction_log.row_selection import (
     LoggedBatch,
     LoggedRequest,
-    RecordFormatter,
     RowSelection,
-    split_rows,
     merge_chunks,
+    split_rows,
 )
-from model_name.serving.prediction_log.log_files import JsonLinesWriter, LogFile
 
-__all__ = ["LoggedBatch", "LoggedRequest", "LogSettings", "PredictionLog"]
+__all__ = ["LogSettings", "LoggedBatch", "LoggedRequest", "PredictionLog"]
 
 CHUNK_ROWS = 256  # formatted at a time, in about a millisecond
-MIN_PAUSE_SECONDS = 0.01  # between two stretches, at least: the interpreter lock belongs to the requests
-MAX_CPU_SHARE = 0.04  # of one processor that the log may take: requests lose no more, and what does not fit is dropped
-IDLE_POLL_SECONDS = 0.1  # between two looks at a buffer that was empty
+MIN_PAUSE_SECONDS = 0.01  # between two chunks: the interpreter lock belongs to the requests
+MAX_CPU_SHARE = 0.04  # of one processor; requests lose no more, and rows beyond it are dropped
+IDLE_POLL_SECONDS = 0.1  # between two checks of an empty buffer
 WARN_INTERVAL_SECONDS = 60.0  # between two warnings
 
 logger = logging.getLogger("model_name.predictions")
 
 
 class LogSettings(FrozenModel):
-    """Where the prediction log goes and how much of it.
+    """Settings of the prediction log.
 
     Attributes:
-        url: A local folder, or any fsspec URL.
-        sampling: The share of requests that is logged, drawn for each request.
-        text_ids: Whether `text-id` columns are logged where clients send them.
-        max_buffered_rows: How many rows may wait to be formatted; a batch that does not fit is dropped and counted.
-        flush_seconds: How often a local file is written at least: the most that a killed process loses.
-        upload_seconds: The same for an object store, where each time makes a file.
-        max_file_bytes: The size at which a file ends; the rows of one stretch may go beyond it.
+        url: Local folder, or any fsspec URL.
+        sampling: Share of requests that is logged, drawn for each request.
+        text_ids: Whether `text-id` columns are logged if clients send them.
+        max_buffered_rows: Number of rows that may wait to be formatted; a batch beyond it is dropped and counted.
+        flush_seconds: Interval between two writes of a local file: the most that a killed process loses.
+        upload_seconds: Interval between two writes to an object store, each of which creates a file.
+        max_file_bytes: Size at which a file ends; the rows of one chunk may exceed it.
     """
 
     url: str = Field(min_length=1)
@@ -61,12 +60,12 @@ class LogSettings(FrozenModel):
 
 @dataclass(frozen=True, slots=True)
 class SampledBatch:
-    """What is logged of a batch.
+    """A batch of which some requests are logged.
 
     Attributes:
-        batch: The whole batch.
-        requests: Those that were drawn.
-        rows: How many rows they have.
+        batch: Whole batch.
+        requests: Requests that were drawn.
+        rows: Number of rows of these requests.
     """
 
     batch: LoggedBatch
@@ -76,37 +75,39 @@ class SampledBatch:
 
 @dataclass(slots=True)
 class PendingRows:
-    """What the writer has in hand.
+    """Rows that the thread is formatting.
 
     Attributes:
-        rows: How many of it are still to be formatted.
+        rows: Number of rows that are not formatted yet.
     """
 
     rows: int
 
 
 class PredictionLog:
-    """Takes answered batches and writes them from a thread of its own.
+    """Buffers predicted batches and writes them from a thread of its own.
 
-    It never fails a request: what cannot be kept or written is dropped, counted, and said once a minute.
+    The log never fails a request: rows that cannot be buffered or written are dropped and counted, with one warning
+    per minute.
 
     Attributes:
-        dropped: Rows that were to be logged and are not.
-        written: Rows that are in files.
-        on_drop: Called with the number of rows of each drop, on the thread that drops them; what it raises is ignored.
+        dropped: Number of rows that were to be logged and are lost.
+        written: Number of rows in files.
+        on_drop: Callback that receives the number of rows of each drop, on the thread that drops them; exceptions in it
+            are ignored.
     """
 
     def __init__(self, settings: LogSettings, *, slot: str, key: bytes | None = None) -> None:
-        """Set up a log.
+        """Prepare a log; `start` starts its thread.
 
         Args:
-            settings: Where to, and how much.
-            slot: The slot that this server stands in, e.g. `blue`.
-            key: Hashes the values of sensitive columns; without one (or with an empty one) they are left out.
+            settings: Settings of the log.
+            slot: Blue-green slot of the server, such as `blue`.
+            key: Key that hashes the values of sensitive columns; without one, or with an empty one, they are omitted.
 
         Raises:
-            ConfigError: The URL is of no known kind, or the key is too long.
-            DependencyError: The package for the kind of URL is not installed.
+            ConfigError: fsspec does not know the protocol of the URL, or the key is too long.
+            DependencyError: The package for the protocol of the URL is not installed.
         """
         if key and len(key) > MAX_KEY_BYTES:
             raise ConfigError(f"the key of the prediction log has {len(key)} bytes, {MAX_KEY_BYTES} is the most")
@@ -116,25 +117,25 @@ class PredictionLog:
         self.on_drop: Callable[[int], None] = lambda rows: None
         self._slot = slot
         self._key = key or None
-        self._files = JsonLinesWriter(settings.url, max_file_bytes=settings.max_file_bytes)
-        self._records: RecordFormatter | None = None
-        self._buffer: deque[SampledBatch] = deque()  # nobody waits at it: to wake a thread takes longer than all of `put`
+        self._writer = JsonLinesWriter(settings.url, max_file_bytes=settings.max_file_bytes)
+        self._formatter: RecordFormatter | None = None
+        self._buffer: deque[SampledBatch] = deque()  # polled: to wake a thread takes longer than all of `put`
         self._lock = threading.Lock()
-        self._buffered = 0  # rows in it
-        self._unsettled = 0  # rows taken, and neither written nor dropped yet
-        self._overflowed = False
+        self._buffered_rows = 0  # in `_buffer`
+        self._unsettled_rows = 0  # accepted by `put`, and neither written nor dropped yet
+        self._has_overflowed = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
-        self._quiet_until = 0.0
-        self._told: set[str] = set()
-        self._worked = 0.0  # seconds of a processor, at the end of the last pause
+        self._next_warning = 0.0
+        self._warned_columns: set[str] = set()
+        self._thread_seconds = 0.0  # processor time of the thread, at the end of the last pause
 
     def start(self) -> None:
-        """Start to write."""
+        """Start the thread that writes."""
         self._thread.start()
 
     def put(self, batch: LoggedBatch) -> None:
-        """Log a batch; takes microseconds, from any thread, and never blocks or raises."""
+        """Buffer a batch. Takes microseconds, on any thread, and never blocks or raises."""
         requests: Sequence[LoggedRequest] = batch.requests
         rows = len(batch.outputs.prediction)
         share = self.settings.sampling
@@ -144,128 +145,132 @@ class PredictionLog:
         if not rows:
             return
         with self._lock:
-            fits = self._buffered + rows <= self.settings.max_buffered_rows and not self._closing.is_set()
-            if fits:
-                self._buffered += rows
-                self._unsettled += rows
+            is_accepted = self._buffered_rows + rows <= self.settings.max_buffered_rows and not self._closing.is_set()
+            if is_accepted:
+                self._buffered_rows += rows
+                self._unsettled_rows += rows
                 self._buffer.append(SampledBatch(batch, requests, rows))
             else:
-                self._overflowed = True
+                self._has_overflowed = True
                 self.dropped += rows
-        if not fits:
-            self._tell_drop(rows)
+        if not is_accepted:
+            self._notify_dropped(rows)
 
     def close(self, seconds: float) -> None:
-        """Take no more, write what is there, and give up on the rest after so many seconds."""
+        """Reject further batches and write the buffered rows.
+
+        Args:
+            seconds: Time after which the rows that are left are dropped.
+        """
         with self._lock:
             self._closing.set()
         if self._thread.is_alive():
             self._thread.join(seconds)
         with self._lock:
-            lost, self._unsettled = self._unsettled, 0
+            lost, self._unsettled_rows = self._unsettled_rows, 0
             self.dropped += lost
         if lost:
-            logger.warning("prediction log %s: closed with %d rows unwritten", self._files.root, lost)
-            self._tell_drop(lost)
+            logger.warning("prediction log %s: closed with %d rows unwritten", self._writer.root, lost)
+            self._notify_dropped(lost)
 
     def _run(self) -> None:
-        self._worked = time.thread_time()
-        every = self.settings.flush_seconds if self._files.is_local else self.settings.upload_seconds
-        due = time.monotonic() + every
-        is_over = False
-        while not is_over:
-            self._pause(MIN_PAUSE_SECONDS if self._buffer else min(IDLE_POLL_SECONDS, every))
-            samples = self._take()
-            is_over = self._closing.is_set() and not self._buffer
-            work = PendingRows(sum(sample.rows for sample in samples))
-            with self._surviving(work):
-                parts = (part for one in samples for part in split_rows(one.batch, one.requests, CHUNK_ROWS))
-                for number, stretch in enumerate(merge_chunks(parts, CHUNK_ROWS)):
+        self._thread_seconds = time.thread_time()
+        interval = self.settings.flush_seconds if self._writer.is_local else self.settings.upload_seconds
+        next_write = time.monotonic() + interval
+        is_last = False
+        while not is_last:
+            self._throttle(MIN_PAUSE_SECONDS if self._buffer else min(IDLE_POLL_SECONDS, interval))
+            samples = self._pop_samples()
+            is_last = self._closing.is_set() and not self._buffer
+            pending = PendingRows(sum(sample.rows for sample in samples))
+            with self._drop_on_error(pending):
+                selections = (part for one in samples for part in split_rows(one.batch, one.requests, CHUNK_ROWS))
+                for number, chunk in enumerate(merge_chunks(selections, CHUNK_ROWS)):
                     if number:
-                        self._pause(MIN_PAUSE_SECONDS)
-                    self._record(stretch, work)
-            if is_over or time.monotonic() >= due:
-                self._write(self._files.parts())
-                self._tell_overflow()
-                due = time.monotonic() + every
+                        self._throttle(MIN_PAUSE_SECONDS)
+                    self._format(chunk, pending)
+            if is_last or time.monotonic() >= next_write:
+                self._write(self._writer.buffered_files())
+                self._warn_overflow()
+                next_write = time.monotonic() + interval
 
-    def _take(self) -> list[SampledBatch]:
-        """The oldest samples that wait, as many as make up a stretch."""
+    def _pop_samples(self) -> list[SampledBatch]:
+        """Remove the oldest batches from the buffer, as many as make up a chunk."""
         samples: list[SampledBatch] = []
         rows = 0
         while self._buffer and rows < CHUNK_ROWS:
             samples.append(self._buffer.popleft())
             rows += samples[-1].rows
         with self._lock:
-            self._buffered -= rows
+            self._buffered_rows -= rows
         return samples
 
-    def _pause(self, seconds: float) -> None:
-        """Let others have the interpreter lock for their share of the time, unless nothing more will come."""
-        worked = time.thread_time() - self._worked
-        self._closing.wait(max(seconds, worked * (1 - MAX_CPU_SHARE) / MAX_CPU_SHARE))
-        self._worked = time.thread_time()
+    def _throttle(self, seconds: float) -> None:
+        """Pause until the thread is back at `MAX_CPU_SHARE`, for at least some seconds, unless the log is closing."""
+        used = time.thread_time() - self._thread_seconds
+        self._closing.wait(max(seconds, used * (1 - MAX_CPU_SHARE) / MAX_CPU_SHARE))
+        self._thread_seconds = time.thread_time()
 
-    def _record(self, stretch: Sequence[RowSelection], work: PendingRows) -> None:
-        """Format rows and let them wait for their file to be written."""
-        manifest = stretch[0].batch.manifest
-        if self._records is None or self._records.manifest is not manifest:
-            self._records = RecordFormatter(manifest, slot=self._slot, key=self._key, text_ids=self.settings.text_ids)
-            self._tell_left_out(self._records.left_out)
-        for day, lines in self._records.lines(stretch).items():
-            part = self._files.add(day, manifest.version, lines.text, lines.rows)
-            work.rows -= lines.rows
-            if self._files.is_due(part):
-                self._write([part])
+    def _format(self, chunk: Sequence[RowSelection], pending: PendingRows) -> None:
+        """Format rows, buffer their lines, and write the files that are due."""
+        manifest = chunk[0].batch.manifest
+        if self._formatter is None or self._formatter.manifest is not manifest:
+            self._formatter = RecordFormatter(manifest, slot=self._slot, key=self._key, text_ids=self.settings.text_ids)
+            self._warn_omitted(self._formatter.omitted_columns)
+        for day, lines in self._formatter.format_lines(chunk).items():
+            file = self._writer.add(day, manifest.version, lines.text, lines.rows)
+            pending.rows -= lines.rows
+            if self._writer.is_due(file):
+                self._write([file])
 
-    def _write(self, parts: Sequence[LogFile]) -> None:
-        for part in parts:
-            with self._surviving(part):
-                self._files.write(part)
-                rows, part.rows = part.rows, 0
+    def _write(self, files: Sequence[LogFile]) -> None:
+        for file in files:
+            with self._drop_on_error(file):
+                self._writer.write(file)
+                rows, file.rows = file.rows, 0
                 with self._lock:
-                    settled = min(rows, self._unsettled)  # none, where `close` has given them up
-                    self._unsettled -= settled
+                    settled = min(rows, self._unsettled_rows)  # zero after `close` has dropped them
+                    self._unsettled_rows -= settled
                     self.written += settled
 
     @contextmanager
-    def _surviving(self, work: PendingRows | LogFile) -> Generator[None]:
-        """Whatever happens, the thread goes on, and the rows of the work that are not done are counted."""
+    def _drop_on_error(self, rows: PendingRows | LogFile) -> Generator[None]:
+        """Count the rows that are left of some work as dropped if it fails, so that the thread goes on."""
         try:
             yield
-        except Exception as err:  # noqa: BLE001  the outermost loop: clients of stores raise what they like
-            rows, work.rows = work.rows, 0
+        except Exception as err:  # noqa: BLE001  the outermost loop: clients of object stores raise anything
+            left, rows.rows = rows.rows, 0
             with self._lock:
-                lost = min(rows, self._unsettled)
-                self._unsettled -= lost
+                lost = min(left, self._unsettled_rows)
+                self._unsettled_rows -= lost
                 self.dropped += lost
-            self._tell_drop(lost)
-            self._warn(describe_failure(err, work))
+            self._notify_dropped(lost)
+            self._warn_dropped(describe_failure(err, rows))
 
-    def _tell_drop(self, rows: int) -> None:
-        with suppress(Exception):  # a hook may be anything, and `put` never raises
+    def _notify_dropped(self, rows: int) -> None:
+        with suppress(Exception):  # a callback may raise anything, and `put` must not
             self.on_drop(rows)
 
-    def _tell_overflow(self) -> None:
-        if self._overflowed:
-            self._overflowed = False
-            self._warn(f"more came than {self.settings.max_buffered_rows} rows that may wait")
+    def _warn_overflow(self) -> None:
+        if self._has_overflowed:
+            self._has_overflowed = False
+            self._warn_dropped(f"more came than {self.settings.max_buffered_rows} rows that may wait")
 
-    def _tell_left_out(self, names: Sequence[str]) -> None:
-        new = [name for name in names if name not in self._told]
-        self._told.update(new)
+    def _warn_omitted(self, names: Sequence[str]) -> None:
+        new = [name for name in names if name not in self._warned_columns]
+        self._warned_columns.update(new)
         if new:
             logger.warning("prediction log: without a key, sensitive columns are left out: %s", ", ".join(new))
 
-    def _warn(self, reason: str) -> None:
-        if time.monotonic() >= self._quiet_until:
-            self._quiet_until = time.monotonic() + WARN_INTERVAL_SECONDS
-            logger.warning("prediction log %s: %d rows dropped so far: %s", self._files.root, self.dropped, reason)
+    def _warn_dropped(self, reason: str) -> None:
+        if time.monotonic() >= self._next_warning:
+            self._next_warning = time.monotonic() + WARN_INTERVAL_SECONDS
+            logger.warning("prediction log %s: %d rows dropped so far: %s", self._writer.root, self.dropped, reason)
 
 
-def describe_failure(err: Exception, work: PendingRows | LogFile) -> str:
-    """Why something failed: in the words of the disk or the store, but never with a value of a request."""
-    if isinstance(work, LogFile):
+def describe_failure(err: Exception, rows: PendingRows | LogFile) -> str:
+    """Describe why formatting or writing failed: by the message of the disk or store, without a value."""
+    if isinstance(rows, LogFile):
         return f"{type(err).__name__}: {err}"
     place = traceback.extract_tb(err.__traceback__)[-1]
     return f"{type(err).__name__} in {Path(place.filename).name}, line {place.lineno}"

@@ -1,4 +1,4 @@
-"""Files of lines by day and version, in a folder or behind any fsspec URL."""
+"""JSON Lines files by day and version, in a folder or behind any fsspec URL."""
 
 import os
 import time
@@ -20,34 +20,43 @@ BLOCK_BYTES = 2**18  # written while they are still in the cache of the processo
 
 @dataclass
 class LogFile:
-    """One file, and the lines that wait to be written to it.
+    """One file, and the lines to be written to it.
 
     Attributes:
-        place: Its path.
-        size: The bytes that it holds.
-        waiting: Whole lines.
-        rows: How many.
+        path: Path in the file system or store.
+        size: Size of the written lines in bytes.
+        buffer: Whole lines to be written.
+        rows: Number of lines in the buffer.
     """
 
-    place: str
+    path: str
     size: int = 0
-    waiting: bytearray = field(default_factory=bytearray)
+    buffer: bytearray = field(default_factory=bytearray)
     rows: int = 0
 
 
 class JsonLinesWriter:
     """Writes `date=YYYY-MM-DD/version=V/HOST-PID-MILLISECONDS-NNNN.jsonl`.
 
-    A local file grows by what waits, each time that it is written. An object store cannot append: there, what waits
-    becomes a file of its own. Either way a file holds whole lines, unless the process is killed while it writes.
+    A local file grows by the buffered lines, each time that it is written. An object store cannot append, so that each
+    write creates a file there. Either way a file has whole lines, unless the process is killed while it writes.
+
+    Attributes:
+        filesystem: File system of the URL.
+        root: Path of the folder in it.
+        is_local: Whether the file system is the local one.
     """
 
     def __init__(self, url: str, *, max_file_bytes: int) -> None:
-        """Look at a folder or a store; it need not exist, nor be reachable yet.
+        """Open a file system; the folder need not exist, nor the store be reachable yet.
+
+        Args:
+            url: Local folder, or any fsspec URL.
+            max_file_bytes: Size at which a file ends.
 
         Raises:
-            ConfigError: The URL is of no known kind.
-            DependencyError: The package for its kind is not installed.
+            ConfigError: fsspec does not know the protocol of the URL.
+            DependencyError: The package for the protocol is not installed.
         """
         try:
             self.filesystem, root = fsspec.core.url_to_fs(url)
@@ -58,77 +67,86 @@ class JsonLinesWriter:
         self.root = root.rstrip("/")
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
         self._max_file_bytes = max_file_bytes
-        self._parts: dict[tuple[str, str], LogFile] = {}
+        self._files: dict[tuple[str, str], LogFile] = {}
         self._numbers = count()
-        self._writer = f"{quote(gethostname(), safe='')}-{os.getpid()}-{time.time_ns() // 1_000_000}"
+        self._prefix = f"{quote(gethostname(), safe='')}-{os.getpid()}-{time.time_ns() // 1_000_000}"
 
     def add(self, day: str, version: str, lines: bytes, rows: int) -> LogFile:
-        """Let whole lines wait, and return the part that they wait for."""
-        part = self._parts.get((day, version))
-        if part is None:
-            # Percent-encoded, a version can neither leave the folder nor be taken for a pattern.
+        """Buffer lines, and return the file to which they will be written.
+
+        Args:
+            day: Day of the lines, as YYYY-MM-DD.
+            version: Version of the model that predicted.
+            lines: Whole lines.
+            rows: Number of lines.
+        """
+        file = self._files.get((day, version))
+        if file is None:
+            # Percent-encoded, a version can neither leave the folder nor be taken for a glob pattern.
             folder = f"{self.root}/date={day}/version={quote(version, safe='')}"
-            part = LogFile(f"{folder}/{self._writer}-{next(self._numbers):04d}{FILE_SUFFIX}")
-            self._parts[day, version] = part
-        part.waiting += lines
-        part.rows += rows
-        return part
+            file = LogFile(f"{folder}/{self._prefix}-{next(self._numbers):04d}{FILE_SUFFIX}")
+            self._files[day, version] = file
+        file.buffer += lines
+        file.rows += rows
+        return file
 
-    def is_due(self, part: LogFile) -> bool:
-        """Whether so much waits that it is to be written now: a block of a local file, or all that a file may hold."""
-        return (self.is_local and len(part.waiting) >= BLOCK_BYTES) or self._is_full(part)
+    def is_due(self, file: LogFile) -> bool:
+        """Report whether a file should be written now: it has a block to append, or has reached its final size."""
+        return (self.is_local and len(file.buffer) >= BLOCK_BYTES) or self._is_full(file)
 
-    def parts(self) -> list[LogFile]:
-        """Those that lines wait for. The others end: their day is over, or their version no longer answers."""
-        idle = [key for key, part in self._parts.items() if not part.rows]
-        for key in idle[: len(self._parts) - 1]:  # a pause of all traffic alone makes no new file
-            del self._parts[key]
-        return [part for part in self._parts.values() if part.rows]
+    def buffered_files(self) -> list[LogFile]:
+        """List the files with buffered lines, and end the others: their day is over, or their version was replaced."""
+        idle = [key for key, file in self._files.items() if not file.rows]
+        for key in idle[
+            : len(self._files) - 1
+        ]:  # keeps the last file, so that a pause of all traffic starts no new one
+            del self._files[key]
+        return [file for file in self._files.values() if file.rows]
 
-    def write(self, part: LogFile) -> None:
-        """Write what waits. Whatever comes of it, it waits no longer.
+    def write(self, file: LogFile) -> None:
+        """Write the buffered lines. The buffer is empty afterwards, even if the write fails.
 
         Raises:
-            OSError: The disk is full, or the place cannot be written; the file is as it was.
-            Exception: Whatever else the client of a store raises.
+            OSError: The disk is full, or the path cannot be written; a local file keeps its previous content.
+            Exception: The client of the object store failed.
         """
-        is_over = not self.is_local or self._is_full(part)
-        lines = bytes(part.waiting)
-        part.waiting.clear()
-        if is_over:
-            self._parts = {key: other for key, other in self._parts.items() if other is not part}
+        is_final = not self.is_local or self._is_full(file)
+        lines = bytes(file.buffer)
+        file.buffer.clear()
+        if is_final:
+            self._files = {key: other for key, other in self._files.items() if other is not file}
         if self.is_local:
-            append_lines(Path(part.place), lines)
+            append_lines(Path(file.path), lines)
         else:
-            self._upload(part.place, lines)
-        part.size += len(lines)
+            self._upload(file.path, lines)
+        file.size += len(lines)
 
-    def _is_full(self, part: LogFile) -> bool:
-        """Whether a part has reached the size at which it ends."""
-        return part.size + len(part.waiting) >= self._max_file_bytes
+    def _is_full(self, file: LogFile) -> bool:
+        """Report whether a file has reached the size at which it ends."""
+        return file.size + len(file.buffer) >= self._max_file_bytes
 
-    def _upload(self, place: str, lines: bytes) -> None:
+    def _upload(self, path: str, lines: bytes) -> None:
         try:
-            self.filesystem.pipe_file(place, lines)
-        except FileNotFoundError:  # a store with real folders; for the others, to make them takes rights and requests
-            self.filesystem.makedirs(place.rpartition("/")[0], exist_ok=True)
-            self.filesystem.pipe_file(place, lines)
+            self.filesystem.pipe_file(path, lines)
+        except FileNotFoundError:  # a store with real folders; in others, creating them needs permissions and requests
+            self.filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.filesystem.pipe_file(path, lines)
 
 
 def append_lines(path: Path, lines: bytes) -> None:
-    """Append lines to a file: all of them, or none if it can be helped.
+    """Append lines to a file, all or, as far as the disk permits, none of them.
 
     Raises:
-        OSError: They cannot be written.
+        OSError: The disk is full, or the path cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
         start = file.tell()
-        left = memoryview(lines)
+        remaining = memoryview(lines)
         try:
-            while left:  # a disk that fills up takes a part of them first
-                left = left[file.write(left) :]
+            while remaining:  # a disk that fills up accepts a part of them first
+                remaining = remaining[file.write(remaining) :]
         except OSError:
-            with suppress(OSError):  # a line may be left cut then, which readers skip
+            with suppress(OSError):  # otherwise the last line may stay truncated, and readers skip it
                 file.truncate(start)
             raise

@@ -28,7 +28,17 @@ BATCH = b"application/cloudevents-batch"
 JSON = b"application/json"
 HEADER_PREFIX = b"ce-"
 REQUIRED_ATTRIBUTES = ("specversion", "id", "source", "type")
-RESERVED_ATTRIBUTES = ("specversion", "id", "source", "type", "time", "datacontenttype", "dataschema", "data", "data_base64")
+RESERVED_ATTRIBUTES = (
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "time",
+    "datacontenttype",
+    "dataschema",
+    "data",
+    "data_base64",
+)
 ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,64}")
 MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE_CHARACTERS = 4096  # of an attribute that is sent back

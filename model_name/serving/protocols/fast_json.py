@@ -25,6 +25,7 @@ from model_name.serving.runtime.memory import free_in_chunks
 MSGSPEC_TYPES: dict[Kind, Any] = {"numeric": float | None, "boolean": bool | None}
 """Type of a value by the kind of its column; `str | None` for all other kinds."""
 MIN_COLUMNAR_ROWS = 16  # fewer rows are concatenated with those of other requests in less time than columns are
+MAX_HEAD_BYTES = 64  # of a body, in which the first row begins
 CHUNK_ROWS = 4096  # transposed at once; the interpreter is held meanwhile
 MIN_ARRAY_VALUES = 16  # values of a tensor from which an array pays
 
@@ -72,13 +73,14 @@ class FastV1Decoder:
 
     def try_decode(self, body: bytes, limits: Limits) -> DecodedRequest | None:
         """Decode a body `{"instances": [ROW, ...]}`, or return None."""
+        if body.find(b"{", 1, MAX_HEAD_BYTES) < 0:  # rows are arrays; to let msgspec find out costs more
+            return None
         decoded = _try_decode(self._body, body)
         if decoded is None:
             return None
         rows: list[Any] = decoded.field_0
-        if not 0 < len(rows) <= limits.rows:
-            return None
-        if may_have_duplicate_keys(body, keys=1 + len(rows) * len(self._names)):
+        is_valid = 0 < len(rows) <= limits.rows
+        if not is_valid or may_have_duplicate_keys(body, keys=1 + len(rows) * len(self._names)):
             return None
         if len(rows) < MIN_COLUMNAR_ROWS:
             return DecodedRequest(rows=[[*msgspec.structs.astuple(row)] for row in rows])
@@ -111,16 +113,13 @@ def try_decode_v1(body: bytes, plane: DataPlane, limits: Limits) -> DecodedReque
     return plane.cached(FastV1Decoder).try_decode(body, limits)
 
 
-def try_decode_row(body: bytes, plane: DataPlane) -> DecodedRequest | None:
+def try_decode_row(body: bytes, plane: DataPlane, limits: Limits) -> DecodedRequest | None:  # noqa: ARG001  one signature
     """Decode a body that is one row as an object with exactly the inputs, or return None."""
     return plane.cached(FastV1Decoder).try_decode_row(body)
 
 
 def try_decode_v2(body: bytes, plane: DataPlane, limits: Limits) -> DecodedRequest | None:
-    """Decode a body of V2 with one tensor of shape [n] per input and no parameters, or return None.
-
-    Empty texts are left to the full decoder, because they may stand for null.
-    """
+    """Decode a body of V2 with one tensor of shape [n] per input and no parameters, or return None."""
     decoded: V2BodyStruct | None = _try_decode(V2_DECODER, body)
     if decoded is None or len(decoded.id) > limits.text_length:
         return None
@@ -132,16 +131,22 @@ def try_decode_v2(body: bytes, plane: DataPlane, limits: Limits) -> DecodedReque
     if not 0 < rows <= limits.rows:
         return None
     for tensor in tensors:
-        name, datatype, values, kind = tensor.name, tensor.datatype, tensor.data, plane.kinds[tensor.name]
-        if len(values) != rows or tensor.shape != [rows] or datatype not in DATATYPES[kind]:
-            return None
-        if datatype == "BYTES" and "" in values:
+        kind = plane.kinds[tensor.name]
+        if not _is_simple_column(tensor, kind, rows):
             return None
         if rows >= MIN_ARRAY_VALUES and kind == "numeric":
-            table[name] = _numbers_to_array(values)
+            table[tensor.name] = _numbers_to_array(tensor.data)
     if rows == 1:  # rows are concatenated with those of other requests in less time than columns are
         return DecodedRequest(rows=[[table[name][0] for name in plane.inputs]], id=decoded.id)
     return DecodedRequest(table=table, id=decoded.id)
+
+
+def _is_simple_column(tensor: V2TensorStruct, kind: Kind, rows: int) -> bool:
+    """Report whether a tensor has shape [rows], a datatype of its column, and no empty texts, which may mean null."""
+    values, datatype = tensor.data, tensor.datatype
+    if len(values) != rows or tensor.shape != [rows] or datatype not in DATATYPES[kind]:
+        return False
+    return datatype != "BYTES" or "" not in values
 
 
 def _numbers_to_array(values: list[Any]) -> RawValues:

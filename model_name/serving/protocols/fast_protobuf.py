@@ -1,7 +1,7 @@
-"""Messages of gRPC as most clients write them for one row, read from their bytes.
+"""Fast decoder of gRPC messages of one row with typed contents, straight from their bytes.
 
-To ask a parsed message for each of its tensors takes five times as long. Says nothing of what is wrong: any other
-message is left to who reads all of them.
+Protobuf takes five times as long, because each tensor of a parsed message must be accessed. The package docstring has
+the rule that all fast decoders follow.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,122 +9,127 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any
 
+from model_name.serving.batching.requests import DecodedRequest
 from model_name.serving.dataplane import DataPlane
+from model_name.serving.limits import Limits
 from model_name.serving.protocols.tensors import CONTENTS_FIELDS, DATATYPES
 
 # The wire format of protocol buffers: a field is a tag, the length of its bytes and these. A tensor is field 5 of a
 # message; in it name, datatype, shape and contents are fields 1, 2, 3 and 5. Lengths below 128 are one byte.
-ROW = b"\x1a\x01\x01*"  # the shape [1], and the tag of the contents behind it
-TENSOR = ord("*")
-NAME, ID = b"\n", 0x1A
-SHORT = 128  # bytes
-HEADS = 4096  # names with a datatype that are kept, each shorter than `SHORT`
-DOUBLE, FLOAT = Struct("<xxd").unpack, Struct("<xxf").unpack
+TENSOR_TAG = ord("*")
+ROW_SHAPE = b"\x1a\x01\x01*"
+"""The shape [1] of a tensor, and the tag of the contents behind it."""
+NAME_TAG, DATATYPE_TAG, ID_TAG = b"\n", 0x12, 0x1A
+MAX_LENGTH = 128  # bytes; lengths from here on take more than one byte
+MAX_CACHED_NAMES = 4096  # names with a datatype, each shorter than `MAX_LENGTH`
+unpack_double, unpack_float = Struct("<xxd").unpack, Struct("<xxf").unpack
 
 
-def read_row(message: bytes, name: str, plane: DataPlane) -> tuple[str, list[Any]] | None:
-    """The id of a message and the values of its row, in the order of the inputs; None for another message.
+def try_decode_grpc(message: bytes, plane: DataPlane, limits: Limits, model_name: str) -> DecodedRequest | None:
+    """Decode a `ModelInferRequest` of one row with one tensor per input and no parameters, or return None.
 
     Args:
-        message: Its bytes.
-        name: Of the model.
-        plane: What answers it.
+        message: Serialized message.
+        plane: Data plane with the inputs.
+        limits: Limits of the server.
+        model_name: Name of the served model.
     """
-    if (start := _after_name(message, name.encode())) is None:
+    if (start := _after_model_name(message, model_name.encode())) is None:
         return None
     size, request_id = len(message), ""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     try:
-        if message[start] == ID:
+        if message[start] == ID_TAG:
             length = message[start + 1]
-            if length >= SHORT:
-                return None
+            if length >= MAX_LENGTH:
+                raise LookupError
             request_id = message[start + 2 : start + 2 + length].decode()
             start += 2 + length
         while start < size:
-            shape = message.index(ROW, start)
-            contents = shape + len(ROW) + 1
+            shape = message.index(ROW_SHAPE, start)
+            contents = shape + len(ROW_SHAPE) + 1
             end = contents + message[contents - 1]
             length = message[start + 1]
-            if message[start] != TENSOR or length >= SHORT or end != start + 2 + length or end > size:
+            if message[start] != TENSOR_TAG or length >= MAX_LENGTH or end != start + 2 + length or end > size:
                 return None
-            column, datatype = _named(message[start + 2 : shape])
-            value = READERS[datatype](message[contents:end])
-            if value is None or column in found or datatype not in DATATYPES[plane.kinds[column]]:
+            column, datatype = _parse_name_and_datatype(message[start + 2 : shape])
+            value = VALUE_DECODERS[datatype](message[contents:end])
+            if value is None or column in values or datatype not in DATATYPES[plane.kinds[column]]:
                 return None
-            found[column] = value
+            values[column] = value
             start = end
-        row = [found[column] for column in plane.inputs]
-    except (LookupError, ValueError):  # of which what is no UTF-8 is one
+        row = [values[column] for column in plane.inputs]
+    except (LookupError, ValueError):  # UnicodeDecodeError is a ValueError
         return None
-    return (request_id, row) if len(row) == len(found) else None
+    is_valid = len(row) == len(values) and len(request_id) <= limits.text_length
+    return DecodedRequest(rows=[row], id=request_id) if is_valid else None
 
 
-def _after_name(message: bytes, name: bytes) -> int | None:
-    """Where a message goes on behind the name of its model."""
-    if len(name) >= SHORT or not message.startswith(NAME + bytes([len(name)]) + name):
+def _after_model_name(message: bytes, name: bytes) -> int | None:
+    """Find the end of the field with the name of the model; None if the message does not begin with this name."""
+    if len(name) >= MAX_LENGTH or not message.startswith(NAME_TAG + bytes([len(name)]) + name):
         return None
-    return len(NAME) + 1 + len(name)
+    return len(NAME_TAG) + 1 + len(name)
 
 
-@lru_cache(HEADS)
-def _named(head: bytes) -> tuple[str, str]:
-    """The name and the datatype of a tensor.
+@lru_cache(MAX_CACHED_NAMES)
+def _parse_name_and_datatype(head: bytes) -> tuple[str, str]:
+    """Parse the fields of a tensor before its shape.
 
     Raises:
-        LookupError: There is something else.
-        ValueError: It is not UTF-8.
+        LookupError: The fields are others than name and datatype.
+        ValueError: A field is not valid UTF-8.
     """
     end = 2 + head[1]
-    if head[:1] != NAME or head[end] != 0x12 or end + 2 + head[end + 1] != len(head):
+    if head[:1] != NAME_TAG or head[end] != DATATYPE_TAG or end + 2 + head[end + 1] != len(head):
         raise LookupError
     return head[2:end].decode(), head[end + 2 :].decode()
 
 
-def _text(contents: bytes) -> str | None:
-    """A text; the empty one may mean that there is none."""
+def _decode_text(contents: bytes) -> str | None:
+    """Decode a text; None for the empty one, which may stand for null."""
     is_text = len(contents) > 2 and contents[0] == 0x42 and contents[1] == len(contents) - 2
     return contents[2:].decode() if is_text else None
 
 
-def _double(contents: bytes) -> float | None:
-    return DOUBLE(contents)[0] if len(contents) == 10 and contents[:2] == b":\x08" else None
+def _decode_double(contents: bytes) -> float | None:
+    return unpack_double(contents)[0] if len(contents) == 10 and contents[:2] == b":\x08" else None
 
 
-def _single(contents: bytes) -> float | None:
-    return FLOAT(contents)[0] if len(contents) == 6 and contents[:2] == b"2\x04" else None
+def _decode_float(contents: bytes) -> float | None:
+    return unpack_float(contents)[0] if len(contents) == 6 and contents[:2] == b"2\x04" else None
 
 
-def _boolean(contents: bytes) -> bool | None:
+def _decode_boolean(contents: bytes) -> bool | None:
     return {b"\n\x01\x00": False, b"\n\x01\x01": True}.get(contents)
 
 
-def _integer(field: int) -> Callable[[bytes], int | None]:
-    """A reader of an integer from 0 to 2^28 - 1, seven bits a byte."""
+def _integer_decoder(field: int) -> Callable[[bytes], int | None]:
+    """Create a decoder of one varint from 0 to 2^28 - 1: seven bits per byte, the lowest first."""
     tag = field << 3 | 2
 
-    def read(contents: bytes) -> int | None:
+    def decode(contents: bytes) -> int | None:
         *low, last = contents[2:]
-        if contents[0] != tag or contents[1] != len(low) + 1 or last >= SHORT or len(low) > 3:
+        if contents[0] != tag or contents[1] != len(low) + 1 or last >= MAX_LENGTH or len(low) > 3:
             return None
         if not low:
             return last
-        if min(low) < SHORT:  # several
+        if min(low) < MAX_LENGTH:  # several values
             return None
         return sum((byte & 0x7F) << 7 * place for place, byte in enumerate([*low, last]))
 
-    return read
+    return decode
 
 
-FIELDS: Mapping[str, Callable[[bytes], Any]] = {
-    "bool_contents": _boolean,
-    "int_contents": _integer(2),
-    "int64_contents": _integer(3),
-    "uint_contents": _integer(4),
-    "uint64_contents": _integer(5),
-    "fp32_contents": _single,
-    "fp64_contents": _double,
-    "bytes_contents": _text,
+FIELD_DECODERS: Mapping[str, Callable[[bytes], Any]] = {
+    "bool_contents": _decode_boolean,
+    "int_contents": _integer_decoder(2),
+    "int64_contents": _integer_decoder(3),
+    "uint_contents": _integer_decoder(4),
+    "uint64_contents": _integer_decoder(5),
+    "fp32_contents": _decode_float,
+    "fp64_contents": _decode_double,
+    "bytes_contents": _decode_text,
 }
-"""The value of each kind of contents; None for what is to be read otherwise."""
-READERS = {datatype: FIELDS[place] for datatype, place in CONTENTS_FIELDS.items()}
+"""Decoders of a single value by field of the contents; they return None for anything else."""
+VALUE_DECODERS = {datatype: FIELD_DECODERS[field] for datatype, field in CONTENTS_FIELDS.items()}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from typing_extensions import override
 
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import label_text
@@ -13,8 +14,8 @@ from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
+from model_name.serving.protocols.fast_json import try_decode_v1
 
-MIN_FAST_BYTES = 4096  # bytes; the few rows of shorter bodies are turned into columns sooner together with those of others
 INTERVAL_PARAMETER = "interval"
 """The parameter of a request that asks for prediction intervals, by their level."""
 
@@ -35,20 +36,18 @@ class V1Request(InferenceRequest):
         super().__init__(id, len(body))
         self.body = body
 
+    @override
     def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
-        """As of `InferenceRequest`."""
-        if MIN_FAST_BYTES <= len(self.body) <= strict_json.LONG and (columns := plane.usual.read(self.body)) is not None:
-            rows = len(columns[plane.inputs[0]])
-            if not strict_json.may_have_duplicate_keys(self.body, keys=1 + rows * len(columns)):
-                limits.check_rows(rows)
-                return DecodedRequest(table=columns)
+        decoded = try_decode_v1(self.body, plane, limits)
+        if decoded is not None:
+            return decoded
         document = strict_json.loads(self.body)
-        question = parse_instances(document, limits)
+        decoded = parse_instances(document, limits)
         check_duplicate_columns(self.body, document)
-        return question
+        return decoded
 
+    @override
     def encode(self, outputs: Outputs, manifest: Manifest) -> bytes:
-        """As of `InferenceRequest`."""
         return orjson.dumps(encode_predictions(outputs))
 
 

@@ -6,16 +6,17 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import orjson
+from typing_extensions import override
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
 from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
-from model_name.serving.dataplane import DataPlane, RawColumns
+from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
-from model_name.serving.protocols.fast_json import read_tensors
-from model_name.serving.protocols.tensors import Tensor, tensors_to_columns, usual_table, outputs_to_tensors, encode_raw
+from model_name.serving.protocols.fast_json import try_decode_v2
+from model_name.serving.protocols.tensors import Tensor, encode_raw, outputs_to_tensors, tensors_to_columns
 from model_name.serving.protocols.v1 import parse_interval_level
 
 JSON = b"application/json"
@@ -68,20 +69,12 @@ class V2Request(InferenceRequest):
         self.wanted: dict[str, bool] = {}
         self.all_binary = False
 
+    @override
     def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
-        """As of `InferenceRequest`."""
         check_version(self.version, plane.bundle.manifest, self.name)
-        if (
-            self.json_length is None
-            and len(self.body) <= strict_json.LONG
-            and (usual := read_tensors(self.body)) is not None
-        ):
-            table = usual_table(usual.inputs, plane, limits)
-            if table is not None:
-                self.id = usual.id or self.id
-                limits.check_id(self.id)
-                # Rows of several requests are sooner put together than tables.
-                return DecodedRequest(table=table) if len(usual.inputs[0].data) > 1 else DecodedRequest(rows=[_row(table, plane)])
+        if self.json_length is None and (decoded := try_decode_v2(self.body, plane, limits)) is not None:
+            self.id = decoded.id or self.id
+            return decoded
         body, tail = self.body, memoryview(b"")
         if self.json_length is not None:
             if self.json_length > len(body):
@@ -96,10 +89,12 @@ class V2Request(InferenceRequest):
         tensors, used = _parse_tensors(_as_list(document, "inputs"), tail)
         if used != len(tail):
             raise DataError(f"the body is malformed: {len(tail) - used} bytes belong to no tensor")
-        return DecodedRequest(table=tensors_to_columns(tensors, plane, limits), interval=parse_interval_level(parameters))
+        return DecodedRequest(
+            table=tensors_to_columns(tensors, plane, limits), interval=parse_interval_level(parameters)
+        )
 
+    @override
     def encode(self, outputs: Outputs, manifest: Manifest) -> bytes | BinaryResponse:
-        """As of `InferenceRequest`."""
         tensors = outputs_to_tensors(outputs, list(self.wanted))
         parts: list[bytes] = []
         described = []
@@ -115,11 +110,6 @@ class V2Request(InferenceRequest):
         document = {"model_name": self.name, "model_version": manifest.version, "id": self.id, "outputs": described}
         text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
         return BinaryResponse(len(text), b"".join([text, *parts])) if parts else text
-
-
-def _row(table: RawColumns, plane: DataPlane) -> list[Any]:
-    """The one row of a table, in the order of the inputs."""
-    return [table[name][0] for name in plane.inputs]
 
 
 def check_version(asked: str, manifest: Manifest, name: str) -> None:

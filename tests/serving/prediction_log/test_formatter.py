@@ -1,3 +1,5 @@
+"""Lines of the prediction log: values, outputs, sensitive columns, and the division into chunks."""
+
 import json
 from datetime import datetime
 from hashlib import blake2b
@@ -8,12 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.core.schemas import Outputs
-from model_name.serving.prediction_log.formatter import LoggedRequest, RecordFormatter, encode_json_lines, make_struct_factory, split_rows, merge_chunks
+from model_name.serving.prediction_log import row_selection
+from model_name.serving.prediction_log.formatter import RecordFormatter, encode_json_lines, make_struct_factory
+from model_name.serving.prediction_log.row_selection import (
+    LoggedRequest,
+    merge_chunks,
+    split_rows,
+    try_select_single_rows,
+)
 from tests.support.prediction_logs import CLASSES, DAY, NOON, ROW, batch, manifest, schema
 
 KEY = b"a key of the test"
 TEXTS = st.text(max_size=8)
-MOMENTS = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31))
+DATETIMES = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31))
 ROWS = st.lists(
     st.fixed_dictionaries(
         {
@@ -21,7 +30,7 @@ ROWS = st.lists(
             "age": st.none() | st.integers(-(2**53), 2**53),
             "district": st.none() | TEXTS,
             "is_let": st.none() | st.booleans(),
-            "sold": st.none() | MOMENTS.map(datetime.isoformat),
+            "sold": st.none() | DATETIMES.map(datetime.isoformat),
             "remark": st.none() | TEXTS,
         }
     ),
@@ -34,13 +43,14 @@ def formatter(table, key=None, text_ids=True):
     return RecordFormatter(manifest(table), slot="blue", key=key, text_ids=text_ids)
 
 
-def records(answered, by=None, size=100):
-    by = by or formatter(answered.manifest.table)
-    stretch = list(split_rows(answered, answered.requests, size))
-    return [json.loads(line) for lines in by.lines(stretch).values() for line in lines.text.splitlines()]
+def records(logged, record_formatter=None, size=100):
+    record_formatter = record_formatter or formatter(logged.manifest.table)
+    chunk = list(split_rows(logged, logged.requests, size))
+    lines_by_day = record_formatter.format_lines(chunk)
+    return [json.loads(line) for lines in lines_by_day.values() for line in lines.text.splitlines()]
 
 
-def test_a_record_says_who_asked_what_and_what_was_answered():
+def test_a_record_has_the_request_the_version_the_inputs_and_the_outputs():
     [record] = records(batch())
     assert record == {
         "time": "2025-06-21T12:00:00Z",
@@ -58,7 +68,7 @@ def test_a_record_says_who_asked_what_and_what_was_answered():
 
 
 @given(ROWS)
-def test_values_of_every_kind_come_back(rows):
+def test_values_of_every_kind_are_unchanged(rows):
     assert [record["inputs"] for record in records(batch(rows))] == rows
 
 
@@ -88,7 +98,7 @@ def test_values_of_every_kind_come_back(rows):
         ),
     ],
 )
-def test_answers_of_every_task_are_written(task, outputs, expected):
+def test_outputs_of_every_task_are_written(task, outputs, expected):
     arrays = {
         name: np.array(values, dtype=object if task != "regression" else float) for name, values in outputs.items()
     }
@@ -98,9 +108,9 @@ def test_answers_of_every_task_are_written(task, outputs, expected):
 
 
 def test_rows_are_numbered_within_their_request():
-    answered = batch([ROW | {"area": float(row)} for row in range(6)], sizes=[1, 3, 2])
-    found = [(one["request_id"], one["row"], one["inputs"]["area"]) for one in records(answered)]
-    assert found == [
+    logged = batch([ROW | {"area": float(row)} for row in range(6)], sizes=[1, 3, 2])
+    rows = [(one["request_id"], one["row"], one["inputs"]["area"]) for one in records(logged)]
+    assert rows == [
         ("request-0", 0, 0.0),
         ("request-1", 0, 1.0),
         ("request-1", 1, 2.0),
@@ -112,46 +122,69 @@ def test_rows_are_numbered_within_their_request():
 
 @pytest.mark.parametrize("order", [[1], [0, 2], [2, 1, 0]], ids=["one of three", "the outer two", "backwards"])
 def test_a_sample_of_the_requests_keeps_its_own_rows(order):
-    answered = batch([ROW | {"area": float(row)} for row in range(3)])
-    [rows] = split_rows(answered, [answered.requests[position] for position in order], 100)
-    [lines] = formatter(schema()).lines([rows]).values()
-    found = [json.loads(line) for line in lines.text.splitlines()]
-    assert [record["outputs"]["prediction"] * 2 for record in found] == [float(row) for row in order]
-    assert [record["inputs"]["area"] for record in found] == [float(row) for row in order]
+    logged = batch([ROW | {"area": float(row)} for row in range(3)])
+    [rows] = split_rows(logged, [logged.requests[position] for position in order], 100)
+    [lines] = formatter(schema()).format_lines([rows]).values()
+    parsed = [json.loads(line) for line in lines.text.splitlines()]
+    assert [record["outputs"]["prediction"] * 2 for record in parsed] == [float(row) for row in order]
+    assert [record["inputs"]["area"] for record in parsed] == [float(row) for row in order]
 
 
 @given(sizes=st.lists(st.integers(0, 9), max_size=12), size=st.integers(1, 5))
-def test_pieces_hold_every_row_once_and_in_order(sizes, size):
+def test_selections_hold_every_row_once_and_in_order(sizes, size):
     starts = np.cumsum([0, *sizes])
     requests = [
         LoggedRequest(str(n), "v1", NOON, 0.0, slice(int(start), int(start) + rows))
         for n, (start, rows) in enumerate(zip(starts, sizes, strict=False))
     ]
-    found = list(split_rows(batch(), requests, size))
-    assert [row for piece in found for row in piece.positions] == list(range(sum(sizes)))
-    assert all(size <= len(piece.numbers) < 2 * size for piece in found[:-1])
-    owners = [
-        (owner.id, number) for piece in found for owner, number in zip(piece.requests, piece.numbers, strict=True)
+    selections = list(split_rows(batch(), requests, size))
+    assert [index for selection in selections for index in selection.indices] == list(range(sum(sizes)))
+    assert all(size <= len(selection.numbers) < 2 * size for selection in selections[:-1])
+    numbered = [
+        (request.id, number)
+        for selection in selections
+        for request, number in zip(selection.requests, selection.numbers, strict=True)
     ]
-    assert owners == [(str(n), row) for n, rows in enumerate(sizes) for row in range(rows)]
+    assert numbered == [(str(n), row) for n, rows in enumerate(sizes) for row in range(rows)]
 
 
-def test_small_batches_of_one_shape_are_formatted_together_and_others_apart():
+@given(rows=st.integers(1, 6), order=st.randoms(use_true_random=False), size=st.integers(1, 6), changes=st.booleans())
+def test_what_try_select_single_rows_accepts_is_split_equally_row_by_row(rows, order, size, changes):
+    logged = batch([ROW] * rows)
+    requests = list(logged.requests)
+    if changes:
+        order.shuffle(requests)
+        requests = requests[: order.randint(1, rows)]
+    selection = try_select_single_rows(logged, requests, size)
+    if selection is None:
+        assert len(requests) < rows or rows > size or requests != list(logged.requests)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_selection, "try_select_single_rows", lambda *_: None)
+        [expected] = split_rows(logged, requests, size)
+    assert (selection.requests, selection.numbers, selection.indices) == (
+        expected.requests,
+        expected.numbers,
+        expected.indices,
+    )
+
+
+def test_small_batches_of_one_layout_are_merged_and_others_are_not():
     table = schema()
     one, other = manifest(table), manifest(table, version="8")
     batches = [batch(of=one), batch(of=one), batch(of=other), batch([{"area": 1.0}], of=other)]
     parts = [part for each in batches for part in split_rows(each, each.requests, 10)]
-    assert [len(stretch) for stretch in merge_chunks(parts, 10)] == [2, 1, 1]
-    assert [len(stretch) for stretch in merge_chunks(parts[:2], 1)] == [1, 1]
-    [lines] = formatter(table).lines(parts[:2]).values()
+    assert [len(chunk) for chunk in merge_chunks(parts, 10)] == [2, 1, 1]
+    assert [len(chunk) for chunk in merge_chunks(parts[:2], 1)] == [1, 1]
+    [lines] = formatter(table).format_lines(parts[:2]).values()
     assert (lines.rows, lines.text.count(b"\n")) == (2, 2)
 
 
-def test_rows_are_told_apart_by_the_day_of_their_request():
-    before, after = batch(received=NOON), batch(received=NOON + DAY)
+def test_lines_are_grouped_by_the_day_of_their_request():
+    before, after = batch(received_at=NOON), batch(received_at=NOON + DAY)
     parts = [part for each in (before, after, before) for part in split_rows(each, each.requests, 10)]
-    lines = formatter(schema()).lines(parts)
-    assert {day: those.rows for day, those in lines.items()} == {"2025-06-21": 2, "2025-06-22": 1}
+    lines = formatter(schema()).format_lines(parts)
+    assert {day: part.rows for day, part in lines.items()} == {"2025-06-21": 2, "2025-06-22": 1}
 
 
 def test_a_column_that_no_client_sent_is_not_in_the_record():
@@ -159,21 +192,21 @@ def test_a_column_that_no_client_sent_is_not_in_the_record():
     assert record["inputs"] == {"area": 1.0, "district": "x"}
 
 
-def test_a_record_without_inputs_is_a_record():
+def test_a_record_may_have_no_inputs():
     [record] = records(batch([{"remark": "x"}]), formatter(schema(), text_ids=False))
     assert record["inputs"] == {}
 
 
-def test_text_ids_are_left_out_unless_asked_for():
+def test_text_ids_are_omitted_unless_the_settings_include_them():
     [record] = records(batch(), formatter(schema(), text_ids=False))
     assert record["inputs"].keys() == ROW.keys() - {"remark"}
 
 
-def test_without_a_key_sensitive_columns_are_left_out():
-    by = formatter(schema(sensitive=["district", "age"]))
-    [record] = records(batch(), by)
+def test_without_a_key_sensitive_columns_are_omitted():
+    record_formatter = formatter(schema(sensitive=["district", "age"]))
+    [record] = records(batch(), record_formatter)
     assert record["inputs"].keys() == ROW.keys() - {"district", "age"}
-    assert by.left_out == ("age", "district")
+    assert record_formatter.omitted_columns == ("age", "district")
 
 
 @pytest.mark.parametrize(
@@ -184,11 +217,11 @@ def test_without_a_key_sensitive_columns_are_left_out():
         pytest.param("area", -0.0, "0", id="minus zero"),
         pytest.param("area", 61.5, "61.5", id="a number"),
         pytest.param("is_let", True, "true", id="a boolean"),
-        pytest.param("sold", "2025-03-07T09:30:00", "2025-03-07T09:30:00", id="a moment"),
+        pytest.param("sold", "2025-03-07T09:30:00", "2025-03-07T09:30:00", id="a datetime"),
         pytest.param("district", "\ud800", "\ud800", id="half a surrogate pair"),
     ],
 )
-def test_sensitive_values_are_keyed_hashes_of_their_spelling(name, value, text):
+def test_sensitive_values_are_keyed_hashes_of_their_text(name, value, text):
     table = schema(sensitive=[name])
     [record] = records(batch([ROW | {name: value}]), formatter(table, KEY))
     expected = blake2b(text.encode(errors="surrogatepass"), key=KEY, digest_size=16).hexdigest()
@@ -203,15 +236,15 @@ def test_a_missing_sensitive_value_stays_missing(name):
     assert record["inputs"][name] is None
 
 
-def test_a_text_that_utf8_cannot_hold_costs_that_text_alone():
-    found = records(batch([ROW | {"district": "a\ud800"}, ROW | {"district": "b,c"}, ROW]))
-    assert [record["inputs"]["district"] for record in found] == ["a?", "b,c", "east"]
+def test_half_a_surrogate_pair_is_replaced_in_its_text_alone():
+    written = records(batch([ROW | {"district": "a\ud800"}, ROW | {"district": "b,c"}, ROW]))
+    assert [record["inputs"]["district"] for record in written] == ["a?", "b,c", "east"]
 
 
-@pytest.mark.parametrize("name", ['a "quote"', "a \\ slash", "a\ttab", "ü", "a.b", "class", "value_0"])
-def test_a_column_may_be_called_anything(name):
+@pytest.mark.parametrize("name", ['a "quote"', "a \\ slash", "a\ttab", "ü", "a.b", "class", "field_0"])
+def test_a_column_may_have_any_name(name):
     assert json.loads(encode_json_lines([make_struct_factory(["area", name])(1.5, "x")])) == {"area": 1.5, name: "x"}
 
 
-def test_labels_that_are_spelled_alike_are_no_trouble():
+def test_labels_with_the_same_text_become_one_key():
     assert json.loads(encode_json_lines([make_struct_factory(["1", "1"])(0.25, 0.75)])) == {"1": 0.75}

@@ -1,3 +1,5 @@
+"""Files of the prediction log: local files that grow, uploads, names, and full disks."""
+
 import errno
 import os
 import resource
@@ -13,115 +15,115 @@ from tests.support.prediction_logs import files
 DAY = "2025-06-21"
 
 
-def log(url, max_file_bytes=10**6):
+def open_writer(url, max_file_bytes=10**6):
     return JsonLinesWriter(str(url), max_file_bytes=max_file_bytes)
 
 
 @pytest.fixture
 def small_files():
-    """No file may grow beyond 1000 bytes, as if the disk were full then."""
+    """Limit the size of files to 1000 bytes, as if the disk were full then; returns a function that lifts the limit."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def write(to, text, day=DAY, version="7"):
-    part = to.add(day, version, text, text.count(b"\n"))
-    to.write(part)
-    part.rows = 0  # as the log does with rows that are settled
-    return part
+def write(writer, text, day=DAY, version="7"):
+    file = writer.add(day, version, text, text.count(b"\n"))
+    writer.write(file)
+    file.rows = 0  # as the log does after a write
+    return file
 
 
 def test_a_local_file_grows(tmp_path):
-    to = log(tmp_path / "deep" / "log")
-    write(to, b"one\n")
-    write(to, b"two\n")
+    writer = open_writer(tmp_path / "deep" / "log")
+    write(writer, b"one\n")
+    write(writer, b"two\n")
     [file] = files(tmp_path)
     assert file.read_bytes() == b"one\ntwo\n"
     assert file.parent == tmp_path / "deep" / "log" / f"date={DAY}" / "version=7"
     assert file.match(f"*-{os.getpid()}-*-0000.jsonl")
 
 
-def test_a_file_that_is_full_ends(tmp_path):
-    to = log(tmp_path, max_file_bytes=8)
+def test_a_new_file_starts_when_one_is_full(tmp_path):
+    writer = open_writer(tmp_path, max_file_bytes=8)
     for text in (b"one\n", b"two\n", b"three\n"):
-        write(to, text)
+        write(writer, text)
     assert [file.read_bytes() for file in files(tmp_path)] == [b"one\ntwo\n", b"three\n"]
 
 
 @pytest.mark.parametrize("other", [{"day": "2025-06-22"}, {"version": "8"}], ids=["another day", "another version"])
-def test_days_and_versions_have_files_of_their_own(tmp_path, other):
-    to = log(tmp_path)
-    write(to, b"one\n")
-    write(to, b"two\n", **other)
+def test_each_day_and_version_has_its_own_file(tmp_path, other):
+    writer = open_writer(tmp_path)
+    write(writer, b"one\n")
+    write(writer, b"two\n", **other)
     assert sorted(file.read_bytes() for file in files(tmp_path)) == [b"one\n", b"two\n"]
 
 
 @pytest.mark.parametrize("version", ["../../up", "a/b", "..", "", "a*[b]?", "\0", "ü %"])
-def test_no_version_leaves_its_folder(tmp_path, version):
-    write(log(tmp_path / "log"), b"one\n", version=version)
+def test_no_version_escapes_its_folder(tmp_path, version):
+    write(open_writer(tmp_path / "log"), b"one\n", version=version)
     [file] = files(tmp_path)
     assert file.parent.parent == tmp_path / "log" / f"date={DAY}"
     assert file.parent.name.startswith("version=")
 
 
-def test_only_what_waits_is_written_and_what_is_idle_ends(tmp_path):
-    to = log(tmp_path)
-    write(to, b"one\n")
-    assert to.parts() == []
-    assert to.add(DAY, "7", b"two\n", 1).size == len(b"one\n")  # a pause ends no file
-    write(to, b"", version="8")
-    assert [part.rows for part in to.parts()] == [1]
-    write(to, b"")
-    write(to, b"new\n", version="8")
-    assert to.parts() == []
-    assert to.add(DAY, "7", b"", 0).size == 0
+def test_only_buffered_files_are_written_and_idle_ones_end(tmp_path):
+    writer = open_writer(tmp_path)
+    write(writer, b"one\n")
+    assert writer.buffered_files() == []
+    assert writer.add(DAY, "7", b"two\n", 1).size == len(b"one\n")  # a pause of all traffic ends no file
+    write(writer, b"", version="8")
+    assert [file.rows for file in writer.buffered_files()] == [1]
+    write(writer, b"")
+    write(writer, b"new\n", version="8")
+    assert writer.buffered_files() == []
+    assert writer.add(DAY, "7", b"", 0).size == 0
 
 
-def test_what_a_full_disk_took_a_part_of_is_taken_back(tmp_path, small_files):
-    to = log(tmp_path)
-    write(to, b"a" * 599 + b"\n")
-    part = to.add(DAY, "7", b"b" * 599 + b"\n", 1)
+def test_a_partial_write_to_a_full_disk_is_truncated(tmp_path, small_files):
+    writer = open_writer(tmp_path)
+    write(writer, b"a" * 599 + b"\n")
+    log_file = writer.add(DAY, "7", b"b" * 599 + b"\n", 1)
     with pytest.raises(OSError) as raised:
-        to.write(part)
+        writer.write(log_file)
     assert raised.value.errno == errno.EFBIG
     [file] = files(tmp_path)
     assert file.stat().st_size == 600
     small_files()
-    write(to, b"c\n")
+    write(writer, b"c\n")
     assert file.read_bytes() == b"a" * 599 + b"\nc\n"
 
 
-def test_a_block_of_a_local_file_is_due_and_a_store_waits_for_more(tmp_path):
-    here, far = log(tmp_path), log(f"memory://{uuid4().hex}")
+def test_a_local_file_is_due_after_a_block_and_a_store_after_a_full_file(tmp_path):
+    local, remote = open_writer(tmp_path), open_writer(f"memory://{uuid4().hex}")
     block = b"x" * (BLOCK_BYTES - 1)
-    assert not here.is_due(here.add(DAY, "7", block, 1))
-    assert here.is_due(here.add(DAY, "7", b"\n", 0))
-    assert not far.is_due(far.add(DAY, "7", block + b"\n", 1))
-    assert far.is_due(far.add(DAY, "7", b"x" * 10**6, 1))
+    assert not local.is_due(local.add(DAY, "7", block, 1))
+    assert local.is_due(local.add(DAY, "7", b"\n", 0))
+    assert not remote.is_due(remote.add(DAY, "7", block + b"\n", 1))
+    assert remote.is_due(remote.add(DAY, "7", b"x" * 10**6, 1))
 
 
-def test_each_upload_is_a_file_of_its_own():
+def test_each_upload_is_one_file():
     url = f"memory://{uuid4().hex}/log"
-    to = log(url)
-    write(to, b"one\n")
-    write(to, b"two\n")
+    writer = open_writer(url)
+    write(writer, b"one\n")
+    write(writer, b"two\n")
     found = fsspec.filesystem("memory").find(url.removeprefix("memory:/"))
     assert [fsspec.filesystem("memory").cat(name) for name in found] == [b"one\n", b"two\n"]
 
 
-def test_a_store_with_real_folders_gets_them(tmp_path):
-    to = log(f"dir::file://{tmp_path}/log")
-    assert not to.is_local
-    write(to, b"one\n")
+def test_folders_are_created_in_a_store_that_has_them(tmp_path):
+    writer = open_writer(f"dir::file://{tmp_path}/log")
+    assert not writer.is_local
+    write(writer, b"one\n")
     assert len(files(tmp_path)) == 1
 
 
-def test_a_url_of_a_file_is_a_local_folder(tmp_path):
-    to = log(f"file://{tmp_path}/log")
-    assert to.is_local
-    write(to, b"one\n")
+def test_a_file_url_is_a_local_folder(tmp_path):
+    writer = open_writer(f"file://{tmp_path}/log")
+    assert writer.is_local
+    write(writer, b"one\n")
     assert len(files(tmp_path / "log")) == 1
 
 
@@ -132,6 +134,6 @@ def test_a_url_of_a_file_is_a_local_folder(tmp_path):
         pytest.param("oss://bucket/log", DependencyError, id="a package that is not installed"),
     ],
 )
-def test_a_url_that_nothing_can_be_written_to_is_refused_at_the_start(url, error):
+def test_an_unsupported_url_is_rejected_at_start(url, error):
     with pytest.raises(error, match=url):
-        log(url)
+        open_writer(url)

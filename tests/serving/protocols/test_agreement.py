@@ -23,7 +23,7 @@ from model_name.serving.protocols.tensors import DATATYPES, encode_raw
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import BinaryResponse, V2Request
 from model_name.serving.protocols.v2_grpc import GrpcRequest
-from tests.support.fuzz_requests import ANYTHING, in_json, raw_tensors, row, spoilt, tensor_of
+from tests.support.fuzz_requests import ANYTHING, dump_json, raw_tensors, row, mutate_document, tensor_of
 from tests.support.manifests import COLUMNS, EXAMPLE, manifest_of, plane_of, table_of
 
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -37,16 +37,16 @@ Ask = Callable[[], InferenceRequest]
 
 
 def v1(document: Any) -> Ask:
-    return lambda: V1Request(in_json(document), "1")
+    return lambda: V1Request(dump_json(document), "1")
 
 
 def v2(document: Any) -> Ask:
-    return lambda: V2Request(in_json(document), "1", name="flats")
+    return lambda: V2Request(dump_json(document), "1", name="flats")
 
 
 def event(document: Any) -> Ask:
     headers = {b"content-type": b"application/cloudevents+json"}
-    return lambda: EventRequest(in_json(document), "1", headers=headers, name="flats")
+    return lambda: EventRequest(dump_json(document), "1", headers=headers, name="flats")
 
 
 def rpc(message: Any) -> Ask:
@@ -250,7 +250,7 @@ def requests(draw: st.DrawFn, table: TableSchema) -> Ask:
         case _:
             content = message(rows, table, is_raw=draw(st.booleans())).SerializeToString()
             return rpc(content[: draw(st.sampled_from([len(content), len(content), len(content) // 2]))])
-    return make(draw(spoilt(document)) if draw(st.booleans()) else document)
+    return make(draw(mutate_document(document)) if draw(st.booleans()) else document)
 
 
 @pytest.mark.parametrize("task", ["regression", "multiclass"])
@@ -338,7 +338,8 @@ def test_the_fast_check_accepts_the_usual_case() -> None:
     for task in TASKS:
         schema = table_of(task)
         assert (
-            FastValidator(schema).validate({name: [value] * 3 for name, value in EXAMPLE.items() if name != "seen"}) is None
+            FastValidator(schema).validate({name: [value] * 3 for name, value in EXAMPLE.items() if name != "seen"})
+            is None
         )
         table = {name: [value] * 3 for name, value in (EXAMPLE | {"seen": EXAMPLE["sold"]}).items()}
         assert FastValidator(schema).validate(table) is not None

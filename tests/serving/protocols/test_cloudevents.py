@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from model_name.errors import DataError
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.protocols.cloudevents import EventResponse, EventRequest, encode_header, is_event
+from model_name.serving.protocols.cloudevents import EventRequest, EventResponse, encode_header, is_event
 from tests.support.in_process_requests import ask
 from tests.support.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
 if TYPE_CHECKING:
-    from conftest import Row, Server
+    from tests.support.server_processes import Server
+    from tests.support.tables import Row
 
 DATA = {"instances": [EXAMPLE]}
 ATTRIBUTES = {"specversion": "1.0", "id": "4711", "source": "/flats", "type": "flat.asked"}

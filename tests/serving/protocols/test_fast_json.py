@@ -1,6 +1,7 @@
-"""Bodies that are read the quick way, and those that are not."""
+"""Fast decoders of JSON: which bodies they accept, which they leave to the full decoder, and any names of columns."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import orjson
@@ -9,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.core.schemas.columns import Kind
-from model_name.serving.dataplane import rows_to_columns
-from model_name.serving.protocols.fast_json import FastV1Decoder, V2TensorStruct, read_tensors
+from model_name.serving.dataplane import DataPlane, rows_to_columns
+from model_name.serving.limits import Limits
+from model_name.serving.protocols.fast_json import (
+    CHUNK_ROWS,
+    MIN_COLUMNAR_ROWS,
+    V2_DECODER,
+    FastV1Decoder,
+    V2TensorStruct,
+    _try_decode,
+)
 
 KINDS: dict[str, Kind] = {
     "size": "numeric",
@@ -24,36 +33,57 @@ VALUES: dict[str, Any] = {
     "numeric": st.none() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False),
     "boolean": st.none() | st.booleans(),
 }
-TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters='":'), max_size=5)
+LIMITS = Limits()
+
+
+def decoder_of(kinds: dict[str, Kind]) -> FastV1Decoder:
+    """Create a decoder of any columns, which no schema needs to accept."""
+    return FastV1Decoder(cast(DataPlane, SimpleNamespace(inputs=tuple(kinds), kinds=kinds)))
 
 
 @pytest.fixture(scope="module")
-def bodies() -> FastV1Decoder:
-    return FastV1Decoder(KINDS)
+def decoder() -> FastV1Decoder:
+    return decoder_of(KINDS)
 
 
 @st.composite
 def rows(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Rows with the columns in any order."""
+    """Generate rows with the columns in any order."""
     names = draw(st.permutations(list(KINDS)))
     row = st.fixed_dictionaries({name: VALUES.get(KINDS[name], TEXTS) for name in names})
-    return draw(st.lists(row, min_size=1, max_size=5))
+    return draw(st.lists(row, min_size=1, max_size=5)) * draw(st.sampled_from([1, 1, MIN_COLUMNAR_ROWS]))
 
 
 @given(rows())
-def test_usual_rows_are_read_as_they_are_the_other_way(bodies, rows) -> None:
+def test_rows_are_decoded_as_the_generic_parser_decodes_them(decoder, rows) -> None:
     body = orjson.dumps({"instances": rows})
-    found = bodies.read(body)
+    decoded = decoder.try_decode(body, LIMITS)
+    columns = decoded.to_columns(list(KINDS))
     expected = rows_to_columns(orjson.loads(body)["instances"], list(KINDS))
-    assert {name: [*found[name]] for name in KINDS if name != "size"} == {
+    assert {name: [*columns[name]] for name in KINDS if name != "size"} == {
         name: expected[name] for name in KINDS if name != "size"
     }
-    np.testing.assert_array_equal(found["size"], np.array(expected["size"], dtype=np.float64))
+    np.testing.assert_array_equal(np.array(columns["size"], dtype=np.float64), np.array(expected["size"], dtype=float))
 
 
-def test_a_table_may_have_no_numbers() -> None:
-    body = orjson.dumps({"instances": [{"colour": "red"}, {"colour": None}]})
-    assert FastV1Decoder({"colour": "category"}).read(body) == {"colour": ("red", None)}
+@pytest.mark.parametrize("count", [MIN_COLUMNAR_ROWS, CHUNK_ROWS, CHUNK_ROWS + 1, 3 * CHUNK_ROWS])
+def test_many_rows_are_decoded_to_columns(decoder, count: int) -> None:
+    decoded = decoder.try_decode(orjson.dumps({"instances": [ROW | {"size": row} for row in range(count)]}), LIMITS)
+    assert (decoded.rows, {name: len(values) for name, values in decoded.table.items()}) == (
+        None,
+        dict.fromkeys(KINDS, count),
+    )
+    assert decoded.table["size"].tolist() == [*range(count)]
+    assert [*decoded.table["colour"]] == ["red"] * count
+
+
+@pytest.mark.parametrize("count", [1, MIN_COLUMNAR_ROWS])
+def test_a_table_may_have_no_numbers(count: int) -> None:
+    body = orjson.dumps({"instances": [{"colour": "red"}, {"colour": None}] * count})
+    decoded = decoder_of({"colour": "category"}).try_decode(body, LIMITS)
+    assert decoded is not None
+    assert [*decoded.to_columns(["colour"])["colour"]] == ["red", None] * count
 
 
 @pytest.mark.parametrize(
@@ -75,26 +105,38 @@ def test_a_table_may_have_no_numbers() -> None:
         pytest.param(orjson.dumps({"instances": [ROW]}).replace(b"1.5", b"NaN"), id="NaN"),
         pytest.param(orjson.dumps({"instances": [ROW]}).replace(b"red", b"\xff"), id="no UTF-8"),
         pytest.param(orjson.dumps({"instances": [ROW]}).replace(b"red", b"\\ud800"), id="half a character"),
+        pytest.param(orjson.dumps({"instances": [ROW]}).replace(b'"size":', b'"size":1,"size":'), id="a duplicate key"),
+        pytest.param(
+            orjson.dumps({"instances": [ROW | {"sold": "9:30"}]}).replace(b'"size":', b'"size" :'),
+            id="a space before a colon, and a colon in a text",
+        ),
     ],
 )
-def test_what_is_not_usual_is_left_to_others(bodies, body: bytes) -> None:
-    assert bodies.read(body) is None
+def test_other_bodies_are_left_to_the_full_decoder(decoder, body: bytes) -> None:
+    assert decoder.try_decode(body, LIMITS) is None
 
 
-@pytest.mark.parametrize("name", ['a "b"', "a\\b", "a\nb", "größe", "", "a.b", "class", "column_1"])
+@pytest.mark.parametrize("name", ['a "b"', "a\\b", "a\nb", "größe", "", "a.b", "class", "field_1"])
 def test_a_column_may_have_any_name(name: str) -> None:
-    bodies = FastV1Decoder({name: "category", "column_0": "numeric"})
-    row = {name: "x", "column_0": 1}
-    assert bodies.read(orjson.dumps({"instances": [row]})) in (None, {name: ("x",), "column_0": [1]})
-    assert bodies.read_row(orjson.dumps(row)) in (None, ["x", 1])
-    assert (bodies.read_row(orjson.dumps(row)) is None) == any(letter in name for letter in '"\\\n')
+    decoder = decoder_of({name: "category", "field_0": "numeric"})
+    row = {name: "x", "field_0": 1}
+    one, many = (
+        decoder.try_decode_row(orjson.dumps(row)),
+        decoder.try_decode(orjson.dumps({"instances": [row]}), LIMITS),
+    )
+    if any(character in name for character in '"\\\n'):
+        assert (one, many) == (None, None)
+    else:
+        assert one is not None
+        assert many is not None
+        assert one.rows == many.rows == [["x", 1]]
 
 
-def test_tensors_are_read() -> None:
+def test_tensors_are_decoded() -> None:
     body = orjson.dumps({"id": "a", "inputs": [{"name": "x", "shape": [2], "datatype": "FP64", "data": [1, None]}]})
-    found = read_tensors(body)
-    assert found is not None
-    assert (found.id, found.inputs) == ("a", [V2TensorStruct("x", [2], "FP64", [1, None])])
+    decoded = _try_decode(V2_DECODER, body)
+    assert decoded is not None
+    assert (decoded.id, decoded.inputs) == ("a", [V2TensorStruct("x", [2], "FP64", [1, None])])
 
 
 TENSOR = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}
@@ -103,7 +145,7 @@ TENSOR = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}
 @pytest.mark.parametrize(
     "document",
     [
-        pytest.param({"inputs": [TENSOR], "outputs": []}, id="wishes"),
+        pytest.param({"inputs": [TENSOR], "outputs": []}, id="requested outputs"),
         pytest.param({"inputs": [TENSOR | {"parameters": {}}]}, id="parameters"),
         pytest.param({"inputs": [TENSOR | {"data": [[1]]}]}, id="nested data"),
         pytest.param({"inputs": [TENSOR | {"shape": [1.0]}]}, id="no shape"),
@@ -111,11 +153,12 @@ TENSOR = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}
         pytest.param({"inputs": {}}, id="no tensors"),
     ],
 )
-def test_other_tensors_are_left_to_others(document: Any) -> None:
-    assert read_tensors(orjson.dumps(document)) is None
+def test_other_tensors_are_left_to_the_full_decoder(document: Any) -> None:
+    assert _try_decode(V2_DECODER, orjson.dumps(document)) is None
 
 
-def test_no_depth_of_a_body_is_too_much() -> None:
+def test_deeply_nested_bodies_are_left_to_the_full_decoder() -> None:
     deep = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": ' + b"[" * 100_000 + b"]" * 100_000
-    assert read_tensors(deep + b"}]}") is None
-    assert FastV1Decoder(KINDS).read(b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}") is None
+    assert _try_decode(V2_DECODER, deep + b"}]}") is None
+    body = b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert decoder_of(KINDS).try_decode(body, LIMITS) is None

@@ -1,4 +1,4 @@
-"""A message that is read from its bytes says what it says to who parses it."""
+"""Fast decoder of gRPC messages: what it accepts means the same as in the parsed message."""
 
 import math
 from typing import Any
@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.errors import ModelNameError
+from model_name.serving.batching.requests import DecodedRequest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.protocols.fast_protobuf import read_row
+from model_name.serving.protocols.fast_protobuf import try_decode_grpc
 from model_name.serving.protocols.tensors import CONTENTS_FIELDS, DATATYPES, tensors_to_columns
 from model_name.serving.protocols.v2_grpc import GrpcRequest, message_to_tensors, parse_message
 from tests.support.manifests import manifest_of, plane_of, table_of
@@ -30,7 +31,7 @@ BYTES = st.text(st.characters(exclude_categories=["Cs"]), max_size=140).map(str.
 
 
 def value_of(datatype: str) -> st.SearchStrategy[Any]:
-    """What the contents of a datatype may hold."""
+    """Generate values of a datatype."""
     if datatype == "BYTES":
         return BYTES | st.sampled_from([b"\x1a\x01\x01*", b"*\x05\n\x01a\x12", b"Elm", b"\xff"])
     if datatype in ("FP32", "FP64"):
@@ -45,7 +46,7 @@ def value_of(datatype: str) -> st.SearchStrategy[Any]:
 
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
-    """Messages of one row or a few, nearly all of them good."""
+    """Generate messages of one row or a few, nearly all of them valid."""
     message = pb.ModelInferRequest(model_name=draw(st.sampled_from(["flats", "flats", "flats", "others"])))
     message.id = draw(st.sampled_from(["", "", "an id", "ä" * 70]))
     message.model_version = draw(st.sampled_from(["", "", "", "7"]))
@@ -59,7 +60,7 @@ def messages(draw: st.DrawFn) -> bytes:
     if draw(st.integers(0, 9)) == 0:
         message.outputs.add(name="prediction")
     raw = message.SerializeToString()
-    if draw(st.integers(0, 4)) == 0:  # a byte of it is another one
+    if draw(st.integers(0, 4)) == 0:  # one byte is changed
         place = draw(st.integers(0, len(raw) - 1))
         raw = raw[:place] + bytes([draw(st.integers(0, 255))]) + raw[place + 1 :]
     return raw
@@ -67,23 +68,24 @@ def messages(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=300)
 @given(messages())
-def test_what_is_read_from_the_bytes_is_what_the_message_says(raw: bytes) -> None:
-    found = read_row(raw, "flats", PLANE)
-    if found is None:
+def test_a_decoded_row_equals_the_parsed_message(raw: bytes) -> None:
+    decoded = try_decode_grpc(raw, PLANE, Limits(), "flats")
+    if decoded is None:
         return
+    (row,) = decoded.rows
     message = parse_message(pb.ModelInferRequest, raw)
     table = tensors_to_columns(message_to_tensors(message), PLANE, Limits())
     expected = [table[name] for name in PLANE.inputs]
-    assert (message.model_name, message.model_version, message.id) == ("flats", "", found[0])
+    assert (message.model_name, message.model_version, message.id) == ("flats", "", decoded.id)
     assert not message.outputs
     assert not message.parameters
-    assert [[type(value) for value in values] for values in expected] == [[type(value)] for value in found[1]]
-    for value, (other,) in zip(found[1], expected, strict=True):
+    assert [[type(value) for value in values] for values in expected] == [[type(value)] for value in row]
+    for value, (other,) in zip(row, expected, strict=True):
         assert value == other or (math.isnan(value) and math.isnan(other))
 
 
-def usual(**changes: Any) -> pb.ModelInferRequest:
-    """A message that is read from its bytes."""
+def regular_message(**changes: Any) -> pb.ModelInferRequest:
+    """Create a message that the fast decoder accepts."""
     message = pb.ModelInferRequest(model_name="flats", id=changes.pop("id", ""))
     for name, datatype, value in (
         ("street", "BYTES", b"Elm"),
@@ -96,35 +98,35 @@ def usual(**changes: Any) -> pb.ModelInferRequest:
     return message
 
 
-def test_a_usual_message_is_read_from_its_bytes() -> None:
-    found = read_row(usual(id="an id").SerializeToString(), "flats", PLANE)
-    assert found == ("an id", [61.5, True, "Elm", "2025-03-07T09:30:15"])
+def test_a_regular_message_is_decoded() -> None:
+    decoded = try_decode_grpc(regular_message(id="an id").SerializeToString(), PLANE, Limits(), "flats")
+    assert decoded == DecodedRequest(rows=[[61.5, True, "Elm", "2025-03-07T09:30:15"]], id="an id")
 
 
 @pytest.mark.parametrize("datatype", ["INT32", "INT64", "UINT32", "UINT64", "FP32", "INT8"])
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 16384, 2**28 - 1])
-def test_numbers_are_read_in_each_datatype(datatype: str, value: int) -> None:
-    message = usual()
+def test_integers_of_each_datatype_are_decoded(datatype: str, value: int) -> None:
+    message = regular_message()
     tensor = message.inputs[1]
     tensor.ClearField("contents")
     tensor.datatype = datatype
     getattr(tensor.contents, CONTENTS_FIELDS[datatype]).append(value)
-    found = read_row(message.SerializeToString(), "flats", PLANE)
-    assert found is not None
-    assert found[1][0] == (float(np.float32(value)) if datatype == "FP32" else value)
+    decoded = try_decode_grpc(message.SerializeToString(), PLANE, Limits(), "flats")
+    assert decoded is not None
+    assert decoded.rows[0][0] == (float(np.float32(value)) if datatype == "FP32" else value)
 
 
-def test_the_answer_is_the_same_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = usual(id="mine").SerializeToString()
-    quick = GrpcRequest(raw, "ours", name="flats")
-    assert quick.read(PLANE, Limits()).rows == [[61.5, True, "Elm", "2025-03-07T09:30:15"]]
-    monkeypatch.setattr("model_name.serving.protocols.v2_grpc.read_row", lambda *_: None)
-    slow = GrpcRequest(raw, "ours", name="flats")
-    assert slow.read(PLANE, Limits()).table == {name: [value] for name, value in EXAMPLE.items()}
-    assert quick.id == slow.id == "mine"
+def test_the_request_is_the_same_with_and_without_the_fast_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = regular_message(id="mine").SerializeToString()
+    fast = GrpcRequest(raw, "ours", name="flats")
+    assert fast.decode(PLANE, Limits()).rows == [[61.5, True, "Elm", "2025-03-07T09:30:15"]]
+    monkeypatch.setattr("model_name.serving.protocols.v2_grpc.try_decode_grpc", lambda *_: None)
+    full = GrpcRequest(raw, "ours", name="flats")
+    assert full.decode(PLANE, Limits()).table == {name: [value] for name, value in EXAMPLE.items()}
+    assert fast.id == full.id == "mine"
 
 
-def test_a_long_id_is_refused() -> None:
-    raw = usual(id="mine" * 20).SerializeToString()
+def test_a_long_id_is_rejected() -> None:
+    raw = regular_message(id="mine" * 20).SerializeToString()
     with pytest.raises(ModelNameError, match="id: the text has 80 characters"):
-        GrpcRequest(raw, "ours", name="flats").read(PLANE, Limits(text_length=50))
+        GrpcRequest(raw, "ours", name="flats").decode(PLANE, Limits(text_length=50))

@@ -16,7 +16,8 @@ from tests.support.clients import (
 from tests.support.error_cases import BAD_VALUES
 
 if TYPE_CHECKING:
-    from conftest import Row, Server
+    from tests.support.server_processes import Server
+    from tests.support.tables import Row
 
 
 @pytest.mark.parametrize(
