@@ -1,4 +1,4 @@
-"""A worker with far more waiting than it can hold."""
+"""A worker with a lag far larger than its memory."""
 
 import itertools
 import sys
@@ -15,22 +15,27 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.kafka_workers import wait_until
 from tests.support.server_processes import free_ports
+from tests.support.test_counts import count
 from tests.support.worker_processes import VALUES, WorkerGroup
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-WAITING = 1_000_000  # records, of 110 bytes each
+WAITING = count(reduced=250_000, full=1_000_000)  # records of 110 bytes
+WATCH_SECONDS = count(reduced=8.0, full=25.0)
+SLOW_WATCH_SECONDS = count(reduced=8.0, full=15.0)
 PARTITIONS = 4
-MOST_MIB = 250.0
-"""Of resident memory. Idle, a worker takes 100; at work it was seen to take 130. What waits in it is bounded by what
-it fetches, 16 MiB from a broker and some more as objects, and by two batches; all that waits would take a GiB."""
-SLOW = Path(__file__).parents[2] / "support/slow_worker.py"
+MAX_RESIDENT_MIB = 250.0
+"""Limit of resident memory. An idle worker takes 100 MiB, a busy one was measured at 130. What it holds is bounded by
+its fetch buffer, 16 MiB per broker and more as objects, and by two batches; a million waiting records would take 1 GiB.
+"""
+
+SLOW_WORKER = Path(__file__).parents[2] / "support/slow_worker.py"
 SLOW_SECONDS = 2.0
 
 
 @dataclass
-class LateFleet(WorkerGroup):
-    """Workers of a topic in which much waits."""
+class LaggingGroup(WorkerGroup):
+    """Group whose input topic holds many records before its worker starts."""
 
     waiting: str = ""
     url: str = ""
@@ -39,19 +44,19 @@ class LateFleet(WorkerGroup):
     def input(self) -> str:
         return self.waiting
 
-    def begin(self, *settings: str) -> None:
+    def start_lagging(self, *settings: str) -> None:
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}/metrics"
         self.start(f"job.http_port={port}", *settings)
         wait_until(lambda: self.metrics().get("model_name_kafka_lag", 0) > 0)
 
-    def resident(self) -> float:
-        """Of its worker, in MiB."""
+    def resident_mib(self) -> float:
+        """Read the resident memory of the worker, in MiB."""
         status = Path(f"/proc/{self.workers[0].pid}/status").read_text(encoding="ascii")
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
     def metrics(self) -> dict[str, float]:
-        """The samples of each name, added up over their labels."""
+        """Sum the samples of each metric over their labels."""
         try:
             text = httpx.get(self.url, timeout=5).text
         except httpx.TransportError:
@@ -63,18 +68,18 @@ class LateFleet(WorkerGroup):
                 found[name] = found.get(name, 0.0) + sample.value
         return found
 
-    def watch(self, seconds: float) -> list[float]:
-        """Its memory meanwhile."""
-        end, seen = time.monotonic() + seconds, []
+    def watch_memory(self, seconds: float) -> list[float]:
+        """Sample the resident memory for so many seconds."""
+        end, samples = time.monotonic() + seconds, []
         while time.monotonic() < end:
-            seen.append(self.resident())
+            samples.append(self.resident_mib())
             time.sleep(0.1)
-        return seen
+        return samples
 
 
 @pytest.fixture(scope="module")
 def waiting(broker: Any) -> str:
-    """The topic."""
+    """Topic with the waiting records."""
     topic: str = broker.create_topic(f"waiting-{time.monotonic_ns()}", partitions=PARTITIONS)
     options = {"batch_size": 2**20, "linger_ms": 50, "acks": 1, "enable_idempotence": False}
     with KafkaProducer(bootstrap_servers=broker.bootstrap, **options) as producer:
@@ -84,22 +89,22 @@ def waiting(broker: Any) -> str:
 
 
 @pytest.fixture
-def group(broker: Any, bundle: Path, waiting: str, tmp_path: Path) -> Iterator[LateFleet]:
-    group = LateFleet(bundle, broker.bootstrap, tmp_path, f"late-{time.monotonic_ns()}", waiting=waiting)
+def group(broker: Any, bundle: Path, waiting: str, tmp_path: Path) -> Iterator[LaggingGroup]:
+    group = LaggingGroup(bundle, broker.bootstrap, tmp_path, f"lagging-{time.monotonic_ns()}", waiting=waiting)
     for topic in (group.output, group.dead_letter):
         broker.create_topic(topic, partitions=PARTITIONS)
     yield group
-    group.end()
+    group.kill_all()
 
 
-def test_a_million_records_that_wait_do_not_fill_the_memory(group: LateFleet) -> None:
-    # Given a worker that takes at most 200 records at once
-    group.begin("job.max_poll_records=200")
-    # When it is at work
-    seen = group.watch(25)
-    # Then it holds little of what waits
-    assert max(seen) < MOST_MIB
-    # And no batch is larger, though all that could be are as large
+def test_waiting_records_do_not_fill_the_memory(group: LaggingGroup) -> None:
+    # Given a worker with at most 200 records per batch
+    group.start_lagging("job.max_poll_records=200")
+    # When it runs
+    samples = group.watch_memory(WATCH_SECONDS)
+    # Then it holds a small part of the waiting records
+    assert max(samples) < MAX_RESIDENT_MIB
+    # And no batch is larger, but most are as large
     found = group.metrics()
     batches = found["model_name_kafka_batch_records_count"]
     assert batches > 50
@@ -108,17 +113,17 @@ def test_a_million_records_that_wait_do_not_fill_the_memory(group: LateFleet) ->
     assert found["model_name_kafka_lag"] > WAITING / 10
 
 
-def test_a_slow_model_waits_instead_of_buffering(group: LateFleet) -> None:
+def test_a_slow_model_limits_what_is_polled(group: LaggingGroup) -> None:
     # Given a model that takes two seconds for a batch
-    group.command, group.env = [sys.executable, str(SLOW), "kafka", "run"], {"SECONDS": str(SLOW_SECONDS)}
+    group.command, group.env = [sys.executable, str(SLOW_WORKER), "kafka", "run"], {"SECONDS": str(SLOW_SECONDS)}
     started = time.monotonic()
-    group.begin("job.max_poll_records=50")
-    # When it is at it
-    group.watch(5)
-    seen = group.watch(15)
-    # Then it takes on no more than it gets done: its memory stays as it is
-    assert max(seen) < MOST_MIB
-    assert max(seen) - min(seen) < 10
+    group.start_lagging("job.max_poll_records=50")
+    # When it runs
+    group.watch_memory(5)
+    samples = group.watch_memory(SLOW_WATCH_SECONDS)
+    # Then it polls no more than it processes, and its memory stays constant
+    assert max(samples) < MAX_RESIDENT_MIB
+    assert max(samples) - min(samples) < 10
     found = group.metrics()
     assert 0 < found["model_name_kafka_records_total"] <= 50 * ((time.monotonic() - started) / SLOW_SECONDS + 1)
     assert found["model_name_kafka_failed_batches_total"] == 0

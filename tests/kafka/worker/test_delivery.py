@@ -1,4 +1,4 @@
-"""Messages and offsets on their way to a real broker."""
+"""Delivery of results and offsets to a real broker."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ from tests.support.kafka_topics import create_topics, read_committed
 
 pytestmark = pytest.mark.kafka
 
-SMALL = 2000  # bytes of a batch, for a topic that takes no more
+SMALL = 2000  # bytes, limit of a topic
 
 
 class Case:
@@ -37,15 +37,15 @@ class Case:
             group=f"g-{self.input}",
             instance=f"i-{self.input}",
         )
-        connection = KafkaClientFactory(broker.bootstrap)
-        self.consumer = connection.create_consumer(group_id=settings.group)
-        self.delivery = kind(connection, settings, self.consumer)
+        clients = KafkaClientFactory(broker.bootstrap)
+        self.consumer = clients.create_consumer(group_id=settings.group)
+        self.delivery = kind(clients, settings, self.consumer)
 
     def deliver(self, sizes: list[int]) -> None:
-        """Write a message of each size, and commit their number."""
+        """Deliver a record of each size, and commit their number as the offset."""
         bodies = [json.dumps({"n": number, "text": "x" * size}).encode() for number, size in enumerate(sizes)]
-        messages = [RoutedRecord(self.output, 0, OutputRecord(b"k", body, [])) for body in bodies]
-        self.delivery.deliver(messages, {self.partition: len(sizes)}, self.consumer.config["group_id"])
+        records = [RoutedRecord(self.output, 0, OutputRecord(b"k", body, [])) for body in bodies]
+        self.delivery.deliver(records, {self.partition: len(sizes)}, self.consumer.config["group_id"])
 
     @property
     def partition(self) -> TopicPartition:
@@ -60,31 +60,31 @@ def case(broker: Any, request: pytest.FixtureRequest) -> Any:
     found.consumer.close()
 
 
-def test_a_batch_that_is_larger_than_the_topic_takes_goes_in_parts(case: Case) -> None:
+def test_a_batch_above_the_limit_of_the_topic_is_split(case: Case) -> None:
     case.deliver([50] * 100)
     assert [json.loads(one.value)["n"] for one in read_committed(case.broker, case.output)] == [*range(100)]
     assert case.consumer.committed(case.partition, timeout_ms=5000) == 100
 
 
 @pytest.mark.parametrize(
-    ("sizes", "refused"),
+    ("sizes", "rejected"),
     [
         pytest.param([50, 50, 2 * SMALL, 50], [2], id="one among others"),
         pytest.param([2 * SMALL, 50, 50], [0], id="the first"),
         pytest.param([50, 50, 2 * SMALL], [2], id="the last"),
         pytest.param([50, 2 * SMALL, 50, 3 * SMALL, 50], [1, 3], id="two"),
         pytest.param([2 * SMALL] * 3, [0, 1, 2], id="all"),
-        pytest.param([2 * SMALL] + [50] * 1000, [0], id="one that is refused while others are handed over"),
+        pytest.param([2 * SMALL] + [50] * 1000, [0], id="one that is rejected while others are sent"),
     ],
 )
-def test_what_the_topic_refuses_is_named_and_nothing_else_and_nothing_is_committed(
-    case: Case, sizes: list[int], refused: list[int]
+def test_exactly_the_rejected_records_are_reported_and_nothing_is_committed(
+    case: Case, sizes: list[int], rejected: list[int]
 ) -> None:
     with pytest.raises(RecordsRejectedError) as caught:
         case.deliver(sizes)
-    assert sorted(caught.value.positions) == refused
+    assert sorted(caught.value.positions) == rejected
     assert case.consumer.committed(case.partition, timeout_ms=5000) is None
-    # and the others can be written after that
+    # and later records can be delivered
     before = len(read_committed(case.broker, case.output))
     case.deliver([50] * 30)
     assert case.consumer.committed(case.partition, timeout_ms=5000) == 30
