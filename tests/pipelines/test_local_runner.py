@@ -45,6 +45,12 @@ def test_the_start_and_end_of_each_step_are_logged(ran):
     assert "executor_input" not in finished.stderr
 
 
+def test_only_preparation_validates_the_table(ran):
+    _, finished = ran
+    assert finished.stderr.count("rows fit the schema orders") == 1
+    assert finished.stderr.count("not validated again") == 3  # training, evaluations and explanations
+
+
 def test_the_command_line_gives_the_same_metrics_to_1e9(ran):
     confs, finished = ran
     job = load_job([confs / "training.yaml"])
