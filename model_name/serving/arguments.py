@@ -236,7 +236,7 @@ def parse_address(args: Namespace) -> ListenAddress:
     """Read the address from the arguments.
 
     Raises:
-        ConfigError: More than one process is asked for.
+        ConfigError: `--workers` is not 1.
     """
     if args.workers != 1:
         raise ConfigError("--workers: a server is one process", hint="add replicas instead")

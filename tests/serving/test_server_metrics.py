@@ -198,10 +198,10 @@ def test_the_model_is_exported(metrics_server: Server, bundles: dict[str, Bundle
 
 
 def test_only_the_served_model_is_exported() -> None:
-    telemetry = ServerMetrics("blue", CollectorRegistry())
+    metrics = ServerMetrics("blue", CollectorRegistry())
     for version in ("7", "8"):
-        telemetry.serve(manifest_of(table_of(), version=version))
-    (sample,) = [one for family in telemetry.registry.collect() for one in family.samples if "_info" in one.name]
+        metrics.set_model_info(manifest_of(table_of(), version=version))
+    (sample,) = [one for family in metrics.registry.collect() for one in family.samples if "_info" in one.name]
     assert (sample.labels["version"], sample.labels["slot"], sample.value) == ("8", "blue", 1.0)
 
 
@@ -233,6 +233,7 @@ def test_values_that_clients_choose_make_no_new_series(metrics_server: Server, r
 
     with channel:
         ask(0)
+        scrape(metrics_server)  # adds the series of the scrapes themselves
         before = scrape(metrics_server)
         for number in range(1, 200):
             ask(number)

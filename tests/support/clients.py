@@ -80,7 +80,7 @@ def kserve_request(server: Server, columns: dict[str, np.ndarray], *, binary: bo
 
 def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine."""
-    return asyncio.run_async(coroutine)
+    return asyncio.run(coroutine)
 
 
 async def infer_by_grpc(server: Server, request: InferRequest) -> InferResponse:

@@ -1,1 +1,1 @@
-"""gRPC: the services of the Open Inference Protocol and of the health checking protocol."""
+"""gRPC: the inference service of the Open Inference Protocol and the health checking service."""

@@ -96,7 +96,7 @@ class RestApp:
         self.fast_router = FastRouter(context, role.routes, self._common_headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to a request of HTTP, as of ASGI."""
+        """Handle an HTTP request, as of ASGI."""
         handler, labels, path_params = self._match(scope)
         request = AsgiRequest(self.context, labels, scope, receive, path_params)
         try:
