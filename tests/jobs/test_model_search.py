@@ -74,8 +74,8 @@ def test_the_report_shows_the_search_of_a_training(flow):
     assert found.best.params["weights"] == list(flow.training.params["weights"])
     page = Path(flow.reports.report).read_text(encoding="utf-8")
     section = page[page.index('<h2 id="search">') : page.index('<h2 id="explanation">')]
-    for words in ("Selected model", "Trials by kind", "BoostedTrees", "LinearModel", "Default trees", "Selected"):
-        assert words in section
+    for text in ("Selected model", "Trials by kind", "BoostedTrees", "LinearModel", "Default trees", "Selected"):
+        assert text in section
 
 
 def test_a_finished_search_is_not_repeated(flow, trials):
@@ -122,7 +122,7 @@ def test_a_step_applies_the_overrides_of_the_step_before(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("job", "words"),
+    ("job", "text"),
     [
         pytest.param(
             {"model": {"KIND": "BoostedTrees"}, "searcher": SEARCHER},
@@ -139,10 +139,10 @@ def test_a_step_applies_the_overrides_of_the_step_before(tmp_path):
         pytest.param({"searcher": {"kinds": ["Trees"]}}, "Trees cannot be chosen", id="an unknown kind"),
     ],
 )
-def test_a_searcher_that_does_not_fit_the_model_is_refused(tmp_path, job, words):
+def test_a_searcher_that_does_not_fit_the_model_is_refused(tmp_path, job, text):
     confs = projects.make_project(tmp_path)
     projects.write_yaml(confs / "tuning.yaml", {"job": {"KIND": "TuningJob"} | job})
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=text):
         run(confs, "tuning")
 
 

@@ -47,7 +47,7 @@ def test_equal_seeds_give_equal_intervals():
 
 
 @pytest.mark.parametrize(
-    ("rows", "moments", "words"),
+    ("rows", "moments", "description"),
     [
         pytest.param(24 * MIN_DAYS, hours(24 * MIN_DAYS), f"{MIN_DAYS} days, drawn 500 times", id="enough days"),
         pytest.param(12, hours(12), "12 rows, drawn 500 times", id="12 rows of one day"),
@@ -55,8 +55,8 @@ def test_equal_seeds_give_equal_intervals():
         pytest.param(300_000, None, "300,000 rows, drawn 200 times", id="many rows are resampled less often"),
     ],
 )
-def test_days_are_resampled_if_there_are_enough(rows, moments, words):
-    assert Resampler.for_rows(rows, moments, resamples=500, seed=0).description == words
+def test_days_are_resampled_if_there_are_enough(rows, moments, description):
+    assert Resampler.for_rows(rows, moments, resamples=500, seed=0).description == description
 
 
 def test_common_variation_cancels_in_a_difference():

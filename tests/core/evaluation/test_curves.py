@@ -17,14 +17,14 @@ def binary(positive, classes=(False, True)):
 
 
 @pytest.fixture
-def judged():
+def binary_outputs():
     random = np.random.default_rng(0)
     positive = random.random(3000)
     return random.random(3000) < positive, binary(positive)
 
 
-def test_downsampled_curves_keep_their_area(judged):
-    targets, outputs = judged
+def test_downsampled_curves_keep_their_area(binary_outputs):
+    targets, outputs = binary_outputs
     drawn = curves(targets, outputs)
     assert len(drawn.roc) <= 100
     assert len(drawn.precision_recall) <= 100
@@ -35,8 +35,8 @@ def test_downsampled_curves_keep_their_area(judged):
     assert (tuple(roc[0]), tuple(roc[-1])) == ((0, 0), (1, 1))
 
 
-def test_calibration_error_separates_true_from_distorted_probabilities(judged):
-    targets, outputs = judged
+def test_calibration_error_separates_true_from_distorted_probabilities(binary_outputs):
+    targets, outputs = binary_outputs
     bins = calibration_bins(targets.astype(int), outputs)
     assert [each.rows for each in bins] == [300] * 10
     assert calibration_error(bins) < 0.04

@@ -42,7 +42,7 @@ SCHEMA = TableSchema(
 
 
 @pytest.mark.parametrize(
-    ("is_bad", "words"),
+    ("is_bad", "description"),
     [
         pytest.param(lambda t: t["group"] == "b", "group is b", id="a category"),
         pytest.param(lambda t: t["is_open"] == 1, "is_open is true", id="a boolean"),
@@ -58,11 +58,11 @@ SCHEMA = TableSchema(
         ),
     ],
 )
-def test_worse_rows_are_found_and_described(is_bad, words):
+def test_worse_rows_are_found_and_described(is_bad, description):
     table, losses = make()
     bad = is_bad(table).to_numpy()
     found = worst_slices(table, SCHEMA, losses + 3 * bad, min_rows=30)
-    assert found[0].description.startswith(words)
+    assert found[0].description.startswith(description)
     assert (bad[found[0].rows]).mean() > 0.9
 
 

@@ -11,7 +11,7 @@ CASES = [(name, task) for name, definition in METRIC_DEFINITIONS.items() for tas
 CLASSES = {"regression": (), "binary": ("no", "yes"), "multiclass": ("a", "b", "c")}
 
 
-def answered(task, rows=300, seed=0):
+def make_outputs(task, rows=300, seed=0):
     """Build targets, and outputs with ties that are better than chance."""
     random = np.random.default_rng(seed)
     classes = CLASSES[task]
@@ -26,7 +26,7 @@ def answered(task, rows=300, seed=0):
 
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_unit_weights_give_the_unweighted_metric(name, task):
-    targets, outputs = answered(task)
+    targets, outputs = make_outputs(task)
     metric = Metric(name=name)
     assert weighted_metric(metric, targets, outputs)(np.ones(300)) == pytest.approx(metric.score(targets, outputs))
 
@@ -34,7 +34,7 @@ def test_unit_weights_give_the_unweighted_metric(name, task):
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_a_weight_counts_as_repeated_rows(name, task):
     # given
-    targets, outputs = answered(task)
+    targets, outputs = make_outputs(task)
     weights = np.random.default_rng(5).integers(0, 4, 300)
     rows = np.repeat(np.arange(300), weights)
     # when
@@ -46,18 +46,18 @@ def test_a_weight_counts_as_repeated_rows(name, task):
 @pytest.mark.parametrize("name", ["rmse", "roc_auc", "log_loss"])
 def test_an_undefined_metric_is_nan(name):
     task = "regression" if name == "rmse" else "binary"
-    targets, outputs = answered(task)
+    targets, outputs = make_outputs(task)
     nothing = Outputs.from_scores(np.full((300, max(1, len(outputs.classes))), np.nan), outputs.classes)
     assert np.isnan(weighted_metric(Metric(name=name), targets, nothing)(np.ones(300)))
 
 
 def test_the_auc_of_a_single_class_is_nan():
-    targets, outputs = answered("binary")
+    targets, outputs = make_outputs("binary")
     assert np.isnan(weighted_metric(Metric(name="roc_auc"), targets, outputs)((targets == "yes").astype(float)))
 
 
 def test_a_metric_without_a_prepared_form_uses_scikit_learn(monkeypatch):
-    targets, outputs = answered("regression")
+    targets, outputs = make_outputs("regression")
     weights = np.random.default_rng(1).integers(0, 3, 300).astype(float)
     median = METRIC_DEFINITIONS["rmse"].__class__(
         "median_absolute_error", frozenset({"regression"}), greater_is_better=False

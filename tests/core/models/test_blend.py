@@ -23,11 +23,11 @@ def test_prediction_is_the_weighted_mean_of_the_members(make_schema, checked, ta
     alone = [build_model(member).fit(schema, checked) for member in (TREES, LINE)]
     scores = [model.score_matrix(model.matrix(checked)) for model in alone]
     # then the blend predicts their mean, in the graph as well
-    wanted = 0.75 * scores[0] + 0.25 * scores[1]
-    np.testing.assert_allclose(blend.score_matrix(blend.matrix(checked)), wanted, rtol=1e-6)
+    expected = 0.75 * scores[0] + 0.25 * scores[1]
+    np.testing.assert_allclose(blend.score_matrix(blend.matrix(checked)), expected, rtol=1e-6)
     session = ort.InferenceSession(blend.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"])
     (served,) = session.run(["scores"], {"features": blend.matrix(checked)})
-    np.testing.assert_allclose(served.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(served.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_explanation_is_the_weighted_sum_of_the_members_explanations(make_schema, checked, task):

@@ -36,18 +36,18 @@ def test_a_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, m
     model = fitted(kind, task)
     rows = make_table(task, rows=20, seed=5).set_axis([f"r{row}" for row in range(20)])
     # when they are predicted
-    answer = model.predict(rows.drop(columns="outcome"))
+    predictions = model.predict(rows.drop(columns="outcome"))
     # then there is one prediction per row
     classes = make_schema(task).classes
     names = [f"probability_{str(label).lower() if isinstance(label, bool) else label}" for label in classes]
-    assert list(answer.columns) == ["prediction", *names]
-    assert answer.index.equals(rows.index)
+    assert list(predictions.columns) == ["prediction", *names]
+    assert predictions.index.equals(rows.index)
     if classes:
-        assert set(answer["prediction"]) <= set(classes)
-        np.testing.assert_allclose(answer[names].sum(axis=1), 1, atol=1e-6)
+        assert set(predictions["prediction"]) <= set(classes)
+        np.testing.assert_allclose(predictions[names].sum(axis=1), 1, atol=1e-6)
     else:
-        assert answer["prediction"].dtype == np.float64
-        assert np.isfinite(answer["prediction"]).all()
+        assert predictions["prediction"].dtype == np.float64
+        assert np.isfinite(predictions["prediction"]).all()
 
 
 def test_a_decision_applies_until_the_next_fit(fitted, make_schema, make_table):
@@ -71,9 +71,9 @@ def test_a_model_pickled_without_a_decision_attribute_predicts_the_same(fitted, 
 
 
 def test_an_empty_table_has_no_predictions(fitted, kind, task, checked):
-    answer = fitted(kind, task).predict(checked.head(0))
-    assert len(answer) == 0
-    assert list(answer.columns) == list(fitted(kind, task).predict(checked.head(1)).columns)
+    predictions = fitted(kind, task).predict(checked.head(0))
+    assert len(predictions) == 0
+    assert list(predictions.columns) == list(fitted(kind, task).predict(checked.head(1)).columns)
 
 
 def test_equal_seeds_and_rows_give_equal_models(fitted, kind, task, make_schema, checked):
@@ -85,7 +85,7 @@ def test_equal_seeds_and_rows_give_equal_models(fitted, kind, task, make_schema,
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "access",
     [
         pytest.param(lambda model, table, folder: model.predict(table), id="predict"),
         pytest.param(lambda model, table, folder: model.explain_model(table), id="explain_model"),
@@ -95,9 +95,9 @@ def test_equal_seeds_and_rows_give_equal_models(fitted, kind, task, make_schema,
         pytest.param(lambda model, table, folder: model.classes, id="classes"),
     ],
 )
-def test_an_unfitted_model_raises_not_fitted_error(kind, ask, make_table, tmp_path):
+def test_an_unfitted_model_raises_not_fitted_error(kind, access, make_table, tmp_path):
     with pytest.raises(NotFittedError, match=f"{kind} is not fitted"):
-        ask(model_kinds()[kind](), make_table("regression"), tmp_path)
+        access(model_kinds()[kind](), make_table("regression"), tmp_path)
 
 
 def test_get_internal_model_fails_without_a_fit_or_an_estimator():
@@ -116,7 +116,7 @@ def test_the_exported_graph_matches_the_model(fitted, kind, task, make_schema, c
     # when the graph is run
     session = ort.InferenceSession(str(model.export(tmp_path)))
     assert [given.name for given in session.get_inputs()] == ["features"]
-    assert [answer.name for answer in session.get_outputs()] == ["scores"]
+    assert [output.name for output in session.get_outputs()] == ["scores"]
     (scores,) = session.run(None, {"features": model.matrix(rows)})
     # then it computes the same scores
     assert scores.shape == (len(rows), max(1, len(model.classes)))
@@ -206,10 +206,10 @@ def test_contributions_to_the_prediction_add_up_to_the_prediction(fitted, kind, 
     # when predictions are explained, whatever the scale of the kind
     found = model.explain_predictions(model.matrix(rows))
     # then base and contributions add up to the predictions
-    answers = model.score_matrix(model.matrix(rows))
-    wanted = answers[:, 1] if task == "binary" else answers
+    scores = model.score_matrix(model.matrix(rows))
+    expected = scores[:, 1] if task == "binary" else scores
     assert found.scale == ("prediction" if task == "regression" else "probability")
-    np.testing.assert_allclose(found.base + found.values.sum(axis=1), wanted, atol=1e-3)
+    np.testing.assert_allclose(found.base + found.values.sum(axis=1), expected, atol=1e-3)
 
 
 def test_importances_are_sorted_and_the_relevant_feature_is_first(fitted, task, checked):

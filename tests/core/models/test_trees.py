@@ -130,10 +130,10 @@ def test_pruning_removes_the_last_trees_of_a_copy(fitted, task, checked, kind, s
     assert len(estimator._predictors if kind == "BoostedTrees" else estimator["forest"].estimators_) == left
     session = ort.InferenceSession(smaller.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"])
     (served,) = session.run(["scores"], {"features": smaller.matrix(checked)})
-    wanted = smaller.scores(checked)
-    np.testing.assert_allclose(served.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-5)
+    expected = smaller.scores(checked)
+    np.testing.assert_allclose(served.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
     assert smaller.explain(checked.head(5)).additivity_error < 1e-4
-    assert (left == 8) == np.array_equal(wanted, model.scores(checked))
+    assert (left == 8) == np.array_equal(expected, model.scores(checked))
     # and the original model is unchanged
     pd.testing.assert_frame_equal(model.predict(checked), before)
 
@@ -180,13 +180,13 @@ def test_other_threads_run_while_a_forest_is_explained(make_schema, make_table):
     model = RandomForest(n_estimators=60, n_jobs=1).fit(make_schema("regression"), table)
     explain, matrix = model.explainer(), model.matrix(table)
     # when it is explained while another thread records the time
-    looks, done = [], threading.Event()
+    timestamps, done = [], threading.Event()
 
-    def look():
+    def record_times():
         while not done.wait(0.002):
-            looks.append(time.perf_counter())
+            timestamps.append(time.perf_counter())
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=record_times)
     thread.start()
     started = time.perf_counter()
     explain(matrix)
@@ -194,4 +194,4 @@ def test_other_threads_run_while_a_forest_is_explained(make_schema, make_table):
     done.set()
     thread.join()
     # then that thread was never blocked for half of the time
-    assert np.diff(looks).max() < took / 2
+    assert np.diff(timestamps).max() < took / 2

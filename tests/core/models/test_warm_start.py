@@ -106,10 +106,10 @@ def test_a_warm_start_keeps_the_encoder_and_the_scale_of_the_target(earlier) -> 
     ],
 )
 def test_an_incompatible_warm_start_names_the_first_difference(earlier, model, schema, table, message) -> None:
-    wanted = make_schema(**schema)
-    rows = make_table().assign(**table)[[*wanted.columns, "y"]]
+    other_schema = make_schema(**schema)
+    rows = make_table().assign(**table)[[*other_schema.columns, "y"]]
     with pytest.raises(ConfigError, match=message) as caught:
-        (model or TabularNetwork(**SMALL)).fit(wanted, rows, FitContext(warm_start=earlier))
+        (model or TabularNetwork(**SMALL)).fit(other_schema, rows, FitContext(warm_start=earlier))
     assert "leave warm_start out" in caught.value.hint
 
 

@@ -49,9 +49,9 @@ def test_members_have_separate_losses_and_a_mean_prediction(classes: int, width:
     # given logits of two members
     logits = torch.randn(5, 2, width, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(5) % 3 if classes else torch.arange(5.0)
-    apart = torch.stack([member_losses(logits[:, [m]], targets, classes, None) for m in range(2)]).mean(dim=0)
+    separate = torch.stack([member_losses(logits[:, [m]], targets, classes, None) for m in range(2)]).mean(dim=0)
     # then the training loss is the mean of their losses, and the validation loss is the loss of their mean
-    torch.testing.assert_close(member_losses(logits, targets, classes, None), apart)
+    torch.testing.assert_close(member_losses(logits, targets, classes, None), separate)
     if classes:
         mean = torch.softmax(logits, dim=2).mean(dim=1)
         expected = -mean[torch.arange(5), targets].log()

@@ -122,11 +122,11 @@ def test_the_graph_matches_the_model(fitted, rows: int) -> None:
     matrix[6 + width, 1:] = -np.inf
     # when the graph is run in batches of a size
     session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
-    answers = [
+    batches = [
         session.run(["scores"], {"features": matrix[at : at + rows]})[0] for at in range(0, min(1000, 40 * rows), rows)
     ]
     # then it computes the scores of the model
-    found = np.concatenate(answers)
+    found = np.concatenate(batches)
     scores = model.score_matrix(matrix[: len(found)]).reshape(len(found), -1)
     assert found.dtype == np.float32
     assert found.shape == (len(scores), len(model.classes) or 1)
@@ -211,17 +211,17 @@ def test_unseen_gaps_have_no_effect() -> None:
 
 
 @pytest.mark.parametrize(
-    ("has_time_order", "held"),
+    ("has_time_order", "expected"),
     [
         pytest.param(True, [8, 9], id="the last rows of an ordered table"),
         pytest.param(False, None, id="random rows otherwise"),
     ],
 )
-def test_validation_rows_are_not_trained_on(has_time_order: bool, held: list[int] | None) -> None:
-    learning, validating = TabularNetwork(validation_size=0.2)._split(10, has_time_order=has_time_order)
-    assert sorted([*learning, *validating]) == list(range(10))
-    assert len(validating) == 2
-    assert list(validating) == held or (held is None and list(validating) != [8, 9])
+def test_validation_rows_are_not_trained_on(has_time_order: bool, expected: list[int] | None) -> None:
+    training, validation = TabularNetwork(validation_size=0.2)._split(10, has_time_order=has_time_order)
+    assert sorted([*training, *validation]) == list(range(10))
+    assert len(validation) == 2
+    assert list(validation) == expected or (expected is None and list(validation) != [8, 9])
 
 
 def test_the_fit_ends_with_the_best_weights_and_reports_progress() -> None:
