@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from model_name.core import dataframes
 from model_name.core.schemas import TableSchema
-from model_name.errors import ConfigError, DataError, NotFoundError, PreemptedError, StorageError
+from model_name.errors import ConfigError, DataError, NotFoundError, StorageError
 from model_name.io.datasets import CsvReader, ParquetReader, ParquetWriter, reader_for
-from model_name.io.storage import atomic_write, storage_error
 
 ROWS = 25
 
@@ -201,45 +200,10 @@ def test_a_table_that_parquet_cannot_store_is_refused(workplace):
     assert list(workplace.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        pytest.param(KeyError("bug"), KeyError, id="a bug"),
-        pytest.param(KeyboardInterrupt(), KeyboardInterrupt, id="an interruption"),
-        pytest.param(PreemptedError("told to stop"), PreemptedError, id="a preemption, which is an OSError too"),
-        pytest.param(OSError(28, "No space left on device"), StorageError, id="a full disk"),
-    ],
-)
-def test_a_failed_write_keeps_the_old_file_and_raises_the_error(root, error, expected):
-    # given an existing file
-    filesystem, place = fsspec.core.url_to_fs(f"{root}t.bin")
-    filesystem.makedirs(str(Path(place).parent), exist_ok=True)
-    filesystem.pipe_file(place, b"old")
-
-    def overwrite():
-        with atomic_write(f"{root}t.bin") as file:
-            file.write(b"half")
-            raise error
-
-    # when replacing it fails
-    with pytest.raises(expected):
-        overwrite()
-    # then only the old file exists
-    assert filesystem.cat_file(place) == b"old"
-    assert [Path(name).name for name in filesystem.ls(str(Path(place).parent), detail=False)] == ["t.bin"]
-
-
 def test_an_unwritable_path_is_named(workplace, table):
     Path("file").touch()
     with pytest.raises(StorageError, match=r"file/t.parquet: cannot be written: (Not a directory|File exists)"):
         ParquetWriter(path="file/t.parquet").write(table)
-
-
-def test_storage_errors_are_not_wrapped_again():
-    err = StorageError("full")
-    assert storage_error("t", err) is err
-    assert "the disk is full; nothing was left half-written" in storage_error("t", OSError(28, "x")).message
-    assert storage_error("t", OSError(122, "quota")).hint == "free some space and run again"
 
 
 @contextlib.contextmanager
