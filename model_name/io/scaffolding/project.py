@@ -16,8 +16,8 @@ from model_name.core.schemas.columns import Column
 from model_name.errors import ConfigError
 from model_name.io.configs import SHARED_FILE, load_document
 from model_name.io.datasets import reader_for
+from model_name.io.scaffolding.yaml_entries import format_bullet, format_comment, format_entry, printable
 from model_name.io.storage import storage_error
-from model_name.io.yaml_entries import format_bullet, format_comment, format_entry, printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCHEMA_FILE = "schema.yaml"
