@@ -58,7 +58,7 @@ class FuzzClient:
         self.seen: Counter[str] = Counter()
         self.channel = grpc.insecure_channel(server.grpc_url)
 
-    def send_parts(self, request: FuzzRequest) -> None:
+    def send(self, request: FuzzRequest) -> None:
         if request.delivery == "grpc":
             self._call(request)
         elif request.delivery == "complete":

@@ -68,7 +68,7 @@ class Listener:
         self._socket.close()
 
     def _drop_new_connections(self) -> None:
-        """Have the kernel drop the packets of new connections until the socket is closed. Does nothing but on Linux.
+        """Have the kernel drop the packets of new connections until the socket is closed. Has no effect outside Linux.
 
         The kernel accepts connections on its own. Those that it accepts between the last `accept` and `close` are
         reset, with the requests that their clients have sent. Dropped clients try again after a second and are refused
