@@ -14,10 +14,8 @@ from model_name.io.progress import progress
 from model_name.jobs.base import Job
 from model_name.results import TuningResult
 from model_name.training.search_log import log_search
-from model_name.utils.search.automl import AutoSearcher
 from model_name.utils.search.objective import SearchProblem
-from model_name.utils.search.ray_search import RaySearcher
-from model_name.utils.searchers import GridSearcher, OptunaSearcher
+from model_name.utils.searchers import AutoSearcher, GridSearcher, OptunaSearcher, RaySearcher
 
 
 def _add_default_kind(raw: Any) -> Any:

@@ -21,11 +21,12 @@ from model_name.errors import ConfigError, DataError
 from model_name.utils.search.automl_objective import AutoMLObjective
 from model_name.utils.search.ensemble_selection import HoldoutScorer, blend, select_ensemble
 from model_name.utils.search.objective import SearchProblem
+from model_name.utils.search.optuna_search import OptunaSearcher
 from model_name.utils.search.portfolio import DEFAULT_TREES, SPACES, Candidate, portfolio, trees_cost
+from model_name.utils.search.searcher import ProgressCallback
 from model_name.utils.search.trial_journal import JOURNAL_FORMAT
 from model_name.utils.search.trial_store import TrialStore
 from model_name.utils.search.trials import SearchResult, Trial, progress_message
-from model_name.utils.searchers import OptunaSearcher, ProgressCallback
 
 SMALL_ROWS = 5000  # tables with fewer rows get more folds
 SMALL_TABLE_FOLDS, LARGE_TABLE_FOLDS = 5, 3

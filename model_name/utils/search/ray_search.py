@@ -24,9 +24,10 @@ from model_name import errors
 from model_name.core.metrics import Metric
 from model_name.errors import ConfigError, DependencyError
 from model_name.utils.search.objective import Objective, SearchProblem
+from model_name.utils.search.optuna_search import OptunaSearcher
+from model_name.utils.search.searcher import ProgressCallback, search_result
 from model_name.utils.search.spaces import Params, Space, check_space, default_params
 from model_name.utils.search.trials import SearchResult, Trial, progress_message
-from model_name.utils.searchers import OptunaSearcher, ProgressCallback, search_result
 
 SCORE = "score"
 CHECKPOINT_FILE = "folds.json"
