@@ -19,7 +19,7 @@ from model_name.kafka.records import (
     source_headers,
 )
 from model_name.serving.limits import Limits
-from tests.support.in_process_requests import ask
+from tests.support.in_process_requests import infer_request
 from tests.support.kafka_records import FakeRecord, event_headers
 from tests.support.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
@@ -30,7 +30,7 @@ ATTRIBUTES = {"specversion": "1.0", "id": "e-1", "source": "/here", "type": "fla
 
 
 def predict(record: Any, plane: Any = PLANE) -> OutputRecord:
-    found: OutputRecord = ask(plane, KafkaRequest(record, name="flats"), LIMITS)
+    found: OutputRecord = infer_request(plane, KafkaRequest(record, name="flats"), LIMITS)
     return found
 
 

@@ -1,4 +1,4 @@
-"""One request asked of a data plane as a server does, without a server."""
+"""Requests that a data plane infers without a server."""
 
 import json
 from typing import Any
@@ -11,19 +11,19 @@ from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import V2Request
 
 
-def ask(plane: DataPlane, request: InferenceRequest, limits: Limits | None = None) -> Any:
-    """The reply to one request; raises why there is none."""
-    (reply,) = infer_batch(plane, [request], limits or Limits()).responses
-    if isinstance(reply, ModelNameError):
-        raise reply
-    return reply
+def infer_request(plane: DataPlane, request: InferenceRequest, limits: Limits | None = None) -> Any:
+    """Infer one request; raises its error."""
+    (response,) = infer_batch(plane, [request], limits or Limits()).responses
+    if isinstance(response, ModelNameError):
+        raise response
+    return response
 
 
-def ask_v1(plane: DataPlane, body: Any) -> Any:
-    """The answer to a body of V1."""
-    return json.loads(ask(plane, V1Request(json.dumps(body).encode(), "1")))
+def infer_v1(plane: DataPlane, body: Any) -> Any:
+    """Infer a body of V1, and parse the response."""
+    return json.loads(infer_request(plane, V1Request(json.dumps(body).encode(), "1")))
 
 
-def ask_v2(plane: DataPlane, body: Any, name: str = "flats") -> Any:
-    """The answer to a body of V2 in JSON."""
-    return json.loads(ask(plane, V2Request(json.dumps(body).encode(), "1", name=name)))
+def infer_v2(plane: DataPlane, body: Any, name: str = "flats") -> Any:
+    """Infer a body of V2 in JSON, and parse the response."""
+    return json.loads(infer_request(plane, V2Request(json.dumps(body).encode(), "1", name=name)))

@@ -1,4 +1,4 @@
-"""Manifests of any table without a fit, and data planes over them whose graph answers the same for each row."""
+"""Manifests of any table without training, and data planes whose graph has the same scores for each row."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +18,8 @@ TARGETS: dict[str, dict[str, Any]] = {
     "binary": {"name": "price", "task": "binary", "classes": [False, True]},
     "multiclass": {"name": "price", "task": "multiclass", "classes": ["low", "fair", "high"]},
 }
-SCORED: dict[str, list[float]] = {"regression": [12.5], "binary": [0.25, 0.75], "multiclass": [0.2, 0.7, 0.1]}
-INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(), halves=((1.0,), (2.0,)), rows=100)
+FIXED_SCORES: dict[str, list[float]] = {"regression": [12.5], "binary": [0.25, 0.75], "multiclass": [0.2, 0.7, 0.1]}
+PREDICTION_INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(), halves=((1.0,), (2.0,)), rows=100)
 COLUMNS: dict[str, dict[str, Any]] = {
     "area": {"kind": "numeric", "min": 0, "max": 500, "description": "In square metres."},
     "age": {"kind": "numeric", "nullable": True},
@@ -49,13 +49,13 @@ EXAMPLE: dict[str, Any] = {
 
 
 def table_of(task: str = "regression", columns: dict[str, dict[str, Any]] | None = None, **more: Any) -> TableSchema:
-    """A table with a column of every kind and policy, or with others."""
+    """Create a schema with a column of every kind and policy, or with other columns."""
     raw = {"name": "flats", "target": TARGETS[task], "columns": COLUMNS if columns is None else columns}
     return TableSchema.model_validate(raw | more)
 
 
 def manifest_of(table: TableSchema, example: dict[str, Any] | None = None, **changes: Any) -> Manifest:
-    """A bundle of it."""
+    """Create a manifest of a schema."""
     is_regression = table.target.task == "regression"
     fields: dict[str, Any] = {
         "name": "flats",
@@ -65,7 +65,7 @@ def manifest_of(table: TableSchema, example: dict[str, Any] | None = None, **cha
         "kind": "BoostedTrees",
         "table": table,
         "features": Features(columns=tuple(feature_of(name, column) for name, column in table.inputs.items())),
-        "decision": Decision(intervals=INTERVALS) if is_regression else Decision(),
+        "decision": Decision(intervals=PREDICTION_INTERVALS) if is_regression else Decision(),
         "profile": {name: profile_of(column) for name, column in table.inputs.items()},
         "metrics": {"rmse": 2.4928, "r2": 0.886},
         "example": EXAMPLE if example is None else example,
@@ -76,13 +76,13 @@ def manifest_of(table: TableSchema, example: dict[str, Any] | None = None, **cha
 
 
 def plane_of(manifest: Manifest) -> DataPlane:
-    """A data plane of it."""
-    session = FixedScores(SCORED[manifest.table.target.task])
+    """Create a data plane of a manifest."""
+    session = FixedScores(FIXED_SCORES[manifest.table.target.task])
     return DataPlane(Bundle(Path(), manifest, cast(ort.InferenceSession, session)))
 
 
 def feature_of(name: str, column: Column) -> AnyFeature:
-    """One feature of a column."""
+    """Create one feature of a column."""
     if column.kind == "category":
         return OrdinalFeature(name=name, source=name, values=column.values or ("Elm", "Oak"))
     return (
@@ -93,7 +93,7 @@ def feature_of(name: str, column: Column) -> AnyFeature:
 
 
 def profile_of(column: Column) -> ColumnProfile:
-    """What a training part may have looked like."""
+    """Create a profile of a column as training would."""
     missing = 0.25 if column.nullable else 0.0
     if column.kind == "numeric":
         return ColumnProfile(missing=missing, quantiles=tuple(np.linspace(0, 10, 21) ** 2))
@@ -104,7 +104,7 @@ def profile_of(column: Column) -> ColumnProfile:
 
 
 class FixedScores:
-    """A graph that gives every row the same scores."""
+    """Graph with the same scores for every row."""
 
     def __init__(self, scores: list[float]) -> None:
         self.scores = scores

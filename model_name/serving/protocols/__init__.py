@@ -20,7 +20,7 @@ Decoders have one signature: `try_decode_*(body, plane, limits, ...) -> DecodedR
 | `protocols.fast_protobuf.try_decode_grpc` | `protocols.v2_grpc.GrpcRequest.decode` | `protocols/test_fast_decoders.py` |
 | `protocols.strict_json.may_have_duplicate_keys` | `protocols.strict_json.loads` | `protocols/test_strict_json.py` |
 | `dataplane.try_transpose` | `dataplane.rows_to_columns` | `test_dataplane.py` |
-| `prediction_log.row_selection.try_select_single_rows` | `split_rows` there | `prediction_log/test_formatter.py` |
+| `prediction_log.row_selection.try_select_single_rows` | `split_rows` | `prediction_log/test_formatter.py` |
 
 Below the protocols, `core.schemas.fast_validation.FastValidator` is the fast path of `TableSchema.check_request`
 (`protocols/test_agreement.py`). `tests/serving/protocols/test_fast_decoders.py` checks that this table is complete

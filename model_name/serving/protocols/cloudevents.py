@@ -1,8 +1,8 @@
 """CloudEvents 1.0 around V1, in binary and in structured mode.
 
-The answer is an event in the mode of the request, and tells which request it belongs to: it has the same `id` (from
-another `source`, so that the two are two events, and a repeated request gets a repeated answer), the `requestsource`
-of the request, its `subject` and all its extensions.
+The response is an event in the mode of the request, and correlates with it: it has the same `id` (from another
+`source`, so that they are two events, and a repeated request gets a repeated response), the source of the request as
+`requestsource`, its `subject` and all its extensions.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 import orjson
+from typing_extensions import override
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
@@ -43,11 +44,17 @@ ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,64}")
 MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE_CHARACTERS = 4096  # of an attribute that is sent back
 RESPONSE_TYPE = "io.kserve.inference.response"
-UNPRINTABLE = re.compile(r"[^!#$&-~ ]|%")  # what the HTTP binding has percent-encoded, the quote among it
+ESCAPED_CHARACTERS = re.compile(r"[^!#$&-~ ]|%")  # percent-encoded in headers by the HTTP binding
 
 
 class EventResponse(NamedTuple):
-    """The event that answers."""
+    """HTTP response that carries an event.
+
+    Attributes:
+        body: Data, or the whole event in structured mode.
+        content_type: Content type of the body.
+        headers: Attributes in binary mode.
+    """
 
     body: bytes
     content_type: bytes
@@ -55,24 +62,28 @@ class EventResponse(NamedTuple):
 
 
 def is_event(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request is an event."""
+    """Report whether a request is an event.
+
+    Args:
+        headers: Headers of the request, with lower-case names.
+    """
     content_type = headers.get(b"content-type", b"").lower()
     return b"ce-specversion" in headers or content_type.startswith((STRUCTURED, BATCH))
 
 
 class EventRequest(InferenceRequest):
-    """An event whose data are a body of V1: `{"instances": [ROW, ...]}`."""
+    """Event whose data are a body of V1: `{"instances": [ROW, ...]}`."""
 
     protocol = "cloudevents"
 
     def __init__(self, body: bytes, id: str, *, headers: Mapping[bytes, bytes], name: str) -> None:  # noqa: A002
-        """Take the event.
+        """Keep an event for a batch.
 
         Args:
-            body: The data, or the event in structured mode.
-            id: What it is called before its own id is known.
-            headers: Names in small letters.
-            name: Of the model.
+            body: Data of the event, or the whole event in structured mode.
+            id: Id of the request until the id of the event is decoded.
+            headers: Headers of the request, with lower-case names.
+            name: Name of the model.
         """
         super().__init__(id, len(body))
         self.body = body
@@ -81,8 +92,8 @@ class EventRequest(InferenceRequest):
         self.is_structured = headers.get(b"content-type", b"").lower().startswith((STRUCTURED, BATCH))
         self.attributes: dict[str, Any] = {}
 
+    @override
     def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
-        """As of `InferenceRequest`."""
         if self.headers.get(b"content-type", b"").lower().startswith(BATCH):
             raise DataError("batches of events are not taken; send one event a request")
         event = strict_json.loads(self.body)
@@ -90,18 +101,18 @@ class EventRequest(InferenceRequest):
         if self.is_structured:
             (self.attributes, document), inside = parse_structured(event), "data"
         else:
-            self._read_headers()
-        if isinstance(document, str | bytes):  # JSON within: the SDK for Python writes data so that are a text
+            self._parse_headers()
+        if isinstance(document, str | bytes):  # JSON in JSON: the Python SDK encodes data of type str so
             body, inside = document.encode() if isinstance(document, str) else document, ""
             document = strict_json.loads(body)
         check_attributes(self.attributes)
         self.id = self.attributes["id"]
-        question = parse_instances(document, limits)
+        decoded = parse_instances(document, limits)
         check_duplicate_columns(body, event if inside else document, inside)
-        return question
+        return decoded
 
+    @override
     def encode(self, outputs: Outputs, manifest: Manifest) -> EventResponse:
-        """As of `InferenceRequest`."""
         attributes = response_attributes(self.attributes, self.name, manifest)
         data = encode_predictions(outputs)
         if self.is_structured:
@@ -110,20 +121,20 @@ class EventRequest(InferenceRequest):
         headers = [(HEADER_PREFIX + name.encode(), encode_header(value)) for name, value in attributes.items()]
         return EventResponse(orjson.dumps(data), JSON, headers)
 
-    def _read_headers(self) -> None:
-        """The attributes, where they are headers."""
+    def _parse_headers(self) -> None:
+        """Parse the attributes of an event in binary mode, which are headers."""
         for name, value in self.headers.items():
             if name.startswith(HEADER_PREFIX):
                 self.attributes[name.removeprefix(HEADER_PREFIX).decode("latin-1")] = _decode_header(name, value)
 
 
 def response_attributes(attributes: Mapping[str, Any], name: str, manifest: Manifest) -> dict[str, Any]:
-    """The attributes of the event that answers one.
+    """Build the attributes of a response.
 
     Args:
-        attributes: Of the event, of which at least `id` and `source` are needed.
-        name: Of the model.
-        manifest: Of what answered.
+        attributes: Attributes of the request, with at least `id` and `source`.
+        name: Name of the model.
+        manifest: Manifest of the model that predicted.
     """
     kept = {name: value for name, value in attributes.items() if name not in RESERVED_ATTRIBUTES}
     return kept | {
@@ -139,15 +150,15 @@ def response_attributes(attributes: Mapping[str, Any], name: str, manifest: Mani
 
 
 def response_source(name: str) -> str:
-    """The `source` of the events that answer for a model of this name."""
+    """Build the `source` of the responses of a model."""
     return f"io.kserve.inference.{quote(name, safe='')}"
 
 
 def parse_structured(event: Any) -> tuple[dict[str, Any], Any]:
-    """The attributes and the data of an event in structured mode.
+    """Split an event in structured mode into attributes and data.
 
     Raises:
-        DataError: It is no object, or its data are not what they say.
+        DataError: The event is not an object, or its `data_base64` is invalid.
     """
     if not isinstance(event, dict):
         raise DataError("the event is not an object")
@@ -156,10 +167,10 @@ def parse_structured(event: Any) -> tuple[dict[str, Any], Any]:
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> None:
-    """Refuse what is no event of version 1.0.
+    """Check the attributes of an event of version 1.0.
 
     Raises:
-        DataError: An attribute is missing, or is not what it must be.
+        DataError: An attribute is missing, invalid or too long, or there are too many.
     """
     for name in REQUIRED_ATTRIBUTES:
         if not isinstance(attributes.get(name), str) or not attributes[name]:
@@ -178,12 +189,12 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
 
 
 def _decode_base64(event: Mapping[str, Any]) -> bytes:
-    """Data that came as bytes, as those of clients do that leave JSON as it is."""
+    """Decode data that a client sent as bytes, as some clients do with JSON."""
     if "data" in event:
         raise DataError("data_base64: the event has data beside it")
     try:
         return b64decode(event["data_base64"], validate=True)
-    except (TypeError, ValueError) as err:  # of which errors of Base64 are
+    except (TypeError, ValueError) as err:  # binascii.Error is a ValueError
         raise DataError("data_base64: is not Base64") from err
 
 
@@ -195,10 +206,10 @@ def _decode_header(name: bytes, value: bytes) -> str:
 
 
 def encode_header(value: Any) -> bytes:
-    """A value as a header of HTTP holds it."""
-    return UNPRINTABLE.sub(lambda found: quote(found[0], safe=""), attribute_to_str(value)).encode("ascii")
+    """Encode the value of an attribute as an HTTP header."""
+    return ESCAPED_CHARACTERS.sub(lambda match: quote(match[0], safe=""), attribute_to_str(value)).encode("ascii")
 
 
 def attribute_to_str(value: Any) -> str:
-    """A value of an attribute as a text."""
+    """Convert the value of an attribute to a text."""
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)

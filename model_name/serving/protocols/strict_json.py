@@ -74,7 +74,7 @@ def may_have_duplicate_keys(body: bytes, keys: int) -> bool:
         return _may_have_duplicate_keys_by_numpy(body, keys)
     if body.count(b":") == keys:
         return False
-    return body.count(KEY_END) != keys or b" :" in body or any([control in body for control in CONTROL_SPACES])
+    return body.count(KEY_END) != keys or b" :" in body or any(space in body for space in CONTROL_SPACES)
 
 
 def _may_have_duplicate_keys_by_numpy(body: bytes, keys: int) -> bool:

@@ -1,4 +1,4 @@
-"""Tensors of V2, the Open Inference Protocol, whether they came as JSON, as raw bytes or in messages of gRPC."""
+"""Tensors of V2, the Open Inference Protocol, in JSON, as raw bytes or in gRPC messages."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ DATATYPES: dict[Kind, tuple[str, ...]] = {
     "datetime": ("BYTES",),
     "text-id": ("BYTES", *INTEGERS),
 }
-"""What a tensor of each kind may hold. The first is what the metadata asks for."""
+"""Datatypes that a tensor may have by the kind of its column; the metadata name the first."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -35,7 +35,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP16": np.dtype("<f2"),
 }
-"""How the datatypes of one size lie in raw bytes; BYTES are texts of which each has its length before it."""
+"""Layout of the datatypes of fixed size in raw bytes; BYTES are texts, each preceded by its length."""
 
 CONTENTS_FIELDS = {
     "BOOL": "bool_contents",
@@ -51,24 +51,24 @@ CONTENTS_FIELDS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""Where the values of each datatype are in a message of gRPC; FP16 has no place there and comes as raw bytes alone."""
+"""Field of a gRPC message for the values of each datatype; FP16 has none and is sent as raw bytes only."""
 
 LABEL_DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT64": np.int64, "FP64": np.float64}
 PLATFORM = "onnxruntime_onnx"
-TEXT_LENGTH_PREFIX = struct.Struct("<I")  # of a text in raw bytes
+TEXT_LENGTH_PREFIX = struct.Struct("<I")  # precedes each text in raw bytes
 
 
 @dataclass(slots=True)
 class Tensor:
-    """A tensor as it came, or as it goes.
+    """A tensor of a request or of a response.
 
     Attributes:
-        name: Of a column, or of an output.
-        datatype: As the protocol has it.
-        shape: As many values as their product.
-        values: Flat or nested as the client had them, or an array.
-        raw: Its bytes, where it came as such.
-        parameters: What else is said of it.
+        name: Name of a column, or of an output.
+        datatype: Datatype as the protocol spells it, such as FP64.
+        shape: Sizes of the dimensions, whose product is the number of values.
+        values: Values, flat or nested as the client sent them, or an array.
+        raw: Bytes of the values if the tensor is binary.
+        parameters: Parameters of the tensor.
     """
 
     name: str
@@ -80,18 +80,18 @@ class Tensor:
 
 
 def tensors_to_columns(tensors: Sequence[Tensor], plane: DataPlane, limits: Limits) -> RawColumns:
-    """The columns that tensors hold.
+    """Convert the tensors of a request to columns.
 
-    **One tensor a column**, of shape [n] or [n, 1] and one of the `DATATYPES` of its kind; a datetime is text in ISO
-    8601. A missing value is `null` in JSON, and where tensors are binary what they have for it: NaN in FP64, FP32 and
-    FP16 (also for booleans, as 0, 1 and NaN), the empty text in BYTES, unless the empty text is one of the column's
-    categories. BOOL and integers have nothing for it in gRPC: send another datatype.
+    **One tensor per column**, of shape [n] or [n, 1] and one of the `DATATYPES` of its kind; a datetime is text in ISO
+    8601. A missing value is `null` in JSON. In binary tensors it is NaN in FP64, FP32 and FP16 (also for booleans, as
+    0, 1 and NaN), and the empty text in BYTES, unless the empty text is one of the column's categories. BOOL and
+    integers cannot express it in gRPC: send another datatype.
 
     **One matrix** of shape [n, d], under any name that no column has, with the d inputs in their order.
 
     Raises:
-        DataError: A tensor comes twice, holds no row, or its shape, datatype or data do not fit its column.
-        TooLargeError: There are too many rows.
+        DataError: A tensor comes twice or has no rows, or its shape, datatype or data do not fit its column.
+        TooLargeError: The request has more rows than `limits.rows`.
     """
     if len(tensors) == 1 and len(tensors[0].shape) == 2 and tensors[0].name not in plane.schema.columns:
         return _decode_matrix(tensors[0], plane, limits)
@@ -109,10 +109,10 @@ def tensors_to_columns(tensors: Sequence[Tensor], plane: DataPlane, limits: Limi
             and tensor.datatype in DATATYPES[kind]
             and 0 < len(values) <= limits.rows
             and (tensor.datatype != "BYTES" or "" not in values)
-        ):  # the usual case, in one look
+        ):  # the common case, in one check
             table[name] = values
             continue
-        # What is not a column is named nevertheless, for the schema to refuse or ignore.
+        # A tensor that is not a column keeps its name, so that the schema can reject or ignore it.
         table[name] = () if kind is None else _decode_column(tensor, kind, limits)
         if tensor.datatype == "BYTES" and name not in plane.empty_string_columns:
             table[name] = [None if value == "" else value for value in table[name]]
@@ -125,31 +125,31 @@ def _drop_unknown(table: RawColumns, schema: TableSchema) -> RawColumns:
 
 
 def _decode_column(tensor: Tensor, kind: Kind, limits: Limits) -> Sequence[Any] | NDArray[Any]:
-    """The n values of one column.
+    """Decode the n values of one column.
 
     Raises:
-        DataError: There is none, or shape, datatype or data do not fit.
-        TooLargeError: There are too many.
+        DataError: The tensor has no rows, or its shape, datatype or data do not fit the column.
+        TooLargeError: The tensor has more rows than `limits.rows`.
     """
     name, shape = tensor.name, tensor.shape
     if tensor.datatype not in DATATYPES[kind]:
-        fitting = ", ".join(DATATYPES[kind])
-        raise DataError(f"{name}: {tensor.datatype} is not a datatype of a {kind} column; these are: {fitting}")
+        supported = ", ".join(DATATYPES[kind])
+        raise DataError(f"{name}: {tensor.datatype} is not a datatype of a {kind} column; these are: {supported}")
     if not _is_shape(shape) or not shape or shape[1:] not in ([], [1]):
         raise DataError(f"{name}: has shape {list(shape)}, the shape of a column is [n] or [n, 1]")
     _check_rows(name, shape[0], limits)
     values = _flatten(tensor, shape[0])
-    if len(shape) == 2:  # JSON may nest what it says is nested
+    if len(shape) == 2:  # JSON may nest the values of shape [n, 1]
         return [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
     return values
 
 
 def _decode_matrix(tensor: Tensor, plane: DataPlane, limits: Limits) -> RawColumns:
-    """The columns of one matrix, in the order of the inputs.
+    """Split one matrix into columns, in the order of the inputs.
 
     Raises:
-        DataError: It has another width, or its datatype or data do not fit.
-        TooLargeError: It has too many rows.
+        DataError: The matrix has another width than the inputs, or its datatype or data do not fit.
+        TooLargeError: The matrix has more rows than `limits.rows`.
     """
     name, shape, names = tensor.name, tensor.shape, plane.inputs
     if tensor.datatype != "BYTES" and tensor.datatype not in DTYPES:
@@ -161,12 +161,12 @@ def _decode_matrix(tensor: Tensor, plane: DataPlane, limits: Limits) -> RawColum
         )
     _check_rows(name, shape[0], limits)
     flat = _flatten(tensor, shape[0] * shape[1], width=shape[1])
-    texts = tensor.datatype == "BYTES"
+    is_text = tensor.datatype == "BYTES"
     table = {}
     for position, column in enumerate(names):
         values = flat[position :: len(names)]
-        is_missing = texts and column not in plane.empty_string_columns
-        table[column] = [None if value == "" else value for value in values] if is_missing else values
+        may_be_missing = is_text and column not in plane.empty_string_columns
+        table[column] = [None if value == "" else value for value in values] if may_be_missing else values
     return table
 
 
@@ -181,15 +181,15 @@ def _check_rows(name: str, rows: int, limits: Limits) -> None:
 
 
 def _flatten(tensor: Tensor, count: int, width: int | None = None) -> Sequence[Any] | NDArray[Any]:
-    """The values of a tensor, in the order of their rows.
+    """Flatten the values of a tensor, row by row.
 
     Args:
-        tensor: The tensor.
-        count: How many they must be.
-        width: Of a matrix, whose JSON may be nested by row.
+        tensor: Tensor of a request.
+        count: Number of values according to the shape.
+        width: Number of columns of a matrix, whose JSON may be nested by row.
 
     Raises:
-        DataError: They are not as many as its shape says.
+        DataError: The number of values is not the one of the shape.
     """
     values = decode_raw(tensor, count) if tensor.raw is not None else tensor.values
     if width is not None and isinstance(values, list) and values and isinstance(values[0], list):
@@ -204,17 +204,17 @@ def _flatten(tensor: Tensor, count: int, width: int | None = None) -> Sequence[A
 
 
 def decode_raw(tensor: Tensor, count: int) -> Sequence[Any] | NDArray[Any]:
-    """The values of a tensor that came as bytes; texts as such.
+    """Decode the values of a binary tensor: BYTES to texts, other datatypes to an array.
 
     Raises:
-        DataError: They are not as many as its shape says, or a text is not UTF-8.
+        DataError: The number of values is not the one of the shape, or a text is not UTF-8.
     """
     raw = tensor.raw or b""
-    wrong = f"{tensor.name}: the data are not {tensor.datatype} of shape {list(tensor.shape)}"
+    mismatch = f"{tensor.name}: the data are not {tensor.datatype} of shape {list(tensor.shape)}"
     if tensor.datatype != "BYTES":
         dtype = DTYPES[tensor.datatype]
         if len(raw) != count * dtype.itemsize:
-            raise DataError(wrong)
+            raise DataError(mismatch)
         return np.frombuffer(raw, dtype=dtype).astype(dtype.newbyteorder("="))
     texts = []
     start = 0
@@ -224,44 +224,48 @@ def decode_raw(tensor: Tensor, count: int) -> Sequence[Any] | NDArray[Any]:
             start += TEXT_LENGTH_PREFIX.size + length
             texts.append(bytes(raw[start - length : start]).decode())
     except (struct.error, UnicodeDecodeError) as err:
-        raise DataError(wrong) from err
+        raise DataError(mismatch) from err
     if start != len(raw) or len(texts) != count:
-        raise DataError(wrong)
+        raise DataError(mismatch)
     return texts
 
 
 def encode_raw(tensor: Tensor) -> bytes:
-    """The bytes of a tensor."""
+    """Encode the values of a tensor as raw bytes."""
     if tensor.datatype != "BYTES":
         return np.ascontiguousarray(tensor.values, dtype=DTYPES[tensor.datatype]).tobytes()
     texts = [text.encode() for text in tensor.values]
     return b"".join(part for text in texts for part in (TEXT_LENGTH_PREFIX.pack(len(text)), text))
 
 
-def outputs_to_tensors(outputs: Outputs, wanted: Sequence[str]) -> list[Tensor]:
-    """The outputs that a request asks for, all where it names none.
+def outputs_to_tensors(outputs: Outputs, requested: Sequence[str]) -> list[Tensor]:
+    """Convert outputs to tensors.
 
-    `prediction` holds numbers or labels, of shape [n]. Classes add `probabilities` (FP64, [n, k]) whose parameter
+    `prediction` has numbers or labels, of shape [n]. Classes add `probabilities` (FP64, [n, k]) whose parameter
     `classes` is the JSON array of the labels in the order of its columns; an interval adds `lower` and `upper`.
 
+    Args:
+        outputs: Outputs of a request.
+        requested: Names of the requested outputs; all if empty.
+
     Raises:
-        DataError: It asks for an output that there is not.
+        DataError: A requested output does not exist.
     """
     tensors = {"prediction": label_tensor(outputs)}
     if outputs.probabilities is not None:
         classes = {"classes": orjson.dumps(outputs.classes).decode()}
         tensors["probabilities"] = _tensor("probabilities", outputs.probabilities, classes)
-    for name, ends in (("lower", outputs.lower), ("upper", outputs.upper)):
-        if ends is not None:
-            tensors[name] = _tensor(name, ends)
-    for name in wanted:
+    for name, bounds in (("lower", outputs.lower), ("upper", outputs.upper)):
+        if bounds is not None:
+            tensors[name] = _tensor(name, bounds)
+    for name in requested:
         if name not in tensors:
             raise DataError(f"{name}: is not an output; these are: {', '.join(tensors)}")
-    return [tensors[name] for name in dict.fromkeys(wanted)] if wanted else list(tensors.values())
+    return [tensors[name] for name in dict.fromkeys(requested)] if requested else list(tensors.values())
 
 
 def label_tensor(outputs: Outputs) -> Tensor:
-    """The predictions as a tensor of their datatype."""
+    """Convert the predictions to a tensor of their datatype."""
     datatype = label_datatype(outputs.classes)
     shape = [len(outputs.prediction)]
     if datatype == "BYTES":
@@ -274,7 +278,7 @@ def _tensor(name: str, values: NDArray[Any], parameters: Mapping[str, Any] | Non
 
 
 def label_datatype(classes: Sequence[Label]) -> str:
-    """The datatype of the predictions: labels keep theirs if all are of one."""
+    """Select the datatype of the predictions: that of the labels if they share one, or BYTES."""
     if not classes:
         return "FP64"
     types = {type(label) for label in classes}
@@ -282,11 +286,11 @@ def label_datatype(classes: Sequence[Label]) -> str:
 
 
 def model_metadata(name: str, manifest: Manifest) -> dict[str, Any]:
-    """What V2 tells of a model.
+    """Build the metadata of a model.
 
     Args:
-        name: That it is served under.
-        manifest: Of its bundle.
+        name: Name under which the model is served.
+        manifest: Manifest of its bundle.
     """
     return {
         "name": name,
@@ -298,13 +302,13 @@ def model_metadata(name: str, manifest: Manifest) -> dict[str, Any]:
 
 
 def input_types(schema: TableSchema) -> list[dict[str, Any]]:
-    """The inputs for the metadata of V2."""
+    """List the inputs for the metadata."""
     inputs = schema.inputs
     return [{"name": name, "datatype": DATATYPES[column.kind][0], "shape": [-1]} for name, column in inputs.items()]
 
 
 def output_types(schema: TableSchema) -> list[dict[str, Any]]:
-    """The outputs for the metadata of V2."""
+    """List the outputs for the metadata."""
     classes = schema.classes
     prediction = {"name": "prediction", "datatype": label_datatype(classes), "shape": [-1]}
     probabilities = {"name": "probabilities", "datatype": "FP64", "shape": [-1, len(classes)]}

@@ -1,4 +1,4 @@
-"""V1 of KServe's protocol: rows in JSON."""
+"""V1 of KServe's protocol: requests and responses in JSON, by row."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,22 +17,27 @@ from model_name.serving.protocols import strict_json
 from model_name.serving.protocols.fast_json import try_decode_v1
 
 INTERVAL_PARAMETER = "interval"
-"""The parameter of a request that asks for prediction intervals, by their level."""
+"""Name of the request parameter with the level of prediction intervals."""
 
 
 class V1Request(InferenceRequest):
-    """`{"instances": [ROW, ...]}`; a row is an object, or an array in the order of the inputs.
+    """Request `{"instances": [ROW, ...]}`; a row is an object, or an array in the order of the inputs.
 
-    `null` is a missing value. The answer is `{"predictions": [...]}`: one plain number or label an instance, as the V1
-    servers of scikit-learn and XGBoost do. A classification adds `"probabilities": [{LABEL: p, ...}, ...]` in parallel,
-    for clients that know of it. With `"parameters": {"interval": 0.9}` each prediction of a regression is an object
+    `null` is a missing value. The response is `{"predictions": [...]}`: one plain number or label per instance, as the
+    V1 servers of scikit-learn and XGBoost do. A classification adds `"probabilities": [{LABEL: p, ...}, ...]` in
+    parallel. With `"parameters": {"interval": 0.9}` each prediction of a regression is an object
     `{"prediction": x, "lower": l, "upper": u}` instead.
     """
 
     protocol = "v1"
 
-    def __init__(self, body: bytes, id: str) -> None:  # noqa: A002  as of Request
-        """Take the body."""
+    def __init__(self, body: bytes, id: str) -> None:  # noqa: A002  the protocols' word for it
+        """Keep a body for a batch.
+
+        Args:
+            body: Body of the request.
+            id: Id of the request.
+        """
         super().__init__(id, len(body))
         self.body = body
 
@@ -52,18 +57,18 @@ class V1Request(InferenceRequest):
 
 
 def parse_instances(body: Any, limits: Limits) -> DecodedRequest:
-    """The rows of a body of V1.
+    """Parse the rows and the interval level of a body of V1.
 
     Raises:
-        DataError: There are none.
-        TooLargeError: There are too many.
+        DataError: The body has no list of instances, the list is empty, or the interval level is invalid.
+        TooLargeError: The body has more rows than `limits.rows`.
     """
     if not isinstance(body, dict) or "instances" not in body:
         raise DataError('the body is not an object with "instances"')
     rows = body["instances"]
     if not isinstance(rows, list):
         raise DataError('Expected "instances" to be a list')
-    if not rows:  # to be said before others' rows are beside them
+    if not rows:  # in a batch, the rows of other requests would hide it
         raise DataError("the request holds no row")
     limits.check_rows(len(rows))
     parameters = body.get("parameters")
@@ -71,37 +76,42 @@ def parse_instances(body: Any, limits: Limits) -> DecodedRequest:
 
 
 def check_duplicate_columns(body: bytes, document: Mapping[str, Any], inside: str = "") -> None:
-    """Refuse a row in which a column comes twice.
+    """Check that no column comes twice in a row.
 
     Args:
-        body: Of the request.
-        document: It, parsed.
-        inside: What of it holds the rows, where it is not the whole.
+        body: Body of the request.
+        document: Parsed body.
+        inside: Key of the part with the rows, if it is not the whole document.
 
     Raises:
-        DataError: There is one, by column and row.
+        DataError: A column comes twice in a row; the message names column and row.
     """
     data = document[inside] if inside else document
-    keys = len(document) + len(data) * bool(inside) + sum([len(row) for row in data["instances"] if type(row) is dict])
-    found = strict_json.find_duplicate_keys(body, keys)
-    if found is None:
+    parameters = data.get("parameters")
+    keys = (
+        len(document)
+        + len(data) * bool(inside)
+        + (len(parameters) if isinstance(parameters, dict) else 0)
+        + sum([len(row) for row in data["instances"] if type(row) is dict])
+    )
+    unique = strict_json.find_duplicate_keys(body, keys)
+    if unique is None:
         return
-    if inside and isinstance(found, dict):
-        found = found[inside]
-    if isinstance(found, strict_json.DuplicateKey):
-        raise DataError(f"{found}: comes twice")
-    for row, value in enumerate(found["instances"]):
+    if inside and isinstance(unique, dict):
+        unique = unique[inside]
+    if isinstance(unique, strict_json.DuplicateKey):
+        raise DataError(f"{unique}: comes twice")
+    rows = unique["instances"]
+    for row, value in enumerate(rows):
         if isinstance(value, strict_json.DuplicateKey):
-            raise DataError(
-                f"{value}, row {row}: comes twice" if len(found["instances"]) > 1 else f"{value}: comes twice"
-            )
+            raise DataError(f"{value}, row {row}: comes twice" if len(rows) > 1 else f"{value}: comes twice")
 
 
 def parse_interval_level(parameters: Any) -> float | None:
-    """The level of the prediction intervals that the parameters of a request ask for, if they do.
+    """Parse the level of the prediction intervals in the parameters of a request; None if there is none.
 
     Raises:
-        DataError: The parameters are no object, or the level is no number.
+        DataError: The parameters are not an object, or the level is not a number.
     """
     if not isinstance(parameters, Mapping):
         raise DataError('"parameters" is not an object')
@@ -113,7 +123,7 @@ def parse_interval_level(parameters: Any) -> float | None:
 
 
 def encode_predictions(outputs: Outputs) -> dict[str, Any]:
-    """The body of V1 that holds the outputs."""
+    """Encode outputs as the JSON document of a V1 response."""
     if outputs.lower is not None:
         columns = {name: values.tolist() for name, values in outputs.columns.items()}
         return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}

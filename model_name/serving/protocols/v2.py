@@ -1,4 +1,4 @@
-"""V2, the Open Inference Protocol, by REST: JSON, and the binary tensor extension."""
+"""V2, the Open Inference Protocol, over REST: JSON, and the binary tensor extension."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ BINARY_OUTPUT = "binary_data_output"
 
 @dataclass(frozen=True, slots=True)
 class BinaryResponse:
-    """A body whose JSON is followed by the bytes of tensors.
+    """Response body whose JSON is followed by the bytes of tensors.
 
     Attributes:
-        json_length: Of the JSON, in bytes; the header `Inference-Header-Content-Length` holds it.
-        content: All of it.
+        json_length: Length of the JSON in bytes, for the header `Inference-Header-Content-Length`.
+        content: Whole body.
     """
 
     json_length: int
@@ -41,32 +41,32 @@ class BinaryResponse:
 
 
 class V2Request(InferenceRequest):
-    """`{"inputs": [TENSOR, ...]}`, answered by `{"outputs": [TENSOR, ...]}`.
+    """Request `{"inputs": [TENSOR, ...]}`, with the response `{"outputs": [TENSOR, ...]}`.
 
-    `tensors.read_table` has what the inputs may be, `tensors.write_outputs` what the outputs are. A tensor whose
-    parameter `binary_data_size` is given lies behind the JSON; an output comes so where its parameter `binary_data`
-    asks for it, or `binary_data_output` of the request. With the parameter `interval` a regression also answers
+    `tensors.tensors_to_columns` describes the inputs, `tensors.outputs_to_tensors` the outputs. The data of a tensor
+    with the parameter `binary_data_size` follow the JSON. So do those of an output if its parameter `binary_data` is
+    true, or `binary_data_output` of the request. With the parameter `interval` the response of a regression also has
     `lower` and `upper`.
     """
 
     protocol = "v2"
 
-    def __init__(self, body: bytes, id: str, *, name: str, version: str = "", json_length: int | None = None) -> None:  # noqa: A002  as of Request
-        """Take the body.
+    def __init__(self, body: bytes, id: str, *, name: str, version: str = "", json_length: int | None = None) -> None:  # noqa: A002  the protocols' word for it
+        """Keep a body for a batch.
 
         Args:
-            body: All of it.
-            id: What it is called if it does not say.
-            name: Of the model.
-            version: Of the model that is asked for; any where empty.
-            json_length: Of the JSON, where tensors follow it.
+            body: Whole body.
+            id: Id of the request if the body has none.
+            name: Name of the model.
+            version: Requested version of the model; empty for any.
+            json_length: Length of the JSON in bytes if binary tensors follow it.
         """
         super().__init__(id, len(body))
         self.body = body
         self.name = name
         self.version = version
         self.json_length = json_length
-        self.wanted: dict[str, bool] = {}
+        self.requested_outputs: dict[str, bool] = {}
         self.all_binary = False
 
     @override
@@ -85,7 +85,7 @@ class V2Request(InferenceRequest):
         limits.check_id(self.id)
         parameters = _parse_parameters(document, "the body")
         self.all_binary = parameters.get(BINARY_OUTPUT) is True
-        self.wanted = _parse_requested_outputs(document)
+        self.requested_outputs = _parse_requested_outputs(document)
         tensors, used = _parse_tensors(_as_list(document, "inputs"), tail)
         if used != len(tail):
             raise DataError(f"the body is malformed: {len(tail) - used} bytes belong to no tensor")
@@ -95,60 +95,69 @@ class V2Request(InferenceRequest):
 
     @override
     def encode(self, outputs: Outputs, manifest: Manifest) -> bytes | BinaryResponse:
-        tensors = outputs_to_tensors(outputs, list(self.wanted))
+        tensors = outputs_to_tensors(outputs, list(self.requested_outputs))
         parts: list[bytes] = []
-        described = []
+        items = []
         for tensor in tensors:
             parameters = dict(tensor.parameters or {})
             item: dict[str, Any] = {"name": tensor.name, "shape": list(tensor.shape), "datatype": tensor.datatype}
-            if self.wanted.get(tensor.name, self.all_binary):
+            if self.requested_outputs.get(tensor.name, self.all_binary):
                 parts.append(encode_raw(tensor))
                 parameters[BINARY_SIZE] = len(parts[-1])
             else:
                 item["data"] = tensor.values.reshape(-1) if isinstance(tensor.values, np.ndarray) else tensor.values
-            described.append(item | {"parameters": parameters} if parameters else item)
-        document = {"model_name": self.name, "model_version": manifest.version, "id": self.id, "outputs": described}
+            items.append(item | {"parameters": parameters} if parameters else item)
+        document = {"model_name": self.name, "model_version": manifest.version, "id": self.id, "outputs": items}
         text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
         return BinaryResponse(len(text), b"".join([text, *parts])) if parts else text
 
 
-def check_version(asked: str, manifest: Manifest, name: str) -> None:
-    """Refuse to answer as another version than the one that is served.
+def check_version(requested: str, manifest: Manifest, name: str) -> None:
+    """Check that the requested version is the one that is served.
+
+    Args:
+        requested: Requested version; empty for any.
+        manifest: Manifest of the served model.
+        name: Name of the model.
 
     Raises:
-        DataError: It is another.
+        DataError: Another version is served.
     """
-    if asked not in ("", manifest.version):
-        raise DataError(f"version {asked[:100]} was asked for, {name} is at {manifest.version}")
+    if requested not in ("", manifest.version):
+        raise DataError(f"version {requested[:100]} was asked for, {name} is at {manifest.version}")
 
 
 def _parse_id(document: Mapping[str, Any], default: str) -> str:
-    found = document.get("id")
-    if found is None or found == "":
+    given = document.get("id")
+    if given is None or given == "":
         return default
-    if not isinstance(found, str):
+    if not isinstance(given, str):
         raise DataError("the body.id: is not a text")
-    return found
+    return given
 
 
 def _parse_requested_outputs(document: Mapping[str, Any]) -> dict[str, bool]:
-    """The outputs that are asked for, and whether each is to be binary."""
+    """Parse the names of the requested outputs, and whether each of them should be binary."""
     if document.get("outputs") is None:
         return {}
     parameters = _parse_parameters(document, "the body")
-    wanted = {}
+    requested = {}
     for place, raw in enumerate(_as_list(document, "outputs")):
         output = _as_object(raw, f"the body.outputs.{place}")
         name = output.get("name")
         if not isinstance(name, str):
             raise DataError(f"the body.outputs.{place}.name: {_type_error(output, 'name')}")
         own = _parse_parameters(output, f"the body.outputs.{place}").get(BINARY_DATA, parameters.get(BINARY_OUTPUT))
-        wanted[name] = own is True
-    return wanted
+        requested[name] = own is True
+    return requested
 
 
 def _parse_tensors(inputs: Sequence[Any], tail: memoryview) -> tuple[list[Tensor], int]:
-    """The tensors, and how many bytes of the tail are theirs."""
+    """Parse the tensors, and assign the bytes that follow the JSON to them.
+
+    Returns:
+        Tensors, and the number of bytes that belong to one of them.
+    """
     tensors = []
     start = 0
     for place, raw in enumerate(inputs):
@@ -168,7 +177,7 @@ def _parse_tensors(inputs: Sequence[Any], tail: memoryview) -> tuple[list[Tensor
 
 
 def _parse_tensor(raw: Any, position: int) -> Tensor:
-    if type(raw) is dict and len(raw) == 4:  # the usual case, in one look
+    if type(raw) is dict and len(raw) == 4:  # the common case, in one check
         name, shape, datatype, values = map(raw.get, ("name", "shape", "datatype", "data"))
         if type(name) is str and type(datatype) is str and type(values) is list and _is_shape(shape):
             return Tensor(name, datatype.upper(), shape, values)

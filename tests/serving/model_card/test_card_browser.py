@@ -15,8 +15,8 @@ from model_name.serving.dataplane import DataPlane
 from model_name.serving.model_card.card import render_card, response_headers
 from tests.support import browser
 from tests.support.browser import Browser
-from tests.support.in_process_requests import ask_v1
-from tests.support.manifests import COLUMNS, EXAMPLE, SCORED, manifest_of, plane_of, table_of
+from tests.support.in_process_requests import infer_v1
+from tests.support.manifests import COLUMNS, EXAMPLE, FIXED_SCORES, manifest_of, plane_of, table_of
 
 HttpResponse = tuple[int, bytes, dict[str, str]]
 
@@ -64,7 +64,7 @@ class Site:
 
     def predict(self, body: Any) -> HttpResponse:
         try:
-            return 200, json.dumps(ask_v1(self.plane, body)).encode(), {"x-model-semver": "1.2.3"}
+            return 200, json.dumps(infer_v1(self.plane, body)).encode(), {"x-model-semver": "1.2.3"}
         except DataError as err:
             return 400, json.dumps({"error": err.message}).encode(), {}
 
@@ -156,7 +156,7 @@ def test_probabilities_are_shown_as_bars_in_descending_order(
     assert [line for line in lines if "%" in line] == shares
     assert lines.count(label) == 2  # the prediction, and its bar
     widths = chromium.run("[...document.querySelectorAll('.fill')].map(fill => fill.getBoundingClientRect().width)")
-    scores = sorted(SCORED[task], reverse=True)
+    scores = sorted(FIXED_SCORES[task], reverse=True)
     assert [width / widths[0] for width in widths] == pytest.approx([score / scores[0] for score in scores], abs=0.02)
 
 

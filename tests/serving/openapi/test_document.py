@@ -14,7 +14,7 @@ from model_name.serving.bundle import Bundle, Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.openapi.document import build_document
 from model_name.serving.protocols.tensors import DATATYPES
-from tests.support.in_process_requests import ask_v1, ask_v2
+from tests.support.in_process_requests import infer_v1, infer_v2
 from tests.support.manifests import COLUMNS, EXAMPLE, TARGETS, manifest_of, plane_of, table_of
 
 Row = dict[str, Any]
@@ -97,7 +97,7 @@ def test_v1_requests_and_responses_of_a_trained_bundle_validate(
     parameters = {"parameters": {"interval": 0.9}} if task == "regression" else {}
     for body in ({"instances": rows}, {"instances": [[*row.values()] for row in rows]} | parameters):
         # When a request is answered
-        response = ask_v1(planes[task], body)
+        response = infer_v1(planes[task], body)
         # Then request and response validate
         validator(manifest, "PredictRequest").validate(body)
         validator(manifest, "PredictResponse").validate(response)
@@ -110,7 +110,7 @@ def test_v2_requests_and_responses_of_a_trained_bundle_validate(
     manifest = bundles[task].manifest
     body = {"inputs": tensors(rows[0], manifest)}
     validator(manifest, "InferRequest").validate(body)
-    validator(manifest, "InferResponse").validate(ask_v2(planes[task], body))
+    validator(manifest, "InferResponse").validate(infer_v2(planes[task], body))
 
 
 REFUSED = [

@@ -1,4 +1,4 @@
-"""All ways to ask agree, a batch agrees with its requests alone, and the fast check agrees with the schema."""
+"""Agreement: of all protocols, of a batch with its requests alone, and of the fast validator with the schema."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from model_name.serving.protocols.tensors import DATATYPES, encode_raw
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import BinaryResponse, V2Request
 from model_name.serving.protocols.v2_grpc import GrpcRequest
-from tests.support.fuzz_requests import ANYTHING, dump_json, raw_tensors, row, mutate_document, tensor_of
+from tests.support.fuzz_requests import ANYTHING, dump_json, mutate_document, raw_tensors, row, tensor_of
 from tests.support.manifests import COLUMNS, EXAMPLE, manifest_of, plane_of, table_of
 
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 TASKS = ("regression", "binary", "multiclass")
 EVENT = {"specversion": "1.0", "id": "1", "source": "here", "type": "t"}
 Row = dict[str, Any]
-Ask = Callable[[], InferenceRequest]
+RequestFactory = Callable[[], InferenceRequest]
 
 
-# The ways to ask
+# Requests of every protocol
 
 
-def v1(document: Any) -> Ask:
+def v1(document: Any) -> RequestFactory:
     return lambda: V1Request(dump_json(document), "1")
 
 
-def v2(document: Any) -> Ask:
+def v2(document: Any) -> RequestFactory:
     return lambda: V2Request(dump_json(document), "1", name="flats")
 
 
-def event(document: Any) -> Ask:
+def event(document: Any) -> RequestFactory:
     headers = {b"content-type": b"application/cloudevents+json"}
     return lambda: EventRequest(dump_json(document), "1", headers=headers, name="flats")
 
 
-def rpc(message: Any) -> Ask:
+def grpc(message: Any) -> RequestFactory:
     content = message if isinstance(message, bytes) else message.SerializeToString()
     return lambda: GrpcRequest(content, "1", name="flats")
 
@@ -61,7 +61,7 @@ def by_column(rows: Sequence[Row], table: TableSchema, *, is_nested: bool = Fals
     return {"inputs": inputs}
 
 
-def binary(rows: Sequence[Row], table: TableSchema) -> Ask:
+def binary(rows: Sequence[Row], table: TableSchema) -> RequestFactory:
     tensors = raw_tensors(table, list(rows))
     parts = [encode_raw(tensor) for tensor in tensors]
     inputs = [
@@ -90,8 +90,8 @@ def message(rows: Sequence[Row], table: TableSchema, *, is_raw: bool) -> Any:
     return made
 
 
-def ways(rows: Sequence[Row], table: TableSchema) -> dict[str, Ask]:
-    """Every way to ask about rows."""
+def requests_of(rows: Sequence[Row], table: TableSchema) -> dict[str, RequestFactory]:
+    """Create the requests of every protocol for the same rows."""
     objects, arrays = {"instances": [*rows]}, {"instances": [[*one.values()] for one in rows]}
     return {
         "V1 objects": v1(objects),
@@ -102,32 +102,32 @@ def ways(rows: Sequence[Row], table: TableSchema) -> dict[str, Ask]:
         "V2 by column": v2(by_column(rows, table)),
         "V2 nested": v2(by_column(rows, table, is_nested=True)),
         "V2 binary": binary(rows, table),
-        "gRPC typed": rpc(message(rows, table, is_raw=False)),
-        "gRPC raw": rpc(message(rows, table, is_raw=True)),
+        "gRPC typed": grpc(message(rows, table, is_raw=False)),
+        "gRPC raw": grpc(message(rows, table, is_raw=True)),
     }
 
 
-# What is answered
+# Responses
 
 
-def predictions(reply: Any) -> Any:
-    """The predictions of an answer, whatever its protocol."""
-    if isinstance(reply, ModelNameError):
-        return type(reply), reply.message.split(" not JSON")[0]  # each is none in its own way
-    if isinstance(reply, BinaryResponse):
-        document, tail = json.loads(reply.content[: reply.json_length]), reply.content[reply.json_length :]
+def predictions(response: Any) -> Any:
+    """Extract the predictions of a response of any protocol."""
+    if isinstance(response, ModelNameError):
+        return type(response), response.message.split(" not JSON")[0]  # the parsers word the rest differently
+    if isinstance(response, BinaryResponse):
+        document, tail = json.loads(response.content[: response.json_length]), response.content[response.json_length :]
         first = document["outputs"][0]
         return from_raw(first["datatype"], tail[: first["parameters"]["binary_data_size"]])
-    if not isinstance(reply, bytes):
-        return predictions(reply.body)
-    if not reply.startswith(b"{"):
-        answered = pb.ModelInferResponse.FromString(reply)
-        first, raw = answered.outputs[0], answered.raw_output_contents
+    if not isinstance(response, bytes):
+        return predictions(response.body)
+    if not response.startswith(b"{"):
+        result = pb.ModelInferResponse.FromString(response)
+        first, raw = result.outputs[0], result.raw_output_contents
         if raw:
             return from_raw(first.datatype, raw[0])
         contents = {"FP64": "fp64_contents", "BOOL": "bool_contents", "BYTES": "bytes_contents"}
         return [as_text(one) for one in getattr(first.contents, contents[first.datatype])]
-    document = json.loads(reply)
+    document = json.loads(response)
     if "outputs" in document:
         return document["outputs"][0]["data"]
     return document.get("data", document)["predictions"]
@@ -148,27 +148,27 @@ def from_raw(datatype: str, raw: bytes) -> list[Any]:
     return texts
 
 
-def alone(plane: DataPlane, ask: Ask) -> Any:
-    return infer_batch(plane, [ask()], Limits()).responses[0]
+def alone(plane: DataPlane, factory: RequestFactory) -> Any:
+    return infer_batch(plane, [factory()], Limits()).responses[0]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_way_to_ask_is_answered_alike(planes: dict[str, DataPlane], task: str) -> None:
+def test_every_protocol_has_the_same_predictions(planes: dict[str, DataPlane], task: str) -> None:
     plane = planes[task]
 
     @settings(MANY, max_examples=100)
     @given(st.lists(row(plane.schema), min_size=1, max_size=5))
     def check(rows: list[Row]) -> None:
         expected = plane.predict_rows(rows).prediction.tolist()
-        assert {way: predictions(alone(plane, ask)) for way, ask in ways(rows, plane.schema).items()} == dict.fromkeys(
-            ways(rows, plane.schema), expected
-        )
+        assert {
+            name: predictions(alone(plane, factory)) for name, factory in requests_of(rows, plane.schema).items()
+        } == dict.fromkeys(requests_of(rows, plane.schema), expected)
 
     check()
 
 
 @pytest.mark.parametrize("datatype", ["FP64", "FP32", "INT16", "BYTES"])
-def test_a_matrix_is_answered_as_its_columns(datatype: str) -> None:
+def test_a_matrix_has_the_predictions_of_its_columns(datatype: str) -> None:
     # Given a table of which all columns are of one kind, and a graph that tells rows and columns apart
     column = {"kind": "category"} if datatype == "BYTES" else {"kind": "numeric", "nullable": datatype != "INT16"}
     table = table_of(columns=dict.fromkeys("abc", column))
@@ -191,35 +191,37 @@ def test_a_matrix_is_answered_as_its_columns(datatype: str) -> None:
             {"name": name, "shape": [len(rows)], "datatype": datatype, "data": [one[name] for one in rows]}
             for name in "abc"
         ]
-        asked = {
+        factories = {
             "by column": v2({"inputs": columns}),
             "flat": v2({"inputs": [matrix | {"data": flat}]}),
             "nested": v2({"inputs": [matrix | {"data": cells}]}),
         }
         expected = plane.predict_rows([{name: one[name] for name in "abc"} for one in rows]).prediction.tolist()
-        assert {way: predictions(alone(plane, ask)) for way, ask in asked.items()} == dict.fromkeys(asked, expected)
+        assert {name: predictions(alone(plane, factory)) for name, factory in factories.items()} == dict.fromkeys(
+            factories, expected
+        )
 
     check()
 
 
 @MANY
 @given(data=st.data())
-def test_a_spoilt_value_is_judged_alike_in_objects_and_arrays(
+def test_an_invalid_value_has_the_same_error_in_objects_and_arrays(
     planes: dict[str, DataPlane], data: st.DataObject
 ) -> None:
     plane = planes["regression"]
     rows = data.draw(st.lists(row(plane.schema), min_size=1, max_size=3))
     one = data.draw(st.sampled_from(rows))
     one[data.draw(st.sampled_from(plane.inputs))] = data.draw(ANYTHING)
-    asked = ways_in_json(rows, plane.schema)
-    outcomes = [predictions(alone(plane, ask)) for ask in asked]
+    factories = json_requests(rows, plane.schema)
+    outcomes = [predictions(alone(plane, factory)) for factory in factories]
     assert outcomes[0] == outcomes[1]
-    # V2 names the datatype, and has another word for what is missing: what both accept has one answer
+    # V2 has datatypes and other missing values, so that only what both accept is compared
     if isinstance(outcomes[0], list) and isinstance(outcomes[2], list):
         assert outcomes[0] == outcomes[2]
 
 
-def ways_in_json(rows: Sequence[Row], table: TableSchema) -> list[Ask]:
+def json_requests(rows: Sequence[Row], table: TableSchema) -> list[RequestFactory]:
     return [v1({"instances": rows}), v1({"instances": [[*o.values()] for o in rows]}), v2(by_column(rows, table))]
 
 
@@ -227,15 +229,17 @@ def ways_in_json(rows: Sequence[Row], table: TableSchema) -> list[Ask]:
 
 
 @st.composite
-def requests(draw: st.DrawFn, table: TableSchema) -> Ask:
-    """A request of any protocol, every other one spoilt."""
+def requests(draw: st.DrawFn, table: TableSchema) -> RequestFactory:
+    """Generate a request of any protocol, about half of them invalid."""
     rows = draw(st.lists(row(table), min_size=1, max_size=3))
     level = draw(st.sampled_from([{}, {}, {"parameters": {"interval": draw(st.sampled_from([0.8, 0.9, 0.5, "nan"]))}}]))
-    wanted = draw(st.sampled_from([{}, {}, {"outputs": [{"name": "prediction"}]}, {"outputs": [{"name": "margin"}]}]))
+    requested = draw(
+        st.sampled_from([{}, {}, {"outputs": [{"name": "prediction"}]}, {"outputs": [{"name": "margin"}]}])
+    )
     if draw(st.integers(0, 3)) == 0:
         one = draw(st.sampled_from(rows))
         one[draw(st.sampled_from([*one]))] = draw(ANYTHING)
-        documents = [(v1, {"instances": rows} | level), (v2, by_column(rows, table) | level | wanted)]
+        documents = [(v1, {"instances": rows} | level), (v2, by_column(rows, table) | level | requested)]
         make, document = draw(st.sampled_from(documents))
         return make(document)
     match draw(st.integers(0, 4)):
@@ -244,27 +248,29 @@ def requests(draw: st.DrawFn, table: TableSchema) -> Ask:
         case 1:
             make, document = v1, {"instances": [[*one.values()] for one in rows]} | level
         case 2:
-            make, document = v2, by_column(rows, table) | level | wanted
+            make, document = v2, by_column(rows, table) | level | requested
         case 3:
             return binary(rows, table)
         case _:
             content = message(rows, table, is_raw=draw(st.booleans())).SerializeToString()
-            return rpc(content[: draw(st.sampled_from([len(content), len(content), len(content) // 2]))])
+            return grpc(content[: draw(st.sampled_from([len(content), len(content), len(content) // 2]))])
     return make(draw(mutate_document(document)) if draw(st.booleans()) else document)
 
 
 @pytest.mark.parametrize("task", ["regression", "multiclass"])
-def test_a_request_in_a_batch_is_answered_as_alone(planes: dict[str, DataPlane], task: str) -> None:
+def test_a_request_in_a_batch_has_the_same_response_as_alone(planes: dict[str, DataPlane], task: str) -> None:
     plane = planes[task]
 
     @MANY
     @given(st.lists(requests(plane.schema), min_size=2, max_size=8))
-    def check(asks: list[Ask]) -> None:
-        answered = infer_batch(plane, [ask() for ask in asks], Limits())
-        assert [content(reply) for reply in answered.responses] == [content(alone(plane, ask)) for ask in asks]
-        told = sum(len(group.requests) for group in answered.groups)
-        assert told == sum(not isinstance(reply, ModelNameError) for reply in answered.responses)
-        for group in answered.groups:
+    def check(factories: list[RequestFactory]) -> None:
+        result = infer_batch(plane, [factory() for factory in factories], Limits())
+        assert [content(response) for response in result.responses] == [
+            content(alone(plane, factory)) for factory in factories
+        ]
+        logged = sum(len(group.requests) for group in result.groups)
+        assert logged == sum(not isinstance(response, ModelNameError) for response in result.responses)
+        for group in result.groups:
             ends = [part.stop for part in group.rows]
             assert [part.start for part in group.rows] == [0, *ends[:-1]]
             assert {len(values) for values in group.columns.values()} == {ends[-1]} == {len(group.outputs.prediction)}
@@ -272,14 +278,14 @@ def test_a_request_in_a_batch_is_answered_as_alone(planes: dict[str, DataPlane],
     check()
 
 
-def content(reply: Any) -> Any:
-    """All of an answer."""
-    return (type(reply), reply.message) if isinstance(reply, ModelNameError) else reply
+def content(response: Any) -> Any:
+    """Return a response, or the type and the message of an error."""
+    return (type(response), response.message) if isinstance(response, ModelNameError) else response
 
 
-# The fast check
+# The fast validator
 
-USUAL: dict[str, st.SearchStrategy[Any]] = {
+COMMON_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "numeric": st.floats()
     | st.integers(-10, 600)
     | st.integers()
@@ -300,12 +306,12 @@ ARRAYS: dict[str, Sequence[Any]] = {
 
 @st.composite
 def tables(draw: st.DrawFn) -> dict[str, Any]:
-    """A table of which most values are accepted."""
+    """Generate a table of which most values are valid."""
     rows = draw(st.integers(1, 3))
     table = table_of()
     found: dict[str, Any] = {}
     for name, column in table.inputs.items():
-        strategy = st.just(EXAMPLE[name]) if draw(st.integers(0, 2)) else USUAL[column.kind]
+        strategy = st.just(EXAMPLE[name]) if draw(st.integers(0, 2)) else COMMON_VALUES[column.kind]
         found[name] = draw(st.lists(strategy, min_size=rows, max_size=rows))
         if ARRAYS[column.kind] and draw(st.integers(0, 3)) == 0:
             try:
@@ -320,7 +326,7 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
 @settings(MANY, max_examples=1000)
 @given(tables())
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_what_the_fast_check_accepts_the_schema_accepts_as_the_same(table: dict[str, Any]) -> None:
+def test_what_the_fast_validator_accepts_the_schema_accepts_equally(table: dict[str, Any]) -> None:
     schema = table_of()
     accepted = FastValidator(schema).validate(table)
     if accepted is None:
@@ -334,7 +340,7 @@ def test_what_the_fast_check_accepts_the_schema_accepts_as_the_same(table: dict[
         )
 
 
-def test_the_fast_check_accepts_the_usual_case() -> None:
+def test_the_fast_validator_accepts_valid_tables() -> None:
     for task in TASKS:
         schema = table_of(task)
         assert (

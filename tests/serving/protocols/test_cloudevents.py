@@ -1,4 +1,4 @@
-"""Events of CloudEvents 1.0 around V1: what they must be, what comes back, and how Knative sends them."""
+"""CloudEvents 1.0 around V1: responses, invalid events, and requests as Knative sends them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from model_name.errors import DataError
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.protocols.cloudevents import EventRequest, EventResponse, encode_header, is_event
-from tests.support.in_process_requests import ask
+from tests.support.in_process_requests import infer_request
 from tests.support.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ PLANE = PLANES["regression"]
 
 
 def send_binary(attributes: dict[str, Any], data: Any = DATA, plane: DataPlane = PLANE) -> tuple[dict[str, str], Any]:
-    """The attributes and the data of the reply."""
+    """Send an event, and return the attributes and the data of the response."""
     headers = {b"ce-" + name.encode(): encode_header(value) for name, value in attributes.items()}
     reply = send_raw(data if isinstance(data, bytes) else json.dumps(data).encode(), headers, plane)
     assert reply.content_type == b"application/json"
@@ -39,7 +39,7 @@ def send_binary(attributes: dict[str, Any], data: Any = DATA, plane: DataPlane =
 
 
 def send_structured(event: Any, plane: DataPlane = PLANE) -> tuple[dict[str, Any], Any]:
-    """The attributes and the data of the reply."""
+    """Send an event, and return the attributes and the data of the response."""
     reply = send_raw(event if isinstance(event, bytes) else json.dumps(event).encode(), STRUCTURED, plane)
     assert (reply.content_type, reply.headers) == (b"application/cloudevents+json", [])
     document = json.loads(reply.body)
@@ -50,11 +50,11 @@ def send_structured(event: Any, plane: DataPlane = PLANE) -> tuple[dict[str, Any
 def send_raw(body: bytes, headers: dict[bytes, bytes], plane: DataPlane) -> EventResponse:
     assert is_event(headers)
     request = EventRequest(body, "own", headers=headers, name="flats")
-    reply: EventResponse = ask(plane, request)
+    reply: EventResponse = infer_request(plane, request)
     return reply
 
 
-# What comes back
+# Responses
 
 EXTENSIONS = {
     "subject": "row 5",
@@ -67,16 +67,16 @@ DROPPED = {"time": "2026-01-02T03:04:05Z", "dataschema": "/schema", "datacontent
 
 @pytest.mark.parametrize("mode", ["binary", "structured"])
 @pytest.mark.parametrize("task", list(PLANES))
-def test_the_reply_tells_which_event_it_belongs_to(task: str, mode: str) -> None:
-    # given
-    asked = ATTRIBUTES | DROPPED | EXTENSIONS
+def test_a_response_correlates_with_its_event(task: str, mode: str) -> None:
+    # Given
+    sent = ATTRIBUTES | DROPPED | EXTENSIONS
     expected = PLANES[task].predict_rows([EXAMPLE])
-    # when
+    # When
     if mode == "binary":
-        attributes, data = send_binary(asked, plane=PLANES[task])
+        attributes, data = send_binary(sent, plane=PLANES[task])
     else:
-        attributes, data = send_structured(asked | {"data": DATA}, PLANES[task])
-    # then
+        attributes, data = send_structured(sent | {"data": DATA}, PLANES[task])
+    # Then
     assert attributes.pop("time") > DROPPED["time"]
     assert attributes == EXTENSIONS | {
         "specversion": "1.0",
@@ -97,7 +97,7 @@ def test_extensions_keep_their_type_in_structured_mode() -> None:
     assert {name: attributes[name] for name in extensions} == extensions
 
 
-def test_an_event_cannot_say_what_answered_it() -> None:
+def test_attributes_of_the_model_cannot_be_set_by_the_event() -> None:
     attributes, _ = send_binary(ATTRIBUTES | {"modelversion": "99", "modelsemver": "9.9.9", "requestsource": "/else"})
     assert (attributes["modelversion"], attributes["modelsemver"], attributes["requestsource"]) == (
         "7",
@@ -106,7 +106,7 @@ def test_an_event_cannot_say_what_answered_it() -> None:
     )
 
 
-def test_an_event_may_ask_for_intervals() -> None:
+def test_an_event_may_request_intervals() -> None:
     data = DATA | {"parameters": {"interval": 0.9}}
     for _, answer in (send_binary(ATTRIBUTES, data), send_structured(ATTRIBUTES | {"data": data})):
         assert answer == {"predictions": [{"prediction": 12.5, "lower": 10.5, "upper": 14.5}]}
@@ -120,7 +120,7 @@ def test_an_event_may_ask_for_intervals() -> None:
         pytest.param({"data_base64": b64encode(json.dumps(DATA).encode()).decode()}, id="bytes"),
     ],
 )
-def test_data_may_be_json_in_every_form(within: dict[str, Any]) -> None:
+def test_data_may_be_an_object_a_text_or_bytes(within: dict[str, Any]) -> None:
     assert send_structured(ATTRIBUTES | within)[1] == {"predictions": [12.5]}
 
 
@@ -131,13 +131,13 @@ def test_time_and_content_type_may_be_missing(version: str) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=100))
-def test_any_text_survives_as_a_header_and_breaks_none(text: str) -> None:
+def test_any_text_is_encoded_as_a_valid_header(text: str) -> None:
     header = encode_header(text)
     assert all(0x20 <= byte < 0x7F and byte != ord('"') for byte in header)
     assert unquote_to_bytes(header).decode() == text
 
 
-# What is refused
+# Invalid events
 
 
 @pytest.mark.parametrize(
@@ -161,18 +161,18 @@ def test_any_text_survives_as_a_header_and_breaks_none(text: str) -> None:
         pytest.param({f"x{n}": "x" for n in range(64)}, "the event has more than 64 attributes", id="many attributes"),
     ],
 )
-def test_what_is_no_event_is_refused(send: Callable[[Any], Any], changes: dict[str, Any], reason: str) -> None:
+def test_invalid_attributes_are_rejected(send: Callable[[Any], Any], changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(DataError) as caught:
         send(ATTRIBUTES | changes)
     assert caught.value.message.startswith(reason)
 
 
 @pytest.mark.parametrize("name", ["id", "source", "type", "specversion"])
-def test_an_attribute_that_must_be_there_is_missed_by_its_name(name: str) -> None:
+def test_a_missing_attribute_is_named(name: str) -> None:
     attributes = {key: value for key, value in ATTRIBUTES.items() if key != name}
     with pytest.raises(DataError, match=f"^{name}: the event has no such attribute"):
         send_structured(attributes | {"data": DATA})
-    if name != "specversion":  # without that it is no event, and V1
+    if name != "specversion":  # without `specversion` the request is not an event but V1
         with pytest.raises(DataError, match=f"^{name}: the event has no such attribute"):
             send_binary(attributes)
 
@@ -213,18 +213,18 @@ def test_an_attribute_that_must_be_there_is_missed_by_its_name(name: str) -> Non
         ),
     ],
 )
-def test_a_structured_event_that_holds_no_rows_is_refused(event: Any, reason: str) -> None:
+def test_an_invalid_structured_event_is_rejected(event: Any, reason: str) -> None:
     with pytest.raises(DataError) as caught:
         send_structured(event)
     assert caught.value.message.startswith(reason)
 
 
-def test_batches_of_events_are_refused() -> None:
+def test_batches_of_events_are_rejected() -> None:
     with pytest.raises(DataError, match="batches of events are not taken; send one event a request"):
         send_raw(b"[]", {b"content-type": b"application/cloudevents-batch+json"}, PLANE)
 
 
-def test_a_header_that_is_not_utf8_is_refused() -> None:
+def test_a_header_that_is_not_utf8_is_rejected() -> None:
     headers = {b"ce-" + name.encode(): value.encode() for name, value in ATTRIBUTES.items()}
     with pytest.raises(DataError, match="ce-note: is not UTF-8"):
         send_raw(json.dumps(DATA).encode(), headers | {b"ce-note": b"%ff"}, PLANE)
@@ -234,7 +234,7 @@ def test_a_header_that_is_not_utf8_is_refused() -> None:
 
 
 def knative(offset: int) -> list[tuple[str, str]]:
-    """The headers with which the dispatcher of a KafkaSource delivers a record: no content-type where it had none."""
+    """Build the headers with which the dispatcher of a KafkaSource delivers a record that has no content type."""
     return [
         ("Ce-Id", f"partition:3/offset:{offset}"),
         ("Ce-Source", "/apis/v1/namespaces/flats/kafkasources/asked#flats.asked"),
@@ -255,23 +255,23 @@ def knative(offset: int) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("content_type", [[], [("content-type", "application/json")]], ids=["no content-type", "JSON"])
-def test_a_record_of_kafka_is_answered_by_an_event_for_a_sink(
+def test_a_kafka_record_gets_an_event_for_a_sink(
     servers: dict[str, Server], task: str, rows: list[Row], content_type: list[tuple[str, str]]
 ) -> None:
-    # given
+    # Given
     server, path = servers[task], f"/v1/models/{task}:predict"
     body = json.dumps({"instances": rows}).encode()
     headers = [(name.encode(), value.encode("latin-1")) for name, value in [*knative(42), *content_type]]
-    # when
+    # When
     first, again = (server.client.post(path, content=body, headers=headers) for _ in range(2))
-    # then
+    # Then
     assert (first.status_code, again.status_code) == (200, 200)
     replies = [
         {name: value for name, value in answer.headers.items() if name.startswith("ce-")} for answer in (first, again)
     ]
     for reply in replies:
         reply.pop("ce-time")
-    assert replies[0] == replies[1]  # a record that is delivered twice is answered twice by the same event
+    assert replies[0] == replies[1]  # a record that is delivered twice gets the same event twice
     assert first.content == again.content
     asked = {name.lower(): value for name, value in knative(42) if name.startswith("Ce-")}
     kept = {name: asked[name] for name in asked if name not in ("ce-source", "ce-type", "ce-time")}
@@ -282,8 +282,8 @@ def test_a_record_of_kafka_is_answered_by_an_event_for_a_sink(
     assert len(first.json()["predictions"]) == len(rows)
 
 
-def test_a_record_that_is_no_row_is_refused_for_good(servers: dict[str, Server]) -> None:
+def test_a_record_that_is_not_a_row_is_rejected_without_retry(servers: dict[str, Server]) -> None:
     headers = [(name, value) for name, value in knative(43) if name.isascii() and value.isascii()]
     answer = servers["regression"].client.post("/v1/models/regression:predict", content=b"not a row", headers=headers)
-    assert answer.status_code == 400  # which Knative does not try again, but sends to the dead letters
+    assert answer.status_code == 400  # Knative does not retry it, and sends the record to the dead letters
     assert answer.json()["error"].startswith("the body is not JSON")

@@ -51,7 +51,7 @@ class Decoder(NamedTuple):
     """A fast decoder and how to reach its counterpart.
 
     Attributes:
-        path: Where the codec finds the fast decoder.
+        path: Name under which the codec imports the fast decoder.
         try_decode: Fast decoder of a body.
         request: Creates the request of a body.
     """

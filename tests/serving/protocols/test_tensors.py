@@ -1,4 +1,4 @@
-"""What tensors may hold: one a column, or one matrix of all inputs, in every encoding."""
+"""Tensors: one per column or one matrix of all inputs, in every encoding, and the metadata."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ from model_name.serving.protocols.tensors import (
 )
 from model_name.serving.protocols.v2 import V2Request
 from model_name.serving.protocols.v2_grpc import GrpcRequest
-from tests.support.in_process_requests import ask, ask_v2
+from tests.support.in_process_requests import infer_request, infer_v2
 from tests.support.manifests import COLUMNS, manifest_of, table_of
 
 Rows = Sequence[Sequence[Any]]
 Sender = Callable[[DataPlane, str, Rows], list[Any]]
-"""Asks with one matrix of a datatype, and returns the predictions."""
+"""Sends one matrix of a datatype, and returns the predictions."""
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ Sender = Callable[[DataPlane, str, Rows], list[Any]]
         pytest.param((0, "a", True), "BYTES", id="a mixture"),
     ],
 )
-def test_labels_keep_their_datatype(classes: tuple[Any, ...], datatype: str) -> None:
+def test_labels_of_one_type_keep_it_as_datatype(classes: tuple[Any, ...], datatype: str) -> None:
     assert label_datatype(classes) == datatype
 
 
@@ -60,7 +60,7 @@ def test_labels_keep_their_datatype(classes: tuple[Any, ...], datatype: str) -> 
         ),
     ],
 )
-def test_metadata_tell_names_datatypes_and_shapes(task: str, outputs: list[Any]) -> None:
+def test_metadata_list_names_datatypes_and_shapes(task: str, outputs: list[Any]) -> None:
     found = model_metadata("houses", manifest_of(table_of(task)))
     assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in found["outputs"]] == outputs
     assert {tensor["name"]: tensor["datatype"] for tensor in found["inputs"]} == {
@@ -82,7 +82,7 @@ def test_metadata_tell_names_datatypes_and_shapes(task: str, outputs: list[Any])
 
 
 class Weighted:
-    """A graph in which every column counts: its k-th feature 1000 ** k times, and 7 where it is missing."""
+    """Graph that adds its features, the k-th multiplied by 1000 ** k, with 7 for missing ones."""
 
     def run(self, names: list[str], feeds: dict[str, Any]) -> list[np.ndarray]:
         matrix = np.nan_to_num(feeds[GRAPH_INPUT].astype(np.float64), nan=7.0)
@@ -90,7 +90,7 @@ class Weighted:
 
 
 def plane_over(*names: str) -> DataPlane:
-    """A data plane over a regression with some of the columns."""
+    """Create a data plane of a regression with some of the columns."""
     manifest = manifest_of(table_of(columns={name: COLUMNS[name] for name in names}), example={})
     return DataPlane(Bundle(Path(), manifest, cast(ort.InferenceSession, Weighted())))
 
@@ -116,12 +116,14 @@ def flat_of(rows: Rows, missing: Any) -> list[Any]:
 
 
 def missing_in(datatype: str) -> Any:
-    """What stands for a missing value where there is no null."""
+    """Return what encodes a missing value without null."""
     return "" if datatype == "BYTES" else np.nan
 
 
 def predictions_of(plane: DataPlane, message: pb.ModelInferRequest) -> list[Any]:
-    reply = pb.ModelInferResponse.FromString(ask(plane, GrpcRequest(message.SerializeToString(), "1", name="flats")))
+    reply = pb.ModelInferResponse.FromString(
+        infer_request(plane, GrpcRequest(message.SerializeToString(), "1", name="flats"))
+    )
     (output,) = reply.outputs
     if reply.raw_output_contents:
         return np.frombuffer(reply.raw_output_contents[0], np.float64).tolist()
@@ -129,11 +131,13 @@ def predictions_of(plane: DataPlane, message: pb.ModelInferRequest) -> list[Any]
 
 
 def flat(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
-    return cast(list[Any], ask_v2(plane, as_json(flat_of(rows, None), datatype, shape_of(rows)))["outputs"][0]["data"])
+    return cast(
+        list[Any], infer_v2(plane, as_json(flat_of(rows, None), datatype, shape_of(rows)))["outputs"][0]["data"]
+    )
 
 
 def nested(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
-    return cast(list[Any], ask_v2(plane, as_json(rows, datatype, shape_of(rows)))["outputs"][0]["data"])
+    return cast(list[Any], infer_v2(plane, as_json(rows, datatype, shape_of(rows)))["outputs"][0]["data"])
 
 
 def binary(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
@@ -146,7 +150,7 @@ def binary(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
     }
     head = json.dumps({"inputs": [described]}).encode()
     request = V2Request(head + raw, "1", name="flats", json_length=len(head))
-    return cast(list[Any], json.loads(ask(plane, request))["outputs"][0]["data"])
+    return cast(list[Any], json.loads(infer_request(plane, request))["outputs"][0]["data"])
 
 
 def typed(plane: DataPlane, datatype: str, rows: Rows) -> list[Any]:
@@ -203,7 +207,7 @@ def test_a_matrix_holds_the_inputs_in_their_order(plane: DataPlane, datatype: st
     assert len(set(expected)) == len(rows)
 
 
-def test_a_matrix_of_fp16_comes_as_bytes() -> None:
+def test_a_matrix_of_fp16_is_binary() -> None:
     rows = [[61.5, 12.0, 3.0], [140.0, None, 2.0]]
     expected = NUMBERS.predict_rows(rows).prediction.tolist()
     assert binary(NUMBERS, "FP16", rows) == raw(NUMBERS, "FP16", rows) == expected
@@ -212,7 +216,7 @@ def test_a_matrix_of_fp16_comes_as_bytes() -> None:
 @pytest.mark.parametrize("name", ["area", "input-0"])
 @pytest.mark.parametrize("values", [[1.5, 2.5], [[1.5], [2.5]]], ids=["flat", "nested"])
 def test_the_one_column_of_a_table_may_have_its_own_name_or_another(name: str, values: Any) -> None:
-    assert ask_v2(SINGLE, as_json(values, "FP64", [2, 1], name))["outputs"][0]["data"] == [1.5, 2.5]
+    assert infer_v2(SINGLE, as_json(values, "FP64", [2, 1], name))["outputs"][0]["data"] == [1.5, 2.5]
 
 
 @pytest.mark.parametrize("send", SENDERS)
@@ -244,7 +248,7 @@ def test_the_one_column_of_a_table_may_have_its_own_name_or_another(name: str, v
         pytest.param(NUMBERS, "FP64", [[1.0, 2.0, 3.0]] * 5, r"the request has 5 rows, this server takes 4", id="rows"),
     ],
 )
-def test_a_matrix_that_does_not_fit_is_refused(
+def test_a_matrix_that_does_not_fit_the_inputs_is_rejected(
     plane: DataPlane, datatype: str, rows: Rows, reason: str, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.support.in_process_requests.Limits", lambda: LIMITS)
@@ -291,23 +295,23 @@ def test_a_matrix_that_does_not_fit_is_refused(
         ),
     ],
 )
-def test_a_malformed_matrix_is_refused(
+def test_a_malformed_matrix_is_rejected(
     values: Any, datatype: str, shape: Sequence[int], name: str, reason: str
 ) -> None:
     with pytest.raises(DataError) as caught:
-        ask_v2(NUMBERS, as_json(values, datatype, shape, name))
+        infer_v2(NUMBERS, as_json(values, datatype, shape, name))
     assert caught.value.message.startswith(reason)
 
 
-def test_a_matrix_beside_a_column_is_refused() -> None:
+def test_a_matrix_beside_a_column_is_rejected() -> None:
     matrix = as_json([1.0] * 3, "FP64", [1, 3])["inputs"]
     column = as_json([1.0], "FP64", [1], "area")["inputs"]
     with pytest.raises(DataError, match="input-0: is not a column of flats"):
-        ask_v2(NUMBERS, {"inputs": matrix + column})
+        infer_v2(NUMBERS, {"inputs": matrix + column})
 
 
 @pytest.mark.parametrize("datatype", [*DTYPES, "BYTES"])
-def test_raw_bytes_that_do_not_fill_a_matrix_are_refused(datatype: str) -> None:
+def test_raw_bytes_that_do_not_fill_a_matrix_are_rejected(datatype: str) -> None:
     message = pb.ModelInferRequest(model_name="flats", raw_input_contents=[b"\x01\x00\x00"])
     message.inputs.add(name="x", datatype=datatype, shape=[2, 3])
     with pytest.raises(DataError, match=rf"x: the data are not {datatype} of shape \[2, 3\]"):

@@ -1,4 +1,4 @@
-"""What a server answers by V1, and the reason that it gives for each bad request."""
+"""V1 over a server: responses, prediction intervals, and the error of each invalid request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     "as_rows", [pytest.param(dict, id="objects"), pytest.param(lambda row: [*row.values()], id="arrays")]
 )
-def test_v1_answers_as_the_data_plane_does(
+def test_v1_responds_with_the_outputs_of_the_data_plane(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, as_rows: Any, rows: list[Row]
 ) -> None:
     expected = planes[task].predict_rows(rows)
@@ -37,9 +37,7 @@ def test_v1_answers_as_the_data_plane_does(
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/x-www-form-urlencoded", ""])
-def test_v1_reads_json_whatever_its_content_type(
-    servers: dict[str, Server], content_type: str, rows: list[Row]
-) -> None:
+def test_v1_decodes_json_of_any_content_type(servers: dict[str, Server], content_type: str, rows: list[Row]) -> None:
     response = post_v1(servers["regression"], {"instances": rows}, headers={"content-type": content_type})
     assert (response.status_code, len(response.json()["predictions"])) == (200, len(rows))
 
@@ -61,14 +59,14 @@ def test_v1_reads_json_whatever_its_content_type(
         ),
     ],
 )
-def test_v1_refuses_a_body_that_is_no_table(servers: dict[str, Server], body: Any, reason: str) -> None:
+def test_v1_rejects_a_body_without_a_table(servers: dict[str, Server], body: Any, reason: str) -> None:
     response = post_v1(servers["regression"], body)
     assert response.status_code == 400
     assert response.json()["error"].startswith(reason)
 
 
 @pytest.mark.parametrize(("name", "value", "reason"), BAD_VALUES)
-def test_v1_refuses_a_bad_value_with_its_column(
+def test_v1_rejects_an_invalid_value_by_its_column(
     servers: dict[str, Server], name: str, value: Any, reason: str, rows: list[Row]
 ) -> None:
     body = json.dumps({"instances": [rows[0] | {name: value}]})  # httpx would refuse NaN before the server can
@@ -84,13 +82,15 @@ def test_v1_refuses_a_bad_value_with_its_column(
         pytest.param({"heating": ...}, "heating: column is missing", id="a missing column"),
     ],
 )
-def test_v1_refuses_a_row_of_other_columns(servers: dict[str, Server], rows: list[Row], row: Row, reason: str) -> None:
+def test_v1_rejects_a_row_with_other_columns(
+    servers: dict[str, Server], rows: list[Row], row: Row, reason: str
+) -> None:
     merged = {name: value for name, value in (rows[0] | row).items() if value is not ...}
     response = post_v1(servers["regression"], {"instances": [merged]})
     assert (response.status_code, response.json()) == (400, {"error": reason})
 
 
-def test_a_bad_row_among_good_ones_is_named_and_all_are_refused(servers: dict[str, Server], rows: list[Row]) -> None:
+def test_v1_rejects_a_request_by_the_number_of_its_invalid_row(servers: dict[str, Server], rows: list[Row]) -> None:
     response = post_v1(servers["regression"], {"instances": [*rows, rows[0] | {"area": 501, "age": "old"}]})
     assert (response.status_code, response.json()) == (400, {"error": "age, row 3: not a number"})
 
@@ -99,7 +99,7 @@ def test_a_bad_row_among_good_ones_is_named_and_all_are_refused(servers: dict[st
     "content_type", ["application/json", "application/x-www-form-urlencoded", "text/csv", "image/png"]
 )
 @pytest.mark.parametrize("body", [b"{", b"", b"area=61.5", b"\xff\xfe", b'{"instances": [{"area": nan}]}', b"[" * 5000])
-def test_v1_refuses_what_is_not_json(servers: dict[str, Server], content_type: str, body: bytes) -> None:
+def test_v1_rejects_a_body_that_is_not_json(servers: dict[str, Server], content_type: str, body: bytes) -> None:
     url = f"/v1/models/{servers['regression'].name}:predict"
     response = servers["regression"].client.post(url, content=body, headers={"content-type": content_type})
     assert response.status_code == 400
@@ -109,15 +109,15 @@ def test_v1_refuses_what_is_not_json(servers: dict[str, Server], content_type: s
 # Prediction intervals
 
 
-def test_v1_answers_an_interval_of_the_level_that_is_asked_for(
+def test_v1_responds_with_intervals_of_the_requested_level(
     servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row]
 ) -> None:
-    # given
+    # Given
     plain = planes["regression"].predict_rows(rows).prediction
     half = np.where(plain <= 300, 15.0, 30.0)
-    # when
+    # When
     body = post_v1(servers["regression"], {"instances": rows, "parameters": {"interval": 0.9}}).json()
-    # then
+    # Then
     assert body == {
         "predictions": [
             {"prediction": x, "lower": low, "upper": high}
@@ -143,7 +143,7 @@ def test_v1_answers_an_interval_of_the_level_that_is_asked_for(
         pytest.param("multiclass", {"interval": 0.9}, "this is a classification", id="more than two classes"),
     ],
 )
-def test_v1_refuses_an_interval_that_there_is_not(
+def test_v1_rejects_an_unknown_interval_level(
     servers: dict[str, Server], rows: list[Row], task: str, parameters: Any, reason: str
 ) -> None:
     response = post_v1(servers[task], {"instances": rows, "parameters": parameters})
@@ -159,7 +159,7 @@ def test_v1_refuses_an_interval_that_there_is_not(
         pytest.param({"colour": "red"}, id="another parameter"),
     ],
 )
-def test_v1_answers_as_ever_without_a_level(
+def test_v1_responds_with_plain_numbers_without_a_level(
     servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row], parameters: Any
 ) -> None:
     body = post_v1(servers["regression"], {"instances": rows, "parameters": parameters}).json()

@@ -1,4 +1,4 @@
-"""What a server answers by V2 over REST, and the reason that it gives for each bad request."""
+"""V2 over REST: responses, metadata, prediction intervals, and the error of each invalid request."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.clients import (
     METADATA_DATATYPES,
     VERSION,
     Tensor,
-    to_arrays,
     assert_same_outputs,
     call_grpc,
     infer_by_rest,
-    post_v2,
     kserve_request,
+    post_v2,
     run_async,
+    to_arrays,
     to_json_tensors,
 )
 from tests.support.error_cases import BAD_TENSORS, BAD_VALUES
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.support.tables import Row
 
 
-def test_v2_answers_as_the_data_plane_does(
+def test_v2_responds_with_the_outputs_of_the_data_plane(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row]
 ) -> None:
     body = post_v2(servers[task], {"id": "42", "inputs": to_json_tensors(rows)}).json()
@@ -45,7 +45,7 @@ def test_v2_names_the_classes_of_the_probabilities(servers: dict[str, Server], r
     assert json.loads(probabilities["parameters"]["classes"]) == ["low", "fair", "high"]
 
 
-def test_v2_makes_an_id_where_there_is_none(servers: dict[str, Server], rows: list[Row]) -> None:
+def test_v2_generates_an_id_if_the_request_has_none(servers: dict[str, Server], rows: list[Row]) -> None:
     first, second = (post_v2(servers["regression"], {"inputs": to_json_tensors(rows)}).json()["id"] for _ in range(2))
     assert first != second
 
@@ -59,11 +59,10 @@ def test_v2_makes_an_id_where_there_is_none(servers: dict[str, Server], rows: li
         pytest.param({"datatype": "fp64"}, id="in small letters"),
     ],
 )
-def test_v2_accepts_another_form_of_the_same(
-    servers: dict[str, Server], tensor: dict[str, Any], rows: list[Row]
-) -> None:
+def test_v2_accepts_equivalent_tensors(servers: dict[str, Server], tensor: dict[str, Any], rows: list[Row]) -> None:
     expected, got = (
-        post_v2(servers["regression"], {"id": "1", "inputs": to_json_tensors(rows, **c)}) for c in ({}, {"area": tensor})
+        post_v2(servers["regression"], {"id": "1", "inputs": to_json_tensors(rows, **c)})
+        for c in ({}, {"area": tensor})
     )
     assert (got.status_code, got.json()) == (200, expected.json())
 
@@ -86,7 +85,7 @@ def test_v2_accepts_other_datatypes(
 
 
 @pytest.mark.parametrize(("name", "value", "reason"), BAD_VALUES)
-def test_v2_refuses_a_bad_value_with_its_column(
+def test_v2_rejects_an_invalid_value_by_its_column(
     servers: dict[str, Server], name: str, value: Any, reason: str, rows: list[Row]
 ) -> None:
     body = json.dumps({"inputs": to_json_tensors([rows[0] | {name: value}])})
@@ -95,7 +94,7 @@ def test_v2_refuses_a_bad_value_with_its_column(
 
 
 @pytest.mark.parametrize(("changes", "reason"), BAD_TENSORS)
-def test_v2_refuses_bad_tensors(
+def test_v2_rejects_invalid_tensors(
     servers: dict[str, Server], rows: list[Row], changes: dict[str, Tensor | None], reason: str
 ) -> None:
     body = json.dumps({"inputs": to_json_tensors(rows, **changes)})  # httpx would refuse NaN before the server can
@@ -132,7 +131,7 @@ def test_v2_refuses_bad_tensors(
         ),
     ],
 )
-def test_v2_refuses_a_malformed_body(servers: dict[str, Server], body: bytes, reason: str) -> None:
+def test_v2_rejects_a_malformed_body(servers: dict[str, Server], body: bytes, reason: str) -> None:
     url = f"/v2/models/{servers['regression'].name}/infer"
     response = servers["regression"].client.post(url, content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400
@@ -181,7 +180,7 @@ def binary_area(size: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_v2_refuses_a_malformed_binary_body(
+def test_v2_rejects_a_malformed_binary_body(
     servers: dict[str, Server], head: Any, tail: bytes, length: str | None
 ) -> None:
     text = json.dumps(head).encode()
@@ -193,14 +192,16 @@ def test_v2_refuses_a_malformed_binary_body(
 
 
 @pytest.mark.parametrize("binary_outputs", [False, True])
-def test_v2_answers_binary_tensors(
+def test_v2_decodes_and_encodes_binary_tensors(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, binary_outputs: bool, rows: list[Row]
 ) -> None:
-    request = kserve_request(servers[task], to_arrays(rows), binary=True, parameters={"binary_data_output": binary_outputs})
+    request = kserve_request(
+        servers[task], to_arrays(rows), binary=True, parameters={"binary_data_output": binary_outputs}
+    )
     assert_same_outputs(run_async(infer_by_rest(servers[task], request)), planes[task].predict_rows(rows), task)
 
 
-def test_v2_sends_the_outputs_that_are_asked_for(servers: dict[str, Server], rows: list[Row]) -> None:
+def test_v2_responds_with_the_requested_outputs(servers: dict[str, Server], rows: list[Row]) -> None:
     body = {"inputs": to_json_tensors(rows), "outputs": [{"name": "probabilities"}]}
     outputs = post_v2(servers["binary"], body).json()["outputs"]
     assert [output["name"] for output in outputs] == ["probabilities"]
@@ -211,7 +212,7 @@ def test_v2_sends_the_outputs_that_are_asked_for(servers: dict[str, Server], row
     )
 
 
-def test_metadata_tell_the_schema_of_the_bundle(servers: dict[str, Server], task: str) -> None:
+def test_metadata_describe_the_schema_of_the_bundle(servers: dict[str, Server], task: str) -> None:
     inputs = [(name, datatype, [-1]) for name, datatype in METADATA_DATATYPES.items()]
     classes = {"regression": 0, "binary": 2, "multiclass": 3}[task]
     outputs = [("prediction", LABEL_DATATYPES[task], [-1])] + [("probabilities", "FP64", [-1, classes])] * (classes > 0)
@@ -226,7 +227,7 @@ def test_metadata_tell_the_schema_of_the_bundle(servers: dict[str, Server], task
 
 
 @pytest.mark.parametrize("level", [pytest.param(0.8, id="a number"), pytest.param("0.8", id="a text")])
-def test_v2_answers_the_ends_of_the_interval(
+def test_v2_responds_with_the_bounds_of_the_interval(
     servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row], level: Any
 ) -> None:
     expected = planes["regression"].predict_rows(rows, interval=0.8).columns
@@ -237,9 +238,7 @@ def test_v2_answers_the_ends_of_the_interval(
     assert list(expected) == ["prediction", "lower", "upper"]
 
 
-def test_v2_refuses_a_level_that_there_is_not_and_ends_without_a_level(
-    servers: dict[str, Server], rows: list[Row]
-) -> None:
+def test_v2_rejects_an_unknown_level_and_bounds_without_a_level(servers: dict[str, Server], rows: list[Row]) -> None:
     server = servers["regression"]
     unknown = post_v2(server, {"inputs": to_json_tensors(rows), "parameters": {"interval": 0.5}})
     unasked = post_v2(server, {"inputs": to_json_tensors(rows), "outputs": [{"name": "lower"}]})
