@@ -1,10 +1,10 @@
-"""The worker beside bare loops on the same broker: records/s by turns, and the latency under light load.
+"""Compare the worker with bare loops on the same broker: records/s in alternating runs, and latency at a low rate.
 
     python -m benchmarks.kafka [--rounds 3] [--records 60000] [--only exactly_once,bare]
 
-The output topic has the broker's time, and what is told is the time from the first record to the last in it, with all
-results there. The bare loops copy what the worker reads to where it writes, in batches of the same size and in the same
-delivery; they parse, check, predict and explain nothing. One at a time is what there is without batches.
+The output topic has the timestamps of the broker; the rate is measured from its first record to its last one, and all
+results must be there. The bare loops copy records from the same input to the same kind of output, with the same batch
+size and delivery, but do not parse, validate or predict. The loop `one` processes a single record per transaction.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import OUTPUT_DIRECTORY, console, print_table, write_report
+from benchmarks.harness import OUTPUT_DIRECTORY, conclude, console, print_table
 from benchmarks.servers.served_model import ServedModel, load_served_model
 from benchmarks.streams import loops
 from benchmarks.virtualenvs import create_overlay
@@ -31,11 +31,11 @@ from local_kafka.jars import unavailable_reason
 PARTITIONS = 3
 BATCH = 500
 RECORDS = 60_000
-ONE_RECORDS = 500  # of the loop that takes one at a time
-LIGHT_RATE = 50.0  # records a second
-LIGHT_SECONDS = 20.0
-FIRST_RECORDS = 100  # that are not counted: of all of them they meet a cold worker
-WAIT_SECONDS = 300.0
+ONE_RECORDS = 500  # for the loop with one record per transaction
+LOW_RATE = 50.0  # records per second
+LOW_RATE_SECONDS = 20.0
+WARM_UP_RECORDS = 100  # excluded from the latency
+TIMEOUT_SECONDS = 300.0
 LOG = OUTPUT_DIRECTORY / "kafka-log"
 PINS = Path(loops.__file__).with_name("confluent.txt")
 
@@ -49,7 +49,7 @@ MIN_RATIOS = {
 
 @dataclass(frozen=True)
 class Latency:
-    """From the time of a record to that of its result, in milliseconds."""
+    """Time from a record to its result, in milliseconds."""
 
     p50: float
     p99: float
@@ -57,7 +57,7 @@ class Latency:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; 1 if a limit is missed."""
+    """Run the benchmark and return 1 if a limit is missed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.kafka", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,22 +70,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     served = load_served_model()
     chosen = [name for name in options.only.split(",") if name != "confluent" or create_overlay("confluent", PINS)]
     rates: dict[str, list[float]] = {name: [] for name in chosen}
-    with Cluster(java=()) as cluster:
-        source = filled(cluster, served, options.records)
-        measure(cluster, served, "bare", source, options.records)  # while Java finds out what to compile
+    with Cluster() as cluster:  # with both compilers of Java
+        source = create_input(cluster, served, options.records)
+        measure_rate(cluster, served, "bare", source, options.records)  # warms up the broker
         for number in range(options.rounds):
             for name in chosen:
                 records = min(ONE_RECORDS, options.records) if name == "one" else options.records
-                rates[name].append(measure(cluster, served, name, source, records))
+                rates[name].append(measure_rate(cluster, served, name, source, records))
                 console.print(f"round {number + 1}: {name}: {rates[name][-1]:,.0f} records/s")
-        latency = light(cluster, served) if "exactly_once" in chosen else None
-    return judge(rates, latency)
+        latency = measure_latency(cluster, served) if "exactly_once" in chosen else None
+    return report(rates, latency)
 
 
-def filled(cluster: Cluster, served: ServedModel, records: int) -> str:
-    """A topic with so many rows."""
+def create_input(cluster: Cluster, served: ServedModel, records: int) -> str:
+    """Create a topic with so many rows."""
     topic = cluster.create_topic("rows", partitions=PARTITIONS)
-    producer = producer_of(cluster)
+    producer = create_producer(cluster)
     for number, row in enumerate(islice(cycle(served.rows), records)):
         producer.send(topic, json.dumps(row).encode(), b"key-%d" % (number % 97))
     producer.flush()
@@ -93,34 +93,34 @@ def filled(cluster: Cluster, served: ServedModel, records: int) -> str:
     return topic
 
 
-def producer_of(cluster: Cluster, *, linger_ms: int = 20) -> Any:
-    """A producer."""
+def create_producer(cluster: Cluster, *, linger_ms: int = 20) -> Any:
+    """Create a producer."""
     from kafka import KafkaProducer
 
     return KafkaProducer(**cluster.client_options(), linger_ms=linger_ms, acks="all")
 
 
-def measure(cluster: Cluster, served: ServedModel, name: str, source: str, records: int) -> float:
-    """The records/s of a runner."""
+def measure_rate(cluster: Cluster, served: ServedModel, name: str, source: str, records: int) -> float:
+    """Measure the records/s of a runner."""
     group = f"{name}-{time.monotonic_ns()}"
     target = cluster.create_topic(group, partitions=PARTITIONS, config={"message.timestamp.type": "LogAppendTime"})
     task = loops.Task(cluster.bootstrap, source, target, group, records, BATCH, served.bundle)
     if name in loops.LOOPS:
         python = str(OUTPUT_DIRECTORY / "confluent/bin/python") if name == "confluent" else sys.executable
         command = [python, "-m", "benchmarks.streams.loops", name, json.dumps(asdict(task))]
-        subprocess.run(command, check=True, timeout=WAIT_SECONDS)
+        subprocess.run(command, check=True, timeout=TIMEOUT_SECONDS)
     else:
-        with worker(cluster, task, delivery=name):
-            wait_for(cluster, target, records)
-    times = [record.timestamp for record in read(cluster, target)]
+        with running_worker(cluster, task, delivery=name):
+            wait_for_records(cluster, target, records)
+    times = [record.timestamp for record in read_records(cluster, target)]
     if len(times) < records:
         raise SystemExit(f"{name}: of {records} records only {len(times)} have a result")
     return len(times) / (max(times) - min(times)) * 1000
 
 
 @contextmanager
-def worker(cluster: Cluster, task: loops.Task, *, delivery: str) -> Iterator[None]:
-    """A worker with all that it does for a user: checks, metrics and the prediction log."""
+def running_worker(cluster: Cluster, task: loops.Task, *, delivery: str) -> Iterator[None]:
+    """Run a worker as users do: with validation, metrics and the prediction log."""
     dead = cluster.create_topic(f"{task.target}-dead", partitions=1)
     pairs = [f"job.max_poll_records={task.batch}", "job.http_port=0", f"job.prediction_log={LOG / task.group}"]
     command = [sys.executable, "-m", "model_name", "kafka", "run", "--bundle", task.bundle, "--group", task.group]
@@ -135,8 +135,8 @@ def worker(cluster: Cluster, task: loops.Task, *, delivery: str) -> Iterator[Non
             raise SystemExit(f"the worker ended with {code}")
 
 
-def consumer_of(cluster: Cluster, topic: str) -> tuple[Any, list[Any]]:
-    """A reader of committed records, and the partitions of a topic."""
+def create_consumer(cluster: Cluster, topic: str) -> tuple[Any, list[Any]]:
+    """Create a consumer of committed records that is assigned all partitions of a topic."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(**cluster.client_options(), isolation_level="read_committed", enable_auto_commit=False)
@@ -145,24 +145,24 @@ def consumer_of(cluster: Cluster, topic: str) -> tuple[Any, list[Any]]:
     return consumer, partitions
 
 
-def wait_for(cluster: Cluster, topic: str, records: int) -> None:
-    """Until a topic has so many: results, and the marks of transactions, of which there are fewer."""
-    consumer, partitions = consumer_of(cluster, topic)
-    deadline, before = time.monotonic() + WAIT_SECONDS, -1
+def wait_for_records(cluster: Cluster, topic: str, records: int) -> None:
+    """Wait until a topic has so many records, including the control records of transactions, and grows no more."""
+    consumer, partitions = create_consumer(cluster, topic)
+    deadline, previous = time.monotonic() + TIMEOUT_SECONDS, -1
     while True:
         ends = sum(consumer.end_offsets(partitions).values())
-        if ends >= records and ends == before:
+        if ends >= records and ends == previous:
             break
         if time.monotonic() > deadline:
-            raise SystemExit(f"{topic}: of {records} records only {ends} after {WAIT_SECONDS:.0f} s")
-        before = ends
+            raise SystemExit(f"{topic}: of {records} records only {ends} after {TIMEOUT_SECONDS:.0f} s")
+        previous = ends
         time.sleep(1)
     consumer.close()
 
 
-def read(cluster: Cluster, topic: str) -> list[Any]:
-    """All records of a topic."""
-    consumer, partitions = consumer_of(cluster, topic)
+def read_records(cluster: Cluster, topic: str) -> list[Any]:
+    """Read all records of a topic."""
+    consumer, partitions = create_consumer(cluster, topic)
     consumer.seek_to_beginning(*partitions)
     ends = consumer.end_offsets(partitions)
     found: list[Any] = []
@@ -172,34 +172,34 @@ def read(cluster: Cluster, topic: str) -> list[Any]:
     return found
 
 
-def light(cluster: Cluster, served: ServedModel) -> Latency:
-    """The latency while records come one by one."""
+def measure_latency(cluster: Cluster, served: ServedModel) -> Latency:
+    """Measure the latency at a low rate."""
     source = cluster.create_topic("light", partitions=PARTITIONS)
     target = cluster.create_topic(
         "light-results", partitions=PARTITIONS, config={"message.timestamp.type": "LogAppendTime"}
     )
-    records = FIRST_RECORDS + int(LIGHT_RATE * LIGHT_SECONDS)
+    records = WARM_UP_RECORDS + int(LOW_RATE * LOW_RATE_SECONDS)
     task = loops.Task(cluster.bootstrap, source, target, "light", 0, BATCH, served.bundle)
-    with worker(cluster, task, delivery="exactly_once"):
-        producer = producer_of(cluster, linger_ms=0)
-        time.sleep(8)  # until it reads
+    with running_worker(cluster, task, delivery="exactly_once"):
+        producer = create_producer(cluster, linger_ms=0)
+        time.sleep(8)  # until it has joined the group
         for row in islice(cycle(served.rows), records):
             producer.send(source, json.dumps(row).encode(), b"key").get(10)
-            time.sleep(1 / LIGHT_RATE)
-        wait_for(cluster, target, records)
-    sent = {(one.partition, one.offset): one.timestamp for one in read(cluster, source)}
-    taken = []
-    for one in read(cluster, target):
+            time.sleep(1 / LOW_RATE)
+        wait_for_records(cluster, target, records)
+    sent = {(one.partition, one.offset): one.timestamp for one in read_records(cluster, source)}
+    latencies = []
+    for one in read_records(cluster, target):
         headers = dict(one.headers)
-        place = int(headers["source-partition"]), int(headers["source-offset"])
-        if place[1] >= FIRST_RECORDS:  # all have one key, hence one partition
-            taken.append(one.timestamp - sent[place])
-    cuts = statistics.quantiles(taken, n=100)
-    return Latency(cuts[49], cuts[98], max(taken))
+        position = int(headers["source-partition"]), int(headers["source-offset"])
+        if position[1] >= WARM_UP_RECORDS:  # all have one key, hence one partition
+            latencies.append(one.timestamp - sent[position])
+    quantiles = statistics.quantiles(latencies, n=100)
+    return Latency(quantiles[49], quantiles[98], max(latencies))
 
 
-def judge(rates: dict[str, list[float]], latency: Latency | None) -> int:
-    """Print, write and hold against the limits."""
+def report(rates: dict[str, list[float]], latency: Latency | None) -> int:
+    """Print the measurements, check them against the limits and write the report."""
     print_table(
         f"Records/s, batches of {BATCH}, one broker",
         [
@@ -208,17 +208,14 @@ def judge(rates: dict[str, list[float]], latency: Latency | None) -> int:
         ],
     )
     limits = {}
-    for (ours, theirs), least in MIN_RATIOS.items():
+    for (ours, theirs), min_ratio in MIN_RATIOS.items():
         if ours in rates and theirs in rates:
             ratio = statistics.median(one / other for one, other in zip(rates[ours], rates[theirs], strict=True))
-            limits[f"{ours}: {ratio:.2f} times {theirs} is at least {least:g}"] = ratio >= least
+            limits[f"{ours}: {ratio:.2f} times {theirs} is at least {min_ratio:g}"] = ratio >= min_ratio
     if latency is not None:
-        told = f"p50 {latency.p50:.0f} ms, p99 {latency.p99:.0f} ms, most {latency.most:.0f} ms"
-        console.print(f"at {LIGHT_RATE:g} records/s: {told} from a record to its result")
-    for sentence, holds in limits.items():
-        console.print(f"[{'green' if holds else 'red'}]{'holds' if holds else 'FAILS'}[/] {sentence}")
-    write_report("kafka", {"rates": rates, "latency": asdict(latency) if latency else None, "limits": limits})
-    return 0 if all(limits.values()) else 1
+        percentiles = f"p50 {latency.p50:.0f} ms, p99 {latency.p99:.0f} ms, most {latency.most:.0f} ms"
+        console.print(f"at {LOW_RATE:g} records/s: {percentiles} from a record to its result")
+    return conclude("kafka", {"rates": rates, "latency": asdict(latency) if latency else None}, limits)
 
 
 if __name__ == "__main__":

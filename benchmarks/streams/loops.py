@@ -1,8 +1,7 @@
-"""`python -m benchmarks.streams.loops KIND TASK`: a loop until so many records are written; a task is a JSON object.
+"""Run a bare loop until it has written so many records: `python -m benchmarks.streams.loops KIND TASK`.
 
-`bare` and `bare-at-least-once` copy records and commit, batch by batch, in the delivery of the same name; `confluent`
-does as `bare`, on another client. `one` predicts, writes and commits one record at a time, which is what a loop without
-batches comes to.
+TASK is a JSON object. `bare` and `bare-at-least-once` copy and commit batches, exactly once and at least once;
+`confluent` does the same as `bare` with another client. `one` predicts, writes and commits a single record at a time.
 """
 
 import json
@@ -15,16 +14,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Task:
-    """What to do.
+    """Parameters of a loop.
 
     Attributes:
-        servers: Of the cluster.
-        source: The topic to read.
-        target: The topic to write.
-        group: Of the consumer, and the name of the transactions.
-        records: To be written.
-        batch: The most that share a commit.
-        bundle: What predicts, for a loop that does.
+        servers: Addresses of the cluster.
+        source: Topic to read.
+        target: Topic to write.
+        group: Consumer group and transactional id.
+        records: Number of records to write.
+        batch: Largest number of records per commit.
+        bundle: Folder of the bundle, for the loop that predicts.
     """
 
     servers: str
@@ -36,8 +35,8 @@ class Task:
     bundle: str = ""
 
 
-def consumer(task: Task) -> Any:
-    """A consumer of committed records, as the worker's."""
+def create_consumer(task: Task) -> Any:
+    """Create a consumer of committed records, like that of the worker."""
     from kafka import KafkaConsumer
 
     return KafkaConsumer(
@@ -52,57 +51,57 @@ def consumer(task: Task) -> Any:
     )
 
 
-def bare(task: Task) -> None:
-    """Copy in transactions."""
-    transactions(task, lambda values: values)
+def copy_exactly_once(task: Task) -> None:
+    """Copy records in transactions."""
+    copy_in_transactions(task, lambda values: values)
 
 
-def one(task: Task) -> None:
-    """Predict, write and commit one at a time."""
+def predict_one_by_one(task: Task) -> None:
+    """Predict, write and commit one record at a time."""
     from model_name.serving.bundle import Bundle
     from model_name.serving.dataplane import DataPlane
 
     plane = DataPlane(Bundle.load(Path(task.bundle), threads=1))
 
     def predict(values: Sequence[bytes]) -> list[bytes]:
-        found = (plane.predict_rows([json.loads(value)]).prediction.tolist() for value in values)
-        return [json.dumps({"predictions": one}).encode() for one in found]
+        predictions = (plane.predict_rows([json.loads(value)]).prediction.tolist() for value in values)
+        return [json.dumps({"predictions": row}).encode() for row in predictions]
 
-    transactions(replace(task, batch=1), predict)
+    copy_in_transactions(replace(task, batch=1), predict)
 
 
-def transactions(task: Task, answer: Callable[[Sequence[bytes]], Sequence[bytes]]) -> None:
-    """Read, answer, write and commit in a transaction, again and again."""
+def copy_in_transactions(task: Task, transform: Callable[[Sequence[bytes]], Sequence[bytes]]) -> None:
+    """Read, transform, write and commit batches in transactions."""
     from kafka import KafkaProducer, OffsetAndMetadata
 
-    reader = consumer(task)
-    writer = KafkaProducer(
+    consumer = create_consumer(task)
+    producer = KafkaProducer(
         bootstrap_servers=task.servers, transactional_id=task.group, acks="all", metrics_enabled=False
     )
-    writer.init_transactions()
+    producer.init_transactions()
     done = 0
     while done < task.records:
-        polled = reader.poll(timeout_ms=500)
+        polled = consumer.poll(timeout_ms=500)
         if not polled:
             continue
-        writer.begin_transaction()
-        for partition, found in polled.items():
-            for record, value in zip(found, answer([record.value for record in found]), strict=True):
-                writer.send(task.target, value, record.key, partition=partition.partition)
-            done += len(found)
-        offsets = {one: OffsetAndMetadata(found[-1].offset + 1, "", -1) for one, found in polled.items()}
-        writer.send_offsets_to_transaction(offsets, reader.group_metadata())
-        writer.commit_transaction()
-    reader.close(autocommit=False)
-    writer.close()
+        producer.begin_transaction()
+        for partition, records in polled.items():
+            for record, value in zip(records, transform([record.value for record in records]), strict=True):
+                producer.send(task.target, value, record.key, partition=partition.partition)
+            done += len(records)
+        offsets = {one: OffsetAndMetadata(records[-1].offset + 1, "", -1) for one, records in polled.items()}
+        producer.send_offsets_to_transaction(offsets, consumer.group_metadata())
+        producer.commit_transaction()
+    consumer.close(autocommit=False)
+    producer.close()
 
 
-def bare_at_least_once(task: Task) -> None:
-    """Copy, wait for the broker to have all, and commit."""
+def copy_at_least_once(task: Task) -> None:
+    """Copy records, wait for their acknowledgements, and commit."""
     from kafka import KafkaProducer, OffsetAndMetadata
 
-    reader = consumer(task)
-    writer = KafkaProducer(
+    consumer = create_consumer(task)
+    producer = KafkaProducer(
         bootstrap_servers=task.servers,
         acks="all",
         enable_idempotence=False,
@@ -111,24 +110,24 @@ def bare_at_least_once(task: Task) -> None:
     )
     done = 0
     while done < task.records:
-        polled = reader.poll(timeout_ms=500)
+        polled = consumer.poll(timeout_ms=500)
         if not polled:
             continue
-        for partition, found in polled.items():
-            for record in found:
-                writer.send(task.target, record.value, record.key, partition=partition.partition)
-            done += len(found)
-        writer.flush()
-        reader.commit({one: OffsetAndMetadata(found[-1].offset + 1, "", -1) for one, found in polled.items()})
-    reader.close(autocommit=False)
-    writer.close()
+        for partition, records in polled.items():
+            for record in records:
+                producer.send(task.target, record.value, record.key, partition=partition.partition)
+            done += len(records)
+        producer.flush()
+        consumer.commit({one: OffsetAndMetadata(records[-1].offset + 1, "", -1) for one, records in polled.items()})
+    consumer.close(autocommit=False)
+    producer.close()
 
 
-def confluent(task: Task) -> None:
-    """Copy in transactions, by the client of Confluent."""
+def copy_with_confluent(task: Task) -> None:
+    """Copy records in transactions with the client of Confluent."""
     from confluent_kafka import Consumer, Producer, TopicPartition
 
-    reader = Consumer(
+    consumer = Consumer(
         {
             "bootstrap.servers": task.servers,
             "group.id": task.group,
@@ -137,35 +136,35 @@ def confluent(task: Task) -> None:
             "auto.offset.reset": "earliest",
         }
     )
-    writer = Producer({"bootstrap.servers": task.servers, "transactional.id": task.group, "linger.ms": 0})
-    writer.init_transactions()
-    reader.subscribe([task.source])
+    producer = Producer({"bootstrap.servers": task.servers, "transactional.id": task.group, "linger.ms": 0})
+    producer.init_transactions()
+    consumer.subscribe([task.source])
     done = 0
     while done < task.records:
-        polled = [one for one in reader.consume(task.batch, timeout=0.05) if one.error() is None]
+        polled = [one for one in consumer.consume(task.batch, timeout=0.05) if one.error() is None]
         if not polled:
             continue
-        writer.begin_transaction()
+        producer.begin_transaction()
         for record in polled:
-            writer.produce(task.target, record.value(), record.key(), partition=record.partition())
+            producer.produce(task.target, record.value(), record.key(), partition=record.partition())
         ends = {record.partition(): record.offset() + 1 for record in polled}
         offsets = [TopicPartition(task.source, partition, offset) for partition, offset in ends.items()]
-        writer.send_offsets_to_transaction(offsets, reader.consumer_group_metadata())
-        writer.commit_transaction()
+        producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata())
+        producer.commit_transaction()
         done += len(polled)
-    reader.close()
+    consumer.close()
 
 
 LOOPS: dict[str, Callable[..., None]] = {
-    "bare": bare,
-    "bare-at-least-once": bare_at_least_once,
-    "confluent": confluent,
-    "one": one,
+    "bare": copy_exactly_once,
+    "bare-at-least-once": copy_at_least_once,
+    "confluent": copy_with_confluent,
+    "one": predict_one_by_one,
 }
 
 
 def main() -> int:
-    """Run the loop that is named."""
+    """Run the loop of the given kind."""
     kind, task = sys.argv[1:]
     LOOPS[kind](Task(**json.loads(task)))
     return 0

@@ -19,7 +19,7 @@ OUTAGES = count(reduced=2, full=10)
 
 @pytest.fixture
 def broker_with_small_disk() -> Iterator[Cluster]:
-    """One node with a small disk."""
+    """Run one node with a small disk."""
     try:
         with fast_cluster(disk_mb=300) as cluster:
             yield cluster

@@ -1,8 +1,8 @@
-"""The predictor behind a KafkaSource: a dispatcher that does to a real server what Knative's does, on a real broker.
+"""The predictor behind a KafkaSource: a dispatcher that behaves like Knative's, with a real server and a real broker.
 
-What Knative's does is in `WebClientCloudEventSender` and `InvalidCloudEventInterceptor` of knative-extensions'
-eventing-kafka-broker: records that are no events become such, are posted in binary mode, one after the other of each
-partition, and come again after what may pass.
+Knative's behaviour is in `WebClientCloudEventSender` and `InvalidCloudEventInterceptor` of eventing-kafka-broker of
+knative-extensions: plain records become events and are posted in binary mode, in order within each partition, and
+retried after transient errors.
 """
 
 import json
@@ -38,11 +38,11 @@ BODIES = [json.dumps({"instances": FLAT_ROWS[: number + 1]}).encode() for number
 
 
 class Dispatcher:
-    """A KafkaSource with ordered delivery, whose replies go to a KafkaSink, and so do its dead letters.
+    """KafkaSource with ordered delivery, whose replies and dead letters go to KafkaSinks.
 
     Attributes:
-        url: Of the predictor; may change, as the endpoints of a Service do.
-        attempts: How often each record was posted.
+        url: URL of the predictor; it may change, as the endpoints of a Service do.
+        attempts: Number of requests per record.
     """
 
     def __init__(self, cluster: Any, name: str, url: str) -> None:
@@ -53,7 +53,7 @@ class Dispatcher:
         self.attempts: dict[str, int] = {}
 
     def run(self, stop: Event, *, commits: bool = True) -> None:
-        """Deliver what comes."""
+        """Dispatch records until `stop` is set."""
         consumer = KafkaConsumer(
             bootstrap_servers=self.cluster.bootstrap, group_id=self.group, enable_auto_commit=False
         )
@@ -72,33 +72,35 @@ class Dispatcher:
         consumer.close(autocommit=False)
 
     def deliver(self, record: Any, client: httpx.Client, producer: KafkaProducer) -> None:
-        """Post a record until it is answered for good, and pass on what is answered."""
-        headers = event_of(record, self.input)
+        """Post a record until the response is final, and forward the reply."""
+        headers = to_event_headers(record, self.input)
         key = None
         for retry in range(RETRIES + 1):
             self.attempts[headers["ce-id"]] = self.attempts.get(headers["ce-id"], 0) + 1
             try:
-                answer = client.post(
+                response = client.post(
                     f"{self.url}/v1/models/{NAME}:predict", content=record.value,
                     headers=[(name.encode(), value.encode()) for name, value in headers.items()],
                 )  # fmt: skip
             except httpx.TransportError:
-                answer = None
-            if answer is not None and not is_retryable(answer.status_code):
+                response = None
+            if response is not None and not is_retryable(response.status_code):
                 break
             time.sleep(BACKOFF_SECONDS * 2**retry)
-        if answer is not None and answer.is_success:
-            reply = [(n.replace("ce-", "ce_", 1), unquote(v)) for n, v in answer.headers.items() if n.startswith("ce-")]
-            reply.append(("content-type", answer.headers["content-type"]))
-            topic, value = self.output, answer.content
+        if response is not None and response.is_success:
+            reply = [
+                (n.replace("ce-", "ce_", 1), unquote(v)) for n, v in response.headers.items() if n.startswith("ce-")
+            ]
+            reply.append(("content-type", response.headers["content-type"]))
+            topic, value = self.output, response.content
             key = dict(reply).get("ce_partitionkey")
         else:
             topic, value, reply = self.dead, record.value, [*headers.items()]
         producer.send(topic, value, key and key.encode(), [(name, text.encode()) for name, text in reply])
 
 
-def event_of(record: Any, topic: str) -> dict[str, str]:
-    """A record as an event in binary mode over HTTP."""
+def to_event_headers(record: Any, topic: str) -> dict[str, str]:
+    """Build the HTTP headers of a record as an event in binary mode."""
     attributes = {
         "specversion": "1.0",
         "type": "dev.knative.kafka.event",
@@ -109,15 +111,17 @@ def event_of(record: Any, topic: str) -> dict[str, str]:
     }
     if record.key is not None:
         attributes |= {"key": record.key.decode(), "partitionkey": record.key.decode()}
-    told = {name: value.decode() for name, value in record.headers}
-    attributes |= {f"kafkaheader{re.sub('[^a-z0-9]', '', name.lower())}": value for name, value in told.items()}
+    record_headers = {name: value.decode() for name, value in record.headers}
+    attributes |= {
+        f"kafkaheader{re.sub('[^a-z0-9]', '', name.lower())}": value for name, value in record_headers.items()
+    }
     headers = {f"ce-{name}": quote(value, safe="/:#+ ") for name, value in attributes.items()}
-    kind = {"content-type": told["content-type"]} if "content-type" in told else {}
-    return headers | kind | {"prefer": "reply", "kn-namespace": "flats"}
+    content_type = {"content-type": record_headers["content-type"]} if "content-type" in record_headers else {}
+    return headers | content_type | {"prefer": "reply", "kn-namespace": "flats"}
 
 
 def is_retryable(status: int) -> bool:
-    """What Knative's data plane tries again."""
+    """Return whether Knative's data plane retries a response."""
     return status >= 500 or status in (404, 408, 409, 429)
 
 
@@ -128,7 +132,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def start(bundle: Bundle, serving_env: dict[str, str], tmp_path: Path) -> Iterator[Callable[[], Server]]:
-    """`start()`: a server process, which may not be ready yet."""
+    """`start()`: start a server process without waiting until it is ready."""
     started: list[Server] = []
 
     def begin() -> Server:
@@ -142,8 +146,8 @@ def start(bundle: Bundle, serving_env: dict[str, str], tmp_path: Path) -> Iterat
         server.stop()
 
 
-def feed(dispatcher: Dispatcher, count: int, *, bad: int = 0) -> None:
-    """Records with a key, a header that is not ASCII, and a content type here and there."""
+def produce(dispatcher: Dispatcher, count: int, *, bad: int = 0) -> None:
+    """Produce records with a key, a header that is not ASCII, and, for every other record, a content type."""
     with KafkaProducer(bootstrap_servers=dispatcher.cluster.bootstrap) as producer:
         for number in range(count):
             headers = [("Trace-Id", f"t-{number} ü".encode())]
@@ -152,8 +156,8 @@ def feed(dispatcher: Dispatcher, count: int, *, bad: int = 0) -> None:
             producer.send(dispatcher.input, value, b"key-%d" % (number % 7), headers)
 
 
-def read(dispatcher: Dispatcher, topic: str, count: int) -> list[Any]:
-    """All records, as soon as there are so many."""
+def read_topic(dispatcher: Dispatcher, topic: str, count: int) -> list[Any]:
+    """Wait until a topic has so many records, and read all of them."""
     options = {"auto_offset_reset": "earliest", "consumer_timeout_ms": 1500}
     deadline = time.monotonic() + 90
     while True:
@@ -166,7 +170,7 @@ def read(dispatcher: Dispatcher, topic: str, count: int) -> list[Any]:
 
 @contextmanager
 def running(dispatcher: Dispatcher, **options: Any) -> Iterator[None]:
-    """While a dispatcher is at work."""
+    """Run a dispatcher during the block."""
     stop = Event()
     thread = Thread(target=dispatcher.run, args=(stop,), kwargs=options)
     thread.start()
@@ -177,14 +181,14 @@ def running(dispatcher: Dispatcher, **options: Any) -> Iterator[None]:
         thread.join()
 
 
-def test_records_come_back_as_events_of_a_topic(broker: Any, bundle: Bundle, start: Callable[[], Server]) -> None:
-    # Given a source before a server, and records of which some are no rows
+def test_replies_to_records_are_events_in_a_topic(broker: Any, bundle: Bundle, start: Callable[[], Server]) -> None:
+    # Given a source and a server, and records of which some are invalid
     dispatcher = Dispatcher(broker, f"kn-{uuid4().hex[:8]}", start().wait().url)
-    feed(dispatcher, 60, bad=10)
+    produce(dispatcher, 60, bad=10)
     # When they are dispatched
     with running(dispatcher):
-        replies, dead = read(dispatcher, dispatcher.output, 54), read(dispatcher, dispatcher.dead, 6)
-    # Then each good one has one reply, which says of which record it is, and keeps its key and its headers
+        replies, dead = read_topic(dispatcher, dispatcher.output, 54), read_topic(dispatcher, dispatcher.dead, 6)
+    # Then each valid record has one reply with its position, its key and its headers
     plane = DataPlane(bundle)
     assert len({dict(reply.headers)["ce_id"] for reply in replies}) == len(replies) == 54
     last: dict[bytes, int] = {}
@@ -199,54 +203,52 @@ def test_records_come_back_as_events_of_a_topic(broker: Any, bundle: Bundle, sta
         assert reply.key == attributes["key"].encode() == b"key-%d" % (number % 7)
         expected = plane.predict_rows(FLAT_ROWS[: number % 3 + 1]).prediction.tolist()
         assert json.loads(reply.value)["predictions"] == expected
-        # And those of a key are in order
+        # And the replies of a key are in order
         assert last.get(reply.key, -1) < number
         last[reply.key] = number
-    # And the others are dead letters after one attempt
+    # And the invalid ones are dead letters after one attempt
     assert {record.value for record in dead} == {b"not a row"}
     assert {*dispatcher.attempts.values()} == {1}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["rolled", "killed"])
-def test_a_server_that_is_restarted_loses_nothing(
-    broker: Any, start: Callable[[], Server], number: signal.Signals
-) -> None:
-    # Given a source at work
+def test_a_restarted_server_loses_nothing(broker: Any, start: Callable[[], Server], number: signal.Signals) -> None:
+    # Given a running source
     first = start().wait()
     dispatcher = Dispatcher(broker, f"kn-{uuid4().hex[:8]}", first.url)
-    feed(dispatcher, 200)
+    produce(dispatcher, 200)
     with running(dispatcher):
         while len(dispatcher.attempts) < 20:
             time.sleep(0.01)
-        # When its server goes away, and another takes its place, which is not ready at first
+        # When its server stops, and another one starts in its place
         first.process.send_signal(number)
         second = start()
         time.sleep(1)
         dispatcher.url = second.url
-        replies = read(dispatcher, dispatcher.output, 200)
-    # Then each record has one reply, and those of a key are in order
+        replies = read_topic(dispatcher, dispatcher.output, 200)
+    # Then each record has one reply, and the replies of a key are in order
     assert len(replies) == 200
     assert len({dict(reply.headers)["ce_id"] for reply in replies}) == 200
-    assert not read(dispatcher, dispatcher.dead, 0)
+    assert not read_topic(dispatcher, dispatcher.dead, 0)
     assert max(dispatcher.attempts.values()) > 1
     for key in {reply.key for reply in replies}:
         found = [int(dict(one.headers)["ce_id"].rpartition(b":")[2]) for one in replies if one.key == key]
         assert found == sorted(found)
 
 
-def test_what_is_delivered_again_gets_an_equal_reply(broker: Any, start: Callable[[], Server]) -> None:
-    # Given a source that is gone before it has said how far it is
+def test_a_redelivered_record_gets_an_equal_reply(broker: Any, start: Callable[[], Server]) -> None:
+    # Given a source that stops before it commits its offsets
     dispatcher = Dispatcher(broker, f"kn-{uuid4().hex[:8]}", start().wait().url)
-    feed(dispatcher, 12)
+    produce(dispatcher, 12)
     with running(dispatcher, commits=False):
-        read(dispatcher, dispatcher.output, 12)
-    # When another takes its place
+        read_topic(dispatcher, dispatcher.output, 12)
+    # When another one takes over
     with running(dispatcher):
-        replies = read(dispatcher, dispatcher.output, 24)
-    # Then each reply is there twice, the same but for its time: who reads them knows them by source and id
+        replies = read_topic(dispatcher, dispatcher.output, 24)
+    # Then each reply exists twice, equal except for its time: consumers can deduplicate by source and id
     same: dict[bytes, list[Any]] = {}
     for reply in replies:
-        told = {name: value for name, value in reply.headers if name != "ce_time"}
-        same.setdefault(told["ce_id"], []).append((reply.key, reply.value, told))
+        headers = {name: value for name, value in reply.headers if name != "ce_time"}
+        same.setdefault(headers["ce_id"], []).append((reply.key, reply.value, headers))
     assert len(same) == 12
     assert all(first == second for first, second in same.values())

@@ -62,11 +62,11 @@ def test_a_long_reason_is_truncated_and_surrogates_are_replaced() -> None:
     "headers",
     [
         pytest.param([], id="no header"),
-        pytest.param([("dead-dead_letter-attempts", b"many")], id="text"),
-        pytest.param([("dead-dead_letter-attempts", b"-1")], id="below zero"),
-        pytest.param([("dead-dead_letter-attempts", b"9" * 5000)], id="more digits than Python reads"),
-        pytest.param([("dead-dead_letter-attempts", "\u0663".encode())], id="digits of another script"),
-        pytest.param([("dead-dead_letter-attempts", None)], id="null"),
+        pytest.param([("dead-letter-attempts", b"many")], id="text"),
+        pytest.param([("dead-letter-attempts", b"-1")], id="below zero"),
+        pytest.param([("dead-letter-attempts", b"9" * 5000)], id="more digits than Python reads"),
+        pytest.param([("dead-letter-attempts", "\u0663".encode())], id="digits of another script"),
+        pytest.param([("dead-letter-attempts", None)], id="null"),
     ],
 )
 def test_a_record_without_attempts_has_zero(headers: Any) -> None:
@@ -81,7 +81,7 @@ names = st.sampled_from(["reason", "kind", "attempts", "dropped-bytes", "source-
     value=st.none() | st.binary(max_size=20),
     key=st.none() | st.binary(max_size=5),
     headers=st.lists(
-        st.tuples(names.map("dead-dead_letter-".__add__) | st.text(max_size=5), st.none() | st.binary(max_size=20))
+        st.tuples(names.map("dead-letter-".__add__) | st.text(max_size=5), st.none() | st.binary(max_size=20))
     ),
 )
 def test_any_record_has_a_dead_letter_that_can_be_written_and_parsed(

@@ -40,7 +40,7 @@ def is_running(pid):
 
 @pytest.fixture
 def node(broker):
-    """One node, restarted after the test."""
+    """Return one node, which is restarted after the test."""
     yield broker
     broker.resume()
     broker.start()
@@ -48,7 +48,7 @@ def node(broker):
 
 @pytest.fixture
 def nodes(brokers3):
-    """Three nodes, restarted after the test."""
+    """Return three nodes, which are restarted after the test."""
     yield brokers3
     for number in brokers3.nodes:
         brokers3.resume(number)

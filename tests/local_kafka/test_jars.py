@@ -18,7 +18,7 @@ echo once >> "$0.calls"; sleep 0.2; mkdir -p "$folder"; echo jar > "$folder/kafk
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine without Java, Maven and jars; `machine(name, script)` installs a program."""
+    """Simulate a machine without Java, Maven and jars; `machine(name, script)` installs a program."""
     programs = tmp_path / "bin"
     programs.mkdir()
     monkeypatch.setattr(jars, "LIBRARIES", tmp_path / "kafka" / "libs")

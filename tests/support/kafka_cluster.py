@@ -31,21 +31,21 @@ def fast_cluster(nodes: int = 1, **options: Any) -> Cluster:
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Cluster]:
-    """One unsecured node."""
+    """Run one unsecured node."""
     with fast_cluster() as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="module")
 def brokers3() -> Iterator[Cluster]:
-    """Three unsecured nodes."""
+    """Run three unsecured nodes."""
     with fast_cluster(3) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def secured_broker() -> Iterator[Cluster]:
-    """One node that requires a password over TLS, or a client certificate."""
+    """Run one node that requires a password over TLS, or a client certificate."""
     with fast_cluster(secured=True) as cluster:
         yield cluster
 

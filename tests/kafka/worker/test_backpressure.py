@@ -61,12 +61,12 @@ class LaggingGroup(WorkerGroup):
             text = httpx.get(self.url, timeout=5).text
         except httpx.TransportError:
             return {}
-        found: dict[str, float] = {}
+        sums: dict[str, float] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 name = sample.name + sample.labels.get("le", "")
-                found[name] = found.get(name, 0.0) + sample.value
-        return found
+                sums[name] = sums.get(name, 0.0) + sample.value
+        return sums
 
     def watch_memory(self, seconds: float) -> list[float]:
         """Sample the resident memory for so many seconds."""
@@ -105,12 +105,12 @@ def test_waiting_records_do_not_fill_the_memory(group: LaggingGroup) -> None:
     # Then it holds a small part of the waiting records
     assert max(samples) < MAX_RESIDENT_MIB
     # And no batch is larger, but most are as large
-    found = group.metrics()
-    batches = found["model_name_kafka_batch_records_count"]
+    metrics = group.metrics()
+    batches = metrics["model_name_kafka_batch_records_count"]
     assert batches > 50
-    assert found["model_name_kafka_batch_records_bucket256.0"] == batches
-    assert 150 < found["model_name_kafka_batch_records_sum"] / batches <= 200
-    assert found["model_name_kafka_lag"] > WAITING / 10
+    assert metrics["model_name_kafka_batch_records_bucket256.0"] == batches
+    assert 150 < metrics["model_name_kafka_batch_records_sum"] / batches <= 200
+    assert metrics["model_name_kafka_lag"] > WAITING / 10
 
 
 def test_a_slow_model_limits_what_is_polled(group: LaggingGroup) -> None:
@@ -124,6 +124,6 @@ def test_a_slow_model_limits_what_is_polled(group: LaggingGroup) -> None:
     # Then it polls no more than it processes, and its memory stays constant
     assert max(samples) < MAX_RESIDENT_MIB
     assert max(samples) - min(samples) < 10
-    found = group.metrics()
-    assert 0 < found["model_name_kafka_records_total"] <= 50 * ((time.monotonic() - started) / SLOW_SECONDS + 1)
-    assert found["model_name_kafka_failed_batches_total"] == 0
+    metrics = group.metrics()
+    assert 0 < metrics["model_name_kafka_records_total"] <= 50 * ((time.monotonic() - started) / SLOW_SECONDS + 1)
+    assert metrics["model_name_kafka_failed_batches_total"] == 0

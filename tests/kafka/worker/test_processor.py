@@ -70,9 +70,10 @@ def test_an_invalid_record_fails_alone(processor: RecordProcessor) -> None:
     assert [target_and_offset(one) for one in processed.to_output_records(ROUTER)] == [
         ("out", 0), ("dead", 1), ("dead", 2), ("out", 3), ("dead", 4),
     ]  # fmt: skip
-    letters = [parse_headers(one.record.headers) for one in processed.to_output_records(ROUTER) if one.topic == "dead"]
-    assert [(letter.kind, letter.attempts) for letter in letters] == [("DataError", 1)] * 3
-    assert "area" in letters[0].reason
+    sent = [one for one in processed.to_output_records(ROUTER) if one.topic == "dead"]
+    dead_letters = [parse_headers(one.record.headers) for one in sent]
+    assert [(dead_letter.kind, dead_letter.attempts) for dead_letter in dead_letters] == [("DataError", 1)] * 3
+    assert "area" in dead_letters[0].reason
 
 
 def test_a_record_for_which_the_model_raises_fails_alone_after_two_attempts(
@@ -81,14 +82,14 @@ def test_a_record_for_which_the_model_raises_fails_alone_after_two_attempts(
     processed = processor.process([record(0), record(1, area=POISON), record(2, area="wide"), record(3)])
     sent = processed.to_output_records(ROUTER)
     assert [target_and_offset(one) for one in sent] == [("out", 0), ("dead", 1), ("dead", 2), ("out", 3)]
-    letters = [parse_headers(one.record.headers) for one in sent[1:3]]
-    assert (letters[0].kind, letters[0].reason, letters[0].attempts) == (
+    dead_letters = [parse_headers(one.record.headers) for one in sent[1:3]]
+    assert (dead_letters[0].kind, dead_letters[0].reason, dead_letters[0].attempts) == (
         "RuntimeError",
         "RuntimeError: the graph broke",
         2,
     )
-    assert letters[0].source == RecordPosition("in", 1, 1)
-    assert (letters[1].kind, letters[1].attempts) == ("DataError", 1)
+    assert dead_letters[0].source == RecordPosition("in", 1, 1)
+    assert (dead_letters[1].kind, dead_letters[1].attempts) == ("DataError", 1)
     assert sum(len(group.requests) for group in processed.groups) == 2
     assert [line for line in logs if "in[1]@1: the model raised RuntimeError" in line]
 

@@ -204,7 +204,7 @@ class ProbedWorker:
         return response.status_code if response is not None else 0
 
     def metrics(self) -> dict[tuple[str, str], float]:
-        """Values of the samples by name and value of the first label."""
+        """Parse the samples into a map from name and value of the first label to the value."""
         response = self.get("/metrics")
         assert response is not None
         return {
@@ -284,14 +284,14 @@ class TestProbes:
         wait_until(lambda: probed.metrics()[records, "predicted"] + probed.metrics()[records, "dead_letter"] == 39)
         wait_until(lambda: [probed.metrics().get(("model_name_kafka_lag", str(one))) for one in range(3)] == [0, 0, 0])
         # Then its metrics add up
-        found = probed.metrics()
-        assert (found[records, "predicted"], found[records, "dead_letter"]) == (35, 4)
-        assert found["model_name_kafka_rows_total", ""] == 45
-        assert found["model_name_kafka_batch_records_sum", ""] == 39
-        assert found["model_name_kafka_failed_batches_total", ""] == 0
+        metrics = probed.metrics()
+        assert (metrics[records, "predicted"], metrics[records, "dead_letter"]) == (35, 4)
+        assert metrics["model_name_kafka_rows_total", ""] == 45
+        assert metrics["model_name_kafka_batch_records_sum", ""] == 39
+        assert metrics["model_name_kafka_failed_batches_total", ""] == 0
         for name in ("predict_seconds", "deliver_seconds", "latency_seconds"):
-            assert found[f"model_name_kafka_{name}_count", ""] == found["model_name_kafka_batch_records_count", ""]
-        assert found["model_name_model_info", "regression"] == 1
+            assert metrics[f"model_name_kafka_{name}_count", ""] == metrics["model_name_kafka_batch_records_count", ""]
+        assert metrics["model_name_model_info", "regression"] == 1
 
 
 def test_a_group_with_another_assignor_is_rejected(broker: Any, make_worker_group: MakeWorkerGroup) -> None:

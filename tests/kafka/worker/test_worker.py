@@ -56,12 +56,12 @@ def make_harness(broker: Any, planes: dict[str, DataPlane]) -> MakeHarness:
 
 
 def offsets(results: Sequence[Any]) -> list[int]:
-    """Offsets of the records of these results."""
-    return [place.offset for place in source_positions(results)]
+    """Return the offsets of the records of these results."""
+    return [position.offset for position in source_positions(results)]
 
 
 def attributes(headers: Sequence[tuple[str, bytes]], prefix: str = "ce_") -> dict[str, str]:
-    """Attributes of an event in binary mode."""
+    """Parse the attributes of an event in binary mode."""
     return {name[3:]: value.decode() for name, value in headers if name.startswith(prefix)}
 
 
@@ -130,20 +130,20 @@ def test_results_keep_key_headers_partition_and_order(make_harness: MakeHarness,
                      headers=kept)
         for number in range(60)
     ]  # fmt: skip
-    places = harness.write(*records)
+    positions = harness.write(*records)
     # When a worker processes them
     results, dead = harness.process(60)
     # Then each partition has the results of its records, in order, with their keys and headers
     assert (len(results), len(dead)) == (45, 15)
-    by_place = dict(zip(places, records, strict=True))
+    by_position = dict(zip(positions, records, strict=True))
     for answers, names in ((results, RESULT_SOURCE_HEADERS), (dead, DEAD_LETTER_SOURCE_HEADERS)):
         for partition in range(3):
             there = [record for record in answers if record.partition == partition]
             found = [*zip(there, source_positions(there, names), strict=True)]
-            assert [place.offset for _, place in found] == sorted(place.offset for _, place in found)
-            for record, place in found:
-                assert (place.topic, place.partition) == (harness.input, partition)
-                assert (record.key, record.headers[:4]) == (by_place[place].key, kept)
+            assert [position.offset for _, position in found] == sorted(position.offset for _, position in found)
+            for record, position in found:
+                assert (position.topic, position.partition) == (harness.input, partition)
+                assert (record.key, record.headers[:4]) == (by_position[position].key, kept)
 
 
 def test_different_numbers_of_partitions_keep_the_order_of_a_key(make_harness: MakeHarness) -> None:
@@ -154,16 +154,16 @@ def test_different_numbers_of_partitions_keep_the_order_of_a_key(make_harness: M
     records = [
         harness.record(GOOD, partition=len(keys) % (number % 5 + 1) % 2, key=keys[number % 5]) for number in range(50)
     ]
-    places = harness.write(*records)
+    positions = harness.write(*records)
     # When a worker processes them
     results, _ = harness.process(50)
     # Then the results of a key are in one partition and in order; results without a key follow their partition
-    key_of = dict(zip(places, (record.key for record in records), strict=True))
+    key_of = dict(zip(positions, (record.key for record in records), strict=True))
     for key in keys:
         found = [record for record in results if key_of[source_positions([record])[0]] == key]
         assert len({record.partition for record in found}) == 1
-        assert [place.offset for place in source_positions(found)] == sorted(
-            place.offset for place in source_positions(found)
+        assert [position.offset for position in source_positions(found)] == sorted(
+            position.offset for position in source_positions(found)
         )
         if key is None:
             assert found[0].partition == source_positions(found)[0].partition % 3
@@ -248,10 +248,10 @@ def test_each_invalid_record_becomes_a_dead_letter_between_results(make_harness:
     assert offsets(results) == [*range(0, 2 * len(INVALID), 2)]
     # And the invalid ones are unchanged in the dead-letter topic, with position, reason and attempts
     for number, ((name, (value, headers, reason)), found) in enumerate(zip(INVALID.items(), dead, strict=True)):
-        letter = parse_headers(found.headers)
-        assert reason in letter.reason, name
-        assert letter.source == RecordPosition(harness.input, 0, 2 * number + 1), name
-        assert (letter.attempts, letter.dropped_bytes) == (1, None), name
+        dead_letter = parse_headers(found.headers)
+        assert reason in dead_letter.reason, name
+        assert dead_letter.source == RecordPosition(harness.input, 0, 2 * number + 1), name
+        assert (dead_letter.attempts, dead_letter.dropped_bytes) == (1, None), name
         assert (found.key, found.value) == (b"k", value), name
         assert found.headers[: len(headers) + 1] == [("trace", b"t"), *headers], name
 
@@ -263,9 +263,9 @@ def test_attempts_of_a_replayed_record_are_added_up(make_harness: MakeHarness) -
     # When it becomes a dead letter again
     _, (dead,) = harness.write_and_process(harness.record(b"still bad", headers=again))
     # Then its attempts are added up, and its old reason is replaced
-    letter = parse_headers(dead.headers)
-    assert letter.attempts == 4
-    assert "before" not in letter.reason
+    dead_letter = parse_headers(dead.headers)
+    assert dead_letter.attempts == 4
+    assert "before" not in dead_letter.reason
     assert [name for name, _ in dead.headers].count(REASON_HEADER) == 1
 
 
@@ -303,7 +303,7 @@ def test_rejected_results_do_not_affect_others(make_harness: MakeHarness, delive
         RecordPosition(harness.input, number // 100, number % 100) for number in sorted(those)
     ]
     for partition in range(2):
-        found = [place.offset for place in source_positions(results) if place.partition == partition]
+        found = [position.offset for position in source_positions(results) if position.partition == partition]
         assert [*dict.fromkeys(found)] == [number for number in range(100) if number + 100 * partition not in those]
         assert delivery == "at_least_once" or len({*found}) == len(found)
 
@@ -319,9 +319,9 @@ def test_a_rejected_dead_letter_is_stripped_of_its_value(make_harness: MakeHarne
     )
     # Then they are dead letters with the size instead of the value, and the others have results
     assert offsets(results) == [0, 3]
-    letters = [parse_headers(record.headers) for record in dead]
-    assert [letter.dropped_bytes for letter in letters] == [len(bad), len(good)]
-    assert [letter.source.offset for letter in letters if letter.source] == [1, 2]
+    dead_letters = [parse_headers(record.headers) for record in dead]
+    assert [dead_letter.dropped_bytes for dead_letter in dead_letters] == [len(bad), len(good)]
+    assert [dead_letter.source.offset for dead_letter in dead_letters if dead_letter.source] == [1, 2]
     assert [(record.key, record.value) for record in dead] == [(b"k", None), (None, b"")]
 
 
@@ -360,9 +360,9 @@ def test_a_record_for_which_the_model_raises_fails_alone(
     results, dead = harness.write_and_process(*(harness.record(poison if number == 2 else GOOD) for number in range(5)))
     # Then the others have results, and it is a dead letter after two attempts
     assert offsets(results) == [0, 1, 3, 4]
-    letter = parse_headers(dead[0].headers)
-    assert (letter.attempts, letter.kind) == (2, "RuntimeError")
-    assert "the graph cannot do this" in letter.reason
+    dead_letter = parse_headers(dead[0].headers)
+    assert (dead_letter.attempts, dead_letter.kind) == (2, "RuntimeError")
+    assert "the graph cannot do this" in dead_letter.reason
 
 
 def test_a_new_group_may_start_at_the_end(make_harness: MakeHarness) -> None:
@@ -446,11 +446,11 @@ def test_records_of_aborted_transactions_are_not_processed(make_harness: MakeHar
     # Given records of which some were aborted
     harness = make_harness(partitions=1)
     batches = [[harness.record(GOOD)] * 3, [harness.record(GOOD)] * 3, [harness.record(GOOD)] * 3]
-    places = write_transactions(harness.broker, batches, aborted=[1])
+    positions = write_transactions(harness.broker, batches, aborted=[1])
     # When a worker processes them
     results, _ = harness.process(6)
     # Then only the committed ones have results
-    assert source_positions(results) == places
+    assert source_positions(results) == positions
 
 
 def test_an_idle_worker_detects_an_outage_and_its_end(make_harness: MakeHarness, broker: Any) -> None:
@@ -499,5 +499,5 @@ def test_warnings_about_dead_letters_are_rate_limited(make_harness: MakeHarness)
 )
 def test_an_invalid_event_has_a_reason(make_harness: MakeHarness, headers: Headers, value: bytes, reason: str) -> None:
     harness = make_harness()
-    (letter,) = harness.write_and_process(harness.record(value, headers=headers)).dead_letters
-    assert reason in parse_headers(letter.headers).reason
+    (dead_letter,) = harness.write_and_process(harness.record(value, headers=headers)).dead_letters
+    assert reason in parse_headers(dead_letter.headers).reason
