@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FINGERPRINT_DIGITS", "Job", "Result", "TrainTestSplit"]
 
-SHOWN_SCHEMA_HASH = 8  # characters of a schema fingerprint in the log
+SCHEMA_DIGITS = 8  # of a schema fingerprint, in log lines
 FINGERPRINT_DIGITS = 16  # hex digits of a fingerprint in a file name
 
 
@@ -150,7 +150,7 @@ class Job(FrozenModel, ABC):
             "{}: {:,} rows; was validated by preparation (schema {}...); not validated again",
             self.table.path,
             len(frame),
-            schema_fingerprint(self.schema_)[:SHOWN_SCHEMA_HASH],
+            schema_fingerprint(self.schema_)[:SCHEMA_DIGITS],
         )
         return dataframes.CheckedFrame(frame, CheckReport(rows=len(frame), kept=len(frame)))
 
