@@ -134,7 +134,7 @@ def train_with_lightning(settings: "TabularNetwork", network: "TabularMLP", data
     from torch.utils.data import TensorDataset
 
     from model_name.core.models import FitContext
-    from model_name.core.models.network import lightning_trainer
+    from model_name.core.models.network import checkpoint_callback, lightning_trainer
 
     class Timer(Callback):
         start = seconds = 0.0
@@ -147,7 +147,7 @@ def train_with_lightning(settings: "TabularNetwork", network: "TabularMLP", data
 
     timer = Timer()
     network.train().requires_grad_(requires_grad=True)
-    checkpoints = lightning_trainer.CheckpointCallback(settings, FitContext(), "benchmark")
+    checkpoints = checkpoint_callback.CheckpointCallback(settings, FitContext(), "benchmark")
     validation = TensorDataset(*(tensor[:1] for tensor in dataset.tensors))
     lightning_trainer.run_trainer(network, dataset, validation, checkpoints, callbacks=[timer])
     return timer.seconds

@@ -51,8 +51,8 @@ def drop_constant_inputs(network: TabularMLP) -> TabularMLP:
     reduced: Any = deepcopy(network)
     reduced.encoder = encoder
     select_inputs(reduced.body[0], encoder.kept)
-    network = reduced
-    return network
+    reduced_network: TabularMLP = reduced
+    return reduced_network
 
 
 class ReducedEncoder(nn.Module):
