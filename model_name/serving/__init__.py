@@ -1,1 +1,1 @@
-"""The online half: a bundle, the data plane over it, and the server. No torch, mlflow, pandas or scikit-learn."""
+"""Online inference: bundle, data plane and servers. Imports no torch, mlflow, pandas or scikit-learn."""

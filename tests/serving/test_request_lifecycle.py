@@ -6,13 +6,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 import uvicorn
-from http_request import HTTPStatus
 from prometheus_client import CollectorRegistry
 from uvicorn.server import ServerState as UvicornState
 
