@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import typer
 
 from model_name.errors import ModelNameError
 from model_name.io.console import print_result
 from model_name.io.datasets import reader_for
 from model_name.io.entrypoint import EXIT_REFUSED, configure_process, report_error
+from model_name.io.storage import read_bytes
 from model_name.jobs.base import Job
 from model_name.results import Result
 from model_name.settings import build_job
@@ -90,8 +90,7 @@ def write_artifacts(result: Result, artifacts: dict[str, Any]) -> None:
             if value is not None:
                 artifacts["metrics"].log_metric(name, value)
     if "html" in artifacts:
-        with fsspec.open(found["report"], "rb") as report:
-            Path(artifacts["html"].path).write_bytes(report.read())
+        Path(artifacts["html"].path).write_bytes(read_bytes(found["report"]))
 
 
 def write_result(name: str, document: dict[str, Any]) -> None:

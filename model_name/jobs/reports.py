@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal
 
-import fsspec
 import mlflow
 from pydantic import Field
 from typing_extensions import override
@@ -12,7 +11,7 @@ from model_name.core.versions import LATEST, Ref
 from model_name.errors import NotFoundError
 from model_name.io.configs import exists
 from model_name.io.registries import Version
-from model_name.io.storage import atomic_write
+from model_name.io.storage import atomic_write, read_bytes
 from model_name.jobs.base import Job
 from model_name.reports.artifacts import load_explanation, load_version_artifacts
 from model_name.reports.model_report import render_report
@@ -96,5 +95,4 @@ class ReportJob(Job):
         path = findings_path(self.table.path)
         if not exists(path):
             return None
-        with fsspec.open(path, "rt") as file:
-            return PreparationResult.model_validate_json(file.read())
+        return PreparationResult.model_validate_json(read_bytes(path))

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import pandas as pd
 from loguru import logger
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from model_name.core.metrics import Scores
 from model_name.core.models import Model
@@ -34,6 +34,8 @@ class CompressionConfig(FrozenModel):
             are not changed. The registered pyfunc model keeps the full weights; the report shows how the two differ.
         max_bytes: Maximum size of a bundle that is registered.
     """
+
+    model_config = ConfigDict(title="Export")  # from the config key `export`; errors about its keys show it
 
     prune: float | None = Field(None, gt=0, lt=1)
     quantize: bool = False
