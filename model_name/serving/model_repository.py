@@ -12,6 +12,7 @@ from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.bundle import GRAPH_FILE, MANIFEST_FILE
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.request_errors import ModelNotLoadedError, UnsupportedOperationError
+from model_name.serving.runtime.file_signature import file_signature
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
 
@@ -19,8 +20,6 @@ logger = logging.getLogger("model_name.serving")
 
 WATCHED_FILES = (MANIFEST_FILE, GRAPH_FILE)
 
-FileSignature = tuple[tuple[int, int, int], ...]
-"""Inode, size in bytes and modification time in nanoseconds of each file: changes when a file is written."""
 RepositoryAction = Literal["load", "unload"]
 
 
@@ -139,15 +138,3 @@ class ModelRepository:
         if action == "load":
             await self.reload()
         self.state.is_loaded = action == "load"
-
-
-def file_signature(directory: Path, files: Sequence[str] = WATCHED_FILES) -> FileSignature:
-    """Compute the signature of files. Missing ones are skipped: they may be about to be written."""
-    signature = []
-    for name in files:
-        try:
-            stat = (directory / name).stat()
-        except OSError:
-            continue
-        signature.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return tuple(signature)

@@ -20,7 +20,7 @@ from model_name.serving.rest.app import RestApp
 from model_name.serving.rest.endpoints import PREDICTOR, ServerRole
 from model_name.serving.rest.pages import Pages, alive
 from model_name.serving.runtime.memory import mmap_large_allocations, set_thread_switch_interval, tune_gc
-from model_name.serving.runtime.server import Server
+from model_name.serving.server import Server
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
 

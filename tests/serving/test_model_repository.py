@@ -18,8 +18,9 @@ from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.model_repository import WATCHED_FILES, BundleReloader, ModelRepository, file_signature
+from model_name.serving.model_repository import WATCHED_FILES, BundleReloader, ModelRepository
 from model_name.serving.request_errors import ModelNotLoadedError, UnsupportedOperationError
+from model_name.serving.runtime.file_signature import file_signature
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
 from tests.support.clients import post_v1
@@ -51,18 +52,18 @@ def fill(directory: Path, text: str = "one") -> None:
 @pytest.mark.parametrize("name", WATCHED_FILES)
 def test_a_file_signature_changes_with_a_file(tmp_path: Path, name: str, change: Any) -> None:
     fill(tmp_path)
-    before = file_signature(tmp_path)
-    assert file_signature(tmp_path) == before
+    before = file_signature(tmp_path, WATCHED_FILES)
+    assert file_signature(tmp_path, WATCHED_FILES) == before
     change(tmp_path / name)
-    assert file_signature(tmp_path) != before
+    assert file_signature(tmp_path, WATCHED_FILES) != before
 
 
 def test_a_file_signature_ignores_other_files_and_a_missing_folder(tmp_path: Path) -> None:
     fill(tmp_path)
-    before = file_signature(tmp_path)
+    before = file_signature(tmp_path, WATCHED_FILES)
     (tmp_path / "note.txt").write_text("x", encoding="utf-8")
-    assert file_signature(tmp_path) == before
-    assert file_signature(tmp_path / "nowhere") == ()
+    assert file_signature(tmp_path, WATCHED_FILES) == before
+    assert file_signature(tmp_path / "nowhere", WATCHED_FILES) == ()
 
 
 # Reloading

@@ -1,1 +1,1 @@
-"""Process runtime: sockets, TLS, signals, memory and log configuration."""
+"""Process runtime: memory, logging, TLS certificates and signatures of files. Imports no other part of the server."""

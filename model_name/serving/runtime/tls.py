@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 
-from model_name.serving.model_repository import file_signature
+from model_name.serving.runtime.file_signature import file_signature
 
 logger = logging.getLogger("model_name.serving")
 
