@@ -1,1 +1,1 @@
-"""Kafka: predictions from one topic to another, exactly once, and what one needs to look after them."""
+"""Predict from one Kafka topic to another, exactly once: the worker, and the tools to operate it."""

@@ -1,1 +1,1 @@
-"""Command-line tools over topics: produce, consume, verify and replay."""
+"""Operate topics: produce, consume, verify and replay."""

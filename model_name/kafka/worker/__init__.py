@@ -1,1 +1,1 @@
-"""Consumer-group worker: predictions from one topic to another."""
+"""Worker of a consumer group that predicts from one topic to another."""
