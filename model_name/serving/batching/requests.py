@@ -59,8 +59,8 @@ class InferenceRequest(ABC):
 
     Attributes:
         protocol: Label of the protocol in the metrics and in the prediction log.
-        gather_yields: Number of times that the event loop runs before the batch starts, so that requests that are
-            being received join it; none of them takes longer than it takes to go round an idle loop.
+        gather_yields: Number of iterations of the event loop before the batch starts, so that requests that are being
+            received join it; an iteration of an idle loop takes microseconds.
         id: Id in the prediction log, and in the response where the protocol has a place for it.
         size: Size of the body in bytes.
         received_at: Time at which the request was received, in Unix seconds.

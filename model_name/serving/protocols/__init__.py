@@ -14,10 +14,10 @@ Decoders have one signature: `try_decode_*(body, plane, limits, ...) -> DecodedR
 
 | fast path | full counterpart | property test below tests/serving |
 |---|---|---|
-| `protocols.fast_json.try_decode_v1` | `protocols.v1.V1Request.decode` | `protocols/test_fast_decoders.py` |
-| `protocols.fast_json.try_decode_v2` | `protocols.v2.V2Request.decode` | `protocols/test_fast_decoders.py` |
+| `protocols.fast_json.try_decode_v1` | `protocols.v1.V1Request` | `protocols/test_fast_decoders.py` |
+| `protocols.fast_json.try_decode_v2` | `protocols.v2.V2Request` | `protocols/test_fast_decoders.py` |
 | `protocols.fast_json.try_decode_row` (Kafka) | `protocols.v1.parse_instances` | `protocols/test_fast_decoders.py` |
-| `protocols.fast_protobuf.try_decode_grpc` | `protocols.v2_grpc.GrpcRequest.decode` | `protocols/test_fast_decoders.py` |
+| `protocols.fast_protobuf.try_decode_grpc` | `protocols.v2_grpc.GrpcRequest` | `protocols/test_fast_decoders.py` |
 | `protocols.strict_json.may_have_duplicate_keys` | `protocols.strict_json.loads` | `protocols/test_strict_json.py` |
 | `dataplane.try_transpose` | `dataplane.rows_to_columns` | `test_dataplane.py` |
 | `prediction_log.row_selection.try_select_single_rows` | `split_rows` | `prediction_log/test_formatter.py` |

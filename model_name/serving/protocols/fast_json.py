@@ -88,10 +88,10 @@ class FastV1Decoder:
 
     def _to_columns(self, rows: list[Any]) -> RawColumns:
         """Transpose rows: numeric columns become float64 arrays with NaN for null, others lists."""
+        if len(rows) <= CHUNK_ROWS:
+            return dict(zip(self._names, self._chunk_to_columns(rows), strict=True))
         chunks = [self._chunk_to_columns(rows[start : start + CHUNK_ROWS]) for start in range(0, len(rows), CHUNK_ROWS)]
         free_in_chunks([rows])
-        if len(chunks) == 1:
-            return dict(zip(self._names, chunks[0], strict=True))
         numeric = {*self._numeric}
         return {
             name: np.concatenate(parts) if position in numeric else [*chain.from_iterable(parts)]

@@ -15,7 +15,6 @@ from model_name.errors import DataError
 KEY_END = b'":'
 QUOTE, COLON = KEY_END
 SPACE = ord(" ")  # the largest byte of white space
-CONTROL_SPACES = (b"\n", b"\r", b"\t")  # in compact JSON there are none
 MIN_NUMPY_BYTES = 4096  # size of a body from which numpy counts keys faster than `bytes.count`
 COUNT_BLOCK_BYTES = 2**18  # counted at once by numpy
 SURROGATE_ESCAPES = (b"\\ud", b"\\uD")
@@ -74,7 +73,10 @@ def may_have_duplicate_keys(body: bytes, keys: int) -> bool:
         return _may_have_duplicate_keys_by_numpy(body, keys)
     if body.count(b":") == keys:
         return False
-    return body.count(KEY_END) != keys or b" :" in body or any(space in body for space in CONTROL_SPACES)
+    if body.count(KEY_END) != keys or b" :" in body:
+        return True
+    is_compact = b"\n" not in body and b"\r" not in body and b"\t" not in body
+    return not is_compact and (b"\n:" in body or b"\r:" in body or b"\t:" in body)
 
 
 def _may_have_duplicate_keys_by_numpy(body: bytes, keys: int) -> bool:
