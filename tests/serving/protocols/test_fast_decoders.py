@@ -153,15 +153,18 @@ def grpc_messages(draw: st.DrawFn) -> bytes:
     return body
 
 
+def comparable(value: Any) -> Any:
+    """Convert an integer to the float that the full decoder may have kept as an integer, and NaN to None."""
+    if type(value) is int or type(value) is float:
+        return None if value != value else float(value)  # noqa: PLR0124  NaN
+    return value
+
+
 def to_lists(decoded: DecodedRequest) -> dict[str, list[Any]]:
-    """Convert the content of a request to comparable values: floats for numbers, None for NaN."""
-    columns = {name: np.asarray(values, dtype=object) for name, values in decoded.to_columns(PLANE.inputs).items()}
+    """Convert the content of a request to comparable values by column."""
     return {
-        name: [
-            None if value is None or value != value else float(value) if PLANE.kinds[name] == "numeric" else value
-            for value in values.tolist()
-        ]
-        for name, values in columns.items()
+        name: [comparable(value) for value in (values.tolist() if isinstance(values, np.ndarray) else values)]
+        for name, values in decoded.to_columns(PLANE.inputs).items()
     }
 
 
