@@ -156,7 +156,7 @@ def grpc_messages(draw: st.DrawFn) -> bytes:
 def comparable(value: Any) -> Any:
     """Convert an integer to the float that the full decoder may have kept as an integer, and NaN to None."""
     if type(value) is int or type(value) is float:
-        return None if value != value else float(value)  # noqa: PLR0124  NaN
+        return None if value != value else float(value)  # NaN
     return value
 
 
