@@ -34,6 +34,7 @@ RETRIES = 10
 BACKOFF_SECONDS = 0.3  # doubled with each retry
 NAME = "flats"
 PARTITIONS = 3
+RESTART_RECORDS = 1000  # enough to outlast the second in which the old server still answers
 BODIES = [json.dumps({"instances": FLAT_ROWS[: number + 1]}).encode() for number in range(3)]
 
 
@@ -216,7 +217,7 @@ def test_a_restarted_server_loses_nothing(broker: Any, start: Callable[[], Serve
     # Given a running source
     first = start().wait()
     dispatcher = Dispatcher(broker, f"kn-{uuid4().hex[:8]}", first.url)
-    produce(dispatcher, 200)
+    produce(dispatcher, RESTART_RECORDS)
     with running(dispatcher):
         while len(dispatcher.attempts) < 20:
             time.sleep(0.01)
@@ -225,10 +226,10 @@ def test_a_restarted_server_loses_nothing(broker: Any, start: Callable[[], Serve
         second = start()
         time.sleep(1)
         dispatcher.url = second.url
-        replies = read_topic(dispatcher, dispatcher.output, 200)
+        replies = read_topic(dispatcher, dispatcher.output, RESTART_RECORDS)
     # Then each record has one reply, and the replies of a key are in order
-    assert len(replies) == 200
-    assert len({dict(reply.headers)["ce_id"] for reply in replies}) == 200
+    assert len(replies) == RESTART_RECORDS
+    assert len({dict(reply.headers)["ce_id"] for reply in replies}) == RESTART_RECORDS
     assert not read_topic(dispatcher, dispatcher.dead, 0)
     assert max(dispatcher.attempts.values()) > 1
     for key in {reply.key for reply in replies}:
