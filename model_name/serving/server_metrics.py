@@ -41,6 +41,11 @@ class ServerMetrics:
             "model_name_batch_requests", "Requests per batch.", buckets=BATCH_SIZE_BUCKETS[:8], registry=registry
         )
         self._queue = Gauge("model_name_queue_depth", "Requests that wait for a batch.", registry=registry)
+        self._failed_observations = Gauge(
+            "model_name_failed_observations",
+            "Batches that are missing in metrics and prediction log because of an error.",
+            registry=registry,
+        )
         self._in_flight = Gauge("model_name_requests_in_flight", "Requests without a response yet.", registry=registry)
         self.log_dropped = Counter(
             "model_name_log_dropped_rows",
@@ -62,9 +67,15 @@ class ServerMetrics:
         self.in_flight = 0
         self._in_flight.set_function(lambda: self.in_flight)
 
-    def bind_queue_depth(self, queue_depth: Callable[[], float]) -> None:
-        """Export the result of a function as the queue depth whenever the metrics are scraped."""
+    def bind_batcher(self, *, queue_depth: Callable[[], float], failed_observations: Callable[[], float]) -> None:
+        """Export the results of functions whenever the metrics are scraped.
+
+        Args:
+            queue_depth: Number of requests that wait for a batch.
+            failed_observations: Number of batches whose observer raised an error.
+        """
         self._queue.set_function(queue_depth)
+        self._failed_observations.set_function(failed_observations)
 
     def set_model_info(self, manifest: Manifest) -> None:
         """Export which model is served, instead of the one before."""

@@ -60,7 +60,7 @@ def serve_model(
     tls, address = parse_tls(args), parse_address(args)
     check_ports_free(address)
     metrics.set_model_info(manifest)
-    metrics.bind_queue_depth(lambda: batcher.queued)
+    metrics.bind_batcher(queue_depth=lambda: batcher.queued, failed_observations=lambda: batcher.failed_observations)
     state = ServerState(is_loaded=True)
     reloader = BundleReloader(directory, batcher, metrics, interval_seconds=args.watch_seconds, load=load, files=files)
     context = ServerContext(
