@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -75,6 +76,16 @@ def make_table() -> Callable[..., pd.DataFrame]:
 def fitted() -> Callable[[str, str], Model]:
     """Return `fitted(kind, task)`: a model on the things, fitted once in the session; do not modify it."""
     return _fitted
+
+
+@pytest.fixture(autouse=True)
+def restore_signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers that the command line and `run_component` replace."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DURATIONS = ROOT / "tests/durations.json"
 MARKERS = {
+    "tests/batch_inference": "integration",
     "tests/benchmarks": "benchmark",
+    "tests/cli": "integration",
     "tests/e2e": "fault",
     "tests/explainer": "integration",
     "tests/jobs": "integration",
