@@ -101,9 +101,7 @@ def test_gpu_profiles_are_compiled_into_the_ir(confs):
     [
         pytest.param({"gpus": 1, "cpu": "8"}, {}, (1.0, 8.0), id="one GPU per trial"),
         pytest.param({"gpus": 2, "cpu": "8", "trials_per_gpu": 2}, {}, (0.5, 2.0), id="half a GPU per trial"),
-        pytest.param(
-            {"gpus": 1, "cpu": "1500m", "trials_per_gpu": 3}, {}, (0.3333, 0.5), id="half a CPU per trial"
-        ),
+        pytest.param({"gpus": 1, "cpu": "1500m", "trials_per_gpu": 3}, {}, (0.3333, 0.5), id="half a CPU per trial"),
         pytest.param({"gpus": 2, "cpu": "8"}, {"cpus_per_trial": 1}, (1.0, 1), id="CPUs set in the config"),
         pytest.param({"gpus": 2, "cpu": "8"}, {"gpus_per_trial": 0.25}, (0.25, None), id="GPUs set in the config"),
         pytest.param({"gpus": 0, "cpu": "8", "trials_per_gpu": 2}, {}, (None, None), id="no GPUs"),

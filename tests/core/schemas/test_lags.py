@@ -117,9 +117,7 @@ INVALID = [
     pytest.param({"lag": "1y"}, "is not a span of time such as", id="an unknown unit"),
     pytest.param({"lag": "1h", "repeats": 2, "window": "1d"}, "exclude each other", id="repeats and a window"),
     pytest.param({"lag": "1h", "repeats": 0}, "repeats", id="no repeats"),
-    pytest.param(
-        {"lag": "1h", "repeat": 2}, "not a key of History; did you mean repeats", id="a misspelt key"
-    ),
+    pytest.param({"lag": "1h", "repeat": 2}, "not a key of History; did you mean repeats", id="a misspelt key"),
 ]
 
 
