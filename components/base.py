@@ -4,7 +4,7 @@ from functools import partial
 
 from kfp import dsl
 
-# The compiler replaces it by the real image. KFP's local runner warns of image names without "python".
+# Placeholder that the compiler replaces by the real image. KFP's local runner warns of image names without "python".
 IMAGE = "model-name-python"
 
 component = partial(dsl.component, base_image=IMAGE, packages_to_install=[], install_kfp_package=False)

@@ -1,4 +1,4 @@
-"""Notify people of the end of a pipeline."""
+"""Send an alert at the end of a pipeline."""
 
 from kfp.dsl import PipelineTaskFinalStatus
 
@@ -7,7 +7,7 @@ from components.base import component
 
 @component
 def notification(config: str, status: PipelineTaskFinalStatus) -> None:
-    """Notify people of the end of the pipeline, also after a failure.
+    """Send an alert at the end of the pipeline, also after a failure.
 
     Args:
         config: Job config in JSON.

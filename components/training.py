@@ -12,7 +12,7 @@ def training(config: str, table: str, tuned: str, metrics: Output[Metrics]) -> s
     Args:
         config: Job config in JSON.
         table: Path of the validated table.
-        tuned: Config keys that the search decided, in JSON; empty if there was no search.
+        tuned: Config keys that the search determined, in JSON; empty if there was no search.
         metrics: Metrics on the held-out rows.
 
     Returns:

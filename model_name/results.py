@@ -36,11 +36,11 @@ CONSTANT = "constant"  # reference model of an evaluation that predicts one valu
 
 
 class Result(LenientModel):
-    """Base of the results of jobs; the command line prints it, a pipeline passes it on.
+    """Base of the results of jobs, which the command line prints and a pipeline passes to later steps.
 
     Attributes:
-        DETAILS: Fields for programs only; the command line omits them when it prints for people.
-        accepted: False for a recorded refusal: the job succeeded, and its decision is no.
+        DETAILS: Fields for programs only; the command line omits them unless it prints JSON.
+        accepted: False for a refusal of the gate, which is recorded; the job itself succeeded.
     """
 
     DETAILS: ClassVar[frozenset[str]] = frozenset()
@@ -57,7 +57,7 @@ class PreparationResult(Result):
         fingerprint: Hash of the validated table.
         rows: Number of rows read.
         kept: Number of rows left after validation.
-        findings: Sentences, one for each thing that was dropped, clipped or ignored.
+        findings: Sentences about rows, values and columns that were dropped, clipped or ignored.
         ranges: First and last moment of each datetime column, ISO 8601.
     """
 
@@ -91,7 +91,7 @@ class TuningResult(Result):
         run_id: ID of the search's MLflow run.
         kind: Kind of the model.
         metric: Name of the metric that decides.
-        params: Best hyperparameters; empty where the model's own were best.
+        params: Best hyperparameters; empty if the model's own were best.
         score: Mean of the metric over the folds with `params`.
         default_score: Mean of the metric over the folds with the model's own hyperparameters.
         trials: Number of trials.
@@ -142,14 +142,14 @@ class TrainingResult(Result):
 
 
 class Slice(LenientModel):
-    """Metrics of the held-out rows where a column has one value.
+    """Metrics of the held-out rows that have one value in a column.
 
     Attributes:
         column: Name of the column.
         value: Value of the column, as text.
         rows: Number of held-out rows with this value.
         metrics: Metrics of the version on these rows.
-        champion: Metrics of the champion on these rows; empty where there is none to compare with.
+        champion: Metrics of the champion on these rows; empty if there is none to compare with.
     """
 
     column: str
@@ -166,7 +166,7 @@ class Champion(LenientModel):
         version: Number of the champion.
         semver: Semantic version.
         metrics: Metrics on the held-out rows.
-        problem: Reason why it could not be measured; empty where it was.
+        problem: Reason why it could not be measured; empty if it was.
     """
 
     version: str
@@ -205,20 +205,20 @@ class EvaluationResult(Result):
         semver: Semantic version.
         rows: Number of held-out rows.
         measures: Metrics that were computed, with their thresholds; the first one decides.
-        metrics: Metrics of the version; None where a metric is not defined on the rows.
+        metrics: Metrics of the version; None if a metric is not defined on the rows.
         intervals: Bootstrap intervals (95 %) of the metrics, from resampled held-out rows.
         resampled: Description of the resampling.
         references: Metrics of a constant and of default boosted trees, both fitted on the same training part.
-        champion: Champion on the same rows; None where there is none or where the version is the champion.
+        champion: Champion on the same rows; None if there is none or if the version is the champion.
         differences: Deciding metric of this version minus that of the champion and of each reference.
         slices: Metrics of the configured slices.
-        worst_slices: Slices that a search found to be worse than the rest, beyond chance.
+        worst_slices: Slices that a search found to be significantly worse than the other rows.
         curves: Points of the figures, and the coverage of the prediction intervals.
         calibration_error: Expected calibration error (ECE) of the served probabilities.
         calibration_error_before: Expected calibration error before calibration; None without calibration.
-        threshold: Decision threshold; None where the most probable class is predicted.
+        threshold: Decision threshold; None if the most probable class is predicted.
         learning: Deciding metric of the model fitted on fewer rows.
-        learning_skipped: Reason why there is no learning curve; empty where there is one.
+        learning_skipped: Reason why there is no learning curve; empty if there is one.
     """
 
     DETAILS = frozenset({"curves"})
@@ -249,13 +249,13 @@ class EvaluationResult(Result):
         return {name: ends for name, ends in raw.items() if ends is not None} if isinstance(raw, dict) else raw
 
     def interval_bounds(self, metric: str) -> tuple[float, float] | None:
-        """Return the ends of the interval of a metric, or None where it is unknown or not defined."""
+        """Return the ends of the interval of a metric, or None if it is unknown or not defined."""
         return bounds(self.intervals.get(metric))
 
     def difference_bounds(self, against: str, metric: str) -> tuple[float, float] | None:
-        """Return the ends of the difference to another model, or None where it is unknown or not defined."""
-        found = (each for each in self.differences if (each.against, each.metric) == (against, metric))
-        return bounds(next(found, None))
+        """Return the ends of the difference to another model, or None if it is unknown or not defined."""
+        matches = (each for each in self.differences if (each.against, each.metric) == (against, metric))
+        return bounds(next(matches, None))
 
 
 class ExplanationResult(Result):
@@ -309,7 +309,7 @@ class PromotionResult(Result):
     Attributes:
         version: Number of the version.
         semver: Semantic version.
-        alias: Alias that the version got: champion, challenger, or empty.
+        alias: Alias that the gate set: champion, challenger, or empty.
         forced: Whether the version was promoted although a check failed.
         actor: Name of the person or system that requested the promotion.
         reason: Reason given for the promotion.
@@ -335,10 +335,10 @@ class ReportResult(Result):
     Attributes:
         version: Number of the version.
         semver: Semantic version.
-        alias: Alias that the gate gave it: champion, challenger, or empty.
+        alias: Alias that the gate set: champion, challenger, or empty.
         metrics: Metrics on the held-out rows.
         references: Metrics of a constant and of default boosted trees on the same rows.
-        gate: Decision of the gate; empty where the version was not put through it.
+        gate: Decision of the gate; empty if the version was not put through it.
         bundle: Path of the bundle's folder.
         report: Path of the HTML report.
     """
@@ -362,7 +362,7 @@ class InferenceResult(Result):
         rows: Number of rows read.
         predicted: Number of rows predicted.
         resumed: Number of predicted rows that an earlier, interrupted run had written.
-        findings: Sentences, one for each thing that was dropped or clipped.
+        findings: Sentences about rows and values that were dropped or clipped.
     """
 
     outputs: str
@@ -374,7 +374,7 @@ class InferenceResult(Result):
 
 
 def bounds(interval: Interval | Difference | None) -> tuple[float, float] | None:
-    """Return both ends of an interval, or None where one of them is not defined."""
+    """Return both ends of an interval, or None if one of them is not defined."""
     if interval is None or interval.low is None or interval.high is None:
         return None
     return interval.low, interval.high

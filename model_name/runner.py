@@ -1,4 +1,4 @@
-"""Run one job: for the command line, or as a step of a pipeline that writes its artifacts."""
+"""Run one job, for the command line or as a step of a pipeline."""
 
 import json
 import os
@@ -17,10 +17,11 @@ from model_name.jobs.base import Job
 from model_name.results import Result
 from model_name.settings import build_job
 
-RESULTS_DIR = "MODEL_NAME_OUTBOX"
+RESULTS_DIR_VARIABLE = "MODEL_NAME_OUTBOX"
 """Environment variable that names a folder; steps write results and errors there for the local pipeline runner."""
 
 ERROR = "error"
+"""Name of the document with the error of a failed step."""
 
 
 def run_job(job: Job, *, as_json: bool) -> None:
@@ -31,8 +32,8 @@ def run_job(job: Job, *, as_json: bool) -> None:
     """
     with job:
         result = job.run()
-    found = result.model_dump(mode="json", exclude=set() if as_json else set(result.DETAILS))
-    print_result(f"{job.KIND} of {job.name}", found, as_json=as_json)
+    fields = result.model_dump(mode="json", exclude=set() if as_json else set(result.DETAILS))
+    print_result(f"{job.KIND} of {job.name}", fields, as_json=as_json)
     if not result.accepted:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -42,7 +43,7 @@ def run_component(config: str, *, overrides: dict[str, Any] | None = None, **art
 
     Args:
         config: Job config in JSON, as the compiler put it into the pipeline.
-        overrides: Config keys that earlier steps decide, such as the version. `tuned` is the JSON text that tuning
+        overrides: Config keys that earlier steps determine, such as the version. `tuned` is the JSON text that tuning
             returns. Empty values are left out.
         artifacts: KFP artifacts by name: `metrics` receives the scores, `html` the report.
 
@@ -65,35 +66,35 @@ def run_component(config: str, *, overrides: dict[str, Any] | None = None, **art
 
 
 def build_step_job(config: str, overrides: dict[str, Any]) -> Job:
-    """Build the job of a step: its config, overridden by the values of earlier steps."""
+    """Build the job of a step from its config, overridden by the values of earlier steps."""
     raw = json.loads(config)
     job = raw["job"]
-    given = {key: value for key, value in overrides.items() if value != ""}
-    if "table" in given:
-        given["table"] = table_reader(job, given["table"])
-    tuned = json.loads(given.pop("tuned", "{}"))
-    return build_job(raw | {"job": job | tuned | given})
+    values = {key: value for key, value in overrides.items() if value != ""}
+    if "table" in values:
+        values["table"] = table_reader(job, values["table"])
+    tuned = json.loads(values.pop("tuned", "{}"))
+    return build_job(raw | {"job": job | tuned | values})
 
 
 def table_reader(job: dict[str, Any], path: str) -> dict[str, Any]:
-    """Return the reader config of a table that an earlier step, or a parameter of the run, names."""
+    """Return the reader config for a path that an earlier step or a parameter of the run has set."""
     if path == job["table"]["path"]:
         return dict(job["table"])
     return reader_for(path).model_dump(exclude_none=True)
 
 
 def write_artifacts(result: Result, artifacts: dict[str, Any]) -> None:
-    """Write what the Kubeflow UI shows into the artifacts of a step."""
-    found = result.model_dump(mode="json")
+    """Write the metrics and the report into the artifacts that the Kubeflow UI shows."""
+    fields = result.model_dump(mode="json")
     if "metrics" in artifacts:
-        for name, value in found["metrics"].items():
+        for name, value in fields["metrics"].items():
             if value is not None:
                 artifacts["metrics"].log_metric(name, value)
     if "html" in artifacts:
-        Path(artifacts["html"].path).write_bytes(read_bytes(found["report"]))
+        Path(artifacts["html"].path).write_bytes(read_bytes(fields["report"]))
 
 
 def write_result(name: str, document: dict[str, Any]) -> None:
-    """Write a JSON document where the local pipeline runner reads it; does nothing in a cluster."""
-    if folder := os.environ.get(RESULTS_DIR):
+    """Write a JSON document to the folder of the local pipeline runner; do nothing in a cluster."""
+    if folder := os.environ.get(RESULTS_DIR_VARIABLE):
         (Path(folder) / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")

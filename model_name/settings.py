@@ -51,7 +51,7 @@ def load_job(
     """Build the job that config files describe.
 
     Raises:
-        ConfigError: A key or value is wrong; the message names file, dotted path, bad value and the nearest right key.
+        ConfigError: A key or value is wrong; the message names file, dotted path, bad value and the nearest valid key.
     """
     return build_job(
         configs.load(files, sets, environment), files=configs.with_shared_files([str(file) for file in files])
@@ -62,7 +62,7 @@ def build_job(raw: dict[str, Any], *, files: Sequence[str] = ()) -> Job:
     """Build the job of a config that is already merged into one dictionary.
 
     Raises:
-        ConfigError: A key or value is wrong; the message names file, dotted path, bad value and the nearest right key.
+        ConfigError: A key or value is wrong; the message names file, dotted path, bad value and the nearest valid key.
     """
     source = ", ".join(files) or "the config"
     unknown = [key for key in raw if key != "job"]
@@ -77,7 +77,7 @@ def build_job(raw: dict[str, Any], *, files: Sequence[str] = ()) -> Job:
         kind = job_class(str(job["KIND"]))
         plugins, mlflow = job.get("plugins") or [], job.get("mlflow") or {}
         import_plugins([plugins] if isinstance(plugins, str) else plugins)
-        if isinstance(mlflow, dict):  # anything else is rejected by the validation
+        if isinstance(mlflow, dict):  # validation rejects anything else
             job = job | {"mlflow": mlflow | osvariables.job_overrides()["mlflow"]}
         return kind.model_validate(job)
     except ConfigError as err:
@@ -87,7 +87,7 @@ def build_job(raw: dict[str, Any], *, files: Sequence[str] = ()) -> Job:
 
 
 def load_step_config(folder: str, step: str, sets: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """Load the merged config of one step of a config folder, and list its files; a step without a file has defaults.
+    """Load the merged config of one step of a config folder and list its files; without a file the step has defaults.
 
     Raises:
         ConfigError: The folder has no `project.yaml`, or a file is wrong.
@@ -113,13 +113,13 @@ def json_schema(kind: str = "") -> dict[str, Any]:
     if kind in JOBS:
         schema = job_class(kind).model_json_schema(by_alias=True)
     elif kind in models or kind == "TableSchema":
-        found: type[BaseModel] = models.get(kind, TableSchema)
-        schema = found.model_json_schema(by_alias=True)
+        document: type[BaseModel] = models.get(kind, TableSchema)
+        schema = document.model_json_schema(by_alias=True)
     elif kind:
         raise ConfigError(f"{kind} is not a kind{did_you_mean(kind, [*JOBS, *models, 'TableSchema'])}")
     else:
         jobs = {name: job_class(name).model_json_schema(by_alias=True) for name in JOBS}
-        definitions = {name: found for job in jobs.values() for name, found in job.pop("$defs", {}).items()}
+        definitions = {name: part for job in jobs.values() for name, part in job.pop("$defs", {}).items()}
         schema = {
             "type": "object",
             "required": ["job"],
@@ -127,7 +127,7 @@ def json_schema(kind: str = "") -> dict[str, Any]:
             "$defs": definitions,
         }
     if "Model" in schema.get("$defs", {}):  # base class of all kinds; plugins add further ones
-        schema["$defs"]["Model"] = {"anyOf": [found.model_json_schema() for found in models.values()]}
+        schema["$defs"]["Model"] = {"anyOf": [model.model_json_schema() for model in models.values()]}
     return schema
 
 

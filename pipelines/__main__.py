@@ -39,7 +39,7 @@ def compile_(
     skip: Skip = [],  # noqa: B006
     out: Annotated[str, typer.Option(help="File to write; by default build/pipelines/NAME.yaml.")] = "",
 ) -> None:
-    """Compile the pipeline to YAML for Kubeflow; every step carries its config."""
+    """Compile the pipeline to YAML for Kubeflow; every step contains its config."""
     from pipelines.compiling import compile_pipeline
 
     typer.echo(compile_pipeline(name, confs, profile=profile, sets=sets, skip=skip, out=out))
@@ -119,7 +119,7 @@ def schedule(
 
 
 def print_pipeline_result(name: str, result: dict[str, Any], *, as_json: bool) -> None:
-    """Print the result of a pipeline; people get the checks of the gate as sentences."""
+    """Print the result of a pipeline; without `as_json`, the checks of the gate become sentences."""
     from model_name.io.console import print_result
 
     gate = result.get("gate")

@@ -1,4 +1,4 @@
-"""Compile a config folder into a self-contained pipeline: each step carries its config."""
+"""Compile a config folder into a self-contained pipeline: each step contains its config."""
 
 import json
 from collections.abc import Mapping, Sequence

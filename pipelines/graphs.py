@@ -10,7 +10,7 @@ from model_name.launchers.profiles import Profile
 from pipelines.placement import configure_task
 
 Configs = Mapping[str, str]
-"""Config of each step in JSON; an optional step that is left out is no key."""
+"""Config of each step in JSON; an optional step that is left out has no key."""
 
 
 def training_pipeline(configs: Configs, profile: Profile) -> BaseComponent:

@@ -16,7 +16,7 @@ from kfp import components, local
 from rich.console import Console
 
 from model_name import errors
-from model_name.runner import ERROR, RESULTS_DIR
+from model_name.runner import ERROR, RESULTS_DIR_VARIABLE
 from pipelines.graphs import RESULTS
 from pipelines.steplog import StepLog
 
@@ -32,12 +32,12 @@ def run_pipeline(name: str, package: Path, arguments: dict[str, Any]) -> dict[st
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ[RESULTS_DIR] = folder
+        os.environ[RESULTS_DIR_VARIABLE] = folder
         with _step_log_on_stderr(count_steps(package)), _terminate_children():
             local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(LOCAL_ROOT))
             try:
                 components.load_component_from_file(str(package))(**arguments)
-            except RuntimeError as err:  # kfp raises it for a failed step
+            except RuntimeError as err:  # raised by kfp for a failed step
                 raise _load_error(Path(folder)) or errors.ModelNameError(f"the pipeline failed: {err}") from err
         result: dict[str, Any] = json.loads((Path(folder) / f"{RESULTS[name]}.json").read_text(encoding="utf-8"))
     return result | {"seconds": round(time.monotonic() - start, 1)}
@@ -61,7 +61,7 @@ def count_steps(package: Path) -> int:
 
 @contextlib.contextmanager
 def _step_log_on_stderr(steps: int) -> Generator[None]:
-    """Redirect the output of kfp's runner to a step log on stderr, and hide warnings that a user cannot act on."""
+    """Redirect the output of kfp's runner to a step log on stderr, and hide warnings about kfp itself."""
     log = StepLog(Console(stderr=True), steps)
     with contextlib.redirect_stdout(log), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"kfp\.")

@@ -20,7 +20,7 @@ def create_client(host: str, namespace: str) -> kfp.Client:
 
     Raises:
         ConfigError: No host is configured.
-        DependencyError: The host cannot be reached, or refuses the token.
+        DependencyError: The host cannot be reached, or rejects the token.
     """
     variables = env()
     url = host or variables.kf_pipelines_endpoint
@@ -35,10 +35,10 @@ def create_client(host: str, namespace: str) -> kfp.Client:
 
 
 def check_reachable(host: str, token: str | None) -> None:
-    """Check the health endpoint of the host once; kfp's client retries five times and has a poorer error message.
+    """Check the health endpoint of the host once; kfp's client retries five times and reports less.
 
     Raises:
-        DependencyError: The host cannot be reached, or refuses the token.
+        DependencyError: The host cannot be reached, or rejects the token.
     """
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
@@ -58,7 +58,7 @@ def submit(package: Path, arguments: dict[str, Any], *, host: str, namespace: st
     """Start a run on the host and return its id.
 
     Raises:
-        DependencyError: The host cannot be reached, or refuses the request.
+        DependencyError: The host cannot be reached, or rejects the request.
     """
     kubeflow = create_client(host, namespace)
     try:
@@ -76,7 +76,7 @@ def schedule(
     """Schedule the pipeline on the host; a schedule of the same name is replaced.
 
     Raises:
-        DependencyError: The host cannot be reached, or refuses the request.
+        DependencyError: The host cannot be reached, or rejects the request.
     """
     kubeflow = create_client(host, namespace)
     try:
@@ -100,6 +100,6 @@ def schedule(
 
 
 def submit_error(host: str, err: Exception) -> DependencyError:
-    """Create the error for a request that the host refused."""
+    """Create the error for a request that the host rejected."""
     reason = f"{err.status} {err.reason}" if isinstance(err, ApiException) else str(err)
     return DependencyError(f"Kubeflow at {host}: {reason}", hint="check --host, KF_PIPELINES_TOKEN and --namespace")

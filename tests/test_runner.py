@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from model_name.results import ReportResult
-from model_name.runner import ERROR, RESULTS_DIR, run_component, table_reader, write_artifacts
+from model_name.runner import ERROR, RESULTS_DIR_VARIABLE, run_component, table_reader, write_artifacts
 from tests.support import projects
 
 
@@ -23,7 +23,7 @@ def config(tmp_path):
 def results_dir(tmp_path, monkeypatch):
     folder = tmp_path / "results"
     folder.mkdir()
-    monkeypatch.setenv(RESULTS_DIR, str(folder))
+    monkeypatch.setenv(RESULTS_DIR_VARIABLE, str(folder))
     return folder
 
 

@@ -20,9 +20,9 @@ ARROW_TYPES: dict[Kind, pa.DataType] = {
 
 
 def to_numpy(values: Any) -> NDArray[Any]:
-    """Convert an Arrow column to NumPy; equal texts share one object, which is three times as fast as one each."""
+    """Convert an Arrow column to NumPy; equal texts share one object, which is three times as fast."""
     if pa.types.is_boolean(values.type):
-        values = values.cast(pa.uint8()) if values.null_count else values  # else they would become objects
+        values = values.cast(pa.uint8()) if values.null_count else values  # otherwise they become objects
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         values = values.dictionary_encode()
     if not pa.types.is_dictionary(values.type):

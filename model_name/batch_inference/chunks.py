@@ -41,17 +41,17 @@ def split_into_chunks(batches: Iterable[pa.RecordBatch], start: int, part_rows: 
             offset += chunk.num_rows
 
 
-def map_ordered(call: Callable[[T], Mapped], items: Iterable[T], threads: int) -> Generator[Mapped]:
+def map_ordered(function: Callable[[T], Mapped], items: Iterable[T], threads: int) -> Generator[Mapped]:
     """Map items on a thread pool and yield the results in order.
 
-    At most `threads + 2` items are taken ahead of the consumer, which bounds memory. An exception is raised at the
+    At most `threads + 2` items are submitted ahead of the consumer, which bounds memory. An exception is raised at the
     position of its item.
     """
     pending: deque[Future[Mapped]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
-            pending.append(pool.submit(call, item))
+            pending.append(pool.submit(function, item))
             if len(pending) > threads + 1:
                 yield pending.popleft().result()
         while pending:

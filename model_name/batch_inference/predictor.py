@@ -1,4 +1,4 @@
-"""Predictions for chunks of a table, by the same data plane as the server."""
+"""Predict chunks of a table by the same data plane as the server."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,7 +16,7 @@ from model_name.core.schemas.validation import CheckReport
 from model_name.errors import ConfigError, DataError
 from model_name.serving.dataplane import DataPlane
 
-ROW_COLUMN = "row"  # column of row numbers in the output, where no column is kept
+ROW_COLUMN = "row"  # column of row numbers in the output, if no column is kept
 
 
 class BatchPredictor:
@@ -108,7 +108,7 @@ class BatchPredictor:
         return pa.table(arrays, schema=self.output_schema)
 
     def _extra_columns(self, names: list[str]) -> tuple[str, ...]:
-        """Return the columns that the schema does not have, if it allows such."""
+        """Return the columns that are not in the schema, if the schema allows them."""
         duplicates = [name for name in names if names.count(name) > 1]
         if duplicates:
             raise DataError(f"{duplicates[0]}: the table has this column twice")

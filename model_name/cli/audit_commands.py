@@ -21,7 +21,10 @@ def list_entries(trail: Trail = "audit", as_json: AsJson = False) -> None:
     if as_json:
         print_json([entry.model_dump() for entry in entries])
         return
-    rows = [(e.number, e.time[:19], e.actor, e.event, e.subject, str(e.details.get("reason", ""))) for e in entries]
+    rows = [
+        (entry.number, entry.time[:19], entry.actor, entry.event, entry.subject, str(entry.details.get("reason", "")))
+        for entry in entries
+    ]
     print_rows(f"{len(rows)} entries", ("#", "time (UTC)", "actor", "event", "subject", "reason"), rows)
 
 
@@ -31,4 +34,4 @@ def verify_trail(trail: Trail = "audit", as_json: AsJson = False) -> None:
     from model_name.io.audit import AuditTrail
     from model_name.io.console import print_result
 
-    print_result("The trail is whole", {"entries": AuditTrail(trail).verify()}, as_json=as_json)
+    print_result("The audit trail is intact", {"entries": AuditTrail(trail).verify()}, as_json=as_json)

@@ -48,7 +48,7 @@ def root(
 
 @app.command()
 def init(
-    table: Annotated[str, typer.Argument(help="A Parquet or CSV file, or any fsspec URL of one.")],
+    table: Annotated[str, typer.Argument(help="Parquet or CSV file, or its fsspec URL.")],
     target: Annotated[str, typer.Option(help="Column to predict.")],
     time: Annotated[
         str, typer.Option(help="Column that orders the rows in time; detected if there is only one candidate.")
@@ -118,7 +118,7 @@ def promote(
     sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Put a version through the gate; exit with 3 if it is refused."""
+    """Put a version through the gate; exit with 3 if the gate refuses it."""
     from model_name.runner import run_job
     from model_name.settings import build_job, load_step_config
 
@@ -147,7 +147,7 @@ def serve(
     from model_name.io.storage import download_bundle
 
     server_options = list(context.args)
-    if ref.startswith("-"):  # without REF, Typer takes the first option of the server for it
+    if ref.startswith("-"):  # without REF, Typer mistakes the first option of the server for it
         ref, server_options = "champion", [ref, *server_options]
     if explainer and bundle:
         raise ConfigError("--explainer: a bundle has no model to explain", hint="name a version instead of --bundle")
@@ -156,9 +156,9 @@ def serve(
     else:
         folder = download_bundle(bundle) if bundle else str(open_registry(name, mlflow).download_bundle(ref).resolve())
         server = ["model_name.serving", "--bundle", folder, "--grpc_port", str(grpc_port)]
-    # exec replaces this process, so that the server gets its signals and has none of its imports.
+    # exec replaces this process, so that the server receives its signals and none of its imported modules.
     command = [sys.executable, "-m", *server, "--host", host, "--http_port", str(http_port), *server_options]
-    os.execv(sys.executable, command)  # noqa: S606  our own  # nosec B606
+    os.execv(sys.executable, command)  # noqa: S606  no shell  # nosec B606
 
 
 def main(argv: Sequence[str] | None = None) -> int:

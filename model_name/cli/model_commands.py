@@ -23,7 +23,10 @@ def list_versions(name: Name = "", mlflow: Tracking = DEFAULT_MLFLOW, as_json: A
         print_json([version.model_dump(mode="json") for version in versions])
         return
     columns = ("name", "version", "semver", "aliases", "kind", "created")
-    rows = [(v.name, v.version, v.semver, ", ".join(v.aliases), v.kind, v.created[:19]) for v in versions]
+    rows = [
+        (version.name, version.version, version.semver, ", ".join(version.aliases), version.kind, version.created[:19])
+        for version in versions
+    ]
     print_rows(f"{len(rows)} versions", columns, rows)
 
 

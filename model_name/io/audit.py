@@ -118,7 +118,7 @@ class AuditTrail:
         return previous.number if previous else 0
 
     def _find_tampered(self, entry: Entry, previous: Entry | None) -> str:
-        """Return the number of the changed entry of two whose hashes do not match."""
+        """Return the number of the changed entry, given two entries whose hashes do not match."""
         if previous is None:
             return str(entry.number)
         after = entry.number + 1
@@ -135,7 +135,7 @@ class AuditTrail:
             return
         temporary = f"{path}.{uuid4().hex}.part"  # unique among threads as well
         try:
-            with open(temporary, "x", encoding="utf-8") as file:  # noqa: PTH123  beside os.link, which needs plain paths
+            with open(temporary, "x", encoding="utf-8") as file:  # noqa: PTH123  as for os.link, which needs plain paths
                 file.write(entry.text)
             os.link(temporary, path)  # publishes a complete file, and fails if the number exists
         finally:

@@ -29,7 +29,7 @@ ENVIRONMENT_PREFIX = "MODEL_NAME__"
 
 
 class Loader(yaml.SafeLoader):
-    """YAML loader that reads `1e-3` as a number and a date as text, and refuses duplicate keys."""
+    """YAML loader that reads `1e-3` as a number and a date as text, and rejects duplicate keys."""
 
     @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -85,7 +85,7 @@ def merge_configs(configs: Sequence[Config]) -> Config:
     """Merge configs; later ones take precedence.
 
     Raises:
-        ConfigError: No config is given, or a list meets a mapping.
+        ConfigError: No config is given, or a list would be merged with a mapping.
     """
     if not configs:
         raise ConfigError("there is no config to merge", hint="name at least one config file")
@@ -271,13 +271,13 @@ def find_origin(path: Sequence[str], files: Sequence[str], value: Any = None, *,
         path: Path of the key.
         files: Config files; later ones take precedence.
         value: Merged value of the key, if it is a scalar.
-        is_written: Whether the key was set. A set key that no file holds comes from an override; a missing key is
+        is_written: Whether the key was set. A set key that is in no file comes from an override; a missing key is
             attributed to the file that holds its nearest parent.
     """
     configs = {file: to_object(parse_file(file), resolve=False) for file in files}
-    holding = [file for file in files if _lookup(configs[file], path) is not MISSING]
-    if holding and (value is None or _lookup(configs[holding[-1]], path) == value):
-        return holding[-1]
+    setters = [file for file in files if _lookup(configs[file], path) is not MISSING]
+    if setters and (value is None or _lookup(configs[setters[-1]], path) == value):
+        return setters[-1]
     if is_written and files:
         return OVERRIDE_ORIGIN
     for length in range(len(path) - 1, 0, -1):

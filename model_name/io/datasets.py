@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 
 TableOrBatch = TypeVar("TableOrBatch", pa.Table, pa.RecordBatch)
-UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # name that pandas gives to an unnamed index in a file
+UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # name of an unnamed pandas index in a file
 
 # A datetime stays text: the schema's decoder parses it, because it handles time zones.
 CSV_TYPES = {
@@ -54,7 +54,7 @@ class Reader(FrozenModel, ABC):
         """Read the whole table, or its first `limit` rows.
 
         Args:
-            schema: Schema that gives the column types of a text format.
+            schema: Schema that determines the column types of a text format.
 
         Raises:
             NotFoundError: The file does not exist.
@@ -227,7 +227,7 @@ def reader_for(path: str, limit: int | None = None) -> Reader:
     """Return the reader for the extension of a path.
 
     Raises:
-        ConfigError: No reader has this extension.
+        ConfigError: No reader supports the extension.
     """
     if path.endswith((".parquet", ".pq")):
         return ParquetReader(path=path, limit=limit)
@@ -266,8 +266,8 @@ def to_arrow(frame: pd.DataFrame, path: str) -> pa.Table:
     """Convert a frame, without its index, into an Arrow table that Parquet can store.
 
     Args:
-        frame: The frame.
-        path: Path of the file to write, for the message.
+        frame: Rows to convert.
+        path: Path of the file to write, for the error message.
 
     Raises:
         DataError: A column holds values of several types, or of a type that Arrow does not have.

@@ -11,7 +11,7 @@ from model_name.io import signals
 
 PACKAGE = __name__.partition(".")[0]
 EXTRA_BY_PACKAGE = {"grpc": "serving", "kafka": "kafka", "kfp": "pipelines", "kserve": "serving", "ray": "tuning"}
-"""Extra that installs a package, if it is not `training`."""
+"""Extra that installs a package; `training` installs all other packages."""
 EXIT_REFUSED = 3  # the gate refused a version and recorded it
 EXIT_INTERRUPTED = 130
 
@@ -27,7 +27,7 @@ def configure_process() -> None:
 
 
 def run_main(call: Callable[[], Any]) -> int:
-    """Call a function, report what it raises on stderr and return the exit code. This is the outermost handler."""
+    """Call a function, report its exceptions on stderr and return the exit code. This is the outermost handler."""
     try:
         call()
     except SystemExit as exit_:  # Typer raises it after an invalid option, and after Ctrl-C
@@ -43,7 +43,7 @@ def run_main(call: Callable[[], Any]) -> int:
 
 
 def report_exception(error: Exception) -> int:
-    """Report an exception, a defect with its traceback, and return its exit code."""
+    """Report an exception, with its traceback if it is a defect, and return its exit code."""
     # A library, or an `except OSError`, may have wrapped the exception that a signal raised.
     cause = signals.find_signal_error(error) or error
     if isinstance(cause, ModelNameError):

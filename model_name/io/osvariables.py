@@ -23,7 +23,7 @@ class Env(BaseSettings):
     model_config = SettingsConfigDict(
         env_file=".env",
         env_file_encoding="utf-8",
-        env_ignore_empty=True,  # an unset variable of a compose file or a pod arrives as an empty one
+        env_ignore_empty=True,  # compose files and pods pass an unset variable as an empty one
         extra="ignore",
         case_sensitive=False,
     )

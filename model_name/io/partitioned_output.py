@@ -1,4 +1,4 @@
-"""Folder of Parquet parts that a killed run can resume: a part is complete or absent."""
+"""Folder of Parquet parts that a killed run can resume, because each part is complete or absent."""
 
 import json
 import re
@@ -16,9 +16,9 @@ from model_name.core.schemas.validation import CheckReport
 from model_name.errors import ConfigError, ModelNameError
 from model_name.io.storage import atomic_write, resolve_url, translate_write_errors
 
-STATE_FILE = "_job.json"  # settings and inputs that the parts were made from
+STATE_FILE = "_job.json"  # settings and inputs that determine the content of the parts
 SUCCESS_FILE = "_SUCCESS"
-REPORT_KEY = "model_name.report"  # in the footer of a part, so that a resumed run knows what was dropped
+REPORT_KEY = "model_name.report"  # metadata key in the footer of a part, from which a resumed run restores the counts
 PART_FILE = re.compile(r"part-(\d{5,})\.parquet")
 TEMPORARY_FILE = re.compile(rf"({PART_FILE.pattern}|{STATE_FILE}|{SUCCESS_FILE})\.\d+\.part")
 """Name that `atomic_write` uses; a killed run leaves such a file."""
@@ -45,7 +45,7 @@ class OutputPart:
         self._writer.close()
 
     def discard(self) -> None:
-        """Close a part that is thrown away. Otherwise the writer would close itself later, into a closed file."""
+        """Close the writer of a part that is not kept; otherwise its finalizer would write to the closed file."""
         with suppress(OSError, ValueError):
             self._writer.close()
 
@@ -64,13 +64,13 @@ class PartitionedOutput:
         self.filesystem, self.root = resolve_url(self.url)
 
     def resume(self, state: dict[str, Any]) -> CheckReport:
-        """Return the report of the complete parts of the same work; remove other files of an earlier run.
+        """Return the report of the complete parts of an equal run; remove all other files of earlier runs.
 
         Args:
             state: Settings and inputs that determine the content of the parts.
 
         Raises:
-            ConfigError: The folder holds files that no such job wrote.
+            ConfigError: The folder holds files that no inference job wrote.
             StorageError: The folder cannot be read or written.
         """
         fingerprint = sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
@@ -79,8 +79,8 @@ class PartitionedOutput:
         parts = sorted((name for name in names if PART_FILE.fullmatch(name)), key=lambda name: (len(name), name))
         is_same = self._load_fingerprint(names) == fingerprint and SUCCESS_FILE not in names
         reports = list(self._complete_reports(parts)) if is_same else []
-        # `_SUCCESS` is removed first and `_job.json` replaced last: after a kill in between, the folder looks neither
-        # complete nor foreign.
+        # `_SUCCESS` is removed first and `_job.json` replaced last: after a kill in between, the next run takes the
+        # folder neither for complete nor for foreign.
         self._remove([SUCCESS_FILE] * (SUCCESS_FILE in names) + temporary + parts[len(reports) :])
         if not is_same:
             self._write_file(STATE_FILE, json.dumps({"mark": fingerprint} | state, indent=1))
@@ -106,7 +106,7 @@ class PartitionedOutput:
                 raise
 
     def mark_complete(self) -> None:
-        """Write the marker file that says that all parts are complete.
+        """Write the marker file of a complete output.
 
         Raises:
             StorageError: The file cannot be written.
@@ -121,7 +121,7 @@ class PartitionedOutput:
         """List the files of the folder.
 
         Raises:
-            ConfigError: The folder is a file, or holds files that no such job wrote.
+            ConfigError: The folder is a file, or holds files that no inference job wrote.
         """
         with translate_write_errors(self.url):
             self.filesystem.invalidate_cache(self.root)
@@ -132,15 +132,13 @@ class PartitionedOutput:
             paths = self.filesystem.ls(self.root, detail=False)
         names = sorted({path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != self.root})
         for name in names:
-            is_ours = name == STATE_FILE or (
-                STATE_FILE in names and (name == SUCCESS_FILE or PART_FILE.fullmatch(name))
-            )
-            if not (is_ours or TEMPORARY_FILE.fullmatch(name) or name.startswith(".")):
+            is_own = name == STATE_FILE or (STATE_FILE in names and (name == SUCCESS_FILE or PART_FILE.fullmatch(name)))
+            if not (is_own or TEMPORARY_FILE.fullmatch(name) or name.startswith(".")):
                 raise self._foreign_file_error(name)
         return names
 
     def _load_fingerprint(self, names: Sequence[str]) -> str:
-        """Load the fingerprint of the work that the parts belong to; empty if there is none."""
+        """Load the fingerprint of the state that the parts were written for; empty if there is none."""
         if STATE_FILE not in names:
             return ""
         with translate_write_errors(self.url):

@@ -68,7 +68,7 @@ def read_predictions(
     for name in columns or ():
         if name not in known:
             raise DataError(f"{url}: {name} is not a column of the predictions{did_you_mean(name, list(known))}")
-    # A column that is empty in one file gets the type that it has in the others.
+    # A column that is empty in one file takes its type from the other files.
     table = pd.concat(frames, ignore_index=True).infer_objects()
     return table if columns is None else table[list(columns)]
 
@@ -121,7 +121,7 @@ class _LogFiles:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """Parse a line; return None if it holds no complete record."""
+    """Parse a line; return None if it is no complete record."""
     try:
         record = json.loads(line)
         moment = datetime.fromisoformat(record["time"]).astimezone(UTC)
@@ -136,7 +136,7 @@ def _flatten(record: dict[str, Any]) -> dict[str, Any]:
     outputs: dict[str, Any] = record.pop("outputs")
     probabilities = outputs.pop("probabilities", {})
     named = {f"inputs.{name}": value for name, value in inputs.items()}
-    return record | named | outputs | {f"probability_{label}": p for label, p in probabilities.items()}
+    return record | named | outputs | {f"probability_{label}": value for label, value in probabilities.items()}
 
 
 def _name(path: str) -> str:

@@ -1,8 +1,8 @@
-"""Prepared tables: validated once, written with a mark that later steps trust instead of validating again.
+"""Prepared tables: validated once and written with a validation mark; later steps trust it and do not validate again.
 
-The mark lies in the footer of the Parquet file. It names the package version, the schema and the content that were
-validated. A tool that keeps the footer's metadata but writes other rows writes other data pages, so that their hash
-no longer matches. The mark guards against mistakes, not against forgery.
+The mark is stored in the footer of the Parquet file. It names the package version, the schema and the content that were
+validated. If a tool keeps the footer's metadata but writes other rows, the data pages differ and their hash no longer
+matches. The mark guards against mistakes, not against forgery.
 """
 
 import io
@@ -31,7 +31,7 @@ class ValidationMark(FrozenModel):
     """Record of a validation.
 
     Attributes:
-        package: Version of the package that validated the table; another one may validate differently.
+        package: Version of the package that validated the table; other versions may validate differently.
         table_schema: SHA-256 of the schema.
         rows: Number of rows.
         columns: Arrow types by column.
@@ -72,7 +72,7 @@ def write_prepared(path: str, frame: pd.DataFrame, schema: TableSchema) -> str:
 
 
 def read_prepared(reader: Reader, schema: TableSchema) -> pd.DataFrame | None:
-    """Read a table whose mark is valid for the schema, typed as validation types it; otherwise return None.
+    """Read a table whose mark is valid for the schema, with the types that validation gives; otherwise return None.
 
     Raises:
         NotFoundError: The file does not exist.
@@ -88,11 +88,11 @@ def read_prepared(reader: Reader, schema: TableSchema) -> pd.DataFrame | None:
         reason = _find_mismatch(mark, footer, schema)
         if not reason:
             file.seek(0)
-            content = file.read()  # whole, so that a remote file is downloaded once for the hash and the rows
+            content = file.read()  # read completely, so that a remote file is downloaded once for both hash and rows
             if sha256(memoryview(content)[: mark.data_bytes]).hexdigest() != mark.data_sha256:
                 reason = "its rows were changed"
         if reason:
-            logger.info("{}: was validated by preparation, but {}; validating it again", reader.path, reason)
+            logger.info("{}: validated by preparation, but {}; validating it again", reader.path, reason)
             return None
         table = pq.read_table(pa.BufferReader(content))
     return _restore_types(table.to_pandas(ignore_metadata=True), schema)
@@ -107,12 +107,12 @@ def _parse_mark(file: pq.ParquetFile) -> ValidationMark | None:
     text = (file.metadata.metadata or {}).get(MARK_KEY.encode())
     try:
         return None if text is None else ValidationMark.model_validate_json(text)
-    except ValidationError:  # of a release with other keys
+    except ValidationError:  # written by a release with other keys
         return None
 
 
 def _find_mismatch(mark: ValidationMark, file: pq.ParquetFile, schema: TableSchema) -> str:
-    """Return why the mark is not valid for a file and a schema, or an empty text if its footer does not tell."""
+    """Return the reason why the mark does not match the footer and the schema; empty if it matches."""
     if mark.package != model_name.__version__:
         return f"by version {mark.package}"
     if mark.table_schema != schema_fingerprint(schema):

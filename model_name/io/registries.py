@@ -27,7 +27,8 @@ from model_name.errors import DataError, NotFoundError
 BUNDLE = "bundle"
 MODEL = "model"
 
-UNPICKLING_ERRORS = (UnpicklingError, EOFError, AttributeError, ImportError)  # raised for a pickle of other code
+UNPICKLING_ERRORS = (UnpicklingError, EOFError, AttributeError, ImportError)
+"""Errors of loading a pickle whose classes are missing or have changed."""
 
 REQUIREMENTS = ("mlflow", "pandas", "pandera", "pydantic", "scikit-learn", "torch", "onnx", "loguru")
 
@@ -42,7 +43,7 @@ class Version(FrozenModel):
         run_id: Id of the training run.
         aliases: Current aliases.
         kind: KIND of the model.
-        recipe: Hashes of the contract and of the settings that made the model.
+        recipe: Hashes of the contract and of the settings of the model.
         created: Time of the registration, ISO 8601 in UTC.
     """
 
@@ -67,7 +68,7 @@ class Version(FrozenModel):
 
 
 class PyfuncModel(PythonModel):
-    """MLflow flavor of a model: takes a frame and returns a frame with `prediction`."""
+    """MLflow flavor of a model: predicts a frame and returns one with the column `prediction`."""
 
     def __init__(self, model: Model) -> None:
         """Wrap a fitted model."""
@@ -167,7 +168,7 @@ class Registry:
         """Load the fitted model of a version.
 
         Raises:
-            NotFoundError: The version does not exist, or its files are gone.
+            NotFoundError: The version does not exist, or its files were deleted.
             DataError: The model was not saved by this project.
         """
         version = self.resolve(ref)
@@ -186,7 +187,7 @@ class Registry:
         """Download the model of a version and return its folder.
 
         Raises:
-            NotFoundError: The version does not exist, or its files are gone.
+            NotFoundError: The version does not exist, or its files were deleted.
         """
         version = self.resolve(ref)
         target = str(directory) if directory else tempfile.mkdtemp(prefix="model-name-")
@@ -264,15 +265,15 @@ def list_model_names() -> list[str]:
 
 
 def _with_request_types(example: pd.DataFrame, signature: ModelSignature) -> pd.DataFrame:
-    """Convert the rows to the types of a request: a validated frame holds booleans as numbers."""
+    """Convert rows to the types of a request; a validated frame holds booleans as numbers."""
     booleans = [column.name for column in signature.inputs.inputs if column.type == DataType.boolean]
     return example.astype(dict.fromkeys(booleans, bool))
 
 
 def _code_paths(model: Model) -> list[str]:
-    """List the files to save with a model: this package, and the modules of model kinds that plugins define."""
+    """List the files to save with a model: this package, and the modules of plugins that define kinds of models."""
     members = model.get_internal_model() if isinstance(model, AutoModel) else []
-    kinds = [type(one) for one in (model, *members)]
+    kinds = [type(each) for each in (model, *members)]
     plugin_files = {inspect.getfile(kind) for kind in kinds if not kind.__module__.startswith("model_name.")}
     return [str(Path(model_name.__file__).parent), *sorted(plugin_files)]
 

@@ -27,7 +27,7 @@ DEFAULT_PORTS = {
     "postgresql": 5432,
     "mysql": 3306,
     "mssql": 1433,
-}  # of a URI without a port
+}  # for a URI without a port
 DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 NOISY_LOGGERS = (
     "alembic",
@@ -54,14 +54,14 @@ class Service(FrozenModel, ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start the service, or raise."""
+        """Start the service; raise an error if that fails."""
 
     def stop(self) -> None:
         """Release the resources of `start`; by default there are none."""
 
 
 class LoggerService(Service):
-    """Log on stderr; stdout is for results.
+    """Service that sends the log to stderr; stdout is for results.
 
     Attributes:
         level: Minimum level that is shown.
@@ -80,11 +80,11 @@ class LoggerService(Service):
         logger.add(sys.stderr, level=self.level, format=self.format, serialize=self.serialize, diagnose=False)
         for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module=r"mlflow\.")  # caused by MLflow itself; a user cannot act on it
+        warnings.filterwarnings("ignore", module=r"mlflow\.")  # caused by MLflow itself, not by the user
 
 
 class AlertsService(Service):
-    """Alerts: written to the log, and posted to a webhook if one is configured.
+    """Service that writes alerts to the log and posts them to a webhook if one is configured.
 
     The URL of the webhook comes from `MODEL_NAME_ALERTS_URL`; the body is a CloudEvent in JSON.
 
@@ -128,13 +128,13 @@ class AlertsService(Service):
 
 
 class MlflowService(Service):
-    """MLflow store of runs and model versions.
+    """Service that connects to the MLflow stores of runs and model versions.
 
     Attributes:
         tracking_uri: URI of the store of runs: `sqlite:///FILE`, `postgresql://...` or the URL of a server.
         registry_uri: URI of the model registry, if it is another store.
         experiment: Name of the experiment; by default the name of the model.
-        artifacts: Folder or URL for the files of a new experiment in a database; a server decides for itself.
+        artifacts: Folder or URL for the files of a new experiment in a database; a tracking server sets its own.
     """
 
     tracking_uri: str = "sqlite:///mlflow.db"
@@ -154,7 +154,7 @@ class MlflowService(Service):
             check_reachable(uri)
         import mlflow
 
-        # MLflow also sets environment variables, which later jobs and child processes would take for user settings.
+        # MLflow also sets environment variables, which later jobs and child processes would mistake for user settings.
         previous = {name: os.environ.get(name) for name in URI_VARIABLES}
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.registry_uri or self.tracking_uri)
@@ -207,7 +207,7 @@ def check_reachable(uri: str) -> None:
     """Connect to a store once; MLflow itself would retry for minutes.
 
     Raises:
-        DependencyError: The store does not answer, refuses the user, or is not a database.
+        DependencyError: The store does not respond, rejects the credentials, or is not a database.
     """
     address = urlparse(uri)
     scheme = address.scheme.partition("+")[0]

@@ -1,7 +1,7 @@
-"""Signal handlers: Ctrl-C and SIGTERM raise an exception, again and again until `disarm` is called.
+"""Signal handlers: Ctrl-C and SIGTERM raise an exception, repeatedly until `disarm` is called.
 
 An exception that a signal handler raises can be swallowed: by a callback of the garbage collector, or by a library's
-`except Exception`. So a timer raises it again every few seconds.
+`except Exception`. Therefore a timer raises it again every few seconds.
 
 Code that must stop between two steps and not within one, such as a writer to Kafka, polls an event instead
 (`stop_on_signal`).
@@ -68,7 +68,7 @@ class StopEvent(Event):
 
     @override
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait by polling, because `set` notifies nobody."""
+        """Wait by polling, because `set` does not notify waiting threads."""
         end = inf if timeout is None else monotonic() + timeout
         while not self._is_set and (left := end - monotonic()) > 0:
             sleep(min(left, POLL_SECONDS))

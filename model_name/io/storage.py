@@ -1,4 +1,4 @@
-"""Files and folders, local or behind an fsspec URL: opening, replacing, versions and the errors of both."""
+"""Files and folders, local or behind an fsspec URL: open, replace atomically, identify versions, translate errors."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ import fsspec
 from model_name.errors import ConfigError, DependencyError, ModelNameError, NotFoundError, StorageError
 
 OPEN_ERRORS = (OSError, ImportError, ValueError)
-"""Errors of opening a URL: no access, no package for its scheme, no such scheme."""
+"""Errors of opening a URL: the file is inaccessible, the package for the scheme is missing, the scheme is unknown."""
 
 VERSION_KEYS = ("size", "mtime", "created", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated")
 
@@ -35,7 +35,7 @@ def resolve_url(url: str) -> tuple[Any, str]:
 
 
 def open_file(url: str, mode: str = "rb", **options: Any) -> IO[Any]:
-    """Open a file; callers translate `OPEN_ERRORS`, because a missing config is another error than a missing table.
+    """Open a file; callers translate `OPEN_ERRORS`, because the error differs between configs and tables.
 
     Args:
         url: Path or URL of the file.
@@ -59,7 +59,7 @@ def exists(url: str) -> bool:
 
 
 def file_version(url: str) -> dict[str, str]:
-    """Return what identifies the content of a file without reading it: its size, modification time or ETag.
+    """Return metadata that changes with the content of a file: its size, modification time or ETag.
 
     Raises:
         NotFoundError: The file does not exist.

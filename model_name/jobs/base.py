@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FINGERPRINT_DIGITS", "Job", "Result", "TrainTestSplit"]
 
-SCHEMA_DIGITS = 8  # of a schema fingerprint, in log lines
+SCHEMA_DIGITS = 8  # hex digits of a schema fingerprint in a log line
 FINGERPRINT_DIGITS = 16  # hex digits of a fingerprint in a file name
 
 
@@ -48,20 +48,20 @@ class TrainTestSplit:
 
 
 class Job(FrozenModel, ABC):
-    """Job on one table. Used as a context manager, which starts and stops its services.
+    """Job on one table. Run it inside a `with` block, which starts and stops its services.
 
     Attributes:
         name: Name of the registered model and of the experiment.
         schema_: Schema of the table (`schema` in a config, or the path of a schema file).
         table: Reader of the table.
-        splitter: Strategy that holds out rows; by default by time where the schema has a time column, else at random.
-        metrics: Metrics to compute; the first one decides. Those of the task by default.
-        seed: Seed of everything random.
+        splitter: Strategy that holds out rows; by default by time if the schema has a time column, else at random.
+        metrics: Metrics to compute, by default those of the task; the first one decides.
+        seed: Seed of all random choices.
         audit: Folder or URL of the audit trail.
         build: Folder of the files that jobs write: prepared tables, bundles, checkpoints, reports.
         plugins: Modules to import first; they define further kinds of models.
         logger: Logging service.
-        alerts: Service that notifies people.
+        alerts: Service that sends alerts.
         mlflow: Service that connects to the MLflow tracking server and registry.
     """
 
@@ -82,7 +82,7 @@ class Job(FrozenModel, ABC):
     _services: ExitStack = PrivateAttr(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
-        """Start the services in order; if one fails, stop those before it."""
+        """Start the services in order; if one fails, stop the ones before it."""
         with ExitStack() as stack:
             for service in (self.logger, self.alerts, *([self.mlflow] if self.needs_mlflow else [])):
                 service.start()
@@ -94,9 +94,9 @@ class Job(FrozenModel, ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        """Stop the services in reverse order; notify people of an error, and let it propagate."""
+        """Stop the services in reverse order; send an alert about an error, and let the error propagate."""
         signals.disarm()
-        if isinstance(error, Exception) and ranks.is_main_process():  # one message per failure, not one per process
+        if isinstance(error, Exception) and ranks.is_main_process():  # one alert per failure, not one per process
             self.alerts.notify(f"{self.KIND} of {self.name} failed", f"{type(error).__name__}: {error}")
         self._services.close()
         return False
@@ -107,7 +107,7 @@ class Job(FrozenModel, ABC):
 
     @property
     def needs_mlflow(self) -> bool:
-        """Whether the job needs MLflow; importing and reaching it takes seconds."""
+        """Whether the job needs MLflow; importing it and connecting takes seconds."""
         return True
 
     @property
@@ -147,7 +147,7 @@ class Job(FrozenModel, ABC):
         if frame is None:
             return self.read_and_validate()
         logger.info(
-            "{}: {:,} rows; was validated by preparation (schema {}...); not validated again",
+            "{}: {:,} rows, already validated by preparation (schema {}...); not validated again",
             self.table.path,
             len(frame),
             schema_fingerprint(self.schema_)[:SCHEMA_DIGITS],
@@ -155,7 +155,7 @@ class Job(FrozenModel, ABC):
         return dataframes.CheckedFrame(frame, CheckReport(rows=len(frame), kept=len(frame)))
 
     def read_and_validate(self) -> dataframes.CheckedFrame:
-        """Read the table, add its lag columns and validate it; what validation changed is logged.
+        """Read the table, add its lag columns and validate it; log what validation changed.
 
         Raises:
             DataError: The table does not fit the schema.
@@ -163,8 +163,8 @@ class Job(FrozenModel, ABC):
         raw = self.table.read(self.schema_)
         checked = dataframes.check_frame(dataframes.add_lag_columns(raw, self.schema_), self.schema_)
         checked.report.notes = tuple(dataframes.lag_warnings(raw, self.schema_))
-        for sentence in checked.report.messages():
-            logger.warning("{}: {}", self.table.path, sentence)
+        for message in checked.report.messages():
+            logger.warning("{}: {}", self.table.path, message)
         logger.info("{}: {:,} rows fit the schema {}", self.table.path, len(checked.frame), self.schema_.name)
         return checked
 

@@ -41,18 +41,18 @@ from model_name.results import (
     passes_threshold,
 )
 
-MISSING = "missing"  # value of the slice of rows where the column is null
+MISSING = "missing"  # value of the slice whose rows have no value in the column
 
 
 class EvaluationsJob(Job):
-    """Evaluate a version; the gate decides on the result.
+    """Evaluate a version; the gate decides by the result.
 
     Attributes:
         ref: Version to evaluate: an alias, a number, a semantic version or `latest`.
-        slices: Columns whose values are evaluated one by one.
-        min_slice_rows: Minimum number of rows of a slice, configured or found by search.
-        max_slices: Maximum number of values of a column, the most frequent first.
-        resamples: Number of bootstrap resamples for the intervals; fewer are drawn where there are many rows.
+        slices: Columns each of whose values is evaluated separately.
+        min_slice_rows: Minimum number of rows of a slice, for configured slices and for those that the search finds.
+        max_slices: Maximum number of evaluated values of a column, the most frequent first.
+        resamples: Number of bootstrap resamples for the intervals; fewer are drawn if there are many rows.
         learning_curve_seconds: Time limit for the fits of the learning curve, estimated from the version's own fit; 0
             disables the curve.
     """
@@ -133,7 +133,7 @@ class EvaluationsJob(Job):
             outputs = self.registry.load(champion.version).outputs(split.test)
             metrics = self._scores(split.test, outputs)
         except (DataError, NotFoundError, KeyError) as err:
-            # Another schema or deleted files of the champion are recorded; they do not stop the evaluation.
+            # A champion with another schema or with deleted files is recorded; it does not stop the evaluation.
             logger.warning("the champion {} cannot be compared: {}", champion.semver, err)
             return Champion(version=champion.version, semver=champion.semver, problem=str(err)), None
         return Champion(version=champion.version, semver=champion.semver, metrics=metrics), outputs
@@ -163,7 +163,8 @@ class EvaluationsJob(Job):
     ) -> tuple[dict[str, Interval], tuple[Difference, ...], str]:
         """Return intervals of the metrics, differences to the other models, and a description of the resampling.
 
-        All statistics see the same resamples, so that what is hard for every model cancels in the differences.
+        All statistics are computed on the same resamples, so that variation common to all models cancels in the
+        differences.
         """
         metrics, targets, resampler = self.resolved_metrics, self._targets(table), self._resampler(table)
         deciding = metrics[0]
@@ -223,11 +224,11 @@ class EvaluationsJob(Job):
         if "warm_start" in run.params:
             return (
                 (),
-                "its fit began from the weights of an earlier version, which has seen more rows than a share of them",
+                "its fit began from the weights of an earlier version, which was trained on more rows than a point has",
             )
         fit_seconds = run.metrics.get(FIT_SECONDS_METRIC)
         if fit_seconds is None:
-            return (), "the version's run does not say how long its fit took"
+            return (), "the duration of its fit is not in the version's run"
         if fit_seconds * RELATIVE_COST > self.learning_curve_seconds:
             return (), (
                 f"it would take about {fit_seconds * RELATIVE_COST:.0f} s, "

@@ -38,7 +38,7 @@ class ExplanationsJob(Job):
 
     @override
     def run(self) -> ExplanationResult:
-        """Explain held-out rows, and write and log their contributions.
+        """Explain held-out rows, write their contributions and log them to the run.
 
         Raises:
             DataError: The table does not fit its schema.
@@ -104,5 +104,5 @@ def feature_values(model: Model, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def decode_categories(codes: NDArray[np.float32], values: tuple[str, ...]) -> list[str | None]:
-    """Return the categories of codes; None where the category is missing or unseen."""
+    """Return the categories of codes; None if a category is missing or unseen."""
     return [None if np.isnan(code) else values[int(code)] for code in codes]

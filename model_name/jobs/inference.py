@@ -38,7 +38,7 @@ class InferenceJob(Job):
 
     A run resumes only if table, schema, bundle, `keep`, `interval` and `part_rows` are those of the killed run.
     Otherwise, and after a complete run, it starts from the first row. `batch_rows` and `threads` may change, for
-    example after a run that lacked memory.
+    example after a run that was out of memory.
 
     Attributes:
         ref: Version to predict with: an alias, a number, a semantic version or `latest`.
@@ -106,7 +106,7 @@ class InferenceJob(Job):
         )
 
     def _needs_lags(self) -> bool:
-        """Report whether the table lacks lag columns, which need earlier rows and so cannot be computed in a stream."""
+        """Report whether the table lacks lag columns; a stream cannot compute them, because they need earlier rows."""
         if not self.schema_.lag_columns:
             return False
         first = next(self.table.batches(self.schema_, 1), None)
@@ -183,6 +183,6 @@ class InferenceJob(Job):
 
 
 def input_signature(schema: TableSchema) -> Any:
-    """Return what a model depends on; bounds and their handling may have changed since the training."""
+    """Return the part of a schema that a model depends on; bounds and their handling may change after training."""
     inputs = [(name, column.kind, column.nullable) for name, column in schema.inputs.items()]
     return inputs, schema.target.name, schema.target.task, schema.classes

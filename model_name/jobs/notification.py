@@ -1,4 +1,4 @@
-"""Notify people of the end of a pipeline."""
+"""Send an alert at the end of a pipeline."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from model_name.results import Result
 
 
 class NotificationJob(Job):
-    """Notify people of the end of a pipeline; runs as its last step, also after a failure.
+    """Send an alert at the end of a pipeline; the job is its last step, also after a failure.
 
     Attributes:
         pipeline: Name of the pipeline.

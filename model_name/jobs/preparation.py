@@ -51,13 +51,13 @@ class PreparationJob(Job):
         return result
 
     def _check_features(self, train: pd.DataFrame) -> None:
-        """Fit the features once, to fail early where one is not available, such as the holidays of a country."""
+        """Fit the features once, to fail early if one is not available, such as the holidays of a country."""
         schema = self.schema_
         columns = dataframes.to_columns(train, schema)
         fit_features(schema, columns, TargetData.for_table(schema, dataframes.target_codes(train, schema)))
 
 
 def column_ranges(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Return the first and the last moment of each datetime column that has any."""
+    """Return the first and the last moment of each datetime column that is not empty."""
     moments = table.select_dtypes("datetime").dropna(axis="columns", how="all")
     return {str(name): (moments[name].min().isoformat(), moments[name].max().isoformat()) for name in moments}

@@ -1,4 +1,4 @@
-"""The gate: promotes a version only if it passes the thresholds and is no worse than the champion."""
+"""Promote a version if it passes the gate: the thresholds, and no worse than the champion."""
 
 import getpass
 from typing import Literal
@@ -58,21 +58,23 @@ class Gate(FrozenModel):
             passed=passes_threshold(metric, value),
             value=value,
             limit=metric.threshold,
-            words=f"{metric.name} {_number(value)} must be {comparison} {_number(metric.threshold)}",
+            words=f"{metric.name} {_format_metric(value)} must be {comparison} {_format_metric(metric.threshold)}",
         )
 
     def _against_constant(self, evaluation: EvaluationResult) -> GateCheck:
         metric = evaluation.measures[0]
         value, constant = evaluation.metrics[metric.name], evaluation.references[CONSTANT][metric.name]
         passed = constant is None or (value is not None and metric.is_better(value, constant))
-        description = f"{metric.name} {_number(value)} must be better than that of a constant, {_number(constant)}"
+        description = (
+            f"{metric.name} {_format_metric(value)} must be better than that of a constant, {_format_metric(constant)}"
+        )
         return GateCheck(
             name=f"{metric.name} against a constant", passed=passed, value=value, limit=constant, words=description
         )
 
     def _against_champion(self, evaluation: EvaluationResult, champion: Champion) -> list[GateCheck]:
         if champion.problem:
-            # Without a comparable champion the thresholds alone decide; the audit trail records it.
+            # Without a comparable champion the other checks decide; the audit trail records the reason.
             description = f"the champion {champion.semver} cannot be compared: {champion.problem}"
             return [GateCheck(name="champion", passed=True, value=None, limit=None, words=description)]
         metric = evaluation.measures[0]
@@ -199,10 +201,10 @@ def check_no_worse(
     limit = champion_value - slack if metric.greater_is_better else champion_value + slack
     passed = value is not None and not metric.is_better(limit, value)
     comparison = "at least" if metric.greater_is_better else "at most"
-    bound = f"{comparison} {_number(limit)} (the champion has {_number(champion_value)})"
-    description = f"{metric.name}{where} {_number(value)} must be {bound}"
+    bound = f"{comparison} {_format_metric(limit)} (the champion has {_format_metric(champion_value)})"
+    description = f"{metric.name}{where} {_format_metric(value)} must be {bound}"
     return GateCheck(name=name, passed=passed, value=value, limit=limit, words=description)
 
 
-def _number(value: float | None) -> str:
+def _format_metric(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.5g}"

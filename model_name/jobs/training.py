@@ -46,7 +46,7 @@ class TrainingJob(Job):
         searcher: Search for the members of an `AutoModel` that has none.
         signer: Source of the model signature.
         interval: Prediction intervals of a regression; null for none. Ignored for a classification.
-        costs: Costs of the errors of a binary target; the decision threshold minimises them.
+        costs: Costs of the errors of a binary target; the decision threshold minimizes them.
         calibration: Calibration of the predicted probabilities.
         export: Compression of the bundle, and its maximum size.
         warm_start: Version whose weights the fit starts from: an alias, a number, a semantic version or `latest`.
@@ -119,8 +119,7 @@ class TrainingJob(Job):
         Raises:
             ConfigError: A parameter is unknown or of a wrong type.
         """
-        given = self.model.model_fields_set
-        seed = {} if "random_state" in given else {"random_state": self.seed}
+        seed = {} if "random_state" in self.model.model_fields_set else {"random_state": self.seed}
         try:
             return self.model.with_params(**seed, **self.params)
         except ValidationError as err:
@@ -128,7 +127,7 @@ class TrainingJob(Job):
             raise ConfigError(f"job.params do not fit {self.model.KIND}: {reason}") from err
 
     def _check_config(self) -> None:
-        """Check before the table is read what can be checked without it."""
+        """Check the config as far as possible without the table, before reading the table."""
         _ = self.resolved_metrics
         task = self.schema_.target.task
         check_calibration(self.calibration, task)
@@ -153,7 +152,7 @@ class TrainingJob(Job):
         return model.with_params(**search.best_params), search
 
     def _fit_on_worker(self) -> None:
-        """Take part in the fits of the main process."""
+        """Take part in the fit of the main process."""
         base = self._base_version()
         split = self.read_split()
         model, _ = self._choose_members(self.build_unfitted(), split)

@@ -30,7 +30,7 @@ AnySearcher = Annotated[
 
 
 class TuningJob(Job):
-    """Search hyperparameters; the held-out rows of the splitter are never used.
+    """Search hyperparameters; the rows that the splitter holds out are not used.
 
     Attributes:
         model: Kind of the model, and the hyperparameters that are not searched.

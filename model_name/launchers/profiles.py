@@ -11,7 +11,7 @@ from model_name.io.configs import load_document
 
 PROFILE_NAME = re.compile(r"^(?:(?P<nodes>[1-9]\d*)x)?(?P<gpus>[1-9]\d*)?gpu$")
 LOCAL = "local"
-"""Profile of the local runner: a failed step is not retried."""
+"""Name of the profile of the local runner, which does not retry failed steps."""
 
 SECRET_KEYS = (
     "MLFLOW_TRACKING_URI",
@@ -82,7 +82,7 @@ def resolve_profile(name: str) -> Profile:
     """Return the profile of a name (`cpu`, `gpu`, `1xgpu`, `4x2gpu`: nodes x GPUs per node) or of a YAML file.
 
     Raises:
-        ConfigError: The name is no profile, or the file is invalid.
+        ConfigError: The name is not a profile, or the file is invalid.
     """
     if name.endswith((".yaml", ".yml")):
         return load_document(name, Profile)

@@ -1,6 +1,6 @@
 """Artifacts of a version: everything that the jobs stored in its MLflow run and its bundle.
 
-A version of an older release lacks artifacts that newer jobs write, and a version need not have gone through every job.
+A version of an older release lacks artifacts that newer jobs write, and not every job has run for every version.
 Missing artifacts are None or empty, and the reports omit them.
 """
 
@@ -28,7 +28,7 @@ from model_name.results import (
 )
 from model_name.serving.bundle import Manifest, read_manifest
 
-TESTING = "testing"  # context of the held-out rows among the inputs of a run
+TESTING = "testing"  # context tag of the held-out rows among the inputs of a run
 
 T = TypeVar("T")
 AnyResult = TypeVar("AnyResult", bound=Result)
@@ -64,7 +64,7 @@ class VersionArtifacts:
 
     @property
     def held_out_digest(self) -> str:
-        """Digest of the rows that the training held out; empty where none was recorded."""
+        """Digest of the rows that the training held out; empty if none was recorded."""
         for dataset_input in self.run.inputs.dataset_inputs if self.run.inputs else ():
             if any(tag.value == TESTING for tag in dataset_input.tags):
                 return str(dataset_input.dataset.digest)
@@ -77,7 +77,7 @@ def load_version_artifacts(registry: Registry, version: Version, bundle: Path | 
     Args:
         registry: Registry of the model.
         version: Version of the model.
-        bundle: Folder of the version's bundle; downloaded from the registry if not given.
+        bundle: Folder of the version's bundle; None to download it from the registry.
 
     Raises:
         NotFoundError: The bundle is neither given nor in the registry.
@@ -98,17 +98,17 @@ def load_version_artifacts(registry: Registry, version: Version, bundle: Path | 
 
 
 def load_explanation(registry: Registry, version: Version) -> ExplanationResult | None:
-    """Load the explanation of a version, or return None where it was not explained."""
+    """Load the explanation of a version, or return None if it was not explained."""
     return load_result(registry, version, EXPLANATION_FILE, ExplanationResult)
 
 
 def load_result(registry: Registry, version: Version, path: str, kind: type[AnyResult]) -> AnyResult | None:
-    """Load a result from the run of a version, or return None where the run has no such file."""
+    """Load a result from the run of a version, or return None if the run has no such file."""
     return load_artifact(registry, version, path, lambda file: kind.model_validate_json(file.read_text("utf-8")))
 
 
 def load_artifact(registry: Registry, version: Version, path: str, parse: Callable[[Path], T]) -> T | None:
-    """Load a file from the run of a version, or return None where the run has no such file."""
+    """Load a file from the run of a version, or return None if the run has no such file."""
     try:
         return parse(registry.download_artifact(version, path))
     except NotFoundError:

@@ -11,8 +11,8 @@ class ParameterChange(FrozenModel):
 
     Attributes:
         name: Name of the hyperparameter.
-        a: Value in version a; None where it has no such hyperparameter.
-        b: Value in version b; None where it has no such hyperparameter.
+        a: Value in version a; None if it has no such hyperparameter.
+        b: Value in version b; None if it has no such hyperparameter.
     """
 
     name: str
@@ -27,8 +27,8 @@ class MetricChange(FrozenModel):
         name: Name of the metric.
         a: Value of version a.
         b: Value of version b.
-        better: Version that is better; empty where they are equal or the difference is not significant.
-        low: Lower end of b - a with 95 % confidence, where it is known.
+        better: Version that is better; empty if they are equal or the difference is not significant.
+        low: Lower end of b - a with 95 % confidence, if it is known.
         high: Upper end of b - a.
         words: Description of the difference.
     """
@@ -80,7 +80,7 @@ class VersionSummary(FrozenModel):
         run_id: ID of the training's MLflow run.
         table: Path of the table that it was trained on.
         held_out: Digest of the held-out rows.
-        rows: Number of held-out rows; None where the version was not evaluated.
+        rows: Number of held-out rows; None if the version was not evaluated.
         features: Names of the features.
         bundle_bytes: Size of the bundle's files.
         gate: Decision of the gate.
@@ -105,18 +105,18 @@ class Comparison(FrozenModel):
 
     Attributes:
         name: Name of the model.
-        a: Version to compare with, usually the older one.
+        a: Version that the candidate is compared with, usually the older one.
         b: Candidate.
         sentence: Summary in one sentence.
-        contract: Changes that a client or a table notices.
+        contract: Changes that affect clients or tables.
         parameters: Hyperparameters that differ.
         features_added: Features that only the candidate has.
         features_removed: Features that only the other version has.
         same_rows: Whether both were measured on the same held-out rows.
         measured: Description of the rows that the metrics were measured on.
-        metrics: Metrics of both; empty where one version was not evaluated.
-        importances: Feature importances by rank in the candidate; empty where one version was not explained.
-        missing: Sentences, one for each thing that could not be compared.
+        metrics: Metrics of both; empty if one version was not evaluated.
+        importances: Feature importances by rank in the candidate; empty if one version was not explained.
+        missing: Sentences about artifacts that could not be compared.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Changes between two schemas that a client or a table notices."""
+"""Changes between two schemas that affect clients or tables."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -27,7 +27,7 @@ class ContractChange(FrozenModel):
 
 
 def contract_changes(a: TableSchema, b: TableSchema) -> Iterator[ContractChange]:
-    """List the changes that a client or a table notices, inputs first."""
+    """List the changes that affect clients or tables, inputs first."""
     for name in b.inputs:
         if name not in a.inputs:
             yield ContractChange(
@@ -63,7 +63,7 @@ def decision_changes(a: Decision | None, b: Decision | None) -> Iterator[Contrac
 
 
 def describe_threshold(decision: Decision) -> str:
-    """Describe how a class is chosen."""
+    """Describe how the predicted class is chosen."""
     return "the most probable" if decision.threshold is None else f"positive from {decision.threshold:.4g} on"
 
 

@@ -11,7 +11,7 @@ from model_name.reports.figures import Figure
 from model_name.reports.svg import Chart, format_tick, heatmap, number_axis, share_axis, time_axis
 from model_name.results import EvaluationResult
 
-MAX_CLASSES = 12  # of a confusion matrix that people can read
+MAX_CLASSES = 12  # of a confusion matrix that is still readable
 
 
 def curve_figures(schema: TableSchema, evaluation: EvaluationResult) -> list[Figure]:
@@ -70,7 +70,7 @@ def residual_figure(bands: Sequence[ResidualQuantiles], unit: str, time: str | N
 
 
 def parse_timestamp(text: str) -> float | None:
-    """Parse a moment in ISO 8601 into seconds since 1970; return None where the text is a number."""
+    """Parse a moment in ISO 8601 into seconds since 1970; return None if the text is a number."""
     try:
         float(text)
     except ValueError:

@@ -77,7 +77,7 @@ def parameter_changes(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[Pa
 
 
 def metric_changes(a: VersionArtifacts, b: VersionArtifacts) -> Iterator[MetricChange]:
-    """List the metrics that both versions were measured by."""
+    """List the metrics that both versions have."""
     if a.evaluation is None or b.evaluation is None:
         return
     before, after = a.evaluation.metrics, b.evaluation.metrics
@@ -98,7 +98,7 @@ def is_champion_of(champion: VersionArtifacts, candidate: VersionArtifacts) -> b
 
 
 def difference_interval(a: VersionArtifacts, b: VersionArtifacts, metric: str) -> tuple[float | None, float | None]:
-    """Return the 95 % interval of b - a, if an evaluation has measured it on the same rows."""
+    """Return the 95 % interval of b - a if an evaluation measured it on the same rows, else two times None."""
     for champion, candidate, sign in ((a, b, 1), (b, a, -1)):
         if candidate.evaluation and is_champion_of(champion, candidate):
             ends = candidate.evaluation.difference_bounds(CHAMPION, metric)
@@ -111,7 +111,7 @@ def difference_interval(a: VersionArtifacts, b: VersionArtifacts, metric: str) -
 def metric_change(
     metric: Metric, a: float | None, b: float | None, low: float | None = None, high: float | None = None
 ) -> MetricChange:
-    """Compare one metric of both versions; the interval of the difference decides where it is known."""
+    """Compare one metric of both versions; the interval of the difference decides if it is known."""
 
     def change(better: Literal["a", "b", ""], description: str) -> MetricChange:
         return MetricChange(name=metric.name, a=a, b=b, better=better, low=low, high=high, words=description)

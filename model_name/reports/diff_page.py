@@ -67,7 +67,7 @@ def version_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def format_share(value: float | None) -> str:
-    """Format a share in per cent, or as a dash where there is none."""
+    """Format a share in per cent, or as a dash if there is none."""
     return "–" if value is None else format_percent(value)
 
 

@@ -14,7 +14,7 @@ from model_name.results import ExplanationResult
 from model_name.serving.bundle import ColumnProfile
 from model_name.serving.model_card.descriptions import MAX_BARS, bin_shares
 
-MAX_FEATURES = 15  # of the importance figure; the others are in the table
+MAX_FEATURES = 15  # in the importance figure; the table lists the others
 MAX_BEESWARM_FEATURES = 8
 MAX_DEPENDENCE_FIGURES = 4
 
@@ -54,16 +54,16 @@ def beeswarm_figure(artifacts: VersionArtifacts) -> Figure | None:
     chart = Chart.with_rows(axis, shown)
     chart.rule(x=0.0)
     for row, name in enumerate(shown):
-        moved = rows[name].to_numpy(dtype=float)
-        heights = [row - offset for offset in beeswarm_offsets(moved, axis)]
+        effects = rows[name].to_numpy(dtype=float)
+        heights = [row - offset for offset in beeswarm_offsets(effects, axis)]
         shades = value_shades(values[name]) if values is not None and name in values.columns else None
         for shade in [None] if shades is None else range(SHADES):
-            chosen = np.ones(len(moved), dtype=bool) if shades is None else shades == shade
-            points = [(float(moved[at]), heights[at]) for at in np.flatnonzero(chosen)]
+            is_drawn = np.ones(len(effects), dtype=bool) if shades is None else shades == shade
+            points = [(float(effects[index]), heights[index]) for index in np.flatnonzero(is_drawn)]
             if points:
                 chart.dots(points, "small c" if shade is None else f"small q{shade}")
-        if shades is not None and (rest := np.flatnonzero(shades < 0)).size:
-            chart.dots([(float(moved[at]), heights[at]) for at in rest], "small c")
+        if shades is not None and (unordered := np.flatnonzero(shades < 0)).size:
+            chart.dots([(float(effects[index]), heights[index]) for index in unordered], "small c")
     caption = (
         f"Each dot is one of {len(rows)} held-out rows: to the right, the feature raised the {explanation.scale}. "
         "Colour runs from low (blue) to high values (orange); grey values have no order or are missing."
@@ -81,7 +81,7 @@ def effect_label(schema: TableSchema, explanation: ExplanationResult) -> str:
 
 
 def effect_name(explanation: ExplanationResult) -> str:
-    """Return the name of a feature's effect in a row; LIME's weights do not add up, so they are no contributions."""
+    """Return the name of a feature's effect in a row; LIME's do not add up, so that they are called weights."""
     return "weight" if explanation.method == "lime" else "contribution"
 
 
@@ -90,11 +90,11 @@ def beeswarm_offsets(values: np.ndarray, axis: Axis) -> list[float]:
     bins = np.floor((values - axis.low) / (axis.high - axis.low) * 80).astype(int)
     counts = dict(zip(*np.unique(bins, return_counts=True), strict=True))
     step = min(0.12, 0.8 / max(counts.values()))
-    seen: dict[int, int] = {}
+    last_position: dict[int, int] = {}
     offsets = []
-    for place in bins.tolist():
-        nth = seen[place] = seen.get(place, -1) + 1
-        offsets.append(step * ((nth + 1) // 2) * (1 if nth % 2 else -1))
+    for index in bins.tolist():
+        position = last_position[index] = last_position.get(index, -1) + 1
+        offsets.append(step * ((position + 1) // 2) * (1 if position % 2 else -1))
     return offsets
 
 
@@ -126,32 +126,32 @@ def boolean_labels(values: pd.Series) -> pd.Series:
     return values.map({0.0: "false", 1.0: "true"}).astype(object)
 
 
-def dependence_figure(name: str, values: pd.Series, moved: pd.Series, label: str) -> Figure:
+def dependence_figure(name: str, values: pd.Series, effects: pd.Series, label: str) -> Figure:
     """Draw contribution against value for one feature; categories are rows, numbers an axis."""
-    known = values.notna().to_numpy()
-    found, effect = values[known], moved[known].astype(float)
+    is_known = values.notna().to_numpy()
+    known, effect = values[is_known], effects[is_known].astype(float)
     if values.dtype == object:
-        names = list(found.value_counts().index[:MAX_FEATURES])
+        names = list(known.value_counts().index[:MAX_FEATURES])
         axis = number_axis(label, [0.0, *effect])
         chart = Chart.with_rows(axis, [str(value) for value in names])
         chart.rule(x=0.0)
         for row, value in enumerate(names):
-            own = effect[(found == value).to_numpy()].to_numpy()
+            own = effect[(known == value).to_numpy()].to_numpy()
             chart.dots(
                 [(float(x), row - offset) for x, offset in zip(own, beeswarm_offsets(own, axis), strict=True)],
                 "small a",
             )
         caption = "Each dot is a held-out row with this value; to the right, the value raised the prediction."
     else:
-        chart = Chart(number_axis(name, found.astype(float)), number_axis(label, [0.0, *effect]))
+        chart = Chart(number_axis(name, known.astype(float)), number_axis(label, [0.0, *effect]))
         chart.rule(y=0.0)
-        chart.dots(list(zip(found.astype(float), effect, strict=True)), "a")
+        chart.dots(list(zip(known.astype(float), effect, strict=True)), "a")
         caption = "Each dot is a held-out row; above the line, the value raised the prediction."
     return Figure(f"Effect of {name}", caption, chart.svg(f"Contribution of {name} by its value"))
 
 
 def sparkline(name: str, profile: ColumnProfile) -> Markup | None:
-    """Draw the distribution of a column in the training part, or return None where it is not known."""
+    """Draw the distribution of a column in the training part, or return None if it is not known."""
     if profile.quantiles:
         return sparkline_svg(bin_shares(profile.quantiles), f"Distribution of {name}")
     if profile.shares:

@@ -30,12 +30,12 @@ class Figure:
 
 
 def metric_figures(evaluation: EvaluationResult) -> list[Figure]:
-    """Draw each metric with one mark per model, and the interval of this version where it is known."""
+    """Draw each metric with one mark per model, and the interval of this version if it is known."""
     return [figure for metric in evaluation.measures if (figure := metric_figure(metric, evaluation)) is not None]
 
 
 def metric_figure(metric: Metric, evaluation: EvaluationResult) -> Figure | None:
-    """Draw one metric of all models; return None where this version has no value."""
+    """Draw one metric of all models; return None if this version has no value."""
     value = evaluation.metrics[metric.name]
     if value is None:
         return None
@@ -146,7 +146,7 @@ def search_figure(search: SearchRun) -> Figure | None:
 
 
 def metric_pair_figure(metric: Metric, values: Mapping[str, float | None]) -> Figure | None:
-    """Draw one metric of two versions; return None where one of them has no value."""
+    """Draw one metric of two versions; return None if one of them has no value."""
     known = {name: value for name, value in values.items() if value is not None}
     if len(known) < 2:
         return None

@@ -156,7 +156,7 @@ def describe_difference(metric: Metric, ends: tuple[float, float], other: str) -
 
 
 def describe_relative_difference(metric: Metric, value: float | None, other_value: float | None, other: str) -> str:
-    """Describe a difference as a share of the other model's value, or return an empty text where there is none."""
+    """Describe a difference as a share of the other model's value, or return an empty text if there is none."""
     if value is None or other_value is None or other_value == 0:
         return ""
     share = abs(value - other_value) / abs(other_value)

@@ -1,4 +1,4 @@
-"""Rendering of self-contained HTML pages: no script, no font, no image from elsewhere."""
+"""Render self-contained HTML pages: no script, no font, no image from elsewhere."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render_page(template: str, **context: Any) -> str:
-    """Render a page from its template; everything in the context is escaped, except the markup made by `svg`."""
+    """Render a page from its template; everything in the context is escaped, except the markup from `reports.svg`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

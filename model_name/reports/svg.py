@@ -33,7 +33,7 @@ class Axis:
     Attributes:
         label: Name of the quantity, with its unit.
         low: Value at the left or lower end.
-        high: Value at the right or upper end; less than `low` where the axis runs downwards.
+        high: Value at the right or upper end; less than `low` if the axis runs downwards.
         ticks: Values and their texts.
         is_categorical: Whether the ticks are names, so that no grid lines are drawn.
     """
@@ -153,7 +153,7 @@ class Chart:
 
     def project(self, x: float, y: float) -> Point:
         """Map a pair of values to chart units."""
-        margin = 8 if self.y.is_categorical else 0  # keeps a mark at the end from covering a name
+        margin = 8 if self.y.is_categorical else 0  # so that a mark at the end does not cover a name
         return self.x.scale(x, self.left + margin, self.right - margin), self.y.scale(y, self.bottom, self.top)
 
     def line(self, points: Sequence[Point], style: str, *, is_step: bool = False) -> None:

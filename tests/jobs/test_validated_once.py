@@ -61,7 +61,7 @@ def test_a_schema_that_was_changed_since_is_checked(prepared, lines):
     path.write_text(path.read_text().replace("max: 100", "max: 5"))
     with pytest.raises(DataError, match="is above 5"):
         training(confs, table).read()
-    assert f"{table}: was validated by preparation, but with another schema; validating it again" in lines
+    assert f"{table}: validated by preparation, but with another schema; validating it again" in lines
 
 
 def test_preparation_validates_a_prepared_table_again(prepared, capfd):

@@ -38,7 +38,7 @@ FILES = (
 PROJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MAX_SLICED_VALUES = 10  # with more values, most slices would be too small to evaluate
 MAX_SLICES = 5
-MANDATORY = "???"  # OmegaConf's mark of a value that is to be filled in; it cannot be escaped
+MANDATORY = "???"  # OmegaConf's marker of a mandatory value; it cannot be escaped
 
 
 def write_project(
@@ -48,8 +48,8 @@ def write_project(
 
     Args:
         directory: Folder to write; it and its parents are created.
-        inferred: Schema of the table, with findings. The schema's name becomes the name of the project.
-        table_path: Path or URL of the table, as the jobs will open it.
+        inferred: Schema of the table, with findings. The name of the schema becomes the name of the project.
+        table_path: Path or URL under which the jobs open the table.
         overwrite: Whether files of an earlier project in the folder are replaced. Other files are kept.
 
     Returns:
@@ -79,7 +79,7 @@ def project_name(table_path: str) -> str:
 
 
 def _writable_schema(schema: TableSchema) -> TableSchema:
-    """Return the schema without category lists that a config cannot hold; training takes these from the table.
+    """Return the schema without category lists that a config cannot hold; training reads them from the table.
 
     Raises:
         ConfigError: The name of the schema is not a valid project name.
@@ -140,13 +140,11 @@ def _slice_columns(schema: TableSchema) -> list[str]:
 
 
 def _lag_comments(schema: TableSchema) -> list[str]:
-    """Say which columns are computed from earlier rows, because a table to predict must then hold these rows."""
+    """Return a comment that names the columns computed from earlier rows, which a table to predict must hold."""
+    if not schema.lag_columns:
+        return []
     names = ", ".join(schema.lag_columns)
-    return (
-        format_comment(f"{names}: computed from earlier rows, which the table must hold; or add the columns.")
-        if (names)
-        else []
-    )
+    return format_comment(f"{names}: computed from earlier rows, which the table must hold; or add the columns.")
 
 
 def _render(name: str, values: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ UNLIMITED = 10**9
 
 
 class Dumper(yaml.SafeDumper):
-    """Dumper that quotes texts which YAML or `configs.Loader` would read as another type: NO, 1, 1e5, 2013-01-01."""
+    """Dumper that quotes texts that YAML or `configs.Loader` would read as another type: NO, 1, 1e5, 2013-01-01."""
 
 
 def _represent_text(dumper: Dumper, text: str) -> yaml.ScalarNode:
@@ -60,7 +60,7 @@ def _format_entry(name: str, value: Any, note: str = "") -> str:
 
 
 def _format_block(name: str, value: Any) -> str:
-    """Format an entry on several lines: one line for each key where the name allows it."""
+    """Format an entry on several lines, one per key if YAML can write its name as a plain key."""
     head = _dump({name: {}}, width=UNLIMITED, default_flow_style=True).strip()[1:-1].removesuffix(" {}")
     if isinstance(value, dict) and value and head.endswith(":") and not head.startswith("?"):
         return f"{head}\n" + indent("".join(_format_entry(key, item) for key, item in value.items()), "  ")
