@@ -23,7 +23,7 @@ from tests.support.kafka_cluster import broker, brokers3, secured_broker  # noqa
 from tests.support.tables import TASKS, thing_schema, thing_table
 from tests.support.tiers import mark_and_sort
 
-# No deadlines: a slow machine is no fault of the code.
+# No deadlines: a slow machine must not fail a test.
 settings.register_profile("shared", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 

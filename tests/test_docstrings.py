@@ -11,8 +11,8 @@ PACKAGES = ("model_name", "components", "pipelines", "benchmarks", "local_kafka"
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_docstrings_follow_the_style(package: str) -> None:
-    found = [line for path in modules([ROOT / package]) for line in findings(path)]
-    assert found == []
+    result = [line for path in modules([ROOT / package]) for line in findings(path)]
+    assert result == []
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ def test_docstrings_follow_the_style(package: str) -> None:
         ),
     ],
 )
-def test_private_forms_are_found(source: str, reason: str, tmp_path: Path) -> None:
+def test_violations_of_the_style_are_listed(source: str, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "module.py"
     file.write_text(source, encoding="utf-8")
-    (found,) = findings(file)
-    assert reason in found
+    (result,) = findings(file)
+    assert reason in result
 
 
-def test_plain_forms_pass(tmp_path: Path) -> None:
+def test_docstrings_in_the_style_have_no_findings(tmp_path: Path) -> None:
     file = tmp_path / "module.py"
     file.write_text(
         textwrap.dedent(

@@ -46,7 +46,7 @@ def test_mlflow_uris_come_from_the_environment(confs, monkeypatch):
     for variable, value in (
         ("TRACKING_URI", "http://tracking"),
         ("REGISTRY_URI", "http://registry"),
-        ("EXPERIMENT_NAME", "mine"),
+        ("EXPERIMENT_NAME", "chosen"),
     ):
         monkeypatch.setenv(f"MLFLOW_{variable}", value)
     env.cache_clear()
@@ -54,7 +54,7 @@ def test_mlflow_uris_come_from_the_environment(confs, monkeypatch):
     assert (mlflow.tracking_uri, mlflow.registry_uri, mlflow.experiment) == (
         "http://tracking",
         "http://registry",
-        "mine",
+        "chosen",
     )
     assert mlflow.artifacts == "here"
 
@@ -73,7 +73,7 @@ def test_mlflow_uris_come_from_the_environment(confs, monkeypatch):
         pytest.param(
             {"splitter": {"KIND": "TimeSplitter", "test_sise": 0.2}},
             "training.yaml: job.splitter: test_sise is not a key of TimeSplitter; did you mean test_size?",
-            id="an unknown key further down",
+            id="an unknown nested key",
         ),
         pytest.param(
             {"model": {"KIND": "BoostedTree"}},
@@ -126,11 +126,11 @@ def test_an_error_lists_every_wrong_value(confs):
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        pytest.param({}, "the config: has no `job:`", id="nothing"),
+        pytest.param({}, "the config: has no `job:`", id="an empty config"),
         pytest.param({"job": [1]}, "the config: has no `job:`", id="a list"),
         pytest.param({"job": {}}, "the config: job.KIND is missing", id="no kind"),
         pytest.param(
-            {"job": {"KIND": "TrainingJob"}, "jobs": {}}, "the config: jobs is not a key", id="a key beside it"
+            {"job": {"KIND": "TrainingJob"}, "jobs": {}}, "the config: jobs is not a key", id="a second top-level key"
         ),
     ],
 )
@@ -150,7 +150,7 @@ class Mine(ConstantModel):
 
 
 def test_a_kind_of_model_of_a_plugin_is_found(confs, monkeypatch):
-    # given a module beside the config
+    # given a module in the folder of the config
     (confs / "models_of_the_settings_test.py").write_text(PLUGIN)
     monkeypatch.setattr(sys, "path", list(sys.path))
     model = {"KIND": "MineOfTheSettings", "random_state": 3}

@@ -22,7 +22,7 @@ def test_an_exception_is_raised_at_the_position_of_its_item():
         next(results)
 
 
-def test_at_most_two_items_more_than_threads_are_taken_ahead():
+def test_at_most_two_items_more_than_threads_are_submitted_ahead():
     taken = []
     results = map_ordered(lambda number: number, (taken.append(number) or number for number in range(100)), 3)
     next(results)

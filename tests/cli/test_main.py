@@ -34,7 +34,7 @@ def damage(confs, change):
     change(tables.order_table()).to_parquet(confs.parent / "orders.parquet", index=False)
 
 
-def appended(frame):
+def with_duplicate_row(frame):
     return frame._append(frame.iloc[0], ignore_index=True)
 
 
@@ -51,12 +51,12 @@ WRONG_CONFIGS = [
         ["--set", "job.metrics=[{name: roc_auc}]"], 2, "does not fit a regression", id="metric of another task"
     ),
     pytest.param(["--set", "job.metrics=[{name: rsme}]"], 2, "rsme is not a metric", id="unknown metric"),
-    pytest.param(["--set", "job.schema=nowhere.yaml"], 2, "nowhere.yaml: cannot be read", id="schema not there"),
+    pytest.param(["--set", "job.schema=nowhere.yaml"], 2, "nowhere.yaml: cannot be read", id="missing schema"),
     pytest.param(
-        ["--set", "job.table.path=nowhere.parquet"], 4, "nowhere.parquet: there is no such file", id="table not there"
+        ["--set", "job.table.path=nowhere.parquet"], 4, "nowhere.parquet: there is no such file", id="missing table"
     ),
     pytest.param(
-        ["--set", "job.plugins=[no_such_module]"], 2, "no_such_module cannot be imported", id="plugin not there"
+        ["--set", "job.plugins=[no_such_module]"], 2, "no_such_module cannot be imported", id="missing plugin"
     ),
     pytest.param(
         ["--set", "job.mlflow.tracking_uri=http://127.0.0.1:9"], 5, "MLflow at http://127.0.0.1:9", id="no MLflow"
@@ -102,17 +102,19 @@ def test_an_invalid_schema_names_its_file(confs, capfd):
 
 
 WRONG_TABLES = [
-    pytest.param(lambda t: t.iloc[:0], "the table is empty", id="no rows"),
-    pytest.param(lambda t: t.drop(columns="amount"), "amount: the target is not a column", id="no target"),
-    pytest.param(lambda t: t.assign(amount=1.0), "the target amount is constant", id="constant target"),
-    pytest.param(lambda t: t.drop(columns="region"), "region: column is missing", id="column missing"),
-    pytest.param(lambda t: t.assign(more=1), "more: is not a column of the schema", id="column extra"),
-    pytest.param(lambda t: t.assign(size="warm"), "size, row 0: not a number", id="text for a number"),
-    pytest.param(lambda t: t.assign(size=900.0), "900.0 is above 100.0", id="above the bound"),
-    pytest.param(lambda t: t.assign(size=np.inf), "inf is not finite", id="infinite"),
-    pytest.param(lambda t: t.assign(region=None), "region, row 0: is missing", id="missing where not nullable"),
-    pytest.param(appended, "have the key of an earlier row, the first is code='r00000'", id="key twice"),
-    pytest.param(lambda t: t.head(20), "holds a single day (2024-01-01)", id="a single day"),
+    pytest.param(lambda table: table.iloc[:0], "the table is empty", id="no rows"),
+    pytest.param(lambda table: table.drop(columns="amount"), "amount: the target is not a column", id="no target"),
+    pytest.param(lambda table: table.assign(amount=1.0), "the target amount is constant", id="constant target"),
+    pytest.param(lambda table: table.drop(columns="region"), "region: column is missing", id="column missing"),
+    pytest.param(lambda table: table.assign(more=1), "more: is not a column of the schema", id="column extra"),
+    pytest.param(lambda table: table.assign(size="warm"), "size, row 0: not a number", id="text for a number"),
+    pytest.param(lambda table: table.assign(size=900.0), "900.0 is above 100.0", id="above the bound"),
+    pytest.param(lambda table: table.assign(size=np.inf), "inf is not finite", id="infinite"),
+    pytest.param(
+        lambda table: table.assign(region=None), "region, row 0: is missing", id="missing in a required column"
+    ),
+    pytest.param(with_duplicate_row, "have the key of an earlier row, the first is code='r00000'", id="duplicate key"),
+    pytest.param(lambda table: table.head(20), "holds a single day (2024-01-01)", id="a single day"),
 ]
 
 
@@ -122,7 +124,7 @@ def test_an_invalid_table_is_refused_with_its_reason(confs, capfd, change, messa
     damage(confs, change)
     # When it is prepared
     code = main(["run", str(confs / "preparation.yaml")])
-    # Then the exit code is that of data, the message names the fault, and nothing was written
+    # Then the exit code is that of a data error, the message names the fault, and nothing was written
     assert code == 4
     assert message in capfd.readouterr().err
     assert not (confs.parent / "build").exists()
@@ -153,7 +155,7 @@ def store(folder):
     return ["--mlflow", f"sqlite:///{folder}/mlflow.db"]
 
 
-def test_models_list_and_show(registered, capfd):
+def test_models_list_and_show_print_the_version(registered, capfd):
     assert main(["models", "list", "--json", *store(registered)]) == 0
     (version,) = json.loads(capfd.readouterr().out)
     assert (version["semver"], version["aliases"]) == ("1.0.0", ["challenger", "champion"])
@@ -162,17 +164,17 @@ def test_models_list_and_show(registered, capfd):
         assert json.loads(capfd.readouterr().out)["gate"] == "passed"
 
 
-def test_models_diff_of_a_version_with_itself_finds_nothing(registered, capfd):
+def test_models_diff_of_a_version_with_itself_has_no_changes(registered, capfd):
     # Given a version that was evaluated and not explained
     page = registered / "diff.html"
     # When it is compared with itself
     assert main(["models", "diff", "1", "champion", "--out", str(page), "--json", *store(registered)]) == 0
     # Then nothing differs, the missing explanation is reported, and the page is written
-    found = json.loads(capfd.readouterr().out)
-    assert (found["contract"], found["parameters"], found["same_rows"]) == ([], [], True)
-    assert [metric["better"] for metric in found["metrics"]] == ["", ""]
-    assert found["missing"] == ["1.0.0 was not explained"] * 2
-    assert found["sentence"] in page.read_text(encoding="utf-8")
+    result = json.loads(capfd.readouterr().out)
+    assert (result["contract"], result["parameters"], result["same_rows"]) == ([], [], True)
+    assert [metric["better"] for metric in result["metrics"]] == ["", ""]
+    assert result["missing"] == ["1.0.0 was not explained"] * 2
+    assert result["sentence"] in page.read_text(encoding="utf-8")
 
 
 def test_models_diff_prints_sentences(registered, capfd):
@@ -208,14 +210,14 @@ def test_promote_is_audited_and_a_refusal_exits_with_3(registered, capfd):
     trail = ["--audit", str(registered / "audit")]
     capfd.readouterr()
     assert main(["audit", "list", "--json", *trail]) == 0
-    assert [(e["actor"], e["event"]) for e in json.loads(capfd.readouterr().out)][1:] == [
+    assert [(entry["actor"], entry["event"]) for entry in json.loads(capfd.readouterr().out)][1:] == [
         ("ann", "promoted"),
         ("ann", "refused"),
     ]
     assert main(["audit", "verify", *trail]) == 0
 
 
-def test_a_tampered_trail_is_found(registered, tmp_path, capfd):
+def test_a_tampered_trail_is_reported(registered, tmp_path, capfd):
     import shutil
 
     shutil.copytree(registered / "audit", tmp_path / "audit")
@@ -241,15 +243,15 @@ def test_serve_of_a_missing_bundle_is_reported(capfd):
     assert "nowhere: there is no such bundle" in capfd.readouterr().err
 
 
-def test_init_then_run(tmp_path, monkeypatch, capfd):
+def test_init_writes_a_config_that_runs(tmp_path, monkeypatch, capfd):
     # Given a table without a config
     monkeypatch.chdir(tmp_path)
     tables.order_table().to_csv("orders.csv", index=False)
     # When `init` writes a config and the table is prepared with it
     assert main(["init", "orders.csv", "--target", "amount", "--out", "confs/my", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
+    result = json.loads(capfd.readouterr().out)
     # Then the config runs unchanged
-    assert found["next"] == "python -m pipelines run training --confs confs/my"
+    assert result["next"] == "python -m pipelines run training --confs confs/my"
     assert main(["run", "confs/my/project.yaml", "--set", "job.KIND=PreparationJob"]) == 0
 
 
@@ -263,17 +265,17 @@ def test_init_of_a_time_series_proposes_lag_columns_that_jobs_compute(tmp_path, 
     # When `init` writes a config and the table is prepared with it
     flags = ["--target", "sales", "--country", "US", "--out", "confs/my", "--json"]
     assert main(["init", "shops.parquet", *flags]) == 0
-    found = json.loads(capfd.readouterr().out)
+    result = json.loads(capfd.readouterr().out)
     assert main(["run", "confs/my/preparation.yaml", "--json"]) == 0
     prepared = pd.read_parquet(json.loads(capfd.readouterr().out)["table"])
-    # Then the table has the lag columns, and the config says how they are computed
+    # Then the table has the lag columns, and the config defines how they are computed
     schema = (tmp_path / "confs/my/schema.yaml").read_text()
     assert "  day: {kind: datetime, encode: {holidays: US}}" in schema
     line = "  sales_7d: {kind: numeric, nullable: true, min: 0, history: {of: sales, by: [shop], lag: 7d}}"
     assert line in schema.splitlines()
     np.testing.assert_array_equal(prepared["sales_7d"], prepared.groupby("shop")["sales"].shift(7))
-    # And the config of inference says that it needs earlier rows
-    assert any("EVERY REQUEST MUST BRING sales_7d" in finding for finding in found["findings"])
+    # And the config of inference states that it needs earlier rows
+    assert any("EVERY REQUEST MUST BRING sales_7d" in finding for finding in result["findings"])
     assert "sales_7d" in (tmp_path / "confs/my/inference.yaml").read_text()
 
 
@@ -300,8 +302,8 @@ def test_help_imports_nothing_heavy(name):
         "heavy = {'pandas', 'mlflow', 'torch', 'sklearn', 'kfp', 'kserve', 'pyarrow', 'omegaconf'} & set(sys.modules);"
         "sys.exit(code or (f'imported {heavy}' if heavy else 0))"
     )
-    found = subprocess.run([sys.executable, "-c", probe, name], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
+    result = subprocess.run([sys.executable, "-c", probe, name], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def start(confs, *flags):

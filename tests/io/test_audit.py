@@ -26,9 +26,9 @@ def add(trail, number=0, **details):
     return trail.append(actor="me", event="promoted", subject=f"model {number}", details=details)
 
 
-@pytest.fixture(params=["here", "memory"])
+@pytest.fixture(params=["local", "memory"])
 def location(request, workplace):
-    if request.param == "here":
+    if request.param == "local":
         return str(workplace / "deep" / "audit")
     return f"memory://audit-{os.urandom(6).hex()}"
 
@@ -76,36 +76,37 @@ def test_other_files_are_ignored(location):
     assert add(trail).number == 3
 
 
-def tamper(trail, action, place, field, value):
+def tamper(trail, action, position, field, value):
     """Tamper with the entry at a position and return the number that `verify` must name."""
     files = sorted(trail.filesystem.ls(trail.root, detail=False))
-    path, last = files[place - 1], len(files)
+    path, last = files[position - 1], len(files)
     document = json.loads(trail.filesystem.cat_file(path))
     if action == "remove":
         trail.filesystem.rm(path)
-        return f"entry {place} of .* is missing" if place < last else None  # the end leaves no trace
+        # the removal of the last entry cannot be detected
+        return f"entry {position} of .* is missing" if position < last else None
     if action == "insert":
-        # every later entry moves up by one, in name and in number
-        for number in range(last, place - 1, -1):
+        # every later entry is renumbered by one
+        for number in range(last, position - 1, -1):
             moved = json.loads(trail.filesystem.cat_file(files[number - 1])) | {"number": number + 1}
             store(trail, number + 1, moved)
-        store(trail, place, document | {"subject": "forged"})
-        # the forged one has the right `previous`: it is the one behind, in its new place, that gives it away
-        return rf"entry ({place}|{place + 1}|{place} or {place + 1}) of .* was changed"
+        store(trail, position, document | {"subject": "forged"})
+        # the forged entry has the right `previous`; the hash in the entry after it does not match
+        return rf"entry ({position}|{position + 1}|{position} or {position + 1}) of .* was changed"
     if action == "garbage":
         trail.filesystem.pipe_file(path, b"{" + value.encode())
-        return f"entry {place} of .* was changed"
+        return f"entry {position} of .* was changed"
     if action == "layout":
         trail.filesystem.pipe_file(path, json.dumps(document).encode())
-        return f"entry {place} of .* was changed"
-    store(trail, place, document | {field: value if field != "number" else place + 7})
-    if field not in ("number", "previous") and place == last:
+        return f"entry {position} of .* was changed"
+    store(trail, position, document | {field: value if field != "number" else position + 7})
+    if field not in ("number", "previous") and position == last:
         return None  # no later entry holds its hash
-    if field == "previous" and place == last > 1:
-        return f"entry {place - 1} or {place} of .* was changed"  # nothing stands behind that could tell
-    if field not in ("number", "previous") and place == last - 1:
-        return f"entry {place} or {last} of .* was changed"
-    return f"entry {place} of .* was changed"
+    if field == "previous" and position == last > 1:
+        return f"entry {position - 1} or {position} of .* was changed"  # no later entry shows which one was changed
+    if field not in ("number", "previous") and position == last - 1:
+        return f"entry {position} or {last} of .* was changed"
+    return f"entry {position} of .* was changed"
 
 
 def store(trail, number, document):
@@ -125,8 +126,8 @@ def test_verify_names_the_first_tampered_entry(entries, data, action, field, val
     # given a trail
     trail = written(f"memory://audit-{os.urandom(6).hex()}", entries)
     # when an entry is changed, removed or inserted
-    place = data.draw(st.integers(1, entries))
-    expected = tamper(trail, action, place, field, value)
+    position = data.draw(st.integers(1, entries))
+    expected = tamper(trail, action, position, field, value)
     # then `verify` names it, unless it was the last entry, whose hash no other entry holds
     if expected is None:
         assert trail.verify() in (entries, entries - 1)

@@ -63,7 +63,7 @@ def test_yaml_is_parsed(text, expected):
     [
         pytest.param("a: [1", "conf: is not a mapping in YAML", id="malformed YAML"),
         pytest.param("a: 1\n\tb: 2", "conf: is not a mapping in YAML", id="tabs"),
-        pytest.param("a: 1\nb: {c: 1, c: 2}", "c stands twice", id="a key twice"),
+        pytest.param("a: 1\nb: {c: 1, c: 2}", "c stands twice", id="a duplicate key"),
         pytest.param("a: ${", "conf: is not a mapping in YAML", id="half an interpolation"),
         pytest.param("words", "conf: is neither a mapping nor a list", id="a text"),
         pytest.param("0", "conf: is neither a mapping nor a list", id="a number"),
@@ -79,7 +79,7 @@ def test_a_text_that_is_no_config_is_refused(text, reason):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        pytest.param("a: ${nope}", "nope", id="leads nowhere"),
+        pytest.param("a: ${nope}", "nope", id="a missing key"),
         pytest.param("a: ${oc.env:MODEL_NAME_NOT_SET}", "MODEL_NAME_NOT_SET", id="a variable that is not set"),
         pytest.param("a: ???", "Missing mandatory value", id="a value that must be given"),
     ],
@@ -148,7 +148,7 @@ def test_the_project_file_is_merged_before_the_files_beside_it(workplace, root):
             file.write(text)
     assert configs.with_shared_files([f"{root}train.yaml"]) == [f"{root}project.yaml", f"{root}train.yaml"]
     assert configs.load([f"{root}train.yaml"], environment={}) == {"job": {"a": 1, "b": 2}}
-    # once, however many files lie beside it, and whether it is named or not
+    # only once, even if several files are in the folder or it is named itself
     assert configs.load([f"{root}more.yaml", f"{root}train.yaml"], environment={}) == {"job": {"a": 3, "b": 2}}
     assert configs.with_shared_files([f"{root}project.yaml", f"{root}train.yaml"]) == [
         f"{root}project.yaml",
@@ -238,13 +238,13 @@ def test_keys_with_dots_and_interpolations_are_attributed_to_their_file(workplac
     ("path", "is_there"),
     [("here.yaml", True), ("nope.yaml", False), ("memory://nope/a", False)],
 )
-def test_exists(workplace, path, is_there):
+def test_existence_is_reported_for_files_and_urls(workplace, path, is_there):
     write(workplace, here="a: 1")
     assert configs.exists(path) == is_there
 
 
 KEYS = st.text("abcXYZ_-", min_size=1, max_size=3)
-NUMBER = re.compile(r"[-+.0-9]+[eE][-+0-9]+")  # which PyYAML writes without quotes though it is a text
+NUMBER = re.compile(r"[-+.0-9]+[eE][-+0-9]+")  # a text that PyYAML writes without quotes
 LEAVES = (
     st.none()
     | st.booleans()
@@ -260,22 +260,22 @@ TREES = st.recursive(
 MAPPINGS = st.dictionaries(KEYS, TREES, max_size=4)
 
 
-def laid_over(below, above):
+def expected_merge(below, above):
     """Merge as expected: mappings key by key, everything else is replaced."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = laid_over(below[key], value) if both else value
+        merged[key] = expected_merge(below[key], value) if both else value
     return merged
 
 
-def lists_meet_mappings(below, above):
-    """Return whether a list meets a mapping."""
+def merges_list_with_mapping(below, above):
+    """Return whether a list would be merged with a mapping."""
     pairs = [(below[key], above[key]) for key in below.keys() & above.keys()]
     return any(
-        {type(one), type(other)} == {list, dict}
-        or (isinstance(one, dict) and isinstance(other, dict) and lists_meet_mappings(one, other))
-        for one, other in pairs
+        {type(each), type(other)} == {list, dict}
+        or (isinstance(each, dict) and isinstance(other, dict) and merges_list_with_mapping(each, other))
+        for each, other in pairs
     )
 
 
@@ -288,11 +288,11 @@ def test_dumped_yaml_is_parsed_back(tree):
 @given(MAPPINGS, MAPPINGS)
 def test_later_configs_override_earlier_ones(below, above):
     both = [configs.OmegaConf.create(below), configs.OmegaConf.create(above)]
-    if lists_meet_mappings(below, above):
+    if merges_list_with_mapping(below, above):
         with pytest.raises(ConfigError, match="the configs do not merge"):
             configs.merge_configs(both)
         return
-    assert configs.to_object(configs.merge_configs(both)) == laid_over(below, above)
+    assert configs.to_object(configs.merge_configs(both)) == expected_merge(below, above)
 
 
 @given(st.text())

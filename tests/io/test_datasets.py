@@ -27,10 +27,10 @@ def table():
     return pd.DataFrame({"n": range(ROWS), "x": np.arange(ROWS) / 4, "g": ["a", "b", None, "d", "e"] * 5})
 
 
-@pytest.fixture(params=["here", "memory"])
+@pytest.fixture(params=["local", "memory"])
 def root(request, workplace):
     """Return the prefix of paths: the working directory, or a URL."""
-    if request.param == "here":
+    if request.param == "local":
         return f"{workplace}/"
     return f"memory://{workplace.name}-{os.urandom(4).hex()}/"
 
@@ -68,7 +68,7 @@ def test_batches_are_the_table_up_to_the_limit(tmp_path_factory, rows, limit, si
         # then no batch is empty or too large, and together they are the first rows
         assert all(0 < batch.num_rows <= size for batch in batches)
         assert pa.Table.from_batches(batches)["n"].to_pylist() == expected["n"].tolist()
-        # and reading it whole is the same
+        # and so are those of a read of the whole file
         assert reader.read()["n"].tolist() == expected["n"].tolist()
     assert reader_for(f"{path}.parquet", limit).count() == len(expected)
 
@@ -110,7 +110,7 @@ def test_the_schema_gives_the_types_of_a_text_format(workplace, make_schema, mak
     # when both are read and checked, then they are the same table
     read = [dataframes.check_frame(reader_for(f"t.{end}").read(schema), schema).frame for end in ("parquet", "csv")]
     pd.testing.assert_frame_equal(*read)
-    # and so they are up to a limit
+    # and their first rows are the same
     some = [dataframes.check_frame(reader_for(f"t.{end}", 50).read(schema), schema).frame for end in ("parquet", "csv")]
     pd.testing.assert_frame_equal(*some)
 
@@ -140,7 +140,7 @@ def test_a_column_that_begins_with_integers_is_read_in_batches_as_float(workplac
         pytest.param("ragged.csv", DataError, "is not a table that CsvReader can read", id="ragged lines"),
         pytest.param("latin.csv", DataError, "is not a table that CsvReader can read", id="not UTF-8"),
         pytest.param("words.csv.gz", DataError, "is not a table that CsvReader can read", id="not compressed"),
-        pytest.param("cut.csv.gz", DataError, "is not a table that CsvReader can read", id="half a file"),
+        pytest.param("cut.csv.gz", DataError, "is not a table that CsvReader can read", id="a truncated file"),
     ],
 )
 @pytest.mark.parametrize("limit", [None, 3])
@@ -180,9 +180,9 @@ def test_the_extension_selects_the_reader():
 
 @pytest.mark.parametrize("path", ["t.parquet", "memory://t.parquet", "s3://bucket/t.parquet"])
 def test_lineage_is_recorded_for_any_url(table, path):
-    found = reader_for(path).lineage("train", table.drop(columns="g"), "x")
-    assert (found.name, found.targets) == ("train", "x")
-    assert found.profile == {"num_rows": ROWS, "num_elements": 2 * ROWS}
+    result = reader_for(path).lineage("train", table.drop(columns="g"), "x")
+    assert (result.name, result.targets) == ("train", "x")
+    assert result.profile == {"num_rows": ROWS, "num_elements": 2 * ROWS}
 
 
 def test_writing_replaces_the_whole_file(root, table):
@@ -190,8 +190,8 @@ def test_writing_replaces_the_whole_file(root, table):
     assert writer.write(table) == writer.path
     writer.write(pa.table({"a": [1]}))
     assert ParquetReader(path=writer.path).read().to_dict("list") == {"a": [1]}
-    filesystem, place = fsspec.core.url_to_fs(root)
-    assert [Path(name).name for name in filesystem.ls(place, detail=False)] == ["t.parquet"]
+    filesystem, folder = fsspec.core.url_to_fs(root)
+    assert [Path(name).name for name in filesystem.ls(folder, detail=False)] == ["t.parquet"]
 
 
 def test_a_table_that_parquet_cannot_store_is_refused(workplace):
@@ -210,10 +210,10 @@ def test_an_unwritable_path_is_named(workplace, table):
 def small_disk(folder):
     """Mount a disk of 1 MiB; skip the test without the permission."""
     folder.mkdir()
-    made = subprocess.run(
+    mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True
     )
-    if made.returncode:
+    if mounted.returncode:
         pytest.skip("no mount allowed here")
     try:
         yield folder
@@ -254,9 +254,9 @@ except StorageError as err:
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True, check=False, env=environment
     )
     # then the error is reported, and no file is left
-    assert done.stdout == "t.parquet: cannot be written: File too large\n", done.stderr
+    assert finished.stdout == "t.parquet: cannot be written: File too large\n", finished.stderr
     assert list(workplace.iterdir()) == []

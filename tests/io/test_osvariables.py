@@ -22,7 +22,7 @@ def test_an_empty_variable_counts_as_unset(workplace, monkeypatch):
     assert env().model_name_alerts_url is None
 
 
-def test_secrets_are_not_shown(workplace, monkeypatch):
+def test_secrets_are_not_in_the_repr(workplace, monkeypatch):
     monkeypatch.setenv("MODEL_NAME_ALERTS_URL", "https://host/token")
     monkeypatch.setenv("KF_PIPELINES_TOKEN", "token")
     assert "token" not in repr(env()).replace("kf_pipelines_token", "")

@@ -21,16 +21,16 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 def log(url, *batches, **settings):
     writer = PredictionLog(LogSettings(url=str(url), text_ids=True, **settings), slot="blue")
     writer.start()
-    for one in batches:
-        writer.put(one)
+    for each in batches:
+        writer.put(each)
     writer.close(20)
     assert writer.dropped == 0
     return str(url)
 
 
-@pytest.fixture(params=["here", "file", "memory"])
+@pytest.fixture(params=["path", "file", "memory"])
 def url(request, tmp_path):
-    return {"here": str(tmp_path), "file": f"file://{tmp_path}", "memory": f"memory://{uuid4().hex}/log"}[request.param]
+    return {"path": str(tmp_path), "file": f"file://{tmp_path}", "memory": f"memory://{uuid4().hex}/log"}[request.param]
 
 
 def test_logged_predictions_are_read_as_a_table(url):
@@ -83,7 +83,7 @@ def test_intervals_are_read_if_they_were_requested(tmp_path):
         )
     )
 )
-def test_read_inputs_pass_the_schema_again(values):
+def test_inputs_read_from_the_log_pass_the_schema(values):
     rows = [ROW | {"area": a, "is_let": b, "district": c, "sold": d and d.isoformat()} for a, b, c, d in values]
     url = f"memory://{uuid4().hex}"
     answered = batch([ROW, *rows])
@@ -120,7 +120,7 @@ def test_files_of_other_days_and_versions_are_not_opened(tmp_path):
     versions = ["7", "8", "a/b %"]
     log(
         tmp_path,
-        *[batch(of=manifest(schema(), one), received_at=NOON + day * DAY) for one in versions for day in (0, 1)],
+        *[batch(of=manifest(schema(), each), received_at=NOON + day * DAY) for each in versions for day in (0, 1)],
     )
     for file in files(tmp_path):
         if not ("06-22" in str(file) and "a%2Fb" in str(file)):
@@ -162,16 +162,18 @@ def test_an_incomplete_last_line_is_skipped_with_a_warning(tmp_path, logs, cut):
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(b'{"time": "2025-06-21T12:00:00Z", "inpu', id="cut"),
+        pytest.param(b'{"time": "2025-06-21T12:00:00Z", "inpu', id="truncated"),
         pytest.param(b"", id="empty"),
         pytest.param(b"\0" * 50, id="zeros"),
         pytest.param(b"\xff\xfe", id="no UTF-8"),
-        pytest.param(b"5", id="no object"),
+        pytest.param(b"5", id="a number"),
         pytest.param(b"[1]", id="an array"),
-        pytest.param(b'{"time": "2025-06-21T12:00:00Z"}', id="without its parts"),
-        pytest.param(b'{"time": "late", "inputs": {}, "outputs": {"prediction": 1}}', id="no time"),
-        pytest.param(b'{"time": null, "inputs": {}, "outputs": {"prediction": 1}}', id="null for a time"),
-        pytest.param(b'{"time": "2025-06-21T12:00:00Z", "inputs": 1, "outputs": 2}', id="numbers for parts"),
+        pytest.param(b'{"time": "2025-06-21T12:00:00Z"}', id="without inputs and outputs"),
+        pytest.param(b'{"time": "late", "inputs": {}, "outputs": {"prediction": 1}}', id="an invalid time"),
+        pytest.param(b'{"time": null, "inputs": {}, "outputs": {"prediction": 1}}', id="a null time"),
+        pytest.param(
+            b'{"time": "2025-06-21T12:00:00Z", "inputs": 1, "outputs": 2}', id="numbers for inputs and outputs"
+        ),
     ],
 )
 def test_a_damaged_line_is_skipped_with_a_warning(tmp_path, logs, damage):
@@ -213,7 +215,7 @@ def test_an_empty_selection_is_an_error(tmp_path, wanted):
     ("url", "error"),
     [
         pytest.param("/no/such/folder", NotFoundError, id="no such folder"),
-        pytest.param("nowhere://x", ConfigError, id="no such kind of URL"),
+        pytest.param("nowhere://x", ConfigError, id="an unknown scheme"),
         pytest.param("oss://bucket/log", DependencyError, id="a package that is not installed"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Prepared tables: which mark is trusted, and that a trusted table reads as a validated one."""
+"""Prepared tables: which marks are trusted; a trusted table is read like a validated one."""
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ def path(tmp_path, schema):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_trusted_table_reads_as_a_validated_one(tmp_path, name):
+def test_a_trusted_table_is_read_like_a_validated_one(tmp_path, name):
     # Given a table with every kind of column, values of every kind missing, and categories that are not in the schema
     target, values = TARGETS[name]
     empty = {
@@ -72,13 +72,13 @@ def test_a_trusted_table_reads_as_a_validated_one(tmp_path, name):
     prepared = validated(frame, schema)
     # When it is written with its mark and read
     path = write_prepared(str(tmp_path / "t.parquet"), prepared, schema)
-    found = read_prepared(ParquetReader(path=path), schema)
-    # Then it is the frame that validation gives, to the types of its values
+    result = read_prepared(ParquetReader(path=path), schema)
+    # Then it equals the validated frame, including the types of its values
     expected = read_validated(path, schema)
-    pd.testing.assert_frame_equal(found, expected, check_exact=True)
-    pd.testing.assert_frame_equal(found, prepared.reset_index(drop=True), check_exact=True)
-    for column in found:
-        assert list(map(type, found[column])) == list(map(type, expected[column])), column
+    pd.testing.assert_frame_equal(result, expected, check_exact=True)
+    pd.testing.assert_frame_equal(result, prepared.reset_index(drop=True), check_exact=True)
+    for column in result:
+        assert list(map(type, result[column])) == list(map(type, expected[column])), column
 
 
 def test_a_table_behind_a_url_is_trusted(schema):
@@ -112,7 +112,7 @@ def test_a_mark_that_cannot_be_read_is_not_trusted(path, schema):
 
 
 def rewrite(path, table, mark=None):
-    """Write a table over a prepared one as a tool does that keeps the metadata of the footer."""
+    """Replace a prepared table as a tool does that keeps the metadata of the footer."""
     metadata = pq.read_metadata(path).metadata
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
         writer.write_table(table)
@@ -130,8 +130,8 @@ def changed_value(table):
     [
         pytest.param(changed_value, id="a value"),
         pytest.param(lambda table: table.take(list(range(599, -1, -1))), id="the order of the rows"),
-        pytest.param(lambda table: table.slice(1), id="one row less"),
-        pytest.param(lambda table: pa.concat_tables([table, table.slice(0, 3)]), id="rows more"),
+        pytest.param(lambda table: table.slice(1), id="one row fewer"),
+        pytest.param(lambda table: pa.concat_tables([table, table.slice(0, 3)]), id="more rows"),
         pytest.param(lambda table: table.rename_columns(["kode", *table.column_names[1:]]), id="a name"),
         pytest.param(lambda table: table.append_column("more", table["size"]), id="another column"),
     ],
@@ -171,6 +171,6 @@ def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path, schema):
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_fingerprint_follows_the_document(schema):
+def test_the_fingerprint_changes_with_the_schema(schema):
     assert schema_fingerprint(schema) == schema_fingerprint(TableSchema.model_validate(schema.model_dump()))
     assert schema_fingerprint(schema) != schema_fingerprint(schema.model_copy(update={"description": "other"}))

@@ -23,9 +23,9 @@ NAME = "things"
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory, empty_store, make_schema, make_table):
+def shared_store(tmp_path_factory, empty_store, make_schema, make_table):
     """Create a store with three versions of a model, shared by tests that only read it."""
-    folder = tmp_path_factory.mktemp("shelf")
+    folder = tmp_path_factory.mktemp("store")
     shutil.copy(empty_store, folder / "mlflow.db")
     service = MlflowService(tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts"))
     service.start()
@@ -38,11 +38,11 @@ def shelf(tmp_path_factory, empty_store, make_schema, make_table):
 
 
 @pytest.fixture
-def registry(workplace, shelf):
+def registry(workplace, shared_store):
     """Open the registry of the shared store."""
-    shelf.start()
+    shared_store.start()
     yield Registry(NAME)
-    shelf.stop()
+    shared_store.stop()
 
 
 def fit(make_schema, make_table, task, *, kind=BoostedTrees, rows=120, schema=None, **params):
@@ -79,11 +79,11 @@ def register(service, model, name=NAME, **tags):
     ],
 )
 def test_a_version_is_resolved_by_alias_number_and_semver(registry, ref, version):
-    found = registry.resolve(ref)
-    assert found.version == version
-    assert registry.find_version(ref) == found
-    assert found.title == f"things 1.0.{int(version) - 1} (version {version})"
-    assert found.kind == "BoostedTrees"
+    result = registry.resolve(ref)
+    assert result.version == version
+    assert registry.find_version(ref) == result
+    assert result.title == f"things 1.0.{int(version) - 1} (version {version})"
+    assert result.kind == "BoostedTrees"
 
 
 @pytest.mark.parametrize("ref", ["4", "1.0.9", "nobody", "", "Latest"])
@@ -94,7 +94,7 @@ def test_an_unknown_version_is_reported_with_the_known_ones(registry, ref):
     assert registry.find_version(ref) is None
 
 
-def test_an_empty_registry_says_so(registry):
+def test_an_empty_registry_is_reported(registry):
     with pytest.raises(NotFoundError, match="nothing: the registry holds no version of it"):
         Registry("nothing").resolve("latest")
     assert Registry("nothing").versions() == []
@@ -133,7 +133,7 @@ def test_tags_are_stored_with_a_version(registry):
 
 
 def raw_frames(make_table):
-    """Return rows as clients send them, not validated."""
+    """Return unvalidated rows, as clients send them."""
     table = make_table("binary", rows=30, seed=8).drop(columns=["outcome", "code"])
     whole = table.assign(size=table["size"].astype(float))
     return {
@@ -143,7 +143,7 @@ def raw_frames(make_table):
         "with gaps": whole.assign(gap=None, mark=None, maybe=None),
         "with NaN": whole.assign(gap=np.nan),
         "with an unseen category": whole.assign(group="unseen", mark="unseen"),
-        "with columns too many": whole.assign(code="x", more=1),
+        "with extra columns": whole.assign(code="x", more=1),
         "one row": whole.head(1),
         "in another order": whole[sorted(whole.columns)],
     }
@@ -152,15 +152,15 @@ def raw_frames(make_table):
 def test_the_saved_model_predicts_raw_frames(registry, make_table):
     # given the model loaded by MLflow
     version = registry.resolve("champion")
-    anybody = mlflow.pyfunc.load_model("models:/things@champion")
-    ours = registry.load("champion")
+    loaded_model = mlflow.pyfunc.load_model("models:/things@champion")
+    original = registry.load("champion")
     # then it predicts any raw frame as the original model does
     for title, rows in raw_frames(make_table).items():
-        expected = ours.predict(rows.drop(columns="more", errors="ignore"))
-        pd.testing.assert_frame_equal(anybody.predict(rows), expected, obj=title)
-    # and says of itself what it takes
-    assert anybody.metadata.get_input_schema().input_names() == list(ours.schema_.inputs)
-    assert version.run_id == anybody.metadata.run_id
+        expected = original.predict(rows.drop(columns="more", errors="ignore"))
+        pd.testing.assert_frame_equal(loaded_model.predict(rows), expected, obj=title)
+    # and its metadata names its inputs
+    assert loaded_model.metadata.get_input_schema().input_names() == list(original.schema_.inputs)
+    assert version.run_id == loaded_model.metadata.run_id
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ def test_the_saved_model_predicts_raw_frames(registry, make_table):
         pytest.param({"size": "warm"}, mlflow.MlflowException, "Failed to convert column size", id="a text"),
         pytest.param({"flag": 1}, mlflow.MlflowException, "Can not safely convert int64 to bool", id="1 for true"),
         pytest.param({"size": np.inf}, DataError, "size, row 0: inf is not finite", id="infinity"),
-        pytest.param({"group": None}, DataError, "group, row 0: is missing", id="missing where nothing may be"),
+        pytest.param({"group": None}, DataError, "group, row 0: is missing", id="missing in a required column"),
     ],
 )
 def test_the_saved_model_refuses_invalid_rows(registry, make_table, change, error, reason):
-    anybody = mlflow.pyfunc.load_model("models:/things/2")
+    loaded_model = mlflow.pyfunc.load_model("models:/things/2")
     rows = raw_frames(make_table)["as read from a file"].assign(**change)
     with pytest.raises(error, match=reason):
-        anybody.predict(rows)
+        loaded_model.predict(rows)
 
 
 def test_the_saved_model_predicts_without_the_package_installed(registry, workplace, make_table):
@@ -189,17 +189,17 @@ def test_the_saved_model_predicts_without_the_package_installed(registry, workpl
     uri = mlflow.artifacts.download_artifacts("models:/things/1", dst_path=str(workplace / "model"))
     code = f"""
 import sys, json
-sys.path = [place for place in sys.path if place != {str(Path(model_name.__file__).parents[1])!r}]
+sys.path = [path for path in sys.path if path != {str(Path(model_name.__file__).parents[1])!r}]
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 import mlflow, pandas as pd
-answer = mlflow.pyfunc.load_model({uri!r}).predict(pd.read_parquet("rows.parquet"))
+predictions = mlflow.pyfunc.load_model({uri!r}).predict(pd.read_parquet("rows.parquet"))
 import model_name
-print(json.dumps([model_name.__file__, answer["probability_true"].tolist()]))
+print(json.dumps([model_name.__file__, predictions["probability_true"].tolist()]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=workplace)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=workplace)
     # then it predicts with the package that was saved with the model
-    assert done.returncode == 0, done.stderr
-    file, probabilities = json.loads(done.stdout.strip().splitlines()[-1])
+    assert finished.returncode == 0, finished.stderr
+    file, probabilities = json.loads(finished.stdout.strip().splitlines()[-1])
     assert file.startswith(str(workplace / "model"))
     np.testing.assert_allclose(probabilities, registry.load("1").predict(rows)["probability_true"])
 
@@ -228,8 +228,8 @@ def test_the_manifest_is_attached_to_the_model_folder(mlflow_service, workplace,
     # then the folder holds it, and still loads as a model of that run
     folder = Registry(NAME).download_model(version.semver, workplace / "fetched")
     assert (folder / "bundle.json").read_text() == "words"
-    loaded, made_by = load_model(str(folder), "it")
-    assert (loaded.KIND, made_by) == ("ConstantModel", run_id)
+    loaded, loaded_run_id = load_model(str(folder), "it")
+    assert (loaded.KIND, loaded_run_id) == ("ConstantModel", run_id)
 
 
 @pytest.mark.parametrize("signer", [SchemaSigner(), InferSigner()])
@@ -257,11 +257,11 @@ def test_the_change_determines_the_next_semver(mlflow_service, make_schema, make
         (constant | {"schema": narrow, "rows": 130}, "2.0.1"),
     ]
     # when models are registered in sequence, then each gets the semver that its change requires
-    for number, (how, semver) in enumerate(steps, start=1):
-        version = register(mlflow_service, fit(make_schema, make_table, "regression", **how), table="t.parquet")
+    for number, (changes, semver) in enumerate(steps, start=1):
+        version = register(mlflow_service, fit(make_schema, make_table, "regression", **changes), table="t.parquet")
         assert (version.semver, version.version) == (semver, str(number))
     assert Registry(NAME).get_tags(version)["table"] == "t.parquet"
-    # and one that is withdrawn leaves its place to the next
+    # and a deleted version leaves its semver to the next one
     Registry(NAME).delete_version(version)
     assert Registry(NAME).find_version("2.0.1") is None
     assert register(mlflow_service, fit(make_schema, make_table, "regression", **steps[-1][0])).semver == "2.0.1"
@@ -281,22 +281,22 @@ class Foreign(mlflow.pyfunc.PythonModel):
 
 
 def test_versions_of_other_projects_are_ignored(mlflow_service, make_schema, make_table):
-    # given a registered model that this project did not make
+    # given a registered model that another project saved
     with mlflow_service.run("x", experiment="foreign") as run:
         uri = mlflow.pyfunc.log_model(name="model", python_model=Foreign(), pip_requirements=["mlflow"]).model_uri
     registry = Registry("foreign")
     registry.client.create_registered_model("foreign")
-    theirs = registry.client.create_model_version("foreign", uri, run_id=run.info.run_id)
+    foreign = registry.client.create_model_version("foreign", uri, run_id=run.info.run_id)
     # then it is not listed as a version
     with pytest.raises(NotFoundError, match="holds no version"):
         registry.resolve("latest")
-    # and ours stand beside it
-    ours = register(mlflow_service, fit(make_schema, make_table, "regression", kind=ConstantModel), name="foreign")
-    assert (ours.semver, ours.version) == ("1.0.0", "2")
-    # and one that only looks like ours is refused
+    # and a version of this project can be registered beside it
+    own = register(mlflow_service, fit(make_schema, make_table, "regression", kind=ConstantModel), name="foreign")
+    assert (own.semver, own.version) == ("1.0.0", "2")
+    # and a foreign model with the tags of this project is refused
     recipe = {"semver": "9.9.9", "kind": "x", "contract": "c", "recipe": "r"}
     for key, value in recipe.items():
-        registry.client.set_model_version_tag("foreign", theirs.version, key, value)
+        registry.client.set_model_version_tag("foreign", foreign.version, key, value)
     with pytest.raises(DataError, match=r"foreign 9.9.9 .* is not a model of this project but Foreign"):
         registry.load("9.9.9")
 
@@ -312,6 +312,8 @@ def test_a_version_without_files_is_not_found(mlflow_service, workplace, make_sc
         Registry(NAME).download_model("1")
 
 
-@pytest.mark.parametrize(("ref", "answer"), [("1.2.3", True), ("12", False), ("champion", False), ("1.2.3\n", False)])
-def test_what_looks_like_a_semantic_version(ref, answer):
-    assert (SEMVER.match(ref) is not None) == answer
+@pytest.mark.parametrize(
+    ("ref", "is_semver"), [("1.2.3", True), ("12", False), ("champion", False), ("1.2.3\n", False)]
+)
+def test_semantic_versions_are_recognized(ref, is_semver):
+    assert (SEMVER.match(ref) is not None) == is_semver

@@ -133,9 +133,9 @@ def test_a_long_column_is_written_with_one_line_per_key(tmp_path):
 
 
 def test_lines_are_short(tmp_path):
-    found = example(c=Column(kind="category", values=tuple(f"city number {number}" for number in range(90))))
+    inferred = example(c=Column(kind="category", values=tuple(f"city number {number}" for number in range(90))))
     for file in write_project(
-        tmp_path / "c", InferredSchema(found.schema, ("word " * 90,), {"c": "note " * 30}), "t.csv"
+        tmp_path / "c", InferredSchema(inferred.schema, ("word " * 90,), {"c": "note " * 30}), "t.csv"
     ):
         assert max(map(len, file.read_text().splitlines())) < 160
 
@@ -187,8 +187,8 @@ def test_any_schema_is_read_back(tmp_path_factory, names, values, finding, low, 
 
 
 def test_categories_that_a_config_cannot_hold_are_omitted(tmp_path):
-    found = example(c=Column(kind="category", values=("???", "a")))
-    files = write_project(tmp_path / "c", found, "t.parquet")
+    inferred = example(c=Column(kind="category", values=("???", "a")))
+    files = write_project(tmp_path / "c", inferred, "t.parquet")
     assert load_document(str(files[0]), TableSchema).columns["c"] == Column(kind="category")
 
 
@@ -199,30 +199,30 @@ def test_categories_that_a_config_cannot_hold_are_omitted(tmp_path):
         pytest.param("My Sales (2024).csv", "My-Sales-2024", id="blanks and brackets"),
         pytest.param("s3://lake/in/orders.v2.csv.gz", "orders.v2", id="a URL, compressed"),
         pytest.param("_hidden.tsv", "hidden", id="no letter first"),
-        pytest.param(".parquet", "parquet", id="an ending alone"),
-        pytest.param("日本.parquet", "project", id="no letter that fits"),
-        pytest.param("straße.csv", "stra-e", id="a letter that does not fit"),
+        pytest.param(".parquet", "parquet", id="an extension alone"),
+        pytest.param("日本.parquet", "project", id="no allowed letter"),
+        pytest.param("straße.csv", "stra-e", id="a letter that is not allowed"),
     ],
 )
 def test_the_project_name_follows_the_file_name(tmp_path, path, name):
     assert project_name(path) == name
-    found = example()
-    named = InferredSchema(found.schema.model_copy(update={"name": name}), found.findings)
+    inferred = example()
+    named = InferredSchema(inferred.schema.model_copy(update={"name": name}), inferred.findings)
     write_project(tmp_path / "c", named, "t.parquet")
 
 
 REFUSED = [
-    pytest.param({"name": "a b"}, "t.csv", "cannot be the name of a project", id="a name that is none"),
-    pytest.param({}, "t.xlsx", "neither .parquet, .csv nor .tsv", id="a table that no reader knows"),
-    pytest.param({"description": "???"}, "t.csv", "cannot be written as a config", id="what no config can hold"),
+    pytest.param({"name": "a b"}, "t.csv", "cannot be the name of a project", id="an invalid name"),
+    pytest.param({}, "t.xlsx", "neither .parquet, .csv nor .tsv", id="an unsupported extension"),
+    pytest.param({"description": "???"}, "t.csv", "cannot be written as a config", id="a text that no config can hold"),
 ]
 
 
 @pytest.mark.parametrize(("update", "path", "message"), REFUSED)
 def test_an_unwritable_project_is_refused_and_leaves_no_file(tmp_path, update, path, message):
-    found = example()
+    inferred = example()
     with pytest.raises(ConfigError, match=message):
-        write_project(tmp_path / "c", InferredSchema(found.schema.model_copy(update=update), ()), path)
+        write_project(tmp_path / "c", InferredSchema(inferred.schema.model_copy(update=update), ()), path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -270,10 +270,10 @@ def test_an_unwritable_folder_is_reported(tmp_path):
         write_project(tmp_path / "file" / "c", example(), "t.parquet")
 
 
-@pytest.mark.parametrize("there", [False, True], ids=["a new folder", "an earlier project"])
-def test_a_full_disk_leaves_no_partial_project(tmp_path, monkeypatch, there):
+@pytest.mark.parametrize("has_project", [False, True], ids=["a new folder", "an earlier project"])
+def test_a_full_disk_leaves_no_partial_project(tmp_path, monkeypatch, has_project):
     folder = tmp_path / "c"
-    if there:
+    if has_project:
         write_project(folder, example(), "old.parquet")
     before = {file: file.read_text() for file in tmp_path.rglob("*.yaml")}
     write_text = Path.write_text
@@ -287,4 +287,4 @@ def test_a_full_disk_leaves_no_partial_project(tmp_path, monkeypatch, there):
     with pytest.raises(StorageError, match="the disk is full"):
         write_project(folder, example(), "new.parquet", overwrite=True)
     assert {file: file.read_text() for file in tmp_path.rglob("*.yaml")} == before
-    assert [path.name for path in tmp_path.iterdir()] == (["c"] if there else [])
+    assert [path.name for path in tmp_path.iterdir()] == (["c"] if has_project else [])

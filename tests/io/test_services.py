@@ -29,7 +29,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def webhook(workplace, monkeypatch):
-    """Start a server that records requests and answers with `status`."""
+    """Start a server that records requests and responds with `status`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -71,7 +71,7 @@ def test_an_alert_is_logged_and_posted_as_a_cloud_event(webhook, logs):
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [
         pytest.param({"status": 500}, id="error status"),
         pytest.param({"delay": 2.0}, id="timeout"),
@@ -81,10 +81,10 @@ def test_an_alert_is_logged_and_posted_as_a_cloud_event(webhook, logs):
         pytest.param({"url": "http://[secret"}, id="malformed URL"),
     ],
 )
-def test_a_failing_webhook_does_not_fail_the_job_and_its_token_is_not_logged(webhook, monkeypatch, logs, trouble):
-    webhook.status, webhook.delay = trouble.get("status", 204), trouble.get("delay", 0.0)
-    if "url" in trouble:
-        monkeypatch.setenv("MODEL_NAME_ALERTS_URL", trouble["url"].format(closed=closed_port()))
+def test_a_failing_webhook_does_not_fail_the_job_and_its_token_is_not_logged(webhook, monkeypatch, logs, fault):
+    webhook.status, webhook.delay = fault.get("status", 204), fault.get("delay", 0.0)
+    if "url" in fault:
+        monkeypatch.setenv("MODEL_NAME_ALERTS_URL", fault["url"].format(closed=closed_port()))
         env.cache_clear()
     start = time.monotonic()
     AlertsService(timeout_seconds=0.3).notify("refused", "words")
@@ -120,23 +120,23 @@ def test_the_log_goes_to_stderr_only(capsys):
         logger.remove()
 
 
-class Noting(Service):
+class RecordingService(Service):
     """Service that records its start and stop, and fails if it is configured to."""
 
     title: str
     fails: bool = False
-    _notes: list[str] = PrivateAttr(default_factory=list)
+    _events: list[str] = PrivateAttr(default_factory=list)
 
     def start(self):
         if self.fails:
             raise DependencyError(f"{self.title} does not start")
-        self._notes.append(f"{self.title} started")
+        self._events.append(f"{self.title} started")
 
     def stop(self):
-        self._notes.append(f"{self.title} stopped")
+        self._events.append(f"{self.title} stopped")
 
 
-def job_with(make_schema, notes, **fails):
+def job_with(make_schema, events, **fails):
     """Create a job whose services record into one list."""
 
     class Quiet(Job):
@@ -148,20 +148,22 @@ def job_with(make_schema, notes, **fails):
         def run(self):
             return Result()
 
-    services = {title: Noting(title=title, fails=fails.get(title, False)) for title in ("logger", "alerts", "mlflow")}
+    services = {
+        title: RecordingService(title=title, fails=fails.get(title, False)) for title in ("logger", "alerts", "mlflow")
+    }
     for service in services.values():
-        service._notes = notes
+        service._events = events
     table = {"KIND": "ParquetReader", "path": "t.parquet"}
     return Quiet.model_construct(name="m", schema_=make_schema("regression"), table=table, **services)
 
 
 def test_services_start_in_order_and_stop_in_reverse(make_schema):
-    notes = []
-    job = job_with(make_schema, notes)
+    events = []
+    job = job_with(make_schema, events)
     with job as entered:
         assert entered is job
-        notes.append("work")
-    assert notes == [
+        events.append("work")
+    assert events == [
         "logger started",
         "alerts started",
         "mlflow started",
@@ -181,21 +183,21 @@ def test_services_start_in_order_and_stop_in_reverse(make_schema):
     ],
 )
 def test_started_services_are_stopped_if_a_later_one_fails_to_start(make_schema, failing, expected):
-    notes = []
+    events = []
     with (
         pytest.raises(DependencyError, match=f"{failing} does not start"),
-        job_with(make_schema, notes, **{failing: True}),
+        job_with(make_schema, events, **{failing: True}),
     ):
-        notes.append("work")
-    assert notes == expected
+        events.append("work")
+    assert events == expected
 
 
 def test_services_are_stopped_and_an_alert_is_sent_if_the_job_fails(make_schema, webhook):
-    notes = []
-    job = job_with(make_schema, notes).model_copy(update={"alerts": AlertsService()})
+    events = []
+    job = job_with(make_schema, events).model_copy(update={"alerts": AlertsService()})
     with pytest.raises(DataError, match="bad table"), job:
         raise DataError("bad table")
-    assert notes == ["logger started", "mlflow started", "mlflow stopped", "logger stopped"]
+    assert events == ["logger started", "mlflow started", "mlflow stopped", "logger stopped"]
     assert webhook.received[0][2]["data"] == {"title": "Quiet of m failed", "message": "DataError: bad table"}
 
 
@@ -228,7 +230,7 @@ def test_an_invalid_database_is_reported(workplace, uri):
     Path("file").touch()
     Path("words.db").write_text("no database " * 200)
     if uri == "nodriver":
-        uri = "sqlite+nodriver:///x.db"  # there is nothing to connect with
+        uri = "sqlite+nodriver:///x.db"  # no such driver exists
     with pytest.raises(DependencyError, match=r"MLflow at .* cannot be used"):
         MlflowService(tracking_uri=uri).start()
 
@@ -236,8 +238,8 @@ def test_an_invalid_database_is_reported(workplace, uri):
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [
-        pytest.param("http://me:p%40ss@host:5000/x", "failed at http://me:p%40ss@host:5000/x", id="as it is written"),
-        pytest.param("postgresql://me:p%40ss@host/db", "password p@ss is wrong", id="as it is meant"),
+        pytest.param("http://me:p%40ss@host:5000/x", "failed at http://me:p%40ss@host:5000/x", id="percent-encoded"),
+        pytest.param("postgresql://me:p%40ss@host/db", "password p@ss is wrong", id="decoded"),
     ],
 )
 def test_a_password_in_a_foreign_error_message_is_masked(uri, reason):
@@ -256,11 +258,11 @@ def test_a_run_is_recorded_in_the_experiment_and_can_be_reopened(mlflow_service,
     with mlflow_service.run("evaluate", experiment="things", run_id=run.info.run_id):
         mlflow.log_metric("b", 2)
     # then it holds both, under its first name, with its files in the configured folder
-    found = mlflow.get_run(run.info.run_id)
-    assert found.data.metrics == {"a": 1, "b": 2}
-    assert (found.info.run_name, found.data.tags["job"], found.info.status) == ("train", "x", "FINISHED")
-    assert mlflow.get_experiment(found.info.experiment_id).name == "things"
-    assert found.info.artifact_uri.startswith(f"file://{workplace}/mlartifacts/things/")
+    result = mlflow.get_run(run.info.run_id)
+    assert result.data.metrics == {"a": 1, "b": 2}
+    assert (result.info.run_name, result.data.tags["job"], result.info.status) == ("train", "x", "FINISHED")
+    assert mlflow.get_experiment(result.info.experiment_id).name == "things"
+    assert result.info.artifact_uri.startswith(f"file://{workplace}/mlartifacts/things/")
     assert list(workplace.glob("mlartifacts/things/*/artifacts/words.txt"))
 
 
@@ -304,9 +306,9 @@ def postgres(tmp_path_factory):
         pytest.skip("there is no PostgreSQL here")
     folder = tmp_path_factory.mktemp("postgres")
     user = {}
-    if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+    if os.geteuid() == 0:  # PostgreSQL does not run as root
         shutil.chown(folder, "postgres")
-        for parent in (folder, *folder.parents[:3]):  # one more where tests run side by side
+        for parent in (folder, *folder.parents[:3]):  # one more if tests run in parallel
             parent.chmod(0o755)
         user = {"user": "postgres"}
     port = closed_port()

@@ -34,12 +34,12 @@ def test_wait_ends_after_its_timeout():
 
 def test_set_works_while_the_lock_of_the_event_is_held():
     stop = StopEvent()
-    with stop._cond:  # where a signal would find who waits for an event of Python's
+    with stop._cond:  # a signal may interrupt a thread that holds it in `wait`
         stop.set()
     assert stop.is_set()
 
 
-def test_a_swallowed_signal_sets_the_event_and_raises_no_more(monkeypatch):
+def test_a_swallowed_signal_sets_the_event_and_is_not_raised_again(monkeypatch):
     # Given a SIGTERM whose exception was swallowed
     monkeypatch.setattr(signals, "RAISE_INTERVAL_SECONDS", 0.2)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
@@ -47,7 +47,7 @@ def test_a_swallowed_signal_sets_the_event_and_raises_no_more(monkeypatch):
         signals.install_handlers()
         with pytest.raises(PreemptedError):
             signal.raise_signal(signal.SIGTERM)
-        # When a block begins that polls the event, then the event is set and nothing is raised
+        # When the block begins, then the event is set and nothing is raised
         with stop_on_signal() as stop:
             assert stop.is_set()
             assert stop.exit_code == 143

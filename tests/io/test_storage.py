@@ -11,10 +11,10 @@ from model_name.io import storage
 from model_name.io.storage import atomic_write, storage_error
 
 
-@pytest.fixture(params=["here", "memory"])
+@pytest.fixture(params=["local", "memory"])
 def root(request, workplace):
     """Return the prefix of paths: the working directory, or a URL."""
-    if request.param == "here":
+    if request.param == "local":
         return f"{workplace}/"
     return f"memory://{workplace.name}-{os.urandom(4).hex()}/"
 
@@ -95,15 +95,15 @@ def test_read_errors_name_the_file():
     [
         pytest.param(KeyError("bug"), KeyError, id="a bug"),
         pytest.param(KeyboardInterrupt(), KeyboardInterrupt, id="an interruption"),
-        pytest.param(PreemptedError("told to stop"), PreemptedError, id="a preemption, which is an OSError too"),
+        pytest.param(PreemptedError("told to stop"), PreemptedError, id="a preemption, also an OSError"),
         pytest.param(OSError(28, "No space left on device"), StorageError, id="a full disk"),
     ],
 )
 def test_a_failed_write_keeps_the_old_file_and_raises_the_error(root, error, expected):
     # given an existing file
-    filesystem, place = fsspec.core.url_to_fs(f"{root}t.bin")
-    filesystem.makedirs(str(Path(place).parent), exist_ok=True)
-    filesystem.pipe_file(place, b"old")
+    filesystem, path = fsspec.core.url_to_fs(f"{root}t.bin")
+    filesystem.makedirs(str(Path(path).parent), exist_ok=True)
+    filesystem.pipe_file(path, b"old")
 
     def overwrite():
         with atomic_write(f"{root}t.bin") as file:
@@ -114,8 +114,8 @@ def test_a_failed_write_keeps_the_old_file_and_raises_the_error(root, error, exp
     with pytest.raises(expected):
         overwrite()
     # then only the old file exists
-    assert filesystem.cat_file(place) == b"old"
-    assert [Path(name).name for name in filesystem.ls(str(Path(place).parent), detail=False)] == ["t.bin"]
+    assert filesystem.cat_file(path) == b"old"
+    assert [Path(name).name for name in filesystem.ls(str(Path(path).parent), detail=False)] == ["t.bin"]
 
 
 def test_storage_errors_are_not_wrapped_again():

@@ -11,7 +11,7 @@ import pytest
 from tests.support import projects
 
 ROOT = Path(__file__).parents[2]
-# Without dropout, whose draws differ between processes, several processes take the very steps of one.
+# Without dropout, whose random draws differ between processes, several processes take the same steps as one.
 NETWORK = {"KIND": "TabularNetwork", "hidden": 16, "bins": 8, "max_epochs": 4, "batch_size": 50, "dropout": 0.0}
 BROKEN = """
 import os
@@ -22,15 +22,15 @@ from model_name.errors import DataError
 class Broken(TabularNetwork):
     KIND: Literal["Broken"] = "Broken"
 
-    def fit_matrix(self, *given):
+    def fit_matrix(self, *args):
         if os.environ["RANK"] == "1":
-            raise DataError("the second process has no luck")
-        super().fit_matrix(*given)
+            raise DataError("the second process fails")
+        super().fit_matrix(*args)
 """
 
 
 def start(folder: Path, *command: str) -> subprocess.CompletedProcess:
-    # So that the first process can wait for the second, and a broken test ends all the same.
+    # Passive OpenMP threads, because the processes share the cores; the timeout ends a broken test.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MODEL_NAME", "MLFLOW_"))}
     env |= {"PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.run(
@@ -54,7 +54,7 @@ def test_two_processes_train_the_same_model_as_one_and_register_it_once(tmp_path
     conf = write_training(tmp_path)
     together = start(tmp_path, *TORCHRUN, "-m", "model_name", "run", conf, "--json")
     alone = start(tmp_path, "-m", "model_name", "run", conf, "--json")
-    # then both succeed, and of the two processes one logs
+    # then both succeed, and one of the two processes logs
     assert (together.returncode, alone.returncode) == (0, 0), together.stderr + alone.stderr
     results = [json.loads(finished.stdout) for finished in (together, alone)]
     assert together.stderr.count("registered orders") == together.stderr.count("training rows, ") == 1
@@ -70,5 +70,5 @@ def test_a_failing_process_ends_the_others(tmp_path):
     conf = write_training(tmp_path, KIND="Broken")
     finished = start(tmp_path, *TORCHRUN, "-m", "model_name", "run", conf)
     assert finished.returncode != 0
-    assert "the second process has no luck" in finished.stderr
+    assert "the second process fails" in finished.stderr
     assert "registered" not in finished.stderr

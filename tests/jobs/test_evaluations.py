@@ -80,7 +80,7 @@ def test_pyfunc_bundle_and_batch_give_equal_predictions(tmp_path, task, sets):
 
 
 @pytest.fixture(scope="module", params=["regression", "binary", "multiclass"])
-def found(request, tmp_path_factory):
+def evaluated(request, tmp_path_factory):
     """Evaluate a second version against a champion, with all options of its task."""
     task = request.param
     confs = projects.make_project(tmp_path_factory.mktemp(task), task, tables.order_table(task, rows=2400))
@@ -91,23 +91,23 @@ def found(request, tmp_path_factory):
     return task, run(confs, "evaluations")
 
 
-def test_a_result_is_json_without_nan(found):
-    _, result = found
+def test_a_result_is_json_without_nan(evaluated):
+    _, result = evaluated
     document = result.model_dump_json()
     assert EvaluationResult.model_validate_json(document) == result
     assert all(map(math.isfinite, numbers(json.loads(document))))
 
 
-def test_every_metric_lies_in_its_interval(found):
-    _, result = found
+def test_every_metric_lies_in_its_interval(evaluated):
+    _, result = evaluated
     assert list(result.intervals) == list(result.metrics)
     for name, value in result.metrics.items():
         assert result.intervals[name].low < value < result.intervals[name].high
     assert result.resampled == "20 days, drawn 500 times"
 
 
-def test_the_version_is_compared_with_champion_and_references(found):
-    _, result = found
+def test_the_version_is_compared_with_champion_and_references(evaluated):
+    _, result = evaluated
     first = result.measures[0]
     others = {"champion": result.champion.metrics} | result.references
     assert [each.against for each in result.differences] == ["champion", "constant", "default trees"]
@@ -123,8 +123,8 @@ def test_the_version_is_compared_with_champion_and_references(found):
     assert champion.high < 0 < constant.low
 
 
-def test_the_curves_are_those_of_the_task(found):
-    task, result = found
+def test_the_curves_are_those_of_the_task(evaluated):
+    task, result = evaluated
     present = {name for name, value in result.curves if value}
     assert (
         present
@@ -138,14 +138,14 @@ def test_the_curves_are_those_of_the_task(found):
     assert sum(map(sum, result.curves.confusion)) == (0 if task == "regression" else result.rows)
 
 
-def test_the_learning_curve_ends_with_all_rows(found):
-    _, result = found
+def test_the_learning_curve_ends_with_all_rows(evaluated):
+    _, result = evaluated
     assert [point.rows for point in result.learning] == [192, 480, 960, 1920]
     assert result.learning_skipped == ""
 
 
-def test_costs_are_reported_at_the_threshold_and_at_one_half(found):
-    task, result = found
+def test_costs_are_reported_at_the_threshold_and_at_one_half(evaluated):
+    task, result = evaluated
     if task != "binary":
         assert result.threshold is None
         return
@@ -155,7 +155,7 @@ def test_costs_are_reported_at_the_threshold_and_at_one_half(found):
 
 
 def test_intervals_have_their_nominal_coverage(tmp_path):
-    # given noise that grows with the prediction, on rows in no order of time
+    # given noise that grows with the prediction, on rows without a time order
     random = np.random.default_rng(0)
     frame = tables.order_table(rows=9000)
     frame["amount"] = frame["size"].fillna(10) + random.normal(0, 1, 9000) * frame["size"].fillna(10).clip(0) / 5
@@ -171,7 +171,7 @@ def test_intervals_have_their_nominal_coverage(tmp_path):
     assert (halves[:, -1] > 2 * halves[:, 0]).all()
 
 
-def test_rows_that_are_worse_are_found(tmp_path):
+def test_a_slice_with_larger_errors_is_found(tmp_path):
     frame = tables.order_table(rows=3000)
     is_bad = (frame["region"] == "south") & frame["moment"].dt.hour.isin([22, 23])
     frame["amount"] += np.where(is_bad, np.random.default_rng(0).choice([-20, 20], 3000), 0)

@@ -33,8 +33,8 @@ def flow(request, tmp_path_factory):
 
 
 def test_preparation_keeps_every_row_of_a_good_table(flow):
-    found = pd.read_parquet(flow.preparation.table)
-    assert (len(found), flow.preparation.kept, flow.preparation.findings) == (600, 600, ())
+    result = pd.read_parquet(flow.preparation.table)
+    assert (len(result), flow.preparation.kept, flow.preparation.findings) == (600, 600, ())
 
 
 def test_training_registers_the_first_version_with_its_scores(flow):
@@ -112,8 +112,8 @@ def test_the_report_is_one_file_with_every_section(flow):
 def test_the_run_has_every_artifact_of_the_version(flow):
     job = load_job([flow.confs / "training.yaml"])
     with job:
-        found = {file.path for file in mlflow.MlflowClient().list_artifacts(flow.training.run_id)}
-    assert {"bundle", "evaluation.json", "explanation.json", "gate.json", "report.html", "config.json"} <= found
+        result = {file.path for file in mlflow.MlflowClient().list_artifacts(flow.training.run_id)}
+    assert {"bundle", "evaluation.json", "explanation.json", "gate.json", "report.html", "config.json"} <= result
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +155,10 @@ def test_a_refusal_does_not_move_the_champion(history):
 
 
 def test_lime_explains_a_version_without_adding_up(history):
-    found = run(history.confs, "explanations", "job.method=lime", "job.rows=3")
-    assert (found.method, found.additivity_error, found.rows) == ("lime", None, 3)
-    assert found.fidelity is not None
-    assert len(pd.read_parquet(found.samples)) == 3
+    result = run(history.confs, "explanations", "job.method=lime", "job.rows=3")
+    assert (result.method, result.additivity_error, result.rows) == ("lime", None, 3)
+    assert result.fidelity is not None
+    assert len(pd.read_parquet(result.samples)) == 3
 
 
 def test_force_needs_an_actor_and_a_reason(history):
@@ -187,15 +187,15 @@ def test_the_same_recipe_on_the_same_rows_is_a_patch_with_equal_scores(tmp_path)
 
 def test_training_uses_the_parameters_of_tuning(tmp_path):
     confs = projects.make_project(tmp_path)
-    found = run(confs, "tuning")
-    trained = run(confs, "training", f"job.params={json.dumps(found.params)}")
-    assert found.trials == 3
-    assert found.score <= found.default_score
-    assert trained.params["max_iter"] == found.params["max_iter"]
+    result = run(confs, "tuning")
+    trained = run(confs, "training", f"job.params={json.dumps(result.params)}")
+    assert result.trials == 3
+    assert result.score <= result.default_score
+    assert trained.params["max_iter"] == result.params["max_iter"]
     # And the search is found for that version, but not for a version with other hyperparameters
     other = run(confs, "training", "job.model={KIND: BoostedTrees, max_iter: 7}")
     searches = [load_search(mlflow.get_run(each.run_id)) for each in (trained, other)]
-    assert (searches[0].run_id, searches[0].metric, len(searches[0].trials)) == (found.run_id, "rmse", 3)
+    assert (searches[0].run_id, searches[0].metric, len(searches[0].trials)) == (result.run_id, "rmse", 3)
     assert searches[1] is None
 
 
@@ -223,10 +223,10 @@ def test_a_champion_of_another_schema_is_recorded_and_does_not_stop_the_evaluati
     tables.order_table().drop(columns="size").to_parquet(tmp_path / "orders.parquet")
     trained = run(confs, "training")
     # When it is evaluated
-    found = run(confs, "evaluations")
+    result = run(confs, "evaluations")
     # Then it is a major version, and the champion's problem is recorded
     assert trained.semver == "2.0.0"
-    assert "size" in found.champion.problem
+    assert "size" in result.champion.problem
 
 
 def test_a_version_no_better_than_a_constant_is_refused_without_a_threshold(tmp_path):

@@ -97,15 +97,15 @@ def test_predictions_equal_those_of_the_pyfunc(make_job, make_table, make_schema
     # When the table is predicted
     result = run(make_job(table, task))
     # Then the output has the keys in their order with the same predictions
-    found = predictions(result.outputs)
+    output = predictions(result.outputs)
     assert (result.rows, result.predicted, result.resumed, result.semver) == (ROWS, ROWS, 0, "1.2.0")
-    assert list(found) == ["code", *expected]
-    assert list(found["code"]) == list(table["code"])
+    assert list(output) == ["code", *expected]
+    assert list(output["code"]) == list(table["code"])
     for name in expected:
         if expected[name].dtype.kind == "f":
-            np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(output[name], expected[name], rtol=1e-4, atol=1e-4)
         else:
-            assert list(found[name]) == list(expected[name])
+            assert list(output[name]) == list(expected[name])
 
 
 def test_parts_have_the_configured_size_and_a_success_marker(make_job, table, out):
@@ -127,17 +127,17 @@ def test_parts_have_the_configured_size_and_a_success_marker(make_job, table, ou
 )
 def test_chunks_and_threads_change_no_prediction(make_job, table, options):
     expected = run(make_job(table.head(60), outputs="expected"))
-    found = run(make_job(**options))
+    result = run(make_job(**options))
     pd.testing.assert_frame_equal(
-        predictions(found.outputs).reset_index(drop=True), predictions(expected.outputs).reset_index(drop=True)
+        predictions(result.outputs).reset_index(drop=True), predictions(expected.outputs).reset_index(drop=True)
     )
 
 
 def test_kept_columns_have_the_types_of_the_schema(make_job, make_table):
     table = make_table("binary", rows=ROWS)
     result = run(make_job(table, "binary", keep=["mark", "maybe", "gap", "moment"]))
-    found = pq.read_table(result.outputs)
-    assert {field.name: str(field.type) for field in found.schema} == {
+    output = pq.read_table(result.outputs)
+    assert {field.name: str(field.type) for field in output.schema} == {
         "mark": "string",
         "maybe": "bool",
         "gap": "double",
@@ -146,20 +146,20 @@ def test_kept_columns_have_the_types_of_the_schema(make_job, make_table):
         "probability_false": "double",
         "probability_true": "double",
     }
-    assert found["mark"].to_pylist() == table["mark"].tolist()
-    assert found["maybe"].to_pylist() == table["maybe"].tolist()
-    assert found["gap"].null_count == table["gap"].isna().sum()
+    assert output["mark"].to_pylist() == table["mark"].tolist()
+    assert output["maybe"].to_pylist() == table["maybe"].tolist()
+    assert output["gap"].null_count == table["gap"].isna().sum()
 
 
 def test_without_a_key_the_output_has_row_numbers(make_job, table, make_schema):
-    found = predictions(run(make_job(table, schema=make_schema("regression", key=[]))).outputs)
-    assert list(found["row"]) == list(range(ROWS))
+    result = predictions(run(make_job(table, schema=make_schema("regression", key=[]))).outputs)
+    assert list(result["row"]) == list(range(ROWS))
 
 
 def test_a_column_that_is_null_for_a_whole_part_keeps_its_type(make_job, table):
     table.loc[:120, "mark"] = None
-    found = pq.read_table(run(make_job(table, keep=["mark"])).outputs)["mark"]
-    assert found.to_pylist() == table["mark"].tolist()
+    result = pq.read_table(run(make_job(table, keep=["mark"])).outputs)["mark"]
+    assert result.to_pylist() == table["mark"].tolist()
 
 
 def test_a_csv_file_is_predicted_and_resumed(make_job, table, workplace, interrupt):
@@ -246,8 +246,8 @@ def test_dropped_rows_are_counted_and_reported(make_job, table, dropping, capsys
     # When the table is predicted
     result = run(make_job(bad, schema=dropping))
     # Then all other rows are predicted, and the changes are reported
-    found = predictions(result.outputs)
-    assert list(found["code"]) == list(bad["code"].drop([3, 120, 121]))
+    output = predictions(result.outputs)
+    assert list(output["code"]) == list(bad["code"].drop([3, 120, 121]))
     assert (result.rows, result.predicted) == (ROWS, ROWS - 3)
     assert result.findings == (
         "3 of 250 rows dropped: size is below 0.0",
@@ -663,8 +663,8 @@ def test_lag_columns_of_a_raw_table_are_computed(make_job, lagged, out, workplac
     # Then the predictions equal those of the table with the lag column
     assert (result.rows, result.predicted) == (ROWS, ROWS)
     expected = model.predict(dataframes.add_lag_columns(raw, schema).drop(columns="outcome"))
-    found = pd.read_parquet(out).sort_values("code", key=lambda codes: codes.str[3:].astype(int))
-    np.testing.assert_allclose(found["prediction"], expected["prediction"], rtol=1e-4)
+    output = pd.read_parquet(out).sort_values("code", key=lambda codes: codes.str[3:].astype(int))
+    np.testing.assert_allclose(output["prediction"], expected["prediction"], rtol=1e-4)
 
 
 def test_a_table_with_the_lag_column_is_streamed(make_job, lagged, workplace):

@@ -1,4 +1,4 @@
-"""An `AutoModel` in the jobs: its members are searched once, by training or by tuning."""
+"""Jobs with an `AutoModel`: its members are searched once, by training or by tuning."""
 
 import json
 from pathlib import Path
@@ -69,9 +69,9 @@ def test_a_blend_passes_through_every_job(flow):
 
 def test_the_report_shows_the_search_of_a_training(flow):
     with load_job([flow.confs / "reports.yaml"]):
-        found = load_search(mlflow.get_run(flow.training.run_id))
-    assert (found.run_id, found.metric, len(found.trials)) == (flow.training.run_id, "rmse", 3)
-    assert found.best.params["weights"] == list(flow.training.params["weights"])
+        search = load_search(mlflow.get_run(flow.training.run_id))
+    assert (search.run_id, search.metric, len(search.trials)) == (flow.training.run_id, "rmse", 3)
+    assert search.best.params["weights"] == list(flow.training.params["weights"])
     page = Path(flow.reports.report).read_text(encoding="utf-8")
     section = page[page.index('<h2 id="search">') : page.index('<h2 id="explanation">')]
     for text in ("Selected model", "Trials by kind", "BoostedTrees", "LinearModel", "Default trees", "Selected"):
@@ -99,16 +99,16 @@ def test_a_killed_search_resumes_after_its_last_trial(tmp_path, flow, trials):
 
 def test_the_result_of_tuning_is_trained_without_another_search(tmp_path, flow, trials):
     confs = project(tmp_path)
-    found = run(confs, "tuning")
+    result = run(confs, "tuning")
     trials.clear()
-    overrides = json.loads(found.training_overrides)
+    overrides = json.loads(result.training_overrides)
     trained = run(confs, "training", f"job={json.dumps(overrides)}")
-    assert (found.trials, found.failed, trials) == (3, 0, [])
-    assert list(trained.params["members"]) == found.params["members"]
-    assert found.params["weights"] == list(flow.training.params["weights"])
+    assert (result.trials, result.failed, trials) == (3, 0, [])
+    assert list(trained.params["members"]) == result.params["members"]
+    assert result.params["weights"] == list(flow.training.params["weights"])
     # and the version names the run of its search, as long as that run exists
     with load_job([confs / "training.yaml"]):
-        assert load_search(mlflow.get_run(trained.run_id)).run_id == found.run_id == overrides["tuning_run"]
+        assert load_search(mlflow.get_run(trained.run_id)).run_id == result.run_id == overrides["tuning_run"]
         mlflow.MlflowClient().set_tag(trained.run_id, "tuning_run", "0" * 32)
         assert load_search(mlflow.get_run(trained.run_id)) is None
 
@@ -177,9 +177,9 @@ def test_an_invalid_budget_is_refused_by_both_command_lines(tmp_path, capfd, mon
 def test_a_budget_ends_the_search_of_a_training(tmp_path, capfd, trials):
     confs = project(tmp_path)
     assert main(["run", str(confs / "training.yaml"), "--budget", "0.01s", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
+    result = json.loads(capfd.readouterr().out)
     assert trials == [{"KIND": "BoostedTrees"}]
-    assert found["params"]["weights"] == [1.0]
+    assert result["params"]["weights"] == [1.0]
 
 
 def test_a_budget_is_refused_for_a_job_without_a_search(tmp_path, capfd):

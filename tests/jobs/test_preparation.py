@@ -34,11 +34,11 @@ def test_lag_columns_are_computed_and_written(tmp_path):
     frame = tables.order_table()
     # When the schema has the amount of the day before as a lag column
     result = prepare(tmp_path, frame, change=column("amount_24h", **LAG))
-    # Then the prepared table has it where the row of that hour has the same region
-    found = pd.read_parquet(result.table)
+    # Then the prepared table has its value if the row of that hour has the same region
+    prepared = pd.read_parquet(result.table)
     before = frame.shift(24)
     expected = before["amount"].where(before["region"] == frame["region"])
-    np.testing.assert_array_equal(found["amount_24h"], expected)
+    np.testing.assert_array_equal(prepared["amount_24h"], expected)
     assert 0 < expected.notna().sum() < len(frame)
 
 

@@ -1,4 +1,4 @@
-"""The training job: warm starts."""
+"""Training job: warm starts."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_a_warm_started_version_inherits_the_intervals(tmp_path):
     first = run(confs, model=NETWORK | {"max_epochs": 6})
     second = run(confs, model=NETWORK | {"max_epochs": 1}, warm_start=int(first.version))
     # then its intervals are those of the first, not of a copy trained for one epoch
-    decisions = [read_manifest(Path(found.bundle)).decision for found in (first, second)]
+    decisions = [read_manifest(Path(result.bundle)).decision for result in (first, second)]
     assert decisions[1] == decisions[0]
     assert decisions[0].intervals is not None
     # and its learning curve is skipped, because that would need fits from scratch

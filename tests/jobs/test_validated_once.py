@@ -1,4 +1,4 @@
-"""A pipeline validates its table once: later jobs trust what preparation wrote."""
+"""A pipeline validates its table once: later jobs trust the validation mark of preparation."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from tests.support import projects
 
 @pytest.fixture
 def prepared(tmp_path):
-    """Config folder whose table preparation has written, and that table's path."""
+    """Return a config folder and the path of the table that preparation wrote for it."""
     confs = projects.make_project(tmp_path)
     with load_job([confs / "preparation.yaml"]) as job:
         return confs, job.run().table
@@ -21,9 +21,9 @@ def prepared(tmp_path):
 
 @pytest.fixture
 def lines():
-    found = []
-    sink = logger.add(lambda line: found.append(line.record["message"]))
-    yield found
+    messages = []
+    sink = logger.add(lambda line: messages.append(line.record["message"]))
+    yield messages
     logger.remove(sink)
 
 
@@ -31,18 +31,18 @@ def training(confs, table):
     return load_job([confs / "training.yaml"], [f"job.table.path={table}"])
 
 
-def test_a_later_job_trusts_the_mark_and_says_so(prepared, lines, monkeypatch):
+def test_a_later_job_trusts_the_mark_and_logs_it(prepared, lines, monkeypatch):
     confs, table = prepared
     job = training(confs, table)
     expected = job.read_and_validate()
     with monkeypatch.context() as patch:
         patch.delattr(dataframes, "check_frame")
         lines.clear()
-        found = job.read()
-    pd.testing.assert_frame_equal(found.frame, expected.frame)
-    assert found.report == expected.report
-    [line] = lines
-    assert f"{table}: 600 rows; was validated by preparation (schema " in line
+        result = job.read()
+    pd.testing.assert_frame_equal(result.frame, expected.frame)
+    assert result.report == expected.report
+    (line,) = lines
+    assert f"{table}: 600 rows, already validated by preparation (schema " in line
     assert line.endswith("...); not validated again")
 
 
@@ -73,11 +73,11 @@ def test_preparation_validates_a_prepared_table_again(prepared, capfd):
     assert "not validated again" not in log
 
 
-def test_both_ways_split_alike(prepared):
+def test_a_trusted_table_is_split_like_a_validated_one(prepared):
     confs, table = prepared
     job = training(confs, table)
-    parts = job.read_split()
-    whole = job.read_and_validate().frame
-    train, test = job.resolved_splitter.split(whole, job.schema_)
-    assert np.array_equal(parts.train.index, train)
-    assert np.array_equal(parts.test.index, test)
+    split = job.read_split()
+    validated = job.read_and_validate().frame
+    train, test = job.resolved_splitter.split(validated, job.schema_)
+    assert np.array_equal(split.train.index, train)
+    assert np.array_equal(split.test.index, test)

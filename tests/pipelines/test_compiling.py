@@ -30,7 +30,7 @@ def steps(spec):
 
 
 @pytest.mark.parametrize("name", ["training", "inference"])
-def test_the_backend_s_proto_accepts_the_pipeline(confs, name):
+def test_the_ir_is_valid_for_the_protos_of_the_backend(confs, name):
     spec, platform = compiled(confs, name)
     json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
     for executor in platform.values():
@@ -39,16 +39,16 @@ def test_the_backend_s_proto_accepts_the_pipeline(confs, name):
 
 def test_steps_are_the_jobs_in_order(confs):
     spec, _ = compiled(confs)
-    found = steps(spec)
-    assert set(found) == {"preparation", "tuning", "training", "evaluations", "explanations", "promotion", "reports"}
-    assert "promotion" in found["reports"]["dependentTasks"]
+    tasks = steps(spec)
+    assert set(tasks) == {"preparation", "tuning", "training", "evaluations", "explanations", "promotion", "reports"}
+    assert "promotion" in tasks["reports"]["dependentTasks"]
     assert set(spec["root"]["dag"]["tasks"]) == {"exit-handler-1", "notification"}
 
 
 def test_training_receives_the_result_of_tuning(confs):
     spec, _ = compiled(confs)
-    given = steps(spec)["training"]["inputs"]["parameters"]["tuned"]["taskOutputParameter"]
-    assert given["producerTask"] == "tuning"
+    source = steps(spec)["training"]["inputs"]["parameters"]["tuned"]["taskOutputParameter"]
+    assert source["producerTask"] == "tuning"
 
 
 def test_tuning_is_left_out_without_its_config_file(tmp_path):
@@ -64,7 +64,7 @@ def test_steps_install_no_packages(confs):
         assert executor["container"]["image"] == "model-name-python:0.1.0"
 
 
-def test_every_step_carries_its_whole_config(confs):
+def test_every_step_contains_its_config(confs):
     spec, _ = compiled(confs, sets=["job.seed=7"])
     for name, step in steps(spec).items():
         job = json.loads(step["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])["job"]
@@ -78,7 +78,7 @@ def test_the_backend_reads_no_parameter_as_a_boolean(confs):
         assert not {"n", "y"} & set(spec["root"]["inputDefinitions"]["parameters"])
 
 
-def test_nothing_is_cached_unless_asked_for(confs):
+def test_no_step_is_cached(confs):
     spec, _ = compiled(confs)
     assert all(not step["cachingOptions"].get("enableCache") for step in steps(spec).values())
 
@@ -117,8 +117,8 @@ def test_ray_trials_share_the_gpus_of_the_profile(tmp_path, profile, searcher_ke
     spec, _ = compiled(confs, profile=str(tmp_path / "profile.yaml"))
     config = json.loads(steps(spec)["tuning"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])
     # then each trial has its resources, and the config is still valid
-    found = config["job"]["searcher"]
-    assert (found.get("gpus_per_trial"), found.get("cpus_per_trial")) == resources
+    compiled_searcher = config["job"]["searcher"]
+    assert (compiled_searcher.get("gpus_per_trial"), compiled_searcher.get("cpus_per_trial")) == resources
     assert build_job(config).searcher.KIND == "RaySearcher"
 
 
@@ -167,6 +167,6 @@ def test_invalid_input_is_reported_at_compile_time(confs, name, options, message
         compile_pipeline(name, str(confs), out=str(confs.parent / "wrong.yaml"), **options)
 
 
-def test_a_folder_without_a_project_hints_at_init(tmp_path):
+def test_a_folder_without_a_project_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"project\.yaml: there is no such file"):
         compile_pipeline("training", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Compiled pipelines, run on this machine."""
+"""Runs of compiled pipelines on this machine."""
 
 import json
 import subprocess
@@ -31,11 +31,21 @@ def ran(tmp_path_factory):
 def test_the_result_describes_the_version(ran):
     _, finished = ran
     assert finished.returncode == 0, finished.stderr
-    found = json.loads(finished.stdout)
-    assert list(found) == ["version", "semver", "alias", "metrics", "references", "gate", "bundle", "report", "seconds"]
-    assert (found["semver"], found["alias"], found["gate"]["accepted"]) == ("1.0.0", "champion", True)
-    assert Path(found["report"]).is_file()
-    assert (Path(found["bundle"]) / "bundle.json").is_file()
+    result = json.loads(finished.stdout)
+    assert list(result) == [
+        "version",
+        "semver",
+        "alias",
+        "metrics",
+        "references",
+        "gate",
+        "bundle",
+        "report",
+        "seconds",
+    ]
+    assert (result["semver"], result["alias"], result["gate"]["accepted"]) == ("1.0.0", "champion", True)
+    assert Path(result["report"]).is_file()
+    assert (Path(result["bundle"]) / "bundle.json").is_file()
 
 
 def test_the_start_and_end_of_each_step_are_logged(ran):
@@ -55,17 +65,17 @@ def test_the_command_line_gives_the_same_metrics_to_1e9(ran):
     confs, finished = ran
     job = load_job([confs / "training.yaml"])
     with job:
-        found = job.run()
-    assert found.metrics == pytest.approx(json.loads(finished.stdout)["metrics"], abs=1e-9)
+        result = job.run()
+    assert result.metrics == pytest.approx(json.loads(finished.stdout)["metrics"], abs=1e-9)
 
 
 def test_the_inference_pipeline_predicts_with_the_champion(ran):
     confs, _ = ran
     finished = pipelines("run", "inference", "--confs", confs, "--json")
     assert finished.returncode == 0, finished.stderr
-    found = json.loads(finished.stdout)
-    assert (found["rows"], found["predicted"]) == (600, 600)
-    assert list(Path(found["outputs"]).glob("part-*.parquet"))
+    result = json.loads(finished.stdout)
+    assert (result["rows"], result["predicted"]) == (600, 600)
+    assert list(Path(result["outputs"]).glob("part-*.parquet"))
 
 
 def test_a_failed_step_gives_its_error_and_exit_code(tmp_path):

@@ -1,4 +1,4 @@
-"""Submission to Kubeflow, against an API that records calls and refuses them like the real one."""
+"""Submission to Kubeflow, against a fake API that records calls and rejects invalid ones."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ class Kubeflow(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        answers = {
+        responses = {
             "/apis/v2beta1/healthz": {"multi_user": False},
             "/apis/v2beta1/experiments": {"experiments": [{"experiment_id": "e1", "display_name": "nightly"}]},
             "/apis/v2beta1/experiments/e1": {"experiment_id": "e1", "display_name": "nightly"},
@@ -30,27 +30,27 @@ class Kubeflow(BaseHTTPRequestHandler):
                 "recurringRuns": [{"recurring_run_id": "old", "display_name": "model-name-training"}]
             },
         }
-        self.answer(answers)
+        self.respond(responses)
 
     def do_POST(self):
-        answers = {
+        responses = {
             "/apis/v2beta1/experiments": {"experiment_id": "e1", "display_name": "nightly"},
             "/apis/v2beta1/runs": {"run_id": "r1", "experiment_id": "e1"},
             "/apis/v2beta1/recurringruns": {"recurring_run_id": "s1", "display_name": "model-name-training"},
         }
-        self.answer(answers)
+        self.respond(responses)
 
     def do_DELETE(self):
-        self.answer({"/apis/v2beta1/recurringruns/old": {}})
+        self.respond({"/apis/v2beta1/recurringruns/old": {}})
 
-    def answer(self, answers):
+    def respond(self, responses):
         path = self.path.split("?")[0]
         length = int(self.headers.get("content-length") or 0)
         body = json.loads(self.rfile.read(length) or "null") if length else None
         self.server.calls.append((self.command, path, body))
         allowed = self.headers.get("authorization") == f"Bearer {TOKEN}"
-        status = 401 if not allowed else 200 if path in answers else 404
-        text = json.dumps(answers.get(path, {"error": "no"}) if allowed else {"error": "unauthorized"}).encode()
+        status = 401 if not allowed else 200 if path in responses else 404
+        text = json.dumps(responses.get(path, {"error": "no"}) if allowed else {"error": "unauthorized"}).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(text)))
@@ -82,17 +82,17 @@ def url(host):
 
 
 def test_submit_starts_a_run_with_its_spec_and_arguments(host, package):
-    found = remote.submit(
+    result = remote.submit(
         package, {"table": "s3://b/t.parquet"}, host=url(host), namespace="kubeflow", experiment="nightly"
     )
-    assert found == {"run": "r1", "experiment": "nightly"}
+    assert result == {"run": "r1", "experiment": "nightly"}
     (body,) = [body for method, path, body in host.calls if (method, path) == ("POST", "/apis/v2beta1/runs")]
     assert body["runtime_config"]["parameters"] == {"table": "s3://b/t.parquet"}
     assert "comp-training" in json.dumps(body["pipeline_spec"])
 
 
 def test_schedule_replaces_the_one_of_the_same_name(host, package):
-    found = remote.schedule(
+    result = remote.schedule(
         package,
         {"table": ""},
         host=url(host),
@@ -101,9 +101,9 @@ def test_schedule_replaces_the_one_of_the_same_name(host, package):
         name="model-name-training",
         cron="0 0 2 * * *",
     )
-    assert found["schedule"] == "s1"
-    made = [(method, path) for method, path, _ in host.calls]
-    assert made.index(("DELETE", "/apis/v2beta1/recurringruns/old")) < made.index(
+    assert result["schedule"] == "s1"
+    calls = [(method, path) for method, path, _ in host.calls]
+    assert calls.index(("DELETE", "/apis/v2beta1/recurringruns/old")) < calls.index(
         ("POST", "/apis/v2beta1/recurringruns")
     )
     (body,) = [body for method, path, body in host.calls if (method, path) == ("POST", "/apis/v2beta1/recurringruns")]

@@ -33,8 +33,8 @@ def step_log(text, chunk):
 
 
 def test_only_steps_and_their_lines_are_printed():
-    found = step_log(RAW, len(RAW))
-    assert [line.split(" in ")[0] for line in found.splitlines()] == [
+    result = step_log(RAW, len(RAW))
+    assert [line.split(" in ")[0] for line in result.splitlines()] == [
         "step 1 of 3 training",
         "  12:00:01 INFO    fitted [bold] on 7 rows",
         "  training done",

@@ -1,4 +1,4 @@
-"""Artifacts of other releases are read as far as they are understood."""
+"""Artifacts of other releases: missing and unknown keys are accepted."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_an_evaluation_of_an_older_release_lacks_the_newer_fields():
         pytest.param({"curves": {"novelty": [], "roc": [{"x": 0, "y": 1, "novelty": 2}]}}, id="in curves"),
         pytest.param({"champion": {"version": "1", "semver": "1.0.0", "novelty": 2}}, id="of the champion"),
         pytest.param(
-            {"worst_slices": [{"words": "a is b", "rows": 3, "metrics": {}, "novelty": 1}]}, id="of a slice found"
+            {"worst_slices": [{"words": "a is b", "rows": 3, "metrics": {}, "novelty": 1}]}, id="of a worst slice"
         ),
         pytest.param(
             {
@@ -66,7 +66,7 @@ def test_keys_of_a_newer_release_are_ignored(changes):
     assert "novelty" not in evaluation.model_dump_json()
 
 
-def test_explanations_and_decisions_of_a_newer_release_are_read_too():
+def test_explanations_and_decisions_of_a_newer_release_are_read():
     explanation = {"version": "1", "semver": "1.0.0", "rows": 5, "scale": "prediction", "additivity_error": 0.0}
     explanation |= {"importances": {"x": 1.0}, "samples": "a.parquet", "novelty": 1}
     assert ExplanationResult.model_validate_json(json.dumps(explanation)).method == "shap"

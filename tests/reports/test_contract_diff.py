@@ -18,7 +18,7 @@ def schema(columns, **changes):
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        pytest.param({}, {}, [], id="nothing"),
+        pytest.param({}, {}, [], id="no change"),
         pytest.param({}, {"z": {"kind": "boolean"}}, [("z", "added", "a boolean input")], id="an added input"),
         pytest.param({"z": {"kind": "boolean"}}, {}, [("z", "removed", "no longer used")], id="a removed input"),
         pytest.param({}, {"x": COLUMN | {"max": 20}}, [("x", "changed", "max 10 → 20")], id="a bound"),
@@ -45,15 +45,15 @@ def schema(columns, **changes):
     ],
 )
 def test_changes_of_columns_are_changes_of_the_contract(before, after, expected):
-    found = list(contract_changes(schema(before), schema(after)))
-    assert [(change.name, change.what) for change in found] == [(name, what) for name, what, _ in expected]
-    assert all(words in change.words for change, (_, _, words) in zip(found, expected, strict=True))
+    result = list(contract_changes(schema(before), schema(after)))
+    assert [(change.name, change.what) for change in result] == [(name, what) for name, what, _ in expected]
+    assert all(text in change.words for change, (_, _, text) in zip(result, expected, strict=True))
 
 
 def test_another_target_is_a_change_of_the_contract():
     other = schema({}, target={"name": "y", "task": "binary", "classes": ["no", "yes"]})
-    found = {change.name: change.words for change in contract_changes(schema({}), other)}
-    assert found == {"task": "regression → binary", "classes": "none → no, yes"}
+    result = {change.name: change.words for change in contract_changes(schema({}), other)}
+    assert result == {"task": "regression → binary", "classes": "none → no, yes"}
 
 
 INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(), halves=((1.0,), (2.0,)), rows=100)
@@ -62,7 +62,7 @@ INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(), halves=((1.0,), (2.
 @pytest.mark.parametrize(
     ("after", "expected"),
     [
-        pytest.param(None, {}, id="nothing"),
+        pytest.param(None, {}, id="no change"),
         pytest.param(Decision(threshold=0.2), {"labels": "the most probable → positive from 0.2 on"}, id="a threshold"),
         pytest.param(
             Decision(calibrator=Sigmoid(slope=1.0, intercept=0.0)),
@@ -72,5 +72,5 @@ INTERVALS = PredictionIntervals(levels=(0.8, 0.9), edges=(), halves=((1.0,), (2.
         pytest.param(Decision(intervals=INTERVALS), {"prediction intervals": "none → of 0.8, 0.9"}, id="intervals"),
     ],
 )
-def test_changes_of_threshold_calibration_and_intervals(after, expected):
+def test_changes_of_threshold_calibration_and_intervals_are_listed(after, expected):
     assert {change.name: change.words for change in decision_changes(None, after)} == expected

@@ -21,10 +21,10 @@ def test_lengths_of_bars_and_positions_of_diamonds_are_shares(artifacts):
     figure = feature_figures.importance_figure(now, before, "the champion 1.1.0")
     # Then a bar of 75 % is three times as long as one of 25 %, and a diamond of 50 % ends two thirds along it
     (left, long), (_, short) = (
-        map(float, found)
-        for found in re.findall(r'<rect class="bar a" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', figure.svg)
+        map(float, match)
+        for match in re.findall(r'<rect class="bar a" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', figure.svg)
     )
-    diamonds = [float(found) for found in re.findall(r'class="line open b" d="M([\d.]+)', figure.svg)]
+    diamonds = [float(match) for match in re.findall(r'class="line open b" d="M([\d.]+)', figure.svg)]
     assert long == pytest.approx(3 * short, abs=0.3)
     assert diamonds == pytest.approx([left + long * 2 / 3, left + long / 3], abs=0.3)
     assert "Diamonds are the champion 1.1.0." in figure.caption
@@ -48,14 +48,14 @@ def test_shades_run_from_low_to_high_without_values_that_have_no_order():
 
 
 def test_values_of_a_boolean_are_labelled_true_and_false(artifacts):
-    found = {figure.title: figure.svg for figure in feature_figures.dependence_figures(artifacts)}
-    assert ">false<" in found["Effect of flag"]
+    result = {figure.title: figure.svg for figure in feature_figures.dependence_figures(artifacts)}
+    assert ">false<" in result["Effect of flag"]
 
 
 def test_a_sensitive_column_shows_no_values(artifacts):
     hidden = artifacts.values.drop(columns=["size"])
-    found = feature_figures.dependence_figures(type(artifacts)(**{**vars(artifacts), "values": hidden}))
-    assert "Effect of size" not in [figure.title for figure in found]
+    result = feature_figures.dependence_figures(type(artifacts)(**{**vars(artifacts), "values": hidden}))
+    assert "Effect of size" not in [figure.title for figure in result]
 
 
 @pytest.mark.parametrize(

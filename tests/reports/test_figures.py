@@ -17,16 +17,18 @@ EXPECTED = {
 
 
 def test_each_task_has_its_curves(artifacts_of, task):
-    found = artifacts_of(task)
-    shown = curve_figures.curve_figures(found.manifest.table, found.evaluation)
+    artifacts = artifacts_of(task)
+    shown = curve_figures.curve_figures(artifacts.manifest.table, artifacts.evaluation)
     assert [figure.title for figure in shown] == EXPECTED[task]
     assert all(figure.caption.endswith(".") for figure in shown)
 
 
 def test_residuals_without_time_are_drawn_over_the_prediction(artifacts_of):
     bands = [{"x": str(x), "low": -1.0, "middle": 0.0, "high": 1.0, "rows": 9} for x in (1.5, 2.5)]
-    found = artifacts_of("regression", curves={"residuals": bands})
-    (figure,) = curve_figures.curve_figures(found.manifest.table.model_copy(update={"time": None}), found.evaluation)
+    artifacts = artifacts_of("regression", curves={"residuals": bands})
+    (figure,) = curve_figures.curve_figures(
+        artifacts.manifest.table.model_copy(update={"time": None}), artifacts.evaluation
+    )
     assert figure.title == "Residuals along the prediction"
     assert "predicted outcome" in figure.svg
 

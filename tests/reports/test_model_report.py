@@ -18,8 +18,8 @@ BAD = "<script>alert('&\"')</script>"
 
 
 def gate(**changes):
-    found = {"version": "3", "semver": "1.2.0", "alias": "champion", "forced": False, "actor": "ann", "reason": ""}
-    return PromotionResult.model_validate(found | {"checks": [], "previous": "2", "entry": 7} | changes)
+    document = {"version": "3", "semver": "1.2.0", "alias": "champion", "forced": False, "actor": "ann", "reason": ""}
+    return PromotionResult.model_validate(document | {"checks": [], "previous": "2", "entry": 7} | changes)
 
 
 def search():
@@ -28,8 +28,15 @@ def search():
 
 
 def prepared(**changes):
-    found = {"source": "a.parquet", "table": "b.parquet", "fingerprint": "abc", "rows": 90, "kept": 80, "findings": []}
-    return PreparationResult.model_validate(found | changes)
+    document = {
+        "source": "a.parquet",
+        "table": "b.parquet",
+        "fingerprint": "abc",
+        "rows": 90,
+        "kept": 80,
+        "findings": [],
+    }
+    return PreparationResult.model_validate(document | changes)
 
 
 NEWER_FIELDS = {
@@ -49,16 +56,18 @@ def without_newer_fields(evaluation):
 
 @pytest.fixture
 def full(artifacts_of, task):
-    found = artifacts_of(task)
-    explanation = found.explanation.model_copy(update={"importances": {"gone": 1.0} | found.explanation.importances})
+    version_artifacts = artifacts_of(task)
+    explanation = version_artifacts.explanation.model_copy(
+        update={"importances": {"gone": 1.0} | version_artifacts.explanation.importances}
+    )
     page = render_report(
-        found,
-        found.evaluation,
+        version_artifacts,
+        version_artifacts.evaluation,
         champion_explanation=explanation,
         search=search() if task == "regression" else None,
         preparation=prepared(),
     )
-    return found, page
+    return version_artifacts, page
 
 
 def test_a_report_parses_and_has_every_section(full, task):
@@ -131,7 +140,7 @@ def test_names_and_texts_from_outside_are_escaped(artifacts):
 
 
 @pytest.mark.parametrize(
-    ("metric", "low", "high", "words"),
+    ("metric", "low", "high", "description"),
     [
         pytest.param("rmse", -0.3, -0.1, "better than X by 0.1 to 0.3", id="lower is better, and it is lower"),
         pytest.param("rmse", 0.1, 0.3, "worse than X by 0.1 to 0.3", id="lower is better, and it is higher"),
@@ -141,8 +150,8 @@ def test_names_and_texts_from_outside_are_escaped(artifacts):
         pytest.param("r2", 0.0, 0.3, "not significantly different from X (difference 0 to 0.3)", id="touching zero"),
     ],
 )
-def test_description_of_a_difference_with_its_interval(metric, low, high, words):
-    assert describe_difference(Metric(name=metric), (low, high), "X") == words
+def test_a_difference_is_described_with_its_interval(metric, low, high, description):
+    assert describe_difference(Metric(name=metric), (low, high), "X") == description
 
 
 def test_the_summary_is_one_sentence(artifacts):
@@ -155,17 +164,17 @@ def test_the_summary_is_one_sentence(artifacts):
 
 
 @pytest.mark.parametrize(
-    ("decision", "words"),
+    ("decision", "description"),
     [
-        pytest.param(None, "was not put through the gate", id="not asked"),
+        pytest.param(None, "was not put through the gate", id="no decision"),
         pytest.param(gate(accepted=False, alias=""), "was refused by the gate", id="refused"),
         pytest.param(gate(forced=True), "was the champion (forced although a check failed)", id="forced"),
         pytest.param(gate(), "was the champion", id="no longer"),
     ],
 )
-def test_the_summary_states_the_decision_of_the_gate(artifacts, decision, words):
+def test_the_summary_states_the_decision_of_the_gate(artifacts, decision, description):
     sentence = summary_sentence(artifacts.version, without_newer_fields(artifacts.evaluation), decision)
-    assert sentence.startswith(f"things 1.2.0 {words}: rmse 0.6 on 80 held-out rows; ")
+    assert sentence.startswith(f"things 1.2.0 {description}: rmse 0.6 on 80 held-out rows; ")
     assert "25.0 % better than the" in sentence
 
 
@@ -193,16 +202,16 @@ def search_over_kinds():
 
 
 def test_a_search_over_kinds_has_rows_per_kind_and_member():
-    found, metric = search_over_kinds(), Metric(name="rmse")
-    assert list(kind_rows(found, metric)) == [
+    run, metric = search_over_kinds(), Metric(name="rmse")
+    assert list(kind_rows(run, metric)) == [
         {"kind": "BoostedTrees", "trials": 2, "unscored": 0, "best": 2.0},
         {"kind": "LinearModel", "trials": 2, "unscored": 2, "best": None},
     ]
-    assert list(member_rows(found)) == [
+    assert list(member_rows(run)) == [
         {"kind": "BoostedTrees", "params": "max_iter 7, learning_rate 0.1235", "weight": 0.75},
         {"kind": "LinearModel", "params": "alpha 2", "weight": 0.25},
     ]
-    assert count_unscored(found) == {"out of time": 2}
+    assert count_unscored(run) == {"out of time": 2}
 
 
 def test_a_blend_is_compared_with_the_default_trees_by_fold():
@@ -213,18 +222,18 @@ def test_a_blend_is_compared_with_the_default_trees_by_fold():
 
 
 @pytest.mark.parametrize(
-    ("members", "words"),
+    ("members", "text"),
     [
         pytest.param(2, "The weighted mean of 2 models:", id="a blend"),
-        pytest.param(1, "One LinearModel (alpha 2): no blend was significantly better.", id="a single one"),
+        pytest.param(1, "One LinearModel (alpha 2): no blend was significantly better.", id="a single model"),
     ],
 )
-def test_a_report_shows_what_a_search_over_kinds_selected(artifacts, members, words):
-    found = search_over_kinds()
-    chosen = {"members": found.best.params["members"][:members], "weights": [0.5, 0.5][:members]}
-    found = replace(found, best=found.best.model_copy(update={"params": chosen}))
-    page = render_report(artifacts, artifacts.evaluation, search=found)
-    assert words in page
+def test_a_report_shows_what_a_search_over_kinds_selected(artifacts, members, text):
+    run = search_over_kinds()
+    chosen = {"members": run.best.params["members"][:members], "weights": [0.5, 0.5][:members]}
+    run = replace(run, best=run.best.model_copy(update={"params": chosen}))
+    page = render_report(artifacts, artifacts.evaluation, search=run)
+    assert text in page
     assert "2 without a score: out of time" in page
     assert "0: the default trees" in page
 
@@ -234,8 +243,8 @@ def test_values_of_a_sensitive_column_are_not_shown(artifacts):
     column = schema.columns["size"].model_copy(update={"sensitive": True})
     table = schema.model_copy(update={"columns": schema.columns | {"size": column}})
     hidden = replace(artifacts, manifest=artifacts.manifest.model_copy(update={"table": table}))
-    (words,) = (row["content"] for row in column_rows(hidden, None) if row["name"] == "size")
-    assert words == "sensitive, its values are not shown"
+    (content,) = (row["content"] for row in column_rows(hidden, None) if row["name"] == "size")
+    assert content == "sensitive, its values are not shown"
 
 
 def test_lime_weights_are_named_so_and_not_compared_with_contributions(artifacts):
@@ -250,10 +259,10 @@ def test_lime_weights_are_named_so_and_not_compared_with_contributions(artifacts
 
 def test_columns_are_described_by_shares_quantiles_or_their_range(artifacts):
     ranges = prepared(ranges={"moment": ["2024-01-01T00:00:00", "2024-03-10T21:00:00"]})
-    found = {row["name"]: row for row in column_rows(artifacts, ranges)}
-    assert re.fullmatch(r"(true|false) [\d.]+ %, (true|false) [\d.]+ %", found["flag"]["content"])
-    assert found["moment"]["content"] == "2024-01-01 … 2024-03-10 21:00 (whole table)"
-    assert re.fullmatch(r"[\d.]+ … [\d.]+ … [\d.]+", found["size"]["content"])
-    assert found["moment"]["sparkline"] is None
+    rows = {row["name"]: row for row in column_rows(artifacts, ranges)}
+    assert re.fullmatch(r"(true|false) [\d.]+ %, (true|false) [\d.]+ %", rows["flag"]["content"])
+    assert rows["moment"]["content"] == "2024-01-01 … 2024-03-10 21:00 (whole table)"
+    assert re.fullmatch(r"[\d.]+ … [\d.]+ … [\d.]+", rows["size"]["content"])
+    assert rows["moment"]["sparkline"] is None
     text = " ".join(Page(render_report(artifacts, artifacts.evaluation, preparation=ranges)).text)
-    assert all(row["content"] in text for row in found.values())
+    assert all(row["content"] in text for row in rows.values())

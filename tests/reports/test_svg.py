@@ -34,14 +34,14 @@ def test_an_axis_includes_all_its_values_and_ticks(values):
         pytest.param([0, 10], ["0", "2", "4", "6", "8", "10"], id="round ends"),
         pytest.param([0.17, 0.52], ["0.2", "0.3", "0.4", "0.5"], id="ticks inside of half steps"),
         pytest.param([0, 2_000_000], ["0", "500k", "1M", "1.5M", "2M"], id="large numbers are short"),
-        pytest.param([math.nan, 0, 1], ["0", "0.2", "0.4", "0.6", "0.8", "1"], id="NaN does not count"),
+        pytest.param([math.nan, 0, 1], ["0", "0.2", "0.4", "0.6", "0.8", "1"], id="NaN is ignored"),
     ],
 )
 def test_ticks_are_round(values, ticks):
     assert [text for _, text in number_axis("x", values).ticks] == ticks
 
 
-def test_whole_numbers_have_no_ticks_between_them():
+def test_an_axis_of_whole_numbers_has_whole_ticks():
     assert [text for _, text in number_axis("trial", [0, 2], is_whole=True).ticks] == ["0", "1", "2"]
 
 
@@ -62,8 +62,8 @@ def test_precision_of_time_ticks_depends_on_the_span(days, first):
 def test_dots_are_at_their_values():
     chart = Chart(TEN, TEN)
     chart.dots([(0, 0), (10, 10), (5, 5)], "a")
-    found = numbers(chart.marks[0].split('d="')[1].replace("h0", ""))
-    low, high, middle = zip(found[::2], found[1::2], strict=True)
+    coordinates = numbers(chart.marks[0].split('d="')[1].replace("h0", ""))
+    low, high, middle = zip(coordinates[::2], coordinates[1::2], strict=True)
     assert low == (round(chart.left, 1), round(chart.bottom, 1))
     assert high == (round(chart.right, 1), round(chart.top, 1))
     assert middle == pytest.approx(((low[0] + high[0]) / 2, (low[1] + high[1]) / 2), abs=0.1)
@@ -85,8 +85,8 @@ def test_the_first_name_is_on_top():
 def test_a_whisker_spans_its_interval():
     chart = Chart.with_rows(TEN, ["one"])
     chart.whisker(2, 8, 0, "a")
-    found = numbers(chart.marks[0].split('d="')[1])
-    assert (found[0], found[2]) == tuple(round(chart.project(value, 0)[0], 1) for value in (2, 8))
+    coordinates = numbers(chart.marks[0].split('d="')[1])
+    assert (coordinates[0], coordinates[2]) == tuple(round(chart.project(value, 0)[0], 1) for value in (2, 8))
 
 
 def test_a_step_line_holds_each_value_until_the_next():
@@ -98,12 +98,12 @@ def test_a_step_line_holds_each_value_until_the_next():
 
 def test_a_heatmap_is_shaded_by_the_share_of_the_row():
     figure = svg.heatmap([[3, 1], [0, 0]], ["no", "yes"], "confusion")
-    opacities = [float(found) for found in re.findall(r'fill-opacity="([\d.]+)"', figure)]
+    opacities = [float(value) for value in re.findall(r'fill-opacity="([\d.]+)"', figure)]
     assert opacities == pytest.approx([0.04 + 0.5 * share for share in (0.75, 0.25, 0, 0)], abs=1e-3)
 
 
 def test_the_tallest_bar_of_a_sparkline_has_its_full_height():
-    heights = [float(found) for found in re.findall(r' height="([\d.]+)"', svg.sparkline_svg([1, 4, 2], "x"))]
+    heights = [float(value) for value in re.findall(r' height="([\d.]+)"', svg.sparkline_svg([1, 4, 2], "x"))]
     assert heights == pytest.approx([5.5, 22, 11])
 
 

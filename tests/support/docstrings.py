@@ -19,7 +19,7 @@ NOT_A_VERB = re.compile(
     r"\w+(?<!s)s|\w+(?<!e)ed|\w+(?<!r)(?<!str)ing)\b"
 )
 """Openings of a function's summary that are no imperative: articles, prepositions, third person, participles."""
-VERBS_ALL_THE_SAME = {
+VERB_EXCEPTIONS = {
     "Pass",
     "Process",
     "Compress",
@@ -33,7 +33,8 @@ VERBS_ALL_THE_SAME = {
     "Need",
     "Shed",
 }
-OWNERLESS = re.compile(
+"""Imperatives that `NOT_A_VERB` matches."""
+NOT_A_NOUN = re.compile(
     r"(Of|What|Whose|How|Who|Where|Which|As|It|They|That|Those|These|This|Its|Their|None|Nothing|By|In|To|From|For)\b"
 )
 """Openings of an entry of Args or Attributes that lack the noun."""
@@ -42,7 +43,7 @@ RAISES_WORDS = 4
 
 
 def findings(path: Path) -> Iterator[str]:
-    """List what is against the style in the docstrings of a module, as `PATH:LINE: REASON`."""
+    """List the violations of the style in the docstrings of a module, as `PATH:LINE: NAME: REASON`."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -64,13 +65,13 @@ def _summary(node: ast.AST, docstring: str) -> Iterator[str]:
         isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and not _is_property(node)
         and NOT_A_VERB.match(summary)
-        and summary.split()[0] not in VERBS_ALL_THE_SAME
+        and summary.split()[0] not in VERB_EXCEPTIONS
     ):
         yield f"the summary does not begin with an imperative verb: {summary!r}"
 
 
 def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Report whether a function is read as an attribute, so that a noun describes it."""
+    """Report whether a function is a property, whose summary may be a noun phrase."""
     names = {ast.unparse(decorator).rsplit(".", 1)[-1] for decorator in node.decorator_list}
     return bool(names & {"property", "cached_property"})
 
@@ -85,12 +86,12 @@ def _entries(docstring: str) -> Iterator[str]:
         entry = re.match(r"    (\*{0,2}\w+)(?: \([^)]*\))?: (.*)", line)
         if entry is None or section not in ("Args", "Attributes", "Raises"):
             continue
-        name, words = entry.groups()
+        name, text = entry.groups()
         if section == "Raises":
-            if len(words.split()) < RAISES_WORDS or re.match(r"(It|They|There|That)\b", words):
-                yield f"{name} does not name the condition: {words!r}"
-        elif OWNERLESS.match(words):
-            yield f"{name} does not begin with its noun: {words!r}"
+            if len(text.split()) < RAISES_WORDS or re.match(r"(It|They|There|That)\b", text):
+                yield f"{name} does not name the condition: {text!r}"
+        elif NOT_A_NOUN.match(text):
+            yield f"{name} does not begin with its noun: {text!r}"
 
 
 def modules(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -100,6 +101,6 @@ def modules(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    found = [line for path in modules(sys.argv[1:]) for line in findings(path)]
-    sys.stdout.write("".join(f"{line}\n" for line in found) + f"{len(found)} findings\n")
-    sys.exit(bool(found))
+    lines = [line for path in modules(sys.argv[1:]) for line in findings(path)]
+    sys.stdout.write("".join(f"{line}\n" for line in lines) + f"{len(lines)} findings\n")
+    sys.exit(bool(lines))

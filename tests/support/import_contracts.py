@@ -10,8 +10,8 @@ from importlinter import Contract, ContractCheck, fields, output
 class AllowedContract(Contract):
     """Check that modules import only allowed modules, themselves and the standard library.
 
-    A list of what is allowed cannot go stale as a list of what is forbidden does: a new module or a new library is
-    refused until somebody adds it. Imports inside functions count as well.
+    An allow-list does not go stale as a deny-list does: a new module or library is forbidden until it is listed. Imports
+    inside functions count as well.
 
     Attributes:
         source_modules: Packages or modules whose direct imports are checked, with all modules below them.
@@ -31,20 +31,20 @@ class AllowedContract(Contract):
         ignored = _names(self.ignore_modules)
         allowed = sources + _names(self.allowed_modules)
         missing = [name for name in sources if name not in graph.modules]
-        refused = sorted(
+        forbidden = sorted(
             (importer, imported)
             for importer in graph.modules
             if _is_below(importer, sources) and not _is_below(importer, ignored)
             for imported in graph.find_modules_directly_imported_by(importer)
             if imported.split(".")[0] not in sys.stdlib_module_names and not _is_below(imported, allowed)
         )
-        return ContractCheck(kept=not refused and not missing, metadata={"refused": refused, "missing": missing})
+        return ContractCheck(kept=not forbidden and not missing, metadata={"forbidden": forbidden, "missing": missing})
 
     def render_broken_contract(self, check: ContractCheck) -> None:
         """Print each import that is not on the list."""
         for name in check.metadata["missing"]:
             output.print_error(f"{name} is not a module")
-        for importer, imported in check.metadata["refused"]:
+        for importer, imported in check.metadata["forbidden"]:
             output.print_error(f"{importer} must not import {imported}")
         output.new_line()
 

@@ -28,7 +28,7 @@ def make_project(folder: Path, task: str = "regression", frame: pd.DataFrame | N
         "metrics": METRICS[task],
         "build": str(folder / "build"),
         "audit": str(folder / "audit"),
-        # Absolute, because MLflow keeps a store open per address, whatever the working directory is later.
+        # Absolute, because MLflow caches a store by its URI even if the working directory changes.
         "mlflow": {"tracking_uri": f"sqlite:///{folder}/mlflow.db", "artifacts": str(folder / "mlartifacts")},
     }
     write_yaml(confs / "schema.yaml", order_schema(task))

@@ -15,7 +15,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DURATIONS = ROOT / "tests/durations.json"
 MARKERS = {
-    "tests/batch_inference": "integration",
     "tests/benchmarks": "benchmark",
     "tests/cli": "integration",
     "tests/e2e": "fault",
@@ -26,7 +25,7 @@ MARKERS = {
     "tests/pipelines": "integration",
     "tests/training": "integration",
 }
-"""The marker of all tests in a folder; tests elsewhere have none and belong to the unit tier."""
+"""Marker of all tests in a folder; other tests have no marker and belong to the unit tier."""
 
 
 def marker_of(path: Path) -> str | None:
@@ -36,7 +35,7 @@ def marker_of(path: Path) -> str | None:
 
 
 def mark_and_sort(items: list[pytest.Item]) -> None:
-    """Mark the tests by their folder and put the files that take longest first.
+    """Mark the tests by their folder and sort the files, the longest first.
 
     With two workers the longest files must not come last, or one worker idles while the other finishes them. A file
     without a known duration comes first.
@@ -48,7 +47,7 @@ def mark_and_sort(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -durations.get(item.path.relative_to(ROOT).as_posix(), float("inf")))
 
 
-def durations_of(report: Path, files: Iterable[Path]) -> dict[str, float]:
+def sum_durations(report: Path, files: Iterable[Path]) -> dict[str, float]:
     """Sum the durations of a JUnit report by test file, in seconds, the longest first."""
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
     sums: Counter[str] = Counter()
@@ -62,5 +61,5 @@ def durations_of(report: Path, files: Iterable[Path]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    found = durations_of(Path(sys.argv[1]), ROOT.glob("tests/**/test_*.py"))
-    DURATIONS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    durations = sum_durations(Path(sys.argv[1]), ROOT.glob("tests/**/test_*.py"))
+    DURATIONS.write_text(json.dumps(durations, indent=1) + "\n", encoding="utf-8")
