@@ -39,7 +39,7 @@ install: $(SETUP)  ## Install the locked requirements into .venv; no-op when up 
 install-hooks: $(SETUP)  ## Install the git hooks: format, lint, commit message
 	$(BIN)/pre-commit install --hook-type pre-commit --hook-type commit-msg
 
-# The stamp file is newer than the files that the environment was made from.
+# The stamp file is newer than the files that define the environment.
 $(SETUP): requirements.lock pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv==$(UV)
@@ -65,7 +65,7 @@ format-sources: $(SETUP)  ## Format
 
 ##@ tests
 
-# Two processes; a file stays in one of them; tests/conftest.py puts the longest files first.
+# Two processes, each runs whole files; tests/conftest.py sorts the files, the longest first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-unit test-integration test-kafka test-faults test-benchmarks test-all
@@ -73,9 +73,9 @@ test-unit: $(SETUP)  ## Tests without a server process, a broker, a pipeline or 
 	$(PYTEST) -m "not integration and not kafka and not fault and not benchmark"
 test-integration: $(SETUP)  ## Jobs with MLflow, server processes, pipelines, browsers
 	$(PYTEST) -m "integration"
-test-kafka: $(SETUP)  ## The Kafka worker and its tools on real brokers
-	$(PYTEST) -m "kafka"
-test-faults: $(SETUP)  ## Kafka under faults with the full counts
+test-kafka: $(SETUP)  ## The Kafka worker and its tools on real brokers, without faults
+	$(PYTEST) -m "kafka and not fault"
+test-faults: $(SETUP)  ## Kafka and Knative eventing under faults, with the full counts
 	MODEL_NAME_TEST_COUNTS=full $(PYTEST) -m "fault"
 test-benchmarks: $(SETUP)  ## The benchmarks at a small size
 	$(PYTEST) -m "benchmark"
@@ -111,7 +111,7 @@ clean-state:  ## Remove the MLflow store and the audit trail of this folder
 	rm -rf mlflow.db mlartifacts mlruns audit
 clean-venv:  ## Remove the virtual environment
 	rm -rf $(VENV)
-reset: cleans clean-state clean-venv  ## Remove everything that is not tracked by git and was made here
+reset: cleans clean-state clean-venv  ## Remove everything that these targets create
 
 ##@ commits
 

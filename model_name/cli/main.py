@@ -101,7 +101,7 @@ def run(
 def schema(
     kind: Annotated[str, typer.Argument(metavar="[KIND]", help="KIND of a job or of a model, or TableSchema.")] = "",
 ) -> None:
-    """Print the JSON schema of a KIND; without one, of a whole config file."""
+    """Print the JSON schema of a KIND; without KIND, that of a config file."""
     from model_name.io.console import print_json
     from model_name.settings import json_schema
 

@@ -84,7 +84,7 @@ def difference_figure(evaluation: EvaluationResult) -> Figure | None:
         chart.dots([(value, row)], "big a")
     side = "right" if metric.greater_is_better else "left"
     caption = (
-        f"If the whisker lies wholly to the {side} of zero, this version is better; if it crosses zero, the difference "
+        f"If the whisker is entirely to the {side} of zero, this version is better; if it crosses zero, the difference "
         "is not significant (95 %, the same rows for both models)."
     )
     return Figure("Difference to the other models", caption, chart.svg(f"Differences in {metric.name} with intervals"))

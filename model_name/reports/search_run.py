@@ -1,4 +1,4 @@
-"""The hyperparameter search behind a training run, loaded from MLflow."""
+"""Hyperparameter search of a training run, loaded from MLflow."""
 
 from dataclasses import dataclass
 

@@ -137,7 +137,7 @@ def test_the_process_environment_is_the_default(workplace, monkeypatch):
     assert configs.load(["one.yaml"]) == {"job": {"seed": 7, "model": {"KIND": "RandomForest"}}}
 
 
-@pytest.mark.parametrize("root", [pytest.param("", id="here"), pytest.param("memory://confs/", id="behind a URL")])
+@pytest.mark.parametrize("root", [pytest.param("", id="a local path"), pytest.param("memory://confs/", id="behind a URL")])
 def test_the_project_file_is_merged_before_the_files_beside_it(workplace, root):
     for name, text in (
         ("project.yaml", "job: {a: 1, b: 1}"),
@@ -204,7 +204,7 @@ def test_the_schema_file_of_a_job_is_inserted(workplace):
         pytest.param(
             SCHEMA + "key: [z]",
             "schema.yaml: config: key: z is not a column of the schema",
-            id="a whole that does not hang together",
+            id="an inconsistent schema",
         ),
     ],
 )

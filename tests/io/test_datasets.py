@@ -153,8 +153,8 @@ def test_a_file_that_is_not_a_table_is_named(workplace, path, error, reason, lim
     Path("latin.csv").write_bytes("group\né\n".encode("latin-1"))
     Path("words.csv.gz").write_text("a,b\n1,2\n")
     write(f"{workplace}/whole.csv.gz", noise(5_000).to_pandas())
-    whole = Path("whole.csv.gz").read_bytes()
-    Path("cut.csv.gz").write_bytes(whole[: len(whole) // 2])
+    content = Path("whole.csv.gz").read_bytes()
+    Path("cut.csv.gz").write_bytes(content[: len(content) // 2])
     schema = make_schema("regression") if path == "latin.csv" else None
     with pytest.raises(error) as caught:
         reader_for(path, limit).read(schema)

@@ -147,8 +147,7 @@ def test_a_column_missing_in_one_file_keeps_its_type(tmp_path):
 def test_an_incomplete_last_line_is_skipped_with_a_warning(tmp_path, logs, cut):
     log(tmp_path, batch([ROW] * 3))
     [file] = files(tmp_path)
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-cut])
+    file.write_bytes(file.read_bytes()[:-cut])
     table = read_predictions(str(tmp_path))
     if cut == 1:  # the newline alone
         assert (len(table), logs) == (3, [])

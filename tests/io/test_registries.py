@@ -135,17 +135,17 @@ def test_tags_are_stored_with_a_version(registry):
 def raw_frames(make_table):
     """Return unvalidated rows, as clients send them."""
     table = make_table("binary", rows=30, seed=8).drop(columns=["outcome", "code"])
-    whole = table.assign(size=table["size"].astype(float))
+    frame = table.assign(size=table["size"].astype(float))
     return {
-        "as read from a file": whole,
+        "as read from a file": frame,
         "with small integers": table.assign(size=table["size"].astype("int32")),
-        "with moments as texts": whole.assign(moment=[moment.isoformat() for moment in whole["moment"]]),
-        "with gaps": whole.assign(gap=None, mark=None, maybe=None),
-        "with NaN": whole.assign(gap=np.nan),
-        "with an unseen category": whole.assign(group="unseen", mark="unseen"),
-        "with extra columns": whole.assign(code="x", more=1),
-        "one row": whole.head(1),
-        "in another order": whole[sorted(whole.columns)],
+        "with moments as texts": frame.assign(moment=[moment.isoformat() for moment in frame["moment"]]),
+        "with gaps": frame.assign(gap=None, mark=None, maybe=None),
+        "with NaN": frame.assign(gap=np.nan),
+        "with an unseen category": frame.assign(group="unseen", mark="unseen"),
+        "with extra columns": frame.assign(code="x", more=1),
+        "one row": frame.head(1),
+        "in another order": frame[sorted(frame.columns)],
     }
 
 

@@ -192,7 +192,7 @@ def test_training_uses_the_parameters_of_tuning(tmp_path):
     assert result.trials == 3
     assert result.score <= result.default_score
     assert trained.params["max_iter"] == result.params["max_iter"]
-    # And the search is found for that version, but not for a version with other hyperparameters
+    # And the search is loaded for that version, but not for a version with other hyperparameters
     other = run(confs, "training", "job.model={KIND: BoostedTrees, max_iter: 7}")
     searches = [load_search(mlflow.get_run(each.run_id)) for each in (trained, other)]
     assert (searches[0].run_id, searches[0].metric, len(searches[0].trials)) == (result.run_id, "rmse", 3)

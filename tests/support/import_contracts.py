@@ -10,8 +10,8 @@ from importlinter import Contract, ContractCheck, fields, output
 class AllowedContract(Contract):
     """Check that modules import only allowed modules, themselves and the standard library.
 
-    An allow-list does not go stale as a deny-list does: a new module or library is forbidden until it is listed. Imports
-    inside functions count as well.
+    An allow-list does not go stale as a deny-list does: a new module or library is forbidden until it is listed.
+    Imports inside functions count as well.
 
     Attributes:
         source_modules: Packages or modules whose direct imports are checked, with all modules below them.

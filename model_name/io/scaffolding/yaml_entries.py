@@ -29,7 +29,7 @@ Dumper.yaml_implicit_resolvers = {
 
 
 def format_entry(name: str, value: Any, note: str = "", *, indentation: int = 0) -> str:
-    """Format `name: value`, on one line if it fits, with the note as a comment behind or above it."""
+    """Format `name: value`, on one line if it fits, with the note as a comment after or above it."""
     return indent(_format_entry(name, value, note), " " * indentation).removesuffix("\n")
 
 
