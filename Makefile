@@ -69,9 +69,9 @@ format-sources: $(SETUP)  ## Format
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-unit test-integration test-kafka test-faults test-benchmarks test-all
-test-unit: $(SETUP)  ## Tests without a server process, a broker, a pipeline or a trained project
+test-unit: $(SETUP)  ## Tests without MLflow jobs, brokers and pipelines; servers and browsers included
 	$(PYTEST) -m "not integration and not kafka and not fault and not benchmark"
-test-integration: $(SETUP)  ## Jobs with MLflow, server processes, pipelines, browsers
+test-integration: $(SETUP)  ## Jobs with MLflow, the command line, explainers, pipelines
 	$(PYTEST) -m "integration"
 test-kafka: $(SETUP)  ## The Kafka worker and its tools on real brokers, without faults
 	$(PYTEST) -m "kafka and not fault"
