@@ -79,8 +79,8 @@ class PartitionedOutput:
         parts = sorted((name for name in names if PART_FILE.fullmatch(name)), key=lambda name: (len(name), name))
         is_same = self._load_fingerprint(names) == fingerprint and SUCCESS_FILE not in names
         reports = list(self._complete_reports(parts)) if is_same else []
-        # `_SUCCESS` is removed first and `_job.json` replaced last: after a kill in between, the next run takes the
-        # folder neither for complete nor for foreign.
+        # `_SUCCESS` is removed first and `_job.json` replaced last: after a kill in between, the next run
+        # considers the folder neither complete nor foreign.
         self._remove([SUCCESS_FILE] * (SUCCESS_FILE in names) + temporary + parts[len(reports) :])
         if not is_same:
             self._write_file(STATE_FILE, json.dumps({"mark": fingerprint} | state, indent=1))
