@@ -137,7 +137,9 @@ def test_the_process_environment_is_the_default(workplace, monkeypatch):
     assert configs.load(["one.yaml"]) == {"job": {"seed": 7, "model": {"KIND": "RandomForest"}}}
 
 
-@pytest.mark.parametrize("root", [pytest.param("", id="a local path"), pytest.param("memory://confs/", id="behind a URL")])
+@pytest.mark.parametrize(
+    "root", [pytest.param("", id="a local path"), pytest.param("memory://confs/", id="behind a URL")]
+)
 def test_the_project_file_is_merged_before_the_files_beside_it(workplace, root):
     for name, text in (
         ("project.yaml", "job: {a: 1, b: 1}"),
