@@ -31,7 +31,8 @@ class FitResult:
     Attributes:
         model: Fitted model as it is exported: pruned if that was configured, with its decision.
         seconds: Duration of the fit.
-        pruning: Size and metrics before and after pruning; None if the model was not pruned.
+        pruning: Size and metrics before and after pruning; None if the model was not pruned, or in a worker process of
+            torchrun.
     """
 
     model: Model
@@ -92,9 +93,11 @@ class Trainer:
             decisions = self._fit_decisions(model, train, checkpoints / "copy")
         for candidate, decision in zip((model, pruned), decisions, strict=True):
             candidate.set_decision(decision)
+        pruning = None
         if ranks.is_main_process():
             shutil.rmtree(checkpoints, ignore_errors=True)
-        return FitResult(pruned, seconds, report_pruning(model, pruned, test, evaluate, self.compression))
+            pruning = report_pruning(model, pruned, test, evaluate, self.compression)
+        return FitResult(pruned, seconds, pruning)
 
     def _fit(self, model: Model, train: pd.DataFrame, context: FitContext) -> float:
         """Fit a model with progress on the console, and return the duration in seconds."""
