@@ -20,7 +20,7 @@ from model_name.core import dataframes
 from model_name.core.decisions.decision import Decision
 from model_name.core.features import Features, Matrix
 from model_name.core.features.fitting import TargetData, cross_fitted_matrix, fit_features
-from model_name.core.models.explanation import Explanation, Scale, to_probabilities
+from model_name.core.models.explanation import Explanation, Scale
 from model_name.core.models.warm_start import check_transferable
 from model_name.core.schemas import Label, Outputs, TableSchema
 from model_name.core.schemas.strict_models import StrictModel
@@ -251,16 +251,12 @@ class Model(StrictModel, ABC):
         background = self._fitted(self._background)
         masker = shap.maskers.Independent(background, max_samples=BACKGROUND_ROWS)
         explainer = shap.PermutationExplainer(score, masker, seed=self.random_state)
-        values = explainer(matrix, max_evals=2 * matrix.shape[1] + 1, silent=True)
-        return self.explanation(values.values, values.base_values[0], score(matrix), "probability")
+        explained = explainer(matrix, max_evals=2 * matrix.shape[1] + 1, silent=True)
+        return self.explanation(explained.values, explained.base_values[0], score(matrix), "probability")
 
     def explainer(self) -> Callable[[Matrix], Explanation]:
         """Prepare `explain_matrix` for many calls with few rows each: all work that can be done once is done here."""
         return self.explain_matrix
-
-    def explain_predictions(self, matrix: Matrix) -> Explanation:
-        """Explain the prediction or the probabilities of rows, whatever the scale that the kind explains."""
-        return to_probabilities(self.explain_matrix(matrix))
 
     def explanation(
         self,

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from model_name.core import dataframes
 from model_name.core.models import AutoModel, build_model
+from model_name.core.models.explanation import to_probabilities
 from model_name.errors import ConfigError, DataError
 
 TREES = {"KIND": "BoostedTrees", "max_iter": 5}
@@ -33,7 +34,7 @@ def test_prediction_is_the_weighted_mean_of_the_members(make_schema, checked, ta
 def test_explanation_is_the_weighted_sum_of_the_members_explanations(make_schema, checked, task):
     blend = AutoModel(members=[TREES, LINE], weights=[0.75, 0.25]).fit(make_schema(task), checked)
     rows = blend.matrix(checked.head(20))
-    parts = [model.explain_predictions(rows).values for model in blend.get_internal_model()]
+    parts = [to_probabilities(model.explain_matrix(rows)).values for model in blend.get_internal_model()]
     np.testing.assert_allclose(blend.explain_matrix(rows).values, 0.75 * parts[0] + 0.25 * parts[1])
     assert blend.explain(checked.head(20)).scale == ("prediction" if task == "regression" else "probability")
 

@@ -14,6 +14,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegresso
 from model_name.core import dataframes
 from model_name.core.decisions.decision import Decision
 from model_name.core.models import BoostedTrees, ConstantModel, Model, RandomForest, model_kinds
+from model_name.core.models.explanation import to_probabilities
 from model_name.core.models.trees import SklearnModel
 from model_name.errors import DataError, ExplanationError, ExportError, NotFittedError
 from model_name.training.export import check_parity, export_bundle, parity_rows
@@ -195,21 +196,21 @@ def test_a_prepared_explainer_matches_explain_matrix(fitted, kind, task, checked
     model = fitted(kind, task)
     matrix = model.matrix(checked.head(6))
     expected, explain = model.explain_matrix(matrix), model.explainer()
-    for found in (explain(matrix), explain(matrix)):
-        np.testing.assert_array_equal(found.values, expected.values)
-        np.testing.assert_array_equal(found.base, expected.base)
-        assert (found.scale, found.features) == (expected.scale, expected.features)
+    for explanation in (explain(matrix), explain(matrix)):
+        np.testing.assert_array_equal(explanation.values, expected.values)
+        np.testing.assert_array_equal(explanation.base, expected.base)
+        assert (explanation.scale, explanation.features) == (expected.scale, expected.features)
 
 
-def test_contributions_to_the_prediction_add_up_to_the_prediction(fitted, kind, task, checked):
+def test_contributions_converted_to_probabilities_add_up_to_the_prediction(fitted, kind, task, checked):
     model, rows = fitted(kind, task), checked.head(6)
     # when predictions are explained, whatever the scale of the kind
-    found = model.explain_predictions(model.matrix(rows))
+    explanation = to_probabilities(model.explain_matrix(model.matrix(rows)))
     # then base and contributions add up to the predictions
     scores = model.score_matrix(model.matrix(rows))
     expected = scores[:, 1] if task == "binary" else scores
-    assert found.scale == ("prediction" if task == "regression" else "probability")
-    np.testing.assert_allclose(found.base + found.values.sum(axis=1), expected, atol=1e-3)
+    assert explanation.scale == ("prediction" if task == "regression" else "probability")
+    np.testing.assert_allclose(explanation.base + explanation.values.sum(axis=1), expected, atol=1e-3)
 
 
 def test_importances_are_sorted_and_the_relevant_feature_is_first(fitted, task, checked):
