@@ -1,4 +1,4 @@
-"""Errors of the project: each message says what went wrong, where, and what to do next."""
+"""Errors of the project: each message names the problem and its location, and a hint suggests the next step."""
 
 from typing import ClassVar
 

@@ -21,12 +21,13 @@ def format_percent(share: float) -> str:
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
-def format_bytes(count: float) -> str:
+def format_bytes(count: int) -> str:
     """Format a number of bytes in bytes, KiB, MiB or GiB."""
     if count < 1024:
         return f"{count} bytes"
+    size = float(count)
     for unit in ("KiB", "MiB"):
-        count /= 1024
-        if count < 1024:
-            return f"{count:,.3g} {unit}"
-    return f"{count / 1024:,.3g} GiB"
+        size /= 1024
+        if size < 1024:
+            return f"{size:,.3g} {unit}"
+    return f"{size / 1024:,.3g} GiB"

@@ -17,7 +17,7 @@ from model_name.serving.dataplane import DataPlane
 
 PARITY_ROWS = 1000
 PARITY_TOLERANCE = 1e-4
-MAX_PARITY_CATEGORIES = 200  # of a column; keeps the parity check of 10 000 categories short
+MAX_PARITY_CATEGORIES = 200  # per column; more would make the parity check slow
 QUANTILES = np.linspace(0, 1, 21)
 UNVERSIONED_SEMVER = "0.0.0"
 UNSEEN_CATEGORY = "a category that no table has"

@@ -1,4 +1,4 @@
-"""Log of a hyperparameter search in the MLflow run that it belongs to: that of a tuning, or of a training."""
+"""Logging of a hyperparameter search to the active MLflow run, of a tuning or a training job."""
 
 import mlflow
 from loguru import logger

@@ -1,4 +1,4 @@
-"""Fit a model, and fit its decision (calibration, threshold, prediction intervals) on rows that it has not seen."""
+"""Fit a model, and fit its decision (calibration, threshold, prediction intervals) to out-of-sample predictions."""
 
 import shutil
 import time
@@ -117,7 +117,7 @@ class Trainer:
         return round(seconds, 3)
 
     def _fit_decisions(self, model: Model, train: pd.DataFrame, checkpoints: Path) -> tuple[Decision, Decision]:
-        """Fit the decisions of a model before and after pruning, on the outputs of a copy for rows it has not seen."""
+        """Fit the decisions of a model before and after pruning to out-of-sample predictions of a copy."""
         has_intervals = self.schema.target.task == "regression" and self.interval is not None
         is_required = self.costs is not None or self.calibration != "none"
         if not has_intervals and not is_required:
@@ -138,7 +138,9 @@ class Trainer:
         return (decision if pruned is copy else self._fit_decision(copy, unseen)), decision
 
     def _inherited_decisions(self, base_model: Model) -> tuple[Decision, Decision]:
-        """Return the decision of the base model, twice: its weights have seen the rows that a copy must not see.
+        """Return the decision of the base model for the model before and after pruning.
+
+        A new decision would need rows that the weights were not trained on, which a warm start does not have.
 
         Raises:
             ConfigError: Costs or a calibration are configured, which need unseen rows.

@@ -43,10 +43,11 @@ def weighted_metric(metric: Metric, targets: Sequence[Any] | np.ndarray, outputs
         return _regression_metric(metric, np.asarray(targets, dtype=np.float64), outputs.prediction)
     if np.isnan(outputs.probabilities).any():
         return lambda weights: float("nan")
-    truth, sees = label_positions(targets, outputs.classes), METRIC_DEFINITIONS[metric.name].scored_values
-    if sees == "probabilities":
+    truth = label_positions(targets, outputs.classes)
+    scored_values = METRIC_DEFINITIONS[metric.name].scored_values
+    if scored_values == "probabilities":
         return _probability_metric(metric, truth, outputs)
-    if sees == "positive":
+    if scored_values == "positive":
         return _positive_class_metric(metric, truth == 1, outputs.probabilities[:, 1])
     return _label_metric(metric, truth, label_positions(outputs.prediction, outputs.classes), len(outputs.classes))
 

@@ -75,7 +75,8 @@ class TargetData:
 def fit_features(schema: TableSchema, columns: Columns, target_data: TargetData) -> Features:
     """Fit the features of a table.
 
-    A datetime becomes those of its parts that vary. A category column without `values` in the schema takes its own.
+    A datetime column yields those of its parts that vary. If the schema lists no `values` for a category column, its
+    categories are those of the training part.
 
     Raises:
         DataError: No feature is left, because the only inputs are datetimes that do not vary.

@@ -9,7 +9,7 @@ FLOAT32_TINY = float(np.finfo(np.float32).tiny)
 
 
 def quantile_bins(known: NDArray[np.float64], count: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Compute the left edges of the bins between quantiles, and one over their widths; both zero for unused bins."""
+    """Compute the left edges of the bins between quantiles and their inverse widths; both are 0 for unused bins."""
     edges, steepness = np.zeros(count), np.zeros(count)
     if len(known):
         quantiles = np.unique(np.quantile(known, np.linspace(0, 1, count + 1)).astype(np.float32)).astype(np.float64)

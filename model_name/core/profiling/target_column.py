@@ -29,7 +29,7 @@ def infer_target(frame: Frame, name: str) -> tuple[Target, ColumnFacts]:
             with too many values.
     """
     try:
-        # Of the array, so that a pandas categorical keeps the type of its categories.
+        # Converted to an array first, so that a pandas categorical has the type of its categories.
         target_facts = compute_column_facts(pd.Series(frame[name].array.to_numpy()))
     except DataError as err:
         raise DataError(f"{name}: the target holds values that cannot be read ({err.message})") from err
@@ -39,15 +39,15 @@ def infer_target(frame: Frame, name: str) -> tuple[Target, ColumnFacts]:
     target = Target(name=name, task=task, classes=classes)
     is_plain = target_facts.is_text or frame[name].dtype.kind in "biuf"
     first_rows = np.unique(target_facts.codes, return_index=True)[1]  # one row of each value is enough for plain types
-    decode_target(frame.iloc[first_rows] if is_plain else frame, target)  # fails now as every later job would
+    decode_target(frame.iloc[first_rows] if is_plain else frame, target)  # every later job would raise the same error
     return target, target_facts
 
 
 def target_messages(target: Target, target_facts: ColumnFacts) -> Iterator[str]:
     """Describe the inferred target, how to change it, and classes with too few rows."""
     if target.classes is None:
-        is_class = target_facts.is_integer
-        change = "; to predict classes set `task: multiclass` and list them under `classes`" if is_class else ""
+        is_integer = target_facts.is_integer
+        change = "; to predict classes set `task: multiclass` and list them under `classes`" if is_integer else ""
         count = len(target_facts.distinct)
         yield f"target: {target.name} is a number (regression) with {count:,} distinct values{change}"
         return
@@ -60,13 +60,13 @@ def target_messages(target: Target, target_facts: ColumnFacts) -> Iterator[str]:
     else:
         yield f"target: {target.name} has {len(target.classes)} classes (multiclass): {labels}"
     if target_facts.kind == "numeric":
-        yield (f"target: {target.name} holds numbers; to predict a number set `task: regression` and remove `classes`")
+        yield f"target: {target.name} holds numbers; to predict a number set `task: regression` and remove `classes`"
     counts = np.bincount(target_facts.codes)
     rare = [
         f"{target_facts.distinct[code]} ({counts[code]} rows)" for code in np.flatnonzero(counts < MIN_EVALUATION_ROWS)
     ]
     if rare:
-        yield (f"target: too few rows to train and evaluate on: {', '.join(rare)}; add rows, or merge classes")
+        yield f"target: too few rows to train and evaluate on: {', '.join(rare)}; add rows, or merge classes"
 
 
 def _check_learnable(name: str, target_facts: ColumnFacts) -> None:

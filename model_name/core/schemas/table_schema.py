@@ -191,7 +191,7 @@ class TableSchema(FrozenModel):
 
         Args:
             columns: The typed columns that `decode` returned.
-            may_drop: Whether rows may be dropped where the schema says `drop`; otherwise they are refused.
+            may_drop: Whether bounds and rules that are set to `drop` may drop rows; otherwise they refuse them.
             first_row: Number of the first row if the rows are a batch of a larger table.
 
         Returns:

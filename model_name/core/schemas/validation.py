@@ -43,9 +43,9 @@ class CheckReport:
         self.rows += other.rows
         self.kept += other.kept
         self.ignored = tuple(dict.fromkeys(self.ignored + other.ignored))
-        for mine, theirs in ((self.dropped, other.dropped), (self.clipped, other.clipped), (self.unseen, other.unseen)):
-            for reason, count in theirs.items():
-                mine[reason] = mine.get(reason, 0) + count
+        for counts, more in ((self.dropped, other.dropped), (self.clipped, other.clipped), (self.unseen, other.unseen)):
+            for key, count in more.items():
+                counts[key] = counts.get(key, 0) + count
 
     def messages(self) -> list[str]:
         """Format each finding as one line for a log or a report."""
@@ -121,7 +121,7 @@ def check_column(
         issues: Collector of the refused values.
 
     Returns:
-        The values, clipped to the bounds where the column says so.
+        The values, clipped to the bounds if `out_of_bounds` is `clip`.
     """
     total = len(values)
     if not column.nullable and (is_empty := missing_mask(values)).any():

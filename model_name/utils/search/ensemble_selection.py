@@ -39,8 +39,8 @@ class HoldoutScorer:
         ]
 
     def is_better(self, scores: Sequence[float], than: Sequence[float]) -> bool:
-        """Report whether scores are better on average and on more than half of the folds: no fold decides alone."""
-        wins = sum(self.metric.is_better(one, other) for one, other in zip(scores, than, strict=True))
+        """Report whether scores are better on average and on more than half of the folds, so that no fold dominates."""
+        wins = sum(self.metric.is_better(score, other) for score, other in zip(scores, than, strict=True))
         return self.metric.is_better(fmean(scores), fmean(than)) and 2 * wins > len(scores)
 
 

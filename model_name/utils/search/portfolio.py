@@ -13,8 +13,6 @@ from model_name.utils.search.spaces import Params, Space
 
 DEFAULT_TREES: Params = {"KIND": "BoostedTrees"}
 """Params of the first candidate of every search, which an ensemble must beat."""
-
-
 MAX_FOREST_ROWS = 10_000
 
 

@@ -16,14 +16,8 @@ from model_name.core.models.network.hyperparameters import NetworkHyperparameter
 from model_name.core.models.network.lightning_module import VALIDATION_LOSS
 
 MAX_CHECKPOINTS = 2  # the last one, and one more in case a crash of the machine leaves the last one unreadable
-CHECKPOINT_LOAD_ERRORS = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    KeyError,
-    ValueError,
-    pickle.UnpicklingError,
-)  # of torch.load
+# Raised by torch.load for an unreadable file.
+CHECKPOINT_LOAD_ERRORS = (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError)
 
 
 class CheckpointCallback(Callback):

@@ -95,9 +95,8 @@ class TabularEncoder(nn.Module):
             self.register_buffer(name, torch.from_numpy(stacked))
 
     def _fit_codes(self, matrix: Matrix, sizes: list[int], embedding: int) -> None:
-        starts = np.concatenate([[0], np.cumsum([size + 1 for size in sizes])]).astype(
-            np.int64
-        )  # + 1: the code of missing values
+        sizes_with_missing = [size + 1 for size in sizes]  # missing values have a code of their own
+        starts = np.concatenate([[0], np.cumsum(sizes_with_missing)]).astype(np.int64)
         self.register_buffer("missing", torch.tensor(sizes, dtype=torch.float32))
         self.register_buffer("offsets", torch.from_numpy(starts[:-1]))
         if sizes:

@@ -23,8 +23,8 @@ MAX_GRADIENT_NORM = 1.0  # of a step; larger gradients are clipped
 class EpochBatchSampler(Sampler[Tensor]):
     """Sampler of whole batches of indices, so that a batch is one slice of each tensor; shuffled by (seed, epoch).
 
-    Each of several processes gets its share of every batch. Together they see each row once per epoch, in the batches
-    that a single process would see. The share of a small last batch may be empty. Without a seed rows are in order.
+    Each of several processes gets its share of every batch. Together they cover each row once per epoch, in the batches
+    of a single process. The share of a small last batch may be empty. Without a seed, rows are in order.
     """
 
     def __init__(self, rows: int, size: int, seed: int | None = None, *, rank: int = 0, world_size: int = 1) -> None:
@@ -96,10 +96,8 @@ class TabularLightningModule(LightningModule):
     @override
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         optimizer = self.trainer.optimizers[0]
-        step, steps = (
-            self.current_epoch * len(self.batches) + batch_idx,
-            self.hyperparameters.max_epochs * len(self.batches),
-        )
+        step = self.current_epoch * len(self.batches) + batch_idx
+        steps = self.hyperparameters.max_epochs * len(self.batches)
         for group in optimizer.param_groups:
             group["lr"] = self.hyperparameters.learning_rate * lr_factor(step, steps, self.hyperparameters.warmup)
         optimizer.zero_grad(set_to_none=True)
@@ -127,9 +125,8 @@ class TabularLightningModule(LightningModule):
         encoded = self.network.encoder(rows)
         if not self.hyperparameters.mixup:
             return self._losses(encoded, targets)
-        share = (
-            torch.distributions.Beta(self.hyperparameters.mixup, self.hyperparameters.mixup).sample().to(encoded.device)
-        )
+        mixup = self.hyperparameters.mixup
+        share = torch.distributions.Beta(mixup, mixup).sample().to(encoded.device)
         partners = torch.randperm(len(rows), device=encoded.device)
         logits = self._logits(encoded.lerp(encoded[partners], share))
         own, other = (self._logit_losses(logits, labels) for labels in (targets, targets[partners]))

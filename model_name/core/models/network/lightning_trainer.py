@@ -27,11 +27,7 @@ from model_name.core.features import Matrix
 from model_name.core.models.model import FitContext
 from model_name.core.models.network.checkpoint_callback import CheckpointCallback
 from model_name.core.models.network.hyperparameters import NetworkHyperparameters
-from model_name.core.models.network.lightning_module import (
-    EpochBatchSampler,
-    TabularLightningModule,
-    class_weights,
-)
+from model_name.core.models.network.lightning_module import EpochBatchSampler, TabularLightningModule, class_weights
 from model_name.core.models.network.mlp import SCORING_BATCH_SIZE, TabularMLP
 from model_name.errors import ConfigError, PreemptedError
 
@@ -168,7 +164,7 @@ def _trainer(checkpointing: CheckpointCallback, callbacks: Sequence[Callback]) -
         devices=ranks.local_world_size(),
         num_nodes=ranks.world_size() // ranks.local_world_size(),
         strategy="auto" if is_alone else DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True),
-        # Without torchrun one process, whatever the environment variables of a cluster say.
+        # One process without torchrun, even if the environment variables of a cluster claim several.
         plugins=[LightningEnvironment() if is_alone else TorchElasticEnvironment()],
         use_distributed_sampler=False,
         max_epochs=checkpointing.hyperparameters.max_epochs,

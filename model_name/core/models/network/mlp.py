@@ -52,9 +52,8 @@ class TabularMLP(nn.Module):
         """Convert logits to the members' mean probabilities, n x k, or mean prediction in the target's units, n x 1."""
         if self.classes:
             return torch.softmax(logits, dim=2).mean(dim=1)
-        mean = (
-            logits.mean(dim=1) if self.members > 1 else logits.squeeze(1)
-        )  # a mean over one member would cost a kernel
+        # A mean over one member would cost a kernel.
+        mean = logits.mean(dim=1) if self.members > 1 else logits.squeeze(1)
         return mean * self.target_deviation + self.target_mean
 
     def forward(self, matrix: Tensor) -> Tensor:
