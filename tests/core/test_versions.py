@@ -55,7 +55,7 @@ def test_versions_sort_numerically(one, other):
     ],
 )
 def test_next_version_depends_on_the_change(history, recipe, expected):
-    past = [(Semver.parse(text), recipe) for text, recipe in history]
+    past = [(Semver.parse(text), earlier) for text, earlier in history]
     assert str(next_semver(past, recipe)) == expected
 
 

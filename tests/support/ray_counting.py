@@ -1,4 +1,4 @@
-"""Model whose fits are logged, in a module that worker processes of Ray can import, and a search of it."""
+"""Search with Ray of a model that logs its fits, in a module that the worker processes of Ray can import."""
 
 import json
 import os
@@ -34,7 +34,7 @@ SCHEMA = TableSchema.model_validate(
 
 
 class LoggedFit(LinearModel):
-    """Linear model that logs each fit, takes some time for it, and fails with one hyperparameter."""
+    """Linear model that logs each fit, sleeps in it, and fails for one value of its hyperparameter."""
 
     KIND: Literal["LoggedFit"] = "LoggedFit"
 
@@ -73,7 +73,7 @@ def collect_listening_addresses(addresses, done):
 
 
 def main():
-    """Search with the settings in the arguments, and write the result to a file: stdout must stay empty."""
+    """Search with the settings in the arguments, and write the result to a file, because stdout must stay empty."""
     out, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
     addresses, done, reports = set(), threading.Event(), []
     thread = threading.Thread(target=collect_listening_addresses, args=(addresses, done))

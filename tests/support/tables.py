@@ -39,7 +39,7 @@ FLAT_ROWS: list[Row] = [
     {"area": 140.0, "age": None, "district": "north", "heating": None, "is_let": None, "sold": "2025-06-21T17:00:00"},
     {"area": 8.0, "age": 80.0, "district": "", "heating": "wood", "is_let": True, "sold": "2025-01-02T00:00:00"},
 ]
-"""Rows of flats that a client may send: plain, with missing values, with an empty text as category."""
+"""Rows of flats as a client sends them: complete, with missing values, with an empty text as category."""
 
 
 def thing_schema(task: str, **changes: Any) -> TableSchema:
@@ -50,7 +50,7 @@ def thing_schema(task: str, **changes: Any) -> TableSchema:
 
 
 def thing_table(task: str, rows: int = 240, seed: int = 0) -> pd.DataFrame:
-    """Generate things as a Parquet file would bring them: ints, bools, None and NaN."""
+    """Generate things with the types of a Parquet file: ints, bools, None and NaN."""
     random = np.random.default_rng(seed)
     size = random.integers(0, 50, rows)
     group = random.choice(["a", "b", "c"], rows)
@@ -77,7 +77,7 @@ def thing_table(task: str, rows: int = 240, seed: int = 0) -> pd.DataFrame:
 
 
 def order_schema(task: str = "regression") -> dict[str, Any]:
-    """Build the schema of the orders as a config file holds it."""
+    """Build the schema of the orders as it stands in a config file."""
     return {
         "name": "orders",
         "target": ORDER_TARGETS[task],

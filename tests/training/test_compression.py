@@ -61,14 +61,14 @@ def rows():
 def test_a_pruned_bundle_is_smaller_matches_its_model_and_reports_the_cost(confs, rows, model, min_saving):
     # when half of a model is pruned
     confs = projects.make_project(confs)
-    found = train(confs, model=model, export={"prune": 0.5})
+    result = train(confs, model=model, export={"prune": 0.5})
     # then the graph is smaller, and the manifest reports size and cost
-    bundle = Bundle.load(Path(found.bundle))
-    (made,) = bundle.manifest.shrunk
-    assert made.bytes_after == (bundle.directory / GRAPH_FILE).stat().st_size < (1 - min_saving) * made.bytes_before
-    assert made.how == "50% of the trees or units left out"
-    assert made.metrics_after == pytest.approx(found.metrics)
-    assert made.metrics_before["rmse"] != made.metrics_after["rmse"]
+    bundle = Bundle.load(Path(result.bundle))
+    (report,) = bundle.manifest.shrunk
+    assert report.bytes_after == (bundle.directory / GRAPH_FILE).stat().st_size < (1 - min_saving) * report.bytes_before
+    assert report.how == "50% of the trees or units left out"
+    assert report.metrics_after == pytest.approx(result.metrics)
+    assert report.metrics_before["rmse"] != report.metrics_after["rmse"]
     # and the registered model is the pruned one
     served, expected = predict_both(confs, bundle, rows)
     np.testing.assert_allclose(served.prediction, expected["prediction"], rtol=1e-4)
@@ -78,14 +78,14 @@ def test_the_cost_of_pruning_is_measured_with_each_models_own_decision(tmp_path)
     # given costs, which give pruned and full trees different thresholds
     confs = projects.make_project(tmp_path, "binary", metrics=[{"name": "f1"}])
     costs = {"false_positive": 1.0, "false_negative": 20.0}
-    whole = train(confs, model=TREES, costs=costs)
-    found = train(confs, model=TREES, costs=costs, export={"prune": 0.9})
+    full = train(confs, model=TREES, costs=costs)
+    pruned = train(confs, model=TREES, costs=costs, export={"prune": 0.9})
     # then the metrics before pruning are those of a training without it, and the thresholds differ
-    manifests = [Bundle.load(Path(one.bundle)).manifest for one in (whole, found)]
-    assert manifests[1].shrunk[0].metrics_before == pytest.approx(whole.metrics)
+    manifests = [Bundle.load(Path(result.bundle)).manifest for result in (full, pruned)]
+    assert manifests[1].shrunk[0].metrics_before == pytest.approx(full.metrics)
     assert manifests[0].decision.threshold != manifests[1].decision.threshold
     # and compression makes another recipe
-    assert (whole.semver, found.semver) == ("1.0.0", "1.1.0")
+    assert (full.semver, pruned.semver) == ("1.0.0", "1.1.0")
 
 
 def test_a_kind_that_cannot_be_pruned_is_refused_before_the_table_is_read(tmp_path):
@@ -104,14 +104,14 @@ def test_a_kind_that_cannot_be_pruned_is_refused_before_the_table_is_read(tmp_pa
 )
 def test_a_quantized_network_is_smaller_and_hardly_worse(confs, rows, model, share):
     confs = projects.make_project(confs)
-    found = train(confs, model=model, export={"quantize": True})
+    result = train(confs, model=model, export={"quantize": True})
     # then the graph is smaller, and the cost was measured
-    bundle = Bundle.load(Path(found.bundle))
-    (made,) = bundle.manifest.shrunk
-    assert made.bytes_after == (bundle.directory / GRAPH_FILE).stat().st_size < share * made.bytes_before
-    assert made.metrics_before == pytest.approx(found.metrics, rel=1e-4)
-    assert made.metrics_after["rmse"] == pytest.approx(found.metrics["rmse"], rel=0.02)
-    assert made.metrics_after != made.metrics_before
+    bundle = Bundle.load(Path(result.bundle))
+    (report,) = bundle.manifest.shrunk
+    assert report.bytes_after == (bundle.directory / GRAPH_FILE).stat().st_size < share * report.bytes_before
+    assert report.metrics_before == pytest.approx(result.metrics, rel=1e-4)
+    assert report.metrics_after["rmse"] == pytest.approx(result.metrics["rmse"], rel=0.02)
+    assert report.metrics_after != report.metrics_before
     # and the registered model keeps its full weights
     served, expected = predict_both(confs, bundle, rows)
     np.testing.assert_allclose(served.prediction, expected["prediction"], atol=0.1)
@@ -124,11 +124,11 @@ def test_a_quantized_network_is_smaller_and_hardly_worse(confs, rows, model, sha
 )
 def test_a_graph_is_not_quantized_if_that_saves_no_bytes(confs, rows, model):
     confs = projects.make_project(confs)
-    found = train(confs, model=model, export={"quantize": True})
-    bundle = Bundle.load(Path(found.bundle))
-    (made,) = bundle.manifest.shrunk
-    assert made.how == "weights in eight bits would save nothing, left as they were"
-    assert (made.bytes_before, made.metrics_before) == (made.bytes_after, made.metrics_after)
+    result = train(confs, model=model, export={"quantize": True})
+    bundle = Bundle.load(Path(result.bundle))
+    (report,) = bundle.manifest.shrunk
+    assert report.how == "weights in eight bits would save nothing, left as they were"
+    assert (report.bytes_before, report.metrics_before) == (report.bytes_after, report.metrics_after)
     served, expected = predict_both(confs, bundle, rows)
     np.testing.assert_allclose(served.prediction, expected["prediction"], rtol=1e-4)
 
@@ -148,18 +148,18 @@ def test_a_bundle_that_is_too_large_is_not_registered(tmp_path):
 
 
 def test_a_pruned_bundle_can_be_small_enough(confs):
-    found = train(confs, model=TREES, export={"prune": 0.9, "max_bytes": 9000})
-    assert sum(file.stat().st_size for file in Path(found.bundle).iterdir()) <= 9000
+    result = train(confs, model=TREES, export={"prune": 0.9, "max_bytes": 9000})
+    assert sum(file.stat().st_size for file in Path(result.bundle).iterdir()) <= 9000
 
 
 def test_the_report_shows_the_cost_of_compression(confs):
     # given a network that was pruned and quantized
-    found = train(confs, model=NETWORK, export={"prune": 0.25, "quantize": True})
+    result = train(confs, model=NETWORK, export={"prune": 0.25, "quantize": True})
     train(confs, "evaluations")
     # when its report is written
     page = Path(train(confs, "reports").report).read_text(encoding="utf-8")
     # then it shows both steps in order
-    first, second = Bundle.load(Path(found.bundle)).manifest.shrunk
+    first, second = Bundle.load(Path(result.bundle)).manifest.shrunk
     assert first.bytes_after == second.bytes_before
     section = page[page.index('<h2 id="smaller">') : page.index('<h2 id="data">')]
     assert "25% of the trees or units left out" in section

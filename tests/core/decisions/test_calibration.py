@@ -89,8 +89,8 @@ def test_no_threshold_costs_less_than_the_optimal_one(rows, false_positive, fals
     probabilities, positive = (np.array(part) for part in zip(*rows, strict=True))
     costs = Costs(false_positive=false_positive, false_negative=false_negative)
     optimal = cost_optimal_threshold(probabilities, positive, costs)
-    tried = [costs.mean_cost(positive, probabilities >= place) for place in (*probabilities, 1.1)]
-    assert costs.mean_cost(positive, probabilities >= optimal) == pytest.approx(min(tried))
+    mean_costs = [costs.mean_cost(positive, probabilities >= threshold) for threshold in (*probabilities, 1.1)]
+    assert costs.mean_cost(positive, probabilities >= optimal) == pytest.approx(min(mean_costs))
 
 
 @pytest.mark.parametrize(

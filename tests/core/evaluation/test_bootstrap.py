@@ -13,7 +13,7 @@ from model_name.core.schemas import Outputs
 RMSE = Metric(name="mse")
 
 
-def answers(errors):
+def make_outputs(errors):
     return np.zeros(len(errors)), Outputs.from_scores(errors, ())
 
 
@@ -21,29 +21,29 @@ def hours(rows):
     return np.datetime64("2024-01-01") + np.arange(rows) * np.timedelta64(1, "h")
 
 
-def spread(errors, moments=None, resamples=500):
-    targets, outputs = answers(errors)
+def mse_interval(errors, moments=None, resamples=500):
+    targets, outputs = make_outputs(errors)
     resampler = Resampler.for_rows(len(errors), moments, resamples=resamples, seed=1)
     return percentile_interval(resampler.resample([weighted_metric(RMSE, targets, outputs)])[:, 0])
 
 
 def test_the_interval_of_a_mean_matches_the_normal_approximation():
     errors = np.random.default_rng(0).normal(0, 1, 5000)
-    found, squares = spread(errors), errors**2
-    half = 1.96 * squares.std() / np.sqrt(5000)
-    assert found.low == pytest.approx(squares.mean() - half, abs=half / 4)
-    assert found.high == pytest.approx(squares.mean() + half, abs=half / 4)
+    interval, squares = mse_interval(errors), errors**2
+    half_width = 1.96 * squares.std() / np.sqrt(5000)
+    assert interval.low == pytest.approx(squares.mean() - half_width, abs=half_width / 4)
+    assert interval.high == pytest.approx(squares.mean() + half_width, abs=half_width / 4)
 
 
 def test_blocks_of_days_give_wider_intervals_than_rows():
     errors = np.repeat(np.random.default_rng(0).normal(0, 1, 100), 24)
-    by_day, by_row = spread(errors, hours(2400)), spread(errors)
+    by_day, by_row = mse_interval(errors, hours(2400)), mse_interval(errors)
     assert by_day.high - by_day.low > 3 * (by_row.high - by_row.low)
 
 
 def test_equal_seeds_give_equal_intervals():
     errors = np.random.default_rng(0).normal(0, 1, 200)
-    assert spread(errors) == spread(errors)
+    assert mse_interval(errors) == mse_interval(errors)
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,16 @@ def test_days_are_resampled_if_there_are_enough(rows, moments, description):
 def test_common_variation_cancels_in_a_difference():
     # given: a model that is a little worse on each row, and days of which some are very hard
     hard = np.repeat(np.random.default_rng(0).exponential(1, 60), 24)
-    targets, mine = answers(np.sqrt(hard))
-    _, theirs = answers(np.sqrt(hard + 0.05))
+    targets, own = make_outputs(np.sqrt(hard))
+    _, other = make_outputs(np.sqrt(hard + 0.05))
     resampler = Resampler.for_rows(len(hard), hours(len(hard)), resamples=500, seed=0)
     # when
-    drawn = resampler.resample([weighted_metric(RMSE, targets, outputs) for outputs in (mine, theirs)])
-    found = paired_difference(
+    drawn = resampler.resample([weighted_metric(RMSE, targets, outputs) for outputs in (own, other)])
+    difference = paired_difference(
         "champion", "mse", (float(hard.mean()), float(hard.mean()) + 0.05), drawn[:, 0] - drawn[:, 1]
     )
     # then
-    assert (found.value, found.low, found.high) == pytest.approx((-0.05, -0.05, -0.05))
+    assert (difference.value, difference.low, difference.high) == pytest.approx((-0.05, -0.05, -0.05))
     assert np.ptp(drawn[:, 0]) > 0.3
 
 
@@ -84,8 +84,8 @@ def test_common_variation_cancels_in_a_difference():
     ],
 )
 def test_the_interval_of_a_mostly_undefined_metric_is_none(values, is_known):
-    found = percentile_interval(np.array(values))
-    assert (found.low is not None, found.high is not None) == (is_known, is_known)
+    interval = percentile_interval(np.array(values))
+    assert (interval.low is not None, interval.high is not None) == (is_known, is_known)
 
 
 def test_the_difference_to_an_undefined_metric_is_none():

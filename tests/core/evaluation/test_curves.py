@@ -45,8 +45,8 @@ def test_calibration_error_separates_true_from_distorted_probabilities(binary_ou
 
 
 def test_a_constant_probability_has_one_bin():
-    (found,) = calibration_bins(np.array([0, 1, 1, 1]), binary([0.6] * 4))
-    assert (found.predicted, found.observed, found.rows) == pytest.approx((0.6, 0.75, 4))
+    (bin_,) = calibration_bins(np.array([0, 1, 1, 1]), binary([0.6] * 4))
+    assert (bin_.predicted, bin_.observed, bin_.rows) == pytest.approx((0.6, 0.75, 4))
 
 
 def test_multiclass_calibration_bins_use_the_predicted_class():
@@ -60,8 +60,8 @@ def test_confusion_matrix_has_actual_rows_and_predicted_columns():
     targets = np.array(["c", "a", "a", "b", "a"], dtype=object)
     scores = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0.5]]) + 0.1
     outputs = Outputs.from_scores(scores, ("c", "a", "b"))  # in the order of the classes, not of the alphabet
-    found = curves(targets, outputs).confusion
-    assert [list(row) for row in found] == confusion_matrix(
+    matrix = curves(targets, outputs).confusion
+    assert [list(row) for row in matrix] == confusion_matrix(
         targets, outputs.prediction, labels=["c", "a", "b"]
     ).tolist()
 
@@ -71,32 +71,35 @@ def test_residuals_are_binned_by_time():
     random = np.random.default_rng(0)
     moments = np.datetime64("2024-01-01T00:00:00") + random.permutation(rows) * np.timedelta64(1, "h")
     actual = random.normal(0, 1, rows) + (moments > np.datetime64("2024-05-01")) * 5
-    found = curves(actual, Outputs.from_scores(np.zeros(rows), ()), moments=moments).residuals
-    assert [band.rows for band in found] == [100] * 40
-    assert found[0].x == "2024-01-01T00:00:00"
-    assert [found[0].low, found[0].middle, found[0].high] == pytest.approx([-1.28, 0, 1.28], abs=0.5)
-    assert found[-1].middle == pytest.approx(5, abs=0.4)
+    residuals = curves(actual, Outputs.from_scores(np.zeros(rows), ()), moments=moments).residuals
+    assert [bin_.rows for bin_ in residuals] == [100] * 40
+    assert residuals[0].x == "2024-01-01T00:00:00"
+    assert [residuals[0].low, residuals[0].middle, residuals[0].high] == pytest.approx([-1.28, 0, 1.28], abs=0.5)
+    assert residuals[-1].middle == pytest.approx(5, abs=0.4)
 
 
 def test_residuals_without_time_are_binned_by_prediction():
     predicted = np.arange(100.0)
-    found = curves(predicted + 1, Outputs.from_scores(predicted, ())).residuals
-    assert [(band.x, band.middle, band.rows) for band in found][:2] == [("0", 1.0, 10), ("10", 1.0, 10)]
+    residuals = curves(predicted + 1, Outputs.from_scores(predicted, ())).residuals
+    assert [(bin_.x, bin_.middle, bin_.rows) for bin_ in residuals][:2] == [("0", 1.0, 10), ("10", 1.0, 10)]
 
 
 def test_scatter_points_are_a_seeded_sample():
     predicted = np.arange(2000.0)
     outputs = Outputs.from_scores(predicted, ())
-    found = curves(predicted * 2, outputs, seed=3).predicted
-    assert len(found) == 500
-    assert all(point.y == 2 * point.x for point in found)
-    assert found == curves(predicted * 2, outputs, seed=3).predicted
+    points = curves(predicted * 2, outputs, seed=3).predicted
+    assert len(points) == 500
+    assert all(point.y == 2 * point.x for point in points)
+    assert points == curves(predicted * 2, outputs, seed=3).predicted
 
 
 def test_coverage_has_the_share_inside_and_the_mean_width():
     intervals = PredictionIntervals(levels=(0.5, 0.9), edges=(), halves=((1,), (3,)), rows=10)
-    found = interval_coverages(intervals, np.zeros(4), np.array([0.0, 1.0, 2.0, 9.0]))
-    assert [(each.level, each.observed, each.width) for each in found] == [(0.5, 0.5, 2.0), (0.9, 0.75, 6.0)]
+    coverages = interval_coverages(intervals, np.zeros(4), np.array([0.0, 1.0, 2.0, 9.0]))
+    assert [(coverage.level, coverage.observed, coverage.width) for coverage in coverages] == [
+        (0.5, 0.5, 2.0),
+        (0.9, 0.75, 6.0),
+    ]
 
 
 def test_nan_predictions_have_no_coverage():
@@ -125,6 +128,6 @@ def test_nan_predictions_have_no_coverage():
     ],
 )
 def test_curves_that_do_not_apply_are_empty(targets, outputs, drawn):
-    found = curves(targets, outputs)
-    assert {name for name in EMPTY if getattr(found, name)} == drawn
-    assert Curves.model_validate_json(found.model_dump_json()) == found
+    result = curves(targets, outputs)
+    assert {name for name in EMPTY if getattr(result, name)} == drawn
+    assert Curves.model_validate_json(result.model_dump_json()) == result

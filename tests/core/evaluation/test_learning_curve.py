@@ -23,10 +23,10 @@ def test_the_last_point_is_the_model_itself(split):
     schema, train, test = split("regression")
     model = BoostedTrees(max_iter=20, min_samples_leaf=2).fit(schema, train)
     rmse = Metric(name="rmse")
-    found = learning_curve(model, schema, train, test, lambda outputs: rmse.score(test["outcome"], outputs))
-    assert [point.rows for point in found] == [30, 75, 150, 300]
-    assert found[-1].score == rmse.score(test["outcome"], model.outputs(test))
-    assert found[-1].score < found[0].score
+    points = learning_curve(model, schema, train, test, lambda outputs: rmse.score(test["outcome"], outputs))
+    assert [point.rows for point in points] == [30, 75, 150, 300]
+    assert points[-1].score == rmse.score(test["outcome"], model.outputs(test))
+    assert points[-1].score < points[0].score
 
 
 def test_training_subsets_are_the_newest_rows_in_table_order(split):
@@ -49,8 +49,8 @@ def test_a_subset_without_one_of_the_classes_is_skipped(split):
     train = train.copy()
     train.loc[train.index[150:], "outcome"] = True
     model = BoostedTrees(max_iter=2).fit(schema, train)
-    found = learning_curve(model, schema, train, test, lambda outputs: 0.0)
-    assert [point.rows for point in found] == [300]
+    points = learning_curve(model, schema, train, test, lambda outputs: 0.0)
+    assert [point.rows for point in points] == [300]
 
 
 def test_points_are_scored_without_calibration(split):
@@ -59,5 +59,5 @@ def test_points_are_scored_without_calibration(split):
     loss = Metric(name="log_loss")
     plain = loss.score(test["outcome"], model.outputs(test))
     model.set_decision(Decision(calibrator=Temperature(temperature=9)))
-    found = learning_curve(model, schema, train, test, lambda outputs: loss.score(test["outcome"], outputs))
-    assert found[-1].score == plain != loss.score(test["outcome"], model.outputs(test))
+    points = learning_curve(model, schema, train, test, lambda outputs: loss.score(test["outcome"], outputs))
+    assert points[-1].score == plain != loss.score(test["outcome"], model.outputs(test))

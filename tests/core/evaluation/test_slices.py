@@ -61,9 +61,9 @@ SCHEMA = TableSchema(
 def test_worse_rows_are_found_and_described(is_bad, description):
     table, losses = make()
     bad = is_bad(table).to_numpy()
-    found = worst_slices(table, SCHEMA, losses + 3 * bad, min_rows=30)
-    assert found[0].description.startswith(description)
-    assert (bad[found[0].rows]).mean() > 0.9
+    slices = worst_slices(table, SCHEMA, losses + 3 * bad, min_rows=30)
+    assert slices[0].description.startswith(description)
+    assert (bad[slices[0].rows]).mean() > 0.9
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -87,18 +87,18 @@ def test_noise_has_no_slice(seed):
 
 def test_a_pair_no_worse_than_its_column_is_not_reported():
     table, losses = make()
-    found = worst_slices(table, SCHEMA, losses + 3 * (table["group"] == "b").to_numpy(), min_rows=30)
-    assert [slice_.description for slice_ in found] == ["group is b"]
+    slices = worst_slices(table, SCHEMA, losses + 3 * (table["group"] == "b").to_numpy(), min_rows=30)
+    assert [slice_.description for slice_ in slices] == ["group is b"]
 
 
 def test_at_most_five_slices_are_sorted_and_do_not_overlap():
     table, losses = make()
     weekday = table["moment"].dt.weekday.to_numpy()
-    found = worst_slices(table, SCHEMA, losses + weekday**2.0, min_rows=30)
-    assert 2 <= len(found) <= 5
-    assert [slice_.excess for slice_ in found] == sorted((slice_.excess for slice_ in found), reverse=True)
-    for place, slice_ in enumerate(found):
-        for other in found[:place]:
+    slices = worst_slices(table, SCHEMA, losses + weekday**2.0, min_rows=30)
+    assert 2 <= len(slices) <= 5
+    assert [slice_.excess for slice_ in slices] == sorted((slice_.excess for slice_ in slices), reverse=True)
+    for index, slice_ in enumerate(slices):
+        for other in slices[:index]:
             assert len(np.intersect1d(slice_.rows, other.rows)) <= 0.5 * min(len(slice_.rows), len(other.rows))
 
 
@@ -106,7 +106,7 @@ def test_a_slice_has_at_least_min_rows():
     table, losses = make()
     rare = np.isin(np.arange(ROWS), np.random.default_rng(1).choice(ROWS, 20, replace=False))
     table = table.assign(group=np.where(rare, "rare", table["group"]))
-    assert [found.description for found in worst_slices(table, SCHEMA, losses + 9 * rare, min_rows=20)] == [
+    assert [slice_.description for slice_ in worst_slices(table, SCHEMA, losses + 9 * rare, min_rows=20)] == [
         "group is rare"
     ]
     assert worst_slices(table, SCHEMA, losses + 9 * rare, min_rows=400) == []
@@ -114,7 +114,7 @@ def test_a_slice_has_at_least_min_rows():
 
 def test_text_ids_and_sensitive_columns_are_not_searched():
     table, _ = make()
-    assert {cut.source for cut in bin_columns(table, SCHEMA)} == {"moment", "group", "size", "is_open"}
+    assert {binning.source for binning in bin_columns(table, SCHEMA)} == {"moment", "group", "size", "is_open"}
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,12 @@ def test_additivity_error_of_a_single_row(values, score, is_additive):
 def test_for_classes_selects_one_class_per_row():
     values = np.arange(12.0).reshape(2, 2, 3)
     base = np.array([10.0, 20.0, 30.0])
-    found = Explanation(values, base, values.sum(axis=1) + base, "log-odds", ["a", "b"]).for_classes(np.array([2, 0]))
-    np.testing.assert_array_equal(found.values, [[2.0, 5.0], [6.0, 9.0]])
-    np.testing.assert_array_equal(found.base, [30.0, 10.0])
-    np.testing.assert_array_equal(found.scores, [37.0, 25.0])
-    assert found.additivity_error == 0
+    scores = values.sum(axis=1) + base
+    explanation = Explanation(values, base, scores, "log-odds", ["a", "b"]).for_classes(np.array([2, 0]))
+    np.testing.assert_array_equal(explanation.values, [[2.0, 5.0], [6.0, 9.0]])
+    np.testing.assert_array_equal(explanation.base, [30.0, 10.0])
+    np.testing.assert_array_equal(explanation.scores, [37.0, 25.0])
+    assert explanation.additivity_error == 0
 
 
 def test_importances_of_an_explanation_are_means_over_rows_and_classes():

@@ -28,14 +28,14 @@ def plain(task="regression", rows=400, categories=3, **columns):
     return schema, dataframes.check_frame(pd.DataFrame(table), schema).frame
 
 
-def test_a_straight_line_is_found():
+def test_a_linear_relation_is_fitted_and_extrapolated():
     schema, table = plain()
     model = LinearModel(alpha=0.001).fit(schema, table)
     # when rows far beyond the training rows, and a missing value, are predicted
     rows = table.head(3).assign(x=[20.0, 0.0, np.nan], g=["c0", "c1", "c2"])
-    answers = model.predict(rows)["prediction"].to_numpy()
+    predictions = model.predict(rows)["prediction"].to_numpy()
     # then it extrapolates linearly, and imputes the median
-    np.testing.assert_allclose(answers, [60, 10, 3 * np.median(table["x"]) + 20], rtol=0.01)
+    np.testing.assert_allclose(predictions, [60, 10, 3 * np.median(table["x"]) + 20], rtol=0.01)
 
 
 def test_extreme_numbers_are_clipped():
@@ -76,11 +76,11 @@ def test_a_sparse_design_matrix_gives_the_same_predictions(monkeypatch):
 def test_balanced_class_weights_predict_the_rare_class_more_often():
     schema, table = plain("binary")
     rare = table[(table["y"] == "no") | (np.arange(len(table)) % 10 == 0)]
-    found = [
+    shares = [
         (LinearModel(class_weight=weight).fit(schema, rare).predict(rare)["prediction"] == "yes").mean()
         for weight in ("none", "balanced")
     ]
-    assert found[1] > found[0]
+    assert shares[1] > shares[0]
 
 
 def test_inputs_without_variation_in_training_have_no_weight():

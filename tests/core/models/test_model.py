@@ -230,9 +230,9 @@ def test_multiclass_samples_explain_the_predicted_class(fitted, checked_multicla
     explanation = model.explain(checked_multiclass)
     samples = model.to_sample_frame(explanation, checked_multiclass)
     predicted = model.predict(checked_multiclass)["prediction"]
-    for place, label in enumerate(predicted):
+    for row, label in enumerate(predicted):
         code = model.classes.index(label)
-        np.testing.assert_allclose(samples.iloc[place], explanation.values[place, :, code])
+        np.testing.assert_allclose(samples.iloc[row], explanation.values[row, :, code])
 
 
 @pytest.fixture

@@ -36,14 +36,14 @@ def test_trees_beat_a_constant(fitted, kind, task, make_table):
 
 
 def test_a_constant_predicts_the_mean_or_the_class_frequencies(fitted, task, checked):
-    answer = fitted("ConstantModel", task).predict(checked.head(2))
+    predictions = fitted("ConstantModel", task).predict(checked.head(2))
     if task == "regression":
-        np.testing.assert_allclose(answer["prediction"], checked["outcome"].mean())
+        np.testing.assert_allclose(predictions["prediction"], checked["outcome"].mean())
         return
     shares = checked["outcome"].value_counts(normalize=True)
     for label in shares.index:
         name = f"probability_{str(label).lower()}"
-        np.testing.assert_allclose(answer[name], shares[label])
+        np.testing.assert_allclose(predictions[name], shares[label])
 
 
 @pytest.mark.parametrize("kind", ["BoostedTrees", "RandomForest"])
@@ -66,17 +66,17 @@ def test_a_forest_imputes_medians_and_a_separate_code_for_missing_categories(fit
 def test_a_fit_accepts_columns_without_values(task, make_schema, make_table):
     table = dataframes.check_frame(make_table(task).assign(gap=None, mark=None, maybe=None), make_schema(task)).frame
     for model in (BoostedTrees(max_iter=3), RandomForest(n_estimators=3, n_jobs=1), ConstantModel()):
-        answer = model.fit(make_schema(task), table).predict(table.head(5))
-        assert answer["prediction"].notna().all()
+        predictions = model.fit(make_schema(task), table).predict(table.head(5))
+        assert predictions["prediction"].notna().all()
 
 
-def test_the_seed_decides_a_forest(make_schema, make_table):
+def test_a_forest_depends_on_the_seed(make_schema, make_table):
     table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
-    one, other = (
+    first, second = (
         RandomForest(n_estimators=3, n_jobs=1, random_state=seed).fit(make_schema("regression"), table).predict(table)
         for seed in (1, 2)
     )
-    assert not one.equals(other)
+    assert not first.equals(second)
 
 
 @pytest.mark.parametrize("kind", [BoostedTrees, RandomForest])
@@ -98,11 +98,11 @@ def test_balanced_class_weights_predict_the_rare_class_more_often(make_schema, m
 
 def test_class_weight_has_no_effect_on_a_regression(make_schema, make_table):
     table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
-    one, other = (
+    plain, balanced = (
         BoostedTrees(max_iter=3, class_weight=weight).fit(make_schema("regression"), table).predict(table)
         for weight in ("none", "balanced")
     )
-    assert one.equals(other)
+    assert plain.equals(balanced)
 
 
 def test_a_randomized_forest_has_extra_trees(make_schema, checked, task):

@@ -15,11 +15,11 @@ SMALL = {"hidden": 16, "bins": 8, "embedding": 2, "batch_size": 64, "max_epochs"
 
 
 def make_schema(**columns: Column | None) -> TableSchema:
-    found = {"colour": Column(kind="category"), "size": Column(kind="numeric"), "weight": Column(kind="numeric")}
+    default = {"colour": Column(kind="category"), "size": Column(kind="numeric"), "weight": Column(kind="numeric")}
     return TableSchema(
         name="things",
         target=Target(name="y", task="regression"),
-        columns={name: column for name, column in (found | columns).items() if column},
+        columns={name: column for name, column in (default | columns).items() if column},
     )
 
 
@@ -55,15 +55,15 @@ def test_a_warm_start_begins_with_the_earlier_loss(earlier) -> None:
 
 def test_a_warm_start_keeps_the_encoder_and_the_scale_of_the_target(earlier) -> None:
     # given rows with another distribution, when a network is warm-started
-    moved = make_table(size=140.0)
+    shifted = make_table(size=140.0)
     before = earlier.get_internal_model().state_dict()
-    model = TabularNetwork(**SMALL | {"dropout": 0.3}).fit(make_schema(), moved, FitContext(warm_start=earlier))
-    found = model.get_internal_model()
+    model = TabularNetwork(**SMALL | {"dropout": 0.3}).fit(make_schema(), shifted, FitContext(warm_start=earlier))
+    network = model.get_internal_model()
     # then it encodes them as the earlier one does, with its own dropout
     for name in ("encoder.mean", "encoder.expand.edges", "target_mean", "target_deviation"):
-        assert torch.equal(found.state_dict()[name], before[name])
-    assert not torch.equal(found.body[0].weight, before["body.0.weight"])
-    assert found.body[2].dropped == round(0.3 * 256)
+        assert torch.equal(network.state_dict()[name], before[name])
+    assert not torch.equal(network.body[0].weight, before["body.0.weight"])
+    assert network.body[2].dropped == round(0.3 * 256)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_unknown_country_is_refused(country, columns):
 
 
 def with_duplicates(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
-    """Append the first rows of a frame again."""
+    """Append copies of the first rows to a frame."""
     return pd.concat([frame, frame.head(rows)], ignore_index=True)
 
 

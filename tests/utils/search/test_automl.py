@@ -26,7 +26,7 @@ DECIDING = {"regression": "rmse", "binary": "roc_auc", "multiclass": "log_loss"}
 
 @pytest.fixture
 def small_portfolio(monkeypatch):
-    """Replace the portfolio by four configs that take no time."""
+    """Replace the portfolio by four configs that are fitted in no time."""
     monkeypatch.setattr("model_name.utils.search.automl.portfolio", lambda: SMALL)
 
 

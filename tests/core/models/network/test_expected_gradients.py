@@ -84,14 +84,14 @@ def test_contributions_agree_with_deep_explainer(fitted) -> None:
     network = fitted.get_internal_model()
     reference, unit = (Positive(network.body), 1.0) if network.classes else (network.body, network.target_deviation)
     explainer = shap.DeepExplainer(reference, network.encoder(background))
-    theirs = torch.tensor(explainer.shap_values(network.encoder(rows), check_additivity=False))[:, :, 0] * unit
-    theirs = torch.zeros(rows.shape).index_add_(1, network.encoder.source_features, theirs.float()).numpy()
+    expected = torch.tensor(explainer.shap_values(network.encoder(rows), check_additivity=False))[:, :, 0] * unit
+    expected = torch.zeros(rows.shape).index_add_(1, network.encoder.source_features, expected.float()).numpy()
     # when the model explains the same rows
-    mine = fitted.explain_matrix(rows.numpy()).values
+    values = fitted.explain_matrix(rows.numpy()).values
     # then both agree, over all features and for each relevant one
-    assert np.corrcoef(mine.ravel(), theirs.ravel())[0, 1] > 0.99
-    for place in range(3):
-        assert np.corrcoef(mine[:, place], theirs[:, place])[0, 1] > 0.98
+    assert np.corrcoef(values.ravel(), expected.ravel())[0, 1] > 0.99
+    for feature in range(3):
+        assert np.corrcoef(values[:, feature], expected[:, feature])[0, 1] > 0.98
 
 
 def test_contributions_add_up_for_every_task(fitted) -> None:
@@ -115,11 +115,11 @@ def test_the_sampling_error_is_small(fitted) -> None:
     rows, background = tensors_of(fitted, 300)
     network = fitted.get_internal_model()
     outputs = list(range(network.classes or 1))
-    found = expected_gradients(network, rows, background, outputs=outputs, seed=0)
+    contributions = expected_gradients(network, rows, background, outputs=outputs, seed=0)
     # then they miss the scores by a small part of the spread
     scores = network(rows)
-    missed = (scores - network(background).mean(dim=0) - found.sum(dim=1)).abs()
-    assert missed.mean() < 0.04 * (scores.max() - scores.min())
+    error = (scores - network(background).mean(dim=0) - contributions.sum(dim=1)).abs()
+    assert error.mean() < 0.04 * (scores.max() - scores.min())
 
 
 @pytest.mark.parametrize(
@@ -137,21 +137,22 @@ def test_contributions_match_gradients_through_the_whole_network(options) -> Non
     model = TabularNetwork(hidden=16, bins=4, max_epochs=2, **options).fit(schema, make_table("multiclass", 600))
     rows, background = tensors_of(model, 5)
     network = model.get_internal_model()
-    # when it is explained against one row, whose line is sampled in its middle
-    found = expected_gradients(network, rows, background[:1], outputs=[2], seed=0)[:, :, 0]
+    # when it is explained against one row, so that the line is sampled in its middle
+    contributions = expected_gradients(network, rows, background[:1], outputs=[2], seed=0)[:, :, 0]
     # then the result is gradient times difference, through all layers
     encoded, origin = network.encoder(rows), network.encoder(background[:1])
     middle = ((encoded + origin) / 2).requires_grad_()
     (gradient,) = torch.autograd.grad(network.to_scores(network.logits(middle))[:, 2].sum(), middle)
     by_input = gradient * (encoded - origin)
-    torch.testing.assert_close(found, torch.zeros_like(found).index_add_(1, network.encoder.source_features, by_input))
+    expected = torch.zeros_like(contributions).index_add_(1, network.encoder.source_features, by_input)
+    torch.testing.assert_close(contributions, expected)
 
 
 def test_a_row_equal_to_the_background_has_no_contributions(fitted) -> None:
     rows = torch.from_numpy(fitted._background[:1])
-    found = expected_gradients(fitted.get_internal_model(), rows, rows, outputs=[0], seed=0)
-    torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-5, rtol=0)
-    assert not rescale_to_total(torch.zeros_like(found), torch.zeros(1, 1)).any()
+    contributions = expected_gradients(fitted.get_internal_model(), rows, rows, outputs=[0], seed=0)
+    torch.testing.assert_close(contributions, torch.zeros_like(contributions), atol=1e-5, rtol=0)
+    assert not rescale_to_total(torch.zeros_like(contributions), torch.zeros(1, 1)).any()
 
 
 def test_equal_seeds_give_equal_contributions(fitted) -> None:

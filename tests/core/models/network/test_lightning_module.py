@@ -19,14 +19,14 @@ def test_processes_together_see_every_row_once_in_the_batches_of_one_process(
     )
     for batches in (alone, *together):
         batches.set_epoch(epoch)
-    seen = [list(batches) for batches in together]
+    batches_by_process = [list(batches) for batches in together]
     # then every batch has the same set of rows, and each row occurs once
-    for place, batch in enumerate(alone):
-        shares = torch.cat([batches[place] for batches in seen])
+    for index, batch in enumerate(alone):
+        shares = torch.cat([batches[index] for batches in batches_by_process])
         assert sorted(shares.tolist()) == sorted(batch.tolist())
-        assert alone.batch_rows(place) == len(batch)
+        assert alone.batch_rows(index) == len(batch)
     assert sorted(torch.cat(list(alone)).tolist()) == list(range(rows))
-    assert {len(batches) for batches in seen} == {len(alone)}
+    assert {len(batches) for batches in batches_by_process} == {len(alone)}
 
 
 def test_epochs_are_shuffled_differently() -> None:

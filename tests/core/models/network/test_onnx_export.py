@@ -48,14 +48,14 @@ def test_the_graph_matches_the_network(table: pd.DataFrame, members: int) -> Non
     matrix[1, : matrix.shape[1] - 1] = 1e30
     # when the graph is run
     session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
-    found = session.run(None, {"features": matrix})[0][:, 0]
+    served = session.run(None, {"features": matrix})[0][:, 0]
     # then the scores agree
-    np.testing.assert_allclose(found, model.score_matrix(matrix), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(served, model.score_matrix(matrix), rtol=1e-4, atol=1e-5)
 
 
 def test_inputs_that_are_always_zero_are_not_exported() -> None:
     network = TabularNetwork(hidden=16, bins=32, max_epochs=2).fit(SCHEMA, make_table()).get_internal_model()
     reduced = drop_constant_inputs(network)
-    # of the flag there is one piece of 32, and no column has gaps
+    # the flag uses one of its 32 bins, and no column has gaps
     assert network.encoder.width - reduced.body[0].weight.shape[1] == 31 + 2
     assert network.body[0].weight.shape[1] == network.encoder.width

@@ -42,8 +42,8 @@ def test_the_pruned_graph_is_smaller_and_matches_the_model(fitted, share: float,
     assert (len(graphs[1]) < len(graphs[0])) is (hidden < 32)
     matrix = smaller.matrix(make_table(seed=1))
     matrix[0] = np.nan
-    found = onnxruntime.InferenceSession(graphs[1]).run(None, {"features": matrix})[0][:, 0]
-    np.testing.assert_allclose(found, smaller.score_matrix(matrix), rtol=1e-4, atol=1e-4)
+    served = onnxruntime.InferenceSession(graphs[1]).run(None, {"features": matrix})[0][:, 0]
+    np.testing.assert_allclose(served, smaller.score_matrix(matrix), rtol=1e-4, atol=1e-4)
 
 
 def test_pruning_returns_a_fitted_copy_and_keeps_the_original(fitted) -> None:
@@ -78,15 +78,18 @@ def test_the_units_with_the_smallest_norms_are_pruned() -> None:
 def test_unit_norms_are_summed_over_members() -> None:
     # given three members of a layer with shared weights
     model = TabularNetwork(hidden=4, bins=4, layers=2, members=3, max_epochs=1).fit(SCHEMA, make_table(300))
-    one, two, _ = (layer for layer in model.get_internal_model().body if hasattr(layer, "weight"))
+    first, second, _ = (layer for layer in model.get_internal_model().body if hasattr(layer, "weight"))
     # then the norm of a unit is the sum over the members
-    into = [
-        nn.functional.linear(one.scale_in[m].abs(), one.weight.abs()) * one.scale_out[m].abs() + one.bias[m].abs()
-        for m in range(3)
+    incoming = [
+        nn.functional.linear(scale_in.abs(), first.weight.abs()) * scale_out.abs() + bias.abs()
+        for scale_in, scale_out, bias in zip(first.scale_in, first.scale_out, first.bias, strict=True)
     ]
-    torch.testing.assert_close(input_norms(one), sum(into))
-    out = [(two.scale_out[m, :, None] * two.weight * two.scale_in[m]).abs().sum(dim=0) for m in range(3)]
-    torch.testing.assert_close(output_norms(two), sum(out))
+    torch.testing.assert_close(input_norms(first), sum(incoming))
+    outgoing = [
+        (scale_out[:, None] * second.weight * scale_in).abs().sum(dim=0)
+        for scale_in, scale_out in zip(second.scale_in, second.scale_out, strict=True)
+    ]
+    torch.testing.assert_close(output_norms(second), sum(outgoing))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5])

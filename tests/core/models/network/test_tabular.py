@@ -73,8 +73,8 @@ def weights_of(model: TabularNetwork) -> dict[str, torch.Tensor]:
 
 
 def are_equal(one: TabularNetwork, other: TabularNetwork) -> bool:
-    mine, theirs = weights_of(one), weights_of(other)
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    weights, expected = weights_of(one), weights_of(other)
+    return weights.keys() == expected.keys() and all(torch.equal(weights[name], expected[name]) for name in weights)
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -103,10 +103,10 @@ def test_the_network_beats_a_constant(fitted) -> None:
     constant = ConstantModel().fit(model.schema_, table)
     # when both predict rows that were not trained on
     fresh = make_table(model.schema_.target.task, seed=1)
-    mine, theirs = (metric.score(fresh["y"], each.outputs(fresh)) for each in (model, constant))
+    score, baseline = (metric.score(fresh["y"], each.outputs(fresh)) for each in (model, constant))
     # then the network is much better
-    assert metric.is_better(mine, than=theirs)
-    assert abs(mine - theirs) > 0.3 * abs(theirs)
+    assert metric.is_better(score, than=baseline)
+    assert abs(score - baseline) > 0.3 * abs(baseline)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 1000])
@@ -126,12 +126,12 @@ def test_the_graph_matches_the_model(fitted, rows: int) -> None:
         session.run(["scores"], {"features": matrix[at : at + rows]})[0] for at in range(0, min(1000, 40 * rows), rows)
     ]
     # then it computes the scores of the model
-    found = np.concatenate(batches)
-    scores = model.score_matrix(matrix[: len(found)]).reshape(len(found), -1)
-    assert found.dtype == np.float32
-    assert found.shape == (len(scores), len(model.classes) or 1)
+    served = np.concatenate(batches)
+    scores = model.score_matrix(matrix[: len(served)]).reshape(len(served), -1)
+    assert served.dtype == np.float32
+    assert served.shape == (len(scores), len(model.classes) or 1)
     np.testing.assert_allclose(
-        found, scores, rtol=1e-4 if not model.classes else 0, atol=1e-5 if not model.classes else 1e-4
+        served, scores, rtol=1e-4 if not model.classes else 0, atol=1e-5 if not model.classes else 1e-4
     )
 
 
@@ -317,7 +317,7 @@ def test_ctrl_c_raises_keyboard_interrupt() -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "corrupt",
     [
         pytest.param(lambda data: data[: len(data) // 2], id="truncated"),
         pytest.param(lambda data: b"", id="empty"),
@@ -325,13 +325,13 @@ def test_ctrl_c_raises_keyboard_interrupt() -> None:
         pytest.param(lambda data: data[:2000] + bytes(200) + data[2200:], id="zeros in the middle"),
     ],
 )
-def test_an_unreadable_checkpoint_is_skipped(tmp_path, uninterrupted, spoil) -> None:
+def test_an_unreadable_checkpoint_is_skipped(tmp_path, uninterrupted, corrupt) -> None:
     # given a finished fit whose last checkpoint is corrupt
     messages: list[str] = []
     context = FitContext(checkpoints=tmp_path, progress=lambda done, total, message: messages.append(message))
     TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
     last = max(tmp_path.glob("*.ckpt"))
-    last.write_bytes(spoil(last.read_bytes()))
+    last.write_bytes(corrupt(last.read_bytes()))
     messages.clear()
     # when it is fitted again
     again = TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
@@ -376,7 +376,7 @@ def test_names_in_checkpoints_are_stable(tmp_path, options: dict, embedding: lis
 def test_a_finished_fit_is_not_trained_further(tmp_path, uninterrupted) -> None:
     # given the checkpoints of a finished fit
     messages: list[str] = []
-    context = FitContext(checkpoints=tmp_path / "made", progress=lambda done, total, message: messages.append(message))
+    context = FitContext(checkpoints=tmp_path / "new", progress=lambda done, total, message: messages.append(message))
     TabularNetwork(**SMALL).fit(make_schema(), make_table(), context)
     messages.clear()
     # when it is fitted again, then it only loads them
@@ -469,8 +469,8 @@ def test_the_graph_matches_the_model_for_every_option(options: dict, task: str) 
     scores = model.score_matrix(matrix).reshape(len(matrix), -1)
     # then they agree
     for rows in (1, len(matrix)):
-        found = session.run(None, {"features": matrix[:rows]})[0]
-        np.testing.assert_allclose(found, scores[:rows], rtol=0 if model.classes else 1e-4, atol=1e-4)
+        served = session.run(None, {"features": matrix[:rows]})[0]
+        np.testing.assert_allclose(served, scores[:rows], rtol=0 if model.classes else 1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -523,12 +523,12 @@ def test_balanced_class_weights_detect_the_rare_class() -> None:
     fresh = make_table("binary", rows=1000, seed=1)
     positives = fresh["y"].astype(bool)
     # when one network balances the classes and one does not
-    found = {
+    predictions = {
         weight: TabularNetwork(**SMALL, class_weight=weight).fit(make_schema("binary"), rare).predict(fresh)
         for weight in ("none", "balanced")
     }
     # then the first detects more of them
-    recalls = {weight: (answer["prediction"][positives] == True).mean() for weight, answer in found.items()}  # noqa: E712
+    recalls = {weight: (frame["prediction"][positives] == True).mean() for weight, frame in predictions.items()}  # noqa: E712
     assert recalls["balanced"] > recalls["none"] + 0.1
 
 
@@ -540,7 +540,7 @@ def test_balanced_class_weights_are_refused_for_a_regression() -> None:
 def test_wide_tables_and_many_categories_are_fitted() -> None:
     # given 500 columns and 10 000 categories
     random = np.random.default_rng(0)
-    table = pd.DataFrame(random.normal(size=(300, 500)), columns=[f"n{place}" for place in range(500)])
+    table = pd.DataFrame(random.normal(size=(300, 500)), columns=[f"n{number}" for number in range(500)])
     table["many"] = [f"c{code}" for code in random.integers(0, 10_000, 300)]
     table["y"] = table["n0"]
     columns = {name: Column(kind="numeric") for name in table.columns[:500]}
@@ -550,8 +550,8 @@ def test_wide_tables_and_many_categories_are_fitted() -> None:
     model = TabularNetwork(**SMALL | {"max_epochs": 2}).fit(schema, table)
     session = onnxruntime.InferenceSession(model.to_onnx().SerializeToString())
     matrix = model.matrix(table)
-    found = session.run(None, {"features": matrix})[0][:, 0]
-    np.testing.assert_allclose(found, model.score_matrix(matrix), rtol=1e-4, atol=1e-4)
+    served = session.run(None, {"features": matrix})[0][:, 0]
+    np.testing.assert_allclose(served, model.score_matrix(matrix), rtol=1e-4, atol=1e-4)
 
 
 def test_a_loss_that_is_never_finite_is_an_error() -> None:
