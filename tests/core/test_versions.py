@@ -100,6 +100,6 @@ def test_schema_changes_the_contract_hash(recipe_of, make_schema):
     assert recipe_of(small(), schema=schema).contract != recipe_of(small()).contract
 
 
-def test_a_recipe_is_frozen():
+def test_recipe_is_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         SAME.model = "other"

@@ -58,7 +58,7 @@ def rows():
         pytest.param(BLEND, 0.3, id="blend"),
     ],
 )
-def test_a_pruned_bundle_is_smaller_matches_its_model_and_reports_the_cost(confs, rows, model, min_saving):
+def test_pruned_bundle_is_smaller_matches_its_model_and_reports_the_cost(confs, rows, model, min_saving):
     # when half of a model is pruned
     confs = projects.make_project(confs)
     result = train(confs, model=model, export={"prune": 0.5})
@@ -74,7 +74,7 @@ def test_a_pruned_bundle_is_smaller_matches_its_model_and_reports_the_cost(confs
     np.testing.assert_allclose(served.prediction, expected["prediction"], rtol=1e-4)
 
 
-def test_the_cost_of_pruning_is_measured_with_each_models_own_decision(tmp_path):
+def test_cost_of_pruning_is_measured_with_each_models_own_decision(tmp_path):
     # given costs, which give pruned and full trees different thresholds
     confs = projects.make_project(tmp_path, "binary", metrics=[{"name": "f1"}])
     costs = {"false_positive": 1.0, "false_negative": 20.0}
@@ -88,7 +88,7 @@ def test_the_cost_of_pruning_is_measured_with_each_models_own_decision(tmp_path)
     assert (full.semver, pruned.semver) == ("1.0.0", "1.1.0")
 
 
-def test_a_kind_that_cannot_be_pruned_is_refused_before_the_table_is_read(tmp_path):
+def test_kind_that_cannot_be_pruned_is_refused_before_the_table_is_read(tmp_path):
     confs = projects.make_project(tmp_path)
     (tmp_path / "orders.parquet").unlink()
     with pytest.raises(ConfigError, match=r"job\.export\.prune: LinearModel has no units"):
@@ -102,7 +102,7 @@ def test_a_kind_that_cannot_be_pruned_is_refused_before_the_table_is_read(tmp_pa
         pytest.param(BLEND, 0.95, id="blend, mostly trees"),
     ],
 )
-def test_a_quantized_network_is_smaller_and_hardly_worse(confs, rows, model, share):
+def test_quantized_network_is_smaller_and_hardly_worse(confs, rows, model, share):
     confs = projects.make_project(confs)
     result = train(confs, model=model, export={"quantize": True})
     # then the graph is smaller, and the cost was measured
@@ -122,7 +122,7 @@ def test_a_quantized_network_is_smaller_and_hardly_worse(confs, rows, model, sha
     "model",
     [pytest.param(TREES, id="boosted trees"), pytest.param(FOREST, id="forest"), pytest.param(LINE, id="linear model")],
 )
-def test_a_graph_is_not_quantized_if_that_saves_no_bytes(confs, rows, model):
+def test_graph_is_not_quantized_if_that_saves_no_bytes(confs, rows, model):
     confs = projects.make_project(confs)
     result = train(confs, model=model, export={"quantize": True})
     bundle = Bundle.load(Path(result.bundle))
@@ -138,7 +138,7 @@ def test_quantization_does_not_change_the_log_of_the_process(fitted, caplog):
     assert not caplog.records
 
 
-def test_a_bundle_that_is_too_large_is_not_registered(tmp_path):
+def test_bundle_that_is_too_large_is_not_registered(tmp_path):
     confs = projects.make_project(tmp_path)
     with pytest.raises(ConfigError, match=r"bundle has [\d,]+ bytes, job.export.max_bytes allows 9,000"):
         train(confs, model=TREES, export={"max_bytes": 9000})
@@ -147,12 +147,12 @@ def test_a_bundle_that_is_too_large_is_not_registered(tmp_path):
     assert not (tmp_path / "build/bundles").exists()
 
 
-def test_a_pruned_bundle_can_be_small_enough(confs):
+def test_pruned_bundle_can_be_small_enough(confs):
     result = train(confs, model=TREES, export={"prune": 0.9, "max_bytes": 9000})
     assert sum(file.stat().st_size for file in Path(result.bundle).iterdir()) <= 9000
 
 
-def test_the_report_shows_the_cost_of_compression(confs):
+def test_report_shows_the_cost_of_compression(confs):
     # given a network that was pruned and quantized
     result = train(confs, model=NETWORK, export={"prune": 0.25, "quantize": True})
     train(confs, "evaluations")
@@ -176,7 +176,7 @@ def test_the_report_shows_the_cost_of_compression(confs):
         pytest.param({"prun": 0.5}, id="misspelt key"),
     ],
 )
-def test_an_invalid_compression_config_is_refused(wrong):
+def test_invalid_compression_config_is_refused(wrong):
     with pytest.raises(ValidationError):
         CompressionConfig.model_validate(wrong)
 

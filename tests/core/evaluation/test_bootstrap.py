@@ -27,7 +27,7 @@ def mse_interval(errors, moments=None, resamples=500):
     return percentile_interval(resampler.resample([weighted_metric(RMSE, targets, outputs)])[:, 0])
 
 
-def test_the_interval_of_a_mean_matches_the_normal_approximation():
+def test_interval_of_a_mean_matches_the_normal_approximation():
     errors = np.random.default_rng(0).normal(0, 1, 5000)
     interval, squares = mse_interval(errors), errors**2
     half_width = 1.96 * squares.std() / np.sqrt(5000)
@@ -83,12 +83,12 @@ def test_common_variation_cancels_in_a_difference():
         pytest.param([], False, id="no resamples"),
     ],
 )
-def test_the_interval_of_a_mostly_undefined_metric_is_none(values, is_known):
+def test_interval_of_a_mostly_undefined_metric_is_none(values, is_known):
     interval = percentile_interval(np.array(values))
     assert (interval.low is not None, interval.high is not None) == (is_known, is_known)
 
 
-def test_the_difference_to_an_undefined_metric_is_none():
+def test_difference_to_an_undefined_metric_is_none():
     assert paired_difference("constant", "roc_auc", (0.7, None), np.full(5, np.nan)).value is None
 
 

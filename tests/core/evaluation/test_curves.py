@@ -44,7 +44,7 @@ def test_calibration_error_separates_true_from_distorted_probabilities(binary_ou
     assert calibration_error(calibration_bins(targets.astype(int), sure)) == pytest.approx(0.25, abs=0.03)
 
 
-def test_a_constant_probability_has_one_bin():
+def test_constant_probability_has_one_bin():
     (bin_,) = calibration_bins(np.array([0, 1, 1, 1]), binary([0.6] * 4))
     assert (bin_.predicted, bin_.observed, bin_.rows) == pytest.approx((0.6, 0.75, 4))
 

@@ -19,7 +19,7 @@ def split(make_table, make_schema):
     return of
 
 
-def test_the_last_point_is_the_model_itself(split):
+def test_last_point_is_the_model_itself(split):
     schema, train, test = split("regression")
     model = BoostedTrees(max_iter=20, min_samples_leaf=2).fit(schema, train)
     rmse = Metric(name="rmse")
@@ -44,7 +44,7 @@ def test_training_subsets_without_time_are_nested_samples(split):
     assert not parts[0] <= set(train["code"].tail(30))
 
 
-def test_a_subset_without_one_of_the_classes_is_skipped(split):
+def test_subset_without_one_of_the_classes_is_skipped(split):
     schema, train, test = split("binary")
     train = train.copy()
     train.loc[train.index[150:], "outcome"] = True

@@ -85,7 +85,7 @@ def test_noise_has_no_slice(seed):
     assert worst_slices(table, SCHEMA, losses, min_rows=30) == []
 
 
-def test_a_pair_no_worse_than_its_column_is_not_reported():
+def test_pair_no_worse_than_its_column_is_not_reported():
     table, losses = make()
     slices = worst_slices(table, SCHEMA, losses + 3 * (table["group"] == "b").to_numpy(), min_rows=30)
     assert [slice_.description for slice_ in slices] == ["group is b"]
@@ -102,7 +102,7 @@ def test_at_most_five_slices_are_sorted_and_do_not_overlap():
             assert len(np.intersect1d(slice_.rows, other.rows)) <= 0.5 * min(len(slice_.rows), len(other.rows))
 
 
-def test_a_slice_has_at_least_min_rows():
+def test_slice_has_at_least_min_rows():
     table, losses = make()
     rare = np.isin(np.arange(ROWS), np.random.default_rng(1).choice(ROWS, 20, replace=False))
     table = table.assign(group=np.where(rare, "rare", table["group"]))

@@ -32,7 +32,7 @@ def test_unit_weights_give_the_unweighted_metric(name, task):
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
-def test_a_weight_counts_as_repeated_rows(name, task):
+def test_weight_counts_as_repeated_rows(name, task):
     # given
     targets, outputs = make_outputs(task)
     weights = np.random.default_rng(5).integers(0, 4, 300)
@@ -44,19 +44,19 @@ def test_a_weight_counts_as_repeated_rows(name, task):
 
 
 @pytest.mark.parametrize("name", ["rmse", "roc_auc", "log_loss"])
-def test_an_undefined_metric_is_nan(name):
+def test_undefined_metric_is_nan(name):
     task = "regression" if name == "rmse" else "binary"
     targets, outputs = make_outputs(task)
     nothing = Outputs.from_scores(np.full((300, max(1, len(outputs.classes))), np.nan), outputs.classes)
     assert np.isnan(weighted_metric(Metric(name=name), targets, nothing)(np.ones(300)))
 
 
-def test_the_auc_of_a_single_class_is_nan():
+def test_auc_of_a_single_class_is_nan():
     targets, outputs = make_outputs("binary")
     assert np.isnan(weighted_metric(Metric(name="roc_auc"), targets, outputs)((targets == "yes").astype(float)))
 
 
-def test_a_metric_without_a_prepared_form_uses_scikit_learn(monkeypatch):
+def test_metric_without_a_prepared_form_uses_scikit_learn(monkeypatch):
     targets, outputs = make_outputs("regression")
     weights = np.random.default_rng(1).integers(0, 3, 300).astype(float)
     median = METRIC_DEFINITIONS["rmse"].__class__(

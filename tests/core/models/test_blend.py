@@ -60,7 +60,7 @@ def test_fit_without_members_names_the_jobs_that_search_them(make_schema, checke
         AutoModel().fit(make_schema(task), checked)
 
 
-def test_an_error_in_a_members_fit_is_raised(make_schema, make_table):
+def test_error_in_a_members_fit_is_raised(make_schema, make_table):
     checked = dataframes.check_frame(make_table("multiclass"), make_schema("multiclass")).frame
     with pytest.raises(DataError, match="no row of class"):
         AutoModel(members=[TREES], weights=[1.0]).fit(make_schema("multiclass"), checked[checked["outcome"] != "mid"])
@@ -79,6 +79,6 @@ def test_an_error_in_a_members_fit_is_raised(make_schema, make_table):
         pytest.param({"members": [{"KIND": "AutoModel"}], "weights": [1.0]}, "a blend itself", id="a blend in a blend"),
     ],
 )
-def test_an_inconsistent_blend_is_refused(wrong, reason):
+def test_inconsistent_blend_is_refused(wrong, reason):
     with pytest.raises(ValidationError, match=reason):
         AutoModel(**wrong)

@@ -28,7 +28,7 @@ def plain(task="regression", rows=400, categories=3, **columns):
     return schema, dataframes.check_frame(pd.DataFrame(table), schema).frame
 
 
-def test_a_linear_relation_is_fitted_and_extrapolated():
+def test_linear_relation_is_fitted_and_extrapolated():
     schema, table = plain()
     model = LinearModel(alpha=0.001).fit(schema, table)
     # when rows far beyond the training rows, and a missing value, are predicted
@@ -57,7 +57,7 @@ def test_pieces_fit_a_piecewise_linear_target():
     assert errors[1] < 0.2 * errors[0]
 
 
-def test_a_larger_alpha_flattens_the_predictions():
+def test_larger_alpha_flattens_the_predictions():
     schema, table = plain()
     slopes = [
         np.ptp(LinearModel(alpha=alpha).fit(schema, table).predict(table)["prediction"]) for alpha in (0.01, 1e3, 1e6)
@@ -65,7 +65,7 @@ def test_a_larger_alpha_flattens_the_predictions():
     assert slopes == sorted(slopes, reverse=True)
 
 
-def test_a_sparse_design_matrix_gives_the_same_predictions(monkeypatch):
+def test_sparse_design_matrix_gives_the_same_predictions(monkeypatch):
     schema, table = plain(categories=9)
     dense = LinearModel(alpha=1.0).fit(schema, table).predict(table)
     monkeypatch.setattr("model_name.core.models.linear.MAX_DENSE_INDICATORS", 2)

@@ -32,7 +32,7 @@ def checked(make_schema, make_table, task):
     return dataframes.check_frame(make_table(task), make_schema(task)).frame
 
 
-def test_a_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, make_schema, make_table):
+def test_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, make_schema, make_table):
     # given unseen rows with their own index
     model = fitted(kind, task)
     rows = make_table(task, rows=20, seed=5).set_axis([f"r{row}" for row in range(20)])
@@ -51,7 +51,7 @@ def test_a_fitted_model_predicts_every_row_under_its_index(fitted, kind, task, m
         assert np.isfinite(predictions["prediction"]).all()
 
 
-def test_a_decision_applies_until_the_next_fit(fitted, make_schema, make_table):
+def test_decision_applies_until_the_next_fit(fitted, make_schema, make_table):
     # given a model with a decision that predicts everything as positive
     schema, table = make_schema("binary"), dataframes.check_frame(make_table("binary"), make_schema("binary")).frame
     model = fitted("BoostedTrees", "binary").with_params().fit(schema, table)
@@ -64,14 +64,14 @@ def test_a_decision_applies_until_the_next_fit(fitted, make_schema, make_table):
     assert model.with_params().decision == model.fit(schema, table).decision == Decision()
 
 
-def test_a_model_pickled_without_a_decision_attribute_predicts_the_same(fitted, make_table):
+def test_model_pickled_without_a_decision_attribute_predicts_the_same(fitted, make_table):
     model = fitted("BoostedTrees", "regression").model_copy(deep=True)
     expected = model.predict(make_table("regression"))
     del model.__pydantic_private__["_decision"]
     pd.testing.assert_frame_equal(model.predict(make_table("regression")), expected)
 
 
-def test_an_empty_table_has_no_predictions(fitted, kind, task, checked):
+def test_empty_table_has_no_predictions(fitted, kind, task, checked):
     predictions = fitted(kind, task).predict(checked.head(0))
     assert len(predictions) == 0
     assert list(predictions.columns) == list(fitted(kind, task).predict(checked.head(1)).columns)
@@ -96,7 +96,7 @@ def test_equal_seeds_and_rows_give_equal_models(fitted, kind, task, make_schema,
         pytest.param(lambda model, table, folder: model.classes, id="classes"),
     ],
 )
-def test_an_unfitted_model_raises_not_fitted_error(kind, access, make_table, tmp_path):
+def test_unfitted_model_raises_not_fitted_error(kind, access, make_table, tmp_path):
     with pytest.raises(NotFittedError, match=f"{kind} is not fitted"):
         access(model_kinds()[kind](), make_table("regression"), tmp_path)
 
@@ -108,7 +108,7 @@ def test_get_internal_model_fails_without_a_fit_or_an_estimator():
         ConstantModel().get_internal_model()
 
 
-def test_the_exported_graph_matches_the_model(fitted, kind, task, make_schema, checked, tmp_path):
+def test_exported_graph_matches_the_model(fitted, kind, task, make_schema, checked, tmp_path):
     # given rows with gaps, unseen categories and the bounds
     model = fitted(kind, task)
     rows = parity_rows(make_schema(task), checked)
@@ -126,7 +126,7 @@ def test_the_exported_graph_matches_the_model(fitted, kind, task, make_schema, c
     )
 
 
-def test_a_bundle_of_every_kind_passes_the_parity_check(fitted, kind, task, make_schema, checked, tmp_path):
+def test_bundle_of_every_kind_passes_the_parity_check(fitted, kind, task, make_schema, checked, tmp_path):
     model = fitted(kind, task)
     bundle = export_bundle(model, tmp_path, checked.head(200), checked.tail(40), name="m", run_id="r", metrics={})
     assert check_parity(model, bundle, parity_rows(make_schema(task), checked)) <= 1e-4
@@ -159,7 +159,7 @@ class MissingValueForest(SklearnModel):
         pytest.param(MissingValueForest, id="gaps in a forest"),
     ],
 )
-def test_an_export_that_is_silently_wrong_is_caught(broken, make_schema, make_table, tmp_path):
+def test_export_that_is_silently_wrong_is_caught(broken, make_schema, make_table, tmp_path):
     # given a table whose target depends on categories and missing values
     raw = make_table("regression")
     noise = raw["outcome"] / 100
@@ -192,7 +192,7 @@ def test_contributions_add_up_and_name_the_features(fitted, kind, task, checked)
     assert (list(samples.columns), list(samples.index)) == (model.features.names, list(rows.index))
 
 
-def test_a_prepared_explainer_matches_explain_matrix(fitted, kind, task, checked):
+def test_prepared_explainer_matches_explain_matrix(fitted, kind, task, checked):
     model = fitted(kind, task)
     matrix = model.matrix(checked.head(6))
     expected, explain = model.explain_matrix(matrix), model.explainer()
@@ -266,13 +266,13 @@ def test_contributions_that_do_not_add_up_are_an_error(make_schema, make_table):
         ),
     ],
 )
-def test_an_unusable_training_part_is_refused(kind, change, task, reason, make_schema, make_table):
+def test_unusable_training_part_is_refused(kind, change, task, reason, make_schema, make_table):
     table = dataframes.check_frame(make_table(task), make_schema(task)).frame
     with pytest.raises(DataError, match=reason):
         model_kinds()[kind]().fit(make_schema(task), table.assign(**change))
 
 
-def test_a_class_missing_from_the_training_part_is_refused(kind, make_schema, make_table):
+def test_class_missing_from_the_training_part_is_refused(kind, make_schema, make_table):
     table = dataframes.check_frame(make_table("multiclass"), make_schema("multiclass")).frame
     with pytest.raises(DataError, match="the training part has no row of class 'mid'"):
         model_kinds()[kind]().fit(make_schema("multiclass"), table[table["outcome"] != "mid"])
@@ -319,7 +319,7 @@ class Slope(Model):
         raise NotImplementedError
 
 
-def test_a_custom_kind_is_registered_and_works(make_schema, make_table):
+def test_custom_kind_is_registered_and_works(make_schema, make_table):
     # given a subclass, then it is registered as a kind
     assert model_kinds()["TestSlope"] is Slope
     assert {"BoostedTrees", "ConstantModel", "RandomForest", "TabularNetwork"} <= set(model_kinds())
@@ -331,7 +331,7 @@ def test_a_custom_kind_is_registered_and_works(make_schema, make_table):
     assert sum(value > 1e-9 for value in importances.values()) == 1
 
 
-def test_a_subclass_without_its_own_kind_does_not_replace_its_parent():
+def test_subclass_without_its_own_kind_does_not_replace_its_parent():
     class Unnamed(BoostedTrees):
         pass
 

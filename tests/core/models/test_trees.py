@@ -35,7 +35,7 @@ def test_trees_beat_a_constant(fitted, kind, task, make_table):
     assert hits[0] > hits[1] + 0.2
 
 
-def test_a_constant_predicts_the_mean_or_the_class_frequencies(fitted, task, checked):
+def test_constant_predicts_the_mean_or_the_class_frequencies(fitted, task, checked):
     predictions = fitted("ConstantModel", task).predict(checked.head(2))
     if task == "regression":
         np.testing.assert_allclose(predictions["prediction"], checked["outcome"].mean())
@@ -53,7 +53,7 @@ def test_unseen_categories_are_predicted_like_missing_values(fitted, kind, task,
     np.testing.assert_array_equal(unseen.to_numpy(), missing.to_numpy())
 
 
-def test_a_forest_imputes_medians_and_a_separate_code_for_missing_categories(fitted, make_schema, make_table):
+def test_forest_imputes_medians_and_a_separate_code_for_missing_categories(fitted, make_schema, make_table):
     table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     pipeline = fitted("RandomForest", "regression").get_internal_model()
     filled = pipeline["imputer"].transform(
@@ -63,14 +63,14 @@ def test_a_forest_imputes_medians_and_a_separate_code_for_missing_categories(fit
     assert filled[[2, 3]].tolist() == [3.0, 3.0]  # three categories have the codes 0 to 2
 
 
-def test_a_fit_accepts_columns_without_values(task, make_schema, make_table):
+def test_fit_accepts_columns_without_values(task, make_schema, make_table):
     table = dataframes.check_frame(make_table(task).assign(gap=None, mark=None, maybe=None), make_schema(task)).frame
     for model in (BoostedTrees(max_iter=3), RandomForest(n_estimators=3, n_jobs=1), ConstantModel()):
         predictions = model.fit(make_schema(task), table).predict(table.head(5))
         assert predictions["prediction"].notna().all()
 
 
-def test_a_forest_depends_on_the_seed(make_schema, make_table):
+def test_forest_depends_on_the_seed(make_schema, make_table):
     table = dataframes.check_frame(make_table("regression"), make_schema("regression")).frame
     first, second = (
         RandomForest(n_estimators=3, n_jobs=1, random_state=seed).fit(make_schema("regression"), table).predict(table)
@@ -105,7 +105,7 @@ def test_class_weight_has_no_effect_on_a_regression(make_schema, make_table):
     assert plain.equals(balanced)
 
 
-def test_a_randomized_forest_has_extra_trees(make_schema, checked, task):
+def test_randomized_forest_has_extra_trees(make_schema, checked, task):
     names = [
         type(
             RandomForest(n_estimators=3, n_jobs=1, randomized=randomized)
@@ -145,7 +145,7 @@ def test_pruned_boosted_trees_equal_a_shorter_fit(make_schema, make_table):
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 2.0])
-def test_the_pruned_share_has_bounds(fitted, share):
+def test_pruned_share_has_bounds(fitted, share):
     with pytest.raises(ValueError, match="not between 0 and 1"):
         fitted("BoostedTrees", "regression").prune(share)
 

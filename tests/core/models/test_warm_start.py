@@ -40,7 +40,7 @@ def earlier() -> TabularNetwork:
     return TabularNetwork(**SMALL | {"max_epochs": 12}).fit(make_schema(), make_table(3000))
 
 
-def test_a_warm_start_begins_with_the_earlier_loss(earlier) -> None:
+def test_warm_start_begins_with_the_earlier_loss(earlier) -> None:
     # given few rows of the same distribution, when one network is warm-started and one is not, for an epoch
     few, fresh = make_table(100, seed=1), make_table(1000, seed=2)
     warm, cold = (
@@ -53,7 +53,7 @@ def test_a_warm_start_begins_with_the_earlier_loss(earlier) -> None:
     assert errors["warm"] < 0.5 * errors["cold"]
 
 
-def test_a_warm_start_keeps_the_encoder_and_the_scale_of_the_target(earlier) -> None:
+def test_warm_start_keeps_the_encoder_and_the_scale_of_the_target(earlier) -> None:
     # given rows with another distribution, when a network is warm-started
     shifted = make_table(size=140.0)
     before = earlier.get_internal_model().state_dict()
@@ -105,7 +105,7 @@ def test_a_warm_start_keeps_the_encoder_and_the_scale_of_the_target(earlier) -> 
         pytest.param(None, {}, {"colour": "pink"}, "colour: its categories differ.*'blue'", id="other categories"),
     ],
 )
-def test_an_incompatible_warm_start_names_the_first_difference(earlier, model, schema, table, message) -> None:
+def test_incompatible_warm_start_names_the_first_difference(earlier, model, schema, table, message) -> None:
     other_schema = make_schema(**schema)
     rows = make_table().assign(**table)[[*other_schema.columns, "y"]]
     with pytest.raises(ConfigError, match=message) as caught:
@@ -113,20 +113,20 @@ def test_an_incompatible_warm_start_names_the_first_difference(earlier, model, s
     assert "leave warm_start out" in caught.value.hint
 
 
-def test_a_warm_start_for_another_target_is_refused(earlier) -> None:
+def test_warm_start_for_another_target_is_refused(earlier) -> None:
     schema = make_schema().model_copy(update={"target": Target(name="y", task="binary", classes=(False, True))})
     table = make_table()
     with pytest.raises(ConfigError, match="the task of the target: binary here, regression"):
         TabularNetwork(**SMALL).fit(schema, table.assign(y=table["y"] > 3), FitContext(warm_start=earlier))
 
 
-def test_a_warm_start_from_another_kind_is_refused(earlier) -> None:
+def test_warm_start_from_another_kind_is_refused(earlier) -> None:
     trees = BoostedTrees().fit(make_schema(), make_table())
     with pytest.raises(ConfigError, match="a TabularNetwork cannot begin from a BoostedTrees"):
         TabularNetwork(**SMALL).fit(make_schema(), make_table(), FitContext(warm_start=trees))
 
 
-def test_a_checkpoint_of_a_fit_from_other_weights_is_not_resumed(earlier, tmp_path) -> None:
+def test_checkpoint_of_a_fit_from_other_weights_is_not_resumed(earlier, tmp_path) -> None:
     # given the checkpoints of a fit from scratch
     messages: list[str] = []
     TabularNetwork(**SMALL).fit(make_schema(), make_table(), FitContext(checkpoints=tmp_path))

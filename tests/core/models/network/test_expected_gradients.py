@@ -110,7 +110,7 @@ def test_contributions_add_up_for_every_task(fitted) -> None:
     assert explanation.importances["nothing"] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_sampling_error_is_small(fitted) -> None:
+def test_sampling_error_is_small(fitted) -> None:
     # given contributions before rescaling
     rows, background = tensors_of(fitted, 300)
     network = fitted.get_internal_model()
@@ -148,7 +148,7 @@ def test_contributions_match_gradients_through_the_whole_network(options) -> Non
     torch.testing.assert_close(contributions, expected)
 
 
-def test_a_row_equal_to_the_background_has_no_contributions(fitted) -> None:
+def test_row_equal_to_the_background_has_no_contributions(fitted) -> None:
     rows = torch.from_numpy(fitted._background[:1])
     contributions = expected_gradients(fitted.get_internal_model(), rows, rows, outputs=[0], seed=0)
     torch.testing.assert_close(contributions, torch.zeros_like(contributions), atol=1e-5, rtol=0)
@@ -160,7 +160,7 @@ def test_equal_seeds_give_equal_contributions(fitted) -> None:
     np.testing.assert_array_equal(fitted.explain(table).values, fitted.explain(table).values)
 
 
-def test_a_thousand_rows_are_explained_within_seconds(fitted) -> None:
+def test_thousand_rows_are_explained_within_seconds(fitted) -> None:
     table = make_table(fitted.schema_.target.task, rows=1000)
     start = time.process_time()
     fitted.explain(table)

@@ -36,7 +36,7 @@ def test_epochs_are_shuffled_differently() -> None:
     assert not torch.equal(torch.cat(list(batches)), first)
 
 
-def test_the_learning_rate_has_linear_warmup_and_cosine_decay() -> None:
+def test_learning_rate_has_linear_warmup_and_cosine_decay() -> None:
     rates = [lr_factor(step, 100, 0.1) for step in range(100)]
     assert rates[:10] == sorted(rates[:10])
     assert rates[10] == 1

@@ -40,7 +40,7 @@ TABLES = [
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("table", TABLES)
-def test_the_graph_matches_the_network(table: pd.DataFrame, members: int) -> None:
+def test_graph_matches_the_network(table: pd.DataFrame, members: int) -> None:
     # given a network, and rows unlike the training rows
     model = TabularNetwork(hidden=16, bins=8, embedding=2, max_epochs=2, members=members).fit(SCHEMA, table)
     matrix = model.matrix(make_table())

@@ -33,7 +33,7 @@ def fitted(request: pytest.FixtureRequest) -> TabularNetwork:
 
 
 @pytest.mark.parametrize(("share", "hidden"), [(0.5, 16), (0.25, 24), (0.999, 1), (0.001, 32)])
-def test_the_pruned_graph_is_smaller_and_matches_the_model(fitted, share: float, hidden: int) -> None:
+def test_pruned_graph_is_smaller_and_matches_the_model(fitted, share: float, hidden: int) -> None:
     # when a share of the units is pruned
     smaller = fitted.prune(share)
     # then its graph has fewer weights and matches the model
@@ -60,7 +60,7 @@ def test_pruning_returns_a_fitted_copy_and_keeps_the_original(fitted) -> None:
     assert smaller.predict(table)["prediction"].corr(table["y"]) > 0.5
 
 
-def test_the_units_with_the_smallest_norms_are_pruned() -> None:
+def test_units_with_the_smallest_norms_are_pruned() -> None:
     # given a network with units without outgoing weights, and some without incoming ones
     model = TabularNetwork(hidden=8, bins=4, layers=1, max_epochs=2).fit(SCHEMA, make_table(300))
     first, last = model.get_internal_model().body[0], model.get_internal_model().body[-1]
@@ -93,7 +93,7 @@ def test_unit_norms_are_summed_over_members() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5])
-def test_the_pruned_share_has_bounds(fitted, share: float) -> None:
+def test_pruned_share_has_bounds(fitted, share: float) -> None:
     with pytest.raises(ConfigError, match="cannot be taken out"):
         fitted.prune(share)
 

@@ -89,14 +89,14 @@ def uninterrupted() -> TabularNetwork:
     return TabularNetwork(**SMALL).fit(make_schema(), make_table())
 
 
-def test_the_models_are_imported_without_torch() -> None:
+def test_models_are_imported_without_torch() -> None:
     # given a fresh interpreter
     code = "import sys, model_name.core.models; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
     # when it imports the models, then torch is not imported
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_network_beats_a_constant(fitted) -> None:
+def test_network_beats_a_constant(fitted) -> None:
     # given a fitted network and the constant
     model, table = fitted
     metric = default_metrics(model.schema_.target.task)[0]
@@ -110,7 +110,7 @@ def test_the_network_beats_a_constant(fitted) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 1000])
-def test_the_graph_matches_the_model(fitted, rows: int) -> None:
+def test_graph_matches_the_model(fitted, rows: int) -> None:
     # given rows with a gap in each column, one that is all gaps, every category, and extreme values
     model, _ = fitted
     matrix = model.matrix(make_table(model.schema_.target.task, rows=1000, seed=2))
@@ -146,7 +146,7 @@ def test_probabilities_add_up(fitted) -> None:
 
 
 @pytest.mark.parametrize("pickler", [pickle, cloudpickle], ids=lambda pickler: pickler.__name__)
-def test_a_fitted_network_survives_pickling(fitted, pickler) -> None:
+def test_fitted_network_survives_pickling(fitted, pickler) -> None:
     # given a fitted network, when it is pickled and unpickled
     model, table = fitted
     pickled = pickler.dumps(model)
@@ -182,7 +182,7 @@ def test_equal_seeds_and_rows_give_equal_weights(uninterrupted) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_a_feature_without_its_season_is_hidden() -> None:
+def test_feature_without_its_season_is_hidden() -> None:
     # given a network fitted on 100 days
     model = TabularNetwork(**SMALL).fit(make_schema(), make_table())
     matrix = model.matrix(make_table())
@@ -224,7 +224,7 @@ def test_validation_rows_are_not_trained_on(has_time_order: bool, expected: list
     assert list(validation) == expected or (expected is None and list(validation) != [8, 9])
 
 
-def test_the_fit_ends_with_the_best_weights_and_reports_progress() -> None:
+def test_fit_ends_with_the_best_weights_and_reports_progress() -> None:
     # given so many epochs on so few rows that the network overfits
     messages: list[tuple[int, int, str]] = []
     table = make_table(rows=80)
@@ -240,7 +240,7 @@ def test_the_fit_ends_with_the_best_weights_and_reports_progress() -> None:
     assert (errors**2).mean() == pytest.approx(min(losses), rel=1e-3)
 
 
-def test_the_fit_is_silent_and_leaves_no_files_or_handlers(tmp_path, monkeypatch, capfd, recwarn) -> None:
+def test_fit_is_silent_and_leaves_no_files_or_handlers(tmp_path, monkeypatch, capfd, recwarn) -> None:
     monkeypatch.chdir(tmp_path)
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     model = TabularNetwork(**SMALL).fit(make_schema(), make_table())
@@ -251,7 +251,7 @@ def test_the_fit_is_silent_and_leaves_no_files_or_handlers(tmp_path, monkeypatch
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
 
-def test_a_killed_and_resumed_fit_ends_with_the_same_weights(tmp_path, uninterrupted) -> None:
+def test_killed_and_resumed_fit_ends_with_the_same_weights(tmp_path, uninterrupted) -> None:
     # given a process that is killed after the checkpoint of its second epoch
     task, folder = tmp_path / "task.pkl", tmp_path / "checkpoints"
     task.write_bytes(pickle.dumps((make_schema(), make_table(), SMALL, folder)))
@@ -286,7 +286,7 @@ def wait_for(folder: Path, pattern: str, child: subprocess.Popen) -> None:
         pytest.param(EPOCHS, f"after epoch {EPOCHS}", id="at the end"),
     ],
 )
-def test_a_preempted_fit_resumes(tmp_path, uninterrupted, stopped_after: int, hint: str) -> None:
+def test_preempted_fit_resumes(tmp_path, uninterrupted, stopped_after: int, hint: str) -> None:
     # given a SIGTERM after an epoch
     received: list[int] = []
 
@@ -325,7 +325,7 @@ def test_ctrl_c_raises_keyboard_interrupt() -> None:
         pytest.param(lambda data: data[:2000] + bytes(200) + data[2200:], id="zeros in the middle"),
     ],
 )
-def test_an_unreadable_checkpoint_is_skipped(tmp_path, uninterrupted, corrupt) -> None:
+def test_unreadable_checkpoint_is_skipped(tmp_path, uninterrupted, corrupt) -> None:
     # given a finished fit whose last checkpoint is corrupt
     messages: list[str] = []
     context = FitContext(checkpoints=tmp_path, progress=lambda done, total, message: messages.append(message))
@@ -373,7 +373,7 @@ def test_names_in_checkpoints_are_stable(tmp_path, options: dict, embedding: lis
     assert {*checkpoint["callbacks"]["Keeper"]} == {"epochs_done", "best_epoch", "best_loss", "best_weights"}
 
 
-def test_a_finished_fit_is_not_trained_further(tmp_path, uninterrupted) -> None:
+def test_finished_fit_is_not_trained_further(tmp_path, uninterrupted) -> None:
     # given the checkpoints of a finished fit
     messages: list[str] = []
     context = FitContext(checkpoints=tmp_path / "new", progress=lambda done, total, message: messages.append(message))
@@ -393,7 +393,7 @@ def test_a_finished_fit_is_not_trained_further(tmp_path, uninterrupted) -> None:
         pytest.param(SMALL, 1, id="other rows"),
     ],
 )
-def test_a_checkpoint_of_another_fit_is_not_resumed(tmp_path, params: dict, seed: int) -> None:
+def test_checkpoint_of_another_fit_is_not_resumed(tmp_path, params: dict, seed: int) -> None:
     # given the checkpoints of one fit
     messages: list[int] = []
     context = FitContext(checkpoints=tmp_path, progress=lambda done, total, message: messages.append(done))
@@ -431,7 +431,7 @@ def test_degenerate_tables_are_fitted(table: pd.DataFrame) -> None:
         pytest.param({"size": Column(kind="numeric", nullable=True)}, id="only numbers"),
     ],
 )
-def test_a_table_with_one_kind_of_features_is_fitted(kinds: dict[str, Column]) -> None:
+def test_table_with_one_kind_of_features_is_fitted(kinds: dict[str, Column]) -> None:
     schema = TableSchema(name="things", target=TASKS["regression"], columns=kinds)
     table = make_table()[[*kinds, "y"]]
     model = TabularNetwork(**SMALL).fit(schema, table)
@@ -456,7 +456,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("options", OPTIONS)
-def test_the_graph_matches_the_model_for_every_option(options: dict, task: str) -> None:
+def test_graph_matches_the_model_for_every_option(options: dict, task: str) -> None:
     # given a network of another shape
     table = make_table(task)
     model = TabularNetwork(**SMALL | options | {"max_epochs": 2}).fit(make_schema(task), table)
@@ -554,7 +554,7 @@ def test_wide_tables_and_many_categories_are_fitted() -> None:
     np.testing.assert_allclose(served, model.score_matrix(matrix), rtol=1e-4, atol=1e-4)
 
 
-def test_a_loss_that_is_never_finite_is_an_error() -> None:
+def test_loss_that_is_never_finite_is_an_error() -> None:
     with pytest.raises(ConfigError, match="not finite"):
         TabularNetwork(**SMALL).fit(make_schema(), make_table().assign(y=np.linspace(0, 1e100, 600)))
 
@@ -581,6 +581,6 @@ def test_hyperparameters_have_bounds(params: dict) -> None:
         TabularNetwork(**params)
 
 
-def test_an_unfitted_network_raises_not_fitted_error() -> None:
+def test_unfitted_network_raises_not_fitted_error() -> None:
     with pytest.raises(NotFittedError, match="TabularNetwork is not fitted"):
         TabularNetwork().get_internal_model()
