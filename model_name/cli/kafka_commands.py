@@ -68,7 +68,7 @@ def run(
         return
     from model_name.io.console import print_result
     from model_name.io.services import LoggerService
-    from model_name.kafka.worker.startup import run_worker
+    from model_name.kafka.worker.worker_process import run_worker
     from model_name.kafka.worker.worker_settings import load_settings
 
     settings = load_settings(pairs)

@@ -46,7 +46,7 @@ class KafkaInferenceJob(WorkerSettings, Job):
             NotFoundError: The bundle or a topic does not exist.
             DependencyError: The cluster cannot be reached, or rejects a request.
         """
-        from model_name.kafka.worker.startup import run_worker
+        from model_name.kafka.worker.worker_process import run_worker
 
         stats = run_worker(self)
         return KafkaInferenceResult(

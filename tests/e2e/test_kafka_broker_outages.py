@@ -10,7 +10,7 @@ from local_kafka.cluster import Cluster
 from model_name.errors import StorageError
 from tests.support.kafka_cluster import fast_cluster
 from tests.support.kafka_workers import MakeWorkerGroup
-from tests.support.test_counts import count
+from tests.support.counts import count
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.kafka_workers import MakeWorkerGroup
-from tests.support.test_counts import count
+from tests.support.counts import count
 from tests.support.worker_processes import SESSION_SECONDS, choose_worker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]

@@ -19,7 +19,7 @@ from model_name.errors import StorageError
 from tests.support.kafka_cluster import send_values
 from tests.support.kafka_workers import MakeWorkerGroup, wait_until
 from tests.support.server_processes import free_ports
-from tests.support.test_counts import count
+from tests.support.counts import count
 from tests.support.worker_processes import SESSION_SECONDS, VALUES, WorkerGroup
 
 pytestmark = pytest.mark.kafka
