@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 from local_kafka.cluster import Cluster
-from local_kafka.jars import LIBRARIES
+from local_kafka.jars import fetch_libraries
 from local_kafka.locks import file_lock
 from local_kafka.nodes import STOP_SECONDS
 
-# A broker runs for seconds or minutes here: the second compiler costs more than it saves.
+# A broker runs for seconds or minutes here, so that the second compiler costs more than it saves.
 COMPILER_OPTIONS = ("-XX:TieredStopAtLevel=1",)
 DUMP_TIMEOUT_SECONDS = STOP_SECONDS + 50
 
@@ -22,7 +22,7 @@ def fast_start_options() -> tuple[str, ...]:
     Raises:
         DependencyError: Java or the jars are missing, or the broker that creates the archive does not start.
     """
-    archive = LIBRARIES / "classes.jsa"  # beside the jars, whose times it contains: new jars need a new archive
+    archive = fetch_libraries() / "classes.jsa"  # beside the jars: it contains their times, new jars need a new one
     with file_lock("classes"):
         if not archive.exists():
             create_archive(archive)
@@ -31,7 +31,7 @@ def fast_start_options() -> tuple[str, ...]:
 
 def create_archive(archive: Path) -> None:
     """Run a broker until it has loaded its classes, and archive them when it exits."""
-    partial = archive.with_suffix(f".{os.getpid()}.partial")  # the lock of another checkout may share the jars
+    partial = archive.with_suffix(f".{os.getpid()}.partial")  # checkouts with locks of their own may share the jars
     with Cluster(java=COMPILER_OPTIONS) as cluster:
         cluster.create_topic("first")
         cluster.stop()
