@@ -8,9 +8,9 @@ import pytest
 
 from local_kafka.cluster import Cluster
 from model_name.errors import StorageError
+from tests.support.counts import count
 from tests.support.kafka_cluster import fast_cluster
 from tests.support.kafka_workers import MakeWorkerGroup
-from tests.support.counts import count
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

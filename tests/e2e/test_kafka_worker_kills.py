@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.kafka_workers import MakeWorkerGroup
 from tests.support.counts import count
+from tests.support.kafka_workers import MakeWorkerGroup
 from tests.support.worker_processes import choose_worker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]

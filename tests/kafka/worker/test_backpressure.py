@@ -13,9 +13,9 @@ import pytest
 from kafka import KafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.counts import count
 from tests.support.kafka_workers import wait_until
 from tests.support.server_processes import free_ports
-from tests.support.counts import count
 from tests.support.worker_processes import VALUES, WorkerGroup
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]

@@ -16,10 +16,10 @@ from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAs
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_name.errors import StorageError
+from tests.support.counts import count
 from tests.support.kafka_cluster import send_values
 from tests.support.kafka_workers import MakeWorkerGroup, wait_until
 from tests.support.server_processes import free_ports
-from tests.support.counts import count
 from tests.support.worker_processes import SESSION_SECONDS, VALUES, WorkerGroup
 
 pytestmark = pytest.mark.kafka
