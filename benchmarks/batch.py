@@ -183,9 +183,9 @@ def run_pyfunc(options: argparse.Namespace) -> None:
     times.append(time.perf_counter())
     pd.DataFrame(predictions).to_parquet(PYFUNC_FILE)
     times.append(time.perf_counter())
-    read, predict, written = (end - start for start, end in itertools.pairwise(times))
+    read, predict, write = (end - start for start, end in itertools.pairwise(times))
     seconds = times[-1] - times[0]
-    emit_result(rows=len(frame), seconds=seconds, read_seconds=read, predict_seconds=predict, write_seconds=written)
+    emit_result(rows=len(frame), seconds=seconds, read_seconds=read, predict_seconds=predict, write_seconds=write)
 
 
 def read_frame(rows: int, columns: list[str]) -> Any:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def create_input(cluster: Cluster, served: ServedModel, records: int) -> str:
-    """Create a topic with so many rows."""
+    """Create a topic with `records` rows as records."""
     topic = cluster.create_topic("rows", partitions=PARTITIONS)
     producer = create_producer(cluster)
     for number, row in enumerate(islice(cycle(served.rows), records)):
@@ -94,14 +95,14 @@ def create_input(cluster: Cluster, served: ServedModel, records: int) -> str:
 
 
 def create_producer(cluster: Cluster, *, linger_ms: int = 20) -> Any:
-    """Create a producer."""
+    """Create a producer whose records are acknowledged by all in-sync replicas."""
     from kafka import KafkaProducer
 
     return KafkaProducer(**cluster.client_options(), linger_ms=linger_ms, acks="all")
 
 
 def measure_rate(cluster: Cluster, served: ServedModel, name: str, source: str, records: int) -> float:
-    """Measure the records/s of a runner."""
+    """Measure the records/s of the worker or of a loop, from the first to the last record of its output."""
     group = f"{name}-{time.monotonic_ns()}"
     target = cluster.create_topic(group, partitions=PARTITIONS, config={"message.timestamp.type": "LogAppendTime"})
     task = loops.Task(cluster.bootstrap, source, target, group, records, BATCH, served.bundle)
@@ -173,7 +174,7 @@ def read_records(cluster: Cluster, topic: str) -> list[Any]:
 
 
 def measure_latency(cluster: Cluster, served: ServedModel) -> Latency:
-    """Measure the latency at a low rate."""
+    """Measure the latency of a worker that receives `LOW_RATE` records per second."""
     source = cluster.create_topic("light", partitions=PARTITIONS)
     target = cluster.create_topic(
         "light-results", partitions=PARTITIONS, config={"message.timestamp.type": "LogAppendTime"}
@@ -203,14 +204,14 @@ def report(rates: dict[str, list[float]], latency: Latency | None) -> int:
     print_table(
         f"Records/s, batches of {BATCH}, one broker",
         [
-            {"": name, "median": statistics.median(found), "least": min(found), "most": max(found)}
-            for name, found in rates.items()
+            {"": name, "median": statistics.median(values), "least": min(values), "most": max(values)}
+            for name, values in rates.items()
         ],
     )
     limits = {}
     for (ours, theirs), min_ratio in MIN_RATIOS.items():
         if ours in rates and theirs in rates:
-            ratio = statistics.median(one / other for one, other in zip(rates[ours], rates[theirs], strict=True))
+            ratio = statistics.median(map(truediv, rates[ours], rates[theirs]))
             limits[f"{ours}: {ratio:.2f} times {theirs} is at least {min_ratio:g}"] = ratio >= min_ratio
     if latency is not None:
         percentiles = f"p50 {latency.p50:.0f} ms, p99 {latency.p99:.0f} ms, most {latency.most:.0f} ms"

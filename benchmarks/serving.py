@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks import harness
-from benchmarks.harness import console, print_table
+from benchmarks.harness import conclude, console, print_table
 from benchmarks.servers import load_generators, mlserver
 from benchmarks.servers.load_test import CASES, RunResult, format_run, run_load_test, run_rounds
 from benchmarks.servers.served_model import DIRECTORY, ServedModel, load_served_model
@@ -149,7 +148,7 @@ def report(runs: Runs, servers: dict[str, ServerSpec], *, name: str = "serving")
         print_table("Times the requests/s of", ratio_rows(compared, others, cases))
     limits = check_limits(runs, compared) if "ours" in runs else {}
     ratios_by_name = {f"{case} to {other}": values for (case, other), values in compared.items()}
-    return conclude(name, runs, {"titles": titles, "ratios": ratios_by_name}, limits)
+    return conclude_with_runs(name, runs, {"titles": titles, "ratios": ratios_by_name}, limits)
 
 
 def check_limits(runs: Runs, compared: dict[tuple[str, str], list[float]]) -> dict[str, bool]:
@@ -183,13 +182,13 @@ def report_log_cost(runs: Runs) -> int:
     print_table("With the prediction log, and without: requests/s (p99 ms)", result_rows(runs, list(compared)))
     dropped = sum(run.dropped for run in runs["ours"])
     console.print(f"{dropped:,.0f} rows were dropped by the log")
-    return conclude("serving-log", runs, {"ratios": compared}, limits)
+    return conclude_with_runs("serving-log", runs, {"ratios": compared}, limits)
 
 
-def conclude(name: str, runs: Runs, figures: dict[str, Any], limits: dict[str, bool]) -> int:
+def conclude_with_runs(name: str, runs: Runs, figures: dict[str, Any], limits: dict[str, bool]) -> int:
     """Print the limits, write the report with the raw runs, and return the exit code."""
     raw = {server: [asdict(run) for run in server_runs] for server, server_runs in runs.items()}
-    return harness.conclude(name, {**figures, "runs": raw}, limits)
+    return conclude(name, {**figures, "runs": raw}, limits)
 
 
 def ratios(ours: list[RunResult], theirs: list[RunResult], case: str, figure: str = "rate") -> list[float]:

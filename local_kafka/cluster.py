@@ -6,9 +6,8 @@
             producer.send("rows", b"1").get(10)
         cluster.kill(cluster.leader("rows"))
 
-The context manager starts and removes it. It also ends with the process that started it.
-
-`Cluster(java=cds.fast_start_options())` starts faster.
+The context manager starts the cluster and removes it at the end. It also ends with the process that started it. With
+`java=cds.fast_start_options()` it starts faster.
 """
 
 import base64
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.05
-REQUEST_TIMEOUT_MS = 2000  # a suspended node is contacted in vain until the others have noticed
+REQUEST_TIMEOUT_MS = 2000  # a suspended node does not respond, and stays in the metadata for a while
 LOGGING_PROPERTIES = {
     "showDateTime": "true",
     "dateTimeFormat": "HH:mm:ss.SSS",
@@ -46,7 +45,7 @@ LOGGING_PROPERTIES = {
 
 
 class Cluster:
-    """Brokers that run inside the context manager.
+    """Brokers that run within a `with` block.
 
     Attributes:
         folder: Folder of the settings, data and logs (`1.log`, ...) of the nodes.

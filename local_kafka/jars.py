@@ -52,13 +52,13 @@ def require_java() -> str:
     java = shutil.which("java")
     if java is None:
         raise DependencyError("Java is not installed: `java` is not on the path", hint=INSTALL_JAVA)
-    done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    found = re.search(r'version "(?:1\.)?(\d+)', done.stderr)
-    if done.returncode or found is None:
-        output = (done.stderr.strip() or "it said nothing").splitlines()[0]
+    process = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    version = re.search(r'version "(?:1\.)?(\d+)', process.stderr)
+    if process.returncode or version is None:
+        output = (process.stderr.strip() or "it said nothing").splitlines()[0]
         raise DependencyError(f"`{java} -version` failed: {output}", hint=INSTALL_JAVA)
-    if int(found[1]) < MIN_JAVA:
-        raise DependencyError(f"Java {found[1]} is too old for Kafka 4, which needs {MIN_JAVA}", hint=INSTALL_JAVA)
+    if int(version[1]) < MIN_JAVA:
+        raise DependencyError(f"Java {version[1]} is too old for Kafka 4, which needs {MIN_JAVA}", hint=INSTALL_JAVA)
     return java
 
 

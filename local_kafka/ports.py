@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from model_name.errors import DependencyError
 
-# Below the ephemeral ports of Linux: a client that retries to connect to a killed broker on an ephemeral port may
+# Below the ephemeral ports of Linux: a client that keeps connecting to a killed broker on an ephemeral port may
 # connect to itself, and then the broker cannot bind the port again.
 PORTS = range(20_000, 32_000)
 PORTS_PER_TEST_WORKER = 1500

@@ -111,7 +111,8 @@ def verify(
     findings = verification.model_dump(mode="json")
     if not as_json:
         findings = {
-            name: [one["count"], *one["examples"]] if isinstance(one, dict) else one for name, one in findings.items()
+            name: [value["count"], *value["examples"]] if isinstance(value, dict) else value
+            for name, value in findings.items()
         }
     print_result(f"{input_} in {output}", findings | {"is_clean": verification.is_clean}, as_json=as_json)
     if not verification.is_clean:
@@ -151,7 +152,7 @@ def replay(
             dead_letter=dead_letter,
             group=group,
             to=to,
-            only=DeadLetterFilter(kind=kind, reason=reason),
+            dead_letter_filter=DeadLetterFilter(kind=kind, reason=reason),
             is_dry=dry_run,
             stop=stop,
             report=report,
@@ -174,7 +175,7 @@ def produce(
     key: Annotated[str, typer.Option(metavar="COLUMN", help="Column whose value is also the key of the record.")] = "",
     bundle: Annotated[
         str,
-        typer.Option(metavar="DIR", help="Send the columns that the model of this bundle takes, including histories."),
+        typer.Option(metavar="DIR", help="Send the inputs of the model of this bundle, including histories."),
     ] = "",
     drop: Annotated[
         list[str], typer.Option(metavar="COLUMN", help="Column to leave out, such as the target; may be repeated.")

@@ -35,7 +35,7 @@ class KafkaInferenceJob(WorkerSettings, Job):
     @property
     @override
     def needs_mlflow(self) -> bool:
-        """Whether the job reads model versions: it never does."""
+        """False: the job reads no model version."""
         return False
 
     @override

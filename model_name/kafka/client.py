@@ -64,12 +64,13 @@ class KafkaSecuritySettings(BaseSettings):
     """Credentials and protocol from the environment: `MODEL_NAME_KAFKA_` and the name of a field; empty means unset.
 
     Attributes:
-        security_protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; by default what the other settings require.
+        security_protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; by default the one that the other settings
+            require.
         sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
         username: User of SASL.
         password: Password of SASL.
-        ca: PEM file with the authority that signs the certificates of the brokers; by default those that the machine
-            trusts.
+        ca: PEM file with the authority that signs the certificates of the brokers; by default the authorities that the
+            machine trusts.
         certificate: PEM file with the certificate of the client, for mTLS.
         key: PEM file with the key of the certificate.
         key_password: Password of the key file, if it is encrypted.
@@ -101,9 +102,9 @@ class KafkaSecuritySettings(BaseSettings):
             first = err.errors()[0]
             name = f"{ENV_PREFIX}{first['loc'][0]}".upper()
             raise ConfigError(f"{name}: {first['msg']}") from err
-        for one, other in (("username", "password"), ("certificate", "key")):
-            if (getattr(settings, one) is None) != (getattr(settings, other) is None):
-                names = " and ".join(f"{ENV_PREFIX}{name}".upper() for name in (one, other))
+        for pair in (("username", "password"), ("certificate", "key")):
+            if len({getattr(settings, name) is None for name in pair}) > 1:
+                names = " and ".join(f"{ENV_PREFIX}{name}".upper() for name in pair)
                 raise ConfigError(f"{names} belong together", hint="set both, or neither")
         if settings.protocol.startswith("SASL") and settings.username is None:
             raise ConfigError(
@@ -132,7 +133,7 @@ class KafkaSecuritySettings(BaseSettings):
             raise ConfigError(f"{ENV_PREFIX}{names}: {err}", hint="PEM files that belong together are needed") from err
 
     def secret_value(self, name: str) -> str | None:
-        """Return a secret in plain text."""
+        """Return a secret in plain text, or None if it is unset."""
         secret: SecretStr | None = getattr(self, name)
         return secret.get_secret_value() if secret else None
 
@@ -298,8 +299,9 @@ def root_cause(error: BaseException, causes: Sequence[BaseException]) -> BaseExc
     """Find the cause of an error: that of a timeout is among the captured errors."""
     if not isinstance(error, kafka_errors.KafkaTimeoutError):
         return error
-    captured = [one for one in causes if not isinstance(one, kafka_errors.KafkaTimeoutError)]
-    return next((one for one in captured if isinstance(one, NON_RETRYABLE)), captured[-1] if captured else error)
+    captured = [cause for cause in causes if not isinstance(cause, kafka_errors.KafkaTimeoutError)]
+    last = captured[-1] if captured else error
+    return next((cause for cause in captured if isinstance(cause, NON_RETRYABLE)), last)
 
 
 @contextmanager
@@ -318,8 +320,9 @@ def capture_client_errors() -> Iterator[list[BaseException]]:
             errors = [arg for arg in args if isinstance(arg, kafka_errors.KafkaError | OSError)]
             captured.extend(errors)
             if record.name == "kafka.net.manager" and record.levelno == logging.WARNING:  # between two attempts
-                for error in (one for one in errors if isinstance(one, NON_RETRYABLE)):
-                    raise error
+                for error in errors:
+                    if isinstance(error, NON_RETRYABLE):
+                        raise error
 
     handler, library = ErrorHandler(logging.WARNING), logging.getLogger("kafka")
     library.addHandler(handler)

@@ -51,8 +51,8 @@ def to_dead_letter(
         record: Record without a result, as it was polled.
         error: Error of the last attempt.
         attempts: Number of attempts to predict it.
-        keeps_value: Whether the dead letter contains the value; otherwise it is found by the source.
-        keeps_headers: Whether the dead letter contains the key and the headers; otherwise they are found there, too.
+        keeps_value: Whether the dead letter contains the value; otherwise a replay reads it from its topic.
+        keeps_headers: Whether the dead letter contains the key and the headers; otherwise a replay reads them, too.
     """
     reason = error.message if isinstance(error, ModelNameError) else f"{type(error).__name__}: {error}"
     headers: Headers = strip_headers(record.headers) if keeps_headers else []
@@ -65,7 +65,7 @@ def to_dead_letter(
     headers += source_headers(RecordPosition(record.topic, record.partition, record.offset), DEAD_LETTER_SOURCE_HEADERS)
     if not keeps_value and record.value is not None:
         headers.append((DROPPED_HEADER, b"%d" % len(record.value)))
-    # A producer rejects a record with neither key nor value; without a key, nothing is a tombstone.
+    # A producer rejects a record with neither key nor value, hence the empty value; no key means no tombstone anyway.
     value = record.value if keeps_value else None
     return OutputRecord(key, b"" if value is None and key is None else value, headers)
 

@@ -22,7 +22,7 @@ PRODUCER_BATCH_BYTES = 256 * 1024  # of one partition, sent in one request
 
 
 class RoutedRecord(NamedTuple):
-    """A record and the topic and partition to write it to; without a partition the key decides."""
+    """A record and the topic and partition to write it to; a partition of None is chosen by the key."""
 
     topic: str
     partition: int | None
@@ -37,13 +37,13 @@ class RecordsRejectedError(Exception):
     """
 
     def __init__(self, positions: Mapping[int, Exception]) -> None:
-        """Create the error for the records at some positions."""
+        """Create the error from the errors by position."""
         super().__init__(f"{len(positions)} messages are refused")
         self.positions = positions
 
 
 def send_records(producer: KafkaProducer, records: Sequence[RoutedRecord], futures: list[Any]) -> None:
-    """Hand records to the producer.
+    """Pass records to the producer, without waiting for acknowledgements.
 
     Args:
         producer: Producer that sends the records. It accepts no more once the broker has rejected one of them.
@@ -81,7 +81,7 @@ def wait_for_acks(futures: Sequence[Any], timeout_seconds: float, *, ignored: tu
     """
     deadline = monotonic() + timeout_seconds
     for future in futures:
-        if not future.succeeded():  # a tenth of the cost of `get`
+        if not future.succeeded():  # costs a tenth of `get`
             with suppress(*ignored):
                 future.get(timeout=max(0.0, deadline - monotonic()))
 

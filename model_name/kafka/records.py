@@ -5,7 +5,7 @@ data of a CloudEvent, in binary mode (attributes in `ce_` headers, as in the Kaf
 headers, as some HTTP bridges leave them) or in structured mode.
 
 The result is a V1 body, in the content mode of the record; the result of a plain record is an event in binary mode. It
-keeps the key and the headers of the record. The attributes of its event are correlated as over HTTP. Its headers
+keeps the key and the headers of the record. Its event refers to that of the record, as over HTTP. Its headers
 `source-topic`, `source-partition` and `source-offset` identify the record, and `model-semver` the model version.
 """
 
@@ -49,11 +49,12 @@ RESULT_SOURCE_HEADERS = ("source-topic", "source-partition", "source-offset")
 
 SEMVER_HEADER = "model-semver"
 OWN_HEADERS = frozenset({*RESULT_SOURCE_HEADERS, SEMVER_HEADER, CONTENT_TYPE_HEADER})
-NUMBER_PATTERN = re.compile(rb"[0-9]{1,18}")  # fits into 64 bits; more digits would be an attack
+NUMBER_PATTERN = re.compile(rb"[0-9]{1,18}")
+"""Numbers that fit into 64 bits. Longer ones are not parsed, so that no client can slow the worker down with them."""
 
 
 class ConsumerRecord(Protocol):
-    """Record of a consumer of kafka-python, as far as this package uses it."""
+    """Consumer record of kafka-python, with the attributes that this package uses."""
 
     topic: str
     partition: int
@@ -222,13 +223,13 @@ def check_duplicate_keys(body: bytes, keys: int) -> None:
     Raises:
         DataError: A key comes twice in one object.
     """
-    found = strict_json.find_duplicate_keys(body, keys)
-    if found is not None and (name := _first_duplicate(found)):
+    document = strict_json.find_duplicate_keys(body, keys)
+    if document is not None and (name := _first_duplicate(document)):
         raise DataError(f"{name}: comes twice")
 
 
 def _first_duplicate(document: Any) -> str:
-    """Return the first key that is marked as a duplicate, or an empty text."""
+    """Return the first key that is marked as a duplicate; empty if there is none."""
     if isinstance(document, strict_json.DuplicateKey):
         return str(document)
     inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()

@@ -36,7 +36,7 @@ class ConsumeResult(FrozenModel):
     Attributes:
         records: Number of records that were read.
         rows: Number of lines that were written, or of predictions in a table.
-        others: Number of records that are no results and therefore not in the table.
+        others: Number of records that are not results and therefore not in the table.
         file: Path or URL of the file.
     """
 
@@ -70,8 +70,8 @@ def consume_records(
     with TopicReader(clients) as reader:
         ranges = reader.offset_ranges(reader.partitions(topic))
         if start == "latest":
-            ranges = {one: OffsetRange(offsets.end, offsets.end) for one, offsets in ranges.items()}
-        begins = {one: offsets.begin for one, offsets in ranges.items()}
+            ranges = {partition: OffsetRange(offsets.end, offsets.end) for partition, offsets in ranges.items()}
+        begins = {partition: offsets.begin for partition, offsets in ranges.items()}
         batches = reader.read(ranges) if stop is None else reader.follow(begins, stop)
         yield from islice((record for batch in batches for record in batch), max_records)
 
@@ -151,7 +151,7 @@ def check_extension(path: str) -> None:
 
 
 def to_table(records: Iterable[ConsumerRecord]) -> tuple[pa.Table, int]:
-    """Build a table of the predictions of records, and count the records that are no results.
+    """Build a table of the predictions of records, and count the records that are not results.
 
     Raises:
         DataError: The predictions of different models do not fit into one table.
@@ -208,7 +208,7 @@ def _prediction_body(value: bytes | None) -> dict[str, Any]:
     for body in (document, document.get("data") if isinstance(document, dict) else None):
         if isinstance(body, dict) and isinstance(body.get("predictions"), list):
             probabilities = body.get("probabilities")
-            is_valid = isinstance(probabilities, list) and all(isinstance(one, dict) for one in probabilities)
+            is_valid = isinstance(probabilities, list) and all(isinstance(by_label, dict) for by_label in probabilities)
             return body if is_valid else {"predictions": body["predictions"]}
     return {}
 

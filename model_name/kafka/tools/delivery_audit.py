@@ -1,4 +1,4 @@
-"""Audit the results of a topic: a few bytes per offset, so that many millions of records fit into memory."""
+"""Audit the results of a topic, with a few bytes per offset, so that many millions of records fit into memory."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -94,7 +94,7 @@ class DeliveryAudit:
         self._unknown_partition = ExampleCounter()
 
     def add_output(self, record: ConsumerRecord, source: RecordPosition | None, *, is_result: bool) -> None:
-        """Add a result or a dead letter; those of one partition come in their order.
+        """Add a result or a dead letter; those of one partition must be added in their order.
 
         Args:
             record: Record of the output or of the dead-letter topic.
@@ -177,7 +177,7 @@ class DeliveryAudit:
         partition.output_counts[index] = 1
         partition.output_partitions[index] = output_partition
         partition.output_offsets[index] = position.offset
-        if key is not None:  # with the topic, because the dead letter of a rejected result is rightly in another one
+        if key is not None:  # with the topic, because the dead letter of a rejected result is in another one
             partition.key_hashes[index] = hash((position.topic, key))
 
     def _describe(self, source: RecordPosition) -> str:
@@ -235,7 +235,7 @@ class PartitionAudit:
         }
 
     def _in_other_partition(self, has_output: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Compute whether a result is in another partition than that of the first record with its key."""
+        """Compute a mask of the results in another partition than that of the first record with their key."""
         mask = np.zeros(self.size, np.bool_)
         indices = np.flatnonzero(has_output & (self.key_hashes != NO_KEY))
         if not len(indices):

@@ -1,4 +1,4 @@
-"""Send the rows of a table as records, for a load, a demonstration or a test."""
+"""Send the rows of a table as records, for load tests, demonstrations and tests."""
 
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -257,7 +257,7 @@ class RowProducer:
     def _await_oldest(self) -> None:
         try:
             self._in_flight[0][0].get(DELIVERY_TIMEOUT_SECONDS)
-        except REJECTION_ERRORS as err:  # the client fails others with it; the largest one is surely too large
+        except REJECTION_ERRORS as err:  # the client fails others with it; the largest one certainly is too large
             failed = {position: size for position, (future, size) in enumerate(self._in_flight) if future.failed()}
             raise self._rejected(max(failed, key=failed.__getitem__), err) from err
         self._in_flight.popleft()

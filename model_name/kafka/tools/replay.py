@@ -71,7 +71,7 @@ def replay_dead_letters(
     dead_letter: str,
     group: str,
     to: str = "",
-    only: DeadLetterFilter = DeadLetterFilter(),  # noqa: B008  it is frozen
+    dead_letter_filter: DeadLetterFilter = DeadLetterFilter(),  # noqa: B008  it is frozen
     is_dry: bool = False,
     stop: Event,
     report: ProgressCallback,
@@ -86,7 +86,7 @@ def replay_dead_letters(
         dead_letter: Dead-letter topic.
         group: Consumer group of the workers.
         to: Topic to send to instead of the original ones.
-        only: Filter for the dead letters to send.
+        dead_letter_filter: Filter for the dead letters to send.
         is_dry: Whether to count the dead letters without sending them.
         stop: Event that ends the replay after the present transaction.
         report: Callback for the progress.
@@ -109,7 +109,7 @@ def replay_dead_letters(
         reader = stack.enter_context(TopicReader(clients, group=name, max_poll_records=BATCH_RECORDS))
         partitions = [TopicPartition(dead_letter, number) for number in range(count)]
         sources = SourceLookup(stack.enter_context(TopicReader(clients, max_poll_records=1)), dead_letter, to)
-        return DeadLetterReplay(reader, partitions, sources, only, producer).run(stop, report)
+        return DeadLetterReplay(reader, partitions, sources, dead_letter_filter, producer).run(stop, report)
 
 
 class DeadLetterReplay:
@@ -118,7 +118,7 @@ class DeadLetterReplay:
     Attributes:
         reader: Reader of the dead-letter topic.
         sources: Lookup of the original topics and records.
-        only: Filter for the dead letters to send.
+        filter: Filter for the dead letters to send.
         producer: Producer that sends them; None in a dry run.
         ranges: Range of offsets of each partition.
         pending: Pending dead letters of each partition.
@@ -131,7 +131,7 @@ class DeadLetterReplay:
         reader: TopicReader,
         partitions: Sequence[TopicPartition],
         sources: SourceLookup,
-        only: DeadLetterFilter,
+        dead_letter_filter: DeadLetterFilter,
         producer: TransactionalReplayProducer | None,
     ) -> None:
         """Restore the progress that the group has committed.
@@ -140,18 +140,22 @@ class DeadLetterReplay:
             reader: Reader of the dead-letter topic, with the group of the replay.
             partitions: Partitions of the dead-letter topic.
             sources: Lookup of the original topics and records.
-            only: Filter for the dead letters to send.
+            dead_letter_filter: Filter for the dead letters to send.
             producer: Producer that sends them; None in a dry run.
         """
-        self.reader, self.sources, self.only, self.producer = reader, sources, only, producer
+        self.reader, self.sources, self.filter, self.producer = reader, sources, dead_letter_filter, producer
         self.ranges = reader.offset_ranges(partitions)
-        self.pending = {one: self._restore(one, found) for one, found in reader.committed(partitions).items()}
+        committed = reader.committed(partitions)
+        self.pending = {partition: self._restore(partition, offset) for partition, offset in committed.items()}
         self.counts: Counter[str] = Counter()
         self.topics: Counter[str] = Counter()
 
     def run(self, stop: Event, report: ProgressCallback) -> ReplayReport:
         """Send the pending dead letters."""
-        ranges = {one: OffsetRange(self.pending[one].first_pending, end) for one, (_, end) in self.ranges.items()}
+        ranges = {
+            partition: OffsetRange(self.pending[partition].first_pending, end)
+            for partition, (_, end) in self.ranges.items()
+        }
         total, done = sum(max(end - begin, 0) for begin, end in ranges.values()), 0
         for batch in self.reader.read(ranges, stop=stop):
             self._process_batch(batch, self.pending[TopicPartition(batch[0].topic, batch[0].partition)])
@@ -203,11 +207,11 @@ class DeadLetterReplay:
         if dead_letter.source is None or not self.sources.is_source_topic(dead_letter.source):
             self.counts["foreign"] += 1
             return None
-        if not self.only.matches(dead_letter):
+        if not self.filter.matches(dead_letter):
             self.counts["passed_over"] += 1
             return None
         original: ConsumerRecord | None = record
-        if dead_letter.dropped_bytes is not None:  # its value was too large, but usually still is in its topic
+        if dead_letter.dropped_bytes is not None:  # its value was too large, but usually is still in its topic
             original = self.sources.fetch_original(dead_letter.source, record.key, dead_letter.dropped_bytes)
         target = self.sources.target(dead_letter.source, record.key if original is None else original.key)
         if target is None or original is None:

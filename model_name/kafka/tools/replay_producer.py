@@ -90,7 +90,7 @@ class TransactionalReplayProducer:
 
         Raises:
             DataError: A topic rejects one of the records.
-            DependencyError: The transaction failed, or its outcome is unknown; the next replay finds out.
+            DependencyError: The transaction failed, or its outcome is unknown; the next replay reads what is committed.
         """
         futures: list[Any] = []
         try:
@@ -107,7 +107,7 @@ class TransactionalReplayProducer:
         except DependencyError as err:
             if isinstance(err.__cause__, FENCED_ERRORS):
                 raise DependencyError(f"another replay calls itself {self.name}", hint="let it end") from err
-            # The client fails others with it; the largest of them is surely too large.
+            # The client fails other records with a rejected one; the largest of them certainly is too large.
             if rejected := rejected_positions(futures):
                 largest = max(rejected, key=lambda position: records[position].record.size)
                 topic, _, record = records[largest]

@@ -13,7 +13,7 @@ class SourceLookup:
     Attributes:
         reader: Reader of the original records.
         dead_letter: Dead-letter topic.
-        target_topic: Topic to replay to instead of the original ones; empty for those.
+        target_topic: Topic to replay to instead of the original ones; empty for the original ones.
     """
 
     def __init__(self, reader: TopicReader, dead_letter: str, target_topic: str) -> None:
@@ -22,7 +22,7 @@ class SourceLookup:
         Args:
             reader: Reader of original records whose value was too large for the dead letter.
             dead_letter: Dead-letter topic.
-            target_topic: Topic to replay to instead of the original ones; empty for those.
+            target_topic: Topic to replay to instead of the original ones; empty for the original ones.
 
         Raises:
             NotFoundError: The target topic does not exist.
@@ -33,7 +33,7 @@ class SourceLookup:
         self._counts = reader.clients.partition_counts([target_topic]) if target_topic else {}
 
     def is_source_topic(self, source: RecordPosition) -> bool:
-        """Return whether a dead letter may be replayed to a topic, which must not be the dead-letter topic."""
+        """Return whether a record can be replayed to its topic, because that is not the dead-letter topic."""
         return source.topic != self.dead_letter
 
     def target(self, source: RecordPosition, key: bytes | None) -> tuple[str, int | None] | None:

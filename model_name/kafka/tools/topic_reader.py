@@ -112,7 +112,7 @@ class TopicReader:
         stall_timeout_seconds: float = STALL_TIMEOUT_SECONDS,
         stop: Event | None = None,
     ) -> Iterator[Sequence[ConsumerRecord]]:
-        """Poll the records of ranges. A batch holds records of one partition, in their order.
+        """Read the records of ranges in batches, each of one partition and in order.
 
         Args:
             ranges: Range of each partition.
@@ -146,7 +146,7 @@ class TopicReader:
             self.consumer.pause(*finished)
 
     def follow(self, begins: Mapping[TopicPartition, int], stop: Event) -> Iterator[Sequence[ConsumerRecord]]:
-        """Poll the records from given offsets on, and wait for more until `stop` is set.
+        """Read the records from given offsets on, and wait for more until `stop` is set.
 
         Raises:
             DependencyError: The cluster cannot be reached, or rejects a request.

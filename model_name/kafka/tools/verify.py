@@ -1,4 +1,4 @@
-"""Verify from outside that each record of a topic has one result or dead letter, in order."""
+"""Verify from the topics alone that each record has one result or dead letter, in order."""
 
 from collections.abc import Mapping
 from math import inf
@@ -82,7 +82,7 @@ def _due_offsets(
     """Determine the offset up to which each partition must have results: the committed one, or else the end."""
     if committed is None:
         return {one.partition: offsets.end for one, offsets in ranges.items()}
-    return {one.partition: found.offset if found else 0 for one, found in committed.items()}
+    return {one.partition: offset.offset if offset else 0 for one, offset in committed.items()}
 
 
 class _RetentionHorizon:

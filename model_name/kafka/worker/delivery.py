@@ -34,7 +34,7 @@ class Delivery(ABC):
         clients: Factory of the clients of the cluster.
         settings: Settings of the worker.
         consumer: Consumer whose group the offsets belong to.
-        producer: Present producer; `recover` replaces it.
+        producer: Current producer; `recover` replaces it.
     """
 
     def __init__(self, clients: KafkaClientFactory, settings: WorkerSettings, consumer: KafkaConsumer) -> None:
@@ -58,7 +58,7 @@ class Delivery(ABC):
         Args:
             records: Records in their order.
             offsets: Next offset to consume of each partition.
-            member: Metadata of this member of the group, as of when the batch was polled.
+            member: Metadata of this member of the group at the time of the poll.
 
         Raises:
             RecordsRejectedError: The broker rejects some of the records, however often they are sent.
@@ -71,7 +71,7 @@ class Delivery(ABC):
         Raises:
             KafkaError: No producer can be created yet.
         """
-        # Closing waits for records that are not sent; meanwhile the next producer fences the old one off.
+        # Closing waits for unsent records, hence the thread; meanwhile the new producer fences the old one off.
         old_producer, timeout_seconds = self.producer, 2 * self.settings.transaction_seconds
         Thread(target=close_producer, args=(old_producer, timeout_seconds), daemon=True).start()
         self.producer = self.create_producer()
@@ -131,7 +131,7 @@ class ExactlyOnceDelivery(Delivery):
         except kafka_errors.KafkaError as err:
             if not rejected_positions(futures):
                 for cause in err.args:
-                    if isinstance(cause, kafka_errors.KafkaError):  # `err` only says that another error came before
+                    if isinstance(cause, kafka_errors.KafkaError):  # `err` only reports that another error came before
                         raise cause from err
                 raise
             acked = {position for position, future in enumerate(futures) if future.succeeded()}
@@ -143,11 +143,11 @@ class ExactlyOnceDelivery(Delivery):
     def _find_rejected(
         self, producer: KafkaProducer, records: Sequence[RoutedRecord], suspects: Collection[int]
     ) -> dict[int, Exception]:
-        """Find the records that the broker rejects by themselves.
+        """Find the records that the broker rejects even if they are sent alone.
 
         The client fails all records that it has not sent yet with the error of the rejected one. So each suspect is
-        sent alone, in a transaction that is never committed. In a topic all records larger than one that is too large
-        are too large as well.
+        sent alone, in a transaction that is never committed. Records of a topic that are larger than one that is too
+        large are too large as well.
         """
         rejected: dict[int, Exception] = {}
         by_size = sorted(suspects, key=lambda position: records[position].record.size)

@@ -52,7 +52,12 @@ class DeliveryObserver:
         self._last_warned, self._unreported = -inf, 0
 
     def on_delivered(self, processed: ProcessedBatch, seconds: float) -> None:
-        """Record a committed batch, whose delivery took so many seconds."""
+        """Record a committed batch.
+
+        Args:
+            processed: Results and failures of the batch.
+            seconds: Duration of its delivery.
+        """
         dead_letters = len(processed.failed)
         self.stats.predicted += len(processed.requests) - dead_letters
         self.stats.dead_letters += dead_letters
@@ -69,7 +74,7 @@ class DeliveryObserver:
         self._metrics.failures.inc()
 
     def _log_dead_letters(self, processed: ProcessedBatch) -> None:
-        """Log one dead letter with its reason; those of the next seconds are only counted in the next line."""
+        """Log one dead letter with its reason; those of the next ten seconds are only counted, in the next line."""
         self._unreported += len(processed.failed)
         if monotonic() - self._last_warned < WARN_INTERVAL_SECONDS:
             return

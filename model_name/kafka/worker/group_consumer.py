@@ -75,7 +75,7 @@ class GroupConsumer:
         records = self.consumer.poll(timeout_ms=int(timeout_seconds * 1000))
         member = self.consumer.group_metadata()
         if records and not self.needs_seek and member.generation_id < 0:
-            self.needs_seek = True  # expelled just now; the broker accepts offsets without a generation from anybody
+            self.needs_seek = True  # expelled by this poll; any client may commit offsets without a generation
         return None if self.needs_seek or not records else PolledRecords(records, member)
 
     def poll_paused(self, timeout_seconds: float = 0.0) -> PolledRecords | None:
@@ -89,10 +89,10 @@ class GroupConsumer:
                 self.consumer.resume(*assigned & self.consumer.assignment())
 
     def seek_to_committed(self) -> None:
-        """Seek each assigned partition to its committed offset; without one, commit where the group begins.
+        """Seek each assigned partition to its committed offset; if there is none, commit and seek to the initial one.
 
-        After a rebalance the client keeps its position in a partition that it is assigned again, whatever became of the
-        records before that position. No batch may be in flight.
+        After a rebalance the client keeps its position in a partition that it is assigned again, even if the records
+        before that position are not committed. No batch may be in flight.
 
         Raises:
             KafkaError: The offsets cannot be read or committed.
@@ -109,7 +109,7 @@ class GroupConsumer:
             self.consumer.commit(to_offset_metadata(initial), timeout_ms=OFFSET_TIMEOUT_MS)
 
     def _initial_offset(self, partition: TopicPartition) -> int:
-        """Look up where a group without committed offsets begins."""
+        """Look up the offset at which a group without committed offsets begins."""
         is_earliest = self._settings.start == "earliest"
         look_up = self.consumer.beginning_offsets if is_earliest else self.consumer.end_offsets
         offset: int = look_up([partition], timeout_ms=OFFSET_TIMEOUT_MS)[partition]
@@ -134,7 +134,7 @@ class GroupConsumer:
         """Record a new assignment of partitions."""
         self.has_joined = self.needs_seek = True
         self.positions.clear()
-        names = ", ".join(f"{one.topic}[{one.partition}]" for one in sorted(partitions))
+        names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in sorted(partitions))
         logger.info("assigned partitions: {}", names or "none")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Choose a name for a worker that it gets again after a restart, and that no other worker has meanwhile.
+"""Choose the name of a worker: the same after a restart, and different from that of any other running worker.
 
 The name is the transactional id: the broker aborts an open transaction of an earlier process as soon as the next
 process with its name starts. With a new name, readers and other workers would wait until the transaction times out.

@@ -27,7 +27,7 @@ class Batch:
 
     Attributes:
         records: Records by partition, in their order.
-        member: Metadata of this member of the group, as of when the records were polled.
+        member: Metadata of this member of the group at the time of the poll.
         epoch: Epoch of the pipeline in which the batch was submitted.
     """
 
@@ -52,7 +52,7 @@ class BatchPipeline:
     of earlier epochs are not delivered any more.
 
     Attributes:
-        epoch: Number of the present epoch.
+        epoch: Number of the current epoch.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class BatchPipeline:
             processor: Processor that predicts the records of a batch.
             router: Router that chooses the topics and partitions of the results.
             delivery: Delivery that writes the results and commits the offsets.
-            timeout_seconds: Duration of a delivery, from which on it counts as stalled.
+            timeout_seconds: Time after which a delivery counts as stalled.
             on_delivered: Callback with each committed batch and the seconds that its delivery took. It runs on the
                 thread that delivers.
         """
@@ -167,19 +167,19 @@ class BatchPipeline:
         return processed
 
     def _write(self, batch: Batch, processed: ProcessedBatch) -> None:
-        """Write the results of a batch; records that the broker rejects become dead letters."""
+        """Write the results of a batch; rejected results become dead letters."""
         while True:
             try:
                 self._delivery.deliver(processed.to_output_records(self._router), batch.offsets, batch.member)
             except RecordsRejectedError as err:
                 first = next(iter(err.positions.values()))
-                logger.warning("the broker rejected {} records of a batch: {}", len(err.positions), first)
+                logger.warning("{} records of a batch are too large or rejected: {}", len(err.positions), first)
                 processed.mark_rejected(err)
             else:
                 return
 
     def _check_epoch(self, batch: Batch) -> None:
-        """Refuse a cancelled batch.
+        """Check that a batch is not cancelled.
 
         Raises:
             StaleBatchError: The batch belongs to an earlier epoch.

@@ -34,7 +34,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TopicRouter:
-    """Choice of the topic and partition of a result.
+    """Chooses the partition of a result or dead letter.
 
     Attributes:
         output: Topic of the results.
@@ -115,9 +115,9 @@ class ProcessedBatch:
 
 def remove_request(request: InferenceRequest, group: PredictedGroup) -> list[PredictedGroup]:
     """Split a group that contains a request into a group for each of its other requests."""
-    if not any(one is request for one in group.requests):
+    if not any(member is request for member in group.requests):
         return [group]
-    return [group.select(number) for number, one in enumerate(group.requests) if one is not request]
+    return [group.select(number) for number, member in enumerate(group.requests) if member is not request]
 
 
 class RecordProcessor:
@@ -140,7 +140,7 @@ class RecordProcessor:
         failed: dict[int, Failure] = {}
         try:
             result = infer_batch(self.plane, requests, self.limits)
-        except Exception as err:  # noqa: BLE001  the loop around a model: whatever it raises costs one record at most
+        except Exception as err:  # noqa: BLE001  any error of a model costs one record at most
             logger.warning(
                 "the model raised {} for a batch of {} records; predicting each alone", type(err).__name__, len(records)
             )

@@ -1,8 +1,8 @@
-"""A member of the consumer group that polls records, predicts them and delivers the results until it is stopped.
+"""Run a member of the consumer group, which polls records, predicts them and delivers the results until it is stopped.
 
 Three threads work on consecutive batches, so that the next batch is polled and processed while the last one is
-committed: the caller's thread polls and decides, one thread processes, one delivers (`BatchPipeline`). There is one way
-to recover, whatever failed: all batches in flight are cancelled, and polling resumes from the committed offsets.
+committed: the caller's thread polls and coordinates, one thread processes, one delivers (`BatchPipeline`). Recovery is
+the same after any failure: all batches in flight are cancelled, and polling resumes from the committed offsets.
 """
 
 from itertools import chain, repeat
@@ -25,7 +25,7 @@ from model_name.kafka.worker.worker_settings import WorkerSettings
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import PredictionLog
 
-POLL_SECONDS = 0.5  # longest wait of a poll, and so of a stop signal
+POLL_SECONDS = 0.5  # longest poll, which a stop signal waits for
 LAG_INTERVAL_SECONDS = 1.0  # between two updates of the lag metric
 RETRY_BACKOFF_SECONDS = (0.1, 0.3, 1.0, 2.0)  # before each attempt to recover; the last one repeats
 MAX_CONSECUTIVE_FAILURES = 5  # of errors that retrying may never cure
@@ -224,7 +224,7 @@ class Worker:
         self._observer.on_failure()
         self.is_broker_down |= isinstance(error, UNREACHABLE_ERRORS)
         logger.warning("a batch failed, resuming from the committed offsets: {}", format_error(error))
-        self._check_patience(error)
+        self._check_repeated_failures(error)
         while not self.pipeline.is_empty and not stop.is_set():  # their thread must no longer use the producer
             self.pipeline.wait_for_cancelled(POLL_SECONDS)
             self._last_step = monotonic()
@@ -244,7 +244,7 @@ class Worker:
             else:
                 return
 
-    def _check_patience(self, error: BaseException) -> None:
+    def _check_repeated_failures(self, error: BaseException) -> None:
         """Count consecutive failures, except those of an unreachable broker.
 
         Raises:

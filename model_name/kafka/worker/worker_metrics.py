@@ -1,4 +1,4 @@
-"""Define the Prometheus metrics of a worker. No label takes a value that a client chooses."""
+"""Define the Prometheus metrics of a worker. No label value comes from a client."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from model_name.kafka.worker.processor import ProcessedBatch
 from model_name.serving.bundle import Manifest
 from model_name.serving.server_metrics import BATCH_SIZE_BUCKETS, LATENCY_BUCKETS_SECONDS
 
-LATENCY_BUCKETS = (*LATENCY_BUCKETS_SECONDS, 60, 300, 1800, 7200)
+END_TO_END_BUCKETS_SECONDS = (*LATENCY_BUCKETS_SECONDS, 60, 300, 1800, 7200)
 
 
 class WorkerMetrics:
@@ -55,7 +55,7 @@ class WorkerMetrics:
         self.latency_seconds = Histogram(
             "model_name_kafka_latency_seconds",
             "Time from the timestamp of the oldest record of a batch to the commit of its results.",
-            buckets=LATENCY_BUCKETS,
+            buckets=END_TO_END_BUCKETS_SECONDS,
             registry=registry,
         )
         self.log_dropped = Counter(

@@ -66,7 +66,7 @@ def run_worker(settings: WorkerSettings) -> WorkerStats:
 
 
 def build_prediction_log(settings: WorkerSettings) -> PredictionLog | None:
-    """Create the prediction log, if the settings ask for one.
+    """Create the prediction log, if the settings have one.
 
     Raises:
         ConfigError: The settings of the log are wrong.

@@ -1,4 +1,4 @@
-"""Define the settings of a worker and load them without a job: this needs neither tables nor the libraries for them."""
+"""Define the settings of a worker, and load them without a job, which would import the libraries for tables."""
 
 from collections.abc import Sequence
 from typing import Literal, Self
