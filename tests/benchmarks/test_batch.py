@@ -1,4 +1,4 @@
-"""The benchmark of batch inference works on few rows; its figures need the full size."""
+"""Batch benchmark on few rows: predictions, memory and limits. Its speed needs the full size."""
 
 import json
 import os

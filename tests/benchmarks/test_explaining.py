@@ -1,4 +1,4 @@
-"""The benchmark of explanations measures and checks its limits."""
+"""Explanation benchmark: measurements and limits."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The benchmark of serving measures and checks its limits."""
+"""Serving benchmark: measurements and limits."""
 
 import json
 import shutil
@@ -116,7 +116,7 @@ def test_cost_of_a_missing_log_is_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize("option", ["--only", "--cases"])
-def test_unknown_name_is_refused_with_the_known_ones(option, capsys):
+def test_unknown_name_is_rejected_with_the_known_ones(option, capsys):
     with pytest.raises(SystemExit):
         serving.parse_arguments([option, "nothing"])
     assert "nothing: known are" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The benchmark of training works on few rows; its figures need the full size."""
+"""Training benchmark on few rows: measurements and limits. Its speed needs the full size."""
 
 import json
 

@@ -20,17 +20,17 @@ SLOW_WORKER = Path(__file__).parents[1] / "support/slow_worker.py"
 
 def test_scaling_a_group_up_and_down_loses_and_doubles_nothing(broker: Any, make_worker_group: MakeWorkerGroup) -> None:
     # Given a running worker
-    group, chance = make_worker_group(broker), random.Random(2)
+    group, rng = make_worker_group(broker), random.Random(2)
     group.wait_until_assigned(group.start())
     # When workers join and leave
     with group.producing(rate=400):
         for _ in range(REBALANCES // 2):
             newcomer = group.start()
             group.wait_until_assigned(newcomer)
-            time.sleep(chance.uniform(0.0, 1.5))
+            time.sleep(rng.uniform(0.0, 1.5))
             # Then a worker that receives SIGTERM stops within ten seconds
-            assert group.stop(choose_worker(group.running, chance)) < 10
-            time.sleep(chance.uniform(0.0, 1.5))
+            assert group.stop(choose_worker(group.running, rng)) < 10
+            time.sleep(rng.uniform(0.0, 1.5))
     # And the verifier finds nothing
     group.check_delivery()
 

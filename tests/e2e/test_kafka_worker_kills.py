@@ -17,7 +17,7 @@ KILLS = count(reduced=8, full=50)
 
 def test_killed_workers_lose_and_double_nothing(broker: Any, make_worker_group: MakeWorkerGroup) -> None:
     # Given a group of running workers
-    group, chance = make_worker_group(broker), random.Random(1)
+    group, rng = make_worker_group(broker), random.Random(1)
     for _ in range(3):
         group.start()
     for worker in group.workers:
@@ -25,8 +25,8 @@ def test_killed_workers_lose_and_double_nothing(broker: Any, make_worker_group: 
     # When one after the other is killed at random moments, and another is started in its place
     with group.producing(rate=300):
         for _ in range(KILLS):
-            time.sleep(chance.uniform(0.2, 3.0))
-            group.kill(choose_worker(group.running, chance))
+            time.sleep(rng.uniform(0.2, 3.0))
+            group.kill(choose_worker(group.running, rng))
             group.start()
     # Then the verifier finds nothing
     group.check_delivery()

@@ -1,4 +1,4 @@
-"""Dead letters: the reason, and the original record."""
+"""Dead letters: their reason and the original record."""
 
 from typing import Any
 

@@ -23,6 +23,7 @@ def suspended_broker(broker: Any) -> Iterator[Any]:
 
 
 def threads_of(client_id: str) -> list[str]:
+    """List the threads of the client with this id."""
     return [thread.name for thread in threading.enumerate() if client_id in thread.name]
 
 
@@ -34,7 +35,7 @@ def test_closing_sends_the_pending_records(broker: Any) -> None:
     assert read_values(broker.client_options(), topic, 1) == [b"pending"]
 
 
-def test_a_producer_that_cannot_flush_is_closed_all_the_same(suspended_broker: Any) -> None:
+def test_a_producer_that_cannot_flush_is_closed(suspended_broker: Any) -> None:
     # Given a producer with a record that it cannot send
     topic = new_topic(suspended_broker)
     producer = KafkaClientFactory(suspended_broker.bootstrap).create_producer(client_id="cannot-flush")
@@ -42,7 +43,7 @@ def test_a_producer_that_cannot_flush_is_closed_all_the_same(suspended_broker: A
     suspended_broker.suspend()
     pending = producer.send(topic, b"pending")
     assert threads_of("cannot-flush")
-    # When it is closed, which the client itself refuses
+    # When it is closed, which fails with the method of the client
     with pytest.raises(kafka_errors.KafkaTimeoutError):
         producer.close(timeout=0.2)
     assert threads_of("cannot-flush")

@@ -34,7 +34,7 @@ def predict(record: Any, plane: Any = PLANE) -> OutputRecord:
     return found
 
 
-def predictions(record: Any) -> int:
+def count_predictions(record: Any) -> int:
     """Count the predictions in the result."""
     found = json.loads(predict(record).value or b"")
     return len(found.get("data", found)["predictions"])
@@ -48,7 +48,7 @@ def structured(data: Any, **more: Any) -> bytes:
     return as_json(ATTRIBUTES | {"data": data} | more)
 
 
-def unpacked(data: Any) -> bytes:
+def structured_base64(data: Any) -> bytes:
     return as_json(ATTRIBUTES | {"data_base64": b64encode(as_json(data)).decode()})
 
 
@@ -56,7 +56,7 @@ def position_headers(topic: Any = b"in", partition: Any = b"1", offset: Any = b"
     return [("source-topic", topic), ("source-partition", partition), ("source-offset", offset)]
 
 
-IN_EVENT = [("content-type", b"application/cloudevents+json; charset=utf-8")]
+STRUCTURED = [("content-type", b"application/cloudevents+json; charset=utf-8")]
 
 
 # Accepted records
@@ -76,17 +76,27 @@ IN_EVENT = [("content-type", b"application/cloudevents+json; charset=utf-8")]
         pytest.param(as_json(EXAMPLE), [("content-type", None)], 1, id="content type null"),
         pytest.param(as_json(EXAMPLE), [("trace", b"\xff"), ("trace", None)], 1, id="other headers"),
         pytest.param(as_json(EXAMPLE), event_headers(), 1, id="an event in binary mode"),
-        pytest.param(as_json(EXAMPLE), [("ce-" + n, v.encode()) for n, v in ATTRIBUTES.items()], 1, id="bridged"),
-        pytest.param(structured(EXAMPLE), IN_EVENT, 1, id="an event in structured mode"),
-        pytest.param(structured([EXAMPLE] * 2), IN_EVENT, 2, id="an event of rows"),
-        pytest.param(structured({"instances": [EXAMPLE]}), IN_EVENT, 1, id="an event of a body of V1"),
-        pytest.param(structured(json.dumps(EXAMPLE)), IN_EVENT, 1, id="an event of a text"),
-        pytest.param(unpacked(EXAMPLE), IN_EVENT, 1, id="an event of bytes"),
-        pytest.param(structured(EXAMPLE), [*IN_EVENT, ("ce_id", b"")], 1, id="structured, beside headers"),
+        pytest.param(
+            as_json(EXAMPLE),
+            [("ce-" + n, v.encode()) for n, v in ATTRIBUTES.items()],
+            1,
+            id="from an HTTP bridge",
+        ),
+        pytest.param(structured(EXAMPLE), STRUCTURED, 1, id="an event in structured mode"),
+        pytest.param(structured([EXAMPLE] * 2), STRUCTURED, 2, id="an event with rows"),
+        pytest.param(structured({"instances": [EXAMPLE]}), STRUCTURED, 1, id="an event with a body of V1"),
+        pytest.param(structured(json.dumps(EXAMPLE)), STRUCTURED, 1, id="an event with JSON text"),
+        pytest.param(structured_base64(EXAMPLE), STRUCTURED, 1, id="an event with Base64"),
+        pytest.param(
+            structured(EXAMPLE),
+            [*STRUCTURED, ("ce_id", b"")],
+            1,
+            id="structured, with a binary header",
+        ),
     ],
 )
 def test_a_valid_record_is_predicted(value: bytes, headers: Any, count: int) -> None:
-    assert predictions(FakeRecord(value, headers)) == count
+    assert count_predictions(FakeRecord(value, headers)) == count
 
 
 # Rejected records
@@ -96,10 +106,10 @@ def test_a_valid_record_is_predicted(value: bytes, headers: Any, count: int) -> 
     ("value", "headers", "reason"),
     [
         pytest.param(None, [], "tombstone", id="a tombstone"),
-        pytest.param(b"", [], "not JSON", id="nothing"),
+        pytest.param(b"", [], "not JSON", id="an empty value"),
         pytest.param(b"area=5", [], "not JSON", id="text"),
-        pytest.param(b'{"area": 5', [], "not JSON", id="half a row"),
-        pytest.param(b'{"street": "\xff"}', [], "not JSON", id="wrong UTF-8"),
+        pytest.param(b'{"area": 5', [], "not JSON", id="an incomplete row"),
+        pytest.param(b'{"street": "\xff"}', [], "not JSON", id="invalid UTF-8"),
         pytest.param(b"5", [], "neither an object", id="a number"),
         pytest.param(b"null", [], "neither an object", id="null"),
         pytest.param(b"[[1, 2]]", [], "neither an object", id="an array of arrays"),
@@ -114,23 +124,23 @@ def test_a_valid_record_is_predicted(value: bytes, headers: Any, count: int) -> 
         pytest.param(b'[{"area":1},{"area":1,"area":2}]', [], "area: comes twice", id="a key twice in a row"),
         pytest.param(b'{"instances":[{"area":1,"area":2}]}', [], "area: comes twice", id="a key twice in V1"),
         pytest.param(b'{"data":1,"area":1,"area":2}', [], "area: comes twice", id="a key twice, beside `data`"),
-        pytest.param(structured({"a": 1})[:-2] + b',"a":2}}', IN_EVENT, "a: comes twice", id="twice in an event"),
-        pytest.param(structured({"a": 1})[:-1] + b',"id":"2"}', IN_EVENT, "id: comes twice", id="an attribute twice"),
+        pytest.param(structured({"a": 1})[:-2] + b',"a":2}}', STRUCTURED, "a: comes twice", id="twice in an event"),
+        pytest.param(structured({"a": 1})[:-1] + b',"id":"2"}', STRUCTURED, "id: comes twice", id="an attribute twice"),
         pytest.param(as_json(EXAMPLE), [("content-type", b"application/avro")], "avro is not JSON", id="Avro"),
-        pytest.param(as_json(EXAMPLE), [("content-type", b"\xff")], "content-type: is not UTF-8", id="a wrong kind"),
+        pytest.param(as_json(EXAMPLE), [("content-type", b"\xff")], "content-type: is not UTF-8", id="a binary type"),
         pytest.param(as_json(EXAMPLE), [("ce_id", b"1")], "specversion", id="an event without a version"),
         pytest.param(as_json(EXAMPLE), event_headers(id=""), "id: the event has no such", id="an event without an id"),
         pytest.param(
-            as_json(EXAMPLE), event_headers(specversion="7"), "specversion: 7", id="an event of another version"
+            as_json(EXAMPLE), event_headers(specversion="7"), "specversion: 7", id="an event with another version"
         ),
         pytest.param(as_json(EXAMPLE), event_headers(Subject="x"), "Subject", id="an invalid attribute name"),
         pytest.param(
-            as_json(EXAMPLE), [*event_headers(), ("ce_x", b"\xff")], "ce_x: is not UTF-8", id="a wrong attribute"
+            as_json(EXAMPLE), [*event_headers(), ("ce_x", b"\xff")], "ce_x: is not UTF-8", id="a binary attribute"
         ),
-        pytest.param(as_json([1]), IN_EVENT, "not an object", id="a structured event that is an array"),
-        pytest.param(as_json(ATTRIBUTES), IN_EVENT, "has no data", id="an event without data"),
-        pytest.param(structured(EXAMPLE, data_base64="e30="), IN_EVENT, "data beside it", id="two data fields"),
-        pytest.param(as_json(ATTRIBUTES | {"data_base64": "?"}), IN_EVENT, "not Base64", id="invalid Base64"),
+        pytest.param(as_json([1]), STRUCTURED, "not an object", id="a structured event that is an array"),
+        pytest.param(as_json(ATTRIBUTES), STRUCTURED, "has no data", id="an event without data"),
+        pytest.param(structured(EXAMPLE, data_base64="e30="), STRUCTURED, "data beside it", id="two data fields"),
+        pytest.param(as_json(ATTRIBUTES | {"data_base64": "?"}), STRUCTURED, "not Base64", id="invalid Base64"),
     ],
 )
 def test_an_invalid_record_is_rejected_with_the_reason(value: bytes | None, headers: Any, reason: str) -> None:
@@ -179,7 +189,7 @@ def test_the_result_of_a_binary_event_keeps_mode_and_extensions(prefix: str) -> 
 
 def test_the_result_of_a_structured_event_is_structured() -> None:
     result = predict(
-        FakeRecord(structured(EXAMPLE, subject="row 5", isnew=True), [*IN_EVENT, ("ce_old", b"1"), ("trace", b"t")])
+        FakeRecord(structured(EXAMPLE, subject="row 5", isnew=True), [*STRUCTURED, ("ce_old", b"1"), ("trace", b"t")])
     )
     found = json.loads(result.value or b"")
     assert found["data"] == {"predictions": [12.5]}
@@ -210,7 +220,7 @@ def test_headers_of_an_earlier_result_and_of_a_dead_letter_are_replaced() -> Non
 @pytest.mark.parametrize(
     "headers",
     [
-        pytest.param([], id="nothing"),
+        pytest.param([], id="no headers"),
         pytest.param([("source-topic", b"in"), ("source-partition", b"1")], id="no offset"),
         pytest.param(position_headers(offset=b"five"), id="text for a number"),
         pytest.param(position_headers(offset=None), id="no number"),
@@ -229,7 +239,7 @@ def test_a_malformed_position_is_none(headers: Any) -> None:
 def test_a_position_is_parsed_back(topic: str, partition: int, offset: int) -> None:
     try:
         headers = source_headers(RecordPosition(topic, partition, offset), RESULT_SOURCE_HEADERS)
-    except UnicodeEncodeError:  # half a surrogate is no name of a topic
+    except UnicodeEncodeError:  # a lone surrogate cannot be in the name of a topic
         return
     assert parse_source(headers, RESULT_SOURCE_HEADERS) == RecordPosition(topic, partition, offset)
 
@@ -248,11 +258,14 @@ bodies = (
     | documents.map(lambda inner: as_json(json.dumps(inner)))
 )
 names = st.sampled_from(["content-type", "Content-Type", "ce_id", "ce-id", "ce_specversion", "ce_type", "a"])
-texts = st.none() | st.binary(max_size=20) | st.sampled_from([b"1.0", b"application/json", IN_EVENT[0][1]])
+texts = st.none() | st.binary(max_size=20) | st.sampled_from([b"1.0", b"application/json", STRUCTURED[0][1]])
 any_headers = st.lists(st.tuples(names | st.text(max_size=5), texts), max_size=6)
 
 
-@given(value=bodies, headers=any_headers | any_headers.map(lambda more: [*event_headers(), *more]) | st.just(IN_EVENT))
+@given(
+    value=bodies,
+    headers=any_headers | any_headers.map(lambda more: [*event_headers(), *more]) | st.just(STRUCTURED),
+)
 def test_any_record_has_a_result_or_a_reason(value: bytes | None, headers: Any) -> None:
     with suppress(DataError):
         result = predict(FakeRecord(value, headers, b"k"))

@@ -53,9 +53,9 @@ def machine(tmp_path, monkeypatch):
 def test_a_missing_program_is_reported_in_one_sentence(machine, programs, reason):
     for name, script in programs.items():
         machine(name, script)
-    reason_text = jars.unavailable_reason.__wrapped__()
-    assert reason in reason_text
-    assert "\n" not in reason_text
+    found = jars.unavailable_reason.__wrapped__()
+    assert reason in found
+    assert "\n" not in found
 
 
 def test_maven_is_not_needed_once_the_jars_are_downloaded(machine):

@@ -29,13 +29,13 @@ def test_a_client_authenticates_by_certificate(secured_broker):
     "changes",
     [
         pytest.param({"sasl_plain_password": "wrong"}, id="a wrong password"),
-        pytest.param({"sasl_plain_username": "nobody"}, id="a user that does not exist"),
-        pytest.param({"ssl_cafile": None}, id="a CA that the client does not trust"),
+        pytest.param({"sasl_plain_username": "nobody"}, id="an unknown user"),
+        pytest.param({"ssl_cafile": None}, id="an untrusted CA"),
         pytest.param({"security_protocol": "PLAINTEXT"}, id="no TLS"),
     ],
 )
 @pytest.mark.parametrize("mechanism", MECHANISMS[::2])
-def test_a_client_is_rejected_with(secured_broker, mechanism, changes):
+def test_a_client_with_invalid_credentials_is_rejected(secured_broker, mechanism, changes):
     with pytest.raises(KafkaError):
         KafkaAdminClient(**secured_broker.client_options(mechanism) | changes, bootstrap_timeout_ms=2000)
 

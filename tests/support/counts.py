@@ -14,7 +14,7 @@ REDUCED, FULL = "reduced", "full"
 
 
 def is_full_run(value: str | None) -> bool:
-    """Check whether a value of the variable selects the full counts. Unset or empty selects the reduced ones.
+    """Return whether a value of the variable selects the full counts. Unset or empty selects the reduced ones.
 
     Raises:
         ValueError: The value is neither `reduced` nor `full`.
@@ -29,5 +29,5 @@ IS_FULL = is_full_run(os.environ.get(VARIABLE))
 
 
 def count(*, reduced: T, full: T) -> T:
-    """Select the count for this test run. Any value will do, such as a tuple of cases."""
+    """Select the count for this test run. Values of any type are allowed, such as a tuple of cases."""
     return full if IS_FULL else reduced

@@ -91,7 +91,7 @@ class WorkerHarness:
             raise raised[0]
 
     def process(self, count: int, **options: Any) -> WorkerOutput:
-        """Run a worker until it has processed so many records."""
+        """Run a worker until it has processed `count` records, and read what it wrote."""
         with self.running_worker(**options) as worker:
             wait_until(lambda: worker.stats.predicted + worker.stats.dead_letters >= count)
         return self.read_output()

@@ -23,7 +23,7 @@ TRANSACTION_SECONDS = 8.0
 START_TIMEOUT_SECONDS = 90.0
 COMMIT_TIMEOUT_SECONDS = 180.0
 KEYS = 23
-INVALID_EVERY = 50  # one record in so many is no valid row
+INVALID_EVERY = 50  # one record of 50 is not a valid row
 VALUES = [json.dumps(row).encode() for row in FLAT_ROWS]
 
 
@@ -32,6 +32,15 @@ class WorkerGroup:
     """Workers of one consumer group, and their topics.
 
     Attributes:
+        bundle: Folder of the bundle.
+        bootstrap: Addresses of the cluster.
+        folder: Folder of the logs.
+        name: Consumer group, and prefix of the topics.
+        partitions: Number of partitions of each topic.
+        delivery: Delivery of the results.
+        command: Command that starts a worker, before its options.
+        extra: Settings of all workers, as `job.KEY=VALUE`.
+        env: Environment variables of the workers, in addition to those of the test.
         workers: Processes that were started, in order.
         sent: Number of records that were produced.
     """
@@ -124,7 +133,7 @@ class WorkerGroup:
 
     @contextmanager
     def producing(self, rate: float, **security: Any) -> Iterator[None]:
-        """Produce so many records a second during the block; a few of them are invalid."""
+        """Produce `rate` records per second during the block; a few of them are invalid."""
         done = Event()
         thread = Thread(target=self._produce, args=(rate, done, security))
         thread.start()
@@ -194,6 +203,6 @@ class WorkerGroup:
             worker.wait()
 
 
-def choose_worker(workers: Sequence[subprocess.Popen[bytes]], chance: random.Random) -> subprocess.Popen[bytes]:
+def choose_worker(workers: Sequence[subprocess.Popen[bytes]], rng: random.Random) -> subprocess.Popen[bytes]:
     """Choose a worker at random."""
-    return workers[chance.randrange(len(workers))]
+    return workers[rng.randrange(len(workers))]

@@ -1,4 +1,4 @@
-"""Reports of the load generators are parsed, and refused if a response was an error."""
+"""Parsing of the reports of the load generators, and rejection of reports with an error."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ def test_report_of_wrk_is_parsed():
         pytest.param(WRK, "wrk told nothing", id="an unfinished script"),
     ],
 )
-def test_report_of_wrk_with_an_error_is_refused(report, message):
+def test_report_of_wrk_with_an_error_is_rejected(report, message):
     with pytest.raises(SystemExit, match=message):
         load_generators.parse_wrk(report)
 
@@ -80,7 +80,7 @@ def test_report_of_h2load_is_parsed(data):
         pytest.param(h2load().replace("req/s", "requests"), "is not in the report", id="another report"),
     ],
 )
-def test_report_of_h2load_with_an_error_is_refused(report, message):
+def test_report_of_h2load_with_an_error_is_rejected(report, message):
     with pytest.raises(SystemExit, match=message):
         load_generators.parse_h2load(report, LOG, CONNECTIONS, RESPONSE_BYTES)
 
@@ -90,7 +90,7 @@ def test_errors_are_not_counted_as_responses(succeeded, errors):
     # given responses that were counted as successful, some of them without a message
     errors = min(errors, succeeded)
     report = h2load(succeeded=succeeded, data=(succeeded - errors) * RESPONSE_BYTES)
-    # then the report is refused unless they may have been in flight at the end
+    # then the report is rejected unless they may have been in flight at the end
     if errors > CONNECTIONS:
         with pytest.raises(SystemExit):
             load_generators.parse_h2load(report, LOG, CONNECTIONS, RESPONSE_BYTES)
@@ -104,8 +104,8 @@ def test_missing_tool_is_named_with_its_package(monkeypatch):
         load_generators.check_installed("h2load")
 
 
-class Server(BaseHTTPRequestHandler):
-    """Server that stores the bodies and responds with the status of its class."""
+class RecordingHandler(BaseHTTPRequestHandler):
+    """Handler that records the bodies and responds with the status of its class."""
 
     protocol_version = "HTTP/1.1"
     status = 200
@@ -129,7 +129,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), RecordingHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -142,16 +142,16 @@ needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not insta
 
 @needs_wrk
 def test_wrk_sends_every_body_in_turn(url, tmp_path, monkeypatch):
-    monkeypatch.setattr(Server, "bodies", set())
+    monkeypatch.setattr(RecordingHandler, "bodies", set())
     bodies = ['{"a": "]]"}', '{"b": [[1]]}', '{"c": "\\n"}']
     load = load_generators.load_rest(url, bodies, 2, 1, tmp_path / "script.lua")
-    assert Server.bodies == {body.encode() for body in bodies}
+    assert RecordingHandler.bodies == {body.encode() for body in bodies}
     assert load.rate > 0
     assert 0 < load.p50 <= load.p99
 
 
 @needs_wrk
 def test_wrk_does_not_measure_errors(url, tmp_path, monkeypatch):
-    monkeypatch.setattr(Server, "status", 503)
+    monkeypatch.setattr(RecordingHandler, "status", 503)
     with pytest.raises(SystemExit, match="requests failed"):
         load_generators.load_rest(url, ["{}"], 2, 1, tmp_path / "script.lua")

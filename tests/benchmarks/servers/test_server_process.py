@@ -50,8 +50,8 @@ def test_memory_and_stop_include_child_processes(ports, tmp_path):
         assert 0 < process.ready_seconds < 60
     # and both are terminated
     assert process.process.poll() is not None
-    until = time.monotonic() + 10
-    while is_alive(child) and time.monotonic() < until:
+    deadline = time.monotonic() + 10
+    while is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(child)
 

@@ -49,8 +49,8 @@ def no_report(*_: Any) -> None:
 )
 def test_a_record_is_encoded_as_one_line(value: bytes | None, found: dict[str, Any]) -> None:
     line = record_to_json_line(FakeRecord(value, key=b"k"))
-    place = {"partition": 1, "offset": 5, "timestamp": "2023-11-14T22:13:20.123+00:00", "key": "k"}
-    assert json.loads(line) == place | found
+    position = {"partition": 1, "offset": 5, "timestamp": "2023-11-14T22:13:20.123+00:00", "key": "k"}
+    assert json.loads(line) == position | found
     assert "\n" not in line
 
 
@@ -64,7 +64,8 @@ def test_headers_are_optional() -> None:
     assert "headers" not in json.loads(record_to_json_line(record))
 
 
-def bytes_of(found: dict[str, Any], name: str) -> bytes | None:
+def parse_bytes(found: dict[str, Any], name: str) -> bytes | None:
+    """Parse the bytes of a field of a JSON line."""
     if f"{name}_base64" in found:
         return b64decode(found[f"{name}_base64"])
     return found[name].encode() if isinstance(found[name], str) else None
@@ -80,8 +81,8 @@ def test_any_record_is_one_line_without_loss(
     value: bytes | None, key: bytes | None, headers: Any, timestamp: int
 ) -> None:
     found = json.loads(record_to_json_line(FakeRecord(value, headers, key, timestamp=timestamp), with_headers=True))
-    assert bytes_of(found, "key") == key
-    assert bytes_of(found, "value") == value or json.loads(value or b"") == found["value"]
+    assert parse_bytes(found, "key") == key
+    assert parse_bytes(found, "value") == value or json.loads(value or b"") == found["value"]
     list(to_rows(FakeRecord(value, headers, key)))
 
 
@@ -237,7 +238,7 @@ def start_consumer(broker: Any, topic: str, *options: str) -> "subprocess.Popen[
 
 
 @pytest.mark.kafka
-def test_a_closed_pipe_ends_it_quietly(broker: Any, topic: str) -> None:
+def test_a_closed_pipe_ends_the_command_without_an_error(broker: Any, topic: str) -> None:
     with start_consumer(broker, topic) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -247,7 +248,7 @@ def test_a_closed_pipe_ends_it_quietly(broker: Any, topic: str) -> None:
 
 
 @pytest.mark.kafka
-def test_follow_waits_for_records_until_interrupted(broker: Any) -> None:
+def test_follow_waits_for_more_records_until_ctrl_c(broker: Any) -> None:
     (name,) = create_topics(broker, "out")
     with start_consumer(broker, name, "--follow") as process:
         assert process.stdout is not None

@@ -13,6 +13,8 @@ from model_name.kafka.tools.topic_reader import OffsetRange
 
 
 class Output(NamedTuple):
+    """Result or dead letter, as a record of its topic and with the position of its input record."""
+
     topic: str
     partition: int
     offset: int
@@ -37,11 +39,13 @@ def run_audit(
     return audit.report()
 
 
-def counts(report: VerificationReport) -> dict[str, int]:
+def count_findings(report: VerificationReport) -> dict[str, int]:
+    """Count the records of each finding."""
     return {name: found["count"] for name, found in report.model_dump().items() if isinstance(found, dict)}
 
 
 def results(*offsets: int, key: bytes | None = None, partition: int = 0, topic: str = "out") -> list[Output]:
+    """Make results of the records at these offsets, in this order."""
     return [Output(topic, partition, at, key, RecordPosition("in", 0, offset)) for at, offset in enumerate(offsets)]
 
 
@@ -76,7 +80,10 @@ NOTHING = dict.fromkeys(("lost", "doubled", "reordered", "unknown", "foreign", "
             id="results and dead letters of a key in two topics",
         ),
         pytest.param(
-            [*results(0, 1, 2, key=b"k"), *results(3, key=b"j", partition=1)], "", (), id="two keys in two partitions"
+            [*results(0, 1, 2, key=b"k"), *results(3, key=b"j", partition=1)],
+            "",
+            (),
+            id="two keys in two partitions",
         ),
         pytest.param([*results(0, 2), *results(1, 3, partition=1)], "", (), id="no keys, two partitions"),
         pytest.param([*results(0, 1, 2, 3), Output("out", 0, 9, None, None)], "foreign", ("out[0]@9",), id="no source"),
@@ -97,7 +104,7 @@ NOTHING = dict.fromkeys(("lost", "doubled", "reordered", "unknown", "foreign", "
 )
 def test_findings_about_four_records(outputs: list[Output], name: str, examples: tuple[str, ...]) -> None:
     report = run_audit({0: {0, 1, 2, 3}}, outputs)
-    assert counts(report) == NOTHING | ({name: 1} if name else {})
+    assert count_findings(report) == NOTHING | ({name: 1} if name else {})
     assert report.is_clean == (name not in ("lost", "doubled", "reordered"))
     if name:
         assert getattr(report, name).examples == examples
@@ -106,7 +113,7 @@ def test_findings_about_four_records(outputs: list[Output], name: str, examples:
 def test_gaps_between_offsets_are_no_records() -> None:
     report = run_audit({0: {0, 3, 9}}, results(0, 3, 9))
     assert report.records == 3
-    assert counts(report) == NOTHING
+    assert count_findings(report) == NOTHING
 
 
 def test_a_result_of_a_gap_is_unknown() -> None:
@@ -121,7 +128,7 @@ def test_results_of_records_deleted_meanwhile_are_not_unknown() -> None:
         audit.add_output(output, output.source, is_result=True)  # type: ignore[arg-type]
     audit.add_inputs(0, [2, 3])
     audit.set_log_start(0, 2)
-    assert counts(audit.report()) == NOTHING
+    assert count_findings(audit.report()) == NOTHING
 
 
 def test_uncommitted_records_without_a_result_are_waiting() -> None:
@@ -168,11 +175,11 @@ def expected(
         if len(outputs_of_source) > 1:
             found["doubled"].add(source)
         first = outputs_of_source[0]
-        for other, (answer, *_) in outputs_by_source.items():
+        for other, (output, *_) in outputs_by_source.items():
             if other.partition != source.partition:
                 continue
-            is_before = (answer.topic, answer.partition) == (first.topic, first.partition) and (
-                outputs.index(answer) < outputs.index(first)
+            is_before = (output.topic, output.partition) == (first.topic, first.partition) and (
+                outputs.index(output) < outputs.index(first)
             )
             if is_before and other.offset > source.offset:
                 found["reordered"].add(source)
@@ -214,6 +221,6 @@ def test_any_sequence_has_the_findings_of_the_model(
     ranges = {0: OffsetRange(2, 8), 1: OffsetRange(2, 8)}
     outputs = [Output(topic, number, at, key, source) for at, (topic, number, key, source) in enumerate(written)]
     report = run_audit(records, outputs, ranges=ranges, due_offsets=due_offsets, old=old)
-    assert counts(report) == expected(records, outputs, ranges, due_offsets, old)
+    assert count_findings(report) == expected(records, outputs, ranges, due_offsets, old)
     assert report.records == sum(map(len, records.values()))
     assert report.results + report.dead_letters == len(outputs)

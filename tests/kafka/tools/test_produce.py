@@ -125,6 +125,7 @@ def test_the_event_of_a_row_is_deterministic() -> None:
 
 
 def produce(broker: Any, topic: str, table: Reader, *, stop: Event | None = None, **more: Any) -> Any:
+    """Send the rows of a table to a topic."""
     return produce_rows(
         KafkaClientFactory(broker.bootstrap), table, topic=topic, stop=stop or Event(), report=lambda *_: None, **more
     )

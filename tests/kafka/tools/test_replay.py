@@ -26,7 +26,7 @@ UPSTREAM = [("source-topic", b"before"), ("source-partition", b"3"), ("source-of
 
 
 class Case:
-    """An input topic, and dead letters of its records."""
+    """An input topic and the dead letters of its records."""
 
     def __init__(self, broker: Any, count: int = 12) -> None:
         self.broker = broker
@@ -66,6 +66,7 @@ class Case:
 
 
 def numbers(records: Sequence[Any]) -> list[int]:
+    """Return the numbers in the values of the records, sorted."""
     return sorted(json.loads(record.value)["n"] for record in records)
 
 
@@ -140,7 +141,9 @@ def test_dead_letters_can_be_sent_to_another_topic(case: Case, capsys: pytest.Ca
     ("to", "code"),
     [pytest.param("", 2, id="the dead-letter topic"), pytest.param("s-none", 5, id="a topic that does not exist")],
 )
-def test_a_replay_is_rejected_to(case: Case, capsys: pytest.CaptureFixture[str], to: str, code: int) -> None:
+def test_a_replay_to_an_invalid_topic_is_rejected(
+    case: Case, capsys: pytest.CaptureFixture[str], to: str, code: int
+) -> None:
     assert case.replay(capsys, "--to", to or case.dead) == (code, {})
 
 
@@ -180,6 +183,7 @@ def test_other_records_are_counted_as_foreign(case: Case, capsys: pytest.Capture
 
 
 def run(case: Case, stop: Event | None = None, report: Any = None) -> ReplayReport:
+    """Replay all pending dead letters."""
     return replay_dead_letters(
         KafkaClientFactory(case.broker.bootstrap),
         dead_letter=case.dead,

@@ -66,7 +66,7 @@ def test_a_complete_output_is_clean(case: Case, capsys: pytest.CaptureFixture[st
     code, found = case.verify(capsys)
     assert code == 0
     assert (found["records"], found["results"], found["dead_letters"], found["is_clean"]) == (40, 36, 4, True)
-    assert {name for name, of in found.items() if isinstance(of, dict) and of["count"]} == set()
+    assert {name for name, value in found.items() if isinstance(value, dict) and value["count"]} == set()
 
 
 def test_a_lost_a_doubled_and_a_reordered_record_are_found(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,7 @@ def test_uncommitted_records_are_waiting(case: Case, capsys: pytest.CaptureFixtu
     assert case.verify(capsys)[1]["lost"]["count"] == 10
 
 
-def test_an_open_transaction_is_waited_for(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verification_waits_for_an_open_transaction(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     # Given a last result whose transaction is committed while the output is read
     last = case.outputs.pop()
     case.write_outputs()

@@ -24,6 +24,8 @@ SMALL = 2000  # bytes, limit of a topic
 
 
 class Case:
+    """Delivery to an output topic with a small limit for records."""
+
     def __init__(self, broker: Any, kind: type[Delivery]) -> None:
         self.broker = broker
         self.input, self.dead = create_topics(broker, "in", "dead")

@@ -1,4 +1,4 @@
-"""Names of workers."""
+"""Names of worker instances."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def test_a_killed_worker_gets_its_name_again(tmp_path: Path) -> None:
     assert InstanceLock("scorers", tmp_path).name == name
 
 
-def test_any_group_name_has_a_lock_file(tmp_path: Path) -> None:
+def test_a_group_name_with_special_characters_has_a_lock_file(tmp_path: Path) -> None:
     lock = InstanceLock("../a b/ü", tmp_path)
     assert lock.name.startswith("../a b/ü-")
     assert [path.parent for path in tmp_path.iterdir()] == [tmp_path]

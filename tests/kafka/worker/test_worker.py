@@ -1,4 +1,4 @@
-"""A worker between topics of a real broker: records in, results and dead letters out."""
+"""A worker on a real broker, from the input topic to results and dead letters."""
 
 import json
 import time
@@ -100,20 +100,20 @@ def test_a_result_equals_that_of_the_data_plane(
     results, dead = harness.write_and_process(*records)
     # Then each result equals that of the data plane for the same rows
     assert not dead
-    found = [orjson.loads(result.value) for result in results]
-    answers = [answer.get("data", answer) for answer in found]
+    bodies = [orjson.loads(result.value) for result in results]
+    found = [body.get("data", body) for body in bodies]
     expected = [
         json.loads(orjson.dumps(encode_predictions(planes[task].predict_rows(rows)))) for _, _, rows in VALID.values()
     ]
-    assert dict(zip(VALID, answers, strict=True)) == dict(zip(VALID, expected, strict=True))
+    assert dict(zip(VALID, found, strict=True)) == dict(zip(VALID, expected, strict=True))
 
 
 def test_intervals_are_predicted_on_request(make_harness: MakeHarness) -> None:
     # Given a record that requests intervals, and another one
     harness = make_harness()
-    asking = orjson.dumps(V1 | {"parameters": {"interval": 0.9}})
+    with_interval = orjson.dumps(V1 | {"parameters": {"interval": 0.9}})
     # When a worker processes them
-    results, _ = harness.write_and_process(harness.record(asking), harness.record(GOOD))
+    results, _ = harness.write_and_process(harness.record(with_interval), harness.record(GOOD))
     # Then only the first result has intervals
     first, second = (orjson.loads(result.value)["predictions"] for result in results)
     assert all(one["lower"] < one["prediction"] < one["upper"] for one in first)
@@ -136,9 +136,9 @@ def test_results_keep_key_headers_partition_and_order(make_harness: MakeHarness,
     # Then each partition has the results of its records, in order, with their keys and headers
     assert (len(results), len(dead)) == (45, 15)
     by_position = dict(zip(positions, records, strict=True))
-    for answers, names in ((results, RESULT_SOURCE_HEADERS), (dead, DEAD_LETTER_SOURCE_HEADERS)):
+    for outputs, names in ((results, RESULT_SOURCE_HEADERS), (dead, DEAD_LETTER_SOURCE_HEADERS)):
         for partition in range(3):
-            there = [record for record in answers if record.partition == partition]
+            there = [record for record in outputs if record.partition == partition]
             found = [*zip(there, source_positions(there, names), strict=True)]
             assert [position.offset for _, position in found] == sorted(position.offset for _, position in found)
             for record, position in found:
@@ -209,30 +209,30 @@ def test_the_result_of_an_event_is_correlated(make_harness: MakeHarness, kind: s
 
 LONG = orjson.dumps([FLAT_ROWS[0]] * 40)
 INVALID: dict[str, tuple[bytes | None, Headers, str]] = {
-    "no JSON": (b"{area: 1}", [], "JSON"),
-    "no UTF-8": (NOT_UTF8, [], "JSON"),
+    "not JSON": (b"{area: 1}", [], "JSON"),
+    "not UTF-8": (NOT_UTF8, [], "JSON"),
     "an empty value": (b"", [], "JSON"),
     "a number": (b"7", [], "neither an object"),
     "no rows": (b"[]", [], "no row"),
-    "not of the schema": (orjson.dumps(FLAT_ROWS[0] | {"area": 900.0}), [], "area: 900"),
-    "a column too few": (orjson.dumps({"area": 1.0}), [], "column is missing"),
+    "a value above the bound of the schema": (orjson.dumps(FLAT_ROWS[0] | {"area": 900.0}), [], "area: 900"),
+    "a missing column": (orjson.dumps({"area": 1.0}), [], "column is missing"),
     "a column twice": (GOOD[:-1] + b',"area":1.0}', [], "area: comes twice"),
-    "too long a value": (LONG, [], f"{len(LONG)} bytes"),
+    "a value above the limit": (LONG, [], f"{len(LONG)} bytes"),
     "a tombstone": (None, [], "tombstone"),
     "another content type": (GOOD, [("content-type", b"text/csv")], "text/csv is not JSON"),
-    "a header that is no UTF-8": (GOOD, [("ce_id", NOT_UTF8)], "ce_id: is not UTF-8"),
+    "a header that is not UTF-8": (GOOD, [("ce_id", NOT_UTF8)], "ce_id: is not UTF-8"),
     "an event without an id": (
         orjson.dumps({name: value for name, value in CORRELATED.items() if name != "id"} | {"data": V1}),
         STRUCTURED,
         "id: the event has no such attribute",
     ),
     "an event without data": (orjson.dumps(CORRELATED), STRUCTURED, "has no data"),
-    "an event of data and Base64": (
+    "an event with data and Base64": (
         orjson.dumps(CORRELATED | {"data": V1, "data_base64": "e30="}), STRUCTURED, "has data beside it",
     ),
-    "an array for an event": (b"[]", STRUCTURED, "not an object"),
+    "a structured event that is an array": (b"[]", STRUCTURED, "not an object"),
     "a binary event without a source": (GOOD, [("ce_id", b"1"), ("ce_specversion", b"1.0")], "source: the event"),
-    "a name that is none": (GOOD, binary_event("ce_", **{"Not A Name": "x"}), "is not a name of an attribute"),
+    "an invalid attribute name": (GOOD, binary_event("ce_", **{"Not A Name": "x"}), "is not a name of an attribute"),
 }  # fmt: skip
 
 
@@ -294,17 +294,17 @@ def test_rejected_results_do_not_affect_others(make_harness: MakeHarness, delive
     # Given more small results than fit into one batch of the topic, and a few that are too large, in two partitions
     harness = make_harness(settings={"delivery": delivery})
     (harness.output,) = create_topics(harness.broker, "out", config={"max.message.bytes": 4000})
-    large, those = orjson.dumps([FLAT_ROWS[0]] * 400), {30, 31, 160}
-    records = [harness.record(large if number in those else GOOD, partition=number // 100) for number in range(200)]
+    large, large_at = orjson.dumps([FLAT_ROWS[0]] * 400), {30, 31, 160}
+    records = [harness.record(large if number in large_at else GOOD, partition=number // 100) for number in range(200)]
     # When a worker processes them at once
     results, dead = harness.write_and_process(*records)
     # Then the large ones are dead letters, and all others have results, in order and, with exactly_once, once
     assert source_positions(dead, DEAD_LETTER_SOURCE_HEADERS) == [
-        RecordPosition(harness.input, number // 100, number % 100) for number in sorted(those)
+        RecordPosition(harness.input, number // 100, number % 100) for number in sorted(large_at)
     ]
     for partition in range(2):
         found = [position.offset for position in source_positions(results) if position.partition == partition]
-        assert [*dict.fromkeys(found)] == [number for number in range(100) if number + 100 * partition not in those]
+        assert [*dict.fromkeys(found)] == [number for number in range(100) if number + 100 * partition not in large_at]
         assert delivery == "at_least_once" or len({*found}) == len(found)
 
 
@@ -385,7 +385,7 @@ def test_a_new_group_may_start_at_the_end(make_harness: MakeHarness) -> None:
 
 
 @pytest.mark.parametrize("start", ["earliest", "latest"])
-def test_after_deletion_of_committed_offsets_it_continues_with_the_first_remaining_record(
+def test_a_group_whose_committed_offset_is_deleted_continues_with_the_first_remaining_record(
     make_harness: MakeHarness, start: str
 ) -> None:
     # Given a group that has committed one record, and five more of which retention deletes three
@@ -410,10 +410,10 @@ def test_each_delivered_row_is_logged_once(make_harness: MakeHarness, tmp_path: 
     (harness.output,) = create_topics(harness.broker, "out", config={"max.message.bytes": SMALL})
     log = PredictionLog(LogSettings(url=str(tmp_path)), slot="blue")
     log.start()
-    refused = orjson.dumps([FLAT_ROWS[0]] * 100)
+    too_large = orjson.dumps([FLAT_ROWS[0]] * 100)
     harness.write(
         harness.record(GOOD), harness.record(b"bad"), harness.record(orjson.dumps(FLAT_ROWS[:2])),
-        harness.record(refused), harness.record(GOOD, headers=binary_event("ce_")),
+        harness.record(too_large), harness.record(GOOD, headers=binary_event("ce_")),
     )  # fmt: skip
     # When a worker processes them
     results, dead = harness.process(5, log=log)

@@ -220,8 +220,8 @@ class TestProbes:
     ) -> None:
         # Given a member of the group that does not take part in rebalances
         group = make_worker_group(broker)
-        kind = {"partition_assignment_strategy": [StickyPartitionAssignor], "enable_auto_commit": False}
-        member = join_group(group, broker, **kind)
+        options = {"partition_assignment_strategy": [StickyPartitionAssignor], "enable_auto_commit": False}
+        member = join_group(group, broker, **options)
         # When a worker starts, then it is live and not ready
         probed = ProbedWorker(group)
         for _ in range(10):
@@ -340,10 +340,10 @@ def test_one_of_two_workers_with_the_same_name_exits_and_nothing_is_doubled(
         # Then one exits soon, with the reason
         wait_until(lambda: len(group.running) == 1, 90)
         time.sleep(3 * SESSION_SECONDS)
-    (gone,) = (worker for worker in group.workers if worker.poll() is not None)
-    assert gone.returncode == 5
-    assert "another worker calls itself the-same" in group.read_log(gone)
-    assert "`instance` of its own" in group.read_log(gone)
+    (stopped,) = (worker for worker in group.workers if worker.poll() is not None)
+    assert stopped.returncode == 5
+    assert "another worker calls itself the-same" in group.read_log(stopped)
+    assert "`instance` of its own" in group.read_log(stopped)
     # And the other processes all records once
     group.wait_until_committed()
     verify(group)
