@@ -104,7 +104,7 @@ def to_event_headers(record: Any, topic: str) -> dict[str, str]:
     attributes = {
         "specversion": "1.0",
         "type": "dev.knative.kafka.event",
-        "source": f"/apis/v1/namespaces/flats/kafkasources/asked#{topic}",
+        "source": f"/apis/v1/namespaces/flats/kafkasources/flats-source#{topic}",
         "subject": f"partition:{record.partition}#{record.offset}",
         "id": f"partition:{record.partition}/offset:{record.offset}",
         "time": datetime.fromtimestamp(record.timestamp / 1000, UTC).isoformat(timespec="milliseconds"),
@@ -135,13 +135,13 @@ def start(bundle: Bundle, serving_env: dict[str, str], tmp_path: Path) -> Iterat
     """`start()`: start a server process without waiting until it is ready."""
     started: list[Server] = []
 
-    def begin() -> Server:
+    def launch() -> Server:
         log = tmp_path / f"{len(started)}.log"
         arguments = ["--bundle", str(bundle.directory), "--model_name", NAME]
         started.append(launch_server("model_name.serving", *arguments, name=NAME, log=log, env=serving_env))
         return started[-1]
 
-    yield begin
+    yield launch
     for server in started:
         server.stop()
 
@@ -197,7 +197,7 @@ def test_replies_to_records_are_events_in_a_topic(broker: Any, bundle: Bundle, s
         number = int(re.findall(r"t-(\d+) ü", attributes["kafkaheadertraceid"])[0])
         assert attributes["type"] == "io.kserve.inference.response"
         assert attributes["source"] == f"io.kserve.inference.{NAME}"
-        assert attributes["requestsource"].endswith(f"kafkasources/asked#{dispatcher.input}")
+        assert attributes["requestsource"].endswith(f"kafkasources/flats-source#{dispatcher.input}")
         assert attributes["subject"] == re.sub(r"(\d+)/offset:(\d+)", r"\1#\2", attributes["id"])
         assert attributes["content-type"] == "application/json"
         assert reply.key == attributes["key"].encode() == b"key-%d" % (number % 7)
