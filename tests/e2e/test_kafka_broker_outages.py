@@ -27,7 +27,7 @@ def broker_with_small_disk() -> Iterator[Cluster]:
         pytest.skip(err.message)
 
 
-def test_killed_and_restarted_brokers_cost_nothing(brokers3: Any, make_worker_group: MakeWorkerGroup) -> None:
+def test_killed_and_restarted_brokers_lose_nothing(brokers3: Any, make_worker_group: MakeWorkerGroup) -> None:
     # Given two workers on three brokers
     group = make_worker_group(brokers3)
     for _ in range(2):

@@ -54,7 +54,7 @@ class Worker:
         settings: Settings of the worker.
         clients: Factory of the clients of the cluster.
         metrics: Metrics of the worker.
-        group: Consumer of the input topic.
+        group_consumer: Consumer of the input topic.
         delivery: Delivery of the results.
         pipeline: Batches in flight.
         is_broker_down: Whether the broker did not respond when it was last contacted.
@@ -86,10 +86,10 @@ class Worker:
         self.metrics = metrics
         self.is_broker_down = False
         partitions = clients.partition_counts([settings.input, settings.output, settings.dead_letter])
-        self.group = GroupConsumer(clients, settings)
+        self.group_consumer = GroupConsumer(clients, settings)
         with translate_errors(clients.servers):
             delivery_type = ExactlyOnceDelivery if settings.is_exact else AtLeastOnceDelivery
-            self.delivery: Delivery = delivery_type(clients, settings, self.group.consumer)
+            self.delivery: Delivery = delivery_type(clients, settings, self.group_consumer.consumer)
         self.pipeline = BatchPipeline(
             RecordProcessor(plane, settings.limits),
             TopicRouter(settings.output, settings.dead_letter, partitions[settings.input], partitions),
@@ -110,7 +110,7 @@ class Worker:
     @property
     def is_ready(self) -> bool:
         """Whether the worker has joined the group."""
-        return self.group.has_joined
+        return self.group_consumer.has_joined
 
     @property
     def seconds_since_progress(self) -> float:
@@ -127,7 +127,7 @@ class Worker:
             DependencyError: The cluster rejects what the worker needs.
         """
         try:
-            self.group.subscribe()
+            self.group_consumer.subscribe()
             while not stop.is_set():
                 self.step(stop)
         finally:
@@ -144,12 +144,12 @@ class Worker:
             self._collect_delivered()
             if self.pipeline.is_stalled:
                 raise kafka_errors.KafkaTimeoutError("the broker does not answer")
-            if self.group.needs_seek and self.pipeline.is_empty:
-                self.group.seek_to_committed()
-            if not self.group.needs_seek and not self.pipeline.is_full:
-                self._submit_batch(self.group.poll(POLL_SECONDS))
+            if self.group_consumer.needs_seek and self.pipeline.is_empty:
+                self.group_consumer.seek_to_committed()
+            if not self.group_consumer.needs_seek and not self.pipeline.is_full:
+                self._submit_batch(self.group_consumer.poll(POLL_SECONDS))
             elif not self.pipeline.is_empty and not self.pipeline.wait_for_oldest(POLL_SECONDS):
-                self._submit_batch(self.group.poll_paused())  # a slow model must not lose its partitions
+                self._submit_batch(self.group_consumer.poll_paused())  # a slow model must not lose its partitions
             if self.pipeline.is_empty and monotonic() - self._last_contact > self.settings.session_seconds / 2:
                 self._ping_coordinator()
         except FATAL_ERRORS as err:
@@ -165,7 +165,7 @@ class Worker:
         if undelivered:
             logger.warning("{} batches were not delivered; other workers will process them", undelivered)
         try:
-            self.group.close()
+            self.group_consumer.close()
         except kafka_errors.KafkaError as err:
             logger.warning("leaving the group failed: {}", format_error(err))
         self.delivery.close(0 if undelivered else 1)
@@ -174,13 +174,13 @@ class Worker:
         """Submit polled records to the pipeline, and update the lag from time to time."""
         if polled is not None:
             self.pipeline.submit(polled.records, polled.member)
-        if not self.group.needs_seek and monotonic() - self._last_lag_update > LAG_INTERVAL_SECONDS:
+        if not self.group_consumer.needs_seek and monotonic() - self._last_lag_update > LAG_INTERVAL_SECONDS:
             self._last_lag_update = monotonic()
-            self.metrics.set_lag(self.group.lags())
+            self.metrics.set_lag(self.group_consumer.lags())
 
     def _on_delivered(self, batch: Batch, processed: ProcessedBatch, seconds: float) -> None:
         """Record a committed batch; runs on the thread that delivers."""
-        self.group.positions.update(batch.offsets)
+        self.group_consumer.positions.update(batch.offsets)
         self._observer.on_delivered(processed, seconds)
 
     def _collect_delivered(self) -> None:
@@ -197,7 +197,7 @@ class Worker:
         """Contact the coordinator of the group, since no delivery shows that it responds."""
         self._last_contact = monotonic()
         try:
-            self.group.ping_coordinator()
+            self.group_consumer.ping_coordinator()
         except FATAL_ERRORS:
             raise
         except kafka_errors.KafkaError as err:
@@ -233,8 +233,8 @@ class Worker:
             self._last_step = monotonic()
             try:
                 self.delivery.recover()
-                self.group.needs_seek = True
-                self.group.poll_paused(POLL_SECONDS)  # rejoins the group: an expelled member may commit nothing
+                self.group_consumer.needs_seek = True
+                self.group_consumer.poll_paused(POLL_SECONDS)  # rejoins: an expelled member may commit nothing
                 self._mark_broker_up()
             except FATAL_ERRORS as err:
                 raise cluster_error(self.clients.servers, err) from err

@@ -139,7 +139,7 @@ def test_a_rejected_result_becomes_a_dead_letter_and_that_is_stripped(processor:
         pytest.param(4, 2, b"", None, id="an empty key is a key"),
     ],
 )
-def test_the_partition_of_a_result(inputs: int, outputs: int, key: bytes | None, partition: Any) -> None:
+def test_a_result_is_routed_by_partition_or_key(inputs: int, outputs: int, key: bytes | None, partition: Any) -> None:
     router = TopicRouter("out", "dead", inputs, {"out": outputs, "dead": inputs})
     found = FakeRecord(b"{}", key=key, partition=3)
     assert router.partition("out", found) == partition
