@@ -176,7 +176,6 @@ class AdaptiveBatcher:
         """Infer requests together; if the model raises, each of them alone."""
         if not requests:
             return []
-        self._needs_trim |= requests[0].size > TRIM_THRESHOLD_BYTES  # large requests are alone in their batch
         plane = self.plane
         try:
             result = self.compute(plane, requests, self.limits)
@@ -186,6 +185,8 @@ class AdaptiveBatcher:
                 return [outcome for request in requests for outcome in self._infer([request])]
             logger.exception("request %s failed", requests[0].id)
             return [_internal_error(err)]
+        finally:  # not before: `evict_expired` may run meanwhile; large requests are alone in their batch
+            self._needs_trim |= requests[0].size > TRIM_THRESHOLD_BYTES
         self._observe_batch(plane, requests, result)
         manifest = plane.bundle.manifest
         return [

@@ -228,6 +228,29 @@ def test_a_large_request_does_not_delay_small_ones() -> None:
     run_scenario(scenario)
 
 
+def test_memory_of_a_large_request_is_returned_after_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    trims: list[int] = []
+    monkeypatch.setattr(batcher, "TRIM_THRESHOLD_BYTES", LARGE_BODY_BYTES)
+    monkeypatch.setattr(batcher, "trim_heap", lambda: trims.append(len(trims)))
+
+    async def scenario(recorded: RecordedBatcher) -> None:
+        # Given a large request that is being computed
+        recorded.plane.slow_gate.clear()
+        slow = recorded.submit(large())
+        await until(lambda: recorded.plane.rows == [400])
+        # When the periodic call comes before its end, then nothing is returned yet
+        recorded.batcher.evict_expired()
+        assert trims == []
+        # And once after its end, the memory is
+        recorded.plane.slow_gate.set()
+        await slow
+        recorded.batcher.evict_expired()
+        recorded.batcher.evict_expired()
+        assert trims == [0]
+
+    run_scenario(scenario)
+
+
 # Invalid requests and failures of the model
 
 
