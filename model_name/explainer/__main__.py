@@ -1,7 +1,7 @@
 """`python -m model_name.explainer`: the server that explains the predictions of one model, `:explain` of V1.
 
-It serves the directory of a registered model as the predictor does: health, metrics, limits, tokens, drain, and reload
-of a new version in the same directory. It has the arguments of `python -m model_name.serving`.
+It serves the directory of a registered model over REST as the predictor does: health, metrics, limits, tokens, drain,
+and reload of a new version in the same directory. It has the arguments of `python -m model_name.serving`, but no gRPC.
 """
 
 import sys
@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from model_name.errors import ConfigError
 from model_name.io.services import silence_mlflow
 from model_name.serving.arguments import DEFAULT_MODEL_DIRECTORY, build_parser, parse_address, parse_limits, run_main
 from model_name.serving.batching.batcher import AdaptiveBatcher
@@ -33,11 +34,12 @@ def serve(args: Namespace) -> None:
     """Load the model, explain its example and serve until SIGTERM.
 
     Raises:
-        ConfigError: An argument is not supported, or a port is already in use.
+        ConfigError: An argument is not supported, such as gRPC, or a port is already in use.
         NotFoundError: The model or its manifest is missing.
         DataError: The model was not made by this project, or the manifest belongs to another model.
     """
-    parse_address(args)
+    if parse_address(args).grpc_port is not None:  # the Open Inference Protocol has no message for explanations
+        raise ConfigError("--enable_grpc: the explainer serves REST alone", hint="leave the option out")
     configure_logging(args)
     silence_mlflow()
     from model_name.explainer.plane import VERSION_FILES, explain_batch, load_plane

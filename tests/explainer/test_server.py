@@ -246,3 +246,8 @@ def test_missing_model_ends_with_exit_code_4(tmp_path):
 def test_several_workers_are_refused(tmp_path, capsys):
     assert main(["--model", str(tmp_path), "--workers", "2"]) == 2
     assert "--workers" in capsys.readouterr().err
+
+
+def test_grpc_is_refused_before_the_model_is_loaded(tmp_path, capsys):
+    assert main(["--model", str(tmp_path), "--enable_grpc", "true"]) == 2
+    assert capsys.readouterr().err.startswith("error: --enable_grpc: the explainer serves REST alone\n")
