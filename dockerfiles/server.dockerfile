@@ -1,11 +1,12 @@
-# The server, and the worker for Kafka (--entrypoint model-name, kafka run ...): KServe, ONNX Runtime and the light half
-# of the package; no torch, mlflow or scikit-learn.
+# Image of the server, and of the Kafka worker (--entrypoint model-name, with the arguments `kafka run ...`). It has ONNX
+# Runtime and KServe (for its gRPC messages), but no torch, mlflow or scikit-learn. The wheel holds the templates of the
+# model card and of the OpenAPI document.
 ARG BASE=python:3.11-slim
 FROM ${BASE} AS build
 WORKDIR /build
 COPY requirements.lock ./
 COPY dist/*.whl ./
-# The lock serves as constraints: the same versions as everywhere, of the few packages that this needs.
+# The lock file constrains the versions to those of every other environment; only the packages that are needed are installed.
 RUN python -m venv /opt/model-name \
  && /opt/model-name/bin/pip install --no-cache-dir --constraint requirements.lock "$(ls ./*.whl)[serving,kafka]"
 

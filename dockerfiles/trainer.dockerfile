@@ -1,4 +1,4 @@
-# What every step of a pipeline runs in; PyTorch's wheels bring CUDA, and run without a GPU as well.
+# Image of the pipeline steps and of the explainer. PyTorch's wheels contain CUDA, and run without a GPU as well.
 ARG BASE=python:3.11-slim
 FROM ${BASE} AS build
 WORKDIR /build
@@ -10,7 +10,7 @@ RUN python -m venv /opt/model-name \
 
 FROM ${BASE}
 COPY --from=build /opt/model-name /opt/model-name
-# A numeric user, so that Kubernetes can see that it is not root; everything written goes to volumes and /tmp.
+# The user is numeric, so that Kubernetes can verify that it is not root. Files are written only to volumes and /tmp.
 ENV PATH=/opt/model-name/bin:${PATH} HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MPLCONFIGDIR=/tmp \
     OMP_WAIT_POLICY=PASSIVE
 USER 65532:65532
