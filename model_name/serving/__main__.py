@@ -1,6 +1,6 @@
 """`python -m model_name.serving`: server of one bundle, for V1 and V2 over REST, V2 over gRPC, and CloudEvents.
 
-It takes the options of KServe's server; those without an effect cause a warning. Secrets come from the environment:
+It has the options of KServe's server; those without an effect cause a warning. Secrets come from the environment:
 MODEL_NAME_TOKEN is the bearer token that clients must send, MODEL_NAME_LOG_KEY the key of the hashes that replace
 sensitive values in the prediction log.
 """

@@ -22,7 +22,7 @@ logger = logging.getLogger("model_name.serving")
 DEFAULT_MODEL_DIRECTORY = Path("/mnt/models")  # into which KServe's storage initializer downloads `storageUri`
 SLOT_ENV = "MODEL_NAME_SLOT"
 LOG_KEY_ENV = "MODEL_NAME_LOG_KEY"
-CERTIFICATE_ENV, KEY_ENV = "KSERVE_TLS_CERT_FILE", "KSERVE_TLS_KEY_FILE"  # of KServe
+CERTIFICATE_ENV, KEY_ENV = "KSERVE_TLS_CERT_FILE", "KSERVE_TLS_KEY_FILE"  # as in KServe
 LIMIT_OPTIONS = {
     "body_bytes": "max_body_bytes",
     "rows": "max_rows",
@@ -40,7 +40,7 @@ def boolean(text: str) -> bool:
     """Parse a truth value, as KServe's server does.
 
     Raises:
-        ValueError: The text is no truth value.
+        ValueError: The text is not a truth value.
     """
     if text.lower() not in TRUE | FALSE:
         raise ValueError(f"invalid truth value {text!r}")
@@ -65,7 +65,7 @@ UNUSED_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class UnusedOption(Action):
-    """Option of KServe's server without an effect here; its use is remembered for a warning."""
+    """Option of KServe's server without an effect here; its use is recorded for a warning."""
 
     @override
     def __call__(
@@ -133,7 +133,7 @@ def _add_server_options(parser: ArgumentParser) -> None:
     slot = os.environ.get(SLOT_ENV, "")
     add("--slot", default=slot, help=f"Blue-green slot, blue or green, in metrics and logs; by default ${SLOT_ENV}.")
     add("--access_log", type=boolean, default=False, help="Log a line per request.")
-    add("--forward_threads", type=int, default=1, help="Threads of a forward pass; 0 takes all processors.")
+    add("--forward_threads", type=int, default=1, help="Threads of a forward pass; 0 uses all processors.")
     add("--drain_seconds", type=float, default=3.0, help="Time from SIGTERM until new requests are rejected.")
     add("--grace_seconds", type=float, default=30.0, help="Time after that until pending requests are dropped.")
     add("--watch_seconds", type=float, default=5.0, help="Interval of checks for a new bundle; 0 disables them.")
@@ -213,7 +213,7 @@ def parse_tls(args: Namespace) -> TlsConfig | None:
     tls = TlsConfig(Path(args.ssl_certfile), Path(args.ssl_keyfile), args.ssl_client_ca)
     try:
         tls.ssl_context()
-    except OSError as err:  # errors of certificates are such
+    except OSError as err:  # `ssl.SSLError` is an OSError
         raise ConfigError(f"--ssl_certfile, --ssl_keyfile, --ssl_client_ca: {err}") from err
     return tls
 
@@ -224,7 +224,7 @@ class ListenAddress(NamedTuple):
     Attributes:
         host: Address of the interface.
         http_port: Port of REST.
-        grpc_port: Port of gRPC; gRPC is not served where it is None.
+        grpc_port: Port of gRPC; None if gRPC is not served.
     """
 
     host: str
@@ -244,7 +244,7 @@ def parse_address(args: Namespace) -> ListenAddress:
 
 
 def check_ports_free(address: ListenAddress) -> None:
-    """Check that the ports are free, to report a taken one under the name of its option.
+    """Check that the ports are free, to report a port in use under the name of its option.
 
     Raises:
         ConfigError: A port cannot be listened on.

@@ -7,10 +7,10 @@ from model_name.serving.request_errors import UnauthorizedError
 
 
 class TokenAuth:
-    """Bearer token that clients must send, or no authentication at all where the token is empty."""
+    """Authentication by a bearer token; disabled if the token is empty."""
 
     def __init__(self, token: bytes = b"") -> None:
-        """Require a token from clients unless it is empty."""
+        """Require a token, or none if it is empty."""
         self._expected = b"Bearer " + token if token else b""
 
     @property

@@ -150,7 +150,7 @@ class DataPlane:
         """
         with np.errstate(over="ignore"):
             matrix = self.features.transform(columns)
-        # The schema rejects infinity, so that these numbers were finite, and a graph would predict something for them.
+        # The schema rejects infinity, so these numbers were finite; the graph would return a wrong prediction for them.
         if np.isinf(matrix).any():
             row, position = np.argwhere(np.isinf(matrix))[0]
             name = self.features.columns[position].source
@@ -202,8 +202,8 @@ def rows_to_columns(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
     known = objects[0].keys()
     for number, row in enumerate(objects):
         if row.keys() != known:
-            odd = min(row.keys() ^ known)
-            raise DataError(f"{odd}: {'is only in' if odd in row else 'column is missing in'} row {number}")
+            name = min(row.keys() ^ known)
+            raise DataError(f"{name}: {'is only in' if name in row else 'column is missing in'} row {number}")
     return {name: [row[name] for row in objects] for name in known}
 
 
@@ -215,7 +215,7 @@ def try_transpose(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | No
     kinds = {*map(type, rows)}
     if kinds not in ({dict}, {list}) or {*map(len, rows)} != {len(names)}:
         return None
-    is_short = len(rows) <= CHUNK_ROWS  # `zip(*rows)` is faster, and holds the interpreter until it has seen all rows
+    is_short = len(rows) <= CHUNK_ROWS  # `zip(*rows)` is faster, and holds the interpreter until its end
     if kinds == {list}:
         if is_short:
             return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
@@ -229,7 +229,7 @@ def try_transpose(rows: Rows, names: Sequence[str]) -> dict[str, list[Any]] | No
 
 
 def _transpose_objects(rows: Sequence[Any]) -> dict[str, list[Any]] | None:
-    """Transpose objects whose keys come in one order, as a single client writes them; None for others."""
+    """Transpose objects whose keys all have the same order, as a single client writes them, or return None."""
     first = [*rows[0]]
     if not all(map(first.__eq__, map(list, rows))):
         return None

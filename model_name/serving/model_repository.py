@@ -36,7 +36,7 @@ class BundleReloader:
         load: Callable[[Path], DataPlane],
         files: Sequence[str] = WATCHED_FILES,
     ) -> None:
-        """Take the files as they are now as those of the served bundle.
+        """Start with the current files as those of the served bundle.
 
         Args:
             directory: Directory of the bundle.
@@ -66,7 +66,7 @@ class BundleReloader:
                 await self.reload()
             except ModelNameError as err:
                 version = self.batcher.plane.bundle.manifest.version
-                logger.warning("the new bundle is refused, version %s goes on: %s", version, err.message)
+                logger.warning("the new bundle is refused, version %s stays in service: %s", version, err.message)
 
     async def reload(self) -> None:
         """Load the bundle off the event loop, then serve it.
@@ -86,7 +86,7 @@ class BundleReloader:
         new = plane.bundle.manifest
         self.metrics.set_model_info(new)
         self.metrics.bundle_loads.labels("loaded").inc()
-        logger.info("version %s (%s) took over from %s (%s)", new.version, new.semver, old.version, old.semver)
+        logger.info("version %s (%s) replaced version %s (%s)", new.version, new.semver, old.version, old.semver)
 
 
 class ModelRepository:

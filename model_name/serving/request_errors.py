@@ -43,7 +43,7 @@ class MethodNotAllowedError(DataError):
 
 
 class ClientDisconnectedError(DataError):
-    """Client that disconnected before its response; counted as 499, and never sent."""
+    """Client that disconnected before its response; the error is counted as 499 and never sent."""
 
     http_status = 499
 
@@ -73,7 +73,7 @@ class ErrorLogger:
         """Log a failed request.
 
         Args:
-            request: Protocol and route of the request; nothing that the client chose.
+            request: Protocol and route of the request, without any text from the client.
             err: Reason of the failure.
         """
         now = int(monotonic())
@@ -83,7 +83,7 @@ class ErrorLogger:
             self._second, self._count = now, 0
         self._count += 1
         if self._count <= MAX_LINES_PER_SECOND:
-            reason = one_line(err.message) if self.is_quoting else "the reason is in the response alone"
+            reason = one_line(err.message) if self.is_quoting else "the reason is only in the response"
             logger.warning("refused: %s: %d: %s", request, err.http_status, reason)
 
 

@@ -1,6 +1,6 @@
 """Lifecycle of a request of any protocol: count it in, authenticate, time, log its error, count it out, observe it.
 
-It is written once, so that REST on its fast path, REST over ASGI and gRPC differ in their wire formats alone.
+It is written once, so that REST on its fast path, REST over ASGI and gRPC differ only in their wire formats.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from model_name.serving.request_errors import ClientDisconnectedError
 
 @dataclass(frozen=True, slots=True)
 class RouteLabels:
-    """Labels of a route in metrics and logs, and who may use it.
+    """Labels of a route in metrics and logs, and whether it requires authentication.
 
     Attributes:
         name: Name of the route.
@@ -93,7 +93,7 @@ class RequestLifecycle(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the request with `status`, or with the status of the error, which is raised on."""
+        """End the request with `status`, or with that of the error, which propagates."""
         if err is None:
             self.end(self.status)
         elif isinstance(err, ModelNameError):

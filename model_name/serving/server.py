@@ -56,7 +56,7 @@ class Server:
             address: Address to listen on.
             grpc_handler: Handler of the inference service.
             grpc_service: Name of the inference service.
-            tls: TLS certificates; plain text where it is None.
+            tls: TLS certificates; None for plain text.
             args: Command line: event loop, time-outs and sizes of messages.
             header_seconds: Time limit for the headers of a request.
             on_period: Called once a second.
@@ -164,7 +164,7 @@ class Server:
     ) -> None:
         """Shut down gracefully.
 
-        The server reports that it is not ready, answers for the drain period until no requests are routed to it, then
+        The server reports that it is not ready, serves for the drain period until no requests are routed to it, then
         rejects new requests and finishes the pending ones.
 
         Args:
@@ -175,7 +175,7 @@ class Server:
         """
         self.state.is_draining = True
         self.update_health()
-        logger.info("draining for %g s: not ready, still answering", seconds)
+        logger.info("draining for %g s: not ready, still serving", seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await signals.get()

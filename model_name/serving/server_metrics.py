@@ -94,7 +94,7 @@ class RequestCollector(Collector):
     """
 
     def __init__(self) -> None:
-        """Begin without any request."""
+        """Start without requests."""
         self._counts: dict[tuple[str, str, int], int] = {}
         self._latencies: dict[tuple[str, str], LatencyHistogram] = {}
 

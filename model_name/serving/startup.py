@@ -101,7 +101,7 @@ def serve_model(
 
 
 def server_metadata(*, has_repository: bool) -> dict[str, object]:
-    """Describe the server as of V2. It reports the name and the version of KServe, whose API it has."""
+    """Describe the server as V2 defines it: with the name and the version of KServe, whose API it has."""
     extensions = ["binary_tensor_data", *(["model_repository_extension"] if has_repository else [])]
     return {"name": "kserve", "version": version("kserve"), "extensions": extensions}
 

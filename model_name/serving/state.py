@@ -10,7 +10,7 @@ class ServerState:
     Attributes:
         is_started: Whether the warm-up is over and the server listens.
         is_loaded: Whether a model is loaded.
-        is_draining: Whether the server is shutting down but still answers.
+        is_draining: Whether the server is shutting down but still serves requests.
         is_closed: Whether the server rejects new requests.
     """
 

@@ -211,7 +211,7 @@ def test_a_new_bundle_is_reloaded_under_load_and_a_broken_one_is_refused(
     # when
     manifest = (bundle_copy / "bundle.json").read_text(encoding="utf-8")
     (bundle_copy / "bundle.json").write_text(manifest[: len(manifest) // 2], encoding="utf-8")
-    wait_for(lambda: "the new bundle is refused, version 7 goes on" in server.output())
+    wait_for(lambda: "the new bundle is refused, version 7 stays in service" in server.output())
     assert version_of(server, rows) == ("7", "1.2.3")
     write_bundle(bundle_copy, manifest, semver="1.3.0", version="8")
     wait_for(lambda: version_of(server, rows) == ("8", "1.3.0"))

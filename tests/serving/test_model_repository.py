@@ -73,7 +73,7 @@ class WatchedBundle:
     """A directory that is watched, without a real bundle.
 
     Attributes:
-        version: Version of the bundle that is loaded next; a broken bundle where it is None.
+        version: Version of the bundle that is loaded next; None for a broken bundle.
         loads: Number of loads.
     """
 
@@ -147,7 +147,7 @@ def test_a_broken_bundle_is_tried_once_and_again_after_a_change(
         watched.reload_if_changed()
     # then
     assert (watched.loads, watched.served, watched.count("refused")) == (1, "7", 1.0)
-    assert caplog.messages == ["the new bundle is refused, version 7 goes on: the bundle is broken"]
+    assert caplog.messages == ["the new bundle is refused, version 7 stays in service: the bundle is broken"]
     # when
     watched.version = "9"
     fill(watched.directory, "mended, at last")

@@ -23,9 +23,9 @@ from model_name.serving.runtime.memory import trim_heap
 
 logger = logging.getLogger("model_name.serving")
 
-MEDIUM_BODY_BYTES = 8 * 1024  # size of a body from which another thread gains by waiting for its forward pass
+MEDIUM_BODY_BYTES = 8 * 1024  # size of a body from which a second thread should decode during the forward pass
 LARGE_BODY_BYTES = 64 * 1024  # size of a body from which a request would delay others in its batch
-MAX_MEDIUM_BATCH_SIZE = 8  # requests; in larger batches the first ones are only answered later
+MAX_MEDIUM_BATCH_SIZE = 8  # requests; a larger batch only delays the first of them
 TRIM_THRESHOLD_BYTES = 2**20  # size of a body that leaves free heap memory worth returning
 INLINE_BUDGET_SECONDS = 0.005  # for which a batch may block the event loop
 WARN_INTERVAL_SECONDS = 60.0  # between two log lines about failures of the observer
@@ -38,10 +38,10 @@ BatchCallback = Callable[[DataPlane, Sequence[InferenceRequest], BatchResult], N
 
 
 class AdaptiveBatcher:
-    """Infer small requests together, and large ones alone beside them.
+    """Infer small requests together, and large ones alone on another thread.
 
-    Medium requests run on two threads: one decodes while the forward pass of the other, which needs no interpreter,
-    runs.
+    Medium requests run on two threads: one decodes during the forward pass of the other, which
+    releases the interpreter.
 
     Attributes:
         plane: Data plane of the next batch; it may be replaced at any time.
@@ -118,7 +118,7 @@ class AdaptiveBatcher:
             return await future
         finally:
             self._pending.remove(pending)
-            del pending, future  # refer to the raised error, whose traceback refers to this frame
+            del pending, future  # a cycle: they refer to the error, and its traceback to this frame
 
     def submit(self, request: InferenceRequest, on_done: Callable[[InferenceOutcome], None]) -> PendingRequest:
         """Add a request to the next batch. Not thread-safe; call on the event loop.

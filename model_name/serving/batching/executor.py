@@ -13,7 +13,7 @@ from model_name.errors import ModelNameError
 from model_name.serving.batching.requests import InferenceRequest, Payload
 from model_name.serving.bundle import Manifest
 
-EMA_WINDOW_BATCHES = 5  # weight of a new batch in the exponential moving averages is one in so many
+EMA_WINDOW_BATCHES = 5  # the weight of a new batch in the moving averages is 1 / EMA_WINDOW_BATCHES
 
 
 class InferenceResponse(NamedTuple):
@@ -39,7 +39,7 @@ class PendingRequest:
     Attributes:
         request: Request to infer.
         on_done: Callback that receives the outcome, once, on the event loop.
-        is_done: Whether the outcome is known or no longer wanted.
+        is_done: Whether the outcome is known or no longer needed.
     """
 
     request: InferenceRequest
@@ -71,7 +71,7 @@ class PendingRequests:
         self.size += pending.request.size
 
     def remove(self, pending: PendingRequest) -> None:
-        """Remove a request whose outcome is known or no longer wanted."""
+        """Remove a request whose outcome is known or no longer needed."""
         if not pending.is_done:
             pending.is_done = True
             self.requests.discard(pending)
@@ -92,8 +92,8 @@ class BatchExecutor:
 
     While one batch runs, requests queue up and form the next one; no request waits for others to arrive.
 
-    A thread waits for the interpreter while the event loop has it, and the other way round. So a batch runs on the
-    event loop if the batches before were short enough not to delay it.
+    A thread waits while the event loop holds the interpreter, and vice versa. So a batch runs on the event loop if
+    recent batches were short enough not to delay it.
 
     Attributes:
         max_batch_size: Number of requests in a batch.
@@ -160,7 +160,7 @@ class BatchExecutor:
     def _dispatch(self) -> None:
         """Run the collected requests or hand them to the threads, once no more are about to arrive.
 
-        A batch of the first request alone would take the interpreter from the requests that are being received.
+        A batch of only the first request would hold the interpreter while further requests are being received.
         """
         if self._yields_left and len(self._collected) < self.max_batch_size:
             self._yields_left -= 1

@@ -24,7 +24,7 @@ from model_name.serving.limits import Limits
 from model_name.serving.runtime.memory import FREE_CHUNK_ROWS, free_in_chunks
 
 Payload = Any
-"""Encoded response: the bytes of an HTTP body, a serialized message, an event or a record, as the protocol has it."""
+"""Encoded response, depending on the protocol: bytes of an HTTP body, a serialized message, an event or a record."""
 
 
 class DecodedRequest(NamedTuple):
@@ -133,7 +133,7 @@ class PredictedGroup:
     outputs: Outputs
 
     def select(self, number: int) -> "PredictedGroup":
-        """Create a group of one of the requests alone."""
+        """Create a group of a single request, given its position in this group."""
         part = self.rows[number]
         columns = {name: values[part] for name, values in self.columns.items()}
         rows = [slice(0, part.stop - part.start)]
@@ -234,11 +234,11 @@ def _concatenate(decoded: Sequence[DecodedRequest], plane: DataPlane) -> tuple[R
     Raises:
         DataError: The rows of a request cannot be transposed, or a column of it is missing or differs in length.
     """
-    if all(one.rows is not None for one in decoded):
-        rows = [one.rows or () for one in decoded]
+    if all(request.rows is not None for request in decoded):
+        rows = [request.rows or () for request in decoded]
         all_rows = list(chain.from_iterable(rows)) if len(rows) > 1 else rows[0]
         return rows_to_columns(all_rows, plane.inputs), _row_slices(rows)
-    tables = [one.to_columns(plane.inputs) for one in decoded]
+    tables = [request.to_columns(plane.inputs) for request in decoded]
     for table in tables:
         if table.keys() != plane.names:
             plane.schema.check_names(table)
@@ -273,7 +273,7 @@ def _concatenate_column(parts: Sequence[RawValues]) -> RawValues:
 
 
 def _column_or_nulls(values: RawValues | None, length: int) -> Sequence[Any]:
-    """Convert a column to Python values; nulls if a request leaves out a column that is optional."""
+    """Convert a column to Python values; nulls if the request omits an optional column."""
     return [None] * length if values is None else _to_list(values)
 
 
@@ -282,6 +282,6 @@ def _to_list(values: RawValues) -> Sequence[Any]:
 
 
 def _row_slices(rows: Sequence[Sequence[Any]]) -> list[slice]:
-    """Number the rows of consecutive requests."""
+    """Compute which rows of the concatenated table belong to each request."""
     ends = accumulate(map(len, rows))
     return [slice(end - len(part), end) for end, part in zip(ends, rows, strict=True)]

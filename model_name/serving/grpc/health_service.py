@@ -1,7 +1,7 @@
 """Health checking service of gRPC, `grpc.health.v1`.
 
-The service of the package `grpcio-health-checking` drops all watchers when one of them leaves, and those that stay
-delay the shutdown until its grace period is over.
+The service of the package `grpcio-health-checking` drops all watchers when one of them disconnects, and
+the remaining ones delay the shutdown to the end of its grace period.
 """
 
 import asyncio

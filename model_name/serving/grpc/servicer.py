@@ -76,7 +76,7 @@ class InferenceServicer:
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
     async def infer(self, message: bytes, grpc_context: Any) -> bytes:
-        """Predict."""
+        """Predict, and send the version of the model as trailing metadata."""
         context = self.context
         if context.state.is_closed:
             raise ShuttingDownError("this server is ending; ask another one")
@@ -157,7 +157,7 @@ def _serialize(message: Any) -> bytes:
 
 
 def _details(err: ModelNameError) -> str:
-    """Shorten the message of an error to what fits into a header."""
+    """Shorten the message of an error to the size of a header."""
     details = client_message(err, MAX_DETAIL_BYTES)
     while len(quote(details, safe=UNESCAPED_CHARACTERS)) > MAX_DETAIL_BYTES:
         details = details[: len(details) // 2]

@@ -93,11 +93,11 @@ def describe_column(column: Column) -> str:
     """Describe a column, including what its schema cannot express."""
     sentences = [column.description.strip()]
     if column.kind == "datetime":
-        sentences.append("ISO 8601; with an offset it becomes UTC, without one it is taken as it stands.")
+        sentences.append("ISO 8601; with an offset it is converted to UTC, without one it is used unchanged.")
     if column.out_of_bounds == "clip" and (column.min is not None or column.max is not None):
-        sentences.append(f"What is beyond {describe_bounds(column)} is clipped.")
+        sentences.append(f"Numbers are clipped to {describe_bounds(column)}.")
     if column.kind == "category" and (column.values is None or column.unseen == "other"):
-        sentences.append("A category that is not known counts as missing.")
+        sentences.append("An unknown category counts as missing.")
     return " ".join(filter(None, sentences))
 
 

@@ -61,7 +61,7 @@ def datatype(manifest: Manifest, column: str) -> str:
 @cache
 def load_template() -> Document:
     """Load the template once."""
-    import yaml  # not at start-up: most servers are never asked for the document
+    import yaml  # not at start-up: most servers never serve the document
 
     template: Document = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     return template

@@ -1,4 +1,4 @@
-"""The parts of the JSON schemas of requests and responses that depend on a bundle: what validates is accepted.
+"""Parts of the JSON schemas of requests and responses that depend on a bundle. Requests that validate are accepted.
 
 Each is the value of the placeholder of the same name in `document.yaml`. Rules between columns are only described,
 because JSON Schema cannot express them.
@@ -12,7 +12,7 @@ from model_name.serving.openapi.column_schemas import Schema, column_ref
 from model_name.serving.protocols.tensors import DATATYPES, label_datatype
 
 ROW_COUNT: Schema = {"type": "integer", "minimum": 1}
-IGNORED_COLUMN: Schema = {"description": "Accepted, and not looked at."}
+IGNORED_COLUMN: Schema = {"description": "Accepted and ignored."}
 SCALARS: Schema = {"prefixItems": [ROW_COUNT], "minItems": 1, "maxItems": 1}  # the shape of an output
 
 
@@ -69,7 +69,7 @@ def parameters(manifest: Manifest, *, accepts_text: bool) -> Schema:
     texts = [str(level) for level in levels] if accepts_text else []
     interval = {
         "enum": [*levels, *texts, None],
-        "description": "The share of actual values that each prediction interval is to hold.",
+        "description": "Share of the actual values that lie in the prediction intervals.",
     }
     return {"type": ["object", "null"], "properties": {"interval": interval}}
 
@@ -81,7 +81,7 @@ def predict_properties(manifest: Manifest) -> dict[str, Schema]:
         number = {"type": "number"}
         interval = {
             "type": "object",
-            "description": "Where a level of prediction intervals was asked for.",
+            "description": "If prediction intervals are requested.",
             "properties": dict.fromkeys(("prediction", "lower", "upper"), number),
             "required": ["prediction", "lower", "upper"],
         }

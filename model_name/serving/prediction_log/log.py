@@ -28,7 +28,7 @@ from model_name.serving.prediction_log.row_selection import (
 __all__ = ["LogSettings", "LoggedBatch", "LoggedRequest", "PredictionLog"]
 
 CHUNK_ROWS = 256  # formatted at a time, in about a millisecond
-MIN_PAUSE_SECONDS = 0.01  # between two chunks: the interpreter lock belongs to the requests
+MIN_PAUSE_SECONDS = 0.01  # between two chunks, so that requests get the interpreter
 MAX_CPU_SHARE = 0.04  # of one processor; requests lose no more, and rows beyond it are dropped
 IDLE_POLL_SECONDS = 0.1  # between two checks of an empty buffer
 WARN_INTERVAL_SECONDS = 60.0  # between two warnings
@@ -91,7 +91,7 @@ class PredictionLog:
     per minute.
 
     Attributes:
-        dropped: Number of rows that were to be logged and are lost.
+        dropped: Number of sampled rows that are lost.
         written: Number of rows in files.
         on_drop: Callback that receives the number of rows of each drop, on the thread that drops them; exceptions in it
             are ignored.
@@ -140,8 +140,8 @@ class PredictionLog:
         rows = len(batch.outputs.prediction)
         share = self.settings.sampling
         if share < 1:
-            requests = [one for one in requests if random() < share]  # noqa: S311  no secret  # nosec B311
-            rows = sum([one.rows.stop - one.rows.start for one in requests])
+            requests = [request for request in requests if random() < share]  # noqa: S311  no secret  # nosec B311
+            rows = sum([request.rows.stop - request.rows.start for request in requests])
         if not rows:
             return
         with self._lock:
@@ -184,7 +184,9 @@ class PredictionLog:
             is_last = self._closing.is_set() and not self._buffer
             pending = PendingRows(sum(sample.rows for sample in samples))
             with self._drop_on_error(pending):
-                selections = (part for one in samples for part in split_rows(one.batch, one.requests, CHUNK_ROWS))
+                selections = (
+                    part for sample in samples for part in split_rows(sample.batch, sample.requests, CHUNK_ROWS)
+                )
                 for number, chunk in enumerate(merge_chunks(selections, CHUNK_ROWS)):
                     if number:
                         self._throttle(MIN_PAUSE_SECONDS)
@@ -235,7 +237,7 @@ class PredictionLog:
 
     @contextmanager
     def _drop_on_error(self, rows: PendingRows | LogFile) -> Generator[None]:
-        """Count the rows that are left of some work as dropped if it fails, so that the thread goes on."""
+        """Count the rows that are left of some work as dropped if it fails, so that the thread continues."""
         try:
             yield
         except Exception as err:  # noqa: BLE001  the outermost loop: clients of object stores raise anything

@@ -97,9 +97,8 @@ class JsonLinesWriter:
     def buffered_files(self) -> list[LogFile]:
         """List the files with buffered lines, and end the others: their day is over, or their version was replaced."""
         idle = [key for key, file in self._files.items() if not file.rows]
-        for key in idle[
-            : len(self._files) - 1
-        ]:  # keeps the last file, so that a pause of all traffic starts no new one
+        # The last file is kept, so that a pause of all traffic does not start a new one.
+        for key in idle[: len(self._files) - 1]:
             del self._files[key]
         return [file for file in self._files.values() if file.rows]
 

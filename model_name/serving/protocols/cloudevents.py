@@ -72,12 +72,12 @@ def is_event(headers: Mapping[bytes, bytes]) -> bool:
 
 
 class EventRequest(InferenceRequest):
-    """Event whose data are a body of V1: `{"instances": [ROW, ...]}`."""
+    """Event whose data is a body of V1: `{"instances": [ROW, ...]}`."""
 
     protocol = "cloudevents"
 
     def __init__(self, body: bytes, id: str, *, headers: Mapping[bytes, bytes], name: str) -> None:  # noqa: A002
-        """Keep an event for a batch.
+        """Store an event, which its batch decodes.
 
         Args:
             body: Data of the event, or the whole event in structured mode.

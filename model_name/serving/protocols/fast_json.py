@@ -25,9 +25,9 @@ from model_name.serving.runtime.memory import free_in_chunks
 MSGSPEC_TYPES: dict[Kind, Any] = {"numeric": float | None, "boolean": bool | None}
 """Type of a value by the kind of its column; `str | None` for all other kinds."""
 MIN_COLUMNAR_ROWS = 16  # fewer rows are concatenated with those of other requests in less time than columns are
-MAX_HEAD_BYTES = 64  # of a body, in which the first row begins
+MAX_HEAD_BYTES = 64  # from the start of a body, within which the first row has to begin
 CHUNK_ROWS = 4096  # transposed at once; the interpreter is held meanwhile
-MIN_ARRAY_VALUES = 16  # values of a tensor from which an array pays
+MIN_ARRAY_VALUES = 16  # values of a tensor from which an array is faster than a list
 
 
 class V2TensorStruct(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -73,7 +73,7 @@ class FastV1Decoder:
 
     def try_decode(self, body: bytes, limits: Limits) -> DecodedRequest | None:
         """Decode a body `{"instances": [ROW, ...]}`, or return None."""
-        if body.find(b"{", 1, MAX_HEAD_BYTES) < 0:  # rows are arrays; to let msgspec find out costs more
+        if body.find(b"{", 1, MAX_HEAD_BYTES) < 0:  # rows are arrays, which msgspec would take longer to detect
             return None
         decoded = _try_decode(self._body, body)
         if decoded is None:

@@ -14,7 +14,7 @@ from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.tensors import CONTENTS_FIELDS, DATATYPES
 
-# The wire format of protocol buffers: a field is a tag, the length of its bytes and these. A tensor is field 5 of a
+# The wire format of protocol buffers: a field is a tag, the length of its bytes and the bytes. A tensor is field 5 of a
 # message; in it name, datatype, shape and contents are fields 1, 2, 3 and 5. Lengths below 128 are one byte.
 TENSOR_TAG = ord("*")
 ROW_SHAPE = b"\x1a\x01\x01*"

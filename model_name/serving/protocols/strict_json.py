@@ -21,7 +21,7 @@ SURROGATE_ESCAPES = (b"\\ud", b"\\uD")
 
 
 def loads(body: bytes) -> Any:
-    """Parse a document. NaN and Infinity become an empty list, so that the schema rejects them where they stand.
+    """Parse a document. NaN and Infinity become an empty list, so that the schema rejects them and names the column.
 
     Raises:
         DataError: The body is not JSON.
@@ -41,7 +41,7 @@ class DuplicateKey(str):
 
 
 def find_duplicate_keys(body: bytes, keys: int) -> Any:
-    """Parse a document again if it may have duplicate keys, of which JSON leaves open which value counts.
+    """Parse a document again if it may have duplicate keys, for which JSON does not define which value counts.
 
     Args:
         body: A body that `loads` has parsed.

@@ -32,7 +32,7 @@ class V1Request(InferenceRequest):
     protocol = "v1"
 
     def __init__(self, body: bytes, id: str) -> None:  # noqa: A002  the protocols' word for it
-        """Keep a body for a batch.
+        """Store a body, which its batch decodes.
 
         Args:
             body: Body of the request.

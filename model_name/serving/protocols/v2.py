@@ -52,7 +52,7 @@ class V2Request(InferenceRequest):
     protocol = "v2"
 
     def __init__(self, body: bytes, id: str, *, name: str, version: str = "", json_length: int | None = None) -> None:  # noqa: A002  the protocols' word for it
-        """Keep a body for a batch.
+        """Store a body, which its batch decodes.
 
         Args:
             body: Whole body.

@@ -40,7 +40,7 @@ class GrpcRequest(InferenceRequest):
     gather_yields = 16  # a call takes several turns of the event loop to get here; 16 take less than 0.1 ms
 
     def __init__(self, message: bytes, id: str, *, name: str) -> None:  # noqa: A002  the protocol's word for it
-        """Keep a message for a batch.
+        """Store a message, which its batch decodes.
 
         Args:
             message: Serialized message.
@@ -128,7 +128,7 @@ def _raw_tensor(item: Any, content: bytes) -> Tensor:
 
 
 def _parameter_value(parameter: Any) -> Any:
-    """Read a parameter. KServe's message has no field for a double; Triton's clients send one of their own."""
+    """Read a parameter. KServe's message has no field for a double; Triton's clients send an unknown field."""
     choice = parameter.WhichOneof("parameter_choice")
     if choice is not None:
         return getattr(parameter, choice)

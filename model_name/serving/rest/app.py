@@ -1,7 +1,7 @@
 """ASGI application of a server: every route of V1, V2, CloudEvents, probes, metrics and pages.
 
-KServe's own server spends a quarter of a millisecond per request before a model sees it. Here a request goes from its
-bytes to the batcher, and its response from the batcher to the socket.
+KServe's own server spends a quarter of a millisecond per request before the model runs. This application passes the
+body to the batcher without decoding it, and sends the response as the batcher encoded it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -96,7 +96,7 @@ class RestApp:
         self.fast_router = FastRouter(context, role.routes, self._common_headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle an HTTP request, as of ASGI."""
+        """Handle an HTTP request, as ASGI defines it."""
         handler, labels, path_params = self._match(scope)
         request = AsgiRequest(self.context, labels, scope, receive, path_params)
         try:

@@ -20,7 +20,7 @@ class BodyReader:
     """
 
     def __init__(self, limits: Limits) -> None:
-        """Bound bodies by some limits."""
+        """Start without a body in transit."""
         self.limits = limits
         self.bytes_in_flight = 0
 

@@ -32,7 +32,7 @@ class HttpInferenceRequest(InferenceRequest):
 
 
 Decoder = Callable[[ServerContext, Mapping[bytes, bytes], bytes, str], HttpInferenceRequest]
-"""Makes an inference request of headers by their lower-case names, a body and a version of the model; any where empty.
+"""Creates an inference request from headers by lower-case name, a body and a version of the model (empty for any).
 
 Raises:
     DataError: A header has an invalid value.
@@ -79,14 +79,14 @@ class HttpV2Request(V2Request, HttpInferenceRequest):
 def decode_v1(
     context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, _version: str = ""
 ) -> HttpInferenceRequest:
-    """Make a V1 request, as of `Decoder`."""
+    """Create a V1 request; see `Decoder`."""
     return HttpV1Request(body, _request_id(context, headers))
 
 
 def decode_v1_or_event(
     context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, _version: str = ""
 ) -> HttpInferenceRequest:
-    """Make a V1 request or a CloudEvent that holds one, as of `Decoder`."""
+    """Create a V1 request, or a CloudEvent that contains one; see `Decoder`."""
     if is_event(headers):
         return HttpEventRequest(body, _request_id(context, headers), headers=headers, name=context.name)
     return HttpV1Request(body, _request_id(context, headers))
@@ -95,7 +95,7 @@ def decode_v1_or_event(
 def decode_v2(
     context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, version: str = ""
 ) -> HttpInferenceRequest:
-    """Make a V2 request, as of `Decoder`."""
+    """Create a V2 request; see `Decoder`."""
     request_id = _request_id(context, headers)
     json_length = _json_length(headers)
     request = HttpV2Request(body, request_id, name=context.name, version=version, json_length=json_length)
@@ -110,7 +110,7 @@ class InferenceRoute:
     Attributes:
         path: Path with `{model_name}`, and `{requested_version}` where the client may choose a version.
         labels: Labels in metrics and logs.
-        decode: Decoder of its requests; None where this server responds with 501.
+        decode: Decoder of its requests; None if this server responds with 501.
     """
 
     path: str
@@ -120,7 +120,7 @@ class InferenceRoute:
 
 @dataclass(frozen=True, slots=True)
 class ServerRole:
-    """Kind of a server: what it computes.
+    """Kind of a server: predictor or explainer.
 
     Attributes:
         routes: Routes of inference requests.
@@ -156,7 +156,7 @@ EXPLAINER = ServerRole(
 
 
 class HttpRequest(RequestLifecycle):
-    """Request over HTTP: what the fast path and the ASGI application have in common.
+    """Request over HTTP, on the fast path or through the ASGI application.
 
     Attributes:
         headers: Headers in their order, names in lower case.
@@ -181,7 +181,7 @@ class HttpRequest(RequestLifecycle):
         connection: BaseTransport | None,
         version: str = "",
     ) -> HttpInferenceRequest:
-        """Make the request for the batcher.
+        """Create the request for the batcher.
 
         Args:
             decode: Decoder of the route.

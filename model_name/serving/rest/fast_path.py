@@ -1,8 +1,8 @@
 """Fast path of inference requests that arrive whole: from the HTTP parser to the batcher, and back to the socket.
 
-Uvicorn makes a task, a scope and four messages of each request, which takes as long as the prediction of a row. A
-request that may have to wait, for the rest of its body or for a client that does not read, takes the ASGI application
-instead; its response is the same.
+Uvicorn creates a task, a scope and four messages per request, which takes as long as the prediction of a row. A
+request that may have to wait, for the rest of its body or for a client that does not read, is handled by the ASGI
+application instead; its response is the same.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from model_name.serving.rest.messages import (
 )
 
 SLOW_PATH_HEADERS = frozenset({b"transfer-encoding", b"content-encoding", b"expect"})
-"""Headers of requests that take the ASGI application."""
+"""Headers of requests that only the ASGI application handles."""
 
 
 class FastRouter:

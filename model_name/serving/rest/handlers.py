@@ -39,11 +39,11 @@ class ServerHandlers:
         return HttpResponse(orjson.dumps({"models": [self.context.name]}))
 
     async def server_metadata(self, request: AsgiRequest) -> HttpResponse:
-        """Describe the server, as of V2."""
+        """Describe the server, as V2 defines it."""
         return HttpResponse(orjson.dumps(self.context.server_metadata))
 
     async def model_metadata(self, request: AsgiRequest) -> HttpResponse:
-        """Describe the inputs and outputs of the model, as of V2."""
+        """Describe the inputs and outputs of the model, as V2 defines it."""
         return HttpResponse(orjson.dumps(model_metadata(self.context.name, self.context.manifest)))
 
     async def metrics(self, request: AsgiRequest) -> HttpResponse:

@@ -38,8 +38,8 @@ class Listener:
         """Accept connections from now on.
 
         Args:
-            make_protocol: Makes the protocol of a connection.
-            context: TLS configuration; plain text where it is None.
+            make_protocol: Creates the protocol of a connection.
+            context: TLS configuration; None for plain text.
             handshake_seconds: Time limit of a TLS handshake.
         """
         self._make_protocol = make_protocol
@@ -68,7 +68,7 @@ class Listener:
         self._socket.close()
 
     def _drop_new_connections(self) -> None:
-        """Have the kernel drop the packets of new connections until the socket is closed. Has no effect outside Linux.
+        """Make the kernel drop the packets of new connections until the socket is closed. Has no effect outside Linux.
 
         The kernel accepts connections on its own. Those that it accepts between the last `accept` and `close` are
         reset, with the requests that their clients have sent. Dropped clients try again after a second and are refused

@@ -42,7 +42,7 @@ class HttpResponse(NamedTuple):
         status: Status code.
         content_type: Value of the header of that name.
         headers: Further headers.
-        manifest: Manifest of the bundle that made the response; that of the bundle that is served now where it is None.
+        manifest: Manifest of the bundle that predicted; None for the one that is served now.
     """
 
     body: bytes

@@ -1,4 +1,4 @@
-"""Pages for people and programs: the model card, the OpenAPI document and Swagger UI over it."""
+"""Pages of a server: the model card, the OpenAPI document and Swagger UI over it."""
 
 import asyncio
 from html import escape
@@ -79,7 +79,7 @@ class Pages:
             nonce=nonce,
             needs_token=context.auth.is_enabled,
         )
-        # the other headers are those of every response
+        # every response has the other headers already
         policy = [(name, value) for name, value in response_headers(nonce) if name == CONTENT_SECURITY_POLICY]
         return HttpResponse(text.encode(), 200, HTML, policy, manifest)
 

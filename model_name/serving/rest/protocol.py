@@ -125,7 +125,7 @@ class InferenceHttpProtocol(HttpToolsProtocol):
         self.is_between_requests = False
         self._is_in_head = True
         self._unparsed_bytes = 0
-        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]  # an extension of ours
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]  # not one of uvicorn's
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -202,13 +202,14 @@ class InferenceHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _wants_upgrade(self) -> bool:
-        """Check whether the client offers another protocol."""
+        """Report whether the client offers to switch to another protocol."""
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
     def _ignore_upgrade(self, rest: bytes) -> None:
-        """Handle a request that offers another protocol, as HTTP clients of Java do, without the offer.
+        """Handle a request that offers to switch to another protocol as if it had no such offer.
 
-        The parser does not parse its body. A new parser is fed the request line, the other headers and the body.
+        HTTP clients of Java send such requests. The parser does not parse their bodies, so a new parser is fed the
+        request line, the other headers and the body.
         """
         if not self._wants_upgrade():
             return

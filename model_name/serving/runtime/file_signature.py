@@ -1,4 +1,4 @@
-"""Signature of files, to notice that they were replaced or written."""
+"""Signature of files, to detect that they were written or replaced."""
 
 from collections.abc import Sequence
 from pathlib import Path

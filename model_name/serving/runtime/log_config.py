@@ -9,7 +9,7 @@ LOG_LEVELS = {"model_name": "INFO", "uvicorn": "INFO"}
 
 
 def configure_logging(args: Namespace) -> None:
-    """Configure the loggers: one line per event, or what a file says."""
+    """Configure the loggers: one line per event, or as a configuration file defines."""
     if not args.configure_logging:
         return
     if args.log_config_file is not None:

@@ -19,7 +19,7 @@ class TlsConfig:
     Attributes:
         certificate: Certificate of the server with its chain, in PEM.
         key: Private key of the certificate.
-        client_ca: Certificate authority of the clients; clients need no certificate where it is None.
+        client_ca: Certificate authority of the clients; None if clients need no certificate.
     """
 
     certificate: Path
@@ -50,7 +50,7 @@ class CertificateReloader:
     """
 
     def __init__(self, tls: TlsConfig, context: ssl.SSLContext) -> None:
-        """Take the files as they are now as those that the context has loaded."""
+        """Start with the current files as those that the context has loaded."""
         self.tls = tls
         self.context = context
         self._loaded_signature = self._signature()
@@ -63,7 +63,7 @@ class CertificateReloader:
         self._loaded_signature = signature
         try:
             self.context.load_cert_chain(self.tls.certificate, self.tls.key)
-        except OSError as err:  # errors of certificates are such; key and certificate may be replaced one by one
+        except OSError as err:  # `ssl.SSLError` is one; key and certificate may be replaced one by one
             logger.warning("the TLS certificate is not reloaded: %s", err)
         else:
             logger.info("the TLS certificate is reloaded")
