@@ -1,4 +1,4 @@
-"""An explainer process answers real clients."""
+"""An explainer process, called by real clients."""
 
 import json
 import subprocess

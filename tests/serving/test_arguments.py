@@ -95,7 +95,7 @@ def test_truth_values_are_those_of_kserve(text: str, value: bool) -> None:
     assert boolean(text) is value
 
 
-def test_a_text_that_is_no_truth_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_truth_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_parser("server", None).parse_args(["--enable_grpc", "maybe"])
     assert "argument --enable_grpc: invalid boolean value: 'maybe'" in capsys.readouterr().err

@@ -94,12 +94,12 @@ def test_probes_and_metrics_need_no_token(token_server: Server, path: str) -> No
     "credentials",
     [
         pytest.param({}, id="none"),
-        pytest.param({"authorization": "Bearer wrong"}, id="another"),
+        pytest.param({"authorization": "Bearer wrong"}, id="a wrong token"),
         pytest.param({"authorization": "Basic s3cret"}, id="another scheme"),
-        pytest.param({"authorization": "Bearer s3cret2"}, id="a longer one"),
-        pytest.param({"authorization": "Bearer s3cre"}, id="a shorter one"),
+        pytest.param({"authorization": "Bearer s3cret2"}, id="a longer token"),
+        pytest.param({"authorization": "Bearer s3cre"}, id="a shorter token"),
         pytest.param({"authorization": "Bearer"}, id="the scheme alone"),
-        pytest.param({"authorization": b"Bearer s\xf63cret"}, id="one that is not ASCII"),
+        pytest.param({"authorization": b"Bearer s\xf63cret"}, id="a token that is not ASCII"),
         pytest.param({"x-authorization": "Bearer s3cret"}, id="in another header"),
     ],
 )
@@ -165,16 +165,16 @@ def test_grpc_echoes_no_metadata(servers: dict[str, Server]) -> None:
     ("path", "status"),
     [
         pytest.param(f"/v2/models/{NAME}/versions/7", 200, id="the served version"),
-        pytest.param(f"/v2/models/{NAME}/versions/7/ready", 200, id="its readiness"),
+        pytest.param(f"/v2/models/{NAME}/versions/7/ready", 200, id="readiness of the served version"),
         pytest.param(f"/v2/models/{NAME}/versions/8", 404, id="another version"),
         pytest.param(f"/v2/models/{NAME}/versions/8/ready", 404, id="the readiness of another version"),
         pytest.param("/v2/models/other/versions/7", 404, id="another model"),
         pytest.param("/v3/models", 404, id="another protocol"),
-        pytest.param("/v1/models/", 404, id="a slash at the end"),
+        pytest.param("/v1/models/", 404, id="a trailing slash"),
         pytest.param("/docs", 404, id="no pages of a framework"),
     ],
 )
-def test_a_path_is_found_or_not(servers: dict[str, Server], path: str, status: int) -> None:
+def test_a_path_has_its_status(servers: dict[str, Server], path: str, status: int) -> None:
     response = servers[NAME].client.get(path)
     assert response.status_code == status
     assert status == 200 or response.json()["error"]

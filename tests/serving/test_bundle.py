@@ -93,7 +93,7 @@ def test_damaged_bundle_is_refused(
     assert str(directory) in caught.value.message
 
 
-def test_file_is_not_a_bundle(directory: Path) -> None:
+def test_file_instead_of_a_bundle_is_refused(directory: Path) -> None:
     with pytest.raises(NotFoundError, match=f"{MANIFEST_FILE} is missing"):
         Bundle.load(directory / GRAPH_FILE)
 

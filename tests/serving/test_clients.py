@@ -62,11 +62,11 @@ SERVING, NOT_SERVING, SERVICE_UNKNOWN = (
 def expected_outputs(plane: DataPlane, rows: list[Row], interval: float | None = None) -> dict[str, Any]:
     """Predict the outputs that a client has to get."""
     outputs = plane.predict_rows(rows, interval=interval)
-    found = {name: values.tolist() for name, values in outputs.columns.items()} if interval else {}
-    found["prediction"] = outputs.prediction.tolist()
+    expected = {name: values.tolist() for name, values in outputs.columns.items()} if interval else {}
+    expected["prediction"] = outputs.prediction.tolist()
     if outputs.probabilities is not None:
-        found["probabilities"] = outputs.probabilities.tolist()
-    return found
+        expected["probabilities"] = outputs.probabilities.tolist()
+    return expected
 
 
 # REST client of KServe
@@ -79,13 +79,13 @@ def test_kserve_client_predicts_over_v1(
         async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
             headers: dict[str, str] = {}
             url = servers[task].url
-            answer = await client.infer(url, {"instances": rows}, model_name=task, response_headers=headers)
-            return await client.is_server_live(url), await client.is_model_ready(url, task), answer, headers
+            response = await client.infer(url, {"instances": rows}, model_name=task, response_headers=headers)
+            return await client.is_server_live(url), await client.is_model_ready(url, task), response, headers
 
-    is_live, is_ready, answer, headers = run_async(scenario())
+    is_live, is_ready, response, headers = run_async(scenario())
     assert (is_live, is_ready) == (True, True)
-    assert answer["predictions"] == planes[task].predict_rows(rows).prediction.tolist()
-    assert ("probabilities" in answer) == (task != "regression")
+    assert response["predictions"] == planes[task].predict_rows(rows).prediction.tolist()
+    assert ("probabilities" in response) == (task != "regression")
     assert headers["x-model-version"] == VERSION
 
 
@@ -103,9 +103,9 @@ def test_kserve_client_predicts_over_v2(
             others = [await client.is_model_ready(url, "nobody")]
             return [await client.is_server_live(url), *ready], others, await client.infer(url, request, model_name=task)
 
-    passing, failing, answer = run_async(scenario())
+    passing, failing, response = run_async(scenario())
     assert (passing, failing) == ([True] * 3, [False])
-    assert_same_outputs(answer, planes[task].predict_rows(rows), task)
+    assert_same_outputs(response, planes[task].predict_rows(rows), task)
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_kserve_client_predicts_over_grpc(
             probes = [await client.is_server_live(), await client.is_server_ready(), await client.is_model_ready(task)]
             return probes, await client.infer(kserve_request(servers[task], to_arrays(rows), binary=True))
 
-    probes, answer = run_async(scenario())
+    probes, response = run_async(scenario())
     assert probes == [True] * 3
-    assert_same_outputs(answer, planes[task].predict_rows(rows), task)
+    assert_same_outputs(response, planes[task].predict_rows(rows), task)
 
 
 def test_kserve_grpc_client_finds_no_other_model(servers: dict[str, Server]) -> None:
@@ -179,10 +179,10 @@ def triton_inputs(rows: list[Row], *, binary: bool) -> list[Any]:
 
 def result_outputs(result: Any) -> dict[str, Any]:
     """Collect the outputs of a result of Triton's client."""
-    found = {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
+    arrays = {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
     return {
-        name: [one.decode() if isinstance(one, bytes) else one for one in array.tolist()]
-        for name, array in found.items()
+        name: [value.decode() if isinstance(value, bytes) else value for value in array.tolist()]
+        for name, array in arrays.items()
     }
 
 
@@ -192,7 +192,7 @@ def result_outputs(result: Any) -> dict[str, Any]:
         pytest.param({}, id="plain"),
         pytest.param({"request_compression_algorithm": "gzip"}, id="gzip"),
         pytest.param({"request_compression_algorithm": "deflate"}, id="deflate"),
-        pytest.param({"response_compression_algorithm": "gzip"}, id="an answer that may be packed"),
+        pytest.param({"response_compression_algorithm": "gzip"}, id="a compressed response"),
         pytest.param({"model_version": VERSION}, id="the version"),
         pytest.param({"priority": 1, "timeout": 5_000_000, "parameters": {"colour": "red"}}, id="parameters"),
         pytest.param({"query_params": {"a": 1}, "headers": {"x-request-id": "mine"}}, id="query and headers"),
@@ -223,9 +223,9 @@ def test_triton_client_gets_a_requested_output(
     servers: dict[str, Server], planes: dict[str, DataPlane], rows: list[Row], binary: bool, name: str
 ) -> None:
     for task in ("binary", "multiclass"):
-        wanted = [triton.InferRequestedOutput(name, binary_data=binary)]
+        requested = [triton.InferRequestedOutput(name, binary_data=binary)]
         with triton_client(servers[task]) as client:
-            result = client.infer(task, triton_inputs(rows, binary=True), outputs=wanted)
+            result = client.infer(task, triton_inputs(rows, binary=True), outputs=requested)
         (output,) = result.get_response()["outputs"]
         assert ("data" in output) is not binary
         assert result_outputs(result) == {name: expected_outputs(planes[task], rows)[name]}
@@ -244,9 +244,9 @@ def test_triton_client_sends_concurrent_requests(
 ) -> None:
     url = f"127.0.0.1:{servers['multiclass'].http_port}"
     with triton.InferenceServerClient(url, concurrency=4) as client:
-        asked = [client.async_infer("multiclass", triton_inputs([rows[n % 3]], binary=True)) for n in range(12)]
-        answers = [result_outputs(one.get_result()) for one in asked]
-    assert answers == [expected_outputs(planes["multiclass"], [rows[n % 3]]) for n in range(12)]
+        requests = [client.async_infer("multiclass", triton_inputs([rows[n % 3]], binary=True)) for n in range(12)]
+        responses = [result_outputs(request.get_result()) for request in requests]
+    assert responses == [expected_outputs(planes["multiclass"], [rows[n % 3]]) for n in range(12)]
 
 
 def test_triton_client_gets_the_metadata_of_server_and_model(servers: dict[str, Server], task: str) -> None:
@@ -269,12 +269,14 @@ def test_triton_client_gets_the_metadata_of_server_and_model(servers: dict[str, 
         pytest.param(
             lambda client, inputs: client.infer("binary", inputs, model_version="6"), 400, "version 6", id="a version"
         ),
-        pytest.param(lambda client, inputs: client.infer("nobody", inputs), 404, "there is no model", id="a model"),
+        pytest.param(
+            lambda client, inputs: client.infer("nobody", inputs), 404, "there is no model", id="another model"
+        ),
         pytest.param(
             lambda client, inputs: client.infer("binary", inputs[1:]),
             400,
             "area: column is missing",
-            id="a column less",
+            id="a missing column",
         ),
         pytest.param(
             lambda client, inputs: client.infer("binary", inputs, outputs=[triton.InferRequestedOutput("margin")]),
@@ -323,10 +325,10 @@ Triton = Callable[[str, list["Row"]], dict[str, Any]]
 def test_triton_grpc_client_predicts(
     call_triton: Triton, planes: dict[str, DataPlane], task: str, rows: list[Row], call: str
 ) -> None:
-    found = call_triton(task, rows)[call]
-    assert found["outputs"] == expected_outputs(planes[task], rows)
-    assert (found["model"], found["version"]) == (task, VERSION)
-    assert found["id"] == {"infer": "42", "infer later": "a"}.get(call, found["id"]) != ""
+    result = call_triton(task, rows)[call]
+    assert result["outputs"] == expected_outputs(planes[task], rows)
+    assert (result["model"], result["version"]) == (task, VERSION)
+    assert result["id"] == {"infer": "42", "infer later": "a"}.get(call, result["id"]) != ""
 
 
 def test_triton_grpc_client_gets_a_requested_output(
@@ -347,11 +349,11 @@ def test_triton_grpc_client_gets_prediction_intervals(
 def test_triton_grpc_client_gets_the_metadata_of_server_and_model(
     call_triton: Triton, task: str, rows: list[Row]
 ) -> None:
-    found = call_triton(task, rows)
-    assert [found[name] for name in ("live", "ready", "model ready", "version ready")] == [True] * 4
-    assert (found["server"]["name"], found["server"]["extensions"]) == ("kserve", ["binary_tensor_data"])
-    model = found["metadata"]
-    assert model == found["metadata of the version"]
+    results = call_triton(task, rows)
+    assert [results[name] for name in ("live", "ready", "model ready", "version ready")] == [True] * 4
+    assert (results["server"]["name"], results["server"]["extensions"]) == ("kserve", ["binary_tensor_data"])
+    model = results["metadata"]
+    assert model == results["metadata of the version"]
     assert (model["name"], model["versions"], model["platform"]) == (task, [VERSION], "onnxruntime_onnx")
     assert {tensor["name"]: tensor["datatype"] for tensor in model["inputs"]} == METADATA_DATATYPES
     assert model["outputs"][0] == {"name": "prediction", "datatype": LABEL_DATATYPES[task], "shape": ["-1"]}
@@ -361,9 +363,14 @@ def test_triton_grpc_client_gets_the_metadata_of_server_and_model(
     ("call", "status", "reason"),
     [
         pytest.param(
-            "another version ready", "NOT_FOUND", "there is no version 6 of regression here", id="is it ready"
+            "another version ready",
+            "NOT_FOUND",
+            "there is no version 6 of regression here",
+            id="readiness of another version",
         ),
-        pytest.param("another model ready", "NOT_FOUND", "there is no model nobody here", id="is another one ready"),
+        pytest.param(
+            "another model ready", "NOT_FOUND", "there is no model nobody here", id="readiness of another model"
+        ),
         pytest.param("metadata of another version", "NOT_FOUND", "there is no version 6 of", id="another version"),
         pytest.param("another version", "INVALID_ARGUMENT", "version 6 was asked for", id="infer of another version"),
         pytest.param("another model", "NOT_FOUND", "there is no model nobody here", id="infer of another model"),
@@ -380,9 +387,9 @@ def test_triton_grpc_client_gets_the_metadata_of_server_and_model(
 def test_triton_grpc_client_raises_the_reason(
     call_triton: Triton, rows: list[Row], call: str, status: str, reason: str
 ) -> None:
-    found = call_triton("regression", rows)[call]
-    assert found["status"] == f"StatusCode.{status}"
-    assert found["error"].startswith(reason)
+    result = call_triton("regression", rows)[call]
+    assert result["status"] == f"StatusCode.{status}"
+    assert result["error"].startswith(reason)
 
 
 # A matrix, as the servers of scikit-learn and XGBoost accept it
@@ -421,8 +428,8 @@ def test_every_client_sends_a_matrix(numbers: tuple[Server, DataPlane], datatype
             InferenceRESTClient(RESTConfig(protocol="v2")) as rest,
             InferenceGRPCClient(server.grpc_url) as rpc,
         ):
-            answers = [await rest.infer(server.url, request, model_name="numbers"), await rpc.infer(request)]
-            return [answer.outputs[0].as_numpy().tolist() for answer in answers]
+            responses = [await rest.infer(server.url, request, model_name="numbers"), await rpc.infer(request)]
+            return [response.outputs[0].as_numpy().tolist() for response in responses]
 
     def infer_with_triton(*, binary: bool) -> Any:
         inputs = [triton.InferInput("input-0", [3, 2], datatype)]
@@ -432,14 +439,14 @@ def test_every_client_sends_a_matrix(numbers: tuple[Server, DataPlane], datatype
 
     # when
     _, body = curl(server, "/v2/models/numbers/infer", json.dumps({"inputs": [tensor]}))
-    answers = [
+    responses = [
         *run_async(infer_with_kserve()),
         infer_with_triton(binary=True),
         infer_with_triton(binary=False),
         json.loads(body)["outputs"][0]["data"],
     ]
     # then
-    assert answers == [expected] * 5
+    assert responses == [expected] * 5
 
 
 # Health checks over gRPC
@@ -506,8 +513,8 @@ def curl(server: Server, path: str, body: str | bytes, *args: str) -> tuple[int,
     data = body.encode() if isinstance(body, str) else body
     result = subprocess.run(command, input=data, capture_output=True, check=False, timeout=90)
     assert result.returncode == 0, result.stderr
-    answer, _, status = result.stdout.rpartition(b"\n")
-    return int(status), answer
+    response, _, status = result.stdout.rpartition(b"\n")
+    return int(status), response
 
 
 TYPES = [
@@ -541,20 +548,22 @@ def test_curl_predicts_over_v1(
     event: list[str],
 ) -> None:
     body = json.dumps({"instances": rows})
-    status, answer = curl(servers[task], f"/v1/models/{task}:predict", body, *content_type, *event)
+    status, response = curl(servers[task], f"/v1/models/{task}:predict", body, *content_type, *event)
     assert status == 200
-    assert json.loads(answer)["predictions"] == planes[task].predict_rows(rows).prediction.tolist()
+    assert json.loads(response)["predictions"] == planes[task].predict_rows(rows).prediction.tolist()
 
 
 @pytest.mark.parametrize("content_type", TYPES)
 def test_curl_predicts_over_v2(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row], content_type: list[str]
 ) -> None:
-    status, answer = curl(
+    status, response = curl(
         servers[task], f"/v2/models/{task}/infer", json.dumps({"inputs": to_json_tensors(rows)}), *content_type
     )
     assert status == 200
-    outputs = {output["name"]: np.reshape(output["data"], output["shape"]) for output in json.loads(answer)["outputs"]}
+    outputs = {
+        output["name"]: np.reshape(output["data"], output["shape"]) for output in json.loads(response)["outputs"]
+    }
     assert {name: values.tolist() for name, values in outputs.items()} == expected_outputs(planes[task], rows)
 
 
@@ -562,15 +571,15 @@ def test_curl_predicts_over_v2(
 def test_curl_sends_a_structured_event(servers: dict[str, Server], rows: list[Row], mode: str) -> None:
     event = {"specversion": "1.0", "id": "4711", "source": "/here", "type": "flat", "data": {"instances": rows}}
     header = ["-H", f"content-type: application/{mode}"]
-    status, answer = curl(servers["binary"], "/v1/models/binary:predict", json.dumps(event), *header)
-    reply = json.loads(answer)
-    assert (status, reply["id"], reply["requestsource"], reply["datacontenttype"]) == (
+    status, text = curl(servers["binary"], "/v1/models/binary:predict", json.dumps(event), *header)
+    event_response = json.loads(text)
+    assert (status, event_response["id"], event_response["requestsource"], event_response["datacontenttype"]) == (
         200,
         "4711",
         "/here",
         "application/json",
     )
-    assert len(reply["data"]["predictions"]) == len(rows)
+    assert len(event_response["data"]["predictions"]) == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -587,15 +596,15 @@ def test_curl_sends_a_long_body(servers: dict[str, Server], rows: list[Row], arg
     body = json.dumps({"instances": rows * 4000}).encode()
     assert len(body) > 2**20  # above which curl sends `Expect: 100-continue`
     sent = gzip.compress(body) if "content-encoding: gzip" in args else body
-    status, answer = curl(servers["regression"], "/v1/models/regression:predict", sent, *args)
-    assert (status, len(json.loads(answer)["predictions"])) == (200, 12_000)
+    status, response = curl(servers["regression"], "/v1/models/regression:predict", sent, *args)
+    assert (status, len(json.loads(response)["predictions"])) == (200, 12_000)
 
 
 @pytest.mark.parametrize("body", [b"{", b"", b"instances=1"])
 def test_curl_gets_errors_in_json(servers: dict[str, Server], body: bytes) -> None:
-    status, answer = curl(servers["regression"], "/v1/models/regression:predict", body)
+    status, response = curl(servers["regression"], "/v1/models/regression:predict", body)
     assert status == 400
-    assert json.loads(answer)["error"].startswith("the body is not JSON")
+    assert json.loads(response)["error"].startswith("the body is not JSON")
 
 
 # The SDK of CloudEvents
@@ -629,8 +638,8 @@ def test_the_cloudevents_sdk_sends_an_event_and_parses_the_response(
     headers, body = mode(event)
     response = servers[task].client.post(f"/v1/models/{task}:predict", headers=headers, content=body)
     assert response.status_code == 200, response.text
-    reply = from_http(dict(response.headers), response.content)
-    assert (reply["id"], reply["requestsource"], reply["subject"]) == (event["id"], "/flats/7", "row 5")
-    assert (reply["partitionkey"], reply["traceid"], reply["modelversion"]) == ("k-1", "ab", VERSION)
-    assert (reply["type"], reply["source"]) == ("io.kserve.inference.response", f"io.kserve.inference.{task}")
-    assert reply.get_data()["predictions"] == planes[task].predict_rows(rows).prediction.tolist()
+    received = from_http(dict(response.headers), response.content)
+    assert (received["id"], received["requestsource"], received["subject"]) == (event["id"], "/flats/7", "row 5")
+    assert (received["partitionkey"], received["traceid"], received["modelversion"]) == ("k-1", "ab", VERSION)
+    assert (received["type"], received["source"]) == ("io.kserve.inference.response", f"io.kserve.inference.{task}")
+    assert received.get_data()["predictions"] == planes[task].predict_rows(rows).prediction.tolist()

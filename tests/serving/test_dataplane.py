@@ -66,7 +66,7 @@ OTHERS = st.dictionaries(st.sampled_from([*NAMES, "d"]), VALUES) | st.lists(VALU
     | st.lists(ARRAYS, max_size=6)
     | st.lists(OBJECTS | ARRAYS | OTHERS, max_size=6)
 )
-def test_what_try_transpose_accepts_is_transposed_equally_row_by_row(rows: list[Any]) -> None:
+def test_try_transpose_agrees_with_the_transposition_row_by_row(rows: list[Any]) -> None:
     columns = try_transpose(rows, NAMES)
     if columns is None:
         return

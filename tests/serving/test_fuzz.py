@@ -55,18 +55,18 @@ class FuzzClient:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.seen: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.channel = grpc.insecure_channel(server.grpc_url)
 
     def send(self, request: FuzzRequest) -> None:
         if request.delivery == "grpc":
             self._call(request)
         elif request.delivery == "complete":
-            (answer,) = self._exchange(request, seconds=30.0)
-            self._check(request, answer)
+            (response,) = self._exchange(request, seconds=30.0)
+            self._check(request, response)
         else:
-            for answer in self._exchange(request, seconds=STREAM_TIMEOUT_SECONDS):
-                self._check(request, answer)
+            for response in self._exchange(request, seconds=STREAM_TIMEOUT_SECONDS):
+                self._check(request, response)
 
     def _exchange(self, request: FuzzRequest, seconds: float) -> list[RawResponse]:
         with connect(self.server.http_port, seconds) as connection:
@@ -78,23 +78,23 @@ class FuzzClient:
                 )  # its response has a length and no body
                 return [] if is_headless else parse_responses(raw)
             raw = b""
-            while not (found := complete_responses(raw)):
+            while not (responses := complete_responses(raw)):
                 part = connection.recv(1 << 16)
                 assert part, (request, raw)
                 raw += part
-            return found
+            return responses
 
-    def _check(self, request: FuzzRequest, answer: RawResponse) -> None:
-        self.seen[f"{request.kind} {answer.status}"] += 1
+    def _check(self, request: FuzzRequest, response: RawResponse) -> None:
+        self.counts[f"{request.kind} {response.status}"] += 1
         if request.is_valid:
-            assert answer.status == 200, (request, answer)
-        if answer.status == 200:
+            assert response.status == 200, (request, response)
+        if response.status == 200:
             return
-        assert answer.status in REFUSED_STATUSES or answer.status == NOT_IMPLEMENTED, (request, answer)
-        assert answer.headers["content-type"] == "application/json"
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        if answer.body:
-            reason = json.loads(answer.body)["error"]
+        assert response.status in REFUSED_STATUSES or response.status == NOT_IMPLEMENTED, (request, response)
+        assert response.headers["content-type"] == "application/json"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        if response.body:
+            reason = json.loads(response.body)["error"]
             assert isinstance(reason, str)
             assert 0 < len(reason) <= MAX_REASON_CHARACTERS
 
@@ -107,7 +107,7 @@ class FuzzClient:
             assert details, request
         else:
             code = grpc.StatusCode.OK
-        self.seen[f"grpc {code.name}"] += 1
+        self.counts[f"grpc {code.name}"] += 1
         assert code in GRPC_CODES, (request, code, details)
         assert code == grpc.StatusCode.OK or not request.is_valid, (request, code, details)
 
@@ -115,7 +115,11 @@ class FuzzClient:
 def complete_responses(raw: bytes) -> list[RawResponse]:
     """Parse the responses that are complete."""
     try:
-        return [one for one in parse_responses(raw) if len(one.body) == int(one.headers.get("content-length", 0))]
+        return [
+            response
+            for response in parse_responses(raw)
+            if len(response.body) == int(response.headers.get("content-length", 0))
+        ]
     except ValueError:  # an incomplete line
         return []
 
@@ -130,8 +134,8 @@ def resident_kilobytes(server: Server) -> int:
 def server_errors(server: Server) -> list[str]:
     """List the server errors in the metrics."""
     text = server.client.get("/metrics").text
-    found = re.findall(r'model_name_requests_total\{code="(5\d\d)",protocol="(\w+)",route="(\w+)"\}', text)
-    return [" ".join(one) for one in found if one[0] != str(NOT_IMPLEMENTED)]
+    labels = re.findall(r'model_name_requests_total\{code="(5\d\d)",protocol="(\w+)",route="(\w+)"\}', text)
+    return [" ".join(error) for error in labels if error[0] != str(NOT_IMPLEMENTED)]
 
 
 @pytest.mark.parametrize("task", ["regression"])
@@ -168,15 +172,15 @@ def test_random_requests_do_not_break_a_server(
     assert server.client.post(f"/v1/models/{task}:predict", json={"instances": rows}).json() == expected
     assert server_errors(server) == []
     assert after <= before * MAX_GROWTH
-    assert len(fuzz_client.seen) > 12, fuzz_client.seen
-    print(before, after, fuzz_client.seen)  # noqa: T201
+    assert len(fuzz_client.counts) > 12, fuzz_client.counts
+    print(before, after, fuzz_client.counts)  # noqa: T201
     # and it shuts down cleanly, with a valid prediction log
     assert server.stop() == 0
     log = server.output()
     assert "Traceback" not in log
     assert re.findall(".*(?:failed|unwritten| ERROR ).*", log) == []
     records = lines(tmp_path)
-    assert len(records) >= sum(n for kind, n in fuzz_client.seen.items() if kind.split()[1] in ("200", "OK")) / 4
+    assert len(records) >= sum(n for kind, n in fuzz_client.counts.items() if kind.split()[1] in ("200", "OK")) / 4
     assert {record["protocol"] for record in records} == {"v1", "v2", "grpc", "cloudevents"}
 
 
@@ -189,7 +193,7 @@ def test_responses_conform_to_the_openapi_document(servers: dict[str, Server], t
     # Given the OpenAPI document of a server
     server = servers[task]
     schema = schemathesis.openapi.from_dict(server.client.get("/openapi.json").json())
-    operations = [found.ok() for found in schema.get_all_operations()]
+    operations = [result.ok() for result in schema.get_all_operations()]
     assert len(operations) == 12
     for operation in operations:
         for mode in schemathesis.GenerationMode:

@@ -38,7 +38,7 @@ class Outcomes:
     """Outcomes of the requests of many clients."""
 
     def __init__(self) -> None:
-        self.answers = 0
+        self.responses = 0
         self.refused = 0
         self.lost: Counter[str] = Counter()
 
@@ -65,9 +65,9 @@ async def request_until_refused(server: Server, body: bytes, outcomes: Outcomes,
                 status = await reader.readline()
                 headers = await reader.readuntil(b"\r\n\r\n")
                 length = int(headers.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                answer = json.loads(await reader.readexactly(length))
-                assert status.split()[1] == b"200", answer
-                outcomes.answers += 1
+                response = json.loads(await reader.readexactly(length))
+                assert status.split()[1] == b"200", response
+                outcomes.responses += 1
                 if b"connection: close" in headers.lower():
                     break
         except (OSError, asyncio.IncompleteReadError) as err:
@@ -76,7 +76,7 @@ async def request_until_refused(server: Server, body: bytes, outcomes: Outcomes,
             writer.close()
 
 
-@pytest.mark.parametrize("drain", [pytest.param("1", id="drained"), pytest.param("0", id="at once")])
+@pytest.mark.parametrize("drain", [pytest.param("1", id="with a drain period"), pytest.param("0", id="without")])
 def test_shutdown_loses_no_request_of_two_hundred_clients(
     bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row], drain: str, tmp_path: Path
 ) -> None:
@@ -102,9 +102,9 @@ def test_shutdown_loses_no_request_of_two_hundred_clients(
     assert server.process.wait(20) == 0
     assert not outcomes.lost
     assert outcomes.refused == CLIENTS
-    assert outcomes.answers > CLIENTS
+    assert outcomes.responses > CLIENTS
     lines = [line for file in tmp_path.rglob("*.jsonl") for line in file.read_bytes().splitlines()]
-    assert len(lines) == outcomes.answers * len(rows)  # the prediction log was flushed
+    assert len(lines) == outcomes.responses * len(rows)  # the prediction log was flushed
 
 
 def test_grpc_finishes_pending_calls_and_reports_the_shutdown(
@@ -165,8 +165,8 @@ def test_a_draining_server_responds_but_is_not_ready(
     server.process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     assert [httpx.get(server.url + path).status_code for path in paths] == [200, 200, 503, 503]
-    answer = httpx.post(f"{server.url}/v1/models/regression:predict", json={"instances": rows})
-    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    response = httpx.post(f"{server.url}/v1/models/regression:predict", json={"instances": rows})
+    assert (response.status_code, response.headers["connection"]) == (200, "close")
     server.process.send_signal(signal.SIGTERM)  # a second one ends the drain period
     assert server.process.wait(2) == 0
 
@@ -175,15 +175,15 @@ def test_a_draining_server_responds_but_is_not_ready(
 
 
 def version_of(server: Server, rows: list[Row]) -> tuple[str, str]:
-    answer = server.client.post(f"/v1/models/{server.name}:predict", json={"instances": rows})
-    assert answer.status_code == 200, answer.text
-    return answer.headers["x-model-version"], answer.headers["x-model-semver"]
+    response = server.client.post(f"/v1/models/{server.name}:predict", json={"instances": rows})
+    assert response.status_code == 200, response.text
+    return response.headers["x-model-version"], response.headers["x-model-semver"]
 
 
-def wait_for(what: Any, seconds: float = 20) -> None:
+def wait_for(condition: Any, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come about"
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
@@ -194,16 +194,16 @@ def test_a_new_bundle_is_reloaded_under_load_and_a_broken_one_is_refused(
     server = start_server(bundle_copy, "regression", "--watch_seconds", "0.2").wait()
     expected = planes["regression"].predict_rows(rows).prediction.tolist()
     assert version_of(server, rows) == ("7", "1.2.3")
-    seen: Counter[tuple[int, str, str, bool]] = Counter()
+    counts: Counter[tuple[int, str, str, bool]] = Counter()
     is_over = threading.Event()
 
     def load() -> None:
         with httpx.Client(base_url=server.url) as client:
             while not is_over.is_set():
-                answer = client.post("/v1/models/regression:predict", json={"instances": rows})
-                is_right = answer.json().get("predictions") == expected
-                headers = answer.headers
-                seen[answer.status_code, headers["x-model-version"], headers["x-model-semver"], is_right] += 1
+                response = client.post("/v1/models/regression:predict", json={"instances": rows})
+                is_correct = response.json().get("predictions") == expected
+                headers = response.headers
+                counts[response.status_code, headers["x-model-version"], headers["x-model-semver"], is_correct] += 1
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
@@ -219,8 +219,8 @@ def test_a_new_bundle_is_reloaded_under_load_and_a_broken_one_is_refused(
     for thread in threads:
         thread.join()
     # then
-    assert {key[:3] for key in seen} == {(200, "7", "1.2.3"), (200, "8", "1.3.0")}
-    assert all(is_right for *_, is_right in seen)
+    assert {key[:3] for key in counts} == {(200, "7", "1.2.3"), (200, "8", "1.3.0")}
+    assert all(is_correct for *_, is_correct in counts)
     metrics = server.client.get("/metrics").text
     assert 'model_name_model_info{name="regression",run_id="' in metrics
     assert 'semver="1.3.0"' in metrics

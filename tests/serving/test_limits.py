@@ -64,13 +64,13 @@ def tensors(rows: list[Row], **changes: Any) -> list[dict[str, Any]]:
 
 def grpc_message(row: Row, name: str = "regression", **changes: Any) -> pb.ModelInferRequest:
     """Encode a row as a gRPC message."""
-    made = pb.ModelInferRequest(model_name=name)
+    message = pb.ModelInferRequest(model_name=name)
     for tensor in tensors([row | changes]):
-        place = "bytes_contents" if tensor["datatype"] == "BYTES" else "fp64_contents"
-        item = made.inputs.add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
+        field = "bytes_contents" if tensor["datatype"] == "BYTES" else "fp64_contents"
+        item = message.inputs.add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
         values = [value.encode() if isinstance(value, str) else value for value in tensor["data"]]
-        getattr(item.contents, place).extend(values)
-    return made
+        getattr(item.contents, field).extend(values)
+    return message
 
 
 def call(server: Server, request: pb.ModelInferRequest, **more: Any) -> tuple[grpc.StatusCode, str]:
@@ -207,14 +207,14 @@ def test_duplicate_instances_are_refused(servers: dict[str, Server], rows: list[
     ("body", "encoding", "expected"),
     [
         pytest.param(gzip.compress, "gzip", 200, id="gzip"),
-        pytest.param(gzip.compress, "GZip", 200, id="in capitals"),
+        pytest.param(gzip.compress, "GZip", 200, id="in upper case"),
         pytest.param(zlib.compress, "deflate", 200, id="deflate"),
         pytest.param(lambda body: body, "identity", 200, id="identity"),
-        pytest.param(lambda body: gzip.compress(body)[:-9], "gzip", 400, id="cut off"),
+        pytest.param(lambda body: gzip.compress(body)[:-9], "gzip", 400, id="truncated"),
         pytest.param(lambda body: gzip.compress(body) + b"more", "gzip", 400, id="with trailing bytes"),
         pytest.param(lambda body: body, "gzip", 400, id="not gzip"),
-        pytest.param(lambda body: b"", "gzip", 400, id="nothing"),
-        pytest.param(gzip.compress, "gzip, gzip", 415, id="twice"),
+        pytest.param(lambda body: b"", "gzip", 400, id="an empty body"),
+        pytest.param(gzip.compress, "gzip, gzip", 415, id="two encodings"),
         pytest.param(gzip.compress, "br", 415, id="unknown"),
     ],
 )
@@ -293,8 +293,8 @@ def test_requests_of_disconnected_clients_are_dropped(planes: dict[str, DataPlan
     [
         pytest.param(b" ", id="no JSON"),
         pytest.param(b'{"instances": []}', id="no row"),
-        pytest.param(b'{"instances": [{"area": 1}]}', id="no table"),
-        pytest.param(b'{"instances": [NaN]}', id="a constant"),
+        pytest.param(b'{"instances": [{"area": 1}]}', id="a row without columns"),
+        pytest.param(b'{"instances": [NaN]}', id="NaN"),
     ],
 )
 def test_refused_requests_are_freed(planes: dict[str, DataPlane], body: bytes, count: int) -> None:
@@ -304,7 +304,7 @@ def test_refused_requests_are_freed(planes: dict[str, DataPlane], body: bytes, c
     try:
         references = asyncio.run(submit_invalid(planes["regression"], [body] * count))
         # Then the refused requests are freed all the same
-        assert [found() for found in references] == [None] * count
+        assert [reference() for reference in references] == [None] * count
     finally:
         gc.enable()
 
@@ -325,7 +325,7 @@ async def submit_invalid(plane: DataPlane, bodies: list[bytes]) -> list[Any]:
     tasks.clear()
     for _ in range(100):  # the executors have threads
         await asyncio.sleep(0.01)
-        if not any(found() for found in references):
+        if not any(reference() for reference in references):
             break
     batcher.close()
     return references
@@ -343,13 +343,13 @@ def test_an_overloaded_server_responds_with_429(
         return response.status_code, response.headers.get("retry-after")
 
     with ThreadPoolExecutor(12) as pool:
-        posted = [pool.submit(post_large) for _ in range(12)]
+        pending = [pool.submit(post_large) for _ in range(12)]
         codes = set()
-        while not all(one.done() for one in posted):
+        while not all(request.done() for request in pending):
             codes.add(call(server, grpc_message(rows[0]))[0])
-        found = {one.result() for one in posted}
+        responses = {request.result() for request in pending}
     # Then some are answered, the others get 429
-    assert found == {(200, None), (429, "1")}
+    assert responses == {(200, None), (429, "1")}
     assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert post(server, PREDICT, {"instances": rows}) == (200, "")
 

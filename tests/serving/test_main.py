@@ -49,7 +49,7 @@ def test_a_running_server_has_loaded_no_training_library(servers: dict[str, Serv
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "words"),
+    ("args", "code", "text"),
     [
         pytest.param(["--bundle", "{tmp}"], 4, "error: {tmp}: is not a bundle, bundle.json is missing", id="no bundle"),
         pytest.param(["--workers", "2"], 2, "error: --workers: a server is one process\n", id="two workers"),
@@ -58,14 +58,14 @@ def test_a_running_server_has_loaded_no_training_library(servers: dict[str, Serv
     ],
 )
 def test_the_command_line_reports_errors(
-    args: list[str], code: int, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    args: list[str], code: int, text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     try:
         returned = main([arg.format(tmp=tmp_path) for arg in args])
     except SystemExit as exit_:
         returned = int(exit_.code or 0)
     assert returned == code
-    assert words.format(tmp=tmp_path) in "".join(capfd.readouterr())
+    assert text.format(tmp=tmp_path) in "".join(capfd.readouterr())
 
 
 def test_a_missing_bundle_has_an_exit_code(tmp_path: Path, serving_env: dict[str, str]) -> None:

@@ -45,7 +45,7 @@ def fill(directory: Path, text: str = "one") -> None:
     [
         pytest.param(lambda file: file.write_text("longer", encoding="utf-8"), id="another size"),
         pytest.param(lambda file: os.utime(file, ns=(1, 1)), id="another time"),
-        pytest.param(lambda file: file.unlink(), id="gone"),
+        pytest.param(lambda file: file.unlink(), id="deleted"),
         pytest.param(lambda file: Path(shutil.copy2(file, f"{file}2")).replace(file), id="another file"),
     ],
 )
@@ -106,14 +106,14 @@ class WatchedBundle:
 @pytest.fixture
 def make_watched(tmp_path: Path) -> Iterator[Any]:
     """Factory of watched bundles."""
-    made: list[WatchedBundle] = []
+    bundles: list[WatchedBundle] = []
 
     def make(seconds: float = 1e-9) -> WatchedBundle:
-        made.append(WatchedBundle(tmp_path, seconds))
-        return made[-1]
+        bundles.append(WatchedBundle(tmp_path, seconds))
+        return bundles[-1]
 
     yield make
-    for watched in made:
+    for watched in bundles:
         watched.batcher.close()
 
 
@@ -130,7 +130,10 @@ def test_a_changed_bundle_is_reloaded_once(make_watched: Any) -> None:
     watched.reload_if_changed()
     assert (watched.loads, watched.served, watched.count("loaded"), watched.count("refused")) == (1, "8", 1.0, 0.0)
     (info,) = [
-        one for family in watched.metrics.registry.collect() for one in family.samples if one.name.endswith("_info")
+        sample
+        for family in watched.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name.endswith("_info")
     ]
     assert info.labels["version"] == "8"
 
@@ -156,7 +159,7 @@ def test_a_broken_bundle_is_tried_once_and_again_after_a_change(
     assert (watched.loads, watched.served) == (2, "9")
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(0, id="never"), pytest.param(3600, id="not yet")])
+@pytest.mark.parametrize("seconds", [pytest.param(0, id="disabled"), pytest.param(3600, id="not due")])
 def test_files_are_not_checked_before_the_interval_is_over(make_watched: Any, seconds: float) -> None:
     watched = make_watched(seconds)
     fill(watched.directory, "other")

@@ -207,7 +207,7 @@ async def call_grpc(server: FakeServer, method: str, message: bytes, authorizati
     if context.aborted is None:
         return 200, ""
     code, reason = context.aborted
-    return next(status for status, one in STATUS_CODES.items() if one is code), reason
+    return next(status for status, known in STATUS_CODES.items() if known is code), reason
 
 
 async def send_grpc(server: FakeServer, value: float, authorization: str) -> tuple[int, str]:
@@ -250,10 +250,10 @@ def test_an_inference_request_is_counted_authenticated_logged_and_timed(
     # given
     server.context.state.is_loaded = is_loaded
     # when
-    found = asyncio.run(asyncio.wait_for(send(server, value, authorization), 30))
+    response = asyncio.run(asyncio.wait_for(send(server, value, authorization), 30))
     # then
     protocol = "v1" if protocol == "cloudevents" and status == HTTPStatus.UNAUTHORIZED else protocol  # not decoded yet
-    assert found == (status, REASONS.get(status, ""))
+    assert response == (status, REASONS.get(status, ""))
     assert server.samples() == {(protocol, route, str(status)): 1.0}
     assert server.latencies() == {(protocol, route): 1.0}
     assert server.metrics.in_flight == 0
@@ -270,7 +270,9 @@ def test_an_inference_request_is_counted_authenticated_logged_and_timed(
         pytest.param("GET", "/v1/models", 200, ("http", "other"), False, id="the list of models"),
         pytest.param("GET", f"/v2/models/{NAME}", 200, ("v2", "metadata"), False, id="metadata"),
         pytest.param("POST", f"/v2/repository/models/{NAME}/load", 200, ("v2", "repository"), False, id="a load"),
-        pytest.param("POST", "/v2/repository/models/x/load", 404, ("v2", "repository"), False, id="another model's"),
+        pytest.param(
+            "POST", "/v2/repository/models/x/load", 404, ("v2", "repository"), False, id="a load of another model"
+        ),
         pytest.param("POST", f"/v1/models/{NAME}:explain", 501, ("v1", "explain"), False, id="unsupported"),
         pytest.param("GET", "/v2/models/other", 404, ("http", "other"), False, id="another model"),
         pytest.param("GET", "/nowhere", 404, ("http", "other"), False, id="no such path"),
@@ -291,8 +293,8 @@ def test_every_other_route_has_the_same_lifecycle(
 ) -> None:
     if not is_public and authorization is UNAUTHORIZED:
         status = 401
-    found, reason = asyncio.run(send_asgi(server, path, b"", {"authorization": authorization}, method))
-    assert found == status
+    actual, reason = asyncio.run(send_asgi(server, path, b"", {"authorization": authorization}, method))
+    assert actual == status
     assert server.samples() == {(*labels, str(status)): 1.0}
     assert server.latencies() == {labels: 1.0}
     assert server.metrics.in_flight == 0
@@ -323,8 +325,8 @@ def test_every_other_method_has_the_same_lifecycle(
 ) -> None:
     if not is_public and authorization is UNAUTHORIZED:
         status = 401
-    found, reason = asyncio.run(call_grpc(server, method, message, authorization))
-    assert found == status
+    actual, reason = asyncio.run(call_grpc(server, method, message, authorization))
+    assert actual == status
     assert server.samples() == {("grpc", route, str(status)): 1.0}
     assert server.latencies() == {("grpc", route): 1.0}
     assert server.metrics.in_flight == 0
@@ -342,7 +344,9 @@ class Call(RequestLifecycle):
     ("err", "code", "lines"),
     [
         pytest.param(DataError("no row"), "400", ["refused: v1 predict: 400: no row"], id="an error of a request"),
-        pytest.param(ModelNameError("broken"), "500", ["refused: v1 predict: 500: broken"], id="an error of ours"),
+        pytest.param(
+            ModelNameError("broken"), "500", ["refused: v1 predict: 500: broken"], id="an error of the server"
+        ),
         pytest.param(asyncio.CancelledError(), "499", [], id="a client that disconnects"),
         pytest.param(ZeroDivisionError(), "500", [], id="an unexpected error"),
     ],

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def test_probes_are_answered_during_a_long_request(servers: dict[str, Server], rows: list[Row]) -> None:
     server = servers["regression"]
     many = [list(row.values()) for row in rows] * 40_000
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(post_v1(server, {"instances": many})))
+    responses = []
+    thread = threading.Thread(target=lambda: responses.append(post_v1(server, {"instances": many})))
     thread.start()
     waits = []
     while thread.is_alive():
@@ -28,8 +28,8 @@ def test_probes_are_answered_during_a_long_request(servers: dict[str, Server], r
         assert server.client.get("/v2/health/live").status_code == 200
         waits.append(time.monotonic() - started)
         time.sleep(0.02)
-    assert answers[0].status_code == 200
-    assert len(answers[0].json()["predictions"]) == len(many)
+    assert responses[0].status_code == 200
+    assert len(responses[0].json()["predictions"]) == len(many)
     assert len(waits) > 5
 
 

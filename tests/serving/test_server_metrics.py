@@ -43,19 +43,19 @@ def scrape(server: Server) -> dict[Key, float]:
     """Scrape all time series, by name and labels."""
     text = server.client.get("/metrics").text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {(one.name, frozenset(one.labels.items())): one.value for one in samples}
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
 
 
 def key(metric: str, **labels: str) -> Key:
     return f"model_name_{metric}", frozenset(labels.items())
 
 
-def deltas(server: Server, ask: Callable[[], object]) -> dict[Key, float]:
+def deltas(server: Server, call: Callable[[], object]) -> dict[Key, float]:
     """Measure by how much each series grows during a call."""
     before = scrape(server)
-    ask()
+    call()
     after = scrape(server)
-    return {one: value - before.get(one, 0.0) for one, value in after.items() if value != before.get(one, 0.0)}
+    return {key: value - before.get(key, 0.0) for key, value in after.items() if value != before.get(key, 0.0)}
 
 
 def try_grpc(server: Server, method: str, request: Any) -> None:
@@ -64,7 +64,7 @@ def try_grpc(server: Server, method: str, request: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ask", "labels"),
+    ("send", "labels"),
     [
         pytest.param(lambda s, rows: post_v1(s, {"instances": rows}), ("v1", "predict", "200"), id="V1"),
         pytest.param(lambda s, rows: post_v1(s, {"instances": []}), ("v1", "predict", "400"), id="V1, refused"),
@@ -109,60 +109,60 @@ def try_grpc(server: Server, method: str, request: Any) -> None:
     ],
 )
 def test_a_request_is_counted_by_protocol_route_and_code(
-    metrics_server: Server, rows: list[Row], ask: Callable[[Server, list[Row]], object], labels: tuple[str, str, str]
+    metrics_server: Server, rows: list[Row], send: Callable[[Server, list[Row]], object], labels: tuple[str, str, str]
 ) -> None:
     protocol, route, code = labels
-    found = deltas(metrics_server, lambda: [ask(metrics_server, rows) for _ in range(3)])
-    counted = {one: value for one, value in found.items() if one[0] == "model_name_requests_total"}
+    changes = deltas(metrics_server, lambda: [send(metrics_server, rows) for _ in range(3)])
+    counted = {series: value for series, value in changes.items() if series[0] == "model_name_requests_total"}
     metrics = key("requests_total", protocol="http", route="metrics", code="200")
     assert counted == {metrics: 1.0, key("requests_total", protocol=protocol, route=route, code=code): 3.0}
-    assert found[key("request_seconds_count", protocol=protocol, route=route)] == 3.0
-    assert 0 < found[key("request_seconds_sum", protocol=protocol, route=route)] < 30
+    assert changes[key("request_seconds_count", protocol=protocol, route=route)] == 3.0
+    assert 0 < changes[key("request_seconds_sum", protocol=protocol, route=route)] < 30
 
 
 def test_batches_are_counted_by_requests_and_rows(metrics_server: Server, rows: list[Row]) -> None:
-    found = deltas(metrics_server, lambda: [post_v1(metrics_server, {"instances": rows}) for _ in range(4)])
-    assert (found[key("batch_requests_count")], found[key("batch_requests_sum")]) == (4.0, 4.0)
-    assert (found[key("batch_rows_count")], found[key("batch_rows_sum")]) == (4.0, 12.0)
-    assert found[key("batch_rows_bucket", le="4.0")] == 4.0
-    assert key("batch_rows_bucket", le="2.0") not in found
+    changes = deltas(metrics_server, lambda: [post_v1(metrics_server, {"instances": rows}) for _ in range(4)])
+    assert (changes[key("batch_requests_count")], changes[key("batch_requests_sum")]) == (4.0, 4.0)
+    assert (changes[key("batch_rows_count")], changes[key("batch_rows_sum")]) == (4.0, 12.0)
+    assert changes[key("batch_rows_bucket", le="4.0")] == 4.0
+    assert key("batch_rows_bucket", le="2.0") not in changes
 
 
 def test_concurrent_requests_are_counted_once(metrics_server: Server, rows: list[Row]) -> None:
     def load() -> None:
         with ThreadPoolExecutor(16) as pool:
-            answers = pool.map(lambda _: post_v1(metrics_server, {"instances": rows}), range(160))
-            assert {answer.status_code for answer in answers} == {200}
+            responses = pool.map(lambda _: post_v1(metrics_server, {"instances": rows}), range(160))
+            assert {response.status_code for response in responses} == {200}
 
-    found = deltas(metrics_server, load)
-    assert (found[key("batch_requests_sum")], found[key("batch_rows_sum")]) == (160.0, 480.0)
-    assert found[key("batch_requests_count")] == found[key("batch_rows_count")] <= 160.0
+    changes = deltas(metrics_server, load)
+    assert (changes[key("batch_requests_sum")], changes[key("batch_rows_sum")]) == (160.0, 480.0)
+    assert changes[key("batch_requests_count")] == changes[key("batch_rows_count")] <= 160.0
 
 
 def test_queue_depth_and_requests_in_flight_are_exported(metrics_server: Server, rows: list[Row]) -> None:
     body = {"instances": [list(row.values()) for row in rows] * LONG}
     assert scrape(metrics_server)[key("requests_in_flight")] == 1.0  # the scrape
     with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(post_v1, metrics_server, body) for _ in range(2)]
-        seen = []
-        while not all(one.done() for one in asked):
-            found = scrape(metrics_server)
-            seen.append((found[key("queue_depth")], found[key("requests_in_flight")]))
+        pending = [pool.submit(post_v1, metrics_server, body) for _ in range(2)]
+        observed = []
+        while not all(request.done() for request in pending):
+            metrics = scrape(metrics_server)
+            observed.append((metrics[key("queue_depth")], metrics[key("requests_in_flight")]))
             time.sleep(0.01)
-        assert {one.result().status_code for one in asked} == {200}
-    assert (1.0, 3.0) in seen  # one is computed, one is queued, one is the scrape
-    found = scrape(metrics_server)
-    assert (found[key("queue_depth")], found[key("requests_in_flight")]) == (0.0, 1.0)
+        assert {request.result().status_code for request in pending} == {200}
+    assert (1.0, 3.0) in observed  # one is computed, one is queued, one is the scrape
+    metrics = scrape(metrics_server)
+    assert (metrics[key("queue_depth")], metrics[key("requests_in_flight")]) == (0.0, 1.0)
 
 
 def test_grpc_calls_are_counted_in_flight(metrics_server: Server, rows: list[Row]) -> None:
     request = kserve_request(metrics_server, to_arrays(rows * LONG), binary=True).to_grpc()
     thread = threading.Thread(target=call_grpc, args=(metrics_server, "ModelInfer", request))
     thread.start()
-    most = 0.0
+    maximum = 0.0
     while thread.is_alive():
-        most = max(most, scrape(metrics_server)[key("requests_in_flight")])
-    assert most == 2.0
+        maximum = max(maximum, scrape(metrics_server)[key("requests_in_flight")])
+    assert maximum == 2.0
 
 
 def test_requests_of_disconnected_clients_are_not_computed(metrics_server: Server, rows: list[Row]) -> None:
@@ -179,15 +179,15 @@ def test_requests_of_disconnected_clients_are_not_computed(metrics_server: Serve
         first.join()
         wait_for(lambda: scrape(metrics_server)[key("requests_in_flight")] == 1.0)
 
-    found = deltas(metrics_server, connect_and_disconnect)
-    assert found[key("batch_rows_sum")] == 3.0 * LONG
-    assert found[key("requests_total", protocol="v1", route="predict", code="499")] == 1.0
+    changes = deltas(metrics_server, connect_and_disconnect)
+    assert changes[key("batch_rows_sum")] == 3.0 * LONG
+    assert changes[key("requests_total", protocol="v1", route="predict", code="499")] == 1.0
 
 
-def wait_for(is_so: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come about"
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.005)
 
 
@@ -201,15 +201,15 @@ def test_only_the_served_model_is_exported() -> None:
     metrics = ServerMetrics("blue", CollectorRegistry())
     for version in ("7", "8"):
         metrics.set_model_info(manifest_of(table_of(), version=version))
-    (sample,) = [one for family in metrics.registry.collect() for one in family.samples if "_info" in one.name]
+    (sample,) = [sample for family in metrics.registry.collect() for sample in family.samples if "_info" in sample.name]
     assert (sample.labels["version"], sample.labels["slot"], sample.value) == ("8", "blue", 1.0)
 
 
-def test_values_that_clients_choose_make_no_new_series(metrics_server: Server, rows: list[Row]) -> None:
+def test_values_from_clients_create_no_new_series(metrics_server: Server, rows: list[Row]) -> None:
     """Count 200 random paths, models, versions, methods, events and ids together."""
     client, channel = metrics_server.client, grpc.insecure_channel(metrics_server.grpc_url)
 
-    def ask(number: int) -> None:
+    def send_all(number: int) -> None:
         name = f"x{number}"
         for method, path in [
             ("GET", f"/{name}"),
@@ -232,11 +232,11 @@ def test_values_that_clients_choose_make_no_new_series(metrics_server: Server, r
             call_grpc(metrics_server, "ModelReady", pb.ModelReadyRequest(name=name, version=name))
 
     with channel:
-        ask(0)
+        send_all(0)
         scrape(metrics_server)  # adds the series of the scrapes themselves
         before = scrape(metrics_server)
         for number in range(1, 200):
-            ask(number)
+            send_all(number)
     after = scrape(metrics_server)
-    assert {one for one in after if one not in before} == set()
+    assert {series for series in after if series not in before} == set()
     assert not any("x17" in value for _, labels in after for _, value in labels)

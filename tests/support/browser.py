@@ -35,7 +35,7 @@ class Browser:
     """One tab of a browser.
 
     Attributes:
-        complaints: Errors and blocked loads that the page has logged since it was opened.
+        logged_errors: Errors and blocked loads that the page has logged since it was opened.
     """
 
     def __init__(self, socket: Any) -> None:
@@ -46,7 +46,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Call a command of the protocol; events of the page are recorded meanwhile."""
+        """Call a command of the protocol; record the events of the page that arrive before its result."""
         self.sent += 1
         self.socket.send(json.dumps({"id": self.sent, "method": method, "params": params}))
         while (message := json.loads(self.socket.recv(timeout=WAIT_SECONDS))).get("id") != self.sent:
@@ -74,9 +74,9 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """Evaluate an expression in the page."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
 
     def wait(self, script: str) -> None:
         """Wait until an expression is true."""
@@ -98,10 +98,10 @@ class Browser:
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
 
     def type(self, selector: str, text: str) -> None:
-        """Type a text into a control, instead of its value."""
+        """Replace the value of a control by typing a text."""
         self.run(f"(input => {{ input.focus(); input.select(); }})(document.querySelector({json.dumps(selector)}))")
-        for letter in text:
-            self.call("Input.dispatchKeyEvent", type="char", text=letter)
+        for character in text:
+            self.call("Input.dispatchKeyEvent", type="char", text=character)
 
     def screenshot(self, path: Path) -> None:
         """Save a picture of the whole page."""

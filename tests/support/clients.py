@@ -38,7 +38,7 @@ Tensor = dict[str, Any]
 
 def to_json_tensors(rows: list[Row], **changes: Tensor | None) -> list[Tensor]:
     """Encode rows as V2 inputs in JSON; `changes` update the tensor of a column, None removes it."""
-    made = {
+    tensors = {
         name: {
             "name": name,
             "shape": [len(rows)],
@@ -47,10 +47,11 @@ def to_json_tensors(rows: list[Row], **changes: Tensor | None) -> list[Tensor]:
         }
         for name in rows[0]
     }
-    made = {
-        name: made.get(name, {"name": name}) | (changes.get(name) or {}) for name in [*made, *(changes.keys() - made)]
+    tensors = {
+        name: tensors.get(name, {"name": name}) | (changes.get(name) or {})
+        for name in [*tensors, *(changes.keys() - tensors)]
     }
-    return [tensor for name, tensor in made.items() if changes.get(name, tensor) is not None]
+    return [tensor for name, tensor in tensors.items() if changes.get(name, tensor) is not None]
 
 
 def to_arrays(rows: list[Row]) -> dict[str, np.ndarray]:

@@ -12,9 +12,9 @@ BAD_VALUES = [
     pytest.param("area", "61.5", "area: not a number", id="a quoted number"),
     pytest.param("area", True, "area: not a number", id="a boolean for a number"),
     pytest.param("area", [61.5], "area: not a number", id="a list for a number"),
-    pytest.param("area", None, "area: is missing", id="null where nothing may be missing"),
-    pytest.param("area", float("nan"), "area: not a number", id="NaN, which JSON has not"),
-    pytest.param("age", float("-inf"), "age: not a number", id="Infinity, which JSON has not"),
+    pytest.param("area", None, "area: is missing", id="null in a column that is not nullable"),
+    pytest.param("area", float("nan"), "area: not a number", id="NaN, which is not JSON"),
+    pytest.param("age", float("-inf"), "age: not a number", id="Infinity, which is not JSON"),
     pytest.param("area", 501, "area: 501.0 is above 500.0", id="above the bound"),
     pytest.param("area", -1, "area: -1.0 is below 0.0", id="below the bound"),
     pytest.param("age", 1e300, "age: 1e+300 is too large for float32", id="beyond float32"),
@@ -42,7 +42,7 @@ BAD_TENSORS = [
     pytest.param(
         {"rent": {"shape": [3], "datatype": "FP64", "data": [1.0] * 3}},
         "rent: is not a column of flats",
-        id="one too many",
+        id="an extra tensor",
     ),
     pytest.param(
         {"price": {"shape": [3], "datatype": "FP64", "data": [1.0] * 3}},

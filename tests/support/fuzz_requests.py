@@ -42,9 +42,13 @@ class FuzzRequest:
 def any_request(table: TableSchema, name: str) -> st.SearchStrategy[FuzzRequest]:
     """Generate requests: every tenth is valid, the others have one or a few mutations."""
     rows = st.lists(row(table), min_size=1, max_size=4)
-    made = [v1(rows, table, name), v2(rows, table, name), binary(rows, table, name), event(rows, table, name)]
+    http_requests = [v1(rows, table, name), v2(rows, table, name), binary(rows, table, name), event(rows, table, name)]
     return st.one_of(
-        *made, grpc_message(rows, table, name), *[mutated_stream(one) for one in made], paths(name), random_data()
+        *http_requests,
+        grpc_message(rows, table, name),
+        *[mutated_stream(http_request) for http_request in http_requests],
+        paths(name),
+        random_data(),
     )
 
 
@@ -54,7 +58,7 @@ def any_request(table: TableSchema, name: str) -> st.SearchStrategy[FuzzRequest]
 def row(table: TableSchema) -> st.SearchStrategy[Row]:
     """Generate a valid row."""
     names = [*table.inputs]
-    return st.tuples(*map(value, table.inputs.values())).map(lambda found: dict(zip(names, found, strict=True)))
+    return st.tuples(*map(value, table.inputs.values())).map(lambda values: dict(zip(names, values, strict=True)))
 
 
 def value(column: Column) -> st.SearchStrategy[Any]:
@@ -62,16 +66,16 @@ def value(column: Column) -> st.SearchStrategy[Any]:
     match column.kind:
         case "numeric":
             low, high = column.min, column.max
-            found: st.SearchStrategy[Any] = st.floats(
+            strategy: st.SearchStrategy[Any] = st.floats(
                 -1e6 if low is None else low, 1e6 if high is None else high, width=32, allow_subnormal=False
             )
         case "boolean":
-            found = st.booleans()
+            strategy = st.booleans()
         case "datetime":
-            found = st.datetimes().map(lambda moment: moment.isoformat())
+            strategy = st.datetimes().map(lambda moment: moment.isoformat())
         case _:
-            found = st.sampled_from(column.values or ("gas", "wood", "größe", "\U0001f600", "a,b", 'a"b', "\\"))
-    return found | st.none() if column.nullable else found
+            strategy = st.sampled_from(column.values or ("gas", "wood", "größe", "\U0001f600", "a,b", 'a"b', "\\"))
+    return strategy | st.none() if column.nullable else strategy
 
 
 TEXTS = st.text(max_size=6) | st.text(alphabet="\x00\x1b\r\n\u2028\u202e\ufeff\"',:{}[]\\", max_size=4)
@@ -114,8 +118,8 @@ ANYTHING = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(TEXTS, SCAL
 def dump_json(document: Any) -> bytes:
     """Encode a document in JSON and replace its placeholders."""
     text = json.dumps(document).encode()
-    for mark, meant in PLACEHOLDERS.items():
-        text = text.replace(f'"{mark}"'.encode(), meant)
+    for placeholder, value in PLACEHOLDERS.items():
+        text = text.replace(f'"{placeholder}"'.encode(), value)
     return text
 
 
@@ -123,48 +127,50 @@ def dump_json(document: Any) -> bytes:
 def mutate_document(draw: st.DrawFn, document: Any) -> Any:
     """Replace, remove, duplicate or rename up to three parts of a document."""
     for _ in range(draw(st.integers(1, 3))):
-        place: Any = document
-        while isinstance(place, dict | list) and place:
-            key = draw(st.sampled_from([*place])) if isinstance(place, dict) else draw(st.integers(0, len(place) - 1))
-            if not isinstance(place[key], dict | list) or not place[key] or draw(st.integers(0, 3)) == 0:
+        parent: Any = document
+        while isinstance(parent, dict | list) and parent:
+            key = (
+                draw(st.sampled_from([*parent])) if isinstance(parent, dict) else draw(st.integers(0, len(parent) - 1))
+            )
+            if not isinstance(parent[key], dict | list) or not parent[key] or draw(st.integers(0, 3)) == 0:
                 break
-            place = place[key]
-        if not isinstance(place, dict | list) or not place:
+            parent = parent[key]
+        if not isinstance(parent, dict | list) or not parent:
             return draw(ANYTHING)
         match draw(st.integers(0, 4)):
             case 0 | 1:
-                place[key] = draw(ANYTHING)
+                parent[key] = draw(ANYTHING)
             case 2:
-                del place[key]
-            case 3 if isinstance(place, dict):
-                place[draw(TEXTS | st.sampled_from(["area", "price", "rent", "remark", *PLACEHOLDERS]))] = place.pop(
+                del parent[key]
+            case 3 if isinstance(parent, dict):
+                parent[draw(TEXTS | st.sampled_from(["area", "price", "rent", "remark", *PLACEHOLDERS]))] = parent.pop(
                     key
                 )
-            case _ if isinstance(place, list):
-                place.insert(key, place[key])
+            case _ if isinstance(parent, list):
+                parent.insert(key, parent[key])
             case _:
-                place[draw(TEXTS)] = draw(ANYTHING)
+                parent[draw(TEXTS)] = draw(ANYTHING)
     return document
 
 
 @st.composite
 def mutate_content(draw: st.DrawFn, content: bytes) -> bytes:
     """Change, remove or duplicate up to three parts of some bytes."""
-    found = bytearray(content)
+    mutated = bytearray(content)
     for _ in range(draw(st.integers(1, 3))):
-        start = draw(st.integers(0, len(found)))
+        start = draw(st.integers(0, len(mutated)))
         match draw(st.integers(0, 4)):
             case 0:
-                del found[start:]
+                del mutated[start:]
             case 1:
-                found[start:start] = draw(st.binary(max_size=8))
-            case 2 if start < len(found):
-                found[start] ^= 1 << draw(st.integers(0, 7))
+                mutated[start:start] = draw(st.binary(max_size=8))
+            case 2 if start < len(mutated):
+                mutated[start] ^= 1 << draw(st.integers(0, 7))
             case 3:
-                del found[start : start + draw(st.integers(1, 20))]
+                del mutated[start : start + draw(st.integers(1, 20))]
             case _:
-                found[start:start] = found[start : start + draw(st.integers(1, 40))]
-    return bytes(found)
+                mutated[start:start] = mutated[start : start + draw(st.integers(1, 40))]
+    return bytes(mutated)
 
 
 # HTTP
@@ -268,8 +274,8 @@ def v1(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, 
 @st.composite
 def v1_document(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]]) -> Any:
     """Generate a body of V1."""
-    found = draw(rows)
-    return {"instances": [[*one.values()] for one in found] if draw(st.booleans()) else found}
+    drawn = draw(rows)
+    return {"instances": [[*values.values()] for values in drawn] if draw(st.booleans()) else drawn}
 
 
 @st.composite
@@ -293,8 +299,8 @@ def tensor_of(column: Column, name: str, values: list[Any]) -> Row:
 @st.composite
 def v2(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> FuzzRequest:
     """Generate a V2 request in JSON."""
-    found = draw(rows)
-    inputs = [tensor_of(column, key, [one[key] for one in found]) for key, column in table.inputs.items()]
+    drawn = draw(rows)
+    inputs = [tensor_of(column, key, [values[key] for values in drawn]) for key, column in table.inputs.items()]
     document: Row = {"inputs": inputs} | draw(
         st.fixed_dictionaries(
             {}, optional={"id": TEXTS, "parameters": st.just({}), "outputs": st.just([{"name": "prediction"}])}
@@ -339,8 +345,8 @@ def binary(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSche
     if how >= 6:
         tail = draw(mutate_content(tail))
     if how == 7:
-        wanted = draw(st.sampled_from([*DTYPES, "BYTES"]))
-        draw(st.sampled_from(document["inputs"]))["datatype"] = wanted
+        datatype = draw(st.sampled_from([*DTYPES, "BYTES"]))
+        draw(st.sampled_from(document["inputs"]))["datatype"] = datatype
     text = dump_json(document)
     length = len(text) + (draw(st.integers(-3, 3)) if how == 9 else 0)
     headers = [f"inference-header-content-length: {length}", "content-type: application/octet-stream"]
@@ -377,72 +383,74 @@ def event(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchem
 @st.composite
 def grpc_message(draw: st.DrawFn, rows: st.SearchStrategy[list[Row]], table: TableSchema, name: str) -> FuzzRequest:
     """Generate a gRPC message with typed or raw contents."""
-    made = pb.ModelInferRequest(model_name=name, id=draw(st.sampled_from(["", "1", "\x00", "größe"])))
+    message = pb.ModelInferRequest(model_name=name, id=draw(st.sampled_from(["", "1", "\x00", "größe"])))
     is_raw = draw(st.booleans())
     for tensor in raw_tensors(table, draw(rows)):
-        item = made.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        item = message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if is_raw:
-            made.raw_input_contents.append(encode_raw(tensor))
+            message.raw_input_contents.append(encode_raw(tensor))
         elif tensor.datatype == "BYTES":
             item.contents.bytes_contents.extend(text.encode() for text in tensor.values)
         else:
             item.contents.fp64_contents.extend(tensor.values.tolist())
     how = draw(st.integers(0, 9))
-    content = made.SerializeToString()
+    content = message.SerializeToString()
     if how == 0:
         return FuzzRequest("grpc", "grpc", content, is_valid=True)
     if how < 5:
         for _ in range(draw(st.integers(1, 2))):
-            draw(st.sampled_from(MUTATIONS))(draw, made)
-        content = made.SerializeToString()
+            draw(st.sampled_from(MUTATIONS))(draw, message)
+        content = message.SerializeToString()
     elif how < 9:
         content = draw(mutate_content(content))
     methods = ["ModelMetadata", "ModelReady", "RepositoryModelLoad", "ServerReady", "ServerLive", "Nothing"]
     return FuzzRequest("grpc", "grpc", content, target=draw(st.sampled_from(methods)) if how == 9 else "ModelInfer")
 
 
-def _mutate_names(draw: st.DrawFn, made: Any) -> None:
-    texts = TEXTS.filter(lambda text: not any("\ud800" <= one <= "\udfff" for one in text))
-    place = draw(st.sampled_from([made, *made.inputs]))
-    field = "model_name" if place is made else "name"
-    setattr(place, draw(st.sampled_from([field, "model_version" if place is made else "datatype"])), draw(texts))
+def _mutate_names(draw: st.DrawFn, message: Any) -> None:
+    texts = TEXTS.filter(lambda text: not any("\ud800" <= character <= "\udfff" for character in text))
+    part = draw(st.sampled_from([message, *message.inputs]))
+    field = "model_name" if part is message else "name"
+    setattr(part, draw(st.sampled_from([field, "model_version" if part is message else "datatype"])), draw(texts))
 
 
-def _mutate_shape(draw: st.DrawFn, made: Any) -> None:
-    item = draw(st.sampled_from(made.inputs))
+def _mutate_shape(draw: st.DrawFn, message: Any) -> None:
+    item = draw(st.sampled_from(message.inputs))
     del item.shape[:]
     item.shape.extend(draw(st.lists(st.sampled_from([0, 1, 2, -1, 6, 2**62, -(2**63)]), max_size=3)))
 
 
-def _mutate_datatype(draw: st.DrawFn, made: Any) -> None:
-    draw(st.sampled_from(made.inputs)).datatype = draw(st.sampled_from([*DTYPES, "BYTES", "FP128", "", "fp32"]))
+def _mutate_datatype(draw: st.DrawFn, message: Any) -> None:
+    draw(st.sampled_from(message.inputs)).datatype = draw(st.sampled_from([*DTYPES, "BYTES", "FP128", "", "fp32"]))
 
 
-def _mutate_values(draw: st.DrawFn, made: Any) -> None:
-    contents = draw(st.sampled_from(made.inputs)).contents
+def _mutate_values(draw: st.DrawFn, message: Any) -> None:
+    contents = draw(st.sampled_from(message.inputs)).contents
     contents.ClearField(draw(st.sampled_from([*CONTENTS_FIELDS.values()])))
     contents.fp64_contents.extend(draw(st.lists(st.floats(), max_size=3)))
 
 
-def _mutate_text_contents(draw: st.DrawFn, made: Any) -> None:
-    draw(st.sampled_from(made.inputs)).contents.bytes_contents.extend(draw(st.lists(st.binary(max_size=4), max_size=3)))
+def _mutate_text_contents(draw: st.DrawFn, message: Any) -> None:
+    draw(st.sampled_from(message.inputs)).contents.bytes_contents.extend(
+        draw(st.lists(st.binary(max_size=4), max_size=3))
+    )
 
 
-def _mutate_raw_contents(draw: st.DrawFn, made: Any) -> None:
-    made.raw_input_contents.append(draw(st.binary(max_size=20)))
+def _mutate_raw_contents(draw: st.DrawFn, message: Any) -> None:
+    message.raw_input_contents.append(draw(st.binary(max_size=20)))
 
 
-def _mutate_count(draw: st.DrawFn, made: Any) -> None:
+def _mutate_count(draw: st.DrawFn, message: Any) -> None:
     if draw(st.booleans()):
-        made.inputs.add().CopyFrom(draw(st.sampled_from(made.inputs)))
+        message.inputs.add().CopyFrom(draw(st.sampled_from(message.inputs)))
     else:
-        del made.inputs[draw(st.integers(0, len(made.inputs) - 1)) :]
-        made.inputs.add(name="area", datatype="FP64", shape=[1])
+        del message.inputs[draw(st.integers(0, len(message.inputs) - 1)) :]
+        message.inputs.add(name="area", datatype="FP64", shape=[1])
 
 
-def _mutate_parameters(draw: st.DrawFn, made: Any) -> None:
-    made.parameters["interval"].string_param = draw(st.sampled_from(["0.9", "nan", "", "x" * 500, "1e999"]))
-    made.outputs.add(name=draw(st.sampled_from(["prediction", "margin", "\x00", "中" * 3000])))
+def _mutate_parameters(draw: st.DrawFn, message: Any) -> None:
+    message.parameters["interval"].string_param = draw(st.sampled_from(["0.9", "nan", "", "x" * 500, "1e999"]))
+    message.outputs.add(name=draw(st.sampled_from(["prediction", "margin", "\x00", "中" * 3000])))
 
 
 MUTATIONS: list[Callable[[st.DrawFn, Any], None]] = [

@@ -59,18 +59,18 @@ def send_parts(connection: socket.socket, parts: Iterable[bytes], pause: float =
 
 def receive_all(connection: socket.socket) -> bytes:
     """Receive until the connection is closed or silent."""
-    found = b""
+    received = b""
     try:
         while part := connection.recv(1 << 16):
-            found += part
+            received += part
     except (TimeoutError, ConnectionResetError):
         pass
-    return found
+    return received
 
 
 def parse_responses(raw: bytes) -> list[RawResponse]:
     """Parse the responses in received data; fail if it is not HTTP."""
-    found = []
+    responses = []
     while raw:
         head, _, raw = raw.partition(b"\r\n\r\n")
         line, *lines = head.decode("latin-1").split("\r\n")
@@ -80,9 +80,9 @@ def parse_responses(raw: bytes) -> list[RawResponse]:
             continue
         headers = dict(field.split(": ", 1) for field in lines)
         length = int(headers.get("content-length", 0))
-        found.append(RawResponse(int(status), headers, raw[:length]))
+        responses.append(RawResponse(int(status), headers, raw[:length]))
         raw = raw[length:]
-    return found
+    return responses
 
 
 def seconds_until_closed(connection: socket.socket) -> float:

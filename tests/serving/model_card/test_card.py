@@ -33,14 +33,14 @@ class Controls(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        assert not [name for name in found if name.startswith("on") or name == "style"], found
+        attributes = dict(attrs)
+        assert not [name for name in attributes if name.startswith("on") or name == "style"], attributes
         if tag in ("input", "select"):
-            self.controls.append(found)
+            self.controls.append(attributes)
         if tag == "label":
-            self.labelled.append(found["for"])
+            self.labelled.append(attributes["for"])
         if tag in ("script", "style"):
-            self.scripts.append(found)
+            self.scripts.append(attributes)
 
 
 def card_of(manifest: Manifest, **more: Any) -> str:
@@ -54,8 +54,8 @@ def visible_text(text: str) -> str:
 
 def script_data(text: str) -> Any:
     """Return the data that is embedded for the script."""
-    (found,) = re.findall(r'<script type="application/json" id="card">(.*?)</script>', text, flags=re.DOTALL)
-    return json.loads(found)
+    (data,) = re.findall(r'<script type="application/json" id="card">(.*?)</script>', text, flags=re.DOTALL)
+    return json.loads(data)
 
 
 @pytest.fixture(params=TARGETS)
@@ -94,11 +94,11 @@ def test_card_shows_the_bundle(manifest: Manifest) -> None:
 
 def test_every_control_has_a_label_and_an_error_element(manifest: Manifest) -> None:
     text = card_of(manifest, needs_token=True)
-    parsed, found = Page(text), Controls(text)
-    ids = [control["id"] for control in found.controls]
-    assert sorted(ids) == sorted(found.labelled)
+    parsed, controls = Page(text), Controls(text)
+    ids = [control["id"] for control in controls.controls]
+    assert sorted(ids) == sorted(controls.labelled)
     assert len(parsed.ids) == len(set(parsed.ids))
-    described = " ".join(filter(None, (control.get("aria-describedby") for control in found.controls))).split()
+    described = " ".join(filter(None, (control.get("aria-describedby") for control in controls.controls))).split()
     assert {*described} <= {*parsed.ids}
     assert [field["id"] for field in script_data(text)["fields"]] == [f"f{number}" for number in range(len(EXAMPLE))]
     assert {f"f{number}-error" for number in range(len(EXAMPLE))} <= {*parsed.ids}
@@ -115,7 +115,7 @@ def test_every_control_has_a_label_and_an_error_element(manifest: Manifest) -> N
             {"table": table_of("binary")},
             ["Probabilities are not calibrated.", "The most probable class is predicted."],
             ["rediction interval"],
-            id="a classification as it is",
+            id="a classification without calibration",
         ),
         pytest.param(
             {
@@ -135,8 +135,8 @@ def test_every_control_has_a_label_and_an_error_element(manifest: Manifest) -> N
 def test_decision_is_described(changes: dict[str, Any], expected: list[str], absent: list[str]) -> None:
     changes = {"decision": Decision()} | changes if "table" in changes else changes
     text = visible_text(card_of(manifest_of(**{"table": table_of()} | changes)))
-    assert [words for words in expected if words not in text] == []
-    assert [words for words in absent if words in text] == []
+    assert [sentence for sentence in expected if sentence not in text] == []
+    assert [sentence for sentence in absent if sentence in text] == []
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,8 @@ def test_page_loads_nothing_external(manifest: Manifest, slot: str) -> None:
 
 
 def test_response_headers_forbid_external_content() -> None:
-    found = dict(response_headers(NONCE))
-    policy = dict(part.split(" ", 1) for part in found[b"content-security-policy"].decode().split("; "))
+    headers = dict(response_headers(NONCE))
+    policy = dict(part.split(" ", 1) for part in headers[b"content-security-policy"].decode().split("; "))
     assert policy == {
         "default-src": "'none'",
         "script-src": f"'nonce-{NONCE}'",
@@ -231,8 +231,8 @@ def test_response_headers_forbid_external_content() -> None:
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
-    assert found[b"cache-control"] == b"no-store"
-    assert b"content-type" not in found
+    assert headers[b"cache-control"] == b"no-store"
+    assert b"content-type" not in headers
 
 
 def test_page_of_a_wide_table_is_limited_in_size() -> None:

@@ -184,7 +184,7 @@ def test_prediction_interval_is_requested_and_shown(
         pytest.param({"area": "12"}, {"area": 12}, id="a number"),
         pytest.param({"age": "1e-3"}, {"age": 0.001}, id="a number in scientific notation"),
         pytest.param({"age": ""}, {"age": None}, id="an empty number is missing"),
-        pytest.param({"district": '""'}, {"district": ""}, id="the category that is the empty text"),
+        pytest.param({"district": '""'}, {"district": ""}, id="the empty text as a category"),
         pytest.param({"heating": "null"}, {"heating": None}, id="a missing category"),
         pytest.param({"is_let": "false", "is_new": "false"}, {"is_let": False, "is_new": False}, id="booleans"),
         pytest.param({"is_let": "null"}, {"is_let": None}, id="a missing boolean"),
@@ -232,22 +232,22 @@ def test_incomplete_number_is_not_sent(chromium: Browser, site: Site) -> None:
 
 
 MESSAGES = [
-    pytest.param("area: is missing", [["area", "is missing"]], "", id="one"),
-    pytest.param("area, row 0: not a number", [["area", "not a number"]], "", id="with its row"),
-    pytest.param("area: a; age: b", [["area", "a"], ["age", "b"]], "", id="two"),
-    pytest.param("area: a; and 3 more", [["area", "a"]], "and 3 more", id="and more"),
+    pytest.param("area: is missing", [["area", "is missing"]], "", id="one field"),
+    pytest.param("area, row 0: not a number", [["area", "not a number"]], "", id="with a row number"),
+    pytest.param("area: a; age: b", [["area", "a"], ["age", "b"]], "", id="two fields"),
+    pytest.param("area: a; and 3 more", [["area", "a"]], "and 3 more", id="and more errors"),
     pytest.param(
-        "area: 'x; y' is no: z; age: b", [["area", "'x; y' is no: z"], ["age", "b"]], "", id="with marks in it"
+        "area: 'x; y' is no: z; age: b", [["area", "'x; y' is no: z"], ["age", "b"]], "", id="separators in the reason"
     ),
-    pytest.param("the server sleeps", [], "the server sleeps", id="of no column"),
-    pytest.param("zone: a; area: b", [["area", "b"]], "zone: a", id="of another column"),
+    pytest.param("the server sleeps", [], "the server sleeps", id="without a column"),
+    pytest.param("zone: a; area: b", [["area", "b"]], "zone: a", id="a column without a field"),
     pytest.param(
         "a: b: of the longer; a: of the shorter",
         [["a: b", "of the longer"], ["a", "of the shorter"]],
         "",
-        id="of names in names",
+        id="names that contain each other",
     ),
-    pytest.param("c; d: e", [["c; d", "e"]], "", id="of a name with a semicolon"),
+    pytest.param("c; d: e", [["c; d", "e"]], "", id="a name with a semicolon"),
     pytest.param("", [], "", id="empty"),
 ]
 
@@ -264,7 +264,7 @@ def test_error_message_is_split_by_field(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "words"),
+    ("status", "body", "expected"),
     [
         pytest.param(401, b'{"error": "who are you"}', ["requires a valid token", "who are you"], id="no token"),
         pytest.param(404, b'{"error": "no model"}', ["does not exist", "no model"], id="no model"),
@@ -274,11 +274,13 @@ def test_error_message_is_split_by_field(
         pytest.param(200, b"<h1>Welcome</h1>", ["not a prediction", "<h1>Welcome</h1>"], id="another server"),
     ],
 )
-def test_error_status_is_described(chromium: Browser, site: Site, status: int, body: bytes, words: list[str]) -> None:
+def test_error_status_is_described(
+    chromium: Browser, site: Site, status: int, body: bytes, expected: list[str]
+) -> None:
     chromium.open(site.serve(plane_of(manifest())))
     site.fixed_response = status, body, {}
     text = predict(chromium)
-    assert [word for word in words if word not in text] == []
+    assert [word for word in expected if word not in text] == []
 
 
 def test_unreachable_server_is_reported(chromium: Browser, site: Site) -> None:
@@ -354,9 +356,9 @@ def test_colours_have_sufficient_contrast(chromium: Browser, site: Site, dark: b
     assert contrast(colours["edge"], colours["card"]) >= 3
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(first: str, second: str) -> float:
     """Compute the contrast of two colours by WCAG 2."""
-    low, high = sorted(luminance(colour) for colour in (one, other))
+    low, high = sorted(luminance(colour) for colour in (first, second))
     return (high + 0.05) / (low + 0.05)
 
 

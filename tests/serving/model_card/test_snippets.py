@@ -22,10 +22,10 @@ HOSTILE = """it's "quoted" $HOME `id` \\ </script> größe"""
 
 def curl(snippet: CodeSnippet) -> tuple[str, list[str], Any]:
     """Parse a curl command as a shell does: URL, headers, body."""
-    words = shlex.split(snippet.code.replace("\\\n", ""))
-    assert words[:2] == ["curl", "-s"]
-    headers = [value for flag, value in pairwise(words) if flag == "-H"]
-    return words[2], headers, json.loads(words[words.index("-d") + 1])
+    args = shlex.split(snippet.code.replace("\\\n", ""))
+    assert args[:2] == ["curl", "-s"]
+    headers = [value for flag, value in pairwise(args) if flag == "-H"]
+    return args[2], headers, json.loads(args[args.index("-d") + 1])
 
 
 @pytest.fixture(params=[pytest.param("heating", id="plain"), pytest.param(HOSTILE, id="hostile")])

@@ -102,14 +102,14 @@ def test_outputs_of_every_task_are_written(task, outputs, expected):
     arrays = {
         name: np.array(values, dtype=object if task != "regression" else float) for name, values in outputs.items()
     }
-    answer = Outputs(**arrays, classes=tuple(CLASSES[task] or ()))
-    [record] = records(batch(of=manifest(schema(task)), outputs=answer))
+    outputs = Outputs(**arrays, classes=tuple(CLASSES[task] or ()))
+    [record] = records(batch(of=manifest(schema(task)), outputs=outputs))
     assert record["outputs"] == expected
 
 
 def test_rows_are_numbered_within_their_request():
     logged = batch([ROW | {"area": float(row)} for row in range(6)], sizes=[1, 3, 2])
-    rows = [(one["request_id"], one["row"], one["inputs"]["area"]) for one in records(logged)]
+    rows = [(record["request_id"], record["row"], record["inputs"]["area"]) for record in records(logged)]
     assert rows == [
         ("request-0", 0, 0.0),
         ("request-1", 0, 1.0),
@@ -120,7 +120,7 @@ def test_rows_are_numbered_within_their_request():
     ]
 
 
-@pytest.mark.parametrize("order", [[1], [0, 2], [2, 1, 0]], ids=["one of three", "the outer two", "backwards"])
+@pytest.mark.parametrize("order", [[1], [0, 2], [2, 1, 0]], ids=["one of three", "first and last", "reversed"])
 def test_a_sample_of_the_requests_keeps_its_own_rows(order):
     logged = batch([ROW | {"area": float(row)} for row in range(3)])
     [rows] = split_rows(logged, [logged.requests[position] for position in order], 100)
@@ -149,7 +149,7 @@ def test_selections_hold_every_row_once_and_in_order(sizes, size):
 
 
 @given(rows=st.integers(1, 6), order=st.randoms(use_true_random=False), size=st.integers(1, 6), changes=st.booleans())
-def test_what_try_select_single_rows_accepts_is_split_equally_row_by_row(rows, order, size, changes):
+def test_try_select_single_rows_agrees_with_split_rows(rows, order, size, changes):
     logged = batch([ROW] * rows)
     requests = list(logged.requests)
     if changes:
@@ -171,8 +171,8 @@ def test_what_try_select_single_rows_accepts_is_split_equally_row_by_row(rows, o
 
 def test_small_batches_of_one_layout_are_merged_and_others_are_not():
     table = schema()
-    one, other = manifest(table), manifest(table, version="8")
-    batches = [batch(of=one), batch(of=one), batch(of=other), batch([{"area": 1.0}], of=other)]
+    first, second = manifest(table), manifest(table, version="8")
+    batches = [batch(of=first), batch(of=first), batch(of=second), batch([{"area": 1.0}], of=second)]
     parts = [part for each in batches for part in split_rows(each, each.requests, 10)]
     assert [len(chunk) for chunk in merge_chunks(parts, 10)] == [2, 1, 1]
     assert [len(chunk) for chunk in merge_chunks(parts[:2], 1)] == [1, 1]
@@ -236,7 +236,7 @@ def test_a_missing_sensitive_value_stays_missing(name):
     assert record["inputs"][name] is None
 
 
-def test_half_a_surrogate_pair_is_replaced_in_its_text_alone():
+def test_a_lone_surrogate_is_replaced_only_in_its_text():
     written = records(batch([ROW | {"district": "a\ud800"}, ROW | {"district": "b,c"}, ROW]))
     assert [record["inputs"]["district"] for record in written] == ["a?", "b,c", "east"]
 

@@ -75,7 +75,7 @@ def test_closing_writes_the_buffered_rows(open_log, tmp_path):
     log.close(10)
 
 
-def test_many_threads_lose_nothing(open_log, tmp_path):
+def test_concurrent_puts_lose_no_row(open_log, tmp_path):
     log = open_log()
     threads = [threading.Thread(target=lambda: [log.put(many(2)) for _ in range(50)]) for _ in range(8)]
     for thread in threads:
@@ -288,8 +288,8 @@ def test_a_store_gets_one_file_per_upload_and_the_rest_on_close(open_log):
     log.put(many(2))
     log.close(10)
     memory = fsspec.filesystem("memory")
-    found = memory.find(url.removeprefix("memory:/"))
-    assert [len(memory.cat(name).splitlines()) for name in found] == [11, 2]
+    files_in_store = memory.find(url.removeprefix("memory:/"))
+    assert [len(memory.cat(name).splitlines()) for name in files_in_store] == [11, 2]
 
 
 def test_an_empty_batch_writes_nothing(open_log, tmp_path):

@@ -109,8 +109,8 @@ def test_each_upload_is_one_file():
     writer = open_writer(url)
     write(writer, b"one\n")
     write(writer, b"two\n")
-    found = fsspec.filesystem("memory").find(url.removeprefix("memory:/"))
-    assert [fsspec.filesystem("memory").cat(name) for name in found] == [b"one\n", b"two\n"]
+    names = fsspec.filesystem("memory").find(url.removeprefix("memory:/"))
+    assert [fsspec.filesystem("memory").cat(name) for name in names] == [b"one\n", b"two\n"]
 
 
 def test_folders_are_created_in_a_store_that_has_them(tmp_path):
@@ -130,7 +130,7 @@ def test_a_file_url_is_a_local_folder(tmp_path):
 @pytest.mark.parametrize(
     ("url", "error"),
     [
-        pytest.param("nowhere://x", ConfigError, id="no such kind of URL"),
+        pytest.param("nowhere://x", ConfigError, id="an unsupported scheme"),
         pytest.param("oss://bucket/log", DependencyError, id="a package that is not installed"),
     ],
 )

@@ -55,9 +55,9 @@ def grpc(message: Any) -> RequestFactory:
 
 
 def by_column(rows: Sequence[Row], table: TableSchema, *, is_nested: bool = False) -> Any:
-    inputs = [tensor_of(column, name, [one[name] for one in rows]) for name, column in table.inputs.items()]
+    inputs = [tensor_of(column, name, [row[name] for row in rows]) for name, column in table.inputs.items()]
     if is_nested:
-        inputs = [one | {"shape": [len(rows), 1], "data": [[value] for value in one["data"]]} for one in inputs]
+        inputs = [item | {"shape": [len(rows), 1], "data": [[value] for value in item["data"]]} for item in inputs]
     return {"inputs": inputs}
 
 
@@ -78,16 +78,16 @@ def binary(rows: Sequence[Row], table: TableSchema) -> RequestFactory:
 
 
 def message(rows: Sequence[Row], table: TableSchema, *, is_raw: bool) -> Any:
-    made = pb.ModelInferRequest(model_name="flats")
+    request = pb.ModelInferRequest(model_name="flats")
     for tensor in raw_tensors(table, list(rows)):
-        item = made.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        item = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if is_raw:
-            made.raw_input_contents.append(encode_raw(tensor))
+            request.raw_input_contents.append(encode_raw(tensor))
         elif tensor.datatype == "BYTES":
             item.contents.bytes_contents.extend(text.encode() for text in tensor.values)
         else:
             item.contents.fp64_contents.extend(tensor.values.tolist())
-    return made
+    return request
 
 
 def requests_of(rows: Sequence[Row], table: TableSchema) -> dict[str, RequestFactory]:
@@ -126,7 +126,7 @@ def predictions(response: Any) -> Any:
         if raw:
             return from_raw(first.datatype, raw[0])
         contents = {"FP64": "fp64_contents", "BOOL": "bool_contents", "BYTES": "bytes_contents"}
-        return [as_text(one) for one in getattr(first.contents, contents[first.datatype])]
+        return [as_text(value) for value in getattr(first.contents, contents[first.datatype])]
     document = json.loads(response)
     if "outputs" in document:
         return document["outputs"][0]["data"]
@@ -309,18 +309,18 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
     """Generate a table of which most values are valid."""
     rows = draw(st.integers(1, 3))
     table = table_of()
-    found: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for name, column in table.inputs.items():
         strategy = st.just(EXAMPLE[name]) if draw(st.integers(0, 2)) else COMMON_VALUES[column.kind]
-        found[name] = draw(st.lists(strategy, min_size=rows, max_size=rows))
+        columns[name] = draw(st.lists(strategy, min_size=rows, max_size=rows))
         if ARRAYS[column.kind] and draw(st.integers(0, 3)) == 0:
             try:
-                found[name] = np.array(found[name]).astype(draw(st.sampled_from(ARRAYS[column.kind])))
+                columns[name] = np.array(columns[name]).astype(draw(st.sampled_from(ARRAYS[column.kind])))
             except (TypeError, ValueError, OverflowError):
                 continue
     if draw(st.integers(0, 9)) == 0:
-        found[draw(st.sampled_from([*found]))] = [1.0] * draw(st.integers(0, 4))
-    return found
+        columns[draw(st.sampled_from([*columns]))] = [1.0] * draw(st.integers(0, 4))
+    return columns
 
 
 @settings(MANY, max_examples=1000)

@@ -32,17 +32,19 @@ PLANE = PLANES["regression"]
 def send_binary(attributes: dict[str, Any], data: Any = DATA, plane: DataPlane = PLANE) -> tuple[dict[str, str], Any]:
     """Send an event, and return the attributes and the data of the response."""
     headers = {b"ce-" + name.encode(): encode_header(value) for name, value in attributes.items()}
-    reply = send_raw(data if isinstance(data, bytes) else json.dumps(data).encode(), headers, plane)
-    assert reply.content_type == b"application/json"
-    back = {name.decode().removeprefix("ce-"): unquote_to_bytes(value).decode() for name, value in reply.headers}
-    return back, json.loads(reply.body)
+    response = send_raw(data if isinstance(data, bytes) else json.dumps(data).encode(), headers, plane)
+    assert response.content_type == b"application/json"
+    attributes_back = {
+        name.decode().removeprefix("ce-"): unquote_to_bytes(value).decode() for name, value in response.headers
+    }
+    return attributes_back, json.loads(response.body)
 
 
 def send_structured(event: Any, plane: DataPlane = PLANE) -> tuple[dict[str, Any], Any]:
     """Send an event, and return the attributes and the data of the response."""
-    reply = send_raw(event if isinstance(event, bytes) else json.dumps(event).encode(), STRUCTURED, plane)
-    assert (reply.content_type, reply.headers) == (b"application/cloudevents+json", [])
-    document = json.loads(reply.body)
+    response = send_raw(event if isinstance(event, bytes) else json.dumps(event).encode(), STRUCTURED, plane)
+    assert (response.content_type, response.headers) == (b"application/cloudevents+json", [])
+    document = json.loads(response.body)
     assert document.pop("datacontenttype") == "application/json"
     return document, document.pop("data")
 
@@ -50,8 +52,8 @@ def send_structured(event: Any, plane: DataPlane = PLANE) -> tuple[dict[str, Any
 def send_raw(body: bytes, headers: dict[bytes, bytes], plane: DataPlane) -> EventResponse:
     assert is_event(headers)
     request = EventRequest(body, "own", headers=headers, name="flats")
-    reply: EventResponse = infer_request(plane, request)
-    return reply
+    response: EventResponse = infer_request(plane, request)
+    return response
 
 
 # Responses
@@ -108,8 +110,8 @@ def test_attributes_of_the_model_cannot_be_set_by_the_event() -> None:
 
 def test_an_event_may_request_intervals() -> None:
     data = DATA | {"parameters": {"interval": 0.9}}
-    for _, answer in (send_binary(ATTRIBUTES, data), send_structured(ATTRIBUTES | {"data": data})):
-        assert answer == {"predictions": [{"prediction": 12.5, "lower": 10.5, "upper": 14.5}]}
+    for _, response in (send_binary(ATTRIBUTES, data), send_structured(ATTRIBUTES | {"data": data})):
+        assert response == {"predictions": [{"prediction": 12.5, "lower": 10.5, "upper": 14.5}]}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_any_text_is_encoded_as_a_valid_header(text: str) -> None:
         pytest.param({"source": ""}, "source: the event has no such attribute", id="an empty source"),
         pytest.param({"type": ""}, "type: the event has no such attribute", id="an empty type"),
         pytest.param({"specversion": "2.0"}, "specversion: 2.0 is not 1.0", id="another version"),
-        pytest.param({"trace_id": "x"}, "trace_id: is not a name of an attribute", id="a low line"),
+        pytest.param({"trace_id": "x"}, "trace_id: is not a name of an attribute", id="an underscore"),
         pytest.param({"": "x"}, ": is not a name of an attribute", id="no name"),
         pytest.param({"a" * 65: "x"}, f"{'a' * 65}: is not a name of an attribute", id="a long name"),
         pytest.param({"note": "x" * 4097}, "note: has more than 4096 characters", id="a long text"),
@@ -191,7 +193,9 @@ def test_a_missing_attribute_is_named(name: str) -> None:
         pytest.param(ATTRIBUTES | {"data_base64": 5}, "data_base64: is not Base64", id="a number for Base64"),
         pytest.param(ATTRIBUTES | {"data_base64": "/w=="}, "the body is not JSON", id="bytes that are no JSON"),
         pytest.param(
-            ATTRIBUTES | {"data": DATA, "data_base64": "e30="}, "data_base64: the event has data beside it", id="both"
+            ATTRIBUTES | {"data": DATA, "data_base64": "e30="},
+            "data_base64: the event has data beside it",
+            id="data and data_base64",
         ),
         pytest.param(ATTRIBUTES | {"id": 5, "data": DATA}, "id: the event has no such attribute", id="a number for id"),
         pytest.param(
@@ -284,6 +288,6 @@ def test_a_kafka_record_gets_an_event_for_a_sink(
 
 def test_a_record_that_is_not_a_row_is_rejected_without_retry(servers: dict[str, Server]) -> None:
     headers = [(name, value) for name, value in knative(43) if name.isascii() and value.isascii()]
-    answer = servers["regression"].client.post("/v1/models/regression:predict", content=b"not a row", headers=headers)
-    assert answer.status_code == 400  # Knative does not retry it, and sends the record to the dead letters
-    assert answer.json()["error"].startswith("the body is not JSON")
+    response = servers["regression"].client.post("/v1/models/regression:predict", content=b"not a row", headers=headers)
+    assert response.status_code == 400  # Knative does not retry it, and sends the record to the dead letters
+    assert response.json()["error"].startswith("the body is not JSON")

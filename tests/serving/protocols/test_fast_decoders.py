@@ -171,7 +171,7 @@ def to_lists(decoded: DecodedRequest) -> dict[str, list[Any]]:
 @pytest.mark.parametrize("protocol", DECODERS)
 @MANY
 @given(data=st.data())
-def test_what_a_fast_decoder_accepts_the_full_decoder_decodes_equally(protocol: str, data: st.DataObject) -> None:
+def test_fast_decoder_agrees_with_the_full_decoder(protocol: str, data: st.DataObject) -> None:
     decoder = DECODERS[protocol]
     body = data.draw(grpc_messages() if protocol == "grpc" else json_bodies(protocol))
     # Given a body that the fast decoder accepts
@@ -225,17 +225,17 @@ def resolve(name: str) -> Any:
     module, attributes = name.split("."), []
     while True:
         try:
-            found: Any = import_module(".".join([model_name.serving.__name__, *module]))
+            resolved: Any = import_module(".".join([model_name.serving.__name__, *module]))
             break
         except ModuleNotFoundError:
             attributes.insert(0, module.pop())
     for attribute in attributes:
-        found = getattr(found, attribute)
-    return found
+        resolved = getattr(resolved, attribute)
+    return resolved
 
 
 @pytest.mark.parametrize("row", table_rows(), ids=lambda row: row[0])
-def test_the_table_of_fast_paths_is_true(row: list[str]) -> None:
+def test_every_row_of_the_table_of_fast_paths_is_correct(row: list[str]) -> None:
     fast, full, test = row
     assert callable(resolve(fast))
     module = fast.rsplit(".", 1)[0]

@@ -89,19 +89,19 @@ def test_a_table_may_have_no_numbers(count: int) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        pytest.param(b"", id="nothing"),
+        pytest.param(b"", id="an empty body"),
         pytest.param(b"[1]", id="no object"),
         pytest.param(orjson.dumps({"instances": []}), id="no row"),
         pytest.param(orjson.dumps({"instances": [ROW], "parameters": {}}), id="parameters"),
-        pytest.param(orjson.dumps({"instances": [ROW | {"more": 1}]}), id="a column more"),
-        pytest.param(orjson.dumps({"instances": [ROW, {"size": 1}]}), id="columns less"),
+        pytest.param(orjson.dumps({"instances": [ROW | {"more": 1}]}), id="an extra column"),
+        pytest.param(orjson.dumps({"instances": [ROW, {"size": 1}]}), id="missing columns"),
         pytest.param(orjson.dumps({"instances": [[*ROW.values()]]}), id="an array"),
         pytest.param(orjson.dumps({"instances": [ROW | {"size": True}]}), id="a boolean for a number"),
         pytest.param(orjson.dumps({"instances": [ROW | {"size": "1"}]}), id="a text for a number"),
         pytest.param(orjson.dumps({"instances": [ROW | {"is new": 1}]}), id="a number for a boolean"),
         pytest.param(orjson.dumps({"instances": [ROW | {"colour": 1}]}), id="a number for a text"),
         pytest.param(orjson.dumps({"instances": [ROW | {"colour": ["red"]}]}), id="a list for a text"),
-        pytest.param(orjson.dumps({"instances": [ROW]})[:-1], id="cut off"),
+        pytest.param(orjson.dumps({"instances": [ROW]})[:-1], id="truncated"),
         pytest.param(orjson.dumps({"instances": [ROW]}).replace(b"1.5", b"NaN"), id="NaN"),
         pytest.param(orjson.dumps({"instances": [ROW]}).replace(b"red", b"\xff"), id="no UTF-8"),
         pytest.param(orjson.dumps({"instances": [ROW]}).replace(b"red", b"\\ud800"), id="half a character"),
@@ -120,16 +120,16 @@ def test_other_bodies_are_left_to_the_full_decoder(decoder, body: bytes) -> None
 def test_a_column_may_have_any_name(name: str) -> None:
     decoder = decoder_of({name: "category", "field_0": "numeric"})
     row = {name: "x", "field_0": 1}
-    one, many = (
+    decoded_row, decoded_body = (
         decoder.try_decode_row(orjson.dumps(row)),
         decoder.try_decode(orjson.dumps({"instances": [row]}), LIMITS),
     )
     if any(character in name for character in '"\\\n'):
-        assert (one, many) == (None, None)
+        assert (decoded_row, decoded_body) == (None, None)
     else:
-        assert one is not None
-        assert many is not None
-        assert one.rows == many.rows == [["x", 1]]
+        assert decoded_row is not None
+        assert decoded_body is not None
+        assert decoded_row.rows == decoded_body.rows == [["x", 1]]
 
 
 def test_tensors_are_decoded() -> None:

@@ -67,11 +67,11 @@ def test_documents_are_accepted_and_rejected_as_orjson_does(document: Any, seed:
     ("body", "expected"),
     [
         pytest.param('{"instances": [{"a": %s, "b": "NaN, -Infinity"}]}', {"a": [], "b": "NaN, -Infinity"}, id="V1"),
-        pytest.param('{"instances": [[1, "\\\\"], %s]}', [1, "\\"], id="for a row"),
+        pytest.param('{"instances": [[1, "\\\\"], %s]}', [1, "\\"], id="instead of a row"),
         pytest.param('{"instances": [{"NaN\\"": [%s]}]}', {'NaN"': [[]]}, id="in a list"),
     ],
 )
-def test_nan_and_infinity_become_an_empty_list_where_they_stand(constant: str, body: str, expected: Any) -> None:
+def test_nan_and_infinity_become_an_empty_list(constant: str, body: str, expected: Any) -> None:
     assert strict_json.loads((body % constant).encode())["instances"][0] == expected
 
 
@@ -81,8 +81,8 @@ def test_nan_and_infinity_become_an_empty_list_where_they_stand(constant: str, b
         pytest.param(b'{"a": NaN, "b": "\\ud800"}', id="half a surrogate pair"),
         pytest.param(b'{"a": NaN, "b": "\xed\xa0\x80"}', id="half a surrogate pair in UTF-8"),
         pytest.param(b'\xef\xbb\xbf{"a": NaN}', id="a byte order mark"),
-        pytest.param(b'{"a": NaN, "b": +Infinity}', id="a plus"),
-        pytest.param(b'{"a": NaNa}', id="a word"),
+        pytest.param(b'{"a": NaN, "b": +Infinity}', id="a plus sign"),
+        pytest.param(b'{"a": NaNa}', id="a longer word"),
         pytest.param(b'{"a": NaN', id="half a document"),
         pytest.param(b'{"a": "NaN}', id="half a text"),
         pytest.param(b'{"a": --Infinity}', id="two signs"),
@@ -130,9 +130,9 @@ OBJECTS = st.recursive(
 def test_may_have_duplicate_keys_never_misses_one(document: Pairs, colon: str, padding: int) -> None:
     # Given an object that is counted by `bytes.count`, or by numpy
     body = document.dump(colon).encode() + b" " * padding
-    found = strict_json.may_have_duplicate_keys(body, document.count_keys())
+    is_suspect = strict_json.may_have_duplicate_keys(body, document.count_keys())
     # Then no duplicate key is missed
-    assert found or not document.has_duplicates()
+    assert is_suspect or not document.has_duplicates()
 
 
 @pytest.mark.parametrize("padding", [0, strict_json.MIN_NUMPY_BYTES])
@@ -159,8 +159,8 @@ def test_a_duplicate_key_replaces_its_object(body: bytes, expected: str) -> None
 
 @pytest.mark.parametrize("body", [b"{}", b'{"a": 1, "b": {"a": 2}}', b'{"a": "a\\":", "b": 1}'])
 def test_the_same_key_in_different_objects_is_no_duplicate(body: bytes) -> None:
-    found = strict_json.find_duplicate_keys(body, keys=len(strict_json.loads(body)))
-    assert found is None or found == strict_json.loads(body)
+    document = strict_json.find_duplicate_keys(body, keys=len(strict_json.loads(body)))
+    assert document is None or document == strict_json.loads(body)
 
 
 @pytest.mark.parametrize(

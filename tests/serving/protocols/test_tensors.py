@@ -39,7 +39,7 @@ Sender = Callable[[DataPlane, str, Rows], list[Any]]
         pytest.param((False, True), "BOOL", id="booleans"),
         pytest.param((0, 1, 2), "INT64", id="integers"),
         pytest.param(("a", "b"), "BYTES", id="texts"),
-        pytest.param((0, "a", True), "BYTES", id="a mixture"),
+        pytest.param((0, "a", True), "BYTES", id="mixed types"),
     ],
 )
 def test_labels_of_one_type_keep_it_as_datatype(classes: tuple[Any, ...], datatype: str) -> None:
@@ -61,9 +61,9 @@ def test_labels_of_one_type_keep_it_as_datatype(classes: tuple[Any, ...], dataty
     ],
 )
 def test_metadata_list_names_datatypes_and_shapes(task: str, outputs: list[Any]) -> None:
-    found = model_metadata("houses", manifest_of(table_of(task)))
-    assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in found["outputs"]] == outputs
-    assert {tensor["name"]: tensor["datatype"] for tensor in found["inputs"]} == {
+    metadata = model_metadata("houses", manifest_of(table_of(task)))
+    assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in metadata["outputs"]] == outputs
+    assert {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]} == {
         "area": "FP64",
         "age": "FP64",
         "rooms": "FP64",
@@ -75,7 +75,7 @@ def test_metadata_list_names_datatypes_and_shapes(task: str, outputs: list[Any])
         "sold": "BYTES",
         "seen": "BYTES",
     }
-    assert (found["name"], found["versions"], found["platform"]) == ("houses", ["7"], "onnxruntime_onnx")
+    assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("houses", ["7"], "onnxruntime_onnx")
 
 
 # One matrix
@@ -121,12 +121,12 @@ def missing_in(datatype: str) -> Any:
 
 
 def predictions_of(plane: DataPlane, message: pb.ModelInferRequest) -> list[Any]:
-    reply = pb.ModelInferResponse.FromString(
+    response = pb.ModelInferResponse.FromString(
         infer_request(plane, GrpcRequest(message.SerializeToString(), "1", name="flats"))
     )
-    (output,) = reply.outputs
-    if reply.raw_output_contents:
-        return np.frombuffer(reply.raw_output_contents[0], np.float64).tolist()
+    (output,) = response.outputs
+    if response.raw_output_contents:
+        return np.frombuffer(response.raw_output_contents[0], np.float64).tolist()
     return list(output.contents.fp64_contents)
 
 
@@ -242,9 +242,9 @@ def test_the_one_column_of_a_table_may_have_its_own_name_or_another(name: str, v
         pytest.param(MIXED, "FP64", [[61.5, 3.5, 1.0]], r"^district: ", id="a fraction for a category"),
         pytest.param(MIXED, "BYTES", [["61.5", "east", "1"]], r"^area: not a number", id="BYTES for a mixed table"),
         pytest.param(
-            TEXTS, "BYTES", [["west", "gas", "2025-01-01"]], r"^district: 'west' is not one", id="no category"
+            TEXTS, "BYTES", [["west", "gas", "2025-01-01"]], r"^district: 'west' is not one", id="an unknown category"
         ),
-        pytest.param(TEXTS, "BYTES", [["east", "gas", ""]], r"^sold: is missing", id="an empty moment"),
+        pytest.param(TEXTS, "BYTES", [["east", "gas", ""]], r"^sold: is missing", id="an empty datetime"),
         pytest.param(NUMBERS, "FP64", [[1.0, 2.0, 3.0]] * 5, r"the request has 5 rows, this server takes 4", id="rows"),
     ],
 )
@@ -262,9 +262,13 @@ def test_a_matrix_that_does_not_fit_the_inputs_is_rejected(
         pytest.param([1.0, 2.0, 3.0], "FP64", [3], "x", "x: is not a column of flats", id="one dimension"),
         pytest.param([1.0] * 6, "FP64", [1, 2, 3], "x", "x: is not a column of flats", id="three dimensions"),
         pytest.param([], "FP64", [0, 3], "x", "x: the request holds no row", id="no row"),
-        pytest.param([], "FP64", [-1, 3], "x", "x: is no column and has shape [-1, 3]", id="a size that is left open"),
-        pytest.param([1.0] * 5, "FP64", [2, 3], "x", "x: has 5 values where its shape [2, 3] says 6", id="too few"),
-        pytest.param([1.0] * 7, "FP64", [2, 3], "x", "x: has 7 values where its shape [2, 3] says 6", id="too many"),
+        pytest.param([], "FP64", [-1, 3], "x", "x: is no column and has shape [-1, 3]", id="a size of -1"),
+        pytest.param(
+            [1.0] * 5, "FP64", [2, 3], "x", "x: has 5 values where its shape [2, 3] says 6", id="too few values"
+        ),
+        pytest.param(
+            [1.0] * 7, "FP64", [2, 3], "x", "x: has 7 values where its shape [2, 3] says 6", id="too many values"
+        ),
         pytest.param(
             [[1.0, 2.0, 3.0], [1.0, 2.0]],
             "FP64",
@@ -291,7 +295,7 @@ def test_a_matrix_that_does_not_fit_the_inputs_is_rejected(
             [1, 3],
             "x",
             "x: its rows do not have 3 values",
-            id="as many rows as values in all",
+            id="one row per value",
         ),
     ],
 )

@@ -56,7 +56,7 @@ def test_v2_generates_an_id_if_the_request_has_none(servers: dict[str, Server], 
         pytest.param({"shape": [3, 1]}, id="shape n x 1"),
         pytest.param({"shape": [3, 1], "data": [[61.5], [140.0], [8.0]]}, id="nested data"),
         pytest.param({"datatype": "FP32"}, id="FP32"),
-        pytest.param({"datatype": "fp64"}, id="in small letters"),
+        pytest.param({"datatype": "fp64"}, id="in lower case"),
     ],
 )
 def test_v2_accepts_equivalent_tensors(servers: dict[str, Server], tensor: dict[str, Any], rows: list[Row]) -> None:
@@ -147,7 +147,10 @@ def binary_area(size: Any) -> dict[str, Any]:
     [
         pytest.param({"inputs": [binary_area(8)]}, b"1234", None, id="too few bytes"),
         pytest.param(
-            {"inputs": [binary_area(8) | {"datatype": "BYTES"}]}, b"\xff\xff\xff\xff1234", None, id="a length that lies"
+            {"inputs": [binary_area(8) | {"datatype": "BYTES"}]},
+            b"\xff\xff\xff\xff1234",
+            None,
+            id="a wrong length of a text",
         ),
         pytest.param(
             {"inputs": [binary_area(5) | {"datatype": "BYTES"}]}, b"\x01\x00\x00\x00\xff", None, id="no UTF-8"

@@ -66,7 +66,7 @@ def test_a_single_body_may_exceed_the_limit_of_all_together() -> None:
     [
         pytest.param([90, 20], TooLargeError, id="too long"),
         pytest.param([90], RequestTimeoutError, id="too slow"),
-        pytest.param([90, None], DataError, id="cut off"),
+        pytest.param([90, None], DataError, id="incomplete"),
     ],
 )
 def test_an_incomplete_body_is_not_counted_any_more(send: list[int | None], kind: type[Exception]) -> None:

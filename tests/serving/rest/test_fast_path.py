@@ -48,12 +48,12 @@ def build_request_of_kind(kind: str, rows: list[Row], *headers: str) -> bytes:
     return http_request("POST", path, body, "x-request-id: mine", "content-type: application/json", *more, *headers)
 
 
-def stable_parts(answer: RawResponse) -> tuple[int, dict[str, str], bytes]:
+def stable_parts(response: RawResponse) -> tuple[int, dict[str, str], bytes]:
     """Select the parts of a response that do not vary between two of them."""
     return (
-        answer.status,
-        {name: value for name, value in answer.headers.items() if name not in VARYING_HEADERS},
-        answer.body,
+        response.status,
+        {name: value for name, value in response.headers.items() if name not in VARYING_HEADERS},
+        response.body,
     )
 
 
@@ -65,10 +65,10 @@ def test_fast_path_and_application_give_the_same_response(
     raw = build_request_of_kind(kind, rows, CONNECTION_CLOSE).replace(b"HTTP/1.1", b"HTTP/" + version.encode())
     port = servers["regression"].http_port
     cuts = [len(raw), len(raw) // 2, raw.index(b"\r\n\r\n") + 4, len(raw) - 1]
-    found = [stable_parts(*parse_responses(exchange(port, raw[:cut], raw[cut:], pause=0.05))) for cut in cuts]
-    assert found[0][1]["connection"] == "close"
-    assert found[0][1]["x-model-version"]
-    assert found == [found[0]] * len(cuts)
+    responses = [stable_parts(*parse_responses(exchange(port, raw[:cut], raw[cut:], pause=0.05))) for cut in cuts]
+    assert responses[0][1]["connection"] == "close"
+    assert responses[0][1]["x-model-version"]
+    assert responses == [responses[0]] * len(cuts)
 
 
 def test_fast_path_and_application_count_alike(servers: dict[str, Server], rows: list[Row]) -> None:
@@ -77,9 +77,9 @@ def test_fast_path_and_application_count_alike(servers: dict[str, Server], rows:
 
     def counts() -> list[float]:
         text = server.client.get("/metrics").text
-        found = dict(one.rsplit(" ", 1) for one in text.splitlines() if not one.startswith("#"))
+        values = dict(sample.rsplit(" ", 1) for sample in text.splitlines() if not sample.startswith("#"))
         keys = [line % (200, "v1"), line % (400, "v1"), line % (200, "cloudevents"), "model_name_requests_in_flight"]
-        return [float(found.get(key, 0)) for key in keys]
+        return [float(values.get(key, 0)) for key in keys]
 
     before = counts()
     for pieces in (1, 2):
@@ -111,9 +111,9 @@ def test_pipelined_requests_on_both_paths_are_answered_in_order(
     raw = b"".join(sent)
     size = -(-len(raw) // pieces)
     parts = [raw[start : start + size] for start in range(0, len(raw), size)]
-    found = parse_responses(exchange(servers["regression"].http_port, *parts, pause=0.02))
-    assert [answer.status for answer in found] == [200, 200, 400, 200, 200, 400]
-    assert found[0].body == found[1].body == found[4].body
+    responses = parse_responses(exchange(servers["regression"].http_port, *parts, pause=0.02))
+    assert [response.status for response in responses] == [200, 200, 400, 200, 200, 400]
+    assert responses[0].body == responses[1].body == responses[4].body
 
 
 def test_a_too_long_body_is_refused_before_it_is_read(
@@ -152,9 +152,9 @@ def test_a_connection_stays_open_after_a_response(servers: dict[str, Server], ro
     with connect(servers["regression"].http_port, seconds=1) as connection:
         for kind in ("V1", "bad rows", "an event", "V1"):
             connection.sendall(build_request_of_kind(kind, rows))
-            (answer,) = parse_responses(connection.recv(1 << 16))
-            assert "connection" not in answer.headers
-            assert answer.status == (400 if kind == "bad rows" else 200)
+            (response,) = parse_responses(connection.recv(1 << 16))
+            assert "connection" not in response.headers
+            assert response.status == (400 if kind == "bad rows" else 200)
         assert receive_all(connection) == b""
 
 

@@ -55,10 +55,10 @@ def test_a_silent_connection_is_closed(impatient_server: Server) -> None:
 @pytest.mark.parametrize(
     "start",
     [
-        pytest.param(b"GET /v2/heal", id="half a line"),
+        pytest.param(b"GET /v2/heal", id="half a request line"),
         pytest.param(b"GET / HTTP/1.1\r\nx-a: 1\r\n", id="half the headers"),
-        pytest.param(LIVE + b"GET / HT", id="half a request after an answered one"),
-        pytest.param(LIVE + b"\r\n", id="an empty line after an answered one"),
+        pytest.param(LIVE + b"GET / HT", id="half a request after a complete one"),
+        pytest.param(LIVE + b"\r\n", id="an empty line after a complete request"),
         pytest.param(http_request("GET", "/", None, "content-length: 9"), id="a missing body that nothing reads"),
     ],
 )
@@ -92,16 +92,16 @@ def test_a_slow_body_times_out(impatient_server: Server, sent: bytes, header: st
     with connect(impatient_server.http_port) as connection:
         connection.sendall(http_request("POST", PREDICT, None, header) + part)
         started = time.monotonic()
-        (answer,) = parse_responses(receive_all(connection))
-    assert (answer.status, json.loads(answer.body)) == (408, {"error": "the body did not come within 1 s"})
+        (response,) = parse_responses(receive_all(connection))
+    assert (response.status, json.loads(response.body)) == (408, {"error": "the body did not come within 1 s"})
     assert time.monotonic() - started < MAX_SECONDS  # the connection was closed, too
 
 
 @pytest.mark.parametrize(
     ("start", "more"),
     [
-        pytest.param(b"GET /", b"a", id="a path"),
-        pytest.param(b"GET / HTTP/1.1\r\nx: ", b"a", id="a header"),
+        pytest.param(b"GET /", b"a", id="in the path"),
+        pytest.param(b"GET / HTTP/1.1\r\nx: ", b"a", id="in a header"),
         pytest.param(b"GET / HTTP/1.1\r\n", b"a: 1\r\n", id="headers"),
         pytest.param(
             http_request("POST", PREDICT, None, "transfer-encoding: chunked") + b"0\r\n", b"a: 1\r\n", id="trailers"
@@ -115,7 +115,7 @@ def test_endless_headers_are_refused(servers: dict[str, Server], start: bytes, m
     many = more * (2 * 2**20 // len(more))
     raw = exchange(servers["regression"].http_port, start, *[many[i : i + 50_000] for i in range(0, len(many), 50_000)])
     # a reset may overtake the response, because the client goes on to send
-    assert [answer.status for answer in parse_responses(raw)] in ([431], [400], [])
+    assert [response.status for response in parse_responses(raw)] in ([431], [400], [])
 
 
 @pytest.mark.parametrize(
@@ -134,21 +134,23 @@ def test_endless_headers_are_refused(servers: dict[str, Server], start: bytes, m
             b"POST / HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
             id="a length and chunks",
         ),
-        pytest.param(b"POST %b HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nx\r\n" % PREDICT.encode(), id="no chunk"),
+        pytest.param(
+            b"POST %b HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nx\r\n" % PREDICT.encode(), id="an invalid chunk"
+        ),
     ],
 )
 def test_data_that_is_not_http_gets_400_and_a_closed_connection(
     servers: dict[str, Server], invalid_data: bytes
 ) -> None:
-    (answer,) = parse_responses(exchange(servers["regression"].http_port, invalid_data))
-    assert (answer.status, json.loads(answer.body)) == (400, {"error": "the request is not HTTP"})
-    assert answer.headers["connection"] == "close"
-    assert answer.headers.items() >= SECURITY.items()
+    (response,) = parse_responses(exchange(servers["regression"].http_port, invalid_data))
+    assert (response.status, json.loads(response.body)) == (400, {"error": "the request is not HTTP"})
+    assert response.headers["connection"] == "close"
+    assert response.headers.items() >= SECURITY.items()
 
 
 def test_requests_before_invalid_data_are_answered(servers: dict[str, Server], body: bytes) -> None:
     raw = exchange(servers["regression"].http_port, LIVE + http_request("POST", PREDICT, body) * 2 + b"\x00\r\n\r\n")
-    assert [answer.status for answer in parse_responses(raw)] == [200, 200, 200]
+    assert [response.status for response in parse_responses(raw)] == [200, 200, 200]
 
 
 def test_pipelined_requests_are_answered_in_order(servers: dict[str, Server], body: bytes) -> None:
@@ -158,7 +160,7 @@ def test_pipelined_requests_are_answered_in_order(servers: dict[str, Server], bo
         http_request("POST", PREDICT, b"{", "x-request-id: b"),
     ]
     raw = exchange(servers["regression"].http_port, b"".join(requests * 20), seconds=2)
-    assert [answer.status for answer in parse_responses(raw)] == [200, 200, 400] * 20
+    assert [response.status for response in parse_responses(raw)] == [200, 200, 400] * 20
 
 
 @pytest.mark.parametrize(
@@ -192,9 +194,9 @@ def test_a_client_that_does_not_read_causes_no_traceback(
 def test_a_trailer_is_not_a_header(servers: dict[str, Server], body: bytes) -> None:
     chunked = b"%x\r\n%b\r\n0\r\ncontent-encoding: gzip\r\nx-request-id: late\r\n\r\n" % (len(body), body)
     request = http_request("POST", PREDICT, None, "transfer-encoding: chunked", "connection: close")
-    (answer,) = parse_responses(exchange(servers["regression"].http_port, request + chunked))
-    assert answer.status == 200
-    assert answer.headers["x-request-id"] != "late"
+    (response,) = parse_responses(exchange(servers["regression"].http_port, request + chunked))
+    assert response.status == 200
+    assert response.headers["x-request-id"] != "late"
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0"])
@@ -213,7 +215,7 @@ def test_an_offered_upgrade_is_ignored(servers: dict[str, Server], body: bytes, 
 
 
 def test_connect_is_refused(servers: dict[str, Server]) -> None:
-    (answer,) = parse_responses(
+    (response,) = parse_responses(
         exchange(servers["regression"].http_port, http_request("CONNECT", PREDICT) + b"anything", seconds=2)
     )
-    assert answer.status == 405
+    assert response.status == 405
