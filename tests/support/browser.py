@@ -1,6 +1,5 @@
 """Headless Chromium, controlled over the DevTools protocol."""
 
-import base64
 import json
 import shutil
 import subprocess
@@ -102,11 +101,6 @@ class Browser:
         self.run(f"(input => {{ input.focus(); input.select(); }})(document.querySelector({json.dumps(selector)}))")
         for character in text:
             self.call("Input.dispatchKeyEvent", type="char", text=character)
-
-    def screenshot(self, path: Path) -> None:
-        """Save a picture of the whole page."""
-        picture = self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(picture["data"]))
 
 
 @contextmanager

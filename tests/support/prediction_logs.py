@@ -12,7 +12,7 @@ from model_name.core.schemas import Outputs, TableSchema
 from model_name.core.schemas.decoding import decode_column
 from model_name.core.schemas.validation import ValidationIssues
 from model_name.serving.bundle import Manifest
-from model_name.serving.prediction_log.log import LoggedBatch, LoggedRequest
+from model_name.serving.prediction_log.row_selection import LoggedBatch, LoggedRequest
 
 NOON = 1_750_507_200.0  # 2025-06-21T12:00:00Z
 DAY = 86_400.0

@@ -6,7 +6,8 @@ from time import time
 from model_name.serving.batching.requests import BatchResult, InferenceRequest, PredictedGroup
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.prediction_log.log import LoggedBatch, LoggedRequest, PredictionLog
+from model_name.serving.prediction_log.log import PredictionLog
+from model_name.serving.prediction_log.row_selection import LoggedBatch, LoggedRequest
 from model_name.serving.server_metrics import ServerMetrics
 
 

@@ -19,6 +19,7 @@ from model_name.serving.model_card.descriptions import (
 from model_name.serving.model_card.form import form_fields
 from model_name.serving.model_card.snippets import SERVER, code_snippets
 from model_name.serving.openapi.examples import known_categories
+from model_name.serving.openapi.message_schemas import interval_levels
 
 if TYPE_CHECKING:
     import jinja2
@@ -34,7 +35,7 @@ def render_card(manifest: Manifest, *, name: str, slot: str, nonce: str, needs_t
         manifest: Manifest of the bundle.
         name: Name under which the model is served.
         slot: Colour of the server; empty outside blue-green rollouts.
-        nonce: Nonce given to `response_headers`, a new one for each response.
+        nonce: Nonce given to `content_security_policy`, a new one for each response.
         needs_token: Whether the server requires a token for predictions.
     """
     fields = form_fields(manifest)
@@ -68,8 +69,8 @@ def render_card(manifest: Manifest, *, name: str, slot: str, nonce: str, needs_t
     return page
 
 
-def response_headers(nonce: str) -> list[tuple[bytes, bytes]]:
-    """Return the headers of the page beside its content type; they forbid external content, framing and caching.
+def content_security_policy(nonce: str) -> tuple[bytes, bytes]:
+    """Build the header of the page that forbids external content and framing.
 
     Args:
         nonce: Nonce given to `render_card`.
@@ -79,12 +80,7 @@ def response_headers(nonce: str) -> list[tuple[bytes, bytes]]:
         f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return [
-        (b"content-security-policy", policy.encode("ascii")),
-        (b"x-content-type-options", b"nosniff"),
-        (b"referrer-policy", b"no-referrer"),
-        (b"cache-control", b"no-store"),
-    ]
+    return b"content-security-policy", policy.encode("ascii")
 
 
 @cache
@@ -106,12 +102,6 @@ def load_template() -> "jinja2.Template":
         "size": format_bytes,
     }
     return environment.get_template("card.html")
-
-
-def interval_levels(manifest: Manifest) -> list[float]:
-    """List the levels of the prediction intervals that a request may ask for."""
-    intervals = manifest.decision.intervals
-    return [*intervals.levels] if intervals and not manifest.table.classes else []
 
 
 def column_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:

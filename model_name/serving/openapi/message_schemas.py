@@ -62,8 +62,7 @@ def ignored_columns(manifest: Manifest) -> list[str]:
 
 def parameters(manifest: Manifest, *, accepts_text: bool) -> Schema:
     """Derive the parameters of a request: `interval`, the level of prediction intervals if the model has any."""
-    intervals = manifest.decision.intervals
-    levels: list[Any] = [*intervals.levels] if intervals and not manifest.table.classes else []
+    levels: list[Any] = interval_levels(manifest)
     if not levels:
         return {"type": ["object", "null"], "properties": {"interval": {"type": "null"}}}
     texts = [str(level) for level in levels] if accepts_text else []
@@ -72,6 +71,12 @@ def parameters(manifest: Manifest, *, accepts_text: bool) -> Schema:
         "description": "Share of the actual values that lie in the prediction intervals.",
     }
     return {"type": ["object", "null"], "properties": {"interval": interval}}
+
+
+def interval_levels(manifest: Manifest) -> list[float]:
+    """List the levels of prediction intervals that a request may have."""
+    intervals = manifest.decision.intervals
+    return [*intervals.levels] if intervals and not manifest.table.classes else []
 
 
 def predict_properties(manifest: Manifest) -> dict[str, Schema]:

@@ -25,8 +25,6 @@ from model_name.serving.prediction_log.row_selection import (
     split_rows,
 )
 
-__all__ = ["LogSettings", "LoggedBatch", "LoggedRequest", "PredictionLog"]
-
 CHUNK_ROWS = 256  # formatted at a time, in about a millisecond
 MIN_PAUSE_SECONDS = 0.01  # between two chunks, so that requests get the interpreter
 MAX_CPU_SHARE = 0.04  # of one processor; requests lose no more, and rows beyond it are dropped

@@ -19,8 +19,6 @@ from model_name.serving.protocols.fast_json import try_decode_v2
 from model_name.serving.protocols.tensors import Tensor, encode_raw, outputs_to_tensors, tensors_to_columns
 from model_name.serving.protocols.v1 import parse_interval_level
 
-JSON = b"application/json"
-BINARY = b"application/octet-stream"
 INTEGERS = frozenset({int})
 BINARY_SIZE = "binary_data_size"
 BINARY_DATA = "binary_data"

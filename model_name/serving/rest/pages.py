@@ -12,7 +12,6 @@ from model_name.serving.openapi.document import build_document
 from model_name.serving.rest.asgi_request import AsgiRequest, Handler
 from model_name.serving.rest.messages import HTML, HttpResponse
 
-CONTENT_SECURITY_POLICY = b"content-security-policy"
 OPENAPI_PATH = "/openapi.json"
 SWAGGER_UI = """<!doctype html>
 <html lang="en">
@@ -69,7 +68,7 @@ class Pages:
         return HttpResponse(page.encode(), 200, HTML)
 
     def _render_card(self) -> HttpResponse:
-        from model_name.serving.model_card.card import render_card, response_headers  # jinja2, for browsers alone
+        from model_name.serving.model_card.card import content_security_policy, render_card  # jinja2, only for browsers
 
         context, manifest, nonce = self.context, self.context.manifest, token_urlsafe(16)
         text = render_card(
@@ -79,9 +78,7 @@ class Pages:
             nonce=nonce,
             needs_token=context.auth.is_enabled,
         )
-        # every response has the other headers already
-        policy = [(name, value) for name, value in response_headers(nonce) if name == CONTENT_SECURITY_POLICY]
-        return HttpResponse(text.encode(), 200, HTML, policy, manifest)
+        return HttpResponse(text.encode(), 200, HTML, [content_security_policy(nonce)], manifest)
 
 
 async def alive(_: AsgiRequest) -> HttpResponse:

@@ -13,8 +13,9 @@ import pytest
 from model_name.core.decisions.decision import Costs, Decision, Isotonic
 from model_name.serving.bundle import Bundle, CompressionReport, Manifest
 from model_name.serving.model_card import card as card_module
-from model_name.serving.model_card.card import render_card, response_headers
+from model_name.serving.model_card.card import content_security_policy, render_card
 from model_name.serving.openapi import document as document_module
+from model_name.serving.rest.messages import SECURITY_HEADERS
 from tests.support.html_pages import Page
 from tests.support.manifests import COLUMNS, EXAMPLE, TARGETS, manifest_of, table_of
 
@@ -219,8 +220,9 @@ def test_page_loads_nothing_external(manifest: Manifest, slot: str) -> None:
 
 
 def test_response_headers_forbid_external_content() -> None:
-    headers = dict(response_headers(NONCE))
-    policy = dict(part.split(" ", 1) for part in headers[b"content-security-policy"].decode().split("; "))
+    name, value = content_security_policy(NONCE)
+    assert name == b"content-security-policy"
+    policy = dict(part.split(" ", 1) for part in value.decode().split("; "))
     assert policy == {
         "default-src": "'none'",
         "script-src": f"'nonce-{NONCE}'",
@@ -231,8 +233,7 @@ def test_response_headers_forbid_external_content() -> None:
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
-    assert headers[b"cache-control"] == b"no-store"
-    assert b"content-type" not in headers
+    assert dict(SECURITY_HEADERS)[b"cache-control"] == b"no-store"
 
 
 def test_page_of_a_wide_table_is_limited_in_size() -> None:

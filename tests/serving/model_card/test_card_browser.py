@@ -12,7 +12,8 @@ from model_name.core.decisions.decision import Decision
 from model_name.errors import DataError
 from model_name.serving.bundle import Bundle, Manifest
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.model_card.card import render_card, response_headers
+from model_name.serving.model_card.card import content_security_policy, render_card
+from model_name.serving.rest.messages import SECURITY_HEADERS
 from tests.support import browser
 from tests.support.browser import Browser
 from tests.support.in_process_requests import infer_v1
@@ -41,7 +42,8 @@ class Site:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                policy = {name.decode(): value.decode() for name, value in response_headers(NONCE)}
+                headers = [content_security_policy(NONCE), *SECURITY_HEADERS]
+                policy = {name.decode(): value.decode() for name, value in headers}
                 self.respond((200, site.page, {"content-type": "text/html; charset=utf-8"} | policy))
 
             def do_POST(self) -> None:

@@ -13,8 +13,8 @@ from model_name.core.schemas import Outputs
 from model_name.errors import ConfigError
 from model_name.serving.prediction_log import log as log_module
 from model_name.serving.prediction_log.formatter import RecordFormatter
-from model_name.serving.prediction_log.log import LoggedBatch, LogSettings, PredictionLog
-from model_name.serving.prediction_log.row_selection import split_rows
+from model_name.serving.prediction_log.log import LogSettings, PredictionLog
+from model_name.serving.prediction_log.row_selection import LoggedBatch, split_rows
 from tests.support.prediction_logs import DAY, NOON, ROW, batch, files, lines, manifest, schema, wait_for
 
 SHORT_INTERVALS = {"flush_seconds": 0.02, "upload_seconds": 0.02}

@@ -108,9 +108,9 @@ function describeStatus(status) {
 }
 
 function probabilityBars(probabilities) {
-  const found = Object.entries(probabilities).sort(([, one], [, other]) => other - one);
+  const descending = Object.entries(probabilities).sort(([, left], [, right]) => right - left);
   const box = createElement("div", "bars");
-  for (const [label, share] of found.slice(0, 20)) {
+  for (const [label, share] of descending.slice(0, 20)) {
     const track = createElement("span", "track");
     const fill = createElement("span", "fill");
     fill.style.width = `${100 * share}%`;
@@ -118,7 +118,7 @@ function probabilityBars(probabilities) {
     track.setAttribute("aria-hidden", "true");
     box.append(createElement("span", "", label === "" ? "(empty text)" : label), track, createElement("span", "n", formatPercent(share)));
   }
-  if (found.length > 20) box.append(createElement("span", "soft small", `and ${found.length - 20} more`));
+  if (descending.length > 20) box.append(createElement("span", "soft small", `and ${descending.length - 20} more`));
   return box;
 }
 
@@ -224,8 +224,8 @@ function formatPercent(share) {
 }
 
 function createElement(tag, style, text) {
-  const made = document.createElement(tag);
-  if (style) made.className = style;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const element = document.createElement(tag);
+  if (style) element.className = style;
+  if (text !== undefined) element.textContent = text;
+  return element;
 }
