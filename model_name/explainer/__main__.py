@@ -12,12 +12,12 @@ from pathlib import Path
 from model_name.errors import ConfigError
 from model_name.io.services import silence_mlflow
 from model_name.serving.arguments import DEFAULT_MODEL_DIRECTORY, build_parser, parse_address, parse_limits, run_main
+from model_name.serving.assembly import serve_model
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
 from model_name.serving.rest.endpoints import EXPLAINER
 from model_name.serving.runtime.log_config import configure_logging
 from model_name.serving.server_metrics import ServerMetrics
-from model_name.serving.startup import serve_model
 
 MAX_ROWS = 1000  # a few seconds for boosted trees, where a prediction takes milliseconds
 

@@ -19,13 +19,13 @@ from model_name.serving.arguments import (
     parse_limits,
     run_main,
 )
+from model_name.serving.assembly import serve_model
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.runtime.log_config import configure_logging
 from model_name.serving.server_metrics import ServerMetrics
-from model_name.serving.startup import serve_model
 
 
 def main(argv: Sequence[str] | None = None) -> int:

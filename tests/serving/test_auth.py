@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
-from model_name.serving.startup import TOKEN_ENV
+from model_name.serving.assembly import TOKEN_ENV
 from tests.support.sockets import connect, seconds_until_closed
 
 if TYPE_CHECKING:
