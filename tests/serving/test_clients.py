@@ -60,7 +60,7 @@ SERVING, NOT_SERVING, SERVICE_UNKNOWN = (
 
 
 def expected_outputs(plane: DataPlane, rows: list[Row], interval: float | None = None) -> dict[str, Any]:
-    """Predict the outputs that a client has to get."""
+    """Predict the outputs that a client has to receive."""
     outputs = plane.predict_rows(rows, interval=interval)
     expected = {name: values.tolist() for name, values in outputs.columns.items()} if interval else {}
     expected["prediction"] = outputs.prediction.tolist()
@@ -93,7 +93,7 @@ def test_kserve_client_predicts_over_v1(
 def test_kserve_client_predicts_over_v2(
     servers: dict[str, Server], planes: dict[str, DataPlane], task: str, rows: list[Row], binary: bool
 ) -> None:
-    rows = [row for row in rows if binary or None not in row.values()]  # it encodes NaN as no null
+    rows = [row for row in rows if binary or None not in row.values()]  # in JSON the client does not encode NaN as null
 
     async def scenario() -> Any:
         async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
@@ -159,12 +159,12 @@ def test_kserve_grpc_client_finds_no_other_model(servers: dict[str, Server]) -> 
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-# Triton's client of HTTP
+# Triton's HTTP client
 
 
 @contextmanager
 def triton_client(server: Server) -> Iterator[Any]:
-    """Triton's client of HTTP."""
+    """Open Triton's HTTP client of a server."""
     with triton.InferenceServerClient(f"127.0.0.1:{server.http_port}", network_timeout=60) as client:
         yield client
 
@@ -207,9 +207,9 @@ def test_triton_client_predicts_over_http(
     binary: bool,
     more: dict[str, Any],
 ) -> None:
-    rows = [row for row in rows if binary or None not in row.values()]  # what it writes for NaN is not JSON
+    rows = [row for row in rows if binary or None not in row.values()]  # in JSON the client encodes NaN as `NaN`
     with triton_client(servers[task]) as client:
-        own = deepcopy(more)  # it writes into the headers that it is given
+        own = deepcopy(more)  # the client modifies the headers that it is given
         result = client.infer(task, triton_inputs(rows, binary=binary), request_id="42", **own)
     response = result.get_response()
     assert (response["id"], response["model_name"], response["model_version"]) == ("42", task, VERSION)
@@ -299,7 +299,7 @@ def test_triton_client_raises_the_reason(
     assert caught.value.message().startswith(reason)
 
 
-# Triton's client of gRPC
+# Triton's gRPC client
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Ten thousand requests, most of them mutated: none breaks the server, and each valid one is answered."""
+"""Ten thousand requests, most of them mutated: none breaks the server, and each valid one gets a prediction."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 WARM_UP = 4000  # requests, after which memory has reached its peak
 MAX_GROWTH = 1.05
-SETTLE_SECONDS = 3.0  # seconds
-STREAM_TIMEOUT_SECONDS = 0.02  # seconds to wait for a response that may not come; the metrics show later ones
+SETTLE_SECONDS = 3.0  # after which a server has returned free memory
+STREAM_TIMEOUT_SECONDS = 0.02  # to wait for a response that may not come; the metrics show later errors
 REFUSED_STATUSES = {400, 404, 405, 408, 413, 415, 431}
 NOT_IMPLEMENTED = 501  # the explainer is another server, and the model repository is disabled
 GRPC_CODES = {
@@ -160,7 +160,7 @@ def test_random_requests_do_not_break_a_server(
         send_one()
 
     # When it gets random requests, after the largest ones
-    for headers in ([], ["content-type: application/cloudevents+json"]) * 3:  # decoded in parts, and at once
+    for headers in ([], ["content-type: application/cloudevents+json"]) * 3:  # through the fast decoder, and without it
         fuzz_client.send(zip_bomb(task, *headers))
     run_requests(min(count, WARM_UP))
     before = resident_kilobytes(server)

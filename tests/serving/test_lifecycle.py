@@ -1,4 +1,4 @@
-"""Shutdown of a server and reload of its bundle: no accepted request goes without a response."""
+"""Shutdown of a server and reload of its bundle: every accepted request gets a response."""
 
 from __future__ import annotations
 

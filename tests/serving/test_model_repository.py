@@ -271,7 +271,7 @@ def test_a_new_bundle_of_another_name_is_served_under_the_old_one(
     (copied / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
     deadline = time.monotonic() + 20
     while server.client.get("/v2/models/regression").json()["versions"] != ["8"]:
-        assert time.monotonic() < deadline, "it did not take over"
+        assert time.monotonic() < deadline, "the new version is not served"
         time.sleep(0.05)
     # then
     assert server.client.get("/v2/models/regression").json()["name"] == "regression"

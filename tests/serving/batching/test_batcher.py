@@ -297,15 +297,8 @@ def test_a_request_that_makes_the_model_raise_fails_alone() -> None:
         assert predictions(await recorded.batcher.infer(row())) == [12.5]
 
     recorded = run_scenario(scenario)
-    assert recorded.batches == [
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-    ]  # after the failure one by one, without the failing one, and the last
+    # The first request, the five valid ones of the failed batch one by one, and the last request
+    assert recorded.batches == [1] * 7
 
 
 def test_large_requests_are_inferred_after_one_made_the_model_raise() -> None:
@@ -497,7 +490,7 @@ def tensor_of(name: str, plane: DataPlane) -> dict[str, Any]:
 
 # Large requests beside the event loop
 #
-# JSON cannot be promised as much: a parser holds the interpreter for the whole body.
+# There is no such bound for JSON: a parser holds the interpreter for the whole body.
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The OpenAPI document is exact: what validates is answered, and what is refused does not validate."""
+"""The OpenAPI document is exact: requests validate if and only if the server accepts them."""
 
 import json
 from typing import Any

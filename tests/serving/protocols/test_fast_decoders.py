@@ -1,4 +1,4 @@
-"""Fast paths: what one accepts, its full counterpart accepts with an equal result; and the table that lists them."""
+"""Fast paths agree with their full counterparts, and the table that lists them is correct."""
 
 import re
 from collections.abc import Callable

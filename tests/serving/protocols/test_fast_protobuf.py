@@ -1,4 +1,4 @@
-"""Fast decoder of gRPC messages: what it accepts means the same as in the parsed message."""
+"""Fast decoder of gRPC messages: its results equal the parsed messages."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Fast path and ASGI application respond alike: a client cannot tell which one its request took."""
+"""Fast path and ASGI application give the same responses to the same requests."""
 
 from __future__ import annotations
 
