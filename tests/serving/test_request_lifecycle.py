@@ -51,9 +51,11 @@ class FakeServer:
     """Server without sockets.
 
     Attributes:
+        name: Name of the model.
         in_flight: Number of requests in flight at each start of a batch.
     """
 
+    name: str = NAME
     in_flight: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -62,13 +64,13 @@ class FakeServer:
         plane = plane_of(manifest_of(table, example={"area": GOOD}))
         self.metrics = ServerMetrics("", CollectorRegistry())
         self.context = ServerContext(
-            name=NAME,
+            name=self.name,
             batcher=AdaptiveBatcher(plane, Limits(), observe=self._record),
             state=state,
             metrics=self.metrics,
             auth=TokenAuth(TOKEN.encode()),
             error_log=ErrorLogger(is_quoting=True),
-            repository=ModelRepository(NAME, state, self._reload, is_enabled=True),
+            repository=ModelRepository(self.name, state, self._reload, is_enabled=True),
             server_metadata={},
         )
         self.app = RestApp(self.context, PREDICTOR, {})
@@ -359,3 +361,19 @@ def test_a_request_that_raises_is_counted_out_with_its_status(
     assert server.samples() == {("v1", "predict", code): 1.0}
     assert server.metrics.in_flight == 0
     assert caplog.messages == lines
+
+
+@pytest.mark.parametrize("name", ["flats", "team/flats", "a:b é"])
+def test_routes_are_matched_for_any_name_of_the_model(name: str) -> None:
+    # Given a server of a model with some name
+    server = FakeServer(name)
+    body = json.dumps({"instances": [{"area": GOOD}]}).encode()
+    requests = [("POST", f"/v1/models/{name}:predict"), ("GET", f"/v1/models/{name}"), ("GET", f"/v2/models/{name}")]
+    requests += [("GET", f"/v2/models/{name}/ready"), ("GET", f"/v2/models/{name}/versions/7")]
+    requests += [("POST", f"/v1/models/{name}:explain"), ("GET", f"/v1/models/{name}x"), ("GET", "/v1/models/team/x")]
+    # When its routes are requested
+    headers = {"authorization": AUTHORIZED}
+    statuses = [asyncio.run(send_asgi(server, path, body, headers, method))[0] for method, path in requests]
+    server.context.batcher.close()
+    # Then they are found, unlike those of other names
+    assert statuses == [200] * 5 + [501, 404, 404]

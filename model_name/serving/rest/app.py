@@ -4,6 +4,7 @@ KServe's own server spends a quarter of a millisecond per request before the mod
 body to the batcher without decoding it, and sends the response as the batcher encoded it.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -61,6 +62,11 @@ class HttpRoute(Route):
         self.labels = labels
         self.method = method
 
+    def match_name(self, model_name: str) -> None:
+        """Let `{model_name}` match a name that contains slashes, besides any text without them."""
+        pattern = self.path_regex.pattern.replace("(?P<model_name>", f"(?P<model_name>{re.escape(model_name)}|")
+        self.path_regex = re.compile(pattern)
+
 
 class MatchedRoute(NamedTuple):
     """Handler of one request, with the labels of its route and the parameters of its path."""
@@ -93,6 +99,8 @@ class RestApp:
         self._body_reader = BodyReader(context.batcher.limits)
         self._routes = [*self._inference_routes(), *self._server_routes(ServerHandlers(context))]
         self._routes += [HttpRoute(path, page, PAGE) for path, page in pages.items()]
+        for route in self._routes:
+            route.match_name(context.name)
         self.fast_router = FastRouter(context, role.routes, self._common_headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
