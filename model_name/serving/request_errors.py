@@ -79,7 +79,7 @@ class ErrorLogger:
         now = int(monotonic())
         if now != self._second:
             if self._count > MAX_LINES_PER_SECOND:
-                logger.warning("refused: and %d more", self._count - MAX_LINES_PER_SECOND)
+                logger.warning("refused: %d more in the same second", self._count - MAX_LINES_PER_SECOND)
             self._second, self._count = now, 0
         self._count += 1
         if self._count <= MAX_LINES_PER_SECOND:

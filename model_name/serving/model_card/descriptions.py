@@ -64,7 +64,7 @@ def describe_lag(lag: LagSpec) -> str:
 
 
 def describe_profile(column: Column, profile: ColumnProfile) -> str:
-    """Summarise the training rows of a column: least, median and greatest value, or the most frequent ones."""
+    """Summarize the training rows of a column: minimum, median and maximum, or the most frequent values."""
     if profile.quantiles:
         median = profile.quantiles[len(profile.quantiles) // 2]
         return " … ".join(map(format_number, (profile.quantiles[0], median, profile.quantiles[-1])))

@@ -41,7 +41,7 @@ class LogSettings(FrozenModel):
         url: Local folder, or any fsspec URL.
         sampling: Share of requests that is logged, drawn for each request.
         text_ids: Whether `text-id` columns are logged if clients send them.
-        max_buffered_rows: Number of rows that may wait to be formatted; a batch beyond it is dropped and counted.
+        max_buffered_rows: Maximum number of rows in the buffer; a batch that exceeds it is dropped and counted.
         flush_seconds: Interval between two writes of a local file: the most that a killed process loses.
         upload_seconds: Interval between two writes to an object store, each of which creates a file.
         max_file_bytes: Size at which a file ends; the rows of one chunk may exceed it.
@@ -254,7 +254,7 @@ class PredictionLog:
     def _warn_overflow(self) -> None:
         if self._has_overflowed:
             self._has_overflowed = False
-            self._warn_dropped(f"more came than {self.settings.max_buffered_rows} rows that may wait")
+            self._warn_dropped(f"the buffer of {self.settings.max_buffered_rows} rows is full")
 
     def _warn_omitted(self, names: Sequence[str]) -> None:
         new = [name for name in names if name not in self._warned_columns]

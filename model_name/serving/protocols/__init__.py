@@ -3,7 +3,7 @@
 Fast paths
 ----------
 Most requests are regular: rows with exactly the inputs, values of the right types, no parameters. A fast path handles
-those in a fraction of the time of its full counterpart. All fast paths follow one rule:
+those in a fraction of the time of its full counterpart. All fast paths follow the same rules:
 
 - It is tried first, on every input of its format, whatever its size. No caller decides when a fast path applies.
 - It returns None for everything that it does not handle, and never raises. The full counterpart then starts over.

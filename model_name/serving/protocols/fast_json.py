@@ -1,6 +1,6 @@
 """Fast decoders of JSON bodies in the common form: msgspec decodes them by type in half the time of a generic parser.
 
-The package docstring has the rule that all fast decoders follow.
+The package docstring has the rules that all fast decoders follow.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Fast decoder of gRPC messages of one row with typed contents, straight from their bytes.
 
 Protobuf takes five times as long, because each tensor of a parsed message must be accessed. The package docstring has
-the rule that all fast decoders follow.
+the rules that all fast decoders follow.
 """
 
 from collections.abc import Callable, Mapping
