@@ -253,7 +253,9 @@ def load_model(uri: str, title: str) -> tuple[Model, str]:
         loaded = mlflow.pyfunc.load_model(uri)
         model = loaded.unwrap_python_model()
     except (MlflowException, OSError, *UNPICKLING_ERRORS) as err:
-        raise NotFoundError(f"{title} cannot be loaded from {uri}: {err}") from err
+        is_of_other_release = isinstance(err, UNPICKLING_ERRORS) and "model_name" in str(err)
+        hint = "another release of model-name registered it: train it again; its bundle can still be served"
+        raise NotFoundError(f"{title} cannot be loaded from {uri}: {err}", hint=hint * is_of_other_release) from err
     if not isinstance(model, PyfuncModel):
         raise DataError(f"{title} is not a model of this project but {type(model).__name__}")
     return model.model, str(loaded.metadata.run_id)

@@ -306,11 +306,21 @@ def test_help_imports_nothing_heavy(name):
     assert result.returncode == 0, result.stderr
 
 
-def start(confs, *flags):
-    command = [sys.executable, "-m", "model_name", "run", str(confs / "training.yaml"), *flags]
-    return subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=confs.parent, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    )
+@pytest.fixture
+def start():
+    """Return `start(confs, *flags)`: starts a training process, which is killed if the test leaves it running."""
+    processes = []
+
+    def start_training(confs, *flags):
+        command = [sys.executable, "-m", "model_name", "run", str(confs / "training.yaml"), *flags]
+        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=confs.parent, env=env))
+        return processes[-1]
+
+    yield start_training
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def read_until(process, message, seconds=120):
@@ -334,7 +344,7 @@ LONG = ["--set", "job.model={KIND: BoostedTrees, max_iter: 1000000, max_leaf_nod
         pytest.param(signal.SIGTERM, 143, "run the same command again", id="SIGTERM"),
     ],
 )
-def test_a_signal_ends_training_with_its_exit_code_and_no_version(tmp_path, number, code, message):
+def test_a_signal_ends_training_with_its_exit_code_and_no_version(start, tmp_path, number, code, message):
     # Given a training that takes minutes
     confs = projects.make_project(tmp_path)
     process = start(confs, *LONG)
@@ -354,7 +364,7 @@ def test_a_signal_ends_training_with_its_exit_code_and_no_version(tmp_path, numb
 
 
 @pytest.mark.slow
-def test_a_preempted_network_resumes_from_its_checkpoint(tmp_path):
+def test_a_preempted_network_resumes_from_its_checkpoint(start, tmp_path):
     # Given a network that is stopped after some epochs
     confs = projects.make_project(tmp_path)
     network = {"KIND": "TabularNetwork", "max_epochs": 100_000, "patience": 100_000}

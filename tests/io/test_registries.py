@@ -301,6 +301,15 @@ def test_versions_of_other_projects_are_ignored(mlflow_service, make_schema, mak
         registry.load("9.9.9")
 
 
+def test_version_of_another_release_is_reported_with_a_hint(mlflow_service, workplace, make_schema, make_table):
+    register(mlflow_service, fit(make_schema, make_table, "regression", kind=ConstantModel))
+    (file,) = (workplace / "mlartifacts").rglob("python_model.pkl")
+    file.write_bytes(file.read_bytes().replace(b"model_name.core.models.baseline", b"model_name.core.models.previous"))
+    with pytest.raises(NotFoundError, match=r"No module named 'model_name.core.models.previous'") as raised:
+        Registry(NAME).load("1.0.0")
+    assert "train it again" in raised.value.hint
+
+
 def test_a_version_without_files_is_not_found(mlflow_service, workplace, make_schema, make_table):
     register(mlflow_service, fit(make_schema, make_table, "regression", kind=ConstantModel))
     shutil.rmtree(workplace / "mlartifacts")

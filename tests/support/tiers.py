@@ -15,23 +15,28 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DURATIONS = ROOT / "tests/durations.json"
 MARKERS = {
-    "tests/benchmarks": "benchmark",
-    "tests/cli": "integration",
-    "tests/e2e": "fault",
-    "tests/explainer": "integration",
-    "tests/jobs": "integration",
-    "tests/kafka": "kafka",
-    "tests/local_kafka": "kafka",
-    "tests/pipelines": "integration",
-    "tests/training": "integration",
+    "tests/benchmarks/": "benchmark",
+    "tests/cli/": "integration",
+    "tests/e2e/": "fault",
+    "tests/explainer/": "integration",
+    "tests/jobs/": "integration",
+    "tests/kafka/": "kafka",
+    "tests/local_kafka/": "kafka",
+    "tests/pipelines/": "integration",
+    "tests/serving/model_card/test_card_browser.py": "integration",
+    "tests/serving/rest/test_fast_path.py": "integration",
+    "tests/serving/rest/test_protocol.py": "integration",
+    "tests/serving/test_": "integration",  # server processes
+    "tests/training/": "integration",
+    "tests/utils/search/test_ray_search.py": "integration",
 }
-"""Marker of all tests in a folder; other tests have no marker and belong to the unit tier."""
+"""Marker of all tests below a path prefix; other tests have no marker and belong to the unit tier."""
 
 
 def marker_of(path: Path) -> str | None:
     """Return the marker of a test file, or None for the unit tier."""
     name = path.relative_to(ROOT).as_posix()
-    return next((marker for folder, marker in MARKERS.items() if name.startswith(f"{folder}/")), None)
+    return next((marker for prefix, marker in MARKERS.items() if name.startswith(prefix)), None)
 
 
 def mark_and_sort(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from loguru import logger
 from torch import Tensor, distributed
 from typing_extensions import override
 
@@ -90,9 +91,9 @@ class CheckpointCallback(Callback):
             try:
                 self._load_state(path)
             except CHECKPOINT_LOAD_ERRORS as err:
-                self._report(f"{path.name} cannot be read ({type(err).__name__}), looking for an earlier one")
+                logger.warning("{} cannot be read ({}), looking for an earlier one", path.name, type(err).__name__)
                 continue
-            self._report(f"resumed from {path.name}")
+            logger.info("resumed from {} after {:,} epochs", path.name, self.epochs_done)
             return path
         return None
 
@@ -116,6 +117,3 @@ class CheckpointCallback(Callback):
         partial.replace(path)
         for old in self._checkpoints()[:-MAX_CHECKPOINTS]:
             old.unlink(missing_ok=True)
-
-    def _report(self, message: str) -> None:
-        self.context.progress(self.epochs_done, self.hyperparameters.max_epochs, message)
