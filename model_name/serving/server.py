@@ -194,6 +194,9 @@ class Server:
         """Close idle connections until none is left; abort those that are left after the grace period."""
         deadline = time() + self.args.grace_seconds
         while self._uvicorn_state.connections and time() < deadline:
+            # After a stall, uvloop runs timers before it reads sockets: requests that have arrived must be read first.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
             close_idle(self._connections())
             await asyncio.sleep(DRAIN_POLL_SECONDS)
         for connection in list(self._connections()):

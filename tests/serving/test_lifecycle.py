@@ -19,6 +19,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
+from model_name.serving.rest.listener import LINGER_SECONDS
 from model_name.training.export import set_version
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from tests.support.tables import Row
 
 CLIENTS = 200
+ATTEMPTS = 4
+STALL_SAMPLE_SECONDS = 0.02
 
 
 @pytest.fixture
@@ -76,34 +79,59 @@ async def request_until_refused(server: Server, body: bytes, outcomes: Outcomes,
             writer.close()
 
 
-@pytest.mark.parametrize("drain", [pytest.param("1", id="with a drain period"), pytest.param("0", id="without")])
-def test_shutdown_loses_no_request_of_two_hundred_clients(
-    bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row], drain: str, tmp_path: Path
-) -> None:
-    # given
-    server = start_server(
-        bundles["regression"].directory, "regression", "--drain_seconds", drain, "--prediction_log", str(tmp_path)
-    ).wait()
+async def longest_stall() -> float:
+    """Measure until cancelled how long this process was kept from running; return the longest time in seconds."""
+    longest = 0.0
+    try:
+        while True:
+            started = time.monotonic()
+            await asyncio.sleep(STALL_SAMPLE_SECONDS)
+            longest = max(longest, time.monotonic() - started - STALL_SAMPLE_SECONDS)
+    except asyncio.CancelledError:
+        return longest
+
+
+def shut_down_under_load(server: Server, body: bytes) -> tuple[Outcomes, float]:
+    """Stop a server while many clients send requests; return their outcomes and the longest stall of the clients."""
     outcomes = Outcomes()
 
-    async def scenario() -> None:
-        body = json.dumps({"instances": rows}).encode()
+    async def scenario() -> float:
+        monitor = asyncio.create_task(longest_stall())
         clients = [
             asyncio.create_task(request_until_refused(server, body, outcomes, keep_alive=number % 2 == 0))
             for number in range(CLIENTS)
         ]
         await asyncio.sleep(1.5)
-        # when
         server.process.send_signal(signal.SIGTERM)
         await asyncio.gather(*clients)
+        monitor.cancel()
+        return await monitor
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    return outcomes, asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+@pytest.mark.parametrize("drain", [pytest.param("1", id="with a drain period"), pytest.param("0", id="without")])
+def test_shutdown_loses_no_request_of_two_hundred_clients(
+    bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row], drain: str, tmp_path: Path
+) -> None:
+    body = json.dumps({"instances": rows}).encode()
+    for attempt in range(ATTEMPTS):
+        # given
+        log = tmp_path / str(attempt)
+        options = ("--drain_seconds", drain, "--prediction_log", str(log))
+        server = start_server(bundles["regression"].directory, "regression", *options).wait()
+        # when
+        outcomes, stall_seconds = shut_down_under_load(server, body)
+        # A connection without a request for LINGER_SECONDS is closed. Clients that a busy machine stalls for about as
+        # long send into closed connections: that says nothing about the server, and the attempt is repeated.
+        if not outcomes.lost or stall_seconds < LINGER_SECONDS / 2:
+            break
     # then
     assert server.process.wait(20) == 0
-    assert not outcomes.lost
+    assert not outcomes.lost, f"the clients were stalled for {stall_seconds:.2f} s at most"
     assert outcomes.refused == CLIENTS
     assert outcomes.responses > CLIENTS
-    lines = [line for file in tmp_path.rglob("*.jsonl") for line in file.read_bytes().splitlines()]
+    lines = [line for file in log.rglob("*.jsonl") for line in file.read_bytes().splitlines()]
     assert len(lines) == outcomes.responses * len(rows)  # the prediction log was flushed
 
 
