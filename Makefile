@@ -29,7 +29,7 @@ demo: $(SETUP)  ## Run the training pipeline on the example table, serve the cha
 
 .PHONY: test
 test: $(SETUP) check-static  ## Static checks and the tests that a change needs; repetition counts are reduced
-	$(PYTEST) -m "not fault and not benchmark" --durations 15
+	$(PYTEST) -m "not kafka and not fault and not benchmark and not extended" --durations 15
 
 ##@ installs
 
@@ -69,9 +69,9 @@ format-sources: $(SETUP)  ## Format
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-unit test-integration test-kafka test-faults test-benchmarks test-all
-test-unit: $(SETUP)  ## Tests without MLflow jobs, brokers and pipelines; servers and browsers included
-	$(PYTEST) -m "not integration and not kafka and not fault and not benchmark"
-test-integration: $(SETUP)  ## Jobs with MLflow, the command line, explainers, pipelines
+test-unit: $(SETUP)  ## Tests without MLflow jobs, server processes, brokers and pipelines
+	$(PYTEST) -m "not integration and not kafka and not fault and not benchmark and not extended"
+test-integration: $(SETUP)  ## Jobs with MLflow, the command line, server processes, explainers, pipelines
 	$(PYTEST) -m "integration"
 test-kafka: $(SETUP)  ## The Kafka worker and its tools on real brokers, without faults
 	$(PYTEST) -m "kafka and not fault"

@@ -23,12 +23,12 @@ MARKERS = {
     "tests/kafka/": "kafka",
     "tests/local_kafka/": "kafka",
     "tests/pipelines/": "integration",
-    "tests/serving/model_card/test_card_browser.py": "integration",
+    "tests/serving/model_card/test_card_browser.py": "extended",
     "tests/serving/rest/test_fast_path.py": "integration",
     "tests/serving/rest/test_protocol.py": "integration",
     "tests/serving/test_": "integration",  # server processes
     "tests/training/": "integration",
-    "tests/utils/search/test_ray_search.py": "integration",
+    "tests/utils/search/test_ray_search.py": "extended",
 }
 """Marker of all tests below a path prefix; other tests have no marker and belong to the unit tier."""
 
