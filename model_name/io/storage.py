@@ -3,7 +3,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -123,12 +123,8 @@ def translate_write_errors(url: str) -> Generator[None]:
     Raises:
         StorageError: The block raised an `OSError`.
     """
-    try:
+    with _translate_os_errors(lambda err: storage_error(url, err)):
         yield
-    except ModelNameError:  # PreemptedError, which a signal raises, is an OSError as well
-        raise
-    except OSError as err:
-        raise storage_error(url, err) from err
 
 
 @contextmanager
@@ -138,12 +134,19 @@ def translate_read_errors(url: str) -> Generator[None]:
     Raises:
         StorageError: The block raised an `OSError`.
     """
+    with _translate_os_errors(lambda err: StorageError(f"{url}: cannot be read: {err.strerror or err}")):
+        yield
+
+
+@contextmanager
+def _translate_os_errors(to_storage_error: Callable[[OSError], StorageError]) -> Generator[None]:
+    """Turn an `OSError` of the block into the error that `to_storage_error` makes of it."""
     try:
         yield
     except ModelNameError:  # PreemptedError, which a signal raises, is an OSError as well
         raise
     except OSError as err:
-        raise StorageError(f"{url}: cannot be read: {err.strerror or err}") from err
+        raise to_storage_error(err) from err
 
 
 def storage_error(url: str, err: OSError) -> StorageError:
