@@ -23,12 +23,12 @@ SCRIPT = Path(__file__).parents[2] / "support/ray_counting.py"
 FAILING_ALPHA = 13.0
 
 
-def start_search(directory, **changes):
-    """Start a search in a process of its own, which logs each fit."""
+def start_search(directory, fit_log="fits.jsonl", **changes):
+    """Start a search in a process of its own, which logs each fit; its worker processes may outlive it."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
     env = inherited | {
         "PYTHONPATH": f"{ROOT}:{SCRIPT.parent}",
-        "FIT_LOG": str(directory / "fits.jsonl"),
+        "FIT_LOG": str(directory / fit_log),
         "OMP_NUM_THREADS": "1",
         # as torchrun sets them for its processes
         "TORCHELASTIC_RUN_ID": "none",
@@ -42,9 +42,8 @@ def start_search(directory, **changes):
         )
 
 
-def logged_fits(directory):
+def logged_fits(path):
     """Return hyperparameter, number of rows and torchrun environment of each logged fit."""
-    path = directory / "fits.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -59,27 +58,26 @@ def wait_until(condition, seconds):
 def resumed(tmp_path_factory):
     """Kill a search when some of its trials are done, run it again to its end, and return its result."""
     directory = tmp_path_factory.mktemp("ray")
-    first = start_search(directory)
+    killed_log, resumed_log = directory / "killed.jsonl", directory / "resumed.jsonl"
+    first = start_search(directory, killed_log.name)
 
     def is_half_done():
         assert first.poll() is None, (directory / "err").read_text()
-        return len(logged_fits(directory)) >= 2 + 5  # those of the model itself, and of two or three trials
+        return len(logged_fits(killed_log)) >= 2 + 5  # those of the model itself, and of two or three trials
 
     wait_until(is_half_done, 120)
     time.sleep(1.0)  # Ray saves its state with a delay
     children = psutil.Process(first.pid).children(recursive=True)
     first.kill()
     first.wait()
-    before = logged_fits(directory)
-    second = start_search(directory)
+    second = start_search(directory, resumed_log.name)
     out, _ = second.communicate(timeout=180)
     assert second.returncode == 0, (directory / "err").read_text()
     result = json.loads((directory / "result.json").read_text())
     orphans = psutil.wait_procs(children, timeout=90)[1]
     return SimpleNamespace(
         directory=directory,
-        before=before,
-        after=logged_fits(directory)[len(before) :],
+        fits=logged_fits(resumed_log),
         out=out,
         orphans=orphans,
         **result,
@@ -120,7 +118,7 @@ def test_killed_search_is_resumed_from_completed_trials(resumed):
     trials_by_folds = Counter(len(trial["folds"]) for trial in resumed.trials)
     needed = sum(folds * trials for folds, trials in trials_by_folds.items())
     own = 2  # folds of the model itself, which is evaluated in each process
-    assert len(resumed.after) < needed + own
+    assert len(resumed.fits) < needed + own
 
 
 @pytest.mark.slow
@@ -144,7 +142,7 @@ def test_ray_listens_on_localhost_only(resumed):
 
 @pytest.mark.slow
 def test_trials_do_not_inherit_the_torchrun_environment(resumed):
-    assert {is_torchrun for _, _, is_torchrun in resumed.after[2:]} == {False}
+    assert {is_torchrun for _, _, is_torchrun in resumed.fits[2:]} == {False}
 
 
 @pytest.mark.slow
