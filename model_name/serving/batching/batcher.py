@@ -16,6 +16,7 @@ from model_name.serving.batching.executor import (
     PendingRequests,
 )
 from model_name.serving.batching.requests import BatchResult, InferenceRequest, infer_batch
+from model_name.serving.byte_budget import ByteBudget
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.request_errors import ClientDisconnectedError
@@ -48,6 +49,7 @@ class AdaptiveBatcher:
         limits: Limits of the queue and of a request.
         observe: Callback that receives each batch. An exception in it is logged and counted, and changes no response.
         compute: Function that infers a batch.
+        budget: Budget of the bodies of all pending requests; transports also reserve what they are receiving.
         failed_observations: Number of batches for which the observer raised.
     """
 
@@ -75,7 +77,8 @@ class AdaptiveBatcher:
         self._next_warning = 0.0
         self._warn_lock = Lock()
         self._needs_trim = False
-        self._pending = PendingRequests()
+        self.budget = ByteBudget(limits.queued_bytes)
+        self._pending = PendingRequests(self.budget)
         max_medium = min(MAX_MEDIUM_BATCH_SIZE, limits.batch_requests)
         self._small = BatchExecutor(
             "small",
@@ -100,8 +103,8 @@ class AdaptiveBatcher:
 
     @property
     def pending_bytes(self) -> int:
-        """Total size of the bodies of the pending requests."""
-        return self._pending.size
+        """Total size of the bodies of the pending requests, and of those that are being received."""
+        return self.budget.used
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Infer a request in the next batch.
@@ -128,11 +131,9 @@ class AdaptiveBatcher:
             on_done: Callback that receives the outcome as `infer` returns or raises it: once, later, on the event loop.
 
         Raises:
-            BusyError: The queue is full.
+            BusyError: The queue is full, or the budget of bytes.
         """
-        if self.queued >= self.limits.queued_requests or (
-            self._pending.requests and self._pending.size + request.size > self.limits.queued_bytes
-        ):
+        if self.queued >= self.limits.queued_requests:
             raise BusyError("too many requests wait already; try again in a second")
         pending = PendingRequest(request, on_done)
         self._pending.add(pending)

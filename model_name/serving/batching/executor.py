@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from model_name.errors import ModelNameError
 from model_name.serving.batching.requests import InferenceRequest, Payload
 from model_name.serving.bundle import Manifest
+from model_name.serving.byte_budget import ByteBudget
 
 EMA_WINDOW_BATCHES = 5  # the weight of a new batch in the moving averages is 1 / EMA_WINDOW_BATCHES
 
@@ -57,25 +58,29 @@ class PendingRequests:
 
     Attributes:
         requests: Pending requests, queued or being computed.
-        size: Total size of their bodies in bytes.
+        budget: Budget in which the size of each body is reserved until its outcome is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: ByteBudget) -> None:
         """Start empty."""
         self.requests: set[PendingRequest] = set()
-        self.size = 0
+        self.budget = budget
 
     def add(self, pending: PendingRequest) -> None:
-        """Add a request."""
+        """Add a request.
+
+        Raises:
+            BusyError: The budget does not allow a body of this size.
+        """
+        self.budget.reserve(pending.request.size)
         self.requests.add(pending)
-        self.size += pending.request.size
 
     def remove(self, pending: PendingRequest) -> None:
         """Remove a request whose outcome is known or no longer needed."""
         if not pending.is_done:
             pending.is_done = True
             self.requests.discard(pending)
-            self.size -= pending.request.size
+            self.budget.release(pending.request.size)
 
     def resolve(self, pending: PendingRequest, outcome: InferenceOutcome) -> None:
         """Remove a request and call back with its outcome, unless it is done.

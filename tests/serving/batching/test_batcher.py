@@ -428,7 +428,7 @@ def test_a_full_queue_rejects_requests_until_it_is_empty(limits: dict[str, int],
     async def scenario(recorded: RecordedBatcher) -> None:
         tasks = [await recorded.block(), *(recorded.submit(row()) for _ in range(waiting))]
         await until(lambda: recorded.batcher.queued == waiting)
-        with pytest.raises(BusyError, match="too many requests wait already; try again in a second"):
+        with pytest.raises(BusyError, match="try again in a second"):
             await recorded.batcher.infer(row())
         recorded.plane.gate.set()
         await asyncio.gather(*tasks)
