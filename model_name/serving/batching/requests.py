@@ -65,10 +65,12 @@ class InferenceRequest(ABC):
         size: Size of the body in bytes.
         received_at: Time at which the request was received, in Unix seconds.
         connection: HTTP transport of the client, which may disconnect unnoticed; None for other protocols.
+        trace_id: Id of the trace in the prediction log, in hexadecimal digits; empty if the request is not traced.
     """
 
     protocol: ClassVar[str]
     gather_yields: ClassVar[int] = 2
+    trace_id: str = ""
 
     def __init__(self, id: str, size: int) -> None:  # noqa: A002  the protocols' word for it
         """Record the time at which the request was received."""
