@@ -4,8 +4,9 @@ It is written once, so that REST on its fast path, REST over ASGI and gRPC diffe
 """
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import perf_counter
@@ -15,6 +16,23 @@ from typing import Self
 from model_name.errors import ModelNameError
 from model_name.serving.context import ServerContext
 from model_name.serving.request_errors import ClientDisconnectedError
+
+VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+REQUEST_ID_HEADER = "x-request-id"
+
+
+def choose_request_id(given: str | bytes | None, generate: Callable[[], str]) -> str:
+    """Choose the id of a request: that of the client if it is safe in a header and in a log, else a new one.
+
+    Args:
+        given: Id that the client sent, if any.
+        generate: Generates a new id.
+    """
+    if given:
+        text = given if isinstance(given, str) else given.decode("ascii", "replace")
+        if VALID_REQUEST_ID.fullmatch(text):
+            return text
+    return generate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +58,26 @@ class RequestLifecycle(ABC):
 
     Attributes:
         context: Objects that all requests share.
+        id: Id of the request, in its response, in the log line of its error and, unless its body has one, in the
+            prediction log.
         route: Labels of the route.
         protocol: Protocol of the request in metrics and logs.
         started: Time at which the headers were complete, by `perf_counter`.
         status: HTTP status with which the request ends, unless an error says otherwise.
     """
 
-    __slots__ = ("context", "protocol", "route", "started", "status")
+    __slots__ = ("context", "id", "protocol", "route", "started", "status")
 
-    def __init__(self, context: ServerContext, route: RouteLabels) -> None:
-        """Start the clock of a request."""
+    def __init__(self, context: ServerContext, route: RouteLabels, given_id: str | bytes | None = None) -> None:
+        """Start the clock of a request and choose its id.
+
+        Args:
+            context: Objects that all requests share.
+            route: Labels of the route.
+            given_id: Id that the client sent, if any.
+        """
         self.context = context
+        self.id = choose_request_id(given_id, context.next_request_id)
         self.route = route
         self.protocol = route.protocol
         self.status: int = HTTPStatus.OK
@@ -76,7 +103,7 @@ class RequestLifecycle(ABC):
 
     def fail(self, err: ModelNameError) -> None:
         """Log the error of the request and count it out."""
-        self.context.error_log.log(f"{self.protocol} {self.route.name}", err)
+        self.context.error_log.log(f"{self.protocol} {self.route.name}", err, self.id)
         self.end(err.http_status)
 
     def end(self, status: int) -> None:

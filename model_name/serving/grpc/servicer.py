@@ -13,7 +13,7 @@ from model_name.serving.protocols.open_inference_messages import pb
 from model_name.serving.protocols.tensors import model_metadata
 from model_name.serving.protocols.v2_grpc import GrpcRequest, parse_message
 from model_name.serving.request_errors import ShuttingDownError, client_message
-from model_name.serving.request_lifecycle import RequestLifecycle, RouteLabels
+from model_name.serving.request_lifecycle import REQUEST_ID_HEADER, RequestLifecycle, RouteLabels
 
 SERVICE_NAME = "inference.GRPCInferenceService"
 STATUS_CODES = {
@@ -29,22 +29,30 @@ STATUS_CODES = {
 MAX_DETAIL_BYTES = 4000  # of a message: gRPC sends it percent-encoded in a header, of which clients take 8 KB
 UNESCAPED_CHARACTERS = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # that gRPC does not percent-encode
 
-Method = Callable[[bytes, Any], Awaitable[bytes]]
-
 
 class GrpcCall(RequestLifecycle):
-    """Call of a method of the service."""
+    """Call of a method of the service.
 
-    __slots__ = ("grpc_context",)
+    Attributes:
+        grpc_context: Context that gRPC passes to a method.
+        trailing_metadata: Trailing metadata of the response, or of the error in its place.
+    """
+
+    __slots__ = ("grpc_context", "trailing_metadata")
 
     def __init__(self, context: ServerContext, route: RouteLabels, grpc_context: Any) -> None:
         """Start a call whose message has been received."""
-        super().__init__(context, route)
+        given = [value for name, value in grpc_context.invocation_metadata() if name == REQUEST_ID_HEADER]
+        super().__init__(context, route, given[-1] if given else None)
         self.grpc_context = grpc_context
+        self.trailing_metadata: list[tuple[str, str]] = [(REQUEST_ID_HEADER, self.id)]
 
     @override
     def metadata(self) -> Iterable[tuple[str, str | bytes]]:
         return self.grpc_context.invocation_metadata()  # type: ignore[no-any-return]
+
+
+Method = Callable[[bytes, GrpcCall], Awaitable[bytes]]
 
 
 class InferenceServicer:
@@ -75,50 +83,49 @@ class InferenceServicer:
         }
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
-    async def infer(self, message: bytes, grpc_context: Any) -> bytes:
+    async def infer(self, message: bytes, call: GrpcCall) -> bytes:
         """Predict, and send the version of the model as trailing metadata."""
         context = self.context
         if context.state.is_closed:
             raise ShuttingDownError("this server is ending; ask another one")
         context.repository.check_loaded()
         context.batcher.limits.check_body(len(message))
-        response = await context.batcher.infer(GrpcRequest(message, context.next_request_id(), name=context.name))
+        response = await context.batcher.infer(GrpcRequest(message, call.id, name=context.name))
         manifest = response.manifest
-        versions = (("x-model-version", manifest.version), ("x-model-semver", manifest.semver))
-        grpc_context.set_trailing_metadata(versions)
+        call.trailing_metadata += [("x-model-version", manifest.version), ("x-model-semver", manifest.semver)]
         return response.payload  # type: ignore[no-any-return]
 
-    async def server_live(self, message: bytes, grpc_context: Any) -> bytes:
+    async def server_live(self, message: bytes, call: GrpcCall) -> bytes:
         """Respond that the process is alive."""
         return _serialize(pb.ServerLiveResponse(live=True))
 
-    async def server_ready(self, message: bytes, grpc_context: Any) -> bytes:
+    async def server_ready(self, message: bytes, call: GrpcCall) -> bytes:
         """Respond whether requests should be routed to this server."""
         return _serialize(pb.ServerReadyResponse(ready=self.context.state.is_ready))
 
-    async def model_ready(self, message: bytes, grpc_context: Any) -> bytes:
+    async def model_ready(self, message: bytes, call: GrpcCall) -> bytes:
         """Respond whether requests for the model should be routed to this server."""
         request = parse_message(pb.ModelReadyRequest, message)
         self._check_model(request.name, request.version)
         return _serialize(pb.ModelReadyResponse(ready=self.context.state.is_ready))
 
-    async def server_metadata(self, message: bytes, grpc_context: Any) -> bytes:
+    async def server_metadata(self, message: bytes, call: GrpcCall) -> bytes:
         """Describe the server: name, version and extensions."""
         return _serialize(pb.ServerMetadataResponse(**self.context.server_metadata))
 
-    async def model_metadata(self, message: bytes, grpc_context: Any) -> bytes:
+    async def model_metadata(self, message: bytes, call: GrpcCall) -> bytes:
         """Describe the inputs and outputs of the model."""
         request = parse_message(pb.ModelMetadataRequest, message)
         self._check_model(request.name, request.version)
         return _serialize(pb.ModelMetadataResponse(**model_metadata(self.context.name, self.context.manifest)))
 
-    async def load(self, message: bytes, grpc_context: Any) -> bytes:
+    async def load(self, message: bytes, call: GrpcCall) -> bytes:
         """Load the model again."""
         name = parse_message(pb.RepositoryModelLoadRequest, message).model_name
         await self.context.repository.load_or_unload(name, "load")
         return _serialize(pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True))
 
-    async def unload(self, message: bytes, grpc_context: Any) -> bytes:
+    async def unload(self, message: bytes, call: GrpcCall) -> bytes:
         """Unload the model: calls get UNAVAILABLE until it is loaded."""
         name = parse_message(pb.RepositoryModelUnloadRequest, message).model_name
         await self.context.repository.load_or_unload(name, "unload")
@@ -144,9 +151,11 @@ class InferenceServicer:
             try:
                 with request:
                     request.authenticate()
-                    return await method(message, grpc_context)
+                    return await method(message, request)
             except ModelNameError as err:
                 code, details = STATUS_CODES.get(err.http_status, grpc.StatusCode.INTERNAL), _details(err)
+            finally:
+                grpc_context.set_trailing_metadata(tuple(request.trailing_metadata))
             return await grpc_context.abort(code, details)  # type: ignore[no-any-return]
 
         return call

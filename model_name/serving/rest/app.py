@@ -4,6 +4,7 @@ KServe's own server spends a quarter of a millisecond per request before the mod
 body to the batcher without decoding it, and sends the response as the batcher encoded it.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -29,6 +30,9 @@ from model_name.serving.rest.messages import (
     error_response,
     response_headers,
 )
+from model_name.serving.runtime.access_log import current_request_id
+
+logger = logging.getLogger("model_name.serving")
 
 MAX_QUOTED_NAME = 100  # characters of what a client sent, in an error message
 MAX_QUOTED_PATH = 200
@@ -107,6 +111,7 @@ class RestApp:
         """Handle an HTTP request, as ASGI defines it."""
         handler, labels, path_params = self._match(scope)
         request = AsgiRequest(self.context, labels, scope, receive, path_params)
+        current_request_id.set(request.id)
         try:
             with request:
                 request.authenticate()
@@ -114,7 +119,11 @@ class RestApp:
                 request.status = response.status
         except ModelNameError as err:
             response = error_response(err)
-        headers = response_headers(response, self._common_headers.build(response))
+        # The outermost loop of a request: whatever a handler raises, the client gets an error with its id.
+        except Exception as err:
+            logger.exception("request %s failed", request.id)
+            response = error_response(ModelNameError(f"the server failed: {type(err).__name__}"))
+        headers = response_headers(response, request.id, self._common_headers.build(response))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
 
@@ -162,10 +171,9 @@ class RestApp:
         yield HttpRoute("/v2/repository/models/{repository_name}/unload", handlers.unload, REPOSITORY, "POST")
 
     async def _infer(self, decode: Decoder, request: AsgiRequest) -> HttpResponse:
-        headers = dict(request.headers)
-        body = await self._body_reader.read(headers, request.receive)
+        body = await self._body_reader.read(request.by_name, request.receive)
         version = request.path_params.get("requested_version", "")
-        inference_request = request.decode_request(decode, headers, body, request.transport, version)
+        inference_request = request.decode_request(decode, body, request.transport, version)
         return inference_request.to_http(await self.context.batcher.infer(inference_request))
 
     async def _unsupported(self, request: AsgiRequest) -> HttpResponse:

@@ -34,7 +34,7 @@ class AsgiRequest(HttpRequest):
         path_params: Mapping[str, str],
     ) -> None:
         """Start a request whose headers are complete."""
-        super().__init__(context, labels, scope["headers"])
+        super().__init__(context, labels, scope["headers"], dict(scope["headers"]))
         self.receive = receive
         self.method: str = scope["method"]
         self.path: str = scope["path"]

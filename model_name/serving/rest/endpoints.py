@@ -1,6 +1,5 @@
 """Inference endpoints of HTTP: decoding of headers, rendering of responses, and the routes of each kind of server."""
 
-import re
 from abc import abstractmethod
 from asyncio import BaseTransport
 from collections.abc import Callable, Iterable, Mapping
@@ -12,13 +11,12 @@ from model_name.errors import DataError
 from model_name.serving.batching.executor import InferenceResponse
 from model_name.serving.batching.requests import InferenceRequest
 from model_name.serving.context import ServerContext
-from model_name.serving.protocols.cloudevents import EventRequest, encode_header, is_event
+from model_name.serving.protocols.cloudevents import EventRequest, is_event
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import BinaryResponse, V2Request
 from model_name.serving.request_lifecycle import RequestLifecycle, RouteLabels
-from model_name.serving.rest.messages import JSON, Headers, HttpResponse
+from model_name.serving.rest.messages import JSON, REQUEST_ID, Headers, HttpResponse
 
-VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 OCTET_STREAM = b"application/octet-stream"
 MAX_LENGTH_DIGITS = 12
 
@@ -31,8 +29,9 @@ class HttpInferenceRequest(InferenceRequest):
         """Render the response to this request."""
 
 
-Decoder = Callable[[ServerContext, Mapping[bytes, bytes], bytes, str], HttpInferenceRequest]
-"""Creates an inference request from headers by lower-case name, a body and a version of the model (empty for any).
+Decoder = Callable[[ServerContext, Mapping[bytes, bytes], bytes, str, str], HttpInferenceRequest]
+"""Creates an inference request from headers by lower-case name, a body, the id of the request and a version of the
+model (empty for any).
 
 Raises:
     DataError: A header has an invalid value.
@@ -44,7 +43,7 @@ class HttpV1Request(V1Request, HttpInferenceRequest):
 
     @override
     def to_http(self, response: InferenceResponse) -> HttpResponse:
-        return HttpResponse(response.payload, 200, JSON, [(b"x-request-id", self.id.encode())], response.manifest)
+        return HttpResponse(response.payload, 200, JSON, [], response.manifest)
 
 
 class HttpEventRequest(EventRequest, HttpInferenceRequest):
@@ -53,54 +52,43 @@ class HttpEventRequest(EventRequest, HttpInferenceRequest):
     @override
     def to_http(self, response: InferenceResponse) -> HttpResponse:
         event = response.payload
-        headers = [*event.headers, (b"x-request-id", encode_header(self.id))]  # the client chose the id of the event
-        return HttpResponse(event.body, 200, event.content_type, headers, response.manifest)
+        return HttpResponse(event.body, 200, event.content_type, event.headers, response.manifest)
 
 
 class HttpV2Request(V2Request, HttpInferenceRequest):
-    """V2 request over HTTP.
-
-    Attributes:
-        request_id: Id for the header of the response; the id of the body may be another one.
-    """
-
-    request_id = ""
+    """V2 request over HTTP."""
 
     @override
     def to_http(self, response: InferenceResponse) -> HttpResponse:
         payload = response.payload
-        headers: Headers = [(b"x-request-id", self.request_id.encode())]
         if not isinstance(payload, BinaryResponse):
-            return HttpResponse(payload, 200, JSON, headers, response.manifest)
-        headers = [(b"inference-header-content-length", str(payload.json_length).encode()), *headers]
+            return HttpResponse(payload, 200, JSON, [], response.manifest)
+        headers = [(b"inference-header-content-length", str(payload.json_length).encode())]
         return HttpResponse(payload.content, 200, OCTET_STREAM, headers, response.manifest)
 
 
 def decode_v1(
-    context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, _version: str = ""
+    _context: ServerContext, _headers: Mapping[bytes, bytes], body: bytes, request_id: str, _version: str = ""
 ) -> HttpInferenceRequest:
     """Create a V1 request; see `Decoder`."""
-    return HttpV1Request(body, _request_id(context, headers))
+    return HttpV1Request(body, request_id)
 
 
 def decode_v1_or_event(
-    context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, _version: str = ""
+    context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, request_id: str, _version: str = ""
 ) -> HttpInferenceRequest:
     """Create a V1 request, or a CloudEvent that contains one; see `Decoder`."""
     if is_event(headers):
-        return HttpEventRequest(body, _request_id(context, headers), headers=headers, name=context.name)
-    return HttpV1Request(body, _request_id(context, headers))
+        return HttpEventRequest(body, request_id, headers=headers, name=context.name)
+    return HttpV1Request(body, request_id)
 
 
 def decode_v2(
-    context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, version: str = ""
+    context: ServerContext, headers: Mapping[bytes, bytes], body: bytes, request_id: str, version: str = ""
 ) -> HttpInferenceRequest:
     """Create a V2 request; see `Decoder`."""
-    request_id = _request_id(context, headers)
     json_length = _json_length(headers)
-    request = HttpV2Request(body, request_id, name=context.name, version=version, json_length=json_length)
-    request.request_id = request_id
-    return request
+    return HttpV2Request(body, request_id, name=context.name, version=version, json_length=json_length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +148,18 @@ class HttpRequest(RequestLifecycle):
 
     Attributes:
         headers: Headers in their order, names in lower case.
+        by_name: Headers by name; the last one of several with the same name.
     """
 
-    __slots__ = ("headers",)
+    __slots__ = ("by_name", "headers")
 
-    def __init__(self, context: ServerContext, route: RouteLabels, headers: Headers) -> None:
+    def __init__(
+        self, context: ServerContext, route: RouteLabels, headers: Headers, by_name: Mapping[bytes, bytes]
+    ) -> None:
         """Start a request whose headers are complete."""
-        super().__init__(context, route)
+        super().__init__(context, route, by_name.get(REQUEST_ID))
         self.headers = headers
+        self.by_name = by_name
 
     @override
     def metadata(self) -> Iterable[tuple[bytes, bytes]]:
@@ -176,7 +168,6 @@ class HttpRequest(RequestLifecycle):
     def decode_request(
         self,
         decode: Decoder,
-        headers: Mapping[bytes, bytes],
         body: bytes,
         connection: BaseTransport | None,
         version: str = "",
@@ -185,7 +176,6 @@ class HttpRequest(RequestLifecycle):
 
         Args:
             decode: Decoder of the route.
-            headers: Headers by name.
             body: Body of the request.
             connection: Transport that shows whether the client has disconnected.
             version: Version of the model in the path.
@@ -194,17 +184,11 @@ class HttpRequest(RequestLifecycle):
             DataError: A header has an invalid value.
             ModelNotLoadedError: A client has unloaded the model.
         """
-        request = decode(self.context, headers, body, version)
+        request = decode(self.context, self.by_name, body, self.id, version)
         self.protocol = request.protocol
         self.context.repository.check_loaded()
         request.connection = connection
         return request
-
-
-def _request_id(context: ServerContext, headers: Mapping[bytes, bytes]) -> str:
-    """Choose the id of a request: that of the client if it is safe in a header and in a log, else a new one."""
-    given = headers.get(b"x-request-id")
-    return given.decode() if given and VALID_REQUEST_ID.fullmatch(given) else context.next_request_id()
 
 
 def _json_length(headers: Mapping[bytes, bytes]) -> int | None:

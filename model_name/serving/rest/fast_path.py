@@ -78,7 +78,6 @@ class FastRequest(HttpRequest):
     """
 
     __slots__ = (
-        "_by_name",
         "_common_headers",
         "_connection",
         "_decode",
@@ -102,10 +101,9 @@ class FastRequest(HttpRequest):
     ) -> None:
         """Start a request whose headers are complete."""
         labels, self._decode = route
-        super().__init__(router.context, labels, headers)
+        super().__init__(router.context, labels, headers, by_name)
         self._common_headers = router.common_headers
         self._connection = connection
-        self._by_name = by_name
         self._request: HttpInferenceRequest
         self.parts: list[bytes] = []
         self.keep_alive = True
@@ -120,7 +118,7 @@ class FastRequest(HttpRequest):
             body = b"".join(self.parts)
             batcher = self.context.batcher
             batcher.limits.check_body(len(body))
-            self._request = self.decode_request(self._decode, self._by_name, body, self._connection.transport)
+            self._request = self.decode_request(self._decode, body, self._connection.transport)
             batcher.submit(self._request, self.finish)
         except ModelNameError as err:
             self.finish(err)
@@ -144,7 +142,7 @@ class FastRequest(HttpRequest):
         is_last = CONNECTION_CLOSE in common
         if not self.keep_alive and not is_last:
             common, is_last = [*common, CONNECTION_CLOSE], True
-        headers = [*connection.server_state.default_headers, *response_headers(response, common)]
+        headers = [*connection.server_state.default_headers, *response_headers(response, self.id, common)]
         connection.transport.write(serialize_response(response, headers))
         if is_last:
             connection.transport.close()

@@ -29,6 +29,7 @@ SECURITY_HEADERS: Headers = [
 
 CONNECTION_CLOSE = (b"connection", b"close")
 """Header of the last response on a connection."""
+REQUEST_ID = b"x-request-id"
 RETRY_AFTER = (b"retry-after", b"1")
 WWW_AUTHENTICATE = (b"www-authenticate", b"Bearer")
 
@@ -71,10 +72,16 @@ class CommonHeaders:
         return [*self._headers, CONNECTION_CLOSE] if self.context.state.is_draining else self._headers
 
 
-def response_headers(response: HttpResponse, common: Headers) -> Headers:
+def response_headers(response: HttpResponse, request_id: str, common: Headers) -> Headers:
     """List all headers of a response but those that uvicorn adds."""
     length = (b"content-length", b"%d" % len(response.body))
-    return [(b"content-type", response.content_type), length, *common, *response.headers]
+    return [
+        (b"content-type", response.content_type),
+        length,
+        (REQUEST_ID, request_id.encode()),
+        *common,
+        *response.headers,
+    ]
 
 
 def error_response(err: ModelNameError) -> HttpResponse:

@@ -2,6 +2,7 @@
 
 import asyncio
 from http import HTTPStatus
+from secrets import token_hex
 from time import monotonic
 from typing import Any, cast
 
@@ -230,9 +231,10 @@ class InferenceHttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         response = HttpResponse(orjson.dumps({"error": reason}), status)
+        request_id = token_hex(8) if self._fast_router is None else self._fast_router.context.next_request_id()
         headers = [
             *self.server_state.default_headers,
-            *response_headers(response, [CONNECTION_CLOSE, *SECURITY_HEADERS]),
+            *response_headers(response, request_id, [CONNECTION_CLOSE, *SECURITY_HEADERS]),
         ]
         self.transport.write(serialize_response(response, headers))
         self.transport.close()

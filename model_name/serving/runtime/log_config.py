@@ -5,25 +5,31 @@ import logging.config
 from argparse import Namespace
 from pathlib import Path
 
-LOG_LEVELS = {"model_name": "INFO", "uvicorn": "INFO"}
+from model_name.serving.runtime.access_log import ACCESS_LOGGER, add_request_ids
+
+LOGGERS = {"model_name": "stderr", "uvicorn": "stderr", ACCESS_LOGGER: "access"}
+"""Handler of each logger."""
+LINE_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+DATE_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 
 
 def configure_logging(args: Namespace) -> None:
     """Configure the loggers: one line per event, or as a configuration file defines."""
     if not args.configure_logging:
         return
+    add_request_ids()
     if args.log_config_file is not None:
         load_log_config(args.log_config_file)
         return
-    line = {"format": "%(asctime)s %(levelname)s %(name)s %(message)s", "datefmt": "%Y-%m-%dT%H:%M:%S%z"}
+    formats = {"stderr": LINE_FORMAT, "access": f"{LINE_FORMAT} (request %(request_id)s)"}
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {"line": line},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+            "formatters": {name: {"format": text, "datefmt": DATE_FORMAT} for name, text in formats.items()},
+            "handlers": {name: {"class": "logging.StreamHandler", "formatter": name} for name in formats},
             "loggers": {
-                name: {"handlers": ["stderr"], "level": level, "propagate": False} for name, level in LOG_LEVELS.items()
+                name: {"handlers": [handler], "level": "INFO", "propagate": False} for name, handler in LOGGERS.items()
             },
         }
     )
