@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from typing_extensions import override
 
 from model_name.errors import ConfigError, ModelNameError
+from model_name.serving.identifiers import check_option
 from model_name.serving.limits import Limits
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
 from model_name.serving.runtime.tls import TlsConfig
@@ -155,6 +156,8 @@ def run_main(parser: ArgumentParser, serve: Callable[[Namespace], None], argv: S
     """Parse the command line, serve until a signal, and return the exit code."""
     args = parser.parse_args(argv)
     try:
+        check_option("--slot", args.slot)
+        check_option("--model_name", args.model_name or "", is_name=True)
         serve(args)
     except ModelNameError as err:
         sys.stderr.write(f"error: {err}\n")

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 from model_name.core.schemas.strict_models import Duration, FrozenModel
 from model_name.errors import ConfigError
 from model_name.io import configs
+from model_name.serving.identifiers import OptionalIdentifier
 from model_name.serving.limits import Limits
 
 TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
@@ -66,7 +67,7 @@ class WorkerSettings(FrozenModel):
     prediction_log: str = ""
     log_sampling: float = Field(default=1.0, ge=0, le=1)
     log_text_ids: bool = False
-    slot: str = ""
+    slot: OptionalIdentifier = ""
     host: str = "127.0.0.1"
     http_port: int = Field(default=8082, ge=0, le=65535)
 
