@@ -15,6 +15,7 @@ from model_name.serving.arguments import DEFAULT_MODEL_DIRECTORY, build_parser, 
 from model_name.serving.assembly import serve_model
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
+from model_name.serving.model_repository import ModelSource
 from model_name.serving.rest.endpoints import EXPLAINER
 from model_name.serving.runtime.log_config import configure_logging
 from model_name.serving.server_metrics import ServerMetrics
@@ -42,21 +43,20 @@ def serve(args: Namespace) -> None:
         raise ConfigError("--enable_grpc: the explainer serves REST alone", hint="leave the option out")
     configure_logging(args)
     silence_mlflow()
-    from model_name.explainer.plane import VERSION_FILES, explain_batch, load_plane
+    from model_name.explainer.plane import explain_batch, list_files, load_plane
 
     metrics = ServerMetrics(args.slot)
     # Explanations are slow and gain nothing from batches: each response is sent as soon as it is computed.
     limits = parse_limits(args).model_copy(update={"batch_requests": 1})
-    batcher = AdaptiveBatcher(load_plane(args.model), limits, compute=explain_batch)
+    source = ModelSource(args.model, load_plane, list_files=list_files)
+    batcher = AdaptiveBatcher(source.load(), limits, compute=explain_batch)
     serve_model(
         args,
         batcher,
         metrics,
-        directory=args.model,
-        load=load_plane,
+        source=source,
         observer=BatchObserver(metrics, None),
         role=EXPLAINER,
-        files=VERSION_FILES,
     )
 
 

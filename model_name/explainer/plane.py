@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -15,23 +16,45 @@ from model_name.core.schemas import Outputs
 from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.io.registries import load_model
 from model_name.serving.batching.requests import BatchResult, InferenceRequest, Payload
-from model_name.serving.bundle import MANIFEST_FILE, Manifest, read_manifest
+from model_name.serving.bundle import MANIFEST_FILE, Manifest, read_listed_files, read_manifest
+from model_name.serving.bundle import list_files as list_bundle_files
 from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.v1 import encode_predictions
+from model_name.serving.runtime.file_signature import read_unchanged
 
-VERSION_FILES = (MANIFEST_FILE, "MLmodel", "python_model.pkl")
-"""Files in the directory of a model that change with its version."""
+MODEL_FILE = "MLmodel"
+MODEL_FILES = (MODEL_FILE, "python_model.pkl")
+"""Files of a model that change with its version, beside those that its manifest lists."""
+
+
+def list_files(directory: Path) -> Sequence[str]:
+    """List the files in the directory of a model whose change makes it another version."""
+    return [*dict.fromkeys((*MODEL_FILES, *list_bundle_files(directory)))]
 
 
 class ModelBackend:
-    """Inference backend over a fitted model, with the manifest of its bundle."""
+    """Inference backend over a fitted model, with the manifest of its bundle.
 
-    def __init__(self, directory: Path, model: Model, manifest: Manifest) -> None:
+    Attributes:
+        directory: Directory that the model was loaded from.
+        model: Fitted model.
+        manifest: Manifest of its bundle.
+        verified_copy: Copy of the verified files, from which the model may import modules; None without one.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        model: Model,
+        manifest: Manifest,
+        verified_copy: TemporaryDirectory[str] | None = None,
+    ) -> None:
         """Create a backend from a model and its manifest, which were loaded from a directory."""
         self.directory = directory
         self.model = model
         self.manifest = manifest
+        self.verified_copy = verified_copy
 
     def scores(self, matrix: Matrix) -> NDArray[Any]:
         """Compute the scores of a feature matrix, see `InferenceBackend.scores`."""
@@ -106,15 +129,47 @@ def load_plane(directory: Path) -> ExplainerPlane:
     if not (directory / MANIFEST_FILE).is_file():
         hint = "name the folder of a registered model; one from before there were explainers must be trained again"
         raise NotFoundError(f"{directory}: is not the folder of a model, {MANIFEST_FILE} is missing", hint=hint)
+    backend = read_unchanged(directory, lambda: list_files(directory), lambda: load_backend(directory))
+    plane = ExplainerPlane(backend)
+    plane.warm_up()
+    return plane
+
+
+def load_backend(directory: Path) -> ModelBackend:
+    """Load a model and the manifest beside it.
+
+    If the manifest vouches for the files of the model, each is read once and verified, and the model is loaded from a
+    private copy of what was read. Models that were registered before manifests did so are loaded as they are.
+
+    Raises:
+        NotFoundError: The model or its manifest is missing.
+        DataError: The model was not made by this project, a file was changed after it was written, or the manifest
+            belongs to another model.
+    """
     manifest = read_manifest(directory)
-    model, run_id = load_model(str(directory), f"{manifest.name} {manifest.semver}")
+    copy = copy_verified(directory, manifest) if MODEL_FILE in manifest.files else None
+    model, run_id = load_model(str(directory) if copy is None else copy.name, f"{manifest.name} {manifest.semver}")
     if run_id != manifest.run_id:
         raise DataError(
             f"{directory / MANIFEST_FILE}: is of run {manifest.run_id}, the model beside it of run {run_id}"
         )
-    plane = ExplainerPlane(ModelBackend(directory, model, manifest))
-    plane.warm_up()
-    return plane
+    return ModelBackend(directory, model, manifest, copy)
+
+
+def copy_verified(directory: Path, manifest: Manifest) -> TemporaryDirectory[str]:
+    """Copy the files that a manifest lists to a temporary directory that only this user may read.
+
+    Raises:
+        NotFoundError: A file is missing.
+        DataError: A file was changed after it was written.
+        StorageError: A file cannot be read.
+    """
+    copy = TemporaryDirectory(prefix="model-name-model-")
+    for name, content in read_listed_files(directory, manifest).items():
+        path = Path(copy.name, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return copy
 
 
 def explain_batch(plane: DataPlane, requests: Sequence[InferenceRequest], limits: Limits) -> BatchResult:

@@ -24,8 +24,8 @@ from model_name.io.progress import ProgressCallback, progress
 from model_name.io.storage import download_bundle, file_version
 from model_name.jobs.base import FINGERPRINT_DIGITS, Job
 from model_name.results import InferenceResult
-from model_name.serving.bundle import MANIFEST_FILE, Bundle, file_hash
-from model_name.serving.dataplane import DataPlane, InferenceBackend
+from model_name.serving.bundle import Bundle
+from model_name.serving.dataplane import DataPlane
 
 WARN_MISSING_SHARE = 0.5  # share of null values of a lag column above which a warning is logged
 
@@ -81,13 +81,14 @@ class InferenceJob(Job):
             path = self._write_table_with_lags()
             result = self.model_copy(update={"table": ParquetReader(path=path)}).run()
             return result.model_copy(update={"findings": (*self._lag_warnings(path), *result.findings)})
-        predictor = self._load_predictor()
+        bundle = Bundle.load(self._bundle_folder(), threads=1)  # forward passes run concurrently instead
+        predictor = self._build_predictor(bundle)
         output = PartitionedOutput(self.outputs or f"{self.build}/predictions/{self.name}")
-        report = output.resume(self._resume_state(predictor.plane.bundle))
+        report = output.resume(self._resume_state(bundle))
         resumed = report.kept
         if report.rows:
             logger.info("{}: resuming after {:,} rows", output.url, report.rows)
-        semver = predictor.plane.bundle.manifest.semver
+        semver = bundle.manifest.semver
         with progress(f"predicting with {semver}") as on_progress:
             self._write_parts(output, predictor, report, on_progress)
         if not report.rows:
@@ -135,8 +136,7 @@ class InferenceJob(Job):
             logger.warning("{}: {}", self.table.path, warning)
         return warnings
 
-    def _load_predictor(self) -> BatchPredictor:
-        bundle = Bundle.load(self._bundle_folder(), threads=1)  # forward passes run concurrently instead
+    def _build_predictor(self, bundle: Bundle) -> BatchPredictor:
         title = f"{self.name} {bundle.manifest.semver}"
         if input_signature(bundle.manifest.table) != input_signature(self.schema_):
             raise ConfigError(
@@ -150,14 +150,14 @@ class InferenceJob(Job):
     def _bundle_folder(self) -> Path:
         return Path(download_bundle(self.bundle)) if self.bundle else self.registry.download_bundle(self.ref)
 
-    def _resume_state(self, bundle: InferenceBackend) -> dict[str, Any]:
+    def _resume_state(self, bundle: Bundle) -> dict[str, Any]:
         """Return everything that determines the contents of the parts; a run resumes only if it is unchanged."""
         return {
             "table": self.table.model_dump(),
             "file": file_version(self.table.path),
             "rows": self.table.count(),
             "schema": sha256(self.schema_.model_dump_json().encode()).hexdigest(),
-            "bundle": file_hash(bundle.directory / MANIFEST_FILE),
+            "bundle": bundle.manifest_hash,
             "part_rows": self.part_rows,
             "keep": list(self.keep),
             "interval": self.interval,

@@ -24,6 +24,7 @@ from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
 from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
+from model_name.serving.model_repository import ModelSource
 from model_name.serving.runtime.log_config import configure_logging
 from model_name.serving.server_metrics import ServerMetrics
 
@@ -45,12 +46,12 @@ def serve(args: Namespace) -> None:
     """
     parse_address(args)
     configure_logging(args)
-    load = partial(load_plane, threads=args.forward_threads)
-    plane = load(args.bundle)
+    source = ModelSource(args.bundle, partial(load_plane, threads=args.forward_threads))
+    plane = source.load()
     metrics = ServerMetrics(args.slot)
     observer = BatchObserver(metrics, build_prediction_log(args))
     batcher = AdaptiveBatcher(plane, parse_limits(args), observe=observer)
-    serve_model(args, batcher, metrics, directory=args.bundle, load=load, observer=observer)
+    serve_model(args, batcher, metrics, source=source, observer=observer)
 
 
 def load_plane(directory: Path, *, threads: int) -> DataPlane:

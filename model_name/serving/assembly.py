@@ -2,9 +2,7 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from model_name.serving.arguments import check_ports_free, parse_address, parse_tls, warn_of_unused_options
 from model_name.serving.auth import TokenAuth
@@ -12,9 +10,8 @@ from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
 from model_name.serving.bundle import Manifest
 from model_name.serving.context import ServerContext
-from model_name.serving.dataplane import DataPlane
 from model_name.serving.grpc.servicer import SERVICE_NAME, InferenceServicer
-from model_name.serving.model_repository import WATCHED_FILES, BundleReloader, ModelRepository
+from model_name.serving.model_repository import BundleReloader, ModelRepository, ModelSource
 from model_name.serving.request_errors import ErrorLogger
 from model_name.serving.rest.app import RestApp
 from model_name.serving.rest.endpoints import PREDICTOR, ServerRole
@@ -33,11 +30,9 @@ def serve_model(
     batcher: AdaptiveBatcher,
     metrics: ServerMetrics,
     *,
-    directory: Path,
-    load: Callable[[Path], DataPlane],
+    source: ModelSource,
     observer: BatchObserver,
     role: ServerRole = PREDICTOR,
-    files: Sequence[str] = WATCHED_FILES,
 ) -> None:
     """Serve a model until a signal.
 
@@ -45,11 +40,9 @@ def serve_model(
         args: Command line.
         batcher: Batcher that runs the model.
         metrics: Prometheus metrics.
-        directory: Directory of the bundle, from which a new one is reloaded.
-        load: Loads a bundle and runs its example.
+        source: Source that the model was loaded from, and a new one is reloaded from.
         observer: Observer of batches: metrics and prediction log.
         role: Kind of the server.
-        files: Names of the files in the directory that a new bundle changes.
 
     Raises:
         ConfigError: An argument is not supported, or a port is already in use.
@@ -62,7 +55,7 @@ def serve_model(
     metrics.set_model_info(manifest)
     metrics.bind_batcher(queue_depth=lambda: batcher.queued, failed_observations=lambda: batcher.failed_observations)
     state = ServerState(is_loaded=True)
-    reloader = BundleReloader(directory, batcher, metrics, interval_seconds=args.watch_seconds, load=load, files=files)
+    reloader = BundleReloader(source, batcher, metrics, interval_seconds=args.watch_seconds)
     context = ServerContext(
         name=name,
         batcher=batcher,

@@ -9,50 +9,75 @@ from typing import Literal
 
 from model_name.errors import ModelNameError, NotFoundError
 from model_name.serving.batching.batcher import AdaptiveBatcher
-from model_name.serving.bundle import GRAPH_FILE, MANIFEST_FILE
+from model_name.serving.bundle import list_files
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.request_errors import ModelNotLoadedError, UnsupportedOperationError
-from model_name.serving.runtime.file_signature import file_signature
+from model_name.serving.runtime.file_signature import FileSignature, file_signature
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
 
 logger = logging.getLogger("model_name.serving")
 
-WATCHED_FILES = (MANIFEST_FILE, GRAPH_FILE)
-
 RepositoryAction = Literal["load", "unload"]
+
+
+class ModelSource:
+    """Directory of the served model: loads the model, and detects that its files have changed since."""
+
+    def __init__(
+        self,
+        directory: Path,
+        load: Callable[[Path], DataPlane],
+        *,
+        list_files: Callable[[Path], Sequence[str]] = list_files,
+    ) -> None:
+        """Create a source; nothing is loaded yet.
+
+        Args:
+            directory: Directory of the model.
+            load: Loads the model of the directory and predicts its example.
+            list_files: Lists the names of the files that make up the model of the directory.
+        """
+        self.directory = directory
+        self._load = load
+        self._list_files = list_files
+        self._files: Sequence[str] = ()
+        self._signature: FileSignature = ()
+
+    def load(self) -> DataPlane:
+        """Load the model.
+
+        Raises:
+            ModelNameError: The model is broken or fails on its own example.
+        """
+        # The signature is older than the model, so that files that are replaced during the load are loaded after it.
+        self._files = self._list_files(self.directory)
+        self._signature = file_signature(self.directory, self._files)
+        return self._load(self.directory)
+
+    def has_changed(self) -> bool:
+        """Return whether the files have changed since the last load began, whether or not it succeeded."""
+        return file_signature(self.directory, self._files) != self._signature
 
 
 class BundleReloader:
     """Replaces the served bundle, between two batches, when its files have changed."""
 
     def __init__(
-        self,
-        directory: Path,
-        batcher: AdaptiveBatcher,
-        metrics: ServerMetrics,
-        *,
-        interval_seconds: float,
-        load: Callable[[Path], DataPlane],
-        files: Sequence[str] = WATCHED_FILES,
+        self, source: ModelSource, batcher: AdaptiveBatcher, metrics: ServerMetrics, *, interval_seconds: float
     ) -> None:
-        """Start with the current files as those of the served bundle.
+        """Watch the source of the served bundle.
 
         Args:
-            directory: Directory of the bundle.
+            source: Source that the served bundle was loaded from.
             batcher: Batcher whose data plane is replaced.
             metrics: Metrics that count the reloads.
             interval_seconds: Time between two checks of the files; 0 disables them.
-            load: Loads a bundle and predicts its example.
-            files: Names of the files in the directory that a new bundle changes.
         """
-        self.directory = directory
+        self.source = source
         self.batcher = batcher
         self.metrics = metrics
         self.interval_seconds = interval_seconds
-        self.load = load
-        self.files = files
-        self._loaded_signature = file_signature(directory, files)
         self._checked_at = monotonic()
         self._lock = asyncio.Lock()
 
@@ -61,7 +86,7 @@ class BundleReloader:
         if not self.interval_seconds or monotonic() - self._checked_at < self.interval_seconds:
             return
         self._checked_at = monotonic()
-        if file_signature(self.directory, self.files) != self._loaded_signature:
+        if self.source.has_changed():
             try:
                 await self.reload()
             except ModelNameError as err:
@@ -75,10 +100,9 @@ class BundleReloader:
             ModelNameError: The bundle is broken or fails on its own example; the old one stays.
         """
         async with self._lock:
-            self._loaded_signature = file_signature(self.directory, self.files)
             old = self.batcher.plane.bundle.manifest
             try:
-                plane = await asyncio.to_thread(self.load, self.directory)
+                plane = await asyncio.to_thread(self.source.load)
             except ModelNameError:
                 self.metrics.bundle_loads.labels("refused").inc()
                 raise

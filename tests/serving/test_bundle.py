@@ -1,6 +1,7 @@
-"""A bundle is loaded only if it is complete and unchanged."""
+"""A bundle is loaded only if it is complete and unchanged, and what is loaded is what was hashed."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,20 @@ import pytest
 
 from model_name.core.decisions.decision import Decision
 from model_name.errors import DataError, ModelNameError, NotFoundError
-from model_name.serving.bundle import GRAPH_FILE, MANIFEST_FILE, Bundle, file_hash
+from model_name.serving.bundle import (
+    GRAPH_FILE,
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    Bundle,
+    file_hash,
+    list_files,
+    read_bundle,
+    read_manifest,
+    write_manifest,
+)
+from model_name.serving.dataplane import DataPlane
+from model_name.serving.runtime import file_signature as file_signatures
+from tests.support.graphs import edit_manifest, hash_file, refer_to_external_data, shift_predictions
 
 
 @pytest.fixture
@@ -18,14 +32,13 @@ def directory(bundles: dict[str, Bundle], tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundles["regression"].directory, tmp_path / "bundle"))
 
 
-def edit_manifest(directory: Path, **changes: object) -> None:
-    path = directory / MANIFEST_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
 def truncate_manifest(directory: Path) -> None:
     path = directory / MANIFEST_FILE
     path.write_bytes(path.read_bytes()[:1000])
+
+
+def set_in_manifest(**changes: object) -> Callable[[Path], object]:
+    return lambda directory: edit_manifest(directory, **changes)
 
 
 def overwrite_manifest(content: bytes) -> Callable[[Path], object]:
@@ -41,6 +54,16 @@ def change_one_byte(directory: Path) -> None:
 def replace_graph_by_text(directory: Path) -> None:
     (directory / GRAPH_FILE).write_bytes(b"no graph")
     edit_manifest(directory, files={GRAPH_FILE: file_hash(directory / GRAPH_FILE)})
+
+
+def replace_graph_by_fifo(directory: Path) -> None:
+    (directory / GRAPH_FILE).unlink()
+    os.mkfifo(directory / GRAPH_FILE)
+
+
+def move_graph_outside(directory: Path) -> None:
+    (directory / GRAPH_FILE).rename(directory.parent / "graph")
+    (directory / GRAPH_FILE).symlink_to("../graph")
 
 
 @pytest.mark.parametrize(
@@ -81,6 +104,45 @@ def replace_graph_by_text(directory: Path) -> None:
         pytest.param(
             lambda d: edit_manifest(d, version=3), DataError, "version: Input should be", id="a value of another type"
         ),
+        pytest.param(
+            lambda d: edit_manifest(d, version="1\r\nX-Evil: 1"),
+            DataError,
+            r"version: Value error, '1\\r\\nX-Evil: 1' is not an identifier",
+            id="a version that would be two headers",
+        ),
+        pytest.param(lambda d: edit_manifest(d, semver=""), DataError, "semver: .* not an identifier", id="no semver"),
+        pytest.param(
+            lambda d: edit_manifest(d, run_id="../7"), DataError, "run_id: .* identifier", id="a run elsewhere"
+        ),
+        pytest.param(
+            lambda d: edit_manifest(d, name="a\nb"), DataError, "name: .* not a name of a model", id="two lines"
+        ),
+        pytest.param(
+            lambda d: edit_manifest(d, files={GRAPH_FILE: file_hash(d / GRAPH_FILE), "../x": "0" * 64}),
+            DataError,
+            r"files: Value error, '\.\./x' is not the name of a file in the folder of the bundle",
+            id="a file outside",
+        ),
+        pytest.param(
+            lambda d: edit_manifest(d, files={GRAPH_FILE: file_hash(d / GRAPH_FILE), "/dev/zero": "0" * 64}),
+            DataError,
+            "'/dev/zero' is not the name of a file",
+            id="a device",
+        ),
+        pytest.param(
+            replace_graph_by_fifo, DataError, f"{GRAPH_FILE}: is not a regular file", id="a graph that is a FIFO"
+        ),
+        pytest.param(
+            move_graph_outside, DataError, "is a link that leaves the folder", id="a graph that is a link outside"
+        ),
+        pytest.param(
+            lambda d: os.truncate(d / MANIFEST_FILE, MAX_MANIFEST_BYTES + 1),
+            DataError,
+            f"{MANIFEST_FILE}: has 67,108,865 bytes, more than 67,108,864",
+            id="a manifest that is too large",
+        ),
+        pytest.param(overwrite_manifest(b"[" * 10**6), DataError, "is not JSON", id="a manifest that is nested deeply"),
+        pytest.param(overwrite_manifest(b"7"), DataError, "is not a bundle's manifest", id="a number"),
     ],
 )
 def test_damaged_bundle_is_refused(
@@ -108,3 +170,125 @@ def test_bundle_without_a_decision_has_the_default_decision(directory: Path) -> 
     del manifest["decision"]
     path.write_text(json.dumps(manifest))
     assert Bundle.load(directory).manifest.decision == Decision()
+
+
+def prediction(directory: Path) -> float:
+    return float(DataPlane(Bundle.load(directory)).warm_up().prediction[0])
+
+
+@pytest.mark.parametrize("location", ["data.bin", "sub/data.bin"])
+def test_external_data_is_loaded_if_the_manifest_vouches_for_it(directory: Path, location: str) -> None:
+    # given
+    before = prediction(directory)
+    refer_to_external_data(directory, location)
+    (directory / location).parent.mkdir(exist_ok=True)
+    (directory / location).write_bytes(b"\x02" * 16)
+    hashes = {name: hash_file(directory / name) for name in (GRAPH_FILE, location)}
+    edit_manifest(directory, files=hashes)
+    # then
+    assert prediction(directory) == pytest.approx(before + 32)
+    assert location in list_files(directory)
+    # when it is changed
+    (directory / location).write_bytes(b"\x03" * 16)
+    with pytest.raises(DataError, match=f"{location}: is not the file that the bundle was written with"):
+        Bundle.load(directory)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        pytest.param("data.bin", id="in the folder"),
+        pytest.param("../secret", id="outside"),
+        pytest.param("{directory}/data.bin", id="absolute"),
+        pytest.param("link", id="a link"),
+        pytest.param("nothing", id="missing"),
+    ],
+)
+@pytest.mark.parametrize("has_other", [False, True], ids=["alone", "beside vouched data"])
+def test_external_data_that_the_manifest_does_not_list_is_refused(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, location: str, has_other: bool
+) -> None:
+    # given
+    for path in (directory / "data.bin", directory / "other.bin", directory.parent / "secret"):
+        path.write_bytes(b"\x02" * 16)
+    (directory / "link").symlink_to("data.bin")
+    refer_to_external_data(directory, location.format(directory=directory))
+    names = [GRAPH_FILE, *(["other.bin"] if has_other else [])]
+    edit_manifest(directory, files={name: hash_file(directory / name) for name in names})
+    monkeypatch.chdir(directory)  # where ONNX Runtime looks for the external data of a graph in memory by default
+    # then
+    with pytest.raises(DataError, match=f"refers to external data that {MANIFEST_FILE} does not vouch for"):
+        Bundle.load(directory)
+
+
+def test_loaded_graph_is_the_one_that_was_hashed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a graph that is replaced after its hash was verified
+    before = prediction(directory)
+    contents = read_bundle(directory)
+
+    def replace_after_reading(_: Path) -> object:
+        shift_predictions(directory, 1000)
+        return contents
+
+    monkeypatch.setattr("model_name.serving.bundle.read_bundle", replace_after_reading)
+    # then the bytes that were hashed are loaded
+    assert prediction(directory) == before
+    monkeypatch.undo()
+    assert prediction(directory) == pytest.approx(before + 1000)
+
+
+def test_bundle_in_a_volume_of_kubernetes_is_loaded(directory: Path) -> None:
+    volume = directory.parent / "volume"
+    volume.mkdir()
+    directory.rename(volume / "..2026_11_30_14_00_00.1")
+    (volume / "..data").symlink_to("..2026_11_30_14_00_00.1")
+    for name in (GRAPH_FILE, MANIFEST_FILE):
+        (volume / name).symlink_to(f"..data/{name}")
+    (directory.parent / "models").symlink_to(volume)
+    assert prediction(volume) == prediction(directory.parent / "models")
+
+
+def test_bundle_that_is_replaced_file_by_file_is_loaded_when_it_is_complete(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a bundle whose graph was replaced, and whose manifest is replaced when the bundle was found inconsistent
+    before = prediction(directory)
+    new = Path(shutil.copytree(directory, directory.parent / "new"))
+    shift_predictions(new, 1000)
+    edit_manifest(new, version="8")
+    (new / GRAPH_FILE).replace(directory / GRAPH_FILE)
+    waits: list[float] = []
+
+    def complete(seconds: float) -> None:
+        waits.append(seconds)
+        (new / MANIFEST_FILE).replace(directory / MANIFEST_FILE)
+
+    monkeypatch.setattr(file_signatures, "sleep", complete)
+    # then it is read again, and the new bundle is loaded
+    bundle = Bundle.load(directory)
+    assert len(waits) == 1
+    assert bundle.manifest.version == "8"
+    assert bundle.manifest_hash == hash_file(directory / MANIFEST_FILE)
+    assert DataPlane(bundle).warm_up().prediction[0] == pytest.approx(before + 1000)
+
+
+def test_bundle_that_keeps_changing_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = read_manifest.__globals__["_read_bundle"]
+
+    def change_after_reading(directory: Path) -> object:
+        contents = read(directory)
+        (directory / MANIFEST_FILE).write_bytes((directory / MANIFEST_FILE).read_bytes() + b" ")
+        return contents
+
+    monkeypatch.setattr("model_name.serving.bundle._read_bundle", change_after_reading)
+    with pytest.raises(DataError, match="was changed while it was read, 4 times"):
+        Bundle.load(directory)
+
+
+@pytest.mark.parametrize("changes", [{"version": "1\n"}, {"semver": ""}, {"name": "a\0"}, {"files": {"../x": ""}}])
+def test_invalid_manifest_is_not_written(directory: Path, changes: dict[str, object]) -> None:
+    before = (directory / MANIFEST_FILE).read_bytes()
+    with pytest.raises(DataError, match="is not a bundle's manifest"):
+        write_manifest(directory, read_manifest(directory).model_copy(update=changes))
+    assert (directory / MANIFEST_FILE).read_bytes() == before
+    assert {path.name for path in directory.iterdir()} == {GRAPH_FILE, MANIFEST_FILE}

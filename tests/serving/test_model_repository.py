@@ -16,9 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.serving.batching.batcher import AdaptiveBatcher
+from model_name.serving.bundle import BUNDLE_FILES
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.model_repository import WATCHED_FILES, BundleReloader, ModelRepository
+from model_name.serving.model_repository import BundleReloader, ModelRepository, ModelSource
 from model_name.serving.request_errors import ModelNotLoadedError, UnsupportedOperationError
 from model_name.serving.runtime.file_signature import file_signature
 from model_name.serving.server_metrics import ServerMetrics
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def fill(directory: Path, text: str = "one") -> None:
-    for name in WATCHED_FILES:
+    for name in BUNDLE_FILES:
         (directory / name).write_text(text, encoding="utf-8")
 
 
@@ -49,21 +50,21 @@ def fill(directory: Path, text: str = "one") -> None:
         pytest.param(lambda file: Path(shutil.copy2(file, f"{file}2")).replace(file), id="another file"),
     ],
 )
-@pytest.mark.parametrize("name", WATCHED_FILES)
+@pytest.mark.parametrize("name", BUNDLE_FILES)
 def test_a_file_signature_changes_with_a_file(tmp_path: Path, name: str, change: Any) -> None:
     fill(tmp_path)
-    before = file_signature(tmp_path, WATCHED_FILES)
-    assert file_signature(tmp_path, WATCHED_FILES) == before
+    before = file_signature(tmp_path, BUNDLE_FILES)
+    assert file_signature(tmp_path, BUNDLE_FILES) == before
     change(tmp_path / name)
-    assert file_signature(tmp_path, WATCHED_FILES) != before
+    assert file_signature(tmp_path, BUNDLE_FILES) != before
 
 
 def test_a_file_signature_ignores_other_files_and_a_missing_folder(tmp_path: Path) -> None:
     fill(tmp_path)
-    before = file_signature(tmp_path, WATCHED_FILES)
+    before = file_signature(tmp_path, BUNDLE_FILES)
     (tmp_path / "note.txt").write_text("x", encoding="utf-8")
-    assert file_signature(tmp_path, WATCHED_FILES) == before
-    assert file_signature(tmp_path / "nowhere", WATCHED_FILES) == ()
+    assert file_signature(tmp_path, BUNDLE_FILES) == before
+    assert file_signature(tmp_path / "nowhere", BUNDLE_FILES) == ()
 
 
 # Reloading
@@ -73,18 +74,20 @@ class WatchedBundle:
     """A directory that is watched, without a real bundle.
 
     Attributes:
-        version: Version of the bundle that is loaded next; None for a broken bundle.
+        version: Version of the bundle that is loaded next; None for a broken bundle. The first one is 7.
         loads: Number of loads.
     """
 
     def __init__(self, directory: Path, seconds: float) -> None:
         fill(directory)
         self.directory = directory
-        self.version: str | None = "8"
+        self.version: str | None = "7"
         self.loads = 0
         self.metrics = ServerMetrics("", CollectorRegistry())
-        self.batcher = AdaptiveBatcher(plane_of(manifest_of(table_of())), Limits())
-        self.reloader = BundleReloader(directory, self.batcher, self.metrics, interval_seconds=seconds, load=self.load)
+        self.source = ModelSource(directory, self.load)
+        self.batcher = AdaptiveBatcher(self.source.load(), Limits())
+        self.version, self.loads = "8", 0
+        self.reloader = BundleReloader(self.source, self.batcher, self.metrics, interval_seconds=seconds)
 
     def load(self, directory: Path) -> DataPlane:
         self.loads += 1
@@ -192,7 +195,7 @@ def test_reloads_do_not_overlap(make_watched: Any, monkeypatch: pytest.MonkeyPat
     async def scenario() -> None:
         await asyncio.gather(*(watched.reloader.reload() for _ in range(3)))
 
-    monkeypatch.setattr(watched.reloader, "load", slowly)
+    monkeypatch.setattr(watched.source, "_load", slowly)
     asyncio.run(scenario())
     assert watched.loads == 3
 
