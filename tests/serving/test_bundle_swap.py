@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from tests.support.tables import Row
 
 SECONDS = count(reduced=3.0, full=60.0)
-SWAP_SECONDS = 0.15
+SWAP_SECONDS = 0.37  # the server looks at the files every second, and must not always find the same version
+TIMEOUT_SECONDS = 60.0
 SHIFT = 1e6  # added to the predictions of version 8
 
 Answer = tuple[str, float]
@@ -128,31 +129,35 @@ def test_version_and_prediction_of_each_response_are_of_one_bundle(
     server = start_server(tmp_path / "live", "regression", "--watch_seconds", "0.05", "--drain_seconds", "0").wait()
     seen: Counter[tuple[str, str, str]] = Counter()
     errors: list[BaseException] = []
-    end = time.monotonic() + SECONDS
+    is_over = threading.Event()
 
     def ask(client: str) -> None:
         try:
             for version, value in CLIENTS[client](server, rows):
                 seen[client, version, "8" if value > SHIFT / 2 else "7"] += 1
-                if time.monotonic() > end:
+                if is_over.wait(0.005):
                     return
-                time.sleep(0.005)
         except BaseException as err:  # noqa: BLE001  reported below
             errors.append(err)
+
+    def has_seen_both() -> bool:
+        return {client for client, version, _ in seen.copy() if version == "8"} == CLIENTS.keys()
 
     threads = [threading.Thread(target=ask, args=(client,)) for client in CLIENTS]
     for thread in threads:
         thread.start()
     # when the one replaces the other again and again
+    started = time.monotonic()
     for following in cycle((versions[::-1], versions)):
         swap(following)
         time.sleep(SWAP_SECONDS)
-        if time.monotonic() > end:
+        seconds = time.monotonic() - started
+        if errors or seconds > TIMEOUT_SECONDS or (seconds > SECONDS and has_seen_both()):
             break
+    is_over.set()
     for thread in threads:
         thread.join()
-    # then each response is of one of them, and all protocols have seen both
+    # then each response is of one of them
     assert errors == []
     assert {(version, graph) for _, version, graph in seen} == {("7", "7"), ("8", "8")}, seen
-    assert {client for client, version, _ in seen if version == "8"} == CLIENTS.keys(), seen
-    assert server.output().count("replaced version") >= 2
+    assert has_seen_both(), seen
