@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from model_name.core.schemas import Outputs, TableSchema
 from model_name.core.schemas.columns import Columns
 from model_name.core.schemas.decoding import RawValues, decode_column
 from model_name.core.schemas.fast_validation import FastValidator
+from model_name.core.schemas.row_validation import RowValidator, TypedRow
 from model_name.core.schemas.validation import ValidationIssues
 from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
@@ -45,6 +46,18 @@ class InferenceBackend(Protocol):
         """
 
 
+class EncodedRows(NamedTuple):
+    """A few validated rows.
+
+    Attributes:
+        typed_rows: Typed values by row.
+        matrix: Features of the rows.
+    """
+
+    typed_rows: list[TypedRow]
+    matrix: Matrix
+
+
 class DataPlane:
     """Predicts from columns or rows with one bundle, whatever the protocol of the request.
 
@@ -72,6 +85,7 @@ class DataPlane:
         self.text_columns = frozenset(name for name, kind in self.kinds.items() if kind not in ("numeric", "boolean"))
         self.empty_string_columns = {name for name in self.inputs if "" in self.features.categories(name)}
         self._fast_validator = FastValidator(self.schema)
+        self._row_validator = RowValidator(self.schema)
         self._cache: dict[Callable[[DataPlane], Any], Any] = {}
 
     def cached(self, factory: Callable[["DataPlane"], T]) -> T:
@@ -157,6 +171,21 @@ class DataPlane:
             place = f"{name}, row {row}" if len(matrix) > 1 else name
             raise DataError(f"{place}: {columns[name][row]} is too large for float32")
         return matrix
+
+    def try_encode_rows(self, rows: Sequence[Sequence[Any]]) -> EncodedRows | None:
+        """Validate a few rows and transform them to features, or return None.
+
+        The fast path of `check` and `featurize`.
+
+        Args:
+            rows: Rows as arrays in the order of the inputs; None is returned for other rows.
+        """
+        typed_rows = self._row_validator.validate(rows)
+        if typed_rows is None:
+            return None
+        with np.errstate(over="ignore"):
+            matrix = self.features.transform_rows(typed_rows)
+        return None if np.isinf(matrix).any() else EncodedRows(typed_rows, matrix)
 
     def predict_matrix(self, matrix: Matrix, *, interval: float | None = None) -> Outputs:
         """Score features and decide on the scores.

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from model_name.core.features.feature import Feature
 from model_name.core.schemas.columns import Columns
+from model_name.core.schemas.row_validation import TypedRow
 from model_name.core.schemas.strict_models import LaxTuple
 
 OTHER_CATEGORY = "(other)"  # rare categories are merged into it
@@ -50,6 +51,10 @@ class OrdinalFeature(Feature):
     def transform(self, columns: Columns) -> NDArray[Any]:
         return self._codes.transform(columns[self.source])
 
+    @override
+    def transform_row(self, row: TypedRow) -> float:
+        return self._codes[row[self.source]]
+
     @cached_property
     def _codes(self) -> "CategoryMap":
         rare_code = float(len(self.values) - 1)
@@ -69,6 +74,10 @@ class OneHotFeature(Feature):
     @override
     def transform(self, columns: Columns) -> NDArray[Any]:
         return self._flags.transform(columns[self.source])
+
+    @override
+    def transform_row(self, row: TypedRow) -> float:
+        return self._flags[row[self.source]]
 
     @cached_property
     def _flags(self) -> "CategoryMap":
@@ -97,6 +106,10 @@ class TargetEncodedFeature(Feature):
     @override
     def transform(self, columns: Columns) -> NDArray[Any]:
         return self._means.transform(columns[self.source])
+
+    @override
+    def transform_row(self, row: TypedRow) -> float:
+        return self._means[row[self.source]]
 
     @cached_property
     def _means(self) -> "CategoryMap":

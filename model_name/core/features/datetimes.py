@@ -1,7 +1,9 @@
 """Features of datetimes. Imports only numpy and pydantic, because servers import it."""
 
 from collections.abc import Callable
+from datetime import date, datetime, timedelta
 from functools import cached_property
+from math import pi
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +13,7 @@ from typing_extensions import override
 from model_name.core.features.feature import Feature
 from model_name.core.schemas.columns import Columns
 from model_name.core.schemas.encodings import DatetimePart
+from model_name.core.schemas.row_validation import TypedRow
 from model_name.core.schemas.strict_models import LaxTuple
 
 
@@ -27,8 +30,25 @@ DATETIME_PARTS: dict[DatetimePart, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "month": lambda datetimes: datetimes.astype("datetime64[M]").astype(np.int64) % 12 + 1,
     "elapsed": lambda datetimes: (datetimes - np.datetime64(0, "s")) / np.timedelta64(1, "D"),
 }
+MICROSECOND = timedelta(microseconds=1)
+HOUR, DAY = timedelta(hours=1) // MICROSECOND, timedelta(days=1) // MICROSECOND
+EPOCH = datetime(1970, 1, 1)
+VALUE_PARTS: dict[DatetimePart, Callable[[datetime], float]] = {
+    "hour": lambda value: (
+        (value.hour * HOUR + value.minute * (HOUR // 60) + value.second * 10**6 + value.microsecond) / HOUR
+    ),
+    "weekday": datetime.weekday,
+    "day": lambda value: value.day,
+    "yearday": lambda value: value.timetuple().tm_yday,
+    "month": lambda value: value.month,
+    # The division of two floats is numpy's: that of integers would round once less.
+    "elapsed": lambda value: float((value - EPOCH) // MICROSECOND) / float(DAY),
+}
+"""The same parts of a single datetime."""
 CYCLE_LENGTHS: dict[DatetimePart, float] = {"hour": 24, "weekday": 7, "day": 31, "yearday": 366, "month": 12}
 """Period of each periodic part, in its own unit; `elapsed` has none."""
+
+WAVE_DECIMALS = 6  # of sine and cosine
 
 PART_DESCRIPTIONS: dict[DatetimePart, str] = {
     "hour": "hour of the day",
@@ -75,7 +95,17 @@ class DatePartFeature(Feature):
             return numbers
         angles = numbers * (2 * np.pi / CYCLE_LENGTHS[self.part])
         # Rounded, because standardising would amplify the difference of 0 and 1e-16.
-        return np.round(np.sin(angles) if self.wave == "sin" else np.cos(angles), 6)
+        return np.round(np.sin(angles) if self.wave == "sin" else np.cos(angles), WAVE_DECIMALS)
+
+    @override
+    def transform_row(self, row: TypedRow) -> float:
+        number = VALUE_PARTS[self.part](row[self.source]) - self.origin
+        if self.wave is None:
+            return number
+        angle = number * (2 * pi / CYCLE_LENGTHS[self.part])
+        # numpy's sine, of which the last bit may differ from that of `math`
+        value = float(np.sin(angle) if self.wave == "sin" else np.cos(angle))
+        return round(value * 10**WAVE_DECIMALS) / 10**WAVE_DECIMALS
 
 
 class HolidayFeature(Feature):
@@ -102,6 +132,15 @@ class HolidayFeature(Feature):
             nearest = np.searchsorted(self._calendar, days).clip(max=len(self._calendar) - 1)
             is_holiday = self._calendar[nearest] == days
         return np.where(np.isnat(datetimes), np.nan, is_holiday)
+
+    @override
+    def transform_row(self, row: TypedRow) -> float:
+        return float(row[self.source].date() in self._dates)
+
+    @cached_property
+    def _dates(self) -> frozenset[date]:
+        """The holidays as dates."""
+        return frozenset(map(date.fromisoformat, self.days))
 
     @cached_property
     def _calendar(self) -> NDArray[Any]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_name.core.schemas.columns import FLOAT32_MAX, Columns
+from model_name.core.schemas.row_validation import TypedRow, rows_to_columns
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 
 Matrix = NDArray[np.float32]
@@ -60,6 +61,13 @@ class Feature(FrozenModel, ABC):
     @abstractmethod
     def transform(self, columns: Columns) -> NDArray[Any]:
         """Compute the n values of the feature from typed columns."""
+
+    def transform_row(self, row: TypedRow) -> float:
+        """Compute the value of the feature from a typed row; equal to `transform` of a table with this row alone.
+
+        Subclasses override it where Python computes a single value in less time than numpy.
+        """
+        return float(self.transform(rows_to_columns([{source: row[source] for source in self.sources}]))[0])
 
 
 def clip_to_float32(values: NDArray[Any]) -> NDArray[Any]:

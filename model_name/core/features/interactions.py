@@ -9,7 +9,8 @@ from typing_extensions import override
 
 from model_name.core.features.categorical import CategoryMap, category_positions
 from model_name.core.features.feature import Feature, clip_to_float32
-from model_name.core.schemas.columns import Columns
+from model_name.core.schemas.columns import FLOAT32_MAX, Columns
+from model_name.core.schemas.row_validation import TypedRow
 
 
 class ProductFeature(Feature):
@@ -35,6 +36,10 @@ class ProductFeature(Feature):
     @override
     def transform(self, columns: Columns) -> NDArray[Any]:
         return clip_to_float32(columns[self.source] * columns[self.other])
+
+    @override
+    def transform_row(self, row: TypedRow) -> float:
+        return min(max(float(row[self.source] * row[self.other]), -FLOAT32_MAX), FLOAT32_MAX)
 
 
 class CrossFeature(Feature):

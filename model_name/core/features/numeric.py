@@ -1,5 +1,6 @@
 """Features of numbers and booleans. Imports only numpy and pydantic, because servers import it."""
 
+from math import isnan
 from typing import Any, Literal
 
 import numpy as np
@@ -7,7 +8,8 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from model_name.core.features.feature import Feature, clip_to_float32
-from model_name.core.schemas.columns import Columns, missing_mask
+from model_name.core.schemas.columns import FLOAT32_MAX, Columns, missing_mask
+from model_name.core.schemas.row_validation import TypedRow
 from model_name.core.schemas.strict_models import LaxTuple
 
 SCALE_DESCRIPTIONS = {"standard": "standardised", "quantile": "by its rank", "log": "its logarithm"}
@@ -63,6 +65,17 @@ class NumericFeature(Feature):
             values = np.where(np.isnan(values), np.nan, np.interp(values, self.knots, self.ranks))
         return values
 
+    @override
+    def transform_row(self, row: TypedRow) -> float:
+        if self.scale in ("log", "quantile"):
+            return super().transform_row(row)
+        value: float = row[self.source]
+        if self.fill is not None and isnan(value):
+            value = self.fill
+        if self.scale == "standard":
+            value = min(max((value - self.center) / self.spread, -FLOAT32_MAX), FLOAT32_MAX)
+        return value
+
 
 class MissingIndicator(Feature):
     """Whether a value is missing: 1 or 0."""
@@ -77,3 +90,8 @@ class MissingIndicator(Feature):
     @override
     def transform(self, columns: Columns) -> NDArray[Any]:
         return missing_mask(columns[self.source])
+
+    @override
+    def transform_row(self, row: TypedRow) -> float:
+        value = row[self.source]
+        return float(value is None or value != value)  # noqa: PLR0124  NaN differs from itself

@@ -3,7 +3,9 @@
 Imports only numpy and pydantic, because servers import it. `core.features.fitting` fits the features.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from operator import itemgetter
 from typing import Annotated
 
 import numpy as np
@@ -15,6 +17,7 @@ from model_name.core.features.feature import Feature, Matrix
 from model_name.core.features.interactions import CrossFeature, ProductFeature
 from model_name.core.features.numeric import MissingIndicator, NumericFeature
 from model_name.core.schemas.columns import Columns
+from model_name.core.schemas.row_validation import TypedRow
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 
 AnyFeature = Annotated[
@@ -60,6 +63,19 @@ class Features(FrozenModel):
             positions, sources = self._passthrough
             matrix[:, positions] = np.array([columns[source] for source in sources]).T
         return matrix
+
+    def transform_rows(self, rows: Sequence[TypedRow]) -> Matrix:
+        """Compute the n x d matrix of typed rows; equal to `transform`, and faster for a few rows."""
+        functions = self._row_functions
+        return np.array([[function(row) for function in functions] for row in rows], dtype=np.float32)
+
+    @cached_property
+    def _row_functions(self) -> list[Callable[[TypedRow], float]]:
+        """Functions that compute the features of a row."""
+        return [
+            itemgetter(feature.source) if _is_passthrough(feature) else feature.transform_row
+            for feature in self.columns
+        ]
 
     @cached_property
     def _passthrough(self) -> tuple[list[int], list[str]] | None:

@@ -17,11 +17,15 @@ import numpy as np
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import Columns
 from model_name.core.schemas.decoding import RawValues
+from model_name.core.schemas.row_validation import TypedRow
+from model_name.core.schemas.row_validation import rows_to_columns as typed_rows_to_columns
 from model_name.errors import DataError, ModelNameError
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
 from model_name.serving.limits import Limits
 from model_name.serving.runtime.memory import FREE_CHUNK_ROWS, free_in_chunks
+
+MAX_SINGLE_ROWS = 8  # of a batch that is validated and transformed row by row; for more, numpy takes less time
 
 Payload = Any
 """Encoded response, depending on the protocol: bytes of an HTTP body, a serialized message, an event or a record."""
@@ -124,15 +128,20 @@ class PredictedGroup:
 
     Attributes:
         requests: Requests of the group.
-        rows: Rows of each request in the columns and outputs.
-        columns: Typed inputs of all rows, and other columns of the schema that came with them.
+        rows: Rows of each request in the inputs and outputs.
+        inputs: Typed inputs of all rows, and other columns of the schema that came with them; by row if there are few.
         outputs: Outputs of all rows.
     """
 
     requests: Sequence[InferenceRequest]
     rows: Sequence[slice]
-    columns: Columns
+    inputs: Columns | Sequence[TypedRow]
     outputs: Outputs
+
+    @property
+    def columns(self) -> Columns:
+        """Inputs by column; converted at each access if they are by row."""
+        return self.inputs if isinstance(self.inputs, dict) else typed_rows_to_columns(self.inputs)
 
     def select(self, number: int) -> "PredictedGroup":
         """Create a group of a single request, given its position in this group."""
@@ -187,6 +196,8 @@ class InferenceBatch:
             level: Level of their prediction intervals.
         """
         plane = self.plane
+        if level is None and self._predict_rows(positions):
+            return
         try:
             table, rows = _concatenate([self.decoded[position] for position in positions], plane)
             texts = {name: values for name, values in table.items() if name in plane.text_columns}
@@ -206,6 +217,28 @@ class InferenceBatch:
             free_in_chunks(table.values())
         group = PredictedGroup([self.requests[position] for position in positions], rows, columns, outputs)
         self.encode(positions, group)
+
+    def _predict_rows(self, positions: Sequence[int]) -> bool:
+        """Predict requests with a few rows in all, row by row; return False if they must be predicted by column.
+
+        The fast path of `predict`.
+        """
+        rows: list[Sequence[Any]] = []
+        for position in positions:
+            decoded = self.decoded[position].rows
+            if decoded is None or len(rows) + len(decoded) > MAX_SINGLE_ROWS:
+                return False
+            if self.requests[position].size > self.limits.text_length:  # a text may be too long
+                return False
+            rows += decoded
+        plane = self.plane
+        if (encoded := plane.try_encode_rows(rows)) is None:
+            return False
+        outputs = plane.predict_matrix(encoded.matrix)
+        slices = _row_slices([self.decoded[position].rows or () for position in positions])
+        requests = [self.requests[position] for position in positions]
+        self.encode(positions, PredictedGroup(requests, slices, encoded.typed_rows, outputs))
+        return True
 
     def encode(self, positions: Sequence[int], group: PredictedGroup) -> None:
         """Encode the responses of a group; a request whose response cannot be encoded is left out of the log."""
