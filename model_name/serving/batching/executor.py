@@ -1,12 +1,13 @@
 """Queues of requests, and the threads or the event loop that run them in batches."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from queue import Empty, SimpleQueue
 from threading import Thread
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, NamedTuple
 
 from model_name.errors import ModelNameError
@@ -14,6 +15,9 @@ from model_name.serving.batching.requests import InferenceRequest, Payload
 from model_name.serving.bundle import Manifest
 from model_name.serving.byte_budget import ByteBudget
 
+WALL_TIME_BATCHES = (
+    3  # of which the shortest wall time counts; so many batches of a model that stalls run on the event loop
+)
 EMA_WINDOW_BATCHES = 5  # the weight of a new batch in the moving averages is 1 / EMA_WINDOW_BATCHES
 
 
@@ -92,19 +96,61 @@ class PendingRequests:
             asyncio.get_running_loop().call_soon(pending.on_done, outcome)
 
 
+class RunTimeEstimate:
+    """Estimate of the run time of a batch, if it is not interrupted.
+
+    The wall time of a batch includes the time for which its thread was preempted, throttled by a CPU quota or waiting
+    for the interpreter. So the estimate is the average of the processor time. A batch that waits for a GPU takes little
+    processor time, but always much wall time; so the estimate is at least the shortest recent wall time.
+
+    Attributes:
+        average_seconds: Moving average of the processor time of a batch; infinite before the first one.
+        average_bytes: Moving average of the total size of the bodies in a batch.
+    """
+
+    __slots__ = ("_shortest", "_wall_seconds", "average_bytes", "average_seconds")
+
+    def __init__(self) -> None:
+        """Start without a batch."""
+        self.average_seconds = inf
+        self.average_bytes = 1.0
+        self._wall_seconds: deque[float] = deque(maxlen=WALL_TIME_BATCHES)
+        self._shortest = inf
+
+    def update(self, wall_seconds: float, processor_seconds: float, size: float) -> None:
+        """Add a batch.
+
+        Args:
+            wall_seconds: Wall time of the batch.
+            processor_seconds: Processor time of the thread that ran it.
+            size: Total size of the bodies in bytes.
+        """
+        self._wall_seconds.append(wall_seconds)
+        self._shortest = min(self._wall_seconds)
+        if self.average_seconds == inf:
+            self.average_seconds, self.average_bytes = processor_seconds, size
+        else:
+            self.average_seconds += (processor_seconds - self.average_seconds) / EMA_WINDOW_BATCHES
+            self.average_bytes += (size - self.average_bytes) / EMA_WINDOW_BATCHES
+
+    def estimate(self, size: float) -> float:
+        """Estimate the run time of a batch in seconds: the average, and proportionally more for a larger batch."""
+        return max(self.average_seconds * max(1.0, size / self.average_bytes), self._shortest)
+
+
 class BatchExecutor:
     """Run batches of requests on the event loop or on threads, whichever is expected to be faster.
 
     While one batch runs, requests queue up and form the next one; no request waits for others to arrive.
 
     A thread waits while the event loop holds the interpreter, and vice versa. So a batch runs on the event loop if
-    recent batches were short enough not to delay it.
+    recent batches were short enough not to delay it. If a thread still runs a batch then, requests wait for its end:
+    under load they would otherwise stay on the thread, which never runs out of batches.
 
     Attributes:
         max_batch_size: Number of requests in a batch.
         inline_budget_seconds: Expected run time up to which a batch runs on the event loop.
-        average_seconds: Moving average of the run time of a batch; infinite before the first one.
-        average_bytes: Moving average of the total size of the bodies in a batch.
+        run_time: Estimate of the run time of a batch.
     """
 
     def __init__(
@@ -130,13 +176,12 @@ class BatchExecutor:
         self.max_batch_size = max_batch_size
         self.compute = compute
         self.inline_budget_seconds = inline_budget_seconds
-        self.average_seconds = inf
-        self.average_bytes = 1.0
+        self.run_time = RunTimeEstimate()
         self._pending = pending
         self._queue: SimpleQueue[PendingRequest | None] = SimpleQueue()
         self._collected: list[PendingRequest] = []
         self._yields_left = 0
-        self._is_busy = False
+        self._threaded = 0  # requests in the queue or in the batch of a thread
         self._loop: asyncio.AbstractEventLoop
         self._threads = [Thread(target=self._run, name=f"batch-{name}", daemon=True) for _ in range(threads)]
         for thread in self._threads:
@@ -172,46 +217,47 @@ class BatchExecutor:
             self._loop.call_soon(self._dispatch)
             return
         batch, rest = self._collected[: self.max_batch_size], self._collected[self.max_batch_size :]
-        if self._estimate_seconds(batch) < self.inline_budget_seconds and not self._is_busy and self._queue.empty():
+        if not batch:
+            return
+        if self.run_time.estimate(_total_bytes(batch)) < self.inline_budget_seconds:
+            if self._threaded:  # `_deliver_threaded` dispatches again: the thread would never run out of batches
+                return
             self._collected = rest
             if rest:
                 self._loop.call_soon(self._dispatch)
             self._deliver(batch, self._run_timed(batch))
             return
         collected, self._collected = self._collected, []
+        self._threaded += len(collected)
         for pending in collected:
             self._queue.put(pending)
 
     def _run(self) -> None:
         """Run batches from the queue until it holds None."""
         while (first := self._queue.get()) is not None:
-            self._is_busy = True
             batch = [first, *self._drain_queue()]
             outcomes = self._run_timed(batch)
-            self._is_busy = False  # before the delivery: the next request of a client may then run on the event loop
-            self._call_on_loop(self._deliver, batch, outcomes)
+            self._call_on_loop(self._deliver_threaded, batch, outcomes)
             del first, batch, outcomes  # would keep the bodies until the next request
 
     def _run_timed(self, batch: Sequence[PendingRequest]) -> Sequence[InferenceOutcome]:
-        """Run a batch and update the moving averages."""
-        started = perf_counter()
+        """Run a batch and update the estimate of the run time."""
+        started, processor_started = perf_counter(), thread_time()
         outcomes = self.compute(batch)
-        seconds, size = perf_counter() - started, _total_bytes(batch)
-        if self.average_seconds == inf:
-            self.average_seconds, self.average_bytes = seconds, size
-        else:
-            self.average_seconds += (seconds - self.average_seconds) / EMA_WINDOW_BATCHES
-            self.average_bytes += (size - self.average_bytes) / EMA_WINDOW_BATCHES
+        self.run_time.update(perf_counter() - started, thread_time() - processor_started, _total_bytes(batch))
         return outcomes
-
-    def _estimate_seconds(self, batch: Sequence[PendingRequest]) -> float:
-        """Estimate the run time of a batch: the average, and proportionally more for a larger batch."""
-        return self.average_seconds * max(1.0, _total_bytes(batch) / self.average_bytes)
 
     def _deliver(self, batch: Sequence[PendingRequest], outcomes: Sequence[InferenceOutcome]) -> None:
         """Deliver the outcomes of a batch. Not thread-safe; call on the event loop."""
         for pending, outcome in zip(batch, outcomes, strict=True):
             self._pending.resolve(pending, outcome)
+
+    def _deliver_threaded(self, batch: Sequence[PendingRequest], outcomes: Sequence[InferenceOutcome]) -> None:
+        """Deliver the outcomes of a batch that a thread ran, and dispatch requests that waited for its end."""
+        self._threaded -= len(batch)
+        self._deliver(batch, outcomes)
+        if self._collected and not self._threaded:
+            self._loop.call_soon(self._dispatch)
 
     def _call_on_loop(self, call: Callable[..., None], *args: Any) -> None:
         """Schedule a call on the event loop from a thread, unless the loop is closed."""

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from math import inf
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from model_name.core.schemas import Outputs
 from model_name.errors import BusyError, DataError, DependencyError, ModelNameError
 from model_name.serving.batching import batcher
 from model_name.serving.batching.batcher import LARGE_BODY_BYTES, AdaptiveBatcher
-from model_name.serving.batching.executor import InferenceResponse
+from model_name.serving.batching.executor import InferenceResponse, RunTimeEstimate
 from model_name.serving.batching.requests import BatchResult, InferenceRequest, infer_batch
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
@@ -145,14 +146,14 @@ def test_short_batches_run_on_the_event_loop(large_inline_budget: None) -> None:
         recorded.plane.on_predict = lambda: threads.append(threading.current_thread().name)
         for _ in range(20):
             await recorded.batcher.infer(row())
-        recorded.plane.on_predict = lambda: (threads.append(threading.current_thread().name), time.sleep(0.6))
-        for _ in range(3):
+        recorded.plane.on_predict = lambda: (threads.append(threading.current_thread().name), time.sleep(0.15))
+        for _ in range(5):
             await recorded.batcher.infer(row())
         assert len(predictions(await recorded.batcher.infer(large()))) == 400
 
     run_scenario(scenario)
-    # The first batch has no estimate yet, and the first slow one is not expected to be slow.
-    assert (threads[0], threads[19:]) == ("batch-small", ["MainThread"] * 2 + ["batch-small"] * 2 + ["batch-large"])
+    # The first batch has no estimate yet, and a slow one is not expected before three of them.
+    assert (threads[0], threads[19:]) == ("batch-small", ["MainThread"] * 4 + ["batch-small"] * 2 + ["batch-large"])
 
 
 def test_a_batch_that_is_much_larger_than_the_average_runs_on_a_thread(large_inline_budget: None) -> None:
@@ -162,13 +163,53 @@ def test_a_batch_that_is_much_larger_than_the_average_runs_on_a_thread(large_inl
         recorded.plane.on_predict = lambda: threads.append(threading.current_thread().name)
         for _ in range(20):
             await recorded.batcher.infer(row())
-        recorded.batcher._small.average_seconds = 0.05  # half the budget, so that twice the size exceeds it
+        recorded.batcher._small.run_time.average_seconds = 0.05  # half the budget, so that twice the size exceeds it
         await recorded.batcher.infer(row())
-        recorded.batcher._small.average_seconds = 0.05
+        recorded.batcher._small.run_time.average_seconds = 0.05
         await recorded.batcher.infer(row(number=5))
 
     run_scenario(scenario)
     assert threads[-2:] == ["MainThread", "batch-small"]
+
+
+def test_requests_return_to_the_event_loop_under_constant_load(large_inline_budget: None) -> None:
+    threads: list[str] = []
+
+    async def client(recorded: RecordedBatcher) -> None:
+        for _ in range(30):
+            await recorded.batcher.infer(row())
+
+    async def scenario(recorded: RecordedBatcher) -> None:
+        # Given a first batch, which runs on a thread, and clients that always have a request pending
+        first = await recorded.block()
+        clients = [asyncio.create_task(client(recorded)) for _ in range(8)]
+        await until(lambda: recorded.batcher.queued == 8)
+        recorded.plane.on_predict = lambda: threads.append(threading.current_thread().name)
+        recorded.plane.gate.set()
+        await asyncio.gather(first, *clients)
+        assert (recorded.batcher.pending, recorded.batcher.queued) == (set(), 0)
+
+    run_scenario(scenario, batch_requests=4)
+    # Then only the requests that were queued before the first estimate run there
+    assert set(threads[3:]) == {"MainThread"}
+
+
+@pytest.mark.parametrize(
+    ("batches", "expected"),
+    [
+        pytest.param([], inf, id="none yet"),
+        pytest.param([(0.003, 0.002)], 0.003, id="one"),
+        pytest.param([(0.002, 0.002)] * 9 + [(0.05, 0.002)] * 2, 0.002, id="preempted, or throttled by a quota"),
+        pytest.param([(0.002, 0.002)] + [(0.05, 0.002)] * 3, 0.05, id="always waiting, as for a GPU"),
+        pytest.param([(0.05, 0.05)] * 30, 0.05, id="always computing"),
+    ],
+)
+def test_run_time_is_estimated_without_interruptions(batches: list[tuple[float, float]], expected: float) -> None:
+    run_time = RunTimeEstimate()
+    for wall_seconds, processor_seconds in batches:
+        run_time.update(wall_seconds, processor_seconds, 100.0)
+    assert run_time.estimate(100.0) == pytest.approx(expected)
+    assert run_time.estimate(1000.0) >= expected
 
 
 def test_a_batch_on_the_event_loop_is_limited_in_size(large_inline_budget: None) -> None:
