@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_name.core.schemas.row_validation import rows_to_columns as typed_rows_to_columns
 from model_name.errors import DataError
 from model_name.serving import dataplane
 from model_name.serving.dataplane import DataPlane, rows_to_columns, try_transpose
@@ -86,3 +87,26 @@ def test_a_number_beyond_float32_is_rejected_and_not_predicted_as_infinite(
 ) -> None:
     with pytest.raises(DataError, match="age, row 1: 1e\\+300 is too large for float32"):
         planes["regression"].predict_rows([rows[0], rows[0] | {"age": 1e300}])
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_encoded_rows_agree_with_columns(planes: dict[str, DataPlane], task: str, rows: list[Row], count: int) -> None:
+    plane = planes[task]
+    # Given the rows that are accepted one by one: those without a missing time
+    raw = [[row[name] for name in plane.inputs] for row in rows]
+    accepted = [row for row in raw if plane.try_encode_rows([row]) is not None]
+    assert accepted
+    # When they are encoded together
+    encoded = plane.try_encode_rows(accepted * count)
+    # Then the features and the typed values are those of the same rows as columns
+    table = rows_to_columns(accepted * count, plane.inputs)
+    assert encoded is not None
+    np.testing.assert_array_equal(encoded.matrix, plane.matrix(table))
+    for name, values in plane.check(table).items():
+        np.testing.assert_array_equal(typed_rows_to_columns(encoded.typed_rows)[name], values)
+
+
+def test_rows_with_a_number_beyond_float32_are_not_encoded(planes: dict[str, DataPlane], rows: list[Row]) -> None:
+    plane = planes["regression"]
+    raw = [(rows[0] | {"age": 1e300})[name] for name in plane.inputs]
+    assert plane.try_encode_rows([raw]) is None

@@ -48,7 +48,7 @@ VALUE_PARTS: dict[DatetimePart, Callable[[datetime], float]] = {
 CYCLE_LENGTHS: dict[DatetimePart, float] = {"hour": 24, "weekday": 7, "day": 31, "yearday": 366, "month": 12}
 """Period of each periodic part, in its own unit; `elapsed` has none."""
 
-WAVE_DECIMALS = 6  # of sine and cosine
+WAVE_DECIMALS, WAVE_SCALE = 6, 1e6  # to which sine and cosine are rounded
 
 PART_DESCRIPTIONS: dict[DatetimePart, str] = {
     "hour": "hour of the day",
@@ -105,7 +105,7 @@ class DatePartFeature(Feature):
         angle = number * (2 * pi / CYCLE_LENGTHS[self.part])
         # numpy's sine, of which the last bit may differ from that of `math`
         value = float(np.sin(angle) if self.wave == "sin" else np.cos(angle))
-        return round(value * 10**WAVE_DECIMALS) / 10**WAVE_DECIMALS
+        return round(value * WAVE_SCALE) / WAVE_SCALE
 
 
 class HolidayFeature(Feature):

@@ -250,6 +250,10 @@ def test_the_table_of_fast_paths_is_complete() -> None:
     defined = {
         name
         for file in root.rglob("*.py")
-        for name in re.findall(r"^def (try_(?:decode|transpose|select)\w*)\(", file.read_text(encoding="utf-8"), re.M)
+        for name in re.findall(
+            r"^(?:def (?=try_(?:decode|transpose|select))|    def (?=try_encode))(\w+)\(",
+            file.read_text(encoding="utf-8"),
+            re.M,
+        )
     }
     assert defined <= listed
