@@ -1,7 +1,7 @@
 """Handlers of the routes that are not on the fast path: probes, metadata, metrics and the model repository."""
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from model_name.serving.context import ServerContext
 from model_name.serving.model_repository import RepositoryAction
@@ -47,8 +47,10 @@ class ServerHandlers:
         return HttpResponse(orjson.dumps(model_metadata(self.context.name, self.context.manifest)))
 
     async def metrics(self, request: AsgiRequest) -> HttpResponse:
-        """Export the metrics in the text format of Prometheus."""
-        return HttpResponse(generate_latest(self.context.metrics.registry), 200, CONTENT_TYPE_LATEST.encode())
+        """Export the metrics in the format that the client accepts: OpenMetrics, or the text format of Prometheus."""
+        accept = b",".join(value for name, value in request.headers if name == b"accept").decode("latin-1")
+        encode, content_type = choose_encoder(accept)
+        return HttpResponse(encode(self.context.metrics.registry), 200, content_type.encode())
 
     async def load(self, request: AsgiRequest) -> HttpResponse:
         """Load the model again."""
