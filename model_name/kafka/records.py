@@ -5,8 +5,9 @@ data of a CloudEvent, in binary mode (attributes in `ce_` headers, as in the Kaf
 headers, as some HTTP bridges leave them) or in structured mode.
 
 The result is a V1 body, in the content mode of the record; the result of a plain record is an event in binary mode. It
-keeps the key and the headers of the record. Its event refers to that of the record, as over HTTP. Its headers
-`source-topic`, `source-partition` and `source-offset` identify the record, and `model-semver` the model version.
+keeps the key and the headers of the record, such as `traceparent`. Its event refers to that of the record, as over HTTP.
+Its headers `source-topic`, `source-partition` and `source-offset` identify the record, and `model-semver` the model
+version.
 """
 
 import re
@@ -20,6 +21,7 @@ from typing_extensions import override
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
+from model_name.serving.batching.request_trace import TRACEPARENT, parse_trace_id
 from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
@@ -182,7 +184,7 @@ class KafkaRequest(InferenceRequest):
         )
 
     def _parse_headers(self) -> None:
-        """Parse the content type and the attributes in headers.
+        """Parse the content type, the attributes in headers and the id of the trace.
 
         Raises:
             DataError: The content type is not JSON, or a header is not UTF-8.
@@ -194,6 +196,8 @@ class KafkaRequest(InferenceRequest):
             elif name.startswith(ATTRIBUTE_PREFIXES):
                 self.prefix = name[:3]
                 self.attributes[name[3:]] = _decode_header(name, value)
+            elif name == TRACEPARENT:
+                self.trace_id = parse_trace_id((value or b"").decode("latin-1"))
         self.is_structured = content_type == STRUCTURED_CONTENT_TYPE
         if self.is_structured:
             self.attributes = {}

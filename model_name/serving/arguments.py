@@ -150,6 +150,12 @@ def _add_server_options(parser: ArgumentParser) -> None:
     add("--body_seconds", type=float, default=limits.body_seconds, help="Time limit for the body of a request.")
     add("--answer_seconds", type=float, default=limits.answer_seconds, help="Time limit for a response.")
     add("--model_repository", type=boolean, default=False, help="Let clients load and unload the model.")
+    add(
+        "--tracing",
+        type=boolean,
+        default=None,
+        help="Trace requests by OpenTelemetry; by default if a variable such as OTEL_EXPORTER_OTLP_ENDPOINT is set.",
+    )
 
 
 def run_main(parser: ArgumentParser, serve: Callable[[Namespace], None], argv: Sequence[str] | None) -> int:

@@ -8,6 +8,7 @@ from model_name.serving.arguments import check_ports_free, parse_address, parse_
 from model_name.serving.auth import TokenAuth
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
+from model_name.serving.batching.traced_batch import trace_batches
 from model_name.serving.bundle import Manifest
 from model_name.serving.context import ServerContext
 from model_name.serving.grpc.servicer import SERVICE_NAME, InferenceServicer
@@ -20,6 +21,7 @@ from model_name.serving.runtime.memory import mmap_large_allocations, set_thread
 from model_name.serving.server import Server
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
+from model_name.serving.tracing import FLUSH_TIMEOUT_SECONDS, is_tracing_requested, start_tracing
 
 LOG_FLUSH_TIMEOUT_SECONDS = 5.0
 TOKEN_ENV = "MODEL_NAME_TOKEN"  # noqa: S105  the name of a variable  # nosec B105
@@ -45,7 +47,8 @@ def serve_model(
         role: Kind of the server.
 
     Raises:
-        ConfigError: An argument is not supported, or a port is already in use.
+        ConfigError: An argument is not supported, a port is already in use, or a variable of tracing is invalid.
+        DependencyError: A package for tracing is missing.
     """
     warn_of_unused_options(args)
     manifest = batcher.plane.bundle.manifest
@@ -54,6 +57,9 @@ def serve_model(
     check_ports_free(address)
     metrics.set_model_info(manifest)
     metrics.bind_batcher(queue_depth=lambda: batcher.queued, failed_observations=lambda: batcher.failed_observations)
+    tracing = start_tracing(name, args.slot) if is_tracing_requested(args.tracing) else None
+    if tracing is not None:
+        batcher.compute = trace_batches(batcher.compute)
     state = ServerState(is_loaded=True)
     reloader = BundleReloader(source, batcher, metrics, interval_seconds=args.watch_seconds)
     context = ServerContext(
@@ -65,6 +71,7 @@ def serve_model(
         error_log=ErrorLogger(is_quoting=not _has_sensitive_columns(manifest)),
         repository=ModelRepository(name, state, reloader.reload, is_enabled=args.model_repository),
         server_metadata=server_metadata(has_repository=args.model_repository),
+        tracing=tracing,
     )
     pages = Pages(context, has_docs=args.enable_docs_url).handlers() if role.has_pages else {"/": alive}
 
@@ -90,6 +97,8 @@ def serve_model(
     observer.start()
     server.run()
     batcher.close()
+    if tracing is not None:
+        tracing.close(FLUSH_TIMEOUT_SECONDS)
     observer.close(LOG_FLUSH_TIMEOUT_SECONDS)
 
 

@@ -13,6 +13,7 @@ from model_name.serving.model_repository import ModelRepository
 from model_name.serving.request_errors import ErrorLogger
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
+from model_name.serving.tracing import Tracing
 
 
 def request_id_generator() -> Callable[[], str]:
@@ -34,6 +35,7 @@ class ServerContext:
         repository: Model repository extension.
         server_metadata: Name, version and extensions of the server, as V2 describes them.
         next_request_id: Generates an id for a request that has none.
+        tracing: Tracing of requests; None if it is off.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ServerContext:
     repository: ModelRepository
     server_metadata: Mapping[str, Any]
     next_request_id: Callable[[], str] = field(default_factory=request_id_generator)
+    tracing: Tracing | None = None
 
     @property
     def manifest(self) -> Manifest:

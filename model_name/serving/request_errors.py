@@ -69,13 +69,14 @@ class ErrorLogger:
         self._second = 0
         self._count = 0
 
-    def log(self, request: str, err: ModelNameError, request_id: str) -> None:
+    def log(self, request: str, err: ModelNameError, request_id: str, trace_id: str = "") -> None:
         """Log a failed request.
 
         Args:
             request: Protocol and route of the request, without any text from the client.
             err: Reason of the failure.
             request_id: Id of the request, which its response has as well.
+            trace_id: Id of its trace; empty if it is not traced.
         """
         now = int(monotonic())
         if now != self._second:
@@ -85,7 +86,8 @@ class ErrorLogger:
         self._count += 1
         if self._count <= MAX_LINES_PER_SECOND:
             reason = one_line(err.message) if self.is_quoting else "the reason is only in the response"
-            logger.warning("refused: %s: %d: %s (request %s)", request, err.http_status, reason, request_id)
+            ids = f"{request_id}, trace {trace_id}" if trace_id else request_id
+            logger.warning("refused: %s: %d: %s (request %s)", request, err.http_status, reason, ids)
 
 
 def one_line(message: str) -> str:

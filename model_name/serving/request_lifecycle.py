@@ -16,6 +16,7 @@ from typing import Self
 from model_name.errors import ModelNameError
 from model_name.serving.context import ServerContext
 from model_name.serving.request_errors import ClientDisconnectedError
+from model_name.serving.tracing import RequestSpan, SpanEnd, SpanStart
 
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 REQUEST_ID_HEADER = "x-request-id"
@@ -64,9 +65,10 @@ class RequestLifecycle(ABC):
         protocol: Protocol of the request in metrics and logs.
         started: Time at which the headers were complete, by `perf_counter`.
         status: HTTP status with which the request ends, unless an error says otherwise.
+        span: Span of the request; None if tracing is off or the route is public: probes are not traced.
     """
 
-    __slots__ = ("context", "id", "protocol", "route", "started", "status")
+    __slots__ = ("context", "id", "protocol", "route", "span", "started", "status")
 
     def __init__(self, context: ServerContext, route: RouteLabels, given_id: str | bytes | None = None) -> None:
         """Start the clock of a request and choose its id.
@@ -81,15 +83,32 @@ class RequestLifecycle(ABC):
         self.route = route
         self.protocol = route.protocol
         self.status: int = HTTPStatus.OK
+        self.span: RequestSpan | None = None
         self.started = perf_counter()
 
     @abstractmethod
     def metadata(self) -> Iterable[tuple[str | bytes, str | bytes]]:
         """Return the headers of the request, or its gRPC metadata; names in lower case."""
 
+    @abstractmethod
+    def describe_start(self) -> SpanStart:
+        """Describe the span of the request when it starts. Called only if tracing is on."""
+
+    @abstractmethod
+    def describe_end(self, status: int, err: BaseException | None) -> SpanEnd:
+        """Describe the span of the request when it ends. Called only if the request is traced.
+
+        Args:
+            status: HTTP status of the response.
+            err: Error with which the request ends, if any.
+        """
+
     def begin(self) -> None:
-        """Count the request in."""
-        self.context.metrics.in_flight += 1
+        """Count the request in, and start its span if tracing is on."""
+        context = self.context
+        context.metrics.in_flight += 1
+        if context.tracing is not None and not self.route.is_public:
+            self.span = context.tracing.start(self.describe_start(), self.metadata(), self.started)
 
     def authenticate(self) -> None:
         """Check the token of the client, if there is one and the route is not public.
@@ -103,14 +122,21 @@ class RequestLifecycle(ABC):
 
     def fail(self, err: ModelNameError) -> None:
         """Log the error of the request and count it out."""
-        self.context.error_log.log(f"{self.protocol} {self.route.name}", err, self.id)
-        self.end(err.http_status)
+        trace_id = "" if self.span is None else self.span.trace.trace_id
+        self.context.error_log.log(f"{self.protocol} {self.route.name}", err, self.id, trace_id)
+        self.end(err.http_status, err)
 
-    def end(self, status: int) -> None:
-        """Count the request out and observe its latency."""
-        metrics = self.context.metrics
+    def end(self, status: int, err: BaseException | None = None) -> None:
+        """Count the request out, observe its latency and end its span."""
+        metrics, span = self.context.metrics, self.span
         metrics.in_flight -= 1
-        metrics.observe_request(self.protocol, self.route.name, status, perf_counter() - self.started)
+        seconds = perf_counter() - self.started
+        if span is None:
+            metrics.observe_request(self.protocol, self.route.name, status, seconds)
+            return
+        trace_id = span.trace.trace_id if span.trace.is_sampled else ""
+        metrics.observe_request(self.protocol, self.route.name, status, seconds, trace_id)
+        span.end(self.describe_end(status, err), self.id, self.context.manifest)
 
     def __enter__(self) -> Self:
         """Count the request in."""
@@ -126,6 +152,6 @@ class RequestLifecycle(ABC):
         elif isinstance(err, ModelNameError):
             self.fail(err)
         elif isinstance(err, asyncio.CancelledError):  # gRPC cancels the handler of a client that disconnects
-            self.end(ClientDisconnectedError.http_status)
+            self.end(ClientDisconnectedError.http_status, err)
         else:
-            self.end(HTTPStatus.INTERNAL_SERVER_ERROR)
+            self.end(HTTPStatus.INTERNAL_SERVER_ERROR, err)

@@ -4,10 +4,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
+from time import time
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from typing_extensions import override
 
 from model_name.serving.bundle import Manifest
@@ -82,9 +84,17 @@ class ServerMetrics:
         self._info.clear()
         self._info.labels(manifest.name, manifest.semver, manifest.version, manifest.run_id, self.slot).set(1)
 
-    def observe_request(self, protocol: str, route: str, code: int, seconds: float) -> None:
-        """Count a finished request. Not thread-safe; call on the event loop."""
-        self._requests.add(protocol, route, code, seconds)
+    def observe_request(self, protocol: str, route: str, code: int, seconds: float, trace_id: str = "") -> None:
+        """Count a finished request. Not thread-safe; call on the event loop.
+
+        Args:
+            protocol: Protocol of the request.
+            route: Name of its route.
+            code: HTTP status of its response.
+            seconds: Latency of the request.
+            trace_id: Id of its trace, for an exemplar of its latency; empty if it is not exported.
+        """
+        self._requests.add(protocol, route, code, seconds, trace_id)
 
 
 class RequestCollector(Collector):
@@ -98,15 +108,18 @@ class RequestCollector(Collector):
         self._counts: dict[tuple[str, str, int], int] = {}
         self._latencies: dict[tuple[str, str], LatencyHistogram] = {}
 
-    def add(self, protocol: str, route: str, code: int, seconds: float) -> None:
-        """Count a request. Not thread-safe; call on the event loop."""
+    def add(self, protocol: str, route: str, code: int, seconds: float, trace_id: str = "") -> None:
+        """Count a request; see `ServerMetrics.observe_request`."""
         key = (protocol, route, code)
         self._counts[key] = self._counts.get(key, 0) + 1
         histogram = self._latencies.get((protocol, route))
         if histogram is None:
             histogram = self._latencies[protocol, route] = LatencyHistogram()
+        bucket = bisect_left(LATENCY_BUCKETS_SECONDS, seconds)
         histogram.total += seconds
-        histogram.buckets[bisect_left(LATENCY_BUCKETS_SECONDS, seconds)] += 1
+        histogram.buckets[bucket] += 1
+        if trace_id:
+            histogram.exemplars[bucket] = (Exemplar({"trace_id": trace_id}, seconds, time()),)
 
     @override
     def collect(self) -> Iterator[Metric]:
@@ -119,7 +132,10 @@ class RequestCollector(Collector):
         )
         bounds = (*map(str, map(float, LATENCY_BUCKETS_SECONDS)), "+Inf")
         for key, histogram in tuple(self._latencies.items()):
-            buckets = [*zip(bounds, accumulate(histogram.buckets), strict=True)]
+            buckets = [
+                (bound, count, *histogram.exemplars.get(number, ()))
+                for number, (bound, count) in enumerate(zip(bounds, accumulate(histogram.buckets), strict=True))
+            ]
             latencies.add_metric(key, buckets, histogram.total)
         yield counts
         yield latencies
@@ -132,7 +148,9 @@ class LatencyHistogram:
     Attributes:
         total: Sum of the latencies in seconds.
         buckets: Number of requests per bucket, not cumulative; the last one is above all bounds.
+        exemplars: Last traced request of each bucket that has one.
     """
 
     total: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_SECONDS) + 1))
+    exemplars: dict[int, tuple[Exemplar]] = field(default_factory=dict)

@@ -172,6 +172,15 @@ def test_the_result_of_a_plain_record_is_an_event_with_its_position() -> None:
     }
 
 
+def test_the_trace_of_a_record_is_passed_on_and_logged() -> None:
+    traceparent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    record = FakeRecord(as_json(EXAMPLE), [("traceparent", traceparent), ("tracestate", b"a=1")])
+    request = KafkaRequest(record, name="flats")
+    result = infer_request(PLANE, request, LIMITS)
+    assert dict(result.headers).items() >= {"traceparent": traceparent, "tracestate": b"a=1"}.items()
+    assert request.trace_id == "0af7651916cd43dd8448eb211c80319c"
+
+
 @pytest.mark.parametrize("task", list(PLANES))
 def test_a_result_has_the_fields_of_v1(task: str) -> None:
     found = json.loads(predict(FakeRecord(as_json(EXAMPLE)), PLANES[task]).value or b"")

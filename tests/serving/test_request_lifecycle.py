@@ -33,6 +33,7 @@ from model_name.serving.rest.messages import Scope
 from model_name.serving.rest.protocol import InferenceHttpProtocol
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
+from model_name.serving.tracing import SpanEnd, SpanStart
 from tests.support.manifests import manifest_of, plane_of, table_of
 from tests.support.sockets import http_request, parse_responses
 
@@ -350,6 +351,12 @@ class Call(RequestLifecycle):
 
     def metadata(self) -> list[tuple[str, str]]:
         return []
+
+    def describe_start(self) -> SpanStart:
+        return SpanStart("call", {})
+
+    def describe_end(self, status: int, err: BaseException | None) -> SpanEnd:
+        return SpanEnd({}, is_error=False, error_type="")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from model_name.core.schemas.decoding import RawValues
 from model_name.core.schemas.row_validation import TypedRow
 from model_name.core.schemas.row_validation import rows_to_columns as typed_rows_to_columns
 from model_name.errors import DataError, ModelNameError
+from model_name.serving.batching.request_trace import RequestTrace
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
 from model_name.serving.limits import Limits
@@ -70,11 +71,13 @@ class InferenceRequest(ABC):
         received_at: Time at which the request was received, in Unix seconds.
         connection: HTTP transport of the client, which may disconnect unnoticed; None for other protocols.
         trace_id: Id of the trace in the prediction log, in hexadecimal digits; empty if the request is not traced.
+        trace: Trace that the batch fills in; None if this server does not trace.
     """
 
     protocol: ClassVar[str]
     gather_yields: ClassVar[int] = 2
     trace_id: str = ""
+    trace: RequestTrace | None = None
 
     def __init__(self, id: str, size: int) -> None:  # noqa: A002  the protocols' word for it
         """Record the time at which the request was received."""
@@ -151,9 +154,21 @@ class PredictedGroup:
         return PredictedGroup([self.requests[number]], rows, columns, self.outputs.take(part))
 
 
-def infer_batch(plane: DataPlane, requests: Sequence[InferenceRequest], limits: Limits) -> BatchResult:
-    """Decode, predict and encode a batch. An invalid request gets its error and does not affect the others."""
-    batch = InferenceBatch(plane, requests, limits)
+def infer_batch(
+    plane: DataPlane,
+    requests: Sequence[InferenceRequest],
+    limits: Limits,
+    batch_type: type["InferenceBatch"] | None = None,
+) -> BatchResult:
+    """Decode, predict and encode a batch. An invalid request gets its error and does not affect the others.
+
+    Args:
+        plane: Data plane that predicts.
+        requests: Requests of the batch.
+        limits: Limits of one request.
+        batch_type: Class of the batch; `InferenceBatch` by default.
+    """
+    batch = (batch_type or InferenceBatch)(plane, requests, limits)
     by_level: dict[float | None, list[int]] = {}
     for position, decoded in batch.decode().items():
         by_level.setdefault(decoded.interval, []).append(position)

@@ -1,6 +1,7 @@
 """gRPC service of the Open Inference Protocol. Methods take and return serialized messages."""
 
 from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -8,12 +9,14 @@ import grpc
 from typing_extensions import override
 
 from model_name.errors import ModelNameError, NotFoundError
+from model_name.serving.batching.request_trace import TRACEPARENT, parse_trace_id
 from model_name.serving.context import ServerContext
 from model_name.serving.protocols.open_inference_messages import pb
 from model_name.serving.protocols.tensors import model_metadata
 from model_name.serving.protocols.v2_grpc import GrpcRequest, parse_message
 from model_name.serving.request_errors import ShuttingDownError, client_message
 from model_name.serving.request_lifecycle import REQUEST_ID_HEADER, RequestLifecycle, RouteLabels
+from model_name.serving.tracing import SpanEnd, SpanStart
 
 SERVICE_NAME = "inference.GRPCInferenceService"
 STATUS_CODES = {
@@ -26,6 +29,18 @@ STATUS_CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 """gRPC status by HTTP status; INTERNAL for any other."""
+SERVER_ERRORS = frozenset(
+    {
+        grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+"""Statuses that are failures of the server, by the semantic conventions of OpenTelemetry."""
+TRACERESPONSE = "traceresponse"
 MAX_DETAIL_BYTES = 4000  # of a message: gRPC sends it percent-encoded in a header, of which clients take 8 KB
 UNESCAPED_CHARACTERS = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # that gRPC does not percent-encode
 
@@ -34,22 +49,49 @@ class GrpcCall(RequestLifecycle):
     """Call of a method of the service.
 
     Attributes:
+        by_name: Metadata by name; the last one of several with the same name.
         grpc_context: Context that gRPC passes to a method.
+        method: Name of the method.
         trailing_metadata: Trailing metadata of the response, or of the error in its place.
     """
 
-    __slots__ = ("grpc_context", "trailing_metadata")
+    __slots__ = ("by_name", "grpc_context", "method", "trailing_metadata")
 
-    def __init__(self, context: ServerContext, route: RouteLabels, grpc_context: Any) -> None:
-        """Start a call whose message has been received."""
-        given = [value for name, value in grpc_context.invocation_metadata() if name == REQUEST_ID_HEADER]
-        super().__init__(context, route, given[-1] if given else None)
+    def __init__(self, context: ServerContext, route: RouteLabels, method: str, grpc_context: Any) -> None:
+        """Start a call of a method whose message has been received."""
+        self.by_name = dict(grpc_context.invocation_metadata())
+        super().__init__(context, route, self.by_name.get(REQUEST_ID_HEADER))
         self.grpc_context = grpc_context
+        self.method = method
         self.trailing_metadata: list[tuple[str, str]] = [(REQUEST_ID_HEADER, self.id)]
 
     @override
     def metadata(self) -> Iterable[tuple[str, str | bytes]]:
         return self.grpc_context.invocation_metadata()  # type: ignore[no-any-return]
+
+    @override
+    def begin(self) -> None:
+        super().begin()
+        if self.span is not None:
+            self.trailing_metadata.append((TRACERESPONSE, self.span.traceresponse))
+
+    @override
+    def describe_start(self) -> SpanStart:
+        method = f"{SERVICE_NAME}/{self.method}"
+        # The attributes of the current semantic conventions, and those before them that most tools still expect.
+        attributes = {
+            "rpc.system.name": "grpc",
+            "rpc.system": "grpc",
+            "rpc.service": SERVICE_NAME,
+            "rpc.method": method,
+        }
+        return SpanStart(method, attributes)
+
+    @override
+    def describe_end(self, status: int, err: BaseException | None) -> SpanEnd:
+        code = grpc.StatusCode.OK if status == HTTPStatus.OK else status_code(status)
+        attributes = {"rpc.response.status_code": code.name, "rpc.grpc.status_code": code.value[0]}
+        return SpanEnd(attributes, code in SERVER_ERRORS, type(err).__name__ if err else "")
 
 
 Method = Callable[[bytes, GrpcCall], Awaitable[bytes]]
@@ -78,7 +120,7 @@ class InferenceServicer:
             "RepositoryModelUnload": (repository, self.unload),
         }
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(self._with_lifecycle(labels, method))
+            name: grpc.unary_unary_rpc_method_handler(self._with_lifecycle(name, labels, method))
             for name, (labels, method) in methods.items()
         }
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
@@ -90,7 +132,12 @@ class InferenceServicer:
             raise ShuttingDownError("this server is ending; ask another one")
         context.repository.check_loaded()
         context.batcher.limits.check_body(len(message))
-        response = await context.batcher.infer(GrpcRequest(message, call.id, name=context.name))
+        request = GrpcRequest(message, call.id, name=context.name)
+        if call.span is not None:
+            call.span.attach(request)
+        elif TRACEPARENT in call.by_name:
+            request.trace_id = parse_trace_id(str(call.by_name[TRACEPARENT]))
+        response = await context.batcher.infer(request)
         manifest = response.manifest
         call.trailing_metadata += [("x-model-version", manifest.version), ("x-model-semver", manifest.semver)]
         return response.payload  # type: ignore[no-any-return]
@@ -143,22 +190,27 @@ class InferenceServicer:
         if version not in ("", served):
             raise NotFoundError(f"there is no version {version[:100]} of {name} here; this server serves {served}")
 
-    def _with_lifecycle(self, labels: RouteLabels, method: Method) -> Method:
+    def _with_lifecycle(self, name: str, labels: RouteLabels, method: Method) -> Method:
         """Wrap a method in the lifecycle of a request, and turn its errors into gRPC statuses."""
 
         async def call(message: bytes, grpc_context: Any) -> bytes:
-            request = GrpcCall(self.context, labels, grpc_context)
+            request = GrpcCall(self.context, labels, name, grpc_context)
             try:
                 with request:
                     request.authenticate()
                     return await method(message, request)
             except ModelNameError as err:
-                code, details = STATUS_CODES.get(err.http_status, grpc.StatusCode.INTERNAL), _details(err)
+                code, details = status_code(err.http_status), _details(err)
             finally:
                 grpc_context.set_trailing_metadata(tuple(request.trailing_metadata))
             return await grpc_context.abort(code, details)  # type: ignore[no-any-return]
 
         return call
+
+
+def status_code(http_status: int) -> grpc.StatusCode:
+    """Return the status of gRPC for an error of some HTTP status."""
+    return STATUS_CODES.get(http_status, grpc.StatusCode.INTERNAL)
 
 
 def _serialize(message: Any) -> bytes:

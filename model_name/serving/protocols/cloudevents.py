@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
+from model_name.serving.batching.request_trace import TRACESTATE
 from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
@@ -114,6 +115,8 @@ class EventRequest(InferenceRequest):
     @override
     def encode(self, outputs: Outputs, manifest: Manifest) -> EventResponse:
         attributes = response_attributes(self.attributes, self.name, manifest)
+        if self.trace is not None:  # the extension for distributed tracing names the span that caused the event
+            attributes = {name: value for name, value in attributes.items() if name != TRACESTATE} | self.trace.headers
         data = encode_predictions(outputs)
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON.decode(), "data": data}

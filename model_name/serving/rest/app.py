@@ -73,11 +73,12 @@ class HttpRoute(Route):
 
 
 class MatchedRoute(NamedTuple):
-    """Handler of one request, with the labels of its route and the parameters of its path."""
+    """Handler of one request, with the labels of its route, the parameters of its path and the path of the route."""
 
     handler: Handler
     labels: RouteLabels
     path_params: Mapping[str, str]
+    path: str = ""
 
 
 class RestApp:
@@ -109,8 +110,8 @@ class RestApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an HTTP request, as ASGI defines it."""
-        handler, labels, path_params = self._match(scope)
-        request = AsgiRequest(self.context, labels, scope, receive, path_params)
+        handler, labels, path_params, route_path = self._match(scope)
+        request = AsgiRequest(self.context, labels, scope, receive, path_params, route_path=route_path)
         current_request_id.set(request.id)
         try:
             with request:
@@ -123,7 +124,7 @@ class RestApp:
         except Exception as err:
             logger.exception("request %s failed", request.id)
             response = error_response(ModelNameError(f"the server failed: {type(err).__name__}"))
-        headers = response_headers(response, request.id, self._common_headers.build(response))
+        headers = response_headers(response, request.identity_headers(), self._common_headers.build(response))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
 
@@ -138,8 +139,8 @@ class RestApp:
                 return MatchedRoute(self._unknown_model, OTHER, path_params)
             if match is Match.PARTIAL:
                 labels = PUBLIC_OTHER if route.labels.is_public else OTHER
-                return MatchedRoute(partial(_method_not_allowed, route.method), labels, path_params)
-            return MatchedRoute(route.handler, route.labels, path_params)
+                return MatchedRoute(partial(_method_not_allowed, route.method), labels, path_params, route.path)
+            return MatchedRoute(route.handler, route.labels, path_params, route.path)
         return MatchedRoute(_not_found, OTHER, {})
 
     def _is_served(self, path_params: Mapping[str, str]) -> bool:

@@ -4,11 +4,14 @@ from abc import abstractmethod
 from asyncio import BaseTransport
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
+from typing import NamedTuple
 
 from typing_extensions import override
 
 from model_name.errors import DataError
 from model_name.serving.batching.executor import InferenceResponse
+from model_name.serving.batching.request_trace import parse_trace_id
 from model_name.serving.batching.requests import InferenceRequest
 from model_name.serving.context import ServerContext
 from model_name.serving.protocols.cloudevents import EventRequest, is_event
@@ -16,7 +19,14 @@ from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import BinaryResponse, V2Request
 from model_name.serving.request_lifecycle import RequestLifecycle, RouteLabels
 from model_name.serving.rest.messages import JSON, REQUEST_ID, Headers, HttpResponse
+from model_name.serving.tracing import SpanEnd, SpanStart
 
+HTTP_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
+"""Methods that OpenTelemetry knows; any other one is `_OTHER` in the attributes of a span."""
+MAX_PATH_CHARACTERS = 500  # of an attribute
+MAX_METHOD_CHARACTERS = 50
+TRACEPARENT = b"traceparent"
+TRACERESPONSE = b"traceresponse"
 OCTET_STREAM = b"application/octet-stream"
 MAX_LENGTH_DIGITS = 12
 
@@ -143,6 +153,22 @@ EXPLAINER = ServerRole(
 )
 
 
+class RequestTarget(NamedTuple):
+    """Method, path and route of an HTTP request.
+
+    Attributes:
+        method: Method, such as GET.
+        path: Path without the query.
+        scheme: http or https.
+        route_path: Path of the route, with placeholders for its parameters; empty if no route matches.
+    """
+
+    method: str
+    path: str
+    scheme: str
+    route_path: str
+
+
 class HttpRequest(RequestLifecycle):
     """Request over HTTP, on the fast path or through the ASGI application.
 
@@ -164,6 +190,39 @@ class HttpRequest(RequestLifecycle):
     @override
     def metadata(self) -> Iterable[tuple[bytes, bytes]]:
         return self.headers
+
+    @abstractmethod
+    def target(self) -> RequestTarget:
+        """Return what the client requests, for its span."""
+
+    @override
+    def describe_start(self) -> SpanStart:
+        method, path, scheme, route_path = self.target()
+        is_known = method in HTTP_METHODS
+        attributes = {
+            "http.request.method": method if is_known else "_OTHER",
+            "url.path": path[:MAX_PATH_CHARACTERS],
+            "url.scheme": scheme,
+        }
+        if not is_known:
+            attributes["http.request.method_original"] = method[:MAX_METHOD_CHARACTERS]
+        name = method if is_known else "HTTP"
+        if route_path:
+            attributes["http.route"] = route_path
+            name = f"{name} {route_path}"
+        return SpanStart(name, attributes, is_event=True)
+
+    @override
+    def describe_end(self, status: int, err: BaseException | None) -> SpanEnd:
+        is_error = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return SpanEnd({"http.response.status_code": status}, is_error, type(err).__name__ if err else "")
+
+    def identity_headers(self) -> Headers:
+        """Build the headers of the response that name the request: its id, and its span if it is traced."""
+        headers = [(REQUEST_ID, self.id.encode())]
+        if self.span is not None:
+            headers.append((TRACERESPONSE, self.span.traceresponse.encode()))
+        return headers
 
     def decode_request(
         self,
@@ -188,6 +247,10 @@ class HttpRequest(RequestLifecycle):
         self.protocol = request.protocol
         self.context.repository.check_loaded()
         request.connection = connection
+        if self.span is not None:
+            self.span.attach(request)
+        elif TRACEPARENT in self.by_name:
+            request.trace_id = parse_trace_id(self.by_name[TRACEPARENT].decode("latin-1"))
         return request
 
 

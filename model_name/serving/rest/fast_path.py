@@ -9,13 +9,20 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from model_name.errors import ModelNameError
 from model_name.serving.batching.executor import InferenceOutcome
 from model_name.serving.context import ServerContext
 from model_name.serving.request_lifecycle import RouteLabels
-from model_name.serving.rest.endpoints import Decoder, HttpInferenceRequest, HttpRequest, InferenceRoute
+from model_name.serving.rest.endpoints import (
+    Decoder,
+    HttpInferenceRequest,
+    HttpRequest,
+    InferenceRoute,
+    RequestTarget,
+)
 from model_name.serving.rest.messages import (
     CONNECTION_CLOSE,
     CommonHeaders,
@@ -43,7 +50,7 @@ class FastRouter:
         self.context = context
         self.common_headers = common_headers
         self._routes = {
-            route.path.format(model_name=context.name).encode(): (route.labels, route.decode)
+            route.path.format(model_name=context.name).encode(): (route.labels, route.decode, route.path)
             for route in routes
             if route.decode is not None and "{requested_version}" not in route.path
         }
@@ -82,6 +89,7 @@ class FastRequest(HttpRequest):
         "_connection",
         "_decode",
         "_request",
+        "_route_path",
         "disconnected",
         "keep_alive",
         "parts",
@@ -94,13 +102,13 @@ class FastRequest(HttpRequest):
     def __init__(
         self,
         router: FastRouter,
-        route: tuple[RouteLabels, Decoder],
+        route: tuple[RouteLabels, Decoder, str],
         connection: Any,
         headers: Headers,
         by_name: Mapping[bytes, bytes],
     ) -> None:
         """Start a request whose headers are complete."""
-        labels, self._decode = route
+        labels, self._decode, self._route_path = route
         super().__init__(router.context, labels, headers, by_name)
         self._common_headers = router.common_headers
         self._connection = connection
@@ -109,6 +117,11 @@ class FastRequest(HttpRequest):
         self.keep_alive = True
         self.disconnected = False
         self.response_complete = False
+
+    @override
+    def target(self) -> RequestTarget:
+        connection = self._connection
+        return RequestTarget("POST", connection.url.decode("latin-1"), connection.scheme, self._route_path)
 
     def run(self) -> None:
         """Submit the request to the batcher, now that its body is complete."""
@@ -142,7 +155,10 @@ class FastRequest(HttpRequest):
         is_last = CONNECTION_CLOSE in common
         if not self.keep_alive and not is_last:
             common, is_last = [*common, CONNECTION_CLOSE], True
-        headers = [*connection.server_state.default_headers, *response_headers(response, self.id, common)]
+        headers = [
+            *connection.server_state.default_headers,
+            *response_headers(response, self.identity_headers(), common),
+        ]
         connection.transport.write(serialize_response(response, headers))
         if is_last:
             connection.transport.close()

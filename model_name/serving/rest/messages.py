@@ -72,13 +72,19 @@ class CommonHeaders:
         return [*self._headers, CONNECTION_CLOSE] if self.context.state.is_draining else self._headers
 
 
-def response_headers(response: HttpResponse, request_id: str, common: Headers) -> Headers:
-    """List all headers of a response but those that uvicorn adds."""
+def response_headers(response: HttpResponse, identity: Headers, common: Headers) -> Headers:
+    """List all headers of a response but those that uvicorn adds.
+
+    Args:
+        response: Response to a request.
+        identity: Headers that name the request.
+        common: Headers that all responses share.
+    """
     length = (b"content-length", b"%d" % len(response.body))
     return [
         (b"content-type", response.content_type),
         length,
-        (REQUEST_ID, request_id.encode()),
+        *identity,
         *common,
         *response.headers,
     ]

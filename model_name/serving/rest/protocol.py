@@ -15,7 +15,13 @@ from uvicorn.server import ServerState
 
 from model_name.serving.rest.asgi_request import TRANSPORT_EXTENSION
 from model_name.serving.rest.fast_path import FastRequest, FastRouter, serialize_response
-from model_name.serving.rest.messages import CONNECTION_CLOSE, SECURITY_HEADERS, HttpResponse, response_headers
+from model_name.serving.rest.messages import (
+    CONNECTION_CLOSE,
+    REQUEST_ID,
+    SECURITY_HEADERS,
+    HttpResponse,
+    response_headers,
+)
 
 MAX_HEADER_BYTES = 64 * 1024  # of the headers of a request, of its trailers, or between two parts of its body
 CONTINUE = b"HTTP/1.1 100"
@@ -232,9 +238,10 @@ class InferenceHttpProtocol(HttpToolsProtocol):
             return
         response = HttpResponse(orjson.dumps({"error": reason}), status)
         request_id = token_hex(8) if self._fast_router is None else self._fast_router.context.next_request_id()
+        identity = [(REQUEST_ID, request_id.encode())]
         headers = [
             *self.server_state.default_headers,
-            *response_headers(response, request_id, [CONNECTION_CLOSE, *SECURITY_HEADERS]),
+            *response_headers(response, identity, [CONNECTION_CLOSE, *SECURITY_HEADERS]),
         ]
         self.transport.write(serialize_response(response, headers))
         self.transport.close()

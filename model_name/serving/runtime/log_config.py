@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model_name.serving.runtime.access_log import ACCESS_LOGGER, add_request_ids
 
-LOGGERS = {"model_name": "stderr", "uvicorn": "stderr", ACCESS_LOGGER: "access"}
+LOGGERS = {"model_name": "stderr", "uvicorn": "stderr", "opentelemetry": "stderr", ACCESS_LOGGER: "access"}
 """Handler of each logger."""
 LINE_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 DATE_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
