@@ -234,10 +234,13 @@ def check_duplicate_keys(body: bytes, keys: int) -> None:
 
 def _first_duplicate(document: Any) -> str:
     """Return the first key that is marked as a duplicate; empty if there is none."""
-    if isinstance(document, strict_json.DuplicateKey):
-        return str(document)
-    inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
-    return next(filter(None, map(_first_duplicate, inner)), "")
+    pending = [document]
+    while pending:  # no recursion: a document may be nested as deep as Python's calls
+        part = pending.pop()
+        if isinstance(part, strict_json.DuplicateKey):
+            return str(part)
+        pending += [*part.values()][::-1] if isinstance(part, dict) else part[::-1] if isinstance(part, list) else ()
+    return ""
 
 
 @cache

@@ -17,6 +17,7 @@ QUOTE, COLON = KEY_END
 SPACE = ord(" ")  # the largest byte of white space
 MIN_NUMPY_BYTES = 4096  # size of a body from which numpy counts keys faster than `bytes.count`
 COUNT_BLOCK_BYTES = 2**18  # counted at once by numpy
+MAX_QUOTED_CHARACTERS = 100  # of a value in a message
 SURROGATE_ESCAPES = (b"\\ud", b"\\uD")
 
 
@@ -32,6 +33,16 @@ def loads(body: bytes) -> Any:
         if b"NaN" in body or b"Infinity" in body:
             return _loads_with_constants(body, err)
         raise DataError(f"the body is not JSON: {err}") from err
+
+
+def quote(value: Any) -> str:
+    """Shorten a value for a message. Lists and objects are left out: they may be long, or too deep for `str`."""
+    match value:
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+    return str(value)[:MAX_QUOTED_CHARACTERS]
 
 
 class DuplicateKey(str):
@@ -100,8 +111,12 @@ def _to_unique(pairs: list[tuple[str, Any]]) -> Any:
     unique = dict(pairs)
     if len(unique) == len(pairs):
         return unique
-    names = [name for name, _ in pairs]
-    return DuplicateKey(next(name for name in names if names.count(name) > 1))
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            break
+        seen.add(name)
+    return DuplicateKey(name)
 
 
 def _loads_with_constants(body: bytes, err: orjson.JSONDecodeError) -> Any:

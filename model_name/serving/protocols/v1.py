@@ -119,7 +119,7 @@ def parse_interval_level(parameters: Any) -> float | None:
     try:
         return None if level is None else float(level)
     except (TypeError, ValueError, OverflowError) as err:
-        raise DataError(f"{INTERVAL_PARAMETER}: {str(level)[:100]!r} is not a number between 0 and 1") from err
+        raise DataError(f"{INTERVAL_PARAMETER}: {strict_json.quote(level)!r} is not a number between 0 and 1") from err
 
 
 def encode_predictions(outputs: Outputs) -> dict[str, Any]:
