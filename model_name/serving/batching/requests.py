@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from model_name.core.features import Matrix
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import Columns
 from model_name.core.schemas.decoding import RawValues
@@ -178,6 +179,22 @@ def infer_batch(
     return batch.result
 
 
+class PreparedRows(NamedTuple):
+    """Rows of some requests, ready to be predicted.
+
+    Attributes:
+        table: Raw values by column.
+        rows: Rows of each request in the table.
+        columns: Typed inputs.
+        matrix: Features.
+    """
+
+    table: RawColumns
+    rows: list[slice]
+    columns: Columns
+    matrix: Matrix
+
+
 class InferenceBatch:
     """A batch of requests while it is inferred.
 
@@ -204,34 +221,62 @@ class InferenceBatch:
         return self.decoded
 
     def predict(self, positions: Sequence[int], level: float | None) -> None:
-        """Predict the requests at some positions together; if one is invalid, split them until it is alone.
+        """Predict the requests at some positions together; if some are invalid, predict the others together.
+
+        Each request is validated alone at most once, however many of them are invalid.
 
         Args:
             positions: Positions of decoded requests in the batch.
             level: Level of their prediction intervals.
         """
+        if not self._try_predict(positions, level):
+            valid = [position for position in positions if self._is_valid(position)]
+            if len(valid) < len(positions) and (not valid or self._try_predict(valid, level)):
+                return
+            for position in valid:  # the reason is one of all requests, such as the level of the intervals
+                self._try_predict([position], level)
+
+    def _try_predict(self, positions: Sequence[int], level: float | None) -> bool:
+        """Predict requests together, and return whether they have their responses; a single one always has."""
         plane = self.plane
         if level is None and self._predict_rows(positions):
             return
         try:
-            table, rows = _concatenate([self.decoded[position] for position in positions], plane)
-            texts = {name: values for name, values in table.items() if name in plane.text_columns}
-            self.limits.check_texts(texts, max(self.requests[position].size for position in positions))
-            columns = plane.check(table)
-            outputs = plane.predict_matrix(plane.featurize(columns), interval=level)
+            prepared = self._prepare(positions)
+            outputs = plane.predict_matrix(prepared.matrix, interval=level)
         except ModelNameError as err:
             if len(positions) == 1:
                 self.result.responses[positions[0]] = err
-                return
-            middle = len(positions) // 2
-            self.predict(positions[:middle], level)
-            self.predict(positions[middle:], level)
-            return
-        columns |= plane.extra_columns(table)
+            return len(positions) == 1
+        table = prepared.table
+        columns = prepared.columns | plane.extra_columns(table)
         if len(positions) == 1:
             free_in_chunks(table.values())
-        group = PredictedGroup([self.requests[position] for position in positions], rows, columns, outputs)
+        group = PredictedGroup([self.requests[position] for position in positions], prepared.rows, columns, outputs)
         self.encode(positions, group)
+        return True
+
+    def _is_valid(self, position: int) -> bool:
+        """Validate a request alone; one that is invalid gets its error as response."""
+        try:
+            self._prepare([position])
+        except ModelNameError as err:
+            self.result.responses[position] = err
+            return False
+        return True
+
+    def _prepare(self, positions: Sequence[int]) -> PreparedRows:
+        """Validate requests together and transform their columns to features.
+
+        Raises:
+            DataError: A request is invalid.
+        """
+        plane = self.plane
+        table, rows = _concatenate([self.decoded[position] for position in positions], plane)
+        texts = {name: values for name, values in table.items() if name in plane.text_columns}
+        self.limits.check_texts(texts, max(self.requests[position].size for position in positions))
+        columns = plane.check(table)
+        return PreparedRows(table, rows, columns, plane.featurize(columns))
 
     def _predict_rows(self, positions: Sequence[int]) -> bool:
         """Predict requests with a few rows in all, row by row; return False if they must be predicted by column.
