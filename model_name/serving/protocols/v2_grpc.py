@@ -23,6 +23,7 @@ from model_name.serving.protocols.open_inference_messages import pb
 from model_name.serving.protocols.tensors import (
     CONTENTS_FIELDS,
     Tensor,
+    check_tensor_names,
     encode_raw,
     outputs_to_tensors,
     tensors_to_columns,
@@ -73,6 +74,8 @@ class GrpcRequest(InferenceRequest):
         self.is_raw = bool(message.raw_input_contents)
         names = [name for name in (INTERVAL_PARAMETER,) if name in message.parameters]
         level = parse_interval_level({name: _parameter_value(message.parameters[name]) for name in names})
+        if len(message.inputs) > len(plane.schema.columns):  # to convert each of them would take long
+            check_tensor_names((item.name for item in message.inputs), plane.schema)
         return DecodedRequest(table=tensors_to_columns(message_to_tensors(message), plane, limits), interval=level)
 
     @override

@@ -112,6 +112,9 @@ def test_integers_of_each_datatype_are_decoded(datatype: str, value: int) -> Non
     tensor.datatype = datatype
     getattr(tensor.contents, CONTENTS_FIELDS[datatype]).append(value)
     decoded = try_decode_grpc(message.SerializeToString(), PLANE, Limits(), "flats")
+    if datatype == "INT8" and value > 127:
+        assert decoded is None
+        return
     assert decoded is not None
     assert decoded.rows[0][0] == (float(np.float32(value)) if datatype == "FP32" else value)
 
