@@ -19,7 +19,7 @@ from model_name.serving.column_structs import define_struct
 from model_name.serving.dataplane import DataPlane, RawColumns
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.strict_json import may_have_duplicate_keys
-from model_name.serving.protocols.tensors import DATATYPES
+from model_name.serving.protocols.tensors import CHECKED_DATATYPES, DATATYPES, fits_datatype
 from model_name.serving.runtime.memory import free_in_chunks
 
 MSGSPEC_TYPES: dict[Kind, Any] = {"numeric": float | None, "boolean": bool | None}
@@ -142,11 +142,16 @@ def try_decode_v2(body: bytes, plane: DataPlane, limits: Limits) -> DecodedReque
 
 
 def _is_simple_column(tensor: V2TensorStruct, kind: Kind, rows: int) -> bool:
-    """Report whether a tensor has shape [rows], a datatype of its column, and no empty texts, which may mean null."""
+    """Report whether a tensor has shape [rows], a datatype that suits its column and values, and no empty texts.
+
+    An empty text may mean null.
+    """
     values, datatype = tensor.data, tensor.datatype
     if len(values) != rows or tensor.shape != [rows] or datatype not in DATATYPES[kind]:
         return False
-    return datatype != "BYTES" or "" not in values
+    if datatype == "BYTES":
+        return "" not in values
+    return datatype not in CHECKED_DATATYPES or fits_datatype(values, datatype, kind)
 
 
 def _numbers_to_array(values: list[Any]) -> RawValues:

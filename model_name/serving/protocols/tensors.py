@@ -1,7 +1,7 @@
 """Tensors of V2, the Open Inference Protocol, in JSON, as raw bytes or in gRPC messages."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import orjson
 from numpy.typing import NDArray
 
 from model_name.core.schemas import Label, Outputs, TableSchema
-from model_name.core.schemas.columns import Kind, label_text
+from model_name.core.schemas.columns import Column, Kind, display_value, label_text
 from model_name.core.schemas.decoding import RawValues
 from model_name.errors import DataError
 from model_name.serving.bundle import Manifest
@@ -54,7 +54,18 @@ CONTENTS_FIELDS = {
 """Field of a gRPC message for the values of each datatype; FP16 has none and is sent as raw bytes only."""
 
 LABEL_DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT64": np.int64, "FP64": np.float64}
+MAX_QUOTED_CHARACTERS = 100  # of a text in a message
 PLATFORM = "onnxruntime_onnx"
+INTEGER_BOUNDS: dict[str, tuple[int, int]] = {
+    name: (int(np.iinfo(name.lower()).min), int(np.iinfo(name.lower()).max)) for name in INTEGERS
+}
+"""Smallest and largest number of each datatype of integers."""
+NARROW_FLOATS = ("FP16", "FP32")
+"""Datatypes of floats that a number in JSON may exceed."""
+STRUCT_FORMATS = dict(zip((*INTEGERS, *NARROW_FLOATS), "qihbQIHBef", strict=True))
+"""Format character of each datatype whose range `struct` checks."""
+CHECKED_DATATYPES = frozenset({"BOOL", *STRUCT_FORMATS})
+"""Datatypes that values in JSON or in a message may contradict; the schema checks texts and FP64."""
 TEXT_LENGTH_PREFIX = struct.Struct("<I")  # precedes each text in raw bytes
 
 
@@ -109,14 +120,29 @@ def tensors_to_columns(tensors: Sequence[Tensor], plane: DataPlane, limits: Limi
             and tensor.datatype in DATATYPES[kind]
             and 0 < len(values) <= limits.rows
             and (tensor.datatype != "BYTES" or "" not in values)
+            and fits_datatype(values, tensor.datatype, kind)
         ):  # the common case, in one check
             table[name] = values
             continue
         # A tensor that is not a column keeps its name, so that the schema can reject or ignore it.
-        table[name] = () if kind is None else _decode_column(tensor, kind, limits)
+        table[name] = () if kind is None else _decode_column(tensor, plane.schema.columns[name], limits)
         if tensor.datatype == "BYTES" and name not in plane.empty_string_columns:
             table[name] = [None if value == "" else value for value in table[name]]
     return table if len(table) == len(plane.inputs) else _drop_unknown(table, plane.schema)
+
+
+def check_tensor_names(names: Iterable[str], schema: TableSchema) -> None:
+    """Check that no tensor comes twice, and that the schema takes each of them.
+
+    Raises:
+        DataError: A name comes twice, is the target, or no column of a schema that refuses extra columns.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{name}: comes twice")
+        seen.add(name)
+        schema.check_names([name])
 
 
 def _drop_unknown(table: RawColumns, schema: TableSchema) -> RawColumns:
@@ -124,14 +150,76 @@ def _drop_unknown(table: RawColumns, schema: TableSchema) -> RawColumns:
     return {name: values for name, values in table.items() if name in schema.columns}
 
 
-def _decode_column(tensor: Tensor, kind: Kind, limits: Limits) -> Sequence[Any] | NDArray[Any]:
+def fits_datatype(values: RawValues, datatype: str, kind: Kind) -> bool:
+    """Report whether no value of a column contradicts the datatype of its tensor, as 300 and 1.5 contradict INT8.
+
+    Args:
+        values: Values in JSON or of a message; those of an array, which was binary, cannot contradict their datatype.
+        datatype: Datatype of the tensor.
+        kind: Kind of the column.
+    """
+    if datatype not in CHECKED_DATATYPES or isinstance(values, np.ndarray):
+        return True
+    if kind in ("numeric", "boolean") and datatype in STRUCT_FORMATS and _fits_struct(values, datatype):
+        return True  # the common case; null or an integer as a float may be valid as well
+    return not any(_contradicts(value, datatype, kind) for value in values)
+
+
+def _fits_struct(values: Sequence[Any], datatype: str) -> bool:
+    """Report whether all values are numbers in the range of a datatype of `STRUCT_FORMATS`."""
+    try:
+        struct.pack(f"<{len(values)}{STRUCT_FORMATS[datatype]}", *values)
+    except (struct.error, OverflowError):
+        return False
+    return True
+
+
+def _contradicts(value: Any, datatype: str, kind: Kind) -> bool:
+    """Report whether a value contradicts a datatype of `CHECKED_DATATYPES`.
+
+    Values that the column takes in no datatype are left to the schema, such as texts for a number.
+    """
+    if isinstance(value, str | bool) or datatype == "BOOL":
+        takes_texts = kind not in ("numeric", "boolean")
+        is_fitting = type(value) is bool and datatype == "BOOL"
+        return takes_texts and datatype not in NARROW_FLOATS and not is_fitting and value is not None
+    if not isinstance(value, int | float):
+        return False
+    if datatype in NARROW_FLOATS:
+        return not _fits_struct([value], datatype)
+    lowest, highest = INTEGER_BOUNDS[datatype]
+    return not lowest <= value <= highest or value != int(value)
+
+
+def check_datatype(tensor: Tensor, values: RawValues, name: str, column: Column) -> None:
+    """Check that no value contradicts the datatype of its tensor.
+
+    Args:
+        tensor: Tensor of the column, or of all inputs.
+        values: Values of the column.
+        name: Name of the column.
+        column: Definition of the column.
+
+    Raises:
+        DataError: A value contradicts the datatype; the message names column, row and value.
+    """
+    datatype, kind = tensor.datatype, column.kind
+    if fits_datatype(values, datatype, kind):
+        return
+    row = next(row for row, value in enumerate(values) if _contradicts(value, datatype, kind))
+    value = values[row][:MAX_QUOTED_CHARACTERS] if isinstance(values[row], str) else values[row]
+    where = f"{name}, row {row}" if len(values) > 1 else name
+    raise DataError(f"{where}: {display_value(column, value)} is not {datatype}")
+
+
+def _decode_column(tensor: Tensor, column: Column, limits: Limits) -> Sequence[Any] | NDArray[Any]:
     """Decode the n values of one column.
 
     Raises:
         DataError: The tensor has no rows, or its shape, datatype or data do not fit the column.
         TooLargeError: The tensor has more rows than `limits.rows`.
     """
-    name, shape = tensor.name, tensor.shape
+    name, shape, kind = tensor.name, tensor.shape, column.kind
     if tensor.datatype not in DATATYPES[kind]:
         supported = ", ".join(DATATYPES[kind])
         raise DataError(f"{name}: {tensor.datatype} is not a datatype of a {kind} column; these are: {supported}")
@@ -140,7 +228,8 @@ def _decode_column(tensor: Tensor, kind: Kind, limits: Limits) -> Sequence[Any] 
     _check_rows(name, shape[0], limits)
     values = _flatten(tensor, shape[0])
     if len(shape) == 2:  # JSON may nest the values of shape [n, 1]
-        return [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
+        values = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
+    check_datatype(tensor, values, name, column)
     return values
 
 
@@ -165,6 +254,7 @@ def _decode_matrix(tensor: Tensor, plane: DataPlane, limits: Limits) -> RawColum
     table = {}
     for position, column in enumerate(names):
         values = flat[position :: len(names)]
+        check_datatype(tensor, values, column, plane.schema.columns[column])
         may_be_missing = is_text and column not in plane.empty_string_columns
         table[column] = [None if value == "" else value for value in values] if may_be_missing else values
     return table
@@ -215,6 +305,8 @@ def decode_raw(tensor: Tensor, count: int) -> Sequence[Any] | NDArray[Any]:
         dtype = DTYPES[tensor.datatype]
         if len(raw) != count * dtype.itemsize:
             raise DataError(mismatch)
+        if tensor.datatype == "BOOL" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
+            raise DataError(f"{tensor.name}: a byte of the data is neither 0 nor 1, as BOOL is")
         return np.frombuffer(raw, dtype=dtype).astype(dtype.newbyteorder("="))
     texts = []
     start = 0

@@ -163,7 +163,7 @@ def _parse_tensors(inputs: Sequence[Any], tail: memoryview) -> tuple[list[Tensor
         size = None if tensor.parameters is None else tensor.parameters.get(BINARY_SIZE)
         if size is not None:
             if type(size) is not int or size < 0 or start + size > len(tail):
-                raise DataError(f"{tensor.name}: {BINARY_SIZE} {str(size)[:100]} does not fit the body")
+                raise DataError(f"{tensor.name}: {BINARY_SIZE} {strict_json.quote(size)} does not fit the body")
             if tensor.values is not None:
                 raise DataError(f"{tensor.name}: has data both in the JSON and behind it")
             tensor.raw = tail[start : start + size]
