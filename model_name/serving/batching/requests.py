@@ -240,7 +240,7 @@ class InferenceBatch:
         """Predict requests together, and return whether they have their responses; a single one always has."""
         plane = self.plane
         if level is None and self._predict_rows(positions):
-            return
+            return True
         try:
             prepared = self._prepare(positions)
             outputs = plane.predict_matrix(prepared.matrix, interval=level)
