@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
-from time import time
+from time import monotonic, time
 from typing import cast
 
 import grpc
@@ -192,8 +192,8 @@ class Server:
 
     async def _stop_rest(self) -> None:
         """Close idle connections until none is left; abort those that are left after the grace period."""
-        deadline = time() + self.args.grace_seconds
-        while self._uvicorn_state.connections and time() < deadline:
+        deadline = monotonic() + self.args.grace_seconds
+        while self._uvicorn_state.connections and monotonic() < deadline:
             # After a stall, uvloop runs timers before it reads sockets: requests that have arrived must be read first.
             await asyncio.sleep(0)
             await asyncio.sleep(0)

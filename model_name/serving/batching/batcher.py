@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Lock
-from time import monotonic, time
+from time import monotonic
 
 from model_name.errors import BusyError, DependencyError, ModelNameError
 from model_name.serving.batching.executor import (
@@ -148,11 +148,11 @@ class AdaptiveBatcher:
         if self._needs_trim:
             self._needs_trim = False
             trim_heap()
-        oldest = time() - self.limits.answer_seconds
+        oldest = monotonic() - self.limits.answer_seconds
         for pending in [*self._pending.requests]:
             if pending.request.is_disconnected:
                 self._pending.resolve(pending, _disconnected())
-            elif pending.request.received_at < oldest:
+            elif pending.request.pending_since < oldest:
                 self._pending.resolve(pending, DependencyError("the answer takes too long"))
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Observer of batches: it updates the metrics and feeds the prediction log."""
 
 from collections.abc import Iterable, Sequence
-from time import time
+from time import monotonic
 
 from model_name.serving.batching.requests import BatchResult, InferenceRequest, PredictedGroup
 from model_name.serving.bundle import Manifest
@@ -13,11 +13,11 @@ from model_name.serving.server_metrics import ServerMetrics
 
 def log_predictions(log: PredictionLog, manifest: Manifest, groups: Iterable[PredictedGroup]) -> None:
     """Add predictions that were just made to a prediction log."""
-    now = time()
+    now = monotonic()
     for group in groups:
         # A list is built faster than a generator is consumed, and this runs for each request.
         requests = [
-            LoggedRequest(request.id, request.protocol, request.received_at, now - request.received_at, rows)
+            LoggedRequest(request.id, request.protocol, request.received_at, now - request.pending_since, rows)
             for request, rows in zip(group.requests, group.rows, strict=True)
         ]
         log.put(LoggedBatch(manifest, group.columns, group.outputs, requests))

@@ -9,7 +9,7 @@ from asyncio import BaseTransport
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from time import time
+from time import monotonic, time
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -69,7 +69,8 @@ class InferenceRequest(ABC):
             received join it; an iteration of an idle loop takes microseconds.
         id: Id in the prediction log, and in the response where the protocol has a place for it.
         size: Size of the body in bytes.
-        received_at: Time at which the request was received, in Unix seconds.
+        received_at: Time at which the request was received, in Unix seconds, for the log.
+        pending_since: The same by `monotonic`, for durations: the clock of the system may jump.
         connection: HTTP transport of the client, which may disconnect unnoticed; None for other protocols.
         trace_id: Id of the trace in the prediction log, in hexadecimal digits; empty if the request is not traced.
         trace: Trace that the batch fills in; None if this server does not trace.
@@ -85,6 +86,7 @@ class InferenceRequest(ABC):
         self.id = id
         self.size = size
         self.received_at = time()
+        self.pending_since = monotonic()
         self.connection: BaseTransport | None = None
 
     @property

@@ -428,7 +428,7 @@ def test_requests_without_a_client_are_dropped_from_the_queue(how: str, kind: ty
             elif how == "closed":
                 request.connection = cast(Any, ClosingTransport())
             else:
-                request.received_at -= 61
+                request.pending_since -= 61
         if how == "too long":
             recorded.batcher.evict_expired()
         await asyncio.sleep(0)
@@ -441,6 +441,22 @@ def test_requests_without_a_client_are_dropped_from_the_queue(how: str, kind: ty
         assert (recorded.batcher.pending, recorded.batcher.pending_bytes) == (set(), 0)
 
     assert run_scenario(scenario).plane.rows == [1, 2]
+
+
+def test_a_clock_that_jumps_expires_no_request() -> None:
+    async def scenario(recorded: RecordedBatcher) -> None:
+        first = await recorded.block()
+        requests = [row(number=2), row(number=2)]
+        tasks = [recorded.submit(request) for request in requests]
+        await until(lambda: recorded.batcher.queued == len(tasks))
+        for request, seconds in zip(requests, (-3600, 3600), strict=True):  # the clock was set forward, or back
+            request.received_at += seconds
+        recorded.batcher.evict_expired()
+        recorded.plane.gate.set()
+        await first
+        assert [predictions(await task) for task in tasks] == [[12.5] * 2] * 2
+
+    run_scenario(scenario)
 
 
 def test_a_request_that_is_cancelled_during_its_batch_is_not_pending_afterwards() -> None:
