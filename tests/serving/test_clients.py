@@ -267,7 +267,10 @@ def test_triton_client_gets_the_metadata_of_server_and_model(servers: dict[str, 
     ("ask", "status", "reason"),
     [
         pytest.param(
-            lambda client, inputs: client.infer("binary", inputs, model_version="6"), 400, "version 6", id="a version"
+            lambda client, inputs: client.infer("binary", inputs, model_version="6"),
+            404,
+            "there is no version 6 of",
+            id="a version",
         ),
         pytest.param(
             lambda client, inputs: client.infer("nobody", inputs), 404, "there is no model", id="another model"
@@ -284,7 +287,9 @@ def test_triton_client_gets_the_metadata_of_server_and_model(servers: dict[str, 
             "margin: is not an output",
             id="an output",
         ),
-        pytest.param(lambda client, _: client.get_model_metadata("binary", "6"), 404, "there is no", id="metadata"),
+        pytest.param(
+            lambda client, _: client.get_model_metadata("binary", "6"), 404, "there is no version 6 of", id="metadata"
+        ),
         pytest.param(lambda client, _: client.get_model_config("binary"), 404, "Not Found", id="config"),
         pytest.param(lambda client, _: client.load_model("binary"), 501, "models are not loaded", id="load"),
         pytest.param(lambda client, _: client.unload_model("binary"), 501, "models are not loaded", id="unload"),
@@ -372,7 +377,7 @@ def test_triton_grpc_client_gets_the_metadata_of_server_and_model(
             "another model ready", "NOT_FOUND", "there is no model nobody here", id="readiness of another model"
         ),
         pytest.param("metadata of another version", "NOT_FOUND", "there is no version 6 of", id="another version"),
-        pytest.param("another version", "INVALID_ARGUMENT", "version 6 was asked for", id="infer of another version"),
+        pytest.param("another version", "NOT_FOUND", "there is no version 6 of", id="infer of another version"),
         pytest.param("another model", "NOT_FOUND", "there is no model nobody here", id="infer of another model"),
         pytest.param("no such output", "INVALID_ARGUMENT", "margin: is not an output", id="an output"),
         pytest.param("no such interval", "INVALID_ARGUMENT", "there is no prediction interval", id="a level"),

@@ -9,7 +9,7 @@ import orjson
 from typing_extensions import override
 
 from model_name.core.schemas import Outputs
-from model_name.errors import DataError
+from model_name.errors import DataError, NotFoundError
 from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
@@ -119,10 +119,12 @@ def check_version(requested: str, manifest: Manifest, name: str) -> None:
         name: Name of the model.
 
     Raises:
-        DataError: Another version is served.
+        NotFoundError: Another version is served.
     """
     if requested not in ("", manifest.version):
-        raise DataError(f"version {requested[:100]} was asked for, {name} is at {manifest.version}")
+        raise NotFoundError(
+            f"there is no version {requested[:100]} of {name} here; this server serves {manifest.version}"
+        )
 
 
 def _parse_id(document: Mapping[str, Any], default: str) -> str:

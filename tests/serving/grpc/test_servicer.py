@@ -59,8 +59,8 @@ def test_another_version_is_refused(servers: dict[str, Server], rows: list[Row])
                 servers["binary"], kserve_request(servers["binary"], to_arrays(rows), binary=True, model_version="6")
             )
         )
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == f"version 6 was asked for, binary is at {VERSION}"
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert caught.value.details() == f"there is no version 6 of binary here; this server serves {VERSION}"
 
 
 def test_raw_bytes_of_the_wrong_length_are_refused(servers: dict[str, Server], rows: list[Row]) -> None:
