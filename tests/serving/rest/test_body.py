@@ -3,18 +3,24 @@
 import asyncio
 import gzip
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
 
 from model_name.errors import BusyError, DataError, TooLargeError
+from model_name.serving.byte_budget import ByteBudget
 from model_name.serving.limits import Limits
 from model_name.serving.request_errors import RequestTimeoutError
 from model_name.serving.rest import body
 from model_name.serving.rest.body import BodyReader
 
 LIMITS = Limits(body_bytes=100, queued_bytes=150, body_seconds=0.2)
+
+
+def body_reader(limits: Limits) -> BodyReader:
+    """Create a reader with a budget of its own."""
+    return BodyReader(limits, ByteBudget(limits.queued_bytes))
 
 
 class Client:
@@ -32,27 +38,27 @@ class Client:
 
 def test_bodies_are_bounded_all_together() -> None:
     async def scenario() -> None:
-        reader = BodyReader(LIMITS)
+        reader = body_reader(LIMITS)
         first, second, third = (Client(reader) for _ in range(3))
         await first.send(80)
         await second.send(60)
-        assert reader.bytes_in_flight == 140
+        assert reader.budget.used == 140
         await third.send(20)
-        with pytest.raises(BusyError, match="too many bodies are being read already"):
+        with pytest.raises(BusyError, match="too many bytes of requests are held already"):
             await third.reading
-        assert reader.bytes_in_flight == 140
+        assert reader.budget.used == 140
         await first.send(0, is_last=True)
         assert await first.reading == b"x" * 80
         await second.send(30, is_last=True)
         assert await second.reading == b"x" * 90
-        assert reader.bytes_in_flight == 0
+        assert reader.budget.used == 0
 
     asyncio.run(scenario())
 
 
 def test_a_single_body_may_exceed_the_limit_of_all_together() -> None:
     async def scenario() -> None:
-        reader = BodyReader(Limits(body_bytes=100, queued_bytes=10))
+        reader = body_reader(Limits(body_bytes=100, queued_bytes=10))
         client = Client(reader)
         await client.send(60)
         await client.send(20, is_last=True)
@@ -71,7 +77,7 @@ def test_a_single_body_may_exceed_the_limit_of_all_together() -> None:
 )
 def test_an_incomplete_body_is_not_counted_any_more(send: list[int | None], kind: type[Exception]) -> None:
     async def scenario() -> None:
-        reader = BodyReader(LIMITS)
+        reader = body_reader(LIMITS)
         client = Client(reader)
         for size in send:
             if size is None:
@@ -80,25 +86,25 @@ def test_an_incomplete_body_is_not_counted_any_more(send: list[int | None], kind
                 await client.send(size)
         with pytest.raises(kind):
             await client.reading
-        assert reader.bytes_in_flight == 0
+        assert reader.budget.used == 0
 
     asyncio.run(scenario())
 
 
 def test_a_compressed_body_is_decompressed_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
-    decompress = body._decompress  # its thread cannot be observed from outside
+    decompress = body.decompress  # its thread cannot be observed from outside
 
-    def recorded(*args: Any) -> bytes:
+    def recorded(*args: Any) -> Iterator[bytes]:
         threads.append(threading.current_thread())
-        return decompress(*args)
+        yield from decompress(*args)
 
     async def scenario() -> None:
-        client = Client(BodyReader(Limits()), {b"content-encoding": b"gzip"})
+        client = Client(body_reader(Limits()), {b"content-encoding": b"gzip"})
         client.messages.put_nowait({"type": "http.request", "body": gzip.compress(b"a body")})
         assert await client.reading == b"a body"
 
-    monkeypatch.setattr(body, "_decompress", recorded)
+    monkeypatch.setattr(body, "decompress", recorded)
     asyncio.run(scenario())
     assert threads
     assert threads[0] is not threading.main_thread()
