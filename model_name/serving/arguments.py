@@ -16,6 +16,7 @@ from model_name.errors import ConfigError, ModelNameError
 from model_name.serving.identifiers import check_option
 from model_name.serving.limits import Limits
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
+from model_name.serving.rest.cors import CorsPolicy
 from model_name.serving.runtime.tls import TlsConfig
 
 logger = logging.getLogger("model_name.serving")
@@ -46,6 +47,18 @@ def boolean(text: str) -> bool:
     if text.lower() not in TRUE | FALSE:
         raise ValueError(f"invalid truth value {text!r}")
     return text.lower() in TRUE
+
+
+def _positive(text: str) -> int:
+    """Parse a number above 0.
+
+    Raises:
+        ValueError: The text is not a number above 0.
+    """
+    number = int(text)
+    if number <= 0:
+        raise ValueError(f"{text} is not above 0")
+    return number
 
 
 NO_TRANSFORMER = "this server is a predictor, not a transformer that calls one"
@@ -149,6 +162,18 @@ def _add_server_options(parser: ArgumentParser) -> None:
     add("--header_seconds", type=float, default=limits.header_seconds, help="Time limit for the headers of a request.")
     add("--body_seconds", type=float, default=limits.body_seconds, help="Time limit for the body of a request.")
     add("--answer_seconds", type=float, default=limits.answer_seconds, help="Time limit for a response.")
+    add(
+        "--max_connections",
+        type=_positive,
+        default=4096,
+        help="Maximum number of REST connections; beyond it, probes are answered and others get 503.",
+    )
+    add(
+        "--cors_origins",
+        default="",
+        metavar="ORIGINS",
+        help="Origins of web pages that may use REST, separated by commas, or *; none by default.",
+    )
     add("--model_repository", type=boolean, default=False, help="Let clients load and unload the model.")
     add(
         "--tracing",
@@ -189,6 +214,15 @@ def parse_limits(args: Namespace) -> Limits:
     except ValidationError as err:
         first = err.errors()[0]
         raise ConfigError(f"--{LIMIT_OPTIONS[str(first['loc'][0])]}: {first['msg']}") from err
+
+
+def parse_cors(args: Namespace) -> CorsPolicy:
+    """Read the CORS policy from the arguments.
+
+    Raises:
+        ConfigError: An origin is invalid.
+    """
+    return CorsPolicy([origin.strip() for origin in args.cors_origins.split(",") if origin.strip()])
 
 
 def build_prediction_log(args: Namespace) -> PredictionLog | None:

@@ -56,6 +56,10 @@ class ShuttingDownError(DependencyError):
     """Request to a server that rejects new requests because it shuts down."""
 
 
+class TooManyConnectionsError(DependencyError):
+    """Request other than a probe on a connection beyond the maximum number."""
+
+
 class ErrorLogger:
     """Logs failed requests, at most `MAX_LINES_PER_SECOND` of them; the rest of a second is counted in one line."""
 

@@ -13,6 +13,9 @@ from model_name.serving.rest.messages import HttpResponse, Receive, Scope
 TRANSPORT_EXTENSION = "model_name.transport"
 """Extension of the ASGI scope that holds the transport of the connection."""
 
+SURPLUS_EXTENSION = "model_name.surplus"
+"""Extension of the ASGI scope of requests on connections beyond the maximum number."""
+
 
 class AsgiRequest(HttpRequest):
     """Request of the ASGI application.

@@ -136,6 +136,12 @@ def _routes(predict: Decoder | None, explain: Decoder | None, infer: Decoder | N
     return (
         InferenceRoute("/v1/models/{model_name}:predict", RouteLabels("predict", "v1"), predict),
         InferenceRoute("/v1/models/{model_name}:explain", RouteLabels("explain", "v1"), explain),
+        InferenceRoute(
+            "/v1/models/{model_name}/versions/{requested_version}:predict", RouteLabels("predict", "v1"), predict
+        ),
+        InferenceRoute(
+            "/v1/models/{model_name}/versions/{requested_version}:explain", RouteLabels("explain", "v1"), explain
+        ),
         InferenceRoute("/v2/models/{model_name}/infer", labels, infer),
         InferenceRoute("/v2/models/{model_name}/versions/{requested_version}/infer", labels, infer),
     )

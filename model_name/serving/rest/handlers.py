@@ -34,6 +34,14 @@ class ServerHandlers:
         is_ready = self.context.state.is_ready
         return HttpResponse(orjson.dumps({"name": self.context.name, "ready": is_ready}), 200 if is_ready else 503)
 
+    async def version_status(self, request: AsgiRequest) -> HttpResponse:
+        """Respond as `model_ready`, with the status of the version as TensorFlow Serving describes it."""
+        is_ready, manifest = self.context.state.is_ready, self.context.manifest
+        state = "AVAILABLE" if is_ready else "LOADING" if not self.context.state.is_started else "UNLOADING"
+        status = {"version": manifest.version, "state": state, "status": {"error_code": "OK", "error_message": ""}}
+        document = {"name": self.context.name, "ready": is_ready, "model_version_status": [status]}
+        return HttpResponse(orjson.dumps(document), 200 if is_ready else 503, manifest=manifest)
+
     async def list_models(self, request: AsgiRequest) -> HttpResponse:
         """List the names of the served models: one."""
         return HttpResponse(orjson.dumps({"models": [self.context.name]}))

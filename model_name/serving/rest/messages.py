@@ -1,5 +1,6 @@
 """HTTP responses and their headers, and the types of ASGI."""
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ SECURITY_HEADERS: Headers = [
 CONNECTION_CLOSE = (b"connection", b"close")
 """Header of the last response on a connection."""
 REQUEST_ID = b"x-request-id"
+UNSAFE_BYTES = re.compile(rb"[^\t\x20-\x7e]")  # would end a header, or are not ASCII
 RETRY_AFTER = (b"retry-after", b"1")
 WWW_AUTHENTICATE = (b"www-authenticate", b"Bearer")
 
@@ -68,12 +70,14 @@ class CommonHeaders:
             values = {b"x-model-version": manifest.version, b"x-model-semver": manifest.semver}
             values[b"x-model-slot"] = self.context.metrics.slot
             versions = [(name, value.encode("ascii", "replace")) for name, value in values.items()]
-            self._manifest, self._headers = manifest, [*versions, *SECURITY_HEADERS]
+            self._manifest, self._headers = manifest, [*_replace_unsafe_bytes(versions), *SECURITY_HEADERS]
         return [*self._headers, CONNECTION_CLOSE] if self.context.state.is_draining else self._headers
 
 
 def response_headers(response: HttpResponse, identity: Headers, common: Headers) -> Headers:
     """List all headers of a response but those that uvicorn adds.
+
+    No header can end in the middle of its value: those that all responses share are valid, and others are made so.
 
     Args:
         response: Response to a request.
@@ -81,13 +85,13 @@ def response_headers(response: HttpResponse, identity: Headers, common: Headers)
         common: Headers that all responses share.
     """
     length = (b"content-length", b"%d" % len(response.body))
-    return [
-        (b"content-type", response.content_type),
-        length,
-        *identity,
-        *common,
-        *response.headers,
-    ]
+    headers = [(b"content-type", response.content_type), length, *identity, *common]
+    return headers + _replace_unsafe_bytes(response.headers) if response.headers else headers
+
+
+def _replace_unsafe_bytes(headers: Headers) -> Headers:
+    """Replace bytes that a value must not have by question marks."""
+    return [(name, UNSAFE_BYTES.sub(b"?", value)) for name, value in headers]
 
 
 def error_response(err: ModelNameError) -> HttpResponse:
@@ -100,4 +104,6 @@ def error_response(err: ModelNameError) -> HttpResponse:
             headers = [WWW_AUTHENTICATE]
         case HTTPStatus.METHOD_NOT_ALLOWED:
             headers = [(b"allow", err.hint.encode())]
+        case HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+            headers = [(b"accept-encoding", err.hint.encode())]
     return HttpResponse(orjson.dumps({"error": client_message(err)}), err.http_status, JSON, headers)
