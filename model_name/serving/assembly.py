@@ -4,7 +4,7 @@ import os
 from argparse import Namespace
 from importlib.metadata import version
 
-from model_name.serving.arguments import check_ports_free, parse_address, parse_tls, warn_of_unused_options
+from model_name.serving.arguments import check_ports_free, parse_address, parse_cors, parse_tls, warn_of_unused_options
 from model_name.serving.auth import TokenAuth
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
@@ -17,7 +17,7 @@ from model_name.serving.request_errors import ErrorLogger
 from model_name.serving.rest.app import RestApp
 from model_name.serving.rest.endpoints import PREDICTOR, ServerRole
 from model_name.serving.rest.pages import Pages, alive
-from model_name.serving.runtime.memory import mmap_large_allocations, set_thread_switch_interval, tune_gc
+from model_name.serving.runtime.memory import HeapTrimmer, mmap_large_allocations, set_thread_switch_interval, tune_gc
 from model_name.serving.server import Server
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
@@ -53,7 +53,7 @@ def serve_model(
     warn_of_unused_options(args)
     manifest = batcher.plane.bundle.manifest
     name = args.model_name or manifest.name
-    tls, address = parse_tls(args), parse_address(args)
+    tls, address, cors = parse_tls(args), parse_address(args), parse_cors(args)
     check_ports_free(address)
     metrics.set_model_info(manifest)
     metrics.bind_batcher(queue_depth=lambda: batcher.queued, failed_observations=lambda: batcher.failed_observations)
@@ -75,13 +75,16 @@ def serve_model(
     )
     pages = Pages(context, has_docs=args.enable_docs_url).handlers() if role.has_pages else {"/": alive}
 
+    trimmer = HeapTrimmer(batcher.budget.take_peak)
+
     async def on_period() -> None:
         batcher.evict_expired()
+        trimmer.trim_after_peak()
         observer.flush_metrics()
         await reloader.reload_if_changed()
 
     server = Server(
-        RestApp(context, role, pages),
+        RestApp(context, role, pages, cors),
         state,
         address,
         grpc_handler=InferenceServicer(context).handler(),

@@ -20,8 +20,10 @@ from uvicorn.server import ServerState as UvicornState
 from model_name.serving.arguments import ListenAddress
 from model_name.serving.grpc.health_service import HealthService
 from model_name.serving.rest.app import RestApp
+from model_name.serving.rest.connection_limiter import ConnectionLimiter
 from model_name.serving.rest.listener import LINGER_SECONDS, Listener, close_idle, close_stalled
 from model_name.serving.rest.protocol import InferenceHttpProtocol
+from model_name.serving.runtime.file_limit import usable_connections
 from model_name.serving.runtime.tls import CertificateReloader, TlsConfig
 from model_name.serving.state import ServerState
 
@@ -72,6 +74,7 @@ class Server:
         self.health = HealthService(grpc_service)
         self._uvicorn_state = UvicornState()
         self._certificates: CertificateReloader | None = None
+        app.context.metrics.bind_connections(lambda: len(self._uvicorn_state.connections))
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -118,8 +121,19 @@ class Server:
             self._certificates = CertificateReloader(self.tls, context)
         self._refresh_date_header()
         listener = Listener(self.address.host, self.address.http_port, BACKLOG)
-        make_protocol = partial(InferenceHttpProtocol, config, self._uvicorn_state, self.app.fast_router)
-        await listener.start(make_protocol, context, self.header_seconds)
+        app = self.app
+        make_protocol = partial(
+            InferenceHttpProtocol, config, self._uvicorn_state, app.fast_router, app.context.batcher.budget
+        )
+        limiter = ConnectionLimiter(
+            make_protocol,
+            self._connections(),
+            usable_connections(self.args.max_connections),
+            on_refused=app.context.metrics.connections_refused.inc,
+            next_request_id=app.context.next_request_id,
+            handshake_seconds=0.0 if context is None else self.header_seconds,
+        )
+        await listener.start(limiter.make_protocol, context, self.header_seconds)
         return listener
 
     async def _start_grpc(self) -> grpc.aio.Server | None:
@@ -147,7 +161,9 @@ class Server:
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
             self._refresh_date_header()
-            close_stalled(self._connections(), self.header_seconds, self.args.timeout_keep_alive)
+            close_stalled(
+                self._connections(), self.header_seconds, self.args.timeout_keep_alive, self.args.answer_seconds
+            )
             if self._certificates is not None:
                 self._certificates.reload_if_changed()
             await self.on_period()

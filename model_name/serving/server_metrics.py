@@ -66,6 +66,12 @@ class ServerMetrics:
             ["name", "semver", "version", "run_id", "slot"],
             registry=registry,
         )
+        self._connections = Gauge("model_name_connections", "Open REST connections.", registry=registry)
+        self.connections_refused = Counter(
+            "model_name_connections_refused",
+            "REST connections beyond the maximum number; only probes are answered on them.",
+            registry=registry,
+        )
         self.in_flight = 0
         self._in_flight.set_function(lambda: self.in_flight)
 
@@ -78,6 +84,10 @@ class ServerMetrics:
         """
         self._queue.set_function(queue_depth)
         self._failed_observations.set_function(failed_observations)
+
+    def bind_connections(self, connections: Callable[[], float]) -> None:
+        """Export the number of open REST connections, which a function returns."""
+        self._connections.set_function(connections)
 
     def set_model_info(self, manifest: Manifest) -> None:
         """Export which model is served, instead of the one before."""

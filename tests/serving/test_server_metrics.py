@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -176,12 +177,18 @@ def test_requests_of_disconnected_clients_are_not_computed(metrics_server: Serve
         with socket.create_connection(("127.0.0.1", metrics_server.http_port)) as connection:
             connection.sendall(http_request("POST", path, body))
             wait_for(lambda: scrape(metrics_server)[key("queue_depth")] == 1.0)
+            reset_on_close(connection)  # a client that only ends its side may wait for the response
         first.join()
         wait_for(lambda: scrape(metrics_server)[key("requests_in_flight")] == 1.0)
 
     changes = deltas(metrics_server, connect_and_disconnect)
     assert changes[key("batch_rows_sum")] == 3.0 * LONG
     assert changes[key("requests_total", protocol="v1", route="predict", code="499")] == 1.0
+
+
+def reset_on_close(connection: socket.socket) -> None:
+    """Let the end of a connection be a reset, as that of a client that is killed."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -34,19 +34,29 @@ from model_name.serving.rest.messages import (
 
 SLOW_PATH_HEADERS = frozenset({b"transfer-encoding", b"content-encoding", b"expect"})
 """Headers of requests that only the ASGI application handles."""
+REQUIRED_HEADERS = frozenset({b"host", b"content-length"})
 
 
 class FastRouter:
     """Finds requests for the fast path by their exact path."""
 
-    def __init__(self, context: ServerContext, routes: Sequence[InferenceRoute], common_headers: CommonHeaders) -> None:
+    def __init__(
+        self,
+        context: ServerContext,
+        routes: Sequence[InferenceRoute],
+        common_headers: CommonHeaders,
+        *,
+        has_cors: bool = False,
+    ) -> None:
         """Index the routes of one model that have a decoder and no version in their path.
 
         Args:
             context: Objects that all requests share.
             routes: Routes of inference requests.
             common_headers: Headers that all responses share.
+            has_cors: Whether responses to web pages have further headers, which the application adds.
         """
+        self._slow_headers = SLOW_PATH_HEADERS | {b"origin"} if has_cors else SLOW_PATH_HEADERS
         self.context = context
         self.common_headers = common_headers
         self._routes = {
@@ -67,7 +77,9 @@ class FastRouter:
         if route is None:
             return None
         by_name = dict(headers)
-        if b"content-length" not in by_name or not SLOW_PATH_HEADERS.isdisjoint(by_name):
+        if not by_name.keys() >= REQUIRED_HEADERS or not self._slow_headers.isdisjoint(by_name):
+            return None
+        if len(by_name) != len(headers):  # the application checks which header is repeated
             return None
         return FastRequest(self, route, connection, headers, by_name)
 
@@ -147,7 +159,7 @@ class FastRequest(HttpRequest):
 
     def _send(self, response: HttpResponse) -> None:
         """Send the response in one write."""
-        connection = self._connection
+        connection, self._connection = self._connection, None  # a cycle: the connection refers to its last request
         self.response_complete = True
         if self.disconnected or connection.transport.is_closing():
             return

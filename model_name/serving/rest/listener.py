@@ -11,6 +11,7 @@ from time import monotonic
 
 from model_name.serving.rest.protocol import InferenceHttpProtocol
 
+SURPLUS_SECONDS = 1.0  # for the headers of a connection beyond the maximum number
 LINGER_SECONDS = 0.5  # for which a drain keeps an idle connection open: its next request may be in transit
 SO_ATTACH_FILTER = 26  # of Linux; `socket` does not define it
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # socket filter (BPF) of one instruction: accept 0 bytes of a packet
@@ -83,19 +84,28 @@ class Listener:
 
 
 def close_stalled(
-    connections: Iterable[InferenceHttpProtocol], header_seconds: float, keep_alive_seconds: float
+    connections: Iterable[InferenceHttpProtocol],
+    header_seconds: float,
+    keep_alive_seconds: float,
+    write_seconds: float,
 ) -> None:
-    """Close connections whose client is late: with its headers, or with the next request after a response.
+    """Close connections whose client is late: with its headers, with the next request, or with reading a response.
 
     Args:
         connections: Protocols of the open connections.
         header_seconds: Time limit from the start of a request to the end of its headers.
         keep_alive_seconds: Time limit from a response to the next request.
+        write_seconds: Time limit for the client to read a part of a response.
     """
     now = monotonic()
     for connection in list(connections):
+        if connection.is_write_stalled(now, write_seconds):
+            connection.transport.abort()
+            continue
         is_kept_alive = connection.is_between_requests and connection.has_had_request
         seconds = keep_alive_seconds if is_kept_alive else header_seconds
+        if connection.is_surplus:
+            seconds = min(seconds, SURPLUS_SECONDS)
         if connection.waiting_since is not None and connection.waiting_since < now - seconds:
             connection.transport.close()
 

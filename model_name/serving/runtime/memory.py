@@ -3,7 +3,7 @@
 import ctypes
 import gc
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 GC_THRESHOLDS = (20_000, 20, 20)  # allocations, then collections of the younger generation, before a collection
@@ -11,6 +11,8 @@ SWITCH_INTERVAL_SECONDS = 0.0005  # a tenth of the default: requests are receive
 M_MMAP_THRESHOLD = -3  # of malloc.h
 MMAP_THRESHOLD_BYTES = 2**20
 FREE_CHUNK_ROWS = 4096
+PEAK_BYTES = 8 * 2**20
+TRIMS_AFTER_PEAK = 2  # the first one may come before the last bytes are freed
 
 LIBC = ctypes.CDLL(None)
 
@@ -44,6 +46,30 @@ def trim_heap() -> None:
     """Return free heap memory to the system, which glibc would keep. Does nothing without glibc."""
     if (malloc_trim := getattr(LIBC, "malloc_trim", None)) is not None:
         malloc_trim(0)
+
+
+class HeapTrimmer:
+    """Returns free heap memory to the system after many bytes of requests and responses were held.
+
+    A single large request is followed by a trim of its own, see `AdaptiveBatcher`; this is for many small ones.
+    """
+
+    def __init__(self, take_peak: Callable[[], int]) -> None:
+        """Start without a peak.
+
+        Args:
+            take_peak: Returns the largest number of bytes that were held since the last call.
+        """
+        self._take_peak = take_peak
+        self._trims_left = 0
+
+    def trim_after_peak(self) -> None:
+        """Trim the heap if there was a peak since the last call, or in the call before; call once a second."""
+        if self._take_peak() >= PEAK_BYTES:
+            self._trims_left = TRIMS_AFTER_PEAK
+        if self._trims_left:
+            self._trims_left -= 1
+            trim_heap()
 
 
 def free_in_chunks(lists: Iterable[Any]) -> None:
