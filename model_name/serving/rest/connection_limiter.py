@@ -12,6 +12,7 @@ from typing_extensions import override
 from model_name.serving.rest.fast_path import serialize_response
 from model_name.serving.rest.messages import (
     CONNECTION_CLOSE,
+    REQUEST_ID,
     RETRY_AFTER,
     SECURITY_HEADERS,
     HttpResponse,
@@ -104,7 +105,9 @@ class RefusingProtocol(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         response = HttpResponse(orjson.dumps({"error": "this server has too many connections"}), 503)
-        headers = response_headers(response, self._request_id, [RETRY_AFTER, CONNECTION_CLOSE, *SECURITY_HEADERS])
+        headers = response_headers(
+            response, [(REQUEST_ID, self._request_id.encode())], [RETRY_AFTER, CONNECTION_CLOSE, *SECURITY_HEADERS]
+        )
         if isinstance(transport, asyncio.WriteTransport):
             transport.write(serialize_response(response, headers))
         transport.close()
