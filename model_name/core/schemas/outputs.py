@@ -51,6 +51,8 @@ class Outputs:
 
     def take(self, rows: NDArray[Any] | slice) -> Self:
         """Select the outputs of some rows by position."""
+        if self.probabilities is None and self.lower is None:
+            return type(self)(self.prediction[rows], None, self.classes)
         parts = (self.probabilities, self.lower, self.upper)
         probabilities, lower, upper = (None if part is None else part[rows] for part in parts)
         return type(self)(self.prediction[rows], probabilities, self.classes, lower, upper)

@@ -133,7 +133,8 @@ class AdaptiveBatcher:
         Raises:
             BusyError: The queue is full, or the budget of bytes.
         """
-        if self.queued >= self.limits.queued_requests:
+        max_queued = self.limits.queued_requests
+        if len(self._pending.requests) >= max_queued and self.queued >= max_queued:  # counting the queued takes longer
             raise BusyError("too many requests wait already; try again in a second")
         pending = PendingRequest(request, on_done)
         self._pending.add(pending)

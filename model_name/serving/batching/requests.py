@@ -27,7 +27,7 @@ from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
 from model_name.serving.limits import Limits
 from model_name.serving.runtime.memory import FREE_CHUNK_ROWS, free_in_chunks
 
-MAX_SINGLE_ROWS = 8  # of a batch that is validated and transformed row by row; for more, numpy takes less time
+MAX_SINGLE_ROWS = 16  # of a batch that is validated and transformed row by row; for more, numpy takes less time
 
 Payload = Any
 """Encoded response, depending on the protocol: bytes of an HTTP body, a serialized message, an event or a record."""
