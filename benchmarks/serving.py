@@ -2,6 +2,8 @@
 
     python -m benchmarks.serving [--rounds 3] [--seconds 8] [--only ours,echo] [--cases v1-1-c16]
     python -m benchmarks.serving --log-cost     # this server with and without its prediction log
+    python -m benchmarks.serving --probes       # the liveness probe beside clients that send 100 000 rows
+    python -m benchmarks.serving --cpus 1       # each server limited to one processor, as by a container's limit
 
 A case is a protocol, a number of rows per request and a number of connections. The load comes from wrk (REST) and
 h2load (gRPC) on the same machine, over persistent connections, one request at a time on each. The predictions of each
@@ -18,7 +20,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.harness import conclude, console, print_table
-from benchmarks.servers import load_generators, mlserver
+from benchmarks.servers import load_generators, mlserver, probe_test
 from benchmarks.servers.load_test import CASES, RunResult, format_run, run_load_test, run_rounds
 from benchmarks.servers.served_model import DIRECTORY, ServedModel, load_served_model
 from benchmarks.servers.server_specs import ServerSpec, all_servers, has_prediction_log, mlserver_server, this_server
@@ -28,20 +30,25 @@ ROUNDS = 3
 SECONDS = 8  # of each load
 ALONE_SECONDS = 4  # of each load of a single server
 TUNING_SECONDS = 5
+PROBE_SECONDS = 30
 MAIN_CASE = "v1-1-c16"  # by which MLServer is tuned and the cost of the log is measured
 
 # Requests/s of this server over those of another, by case. The no-op has the cost of KServe's stack with any model,
 # which this server avoids for REST, and in part for gRPC. The others call the pyfunc, the better ones in batches.
 MIN_RATIOS = {
-    ("v1-1-c16", "echo"): 2.5,
+    ("v1-1-c16", "echo"): 4.0,
     ("v1-1-c16", "mlserver"): 10.0,
     ("v1-1-c16", "mlflow"): 40.0,
     ("v1-100-c16", "mlserver"): 3.0,
-    ("v2-1-c16", "echo"): 3.0,
-    ("grpc-1-c16", "echo"): 1.0,
+    ("v2-1-c16", "echo"): 5.0,
+    ("grpc-1-c16", "echo"): 1.5,
 }
 P99_CASES = ("v1-1-c16", "v2-1-c16", "grpc-1-c16")  # in which p99 must not exceed that of the no-op
+SINGLE_CASE, MANY_CASE = "v1-1-c1", "v1-1-c256"
+MAX_SINGLE_P50 = 1.1  # with one connection, of the p50 of the no-op
+MIN_MANY_RATE = 0.9  # with many connections, of the requests/s with 16
 MAX_RESIDENT_MB = 260.0  # of this server after the load; a pod requests little more
+MAX_PROBE_P99 = 50.0  # milliseconds, of the liveness probe beside clients that send large requests
 MAX_READY_SECONDS = 4.0  # of this server; the time to scale out
 MIN_LOGGED_RATIO = 0.9  # of the requests/s without the prediction log
 
@@ -55,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     for tool in load_generators.PACKAGES:
         load_generators.check_installed(tool)
     model = load_served_model(is_fresh=options.fresh)
+    if options.probes:
+        return report_probes(model, options.seconds or PROBE_SECONDS)
     if options.log_cost:
         servers, rounds = with_and_without_log(model), options.rounds or ROUNDS
         cases = options.cases or [MAIN_CASE]
@@ -62,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     servers = select_servers(model, options.only)
     rounds, seconds = (ROUNDS, SECONDS) if len(servers) > 1 else (1, ALONE_SECONDS)
     cases, is_complete = options.cases or list(CASES), not (options.only or options.cases)
-    runs = run_rounds(model, servers, cases, options.rounds or rounds, options.seconds or seconds)
+    runs = run_rounds(model, servers, cases, options.rounds or rounds, options.seconds or seconds, cpus=options.cpus)
+    if options.cpus:
+        return report(runs, servers, name=f"serving-cpus-{options.cpus:g}")
     return report(runs, servers, name="serving" if is_complete else "serving-part")
 
 
@@ -76,6 +87,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", type=names_of(NAMES), default=[], help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--cases", type=names_of(CASES), default=[], help=f"some of {', '.join(CASES)}")
     parser.add_argument("--log-cost", action="store_true", help="this server with and without its prediction log")
+    parser.add_argument("--probes", action="store_true", help="the liveness probe beside clients with large requests")
+    parser.add_argument("--cpus", type=float, help="limit of the processors of each server, by a control group")
     parser.add_argument("--fresh", action="store_true", help="train the model and tune MLServer again")
     return parser.parse_args(argv)
 
@@ -132,7 +145,7 @@ def with_and_without_log(model: ServedModel) -> dict[str, ServerSpec]:
 def report(runs: Runs, servers: dict[str, ServerSpec], *, name: str = "serving") -> int:
     """Print and write the results under a name, and check the limits."""
     cases = [case for case in CASES if any(case in server_runs[0].measured for server_runs in runs.values())]
-    print_table("Serving, one worker: requests/s (p99 ms)", result_rows(runs, cases))
+    print_table("Serving, one worker: requests/s (p50, p99 ms)", result_rows(runs, cases))
     titles = {server: servers[server].title for server in runs}
     for server, title in titles.items():
         console.print(f"{server}: {title}", highlight=False)
@@ -164,10 +177,34 @@ def check_limits(runs: Runs, compared: dict[tuple[str, str], list[float]]) -> di
         if (case, "echo") in compared:
             ratio = statistics.median(ratios(runs["ours"], runs["echo"], case, "p99"))
             limits[f"{case}: {ratio:.2f} times the p99 of echo is at most 1"] = ratio <= 1
+    if (SINGLE_CASE, "echo") in compared:
+        ratio = statistics.median(ratios(runs["ours"], runs["echo"], SINGLE_CASE, "p50"))
+        limits[f"{SINGLE_CASE}: {ratio:.2f} times the p50 of echo is at most {MAX_SINGLE_P50:g}"] = (
+            ratio <= MAX_SINGLE_P50
+        )
+    measured = [run.measured for run in runs["ours"] if {MANY_CASE, MAIN_CASE} <= run.measured.keys()]
+    if measured:
+        ratio = statistics.median(run[MANY_CASE].rate / run[MAIN_CASE].rate for run in measured)
+        limits[f"{MANY_CASE}: {ratio:.2f} times the requests/s of {MAIN_CASE} is at least {MIN_MANY_RATE:g}"] = (
+            ratio >= MIN_MANY_RATE
+        )
     resident, ready = (median_of(runs["ours"], figure) for figure in ("resident_mb", "ready_seconds"))
     limits[f"{resident:.0f} MB are at most {MAX_RESIDENT_MB:.0f}"] = resident <= MAX_RESIDENT_MB
     limits[f"ready in {ready:.1f} s is at most {MAX_READY_SECONDS:g} s"] = ready <= MAX_READY_SECONDS
     return limits
+
+
+def report_probes(model: ServedModel, seconds: int) -> int:
+    """Measure the liveness probe beside large requests of each protocol, print and write it, and check the limit."""
+    rows, limits = [], {}
+    for protocol in ("v1", "v2"):
+        load, per_minute = probe_test.run_probe_test(model, this_server(model), protocol, seconds)
+        rows.append({"large requests": protocol, "per minute": per_minute, "p50 ms": load.p50, "p99 ms": load.p99})
+        limits[f"{protocol}: p99 of the probe of {load.p99:.0f} ms is at most {MAX_PROBE_P99:.0f} ms"] = (
+            load.p99 <= MAX_PROBE_P99
+        )
+    print_table(f"Liveness probe beside {probe_test.LARGE_CLIENTS} clients of {probe_test.LARGE_ROWS:,} rows", rows)
+    return conclude("serving-probes", {"rows": rows}, limits)
 
 
 def report_log_cost(runs: Runs) -> int:
@@ -179,7 +216,7 @@ def report_log_cost(runs: Runs) -> int:
         limits[f"{case}: {ratio:.2f} of the requests/s without the log is at least {MIN_LOGGED_RATIO:g}"] = (
             ratio >= MIN_LOGGED_RATIO
         )
-    print_table("With the prediction log, and without: requests/s (p99 ms)", result_rows(runs, list(compared)))
+    print_table("With the prediction log, and without: requests/s (p50, p99 ms)", result_rows(runs, list(compared)))
     dropped = sum(run.dropped for run in runs["ours"])
     console.print(f"{dropped:,.0f} rows were dropped by the log")
     return conclude_with_runs("serving-log", runs, {"ratios": compared}, limits)
@@ -206,8 +243,10 @@ def result_rows(runs: Runs, cases: Sequence[str]) -> list[dict[str, Any]]:
         loads = [run.measured[case] for run in server_runs if case in run.measured]
         if not loads:
             return ""
-        rate, p99 = (statistics.median(getattr(load, figure) for load in loads) for figure in ("rate", "p99"))
-        return f"{rate:,.0f} ({p99:.1f})"
+        rate, p50, p99 = (
+            statistics.median(getattr(load, figure) for load in loads) for figure in ("rate", "p50", "p99")
+        )
+        return f"{rate:,.0f} ({p50:.2f}, {p99:.1f})"
 
     figures = {"MB": "resident_mb", "ready s": "ready_seconds"}
     return [

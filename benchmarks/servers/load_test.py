@@ -4,11 +4,13 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 
 from benchmarks.harness import console
 from benchmarks.servers import load_generators, protocols
+from benchmarks.servers.cpu_limit import cpu_limit
 from benchmarks.servers.load_generators import LoadResult
 from benchmarks.servers.served_model import DIRECTORY, ServedModel
 from benchmarks.servers.server_process import ServerProcess, free_ports, run_server
@@ -39,6 +41,7 @@ CASES = {
         LoadCase("v1", 1, 1),
         LoadCase("v1", 1, 16),
         LoadCase("v1", 1, 64),
+        LoadCase("v1", 1, 256),
         LoadCase("v1", 100, 16),
         LoadCase("v2", 1, 16),
         LoadCase("v2", 100, 16),
@@ -65,7 +68,13 @@ class RunResult:
 
 
 def run_rounds(
-    model: ServedModel, servers: Mapping[str, ServerSpec], cases: Sequence[str], rounds: int, seconds: int
+    model: ServedModel,
+    servers: Mapping[str, ServerSpec],
+    cases: Sequence[str],
+    rounds: int,
+    seconds: int,
+    *,
+    cpus: float | None = None,
 ) -> dict[str, list[RunResult]]:
     """Run each server once per round, alternating, so that other load on the machine affects all.
 
@@ -75,6 +84,7 @@ def run_rounds(
         cases: Names of the load cases.
         rounds: Number of rounds.
         seconds: Duration of each load.
+        cpus: Number of processors that each server is limited to; None for no limit.
 
     Returns:
         The runs by the name of the server.
@@ -82,13 +92,20 @@ def run_rounds(
     runs: dict[str, list[RunResult]] = {name: [] for name in servers}
     for number in range(rounds):
         for name, server in servers.items():
-            runs[name].append(run_load_test(model, name, server, [CASES[case] for case in cases], seconds))
+            selected = [CASES[case] for case in cases]
+            runs[name].append(run_load_test(model, name, server, selected, seconds, cpus=cpus))
             console.print(f"round {number + 1}: {name}: {format_run(runs[name][-1])}", soft_wrap=True)
     return runs
 
 
 def run_load_test(
-    model: ServedModel, name: str, server: ServerSpec, cases: Sequence[LoadCase], seconds: int
+    model: ServedModel,
+    name: str,
+    server: ServerSpec,
+    cases: Sequence[LoadCase],
+    seconds: int,
+    *,
+    cpus: float | None = None,
 ) -> RunResult:
     """Start a server, run the load cases that it supports, measure its memory and stop it."""
     shutil.rmtree(PREDICTION_LOG, ignore_errors=True)
@@ -96,13 +113,14 @@ def run_load_test(
     log = DIRECTORY / "logs" / f"{name}.log"
     with run_server(server.command(http_port, grpc_port), (http_port, grpc_port), log, ENVIRONMENT) as process:
         process.wait_until_ready(server.ready_path)
-        measured = {
-            case.name: (run_grpc_case if case.protocol == "grpc" else run_rest_case)(
-                model, server, process, case, seconds
-            )
-            for case in cases
-            if server.supports(case.protocol)
-        }
+        with nullcontext() if cpus is None else cpu_limit(process.process.pid, cpus):
+            measured = {
+                case.name: (run_grpc_case if case.protocol == "grpc" else run_rest_case)(
+                    model, server, process, case, seconds
+                )
+                for case in cases
+                if server.supports(case.protocol)
+            }
         return RunResult(process.ready_seconds, process.resident_mb(), measured, count_dropped(process, server))
 
 

@@ -18,8 +18,11 @@ MODEL = ServedModel(name="flights", bundle="", pyfunc="", rows=[], datatypes={},
 RATES = {"ours": 10_000.0, "echo": 2000.0, "mlserver": 500.0, "mlflow": 100.0}
 
 
-def run_of(rate, *, p99=5.0, resident_mb=200.0, ready_seconds=2.0, cases=CASES):
-    return RunResult(ready_seconds, resident_mb, {case: LoadResult(rate, 1.0, p99) for case in cases}, dropped=0.0)
+def run_of(rate, *, p50=1.0, p99=5.0, many=1.0, resident_mb=200.0, ready_seconds=2.0, cases=CASES):
+    measured = {case: LoadResult(rate, p50, p99) for case in cases}
+    if "v1-1-c256" in measured:
+        measured["v1-1-c256"] = LoadResult(rate * many, p50, p99)
+    return RunResult(ready_seconds, resident_mb, measured, dropped=0.0)
 
 
 def runs_of(**changes):
@@ -31,6 +34,12 @@ def runs_of(**changes):
     [
         pytest.param({}, None, id="all limits met"),
         pytest.param({"p99": 5.1}, "v1-1-c16: 1.02 times the p99 of echo is at most 1", id="a longer tail"),
+        pytest.param({"p50": 1.2}, "v1-1-c1: 1.20 times the p50 of echo is at most 1.1", id="slow with one connection"),
+        pytest.param(
+            {"many": 0.8},
+            "v1-1-c256: 0.80 times the requests/s of v1-1-c16 is at least 0.9",
+            id="slow with many connections",
+        ),
         pytest.param({"resident_mb": 270.0}, "270 MB are at most 260", id="much memory"),
         pytest.param({"ready_seconds": 4.2}, "ready in 4.2 s is at most 4 s", id="slow start"),
     ],
@@ -71,6 +80,15 @@ def test_limits_of_cases_that_were_not_measured_are_skipped(workplace):
     assert serving.report(alone, all_servers(MODEL), name="serving-part") == 0
     limits = json.loads((workplace / "build/benchmarks/serving-part.json").read_text())["limits"]
     assert list(limits) == ["200 MB are at most 260", "ready in 2.0 s is at most 4 s"]
+
+
+@pytest.mark.parametrize(("p99", "code"), [pytest.param(49.0, 0, id="short"), pytest.param(51.0, 1, id="long")])
+def test_probe_beside_large_requests_is_limited(workplace, monkeypatch, p99, code):
+    monkeypatch.setattr(serving.probe_test, "run_probe_test", lambda *_: (LoadResult(100.0, 2.0, p99), 40))
+    monkeypatch.setattr(server_specs, "has_prediction_log", lambda: False)
+    assert serving.report_probes(MODEL, 1) == code
+    written = json.loads((workplace / "build/benchmarks/serving-probes.json").read_text())
+    assert [(row["large requests"], row["p99 ms"]) for row in written["rows"]] == [("v1", p99), ("v2", p99)]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +152,11 @@ def test_this_server_and_the_echo_are_measured_with_every_protocol(workplace, mo
     model = serving.load_served_model()
     servers = serving.select_servers(model, ["ours", "echo"])
     results = serving.run_rounds(model, servers, ["v1-1-c16", "v2-1-c16", "grpc-1-c16"], rounds=1, seconds=1)
+    load, per_minute = serving.probe_test.run_probe_test(model, servers["ours"], "v2", 1)
     # then each has a rate, and the memory of this server is limited
     assert {load.rate > 0 for runs in results.values() for load in runs[0].measured.values()} == {True}
     assert results["ours"][0].measured.keys() == {"v1-1-c16", "v2-1-c16", "grpc-1-c16"}
     assert 50 < results["ours"][0].resident_mb < 400
+    # and the probe beside large requests too
+    assert load.rate > 0
+    assert per_minute > 0
