@@ -58,7 +58,7 @@ def poll(process: ServerProcess, seconds: float) -> list[float]:
     """Poll the liveness probe on a new connection each time, as the kubelet does; return latencies in milliseconds.
 
     Raises:
-        SystemExit: The probe failed.
+        SystemExit: The status of a probe is not 200.
     """
     latencies = []
     end = time.perf_counter() + seconds

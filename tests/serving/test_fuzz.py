@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.support.counts import count
 from tests.support.fuzz_requests import FuzzRequest, any_request, zip_bomb
 from tests.support.prediction_logs import lines
 from tests.support.sockets import RawResponse, connect, parse_responses, receive_all, send_parts
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
     from tests.support.server_processes import Server, StartServer
     from tests.support.tables import Row
 
-WARM_UP = 4000  # requests, after which memory has reached its peak
-MAX_GROWTH = 1.05
+WARM_UP = count(reduced=1_000, full=4_000)  # requests, after which memory has reached its peak
+REQUESTS = count(reduced=1_500, full=10_000)
+MAX_GROWTH = count(reduced=1.5, full=1.05)
 SETTLE_SECONDS = 3.0  # after which a server has returned free memory
 STREAM_TIMEOUT_SECONDS = 0.02  # to wait for a response that may not come; the metrics show later errors
 REFUSED_STATUSES = {400, 404, 405, 408, 413, 415, 431}
@@ -138,10 +140,10 @@ def server_errors(server: Server) -> list[str]:
     return [" ".join(error) for error in labels if error[0] != str(NOT_IMPLEMENTED)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["regression"])
-@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_random_requests_do_not_break_a_server(
-    bundles: dict[str, Bundle], start_server: StartServer, tmp_path: Path, rows: list[Row], task: str, count: int
+    bundles: dict[str, Bundle], start_server: StartServer, tmp_path: Path, rows: list[Row], task: str
 ) -> None:
     # Given a server with a prediction log
     bundle = bundles[task]
@@ -162,10 +164,9 @@ def test_random_requests_do_not_break_a_server(
     # When it gets random requests, after the largest ones
     for headers in ([], ["content-type: application/cloudevents+json"]) * 3:  # through the fast decoder, and without it
         fuzz_client.send(zip_bomb(task, *headers))
-    run_requests(min(count, WARM_UP))
+    run_requests(WARM_UP)
     before = resident_kilobytes(server)
-    if count > WARM_UP:
-        run_requests(count - WARM_UP)
+    run_requests(REQUESTS - WARM_UP)
     after = resident_kilobytes(server)
     # Then it runs, predicts as before, and holds no more memory than before
     assert server.process.poll() is None
