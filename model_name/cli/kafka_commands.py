@@ -193,12 +193,13 @@ def produce(
     from model_name.kafka.client import KafkaClientFactory
     from model_name.kafka.tools.produce import produce_rows, to_request_table
     from model_name.serving.bundle import read_manifest
+    from model_name.serving.bundle_signature import make_verifier
 
     LoggerService().start()
     clients, reader = KafkaClientFactory(bootstrap_servers), reader_for(table, limit=rows or None)
     with stop_on_signal() as stop, progress("produce") as report, TemporaryDirectory() as folder:
         if bundle:
-            schema = read_manifest(Path(download_bundle(bundle))).table
+            schema = read_manifest(Path(download_bundle(bundle)), make_verifier()).table
             reader = to_request_table(reader, schema, Path(folder) / f"{PurePath(table).stem}.parquet")
         result = produce_rows(
             clients,

@@ -7,6 +7,7 @@ and reload of a new version in the same directory. It has the arguments of `pyth
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from model_name.errors import ConfigError
@@ -15,6 +16,7 @@ from model_name.serving.arguments import DEFAULT_MODEL_DIRECTORY, build_parser, 
 from model_name.serving.assembly import serve_model
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
+from model_name.serving.bundle_signature import make_verifier
 from model_name.serving.model_repository import ModelSource
 from model_name.serving.rest.endpoints import EXPLAINER
 from model_name.serving.runtime.log_config import configure_logging
@@ -48,7 +50,8 @@ def serve(args: Namespace) -> None:
     metrics = ServerMetrics(args.slot)
     # Explanations are slow and gain nothing from batches: each response is sent as soon as it is computed.
     limits = parse_limits(args).model_copy(update={"batch_requests": 1})
-    source = ModelSource(args.model, load_plane, list_files=list_files)
+    load = partial(load_plane, verifier=make_verifier(args.bundle_public_key))
+    source = ModelSource(args.model, load, list_files=list_files)
     batcher = AdaptiveBatcher(source.load(), limits, compute=explain_batch)
     serve_model(
         args,

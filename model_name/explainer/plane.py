@@ -18,6 +18,7 @@ from model_name.io.registries import load_model
 from model_name.serving.batching.requests import BatchResult, InferenceRequest, Payload
 from model_name.serving.bundle import MANIFEST_FILE, Manifest, read_listed_files, read_manifest
 from model_name.serving.bundle import list_files as list_bundle_files
+from model_name.serving.bundle_signature import SignatureVerifier
 from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.v1 import encode_predictions
@@ -119,34 +120,47 @@ class ExplainerPlane(DataPlane):
         ]
 
 
-def load_plane(directory: Path) -> ExplainerPlane:
+def load_plane(directory: Path, *, verifier: SignatureVerifier | None = None) -> ExplainerPlane:
     """Load the model of a directory and warm up its explainer.
+
+    Args:
+        directory: Directory of the model.
+        verifier: Verifier of the signature; None if the model need not be signed.
 
     Raises:
         NotFoundError: The model or its manifest is missing.
-        DataError: The model was not made by this project, or the manifest belongs to another model.
+        DataError: The model was not made by this project, the manifest belongs to another model, or the signature is
+            missing or of another key.
     """
     if not (directory / MANIFEST_FILE).is_file():
         hint = "name the folder of a registered model; one from before there were explainers must be trained again"
         raise NotFoundError(f"{directory}: is not the folder of a model, {MANIFEST_FILE} is missing", hint=hint)
-    backend = read_unchanged(directory, lambda: list_files(directory), lambda: load_backend(directory))
+    backend = read_unchanged(directory, lambda: list_files(directory), lambda: load_backend(directory, verifier))
     plane = ExplainerPlane(backend)
     plane.warm_up()
     return plane
 
 
-def load_backend(directory: Path) -> ModelBackend:
+def load_backend(directory: Path, verifier: SignatureVerifier | None = None) -> ModelBackend:
     """Load a model and the manifest beside it.
 
     If the manifest vouches for the files of the model, each is read once and verified, and the model is loaded from a
-    private copy of what was read. Models that were registered before manifests did so are loaded as they are.
+    private copy of what was read. Models that were registered before manifests did so are loaded as they are, unless a
+    signature is required.
+
+    Args:
+        directory: Directory of the model.
+        verifier: Verifier of the signature; None if the model need not be signed.
 
     Raises:
         NotFoundError: The model or its manifest is missing.
         DataError: The model was not made by this project, a file was changed after it was written, or the manifest
             belongs to another model.
     """
-    manifest = read_manifest(directory)
+    manifest = read_manifest(directory, verifier)
+    if verifier is not None and MODEL_FILE not in manifest.files:
+        hint = "train again: manifests of earlier releases do not list the files of the model"
+        raise DataError(f"{directory / MANIFEST_FILE}: does not vouch for {MODEL_FILE}", hint=hint)
     copy = copy_verified(directory, manifest) if MODEL_FILE in manifest.files else None
     model, run_id = load_model(str(directory) if copy is None else copy.name, f"{manifest.name} {manifest.semver}")
     if run_id != manifest.run_id:

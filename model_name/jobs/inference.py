@@ -25,6 +25,7 @@ from model_name.io.storage import download_bundle, file_version
 from model_name.jobs.base import FINGERPRINT_DIGITS, Job
 from model_name.results import InferenceResult
 from model_name.serving.bundle import Bundle
+from model_name.serving.bundle_signature import make_verifier
 from model_name.serving.dataplane import DataPlane
 
 WARN_MISSING_SHARE = 0.5  # share of null values of a lag column above which a warning is logged
@@ -81,7 +82,8 @@ class InferenceJob(Job):
             path = self._write_table_with_lags()
             result = self.model_copy(update={"table": ParquetReader(path=path)}).run()
             return result.model_copy(update={"findings": (*self._lag_warnings(path), *result.findings)})
-        bundle = Bundle.load(self._bundle_folder(), threads=1)  # forward passes run concurrently instead
+        # A forward pass has one thread, because several of them run concurrently instead.
+        bundle = Bundle.load(self._bundle_folder(), threads=1, verifier=make_verifier())
         predictor = self._build_predictor(bundle)
         output = PartitionedOutput(self.outputs or f"{self.build}/predictions/{self.name}")
         report = output.resume(self._resume_state(bundle))

@@ -23,6 +23,7 @@ from model_name.serving.assembly import serve_model
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.batching.observer import BatchObserver
 from model_name.serving.bundle import Bundle
+from model_name.serving.bundle_signature import SignatureVerifier, make_verifier
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.model_repository import ModelSource
 from model_name.serving.runtime.log_config import configure_logging
@@ -42,11 +43,12 @@ def serve(args: Namespace) -> None:
     Raises:
         ConfigError: An argument is not supported, or a port is already in use.
         NotFoundError: A file of the bundle is missing.
-        DataError: The bundle is broken.
+        DataError: The bundle is broken, or not signed as required.
     """
     parse_address(args)
     configure_logging(args)
-    source = ModelSource(args.bundle, partial(load_plane, threads=args.forward_threads))
+    verifier = make_verifier(args.bundle_public_key)
+    source = ModelSource(args.bundle, partial(load_plane, threads=args.forward_threads, verifier=verifier))
     plane = source.load()
     metrics = ServerMetrics(args.slot)
     observer = BatchObserver(metrics, build_prediction_log(args))
@@ -54,9 +56,9 @@ def serve(args: Namespace) -> None:
     serve_model(args, batcher, metrics, source=source, observer=observer)
 
 
-def load_plane(directory: Path, *, threads: int) -> DataPlane:
+def load_plane(directory: Path, *, threads: int, verifier: SignatureVerifier | None) -> DataPlane:
     """Load a bundle and predict its example, with some threads per forward pass."""
-    plane = DataPlane(Bundle.load(directory, threads=threads))
+    plane = DataPlane(Bundle.load(directory, threads=threads, verifier=verifier))
     plane.warm_up()
     return plane
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from typing_extensions import override
 
 from model_name.errors import ConfigError, ModelNameError
+from model_name.serving.bundle_signature import PUBLIC_KEY_ENV
 from model_name.serving.identifiers import check_option
 from model_name.serving.limits import Limits
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
@@ -173,6 +174,12 @@ def _add_server_options(parser: ArgumentParser) -> None:
         default="",
         metavar="ORIGINS",
         help="Origins of web pages that may use REST, separated by commas, or *; none by default.",
+    )
+    add(
+        "--bundle_public_key",
+        default=os.environ.get(PUBLIC_KEY_ENV, ""),
+        metavar="FILE",
+        help=f"Ed25519 public keys in PEM, one of which must have signed the bundle; by default ${PUBLIC_KEY_ENV}.",
     )
     add("--model_repository", type=boolean, default=False, help="Let clients load and unload the model.")
     add(

@@ -19,13 +19,14 @@ from model_name.core.features import Features, Matrix
 from model_name.core.schemas import TableSchema
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 from model_name.errors import DataError, ModelNameError, NotFoundError, StorageError
+from model_name.serving.bundle_signature import SIGNATURE_FILE, SignatureVerifier
 from model_name.serving.identifiers import Identifier, ModelName
 from model_name.serving.runtime.contained_files import is_contained_name, read_contained_file
 from model_name.serving.runtime.file_signature import read_unchanged
 
 GRAPH_FILE = "model.onnx"
 MANIFEST_FILE = "bundle.json"
-BUNDLE_FILES = (MANIFEST_FILE, GRAPH_FILE)
+BUNDLE_FILES = (MANIFEST_FILE, SIGNATURE_FILE, GRAPH_FILE)
 GRAPH_INPUT = "features"
 GRAPH_OUTPUT = "scores"
 FORMAT_VERSION = 1
@@ -135,13 +136,13 @@ class BundleContents:
     """Contents of a bundle, each file read once and equal to its hash in the manifest.
 
     Attributes:
+        text: Bytes of the manifest.
         manifest: Manifest.
-        manifest_hash: SHA-256 hash of the manifest's bytes.
         files: Bytes of the files that the manifest lists, by name.
     """
 
+    text: bytes = field(repr=False)
     manifest: Manifest
-    manifest_hash: str
     files: Mapping[str, bytes] = field(repr=False)
 
 
@@ -158,21 +159,24 @@ class Bundle:
         self.manifest_hash = manifest_hash
 
     @classmethod
-    def load(cls, directory: Path, *, threads: int = 0) -> Self:
+    def load(cls, directory: Path, *, threads: int = 0, verifier: SignatureVerifier | None = None) -> Self:
         """Load a bundle and verify its hashes. What is loaded are the bytes that were hashed.
 
         Args:
             directory: Directory of the bundle.
             threads: Number of threads of one forward pass; 0 selects ONNX Runtime's default.
+            verifier: Verifier of the signature; None if the bundle need not be signed.
 
         Raises:
             NotFoundError: A file of the bundle is missing.
-            DataError: The directory is not a bundle, or a file was changed after it was written.
+            DataError: The directory is not a bundle, a file was changed after it was written, or the signature is
+                missing or of another key.
             StorageError: A file of the bundle cannot be read.
+            ConfigError: The file of the public keys is invalid.
         """
-        contents = read_bundle(directory)
+        contents = read_bundle(directory, verifier)
         session = create_session(contents.files, directory / GRAPH_FILE, threads=threads)
-        return cls(directory, contents.manifest, session, manifest_hash=contents.manifest_hash)
+        return cls(directory, contents.manifest, session, manifest_hash=sha256(contents.text).hexdigest())
 
     def scores(self, matrix: Matrix) -> NDArray[Any]:
         """Run the graph: n x 1 predictions of a regression, n x k probabilities otherwise."""
@@ -217,8 +221,15 @@ def create_session(files: Mapping[str, bytes], path: Path, *, threads: int) -> o
     return session
 
 
-def read_bundle(directory: Path) -> BundleContents:
+def read_bundle(
+    directory: Path, verifier: SignatureVerifier | None = None, *, required: str | None = GRAPH_FILE
+) -> BundleContents:
     """Read the manifest and the files that it lists, each once, and verify their hashes.
+
+    Args:
+        directory: Directory of the bundle.
+        verifier: Verifier of the signature; None if the bundle need not be signed.
+        required: Name of a file that the manifest has to list; None for any files.
 
     Raises:
         NotFoundError: A file of the bundle is missing.
@@ -226,15 +237,15 @@ def read_bundle(directory: Path) -> BundleContents:
             changed.
         StorageError: A file of the bundle cannot be read.
     """
-    return read_unchanged(directory, lambda: list_files(directory), lambda: _read_bundle(directory))
+    return read_unchanged(directory, lambda: list_files(directory), lambda: _read_bundle(directory, verifier, required))
 
 
-def _read_bundle(directory: Path) -> BundleContents:
-    text = _read_manifest_bytes(directory)
+def _read_bundle(directory: Path, verifier: SignatureVerifier | None, required: str | None) -> BundleContents:
+    text = _read_manifest_bytes(directory, verifier)
     manifest = parse_manifest(text, directory / MANIFEST_FILE)
-    if GRAPH_FILE not in manifest.files:
-        raise DataError(f"{directory / MANIFEST_FILE}: does not vouch for {GRAPH_FILE}", hint="export the bundle again")
-    return BundleContents(manifest, sha256(text).hexdigest(), read_listed_files(directory, manifest))
+    if required not in {None, *manifest.files}:
+        raise DataError(f"{directory / MANIFEST_FILE}: does not vouch for {required}", hint="export the bundle again")
+    return BundleContents(text, manifest, read_listed_files(directory, manifest))
 
 
 def read_listed_files(directory: Path, manifest: Manifest) -> dict[str, bytes]:
@@ -267,23 +278,31 @@ def list_files(directory: Path) -> Sequence[str]:
     return [*dict.fromkeys((*BUNDLE_FILES, *filter(is_contained_name, names)))]
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path, verifier: SignatureVerifier | None = None) -> Manifest:
     """Load the manifest of a bundle.
+
+    Args:
+        directory: Directory of the bundle.
+        verifier: Verifier of the signature; None if the manifest need not be signed.
 
     Raises:
         NotFoundError: The directory holds no manifest.
-        DataError: The file is not a manifest of this format.
+        DataError: The file is not a manifest of this format, or the signature is missing or of another key.
         StorageError: The manifest cannot be read.
+        ConfigError: The file of the public keys is invalid.
     """
-    return parse_manifest(_read_manifest_bytes(directory), directory / MANIFEST_FILE)
+    return parse_manifest(_read_manifest_bytes(directory, verifier), directory / MANIFEST_FILE)
 
 
-def _read_manifest_bytes(directory: Path) -> bytes:
+def _read_manifest_bytes(directory: Path, verifier: SignatureVerifier | None = None) -> bytes:
     try:
-        return read_contained_file(directory, MANIFEST_FILE, max_bytes=MAX_MANIFEST_BYTES)
+        text = read_contained_file(directory, MANIFEST_FILE, max_bytes=MAX_MANIFEST_BYTES)
     except NotFoundError as err:
         hint = "name the folder that holds it"
         raise NotFoundError(f"{directory}: is not a bundle, {MANIFEST_FILE} is missing", hint=hint) from err
+    if verifier is not None:
+        verifier.verify(directory, text)
+    return text
 
 
 def parse_manifest(text: bytes, path: Path) -> Manifest:
@@ -311,7 +330,7 @@ def parse_manifest(text: bytes, path: Path) -> Manifest:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write the manifest in one step; the files that it lists must exist.
+    """Write the manifest in one step; the files that it lists must exist. An earlier signature is removed.
 
     Raises:
         DataError: A value of the manifest is invalid; nothing is written.
@@ -321,6 +340,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     parse_manifest(text.encode(), path)  # `model_copy` does not validate
     temporary = path.with_suffix(".part")
     temporary.write_text(text, encoding="utf-8")
+    (directory / SIGNATURE_FILE).unlink(missing_ok=True)
     temporary.replace(path)
 
 

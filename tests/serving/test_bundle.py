@@ -15,6 +15,7 @@ from model_name.serving.bundle import (
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
     Bundle,
+    create_session,
     file_hash,
     list_files,
     read_bundle,
@@ -22,7 +23,6 @@ from model_name.serving.bundle import (
     write_manifest,
 )
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.runtime import file_signature as file_signatures
 from tests.support.graphs import edit_manifest, hash_file, refer_to_external_data, shift_predictions
 
 
@@ -221,19 +221,16 @@ def test_external_data_that_the_manifest_does_not_list_is_refused(
         Bundle.load(directory)
 
 
-def test_loaded_graph_is_the_one_that_was_hashed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaded_graph_is_the_one_that_was_hashed(directory: Path) -> None:
     # given a graph that is replaced after its hash was verified
     before = prediction(directory)
     contents = read_bundle(directory)
-
-    def replace_after_reading(_: Path) -> object:
-        shift_predictions(directory, 1000)
-        return contents
-
-    monkeypatch.setattr("model_name.serving.bundle.read_bundle", replace_after_reading)
-    # then the bytes that were hashed are loaded
-    assert prediction(directory) == before
-    monkeypatch.undo()
+    shift_predictions(directory, 1000)
+    # when the session is created
+    session = create_session(contents.files, directory / GRAPH_FILE, threads=1)
+    # then it has the bytes that were hashed
+    plane = DataPlane(Bundle(directory, contents.manifest, session))
+    assert plane.warm_up().prediction[0] == before
     assert prediction(directory) == pytest.approx(before + 1000)
 
 
@@ -248,41 +245,8 @@ def test_bundle_in_a_volume_of_kubernetes_is_loaded(directory: Path) -> None:
     assert prediction(volume) == prediction(directory.parent / "models")
 
 
-def test_bundle_that_is_replaced_file_by_file_is_loaded_when_it_is_complete(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a bundle whose graph was replaced, and whose manifest is replaced when the bundle was found inconsistent
-    before = prediction(directory)
-    new = Path(shutil.copytree(directory, directory.parent / "new"))
-    shift_predictions(new, 1000)
-    edit_manifest(new, version="8")
-    (new / GRAPH_FILE).replace(directory / GRAPH_FILE)
-    waits: list[float] = []
-
-    def complete(seconds: float) -> None:
-        waits.append(seconds)
-        (new / MANIFEST_FILE).replace(directory / MANIFEST_FILE)
-
-    monkeypatch.setattr(file_signatures, "sleep", complete)
-    # then it is read again, and the new bundle is loaded
-    bundle = Bundle.load(directory)
-    assert len(waits) == 1
-    assert bundle.manifest.version == "8"
-    assert bundle.manifest_hash == hash_file(directory / MANIFEST_FILE)
-    assert DataPlane(bundle).warm_up().prediction[0] == pytest.approx(before + 1000)
-
-
-def test_bundle_that_keeps_changing_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = read_manifest.__globals__["_read_bundle"]
-
-    def change_after_reading(directory: Path) -> object:
-        contents = read(directory)
-        (directory / MANIFEST_FILE).write_bytes((directory / MANIFEST_FILE).read_bytes() + b" ")
-        return contents
-
-    monkeypatch.setattr("model_name.serving.bundle._read_bundle", change_after_reading)
-    with pytest.raises(DataError, match="was changed while it was read, 4 times"):
-        Bundle.load(directory)
+def test_bundle_knows_the_hash_of_its_manifest(directory: Path) -> None:
+    assert Bundle.load(directory).manifest_hash == hash_file(directory / MANIFEST_FILE)
 
 
 @pytest.mark.parametrize("changes", [{"version": "1\n"}, {"semver": ""}, {"name": "a\0"}, {"files": {"../x": ""}}])

@@ -20,6 +20,7 @@ from model_name.kafka.worker.worker import Worker
 from model_name.kafka.worker.worker_metrics import WorkerMetrics
 from model_name.kafka.worker.worker_settings import WorkerSettings
 from model_name.serving.bundle import Bundle
+from model_name.serving.bundle_signature import make_verifier
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
 from model_name.serving.runtime.memory import tune_gc
@@ -34,14 +35,13 @@ def run_worker(settings: WorkerSettings) -> WorkerStats:
     Raises:
         ConfigError: The settings or the environment are wrong.
         NotFoundError: The bundle or a topic does not exist.
-        DataError: The bundle is broken.
+        DataError: The bundle is broken, or not signed as required.
         StorageError: The prediction log cannot be written.
         DependencyError: The cluster cannot be reached, or rejects a request.
     """
     lock = None if settings.instance else InstanceLock(settings.group)  # held until this function returns
     settings = settings if lock is None else settings.model_copy(update={"instance": lock.name})
-    plane = DataPlane(Bundle.load(Path(download_bundle(settings.bundle)), threads=settings.forward_threads))
-    plane.warm_up()
+    plane = load_plane(settings)
     manifest = plane.bundle.manifest
     metrics = WorkerMetrics(settings.slot)
     metrics.set_model_info(manifest)
@@ -63,6 +63,21 @@ def run_worker(settings: WorkerSettings) -> WorkerStats:
         tune_gc()
         worker.run(stop)
     return worker.stats
+
+
+def load_plane(settings: WorkerSettings) -> DataPlane:
+    """Download and load the bundle, and predict its example.
+
+    Raises:
+        NotFoundError: The bundle does not exist.
+        DataError: The bundle is broken, or not signed as required.
+        ConfigError: The file of the public keys is invalid.
+    """
+    verifier = make_verifier(settings.bundle_public_key)
+    folder = Path(download_bundle(settings.bundle))
+    plane = DataPlane(Bundle.load(folder, threads=settings.forward_threads, verifier=verifier))
+    plane.warm_up()
+    return plane
 
 
 def build_prediction_log(settings: WorkerSettings) -> PredictionLog | None:

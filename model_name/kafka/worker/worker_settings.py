@@ -20,6 +20,8 @@ class WorkerSettings(FrozenModel):
 
     Attributes:
         bundle: Folder of the bundle, or its fsspec URL.
+        bundle_public_key: File of the Ed25519 public keys, one of which must have signed the bundle; by default
+            `MODEL_NAME_BUNDLE_PUBLIC_KEY_FILE`, and no signature is required without it.
         bootstrap_servers: Addresses `HOST:PORT`, separated by commas.
         input: Topic of the records.
         output: Topic of the results.
@@ -47,6 +49,7 @@ class WorkerSettings(FrozenModel):
     """
 
     bundle: str
+    bundle_public_key: str = ""
     bootstrap_servers: str = Field(min_length=1)
     input: str = Field(pattern=TOPIC_PATTERN)
     output: str = Field(pattern=TOPIC_PATTERN)
