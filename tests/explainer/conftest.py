@@ -17,6 +17,7 @@ from model_name.core.models import Model
 from model_name.io.registries import PyfuncModel
 from model_name.serving.bundle import Manifest, write_manifest
 from model_name.training.export import example_row
+from tests.support.graphs import hash_file
 from tests.support.server_processes import Server, launch_server, pytest_runtest_makereport, stop_servers  # noqa: F401
 
 SERVED = {
@@ -61,9 +62,13 @@ def make_manifest(make_schema: Any, make_table: Any) -> Callable[..., Manifest]:
 
 @pytest.fixture(scope="session")
 def save_model(make_manifest: Callable[..., Manifest]) -> SaveModel:
-    """Return `save_model(model, folder, **manifest)`, which writes the directory of a registered model."""
+    """Return `save_model(model, folder, **manifest)`, which writes the directory of a registered model.
 
-    def save(model: Model, folder: Path, **changes: Any) -> Path:
+    With `vouched=True` the manifest lists the files of the model, as that of a registered model does; without it is as
+    earlier releases wrote it.
+    """
+
+    def save(model: Model, folder: Path, *, vouched: bool = False, **changes: Any) -> Path:
         manifest = make_manifest(model, **changes)
         shutil.rmtree(folder, ignore_errors=True)
         module = type(model).__module__
@@ -74,6 +79,10 @@ def save_model(make_manifest: Callable[..., Manifest]) -> SaveModel:
             mlflow_model=MlflowModel(run_id=manifest.run_id),
             pip_requirements=[],
         )
+        if vouched:
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            hashes = {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
+            manifest = manifest.model_copy(update={"files": hashes})
         write_manifest(folder, manifest)
         return folder
 

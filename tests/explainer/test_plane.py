@@ -1,6 +1,13 @@
 """The explainer plane explains requests for every kind of model and every task."""
 
+import gc
 import json
+import pickle
+import shutil
+import stat
+import time
+from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -13,9 +20,11 @@ from model_name.core.models.explanation import softmax
 from model_name.errors import DataError, NotFoundError
 from model_name.explainer.plane import ExplainerPlane, ModelBackend, explain_batch, load_plane
 from model_name.serving.bundle import MANIFEST_FILE, write_manifest
+from model_name.serving.bundle_signature import SignatureVerifier
 from model_name.serving.dataplane import rows_to_columns
 from model_name.serving.limits import Limits
 from model_name.serving.protocols.v1 import V1Request
+from tests.support.signing_keys import make_key_pair, sign
 
 KINDS = ("BoostedTrees", "RandomForest", "LinearModel", "TabularNetwork", "ConstantModel", "AutoModel")
 LOG_ODDS = ("BoostedTrees", "LinearModel")
@@ -152,6 +161,97 @@ def test_manifest_of_another_run_is_refused(save_model, make_manifest, fitted, t
     write_manifest(folder, make_manifest(model, run_id="0" * 32))
     with pytest.raises(DataError, match=r"is of run 0+, the model beside it of run f+"):
         load_plane(folder)
+
+
+def test_model_is_loaded_from_a_copy_of_the_files_that_were_verified(save_model, fitted, tmp_path, rows):
+    # Given a model whose manifest vouches for its files
+    folder = save_model(fitted("LinearModel", "binary"), tmp_path / "model", vouched=True)
+    # When it is loaded
+    plane = load_plane(folder)
+    # Then a private copy was loaded, without files that the manifest does not list
+    copy = Path(plane.bundle.verified_copy.name)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o700
+    assert {path.name for path in copy.iterdir()} >= {"MLmodel", "python_model.pkl"}
+    assert not (copy / MANIFEST_FILE).exists()
+    assert len(explain_rows(plane, rows)["explanations"]) == len(rows)
+    # And the copy is removed with the model
+    del plane
+    gc.collect()
+    assert not copy.exists()
+
+
+@pytest.mark.parametrize("name", ["python_model.pkl", "MLmodel", "requirements.txt"])
+def test_changed_file_of_a_model_is_refused_before_it_is_loaded(save_model, fitted, tmp_path, name):
+    folder = save_model(fitted("ConstantModel", "binary"), tmp_path / "model", vouched=True)
+    evil = tmp_path / "evil"
+    content = pickle.dumps(Touch(evil)) if name == "python_model.pkl" else (folder / name).read_bytes() + b"\n"
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: is not the file that the bundle was written with"):
+        load_plane(folder)
+    assert not evil.exists()
+
+
+class Touch:
+    """Object whose unpickling creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_model_must_be_signed_if_a_public_key_is_configured(save_model, fitted, tmp_path):
+    # Given an unsigned model
+    key = make_key_pair(tmp_path, "key")
+    verifier = SignatureVerifier(key.public_file)
+    folder = save_model(fitted("ConstantModel", "binary"), tmp_path / "model", vouched=True)
+    with pytest.raises(DataError, match="is not signed"):
+        load_plane(folder, verifier=verifier)
+    # When it is signed, then it is loaded
+    sign(folder, key)
+    assert load_plane(folder, verifier=verifier).bundle.manifest.version == "7"
+    # And one whose manifest does not list the files of the model is refused, even if it is signed
+    folder = save_model(fitted("ConstantModel", "binary"), tmp_path / "earlier")
+    sign(folder, key)
+    with pytest.raises(DataError, match=r"bundle\.json: does not vouch for MLmodel"):
+        load_plane(folder, verifier=verifier)
+
+
+def test_manifest_and_model_are_of_one_version_while_they_are_replaced(save_model, fitted, tmp_path):
+    # Given two versions of one run, which replace each other file by file
+    kinds = {"7": "ConstantModel", "8": "LinearModel"}
+    for version, kind in kinds.items():
+        save_model(fitted(kind, "binary"), tmp_path / version, vouched=True, version=version)
+    live = Path(shutil.copytree(tmp_path / "7", tmp_path / "live"))
+    is_over = Event()
+
+    def replace():
+        while True:
+            for version in ("8", "7"):
+                for name in ("MLmodel", "python_model.pkl", MANIFEST_FILE):
+                    shutil.copy(tmp_path / version / name, tmp_path / "next")
+                    (tmp_path / "next").replace(live / name)
+                    if is_over.wait(0.02):
+                        return
+                if is_over.wait(0.6):
+                    return
+
+    thread = Thread(target=replace)
+    thread.start()
+    # When the folder is loaded again and again, then each model is that of its manifest, or none is loaded
+    loaded = set()
+    deadline = time.monotonic() + 60
+    while len(loaded) < 2 and time.monotonic() < deadline:
+        try:
+            backend = load_plane(live).bundle
+        except (DataError, NotFoundError):
+            continue
+        assert kinds[backend.manifest.version] == backend.model.KIND
+        loaded.add(backend.manifest.version)
+    is_over.set()
+    thread.join()
+    assert loaded == kinds.keys()
 
 
 def test_data_frames_and_requests_are_explained_equally(plane, fitted, rows):
