@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from model_name import __version__
-from model_name.cli import audit_commands, kafka_commands, model_commands
+from model_name.cli import audit_commands, bundle_commands, kafka_commands, model_commands
 from model_name.cli.options import DEFAULT_MLFLOW, AsJson, Budget, Name, Ref, Sets, Tracking, with_budget
 from model_name.cli.registry_access import open_registry
 from model_name.errors import ConfigError
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(model_commands.app)
+app.add_typer(bundle_commands.app)
 app.add_typer(audit_commands.app)
 app.add_typer(kafka_commands.app)
 

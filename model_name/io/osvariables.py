@@ -15,6 +15,8 @@ class Env(BaseSettings):
         mlflow_registry_uri: URI of the model registry, if it is another store.
         mlflow_experiment_name: Name of the experiment; overrides `job.mlflow.experiment`.
         model_name_alerts_url: URL of the webhook for alerts; secret, because it may hold a token.
+        model_name_bundle_private_key: Ed25519 key in PEM that signs bundles; secret.
+        model_name_bundle_private_key_file: File of that key, instead.
         model_name_actor: Actor in the entries of the audit trail.
         kf_pipelines_endpoint: URL of the Kubeflow Pipelines host.
         kf_pipelines_token: Bearer token for that host.
@@ -32,6 +34,8 @@ class Env(BaseSettings):
     mlflow_registry_uri: str | None = None
     mlflow_experiment_name: str | None = None
     model_name_alerts_url: SecretStr | None = None
+    model_name_bundle_private_key: SecretStr | None = None
+    model_name_bundle_private_key_file: str | None = None
     model_name_actor: str | None = None
     kf_pipelines_endpoint: str | None = None
     kf_pipelines_token: SecretStr | None = None

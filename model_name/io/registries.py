@@ -3,6 +3,7 @@
 import inspect
 import tempfile
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError  # nosec B403
 from typing import Any
@@ -26,6 +27,7 @@ from model_name.errors import DataError, NotFoundError
 
 BUNDLE = "bundle"
 MODEL = "model"
+MODEL_META_FILE = "registered_model_meta"  # that MLflow adds to the model of a version when it downloads it
 
 UNPICKLING_ERRORS = (UnpicklingError, EOFError, AttributeError, ImportError)
 """Errors of loading a pickle whose classes are missing or have changed."""
@@ -122,9 +124,16 @@ class Registry:
         self.client.set_model_version_tag(self.name, number, "semver", str(next_semver(history, recipe)))
         return self._version(self.client.get_model_version(self.name, number), {})
 
-    def attach_manifest(self, model_uri: str, manifest: Path) -> None:
-        """Store the manifest of the bundle in the folder of a saved model; it identifies the version."""
-        self.client.log_model_artifact(model_uri.removeprefix("models:/"), str(manifest))
+    def attach_file(self, model_uri: str, file: Path) -> None:
+        """Store a file in the folder of a saved model, such as the manifest that identifies the version."""
+        self.client.log_model_artifact(model_uri.removeprefix("models:/"), str(file))
+
+    def hash_files(self, model_uri: str) -> dict[str, str]:
+        """Download a saved model and compute the SHA-256 hashes of its files, by their path in its folder."""
+        with tempfile.TemporaryDirectory(prefix="model-name-") as target:
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=target))
+            files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MODEL_META_FILE)
+            return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
 
     def delete_version(self, version: Version) -> None:
         """Delete a version whose registration failed halfway."""

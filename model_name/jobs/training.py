@@ -27,6 +27,7 @@ from model_name.training.compression import CompressionConfig, check_prunable, c
 from model_name.training.export import export_bundle
 from model_name.training.registration import register_version
 from model_name.training.search_log import log_search
+from model_name.training.signing import load_signing_key
 from model_name.training.trainer import FitResult, Trainer, run_worker
 from model_name.utils.search.automl import AutoSearcher
 from model_name.utils.search.objective import SearchProblem
@@ -48,7 +49,7 @@ class TrainingJob(Job):
         interval: Prediction intervals of a regression; null for none. Ignored for a classification.
         costs: Costs of the errors of a binary target; the decision threshold minimizes them.
         calibration: Calibration of the predicted probabilities.
-        export: Compression of the bundle, and its maximum size.
+        export: Compression of the bundle, its maximum size, and whether it is signed.
         warm_start: Version whose weights the fit starts from: an alias, a number, a semantic version or `latest`.
     """
 
@@ -134,6 +135,8 @@ class TrainingJob(Job):
         if self.costs is not None and task != "binary":
             raise ConfigError(f"job.costs choose the threshold of a binary target, this one is a {task}")
         check_prunable(self.model, self.export)
+        if self.export.sign:
+            load_signing_key()
 
     def _base_version(self) -> Version | None:
         return self.registry.resolve(self.warm_start) if self.warm_start else None
@@ -217,4 +220,5 @@ class TrainingJob(Job):
             compression=self.export,
             table=self.table.path,
             bundles=Path(self.build) / "bundles" / self.name,
+            signing_key=load_signing_key() if self.export.sign else None,
         )

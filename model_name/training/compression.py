@@ -26,13 +26,15 @@ Evaluate = Callable[[Outputs], Scores]
 
 
 class CompressionConfig(FrozenModel):
-    """Compression of the exported model, and the limit of its size.
+    """Compression of the exported model, the limit of its size, and its signature.
 
     Attributes:
         prune: Share of the trees, or of the units of each layer, that is removed.
         quantize: Whether the weights of matrices are stored in eight bits (dynamic quantisation). Trees have none and
             are not changed. The registered pyfunc model keeps the full weights; the report shows how the two differ.
         max_bytes: Maximum size of a bundle that is registered.
+        sign: Whether the bundle and the model are signed, with the Ed25519 key of `MODEL_NAME_BUNDLE_PRIVATE_KEY_FILE`
+            or `MODEL_NAME_BUNDLE_PRIVATE_KEY`.
     """
 
     model_config = ConfigDict(title="Export")  # from the config key `export`; errors about its keys show it
@@ -40,6 +42,7 @@ class CompressionConfig(FrozenModel):
     prune: float | None = Field(None, gt=0, lt=1)
     quantize: bool = False
     max_bytes: int | None = Field(None, gt=0)
+    sign: bool = False
 
     @property
     def recipe(self) -> tuple[Any, ...]:

@@ -224,7 +224,7 @@ def test_the_manifest_is_attached_to_the_model_folder(mlflow_service, workplace,
     version = Registry(NAME).register(model, uri, run_id, {})
     # when its manifest is attached
     (workplace / "bundle.json").write_text("words")
-    Registry(NAME).attach_manifest(uri, workplace / "bundle.json")
+    Registry(NAME).attach_file(uri, workplace / "bundle.json")
     # then the folder holds it, and still loads as a model of that run
     folder = Registry(NAME).download_model(version.semver, workplace / "fetched")
     assert (folder / "bundle.json").read_text() == "words"

@@ -1,4 +1,4 @@
-"""Training job: warm starts."""
+"""Training job: warm starts, and signed bundles."""
 
 from pathlib import Path
 
@@ -6,9 +6,14 @@ import mlflow
 import pytest
 
 from model_name.errors import ConfigError, NotFoundError
-from model_name.serving.bundle import read_manifest
+from model_name.explainer.plane import load_plane
+from model_name.io.osvariables import env
+from model_name.serving.bundle import Bundle, read_manifest
+from model_name.serving.bundle_signature import SignatureVerifier
 from model_name.settings import load_job
+from model_name.training.signing import load_signing_key
 from tests.support import projects
+from tests.support.signing_keys import make_key_pair
 
 NETWORK = {"KIND": "TabularNetwork", "hidden": 16, "bins": 8, "max_epochs": 3}
 
@@ -58,3 +63,46 @@ def test_costs_are_refused_with_a_warm_start(tmp_path):
     run(confs)
     with pytest.raises(ConfigError, match="by a fit from scratch"):
         run(confs, warm_start="latest", costs={"false_positive": 1, "false_negative": 5})
+
+
+TREES = {"KIND": "BoostedTrees", "max_iter": 5}
+
+
+def test_bundle_and_model_are_signed_with_the_key_of_the_environment(workplace, monkeypatch, capfd):
+    # given a private key
+    confs, key = projects.make_project(workplace), make_key_pair(workplace, "key")
+    monkeypatch.setenv("MODEL_NAME_BUNDLE_PRIVATE_KEY_FILE", str(key.private_file))
+    env.cache_clear()
+    # when a version is trained
+    result = run(confs, model=TREES, export={"sign": True})
+    # then its bundle is loaded by a server that requires the signature, from both places
+    verifier = SignatureVerifier(key.public_file)
+    assert Bundle.load(Path(result.bundle), verifier=verifier).manifest.version == "1"
+    with load_job([confs / "training.yaml"]) as job:
+        downloaded = job.registry.download_bundle("latest", workplace / "downloaded")
+        model = job.registry.download_model("latest", workplace / "model")
+    assert Bundle.load(downloaded, verifier=verifier).manifest.semver == "1.0.0"
+    # and so is its model by the explainer
+    assert load_plane(model, verifier=verifier).bundle.manifest.semver == "1.0.0"
+    # and the key is nowhere but in its file
+    secret = key.private_file.read_text().splitlines()[1]
+    assert secret not in "".join(capfd.readouterr()) + str(mlflow.get_run(result.run_id).to_dictionary())
+
+
+def test_key_may_be_in_the_environment(workplace, monkeypatch):
+    key = make_key_pair(workplace, "key")
+    monkeypatch.setenv("MODEL_NAME_BUNDLE_PRIVATE_KEY", key.private_file.read_text())
+    env.cache_clear()
+    assert load_signing_key().sign(b"") == key.private.sign(b"")
+
+
+def test_missing_key_is_refused_first(workplace):
+    with pytest.raises(ConfigError, match="there is no key that signs bundles"):
+        run(projects.make_project(workplace), model=TREES, export={"sign": True}, table={"path": "nowhere.parquet"})
+
+
+def test_unreadable_key_is_refused(workplace, monkeypatch):
+    monkeypatch.setenv("MODEL_NAME_BUNDLE_PRIVATE_KEY_FILE", "nowhere.pem")
+    env.cache_clear()
+    with pytest.raises(ConfigError, match=r"nowhere\.pem: the key that signs bundles cannot be read: No such file"):
+        load_signing_key()
