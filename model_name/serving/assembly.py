@@ -18,6 +18,7 @@ from model_name.serving.rest.app import RestApp
 from model_name.serving.rest.endpoints import PREDICTOR, ServerRole
 from model_name.serving.rest.pages import Pages, alive
 from model_name.serving.runtime.memory import HeapTrimmer, mmap_large_allocations, set_thread_switch_interval, tune_gc
+from model_name.serving.runtime.shutdown import MARGIN_SECONDS, ShutdownTimer
 from model_name.serving.server import Server
 from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
@@ -83,6 +84,7 @@ def serve_model(
         observer.flush_metrics()
         await reloader.reload_if_changed()
 
+    shutdown_timer = ShutdownTimer(observer.close, LOG_FLUSH_TIMEOUT_SECONDS)
     server = Server(
         RestApp(context, role, pages, cors),
         state,
@@ -93,13 +95,16 @@ def serve_model(
         args=args,
         header_seconds=batcher.limits.header_seconds,
         on_period=on_period,
+        shutdown_timer=shutdown_timer,
     )
     tune_gc()
     set_thread_switch_interval()
     mmap_large_allocations()
     observer.start()
     server.run()
-    batcher.close()
+    if not batcher.close(min(args.grace_seconds, shutdown_timer.seconds_left) + MARGIN_SECONDS / 2):
+        shutdown_timer.end_process()
+    shutdown_timer.start(LOG_FLUSH_TIMEOUT_SECONDS + FLUSH_TIMEOUT_SECONDS)
     if tracing is not None:
         tracing.close(FLUSH_TIMEOUT_SECONDS)
     observer.close(LOG_FLUSH_TIMEOUT_SECONDS)

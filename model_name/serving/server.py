@@ -24,12 +24,14 @@ from model_name.serving.rest.connection_limiter import ConnectionLimiter
 from model_name.serving.rest.listener import LINGER_SECONDS, Listener, close_idle, close_stalled
 from model_name.serving.rest.protocol import InferenceHttpProtocol
 from model_name.serving.runtime.file_limit import usable_connections
+from model_name.serving.runtime.shutdown import ShutdownTimer, SignalReceiver
 from model_name.serving.runtime.tls import CertificateReloader, TlsConfig
 from model_name.serving.state import ServerState
 
 logger = logging.getLogger("model_name.serving")
 
 PERIOD_SECONDS = 1.0
+MAX_COUNTED_SIGNALS = 2  # further ones do not prolong the shutdown
 DRAIN_POLL_SECONDS = 0.05
 BACKLOG = 2048
 
@@ -49,6 +51,7 @@ class Server:
         args: Namespace,
         header_seconds: float,
         on_period: Callable[[], Awaitable[None]],
+        shutdown_timer: ShutdownTimer,
     ) -> None:
         """Prepare both servers.
 
@@ -62,6 +65,7 @@ class Server:
             args: Command line: event loop, time-outs and sizes of messages.
             header_seconds: Time limit for the headers of a request.
             on_period: Called once a second.
+            shutdown_timer: Timer that ends the process if the shutdown takes too long.
         """
         self.app = app
         self.state = state
@@ -71,6 +75,8 @@ class Server:
         self.args = args
         self.header_seconds = header_seconds
         self.on_period = on_period
+        self.shutdown_timer = shutdown_timer
+        self._signals = 0
         self.health = HealthService(grpc_service)
         self._uvicorn_state = UvicornState()
         self._certificates: CertificateReloader | None = None
@@ -89,8 +95,13 @@ class Server:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         signals: asyncio.Queue[int] = asyncio.Queue()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, signals.put_nowait, int(number))
+
+        def on_signal(number: int) -> None:
+            self._start_shutdown_timer(number)
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(signals.put_nowait, number)
+
+        SignalReceiver(on_signal)
         listener = await self._start_rest()
         grpc_server = await self._start_grpc()
         self.state.is_started = True
@@ -98,10 +109,19 @@ class Server:
         logger.info("ready: REST on port %d, gRPC on port %s", self.address.http_port, self.address.grpc_port)
         try:
             received = await signals.get()
-            drain_seconds = self.args.drain_seconds if received == signal.SIGTERM else 0
-            await self._shutdown(listener, grpc_server, signals, drain_seconds)
+            await self._shutdown(listener, grpc_server, signals, self._drain_seconds(received))
         finally:
             periodic.cancel()
+
+    def _start_shutdown_timer(self, number: int) -> None:
+        """Start the timer at the first signal; the second one ends the drain period, further ones change nothing."""
+        self._signals += 1
+        if self._signals <= MAX_COUNTED_SIGNALS:
+            drain_seconds = self._drain_seconds(number) if self._signals == 1 else 0
+            self.shutdown_timer.start(drain_seconds + self.args.grace_seconds)
+
+    def _drain_seconds(self, number: int) -> float:
+        return float(self.args.drain_seconds) if number == signal.SIGTERM else 0.0
 
     async def _start_rest(self) -> Listener:
         config = uvicorn.Config(

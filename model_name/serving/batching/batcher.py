@@ -156,10 +156,20 @@ class AdaptiveBatcher:
             elif pending.request.pending_since < oldest:
                 self._pending.resolve(pending, DependencyError("the answer takes too long"))
 
-    def close(self) -> None:
-        """Run the queued requests and end the threads."""
+    def close(self, seconds: float | None = None) -> bool:
+        """Run the queued requests and end the threads; return whether they have ended.
+
+        Args:
+            seconds: Time after which threads that still compute are left; None to wait until they have ended.
+        """
         for executor in self._executors:
             executor.close()
+        deadline = None if seconds is None else monotonic() + seconds
+        ended = [
+            executor.join(None if deadline is None else max(0.0, deadline - monotonic()))
+            for executor in self._executors
+        ]
+        return all(ended)
 
     def _executor_for(self, request: InferenceRequest) -> BatchExecutor:
         if request.size <= MEDIUM_BODY_BYTES:

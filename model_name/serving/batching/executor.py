@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from queue import Empty, SimpleQueue
 from threading import Thread
-from time import perf_counter, thread_time
+from time import monotonic, perf_counter, thread_time
 from typing import Any, NamedTuple
 
 from model_name.errors import ModelNameError
@@ -201,11 +201,20 @@ class BatchExecutor:
             self._loop.call_soon(self._dispatch)
 
     def close(self) -> None:
-        """Run the queued requests and end the threads."""
+        """End the threads after the queued requests; `join` waits for them."""
         for _ in self._threads:
             self._queue.put(None)
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait for the end of the threads, and return whether they have ended.
+
+        Args:
+            seconds: Time after which the wait ends; None to wait until they have ended.
+        """
+        deadline = None if seconds is None else monotonic() + seconds
         for thread in self._threads:
-            thread.join()
+            thread.join(None if deadline is None else max(0.0, deadline - monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _dispatch(self) -> None:
         """Run the collected requests or hand them to the threads, once no more are about to arrive.
