@@ -5,9 +5,9 @@ data of a CloudEvent, in binary mode (attributes in `ce_` headers, as in the Kaf
 headers, as some HTTP bridges leave them) or in structured mode.
 
 The result is a V1 body, in the content mode of the record; the result of a plain record is an event in binary mode. It
-keeps the key and the headers of the record, such as `traceparent`. Its event refers to that of the record, as over HTTP.
-Its headers `source-topic`, `source-partition` and `source-offset` identify the record, and `model-semver` the model
-version.
+keeps the key and the headers of the record, such as `traceparent`. Its event refers to that of the record, as over
+HTTP. Its headers `source-topic`, `source-partition` and `source-offset` identify the record, and `model-semver` the
+model version.
 """
 
 import re

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -222,6 +223,44 @@ def test_an_enabled_model_repository_unloads_and_loads(
             name = f"RepositoryModel{change.capitalize()}"
             assert call(channel, name, getattr(pb, f"{name}Request")(model_name="other"))[0] == Code.NOT_FOUND
         watched.cancel()
+
+
+# Pages
+
+
+@pytest.mark.parametrize(
+    ("credentials", "status", "parts", "missing"),
+    [
+        pytest.param({}, 200, ['id="token"', "<form"], ["district", "1.2.3"], id="a browser without a token"),
+        pytest.param({"authorization": "Bearer wrong"}, 401, ["wants a token"], ["<form"], id="a wrong token"),
+        pytest.param({"authorization": "Bearer s3cret"}, 200, ['id="token"', "district", "1.2.3"], [], id="the token"),
+    ],
+)
+def test_the_page_opens_without_a_token_and_shows_the_model_with_it(
+    token_server: Server, credentials: dict[str, str], status: int, parts: list[str], missing: list[str]
+) -> None:
+    response = token_server.client.get("/", headers={"accept": "text/html,*/*;q=0.8"} | credentials)
+    assert response.status_code == status
+    assert [part for part in parts if part not in response.text] == []
+    assert [part for part in missing if part in response.text] == []
+    assert response.headers.items() >= SECURITY.items()
+    if status == 200:
+        nonce = re.search(r"script-src 'nonce-([^']+)'", response.headers["content-security-policy"])
+        assert nonce
+        assert f'<script nonce="{nonce[1]}">' in response.text
+
+
+def test_swagger_ui_opens_without_a_token_and_sends_it(
+    bundles: dict[str, Bundle], start_server: StartServer, serving_env: dict[str, str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(serving_env, TOKEN_ENV, "s3cret")
+        server = start_server(bundles[NAME].directory, NAME, "--enable_docs_url", "true").wait()
+    response = server.client.get("/docs")
+    assert response.status_code == 200
+    assert "requestInterceptor" in response.text
+    assert "district" not in response.text
+    assert server.client.get("/openapi.json").status_code == 401
 
 
 # Swagger UI

@@ -77,12 +77,25 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def wait(self, script: str) -> None:
-        """Wait until an expression is true."""
+    def wait(self, script: str, *, navigates: bool = False) -> None:
+        """Wait until an expression is true.
+
+        Args:
+            script: Expression.
+            navigates: Whether the page is being replaced, so that the expression may fail meanwhile.
+        """
         deadline = time.monotonic() + WAIT_SECONDS
-        while not self.run(script):
+        while not self._is_true(script, navigates=navigates):
             assert time.monotonic() < deadline, f"never true: {script}"
             time.sleep(0.02)
+
+    def _is_true(self, script: str, *, navigates: bool) -> bool:
+        try:
+            return bool(self.run(script))
+        except AssertionError:
+            if not navigates:
+                raise
+            return False
 
     def text(self, selector: str) -> str:
         """Read the visible text of an element."""

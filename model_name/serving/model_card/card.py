@@ -50,7 +50,7 @@ def render_card(manifest: Manifest, *, name: str, slot: str, nonce: str, needs_t
             for field in fields
         ],
     }
-    page: str = load_template().render(
+    page: str = load_template("card.html").render(
         manifest=manifest,
         table=manifest.table,
         max_unscrolled_rows=MAX_UNSCROLLED_ROWS,
@@ -69,11 +69,24 @@ def render_card(manifest: Manifest, *, name: str, slot: str, nonce: str, needs_t
     return page
 
 
+def render_token_page(*, name: str, nonce: str) -> str:
+    """Render the page that a browser gets without a token: it takes one and shows the card with it.
+
+    The page says nothing of the model but its name, which the paths of the probes have as well.
+
+    Args:
+        name: Name under which the model is served.
+        nonce: Nonce given to `content_security_policy`, a new one for each response.
+    """
+    page: str = load_template("token.html").render(name=name, nonce=nonce)
+    return page
+
+
 def content_security_policy(nonce: str) -> tuple[bytes, bytes]:
     """Build the header of the page that forbids external content and framing.
 
     Args:
-        nonce: Nonce given to `render_card`.
+        nonce: Nonce of the styles and the scripts of the page.
     """
     policy = (
         "default-src 'none'; "
@@ -84,8 +97,8 @@ def content_security_policy(nonce: str) -> tuple[bytes, bytes]:
 
 
 @cache
-def load_template() -> "jinja2.Template":
-    """Compile the template once."""
+def load_template(file: str) -> "jinja2.Template":
+    """Compile a template once."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -101,7 +114,7 @@ def load_template() -> "jinja2.Template":
         "percent": format_percent,
         "size": format_bytes,
     }
-    return environment.get_template("card.html")
+    return environment.get_template(file)
 
 
 def column_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:

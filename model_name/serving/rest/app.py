@@ -35,6 +35,7 @@ from model_name.serving.rest.messages import (
     error_response,
     response_headers,
 )
+from model_name.serving.rest.pages import PUBLIC_PAGES
 from model_name.serving.runtime.access_log import current_request_id
 
 logger = logging.getLogger("model_name.serving")
@@ -49,6 +50,7 @@ HEALTH = RouteLabels("health", "v2", is_public=True)
 METRICS = RouteLabels("metrics", "http", is_public=True)
 REPOSITORY = RouteLabels("repository", "v2")
 PAGE = RouteLabels("page", "http")
+PUBLIC_PAGE = RouteLabels("page", "http", is_public=True)
 OTHER = RouteLabels("other", "http")
 PUBLIC_OTHER = RouteLabels("other", "http", is_public=True)
 NO_CORS = CorsPolicy()
@@ -124,7 +126,8 @@ class RestApp:
         self._common_headers = CommonHeaders(context)
         self._body_reader = BodyReader(context.batcher.limits, context.batcher.budget)
         self._routes = [*self._inference_routes(), *self._server_routes(ServerHandlers(context))]
-        self._routes += [HttpRoute(path, page, PAGE) for path, page in pages.items()]
+        public = PUBLIC_PAGES if role.has_pages else ()
+        self._routes += [HttpRoute(path, page, PUBLIC_PAGE if path in public else PAGE) for path, page in pages.items()]
         for route in self._routes:
             route.match_name(context.name)
         self.fast_router = FastRouter(context, role.routes, self._common_headers, has_cors=cors.is_enabled)

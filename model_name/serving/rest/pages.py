@@ -13,6 +13,7 @@ from model_name.serving.rest.asgi_request import AsgiRequest, Handler
 from model_name.serving.rest.messages import HTML, HttpResponse
 
 OPENAPI_PATH = "/openapi.json"
+DOCS_PATH = "/docs"
 SWAGGER_UI = """<!doctype html>
 <html lang="en">
 <head>
@@ -23,10 +24,26 @@ SWAGGER_UI = """<!doctype html>
 <body>
 <div id="swagger-ui"></div>
 <script src="https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({{url: '{openapi_path}', dom_id: '#swagger-ui'}})</script>
+<script>SwaggerUIBundle({{url: '{openapi_path}', dom_id: '#swagger-ui'{options}}})</script>
 </body>
 </html>
 """
+
+
+AUTHORIZING_OPTIONS = """, requestInterceptor: (request) => {
+  const key = `model-name token of ${location.origin}/`;
+  const token = sessionStorage.getItem(key) ?? prompt('Token of this server') ?? '';
+  sessionStorage.setItem(key, token.trim());
+  request.headers.Authorization ??= `Bearer ${token.trim()}`;
+  return request;
+}, responseInterceptor: (response) => {
+  if (response.status === 401) sessionStorage.removeItem(`model-name token of ${location.origin}/`);
+  return response;
+}"""
+"""Options of Swagger UI on a server with a token: it is that of the model card, or taken from a prompt."""
+
+PUBLIC_PAGES = frozenset({"/", DOCS_PATH})
+"""Pages that a browser opens without a token; they show nothing of the model before they have one."""
 
 
 class Pages:
@@ -46,13 +63,22 @@ class Pages:
     def handlers(self) -> dict[str, Handler]:
         """Map the path of each page to its handler."""
         pages: dict[str, Handler] = {"/": self.root, OPENAPI_PATH: self.openapi}
-        return pages | {"/docs": self.docs} if self.has_docs else pages
+        return pages | {DOCS_PATH: self.docs} if self.has_docs else pages
 
     async def root(self, request: AsgiRequest) -> HttpResponse:
-        """Show the model card to a browser; respond to other clients as KServe's server does."""
-        if not any(name == b"accept" and b"text/html" in value for name, value in request.headers):
-            return await alive(request)
-        return await asyncio.to_thread(self._render_card)
+        """Show the model card to a browser; respond to other clients as KServe's server does.
+
+        A browser cannot send a token when it opens a page: without one it gets a page that takes it.
+
+        Raises:
+            UnauthorizedError: The client needs a token, has a wrong one, or is no browser and has none.
+        """
+        auth, metadata = self.context.auth, request.headers
+        is_browser = any(name == b"accept" and b"text/html" in value for name, value in metadata)
+        if is_browser and auth.is_enabled and not auth.has_credentials(metadata):
+            return await asyncio.to_thread(self._render_token_page)
+        auth.authenticate(metadata)
+        return await (asyncio.to_thread(self._render_card) if is_browser else alive(request))
 
     async def openapi(self, request: AsgiRequest) -> HttpResponse:
         """Return the OpenAPI document of the bundle that is served now."""
@@ -64,7 +90,8 @@ class Pages:
 
     async def docs(self, request: AsgiRequest) -> HttpResponse:
         """Show Swagger UI over the OpenAPI document, as KServe's `--enable_docs_url` does."""
-        page = SWAGGER_UI.format(title=escape(self.context.name), openapi_path=OPENAPI_PATH)
+        options = AUTHORIZING_OPTIONS if self.context.auth.is_enabled else ""
+        page = SWAGGER_UI.format(title=escape(self.context.name), openapi_path=OPENAPI_PATH, options=options)
         return HttpResponse(page.encode(), 200, HTML)
 
     def _render_card(self) -> HttpResponse:
@@ -79,6 +106,13 @@ class Pages:
             needs_token=context.auth.is_enabled,
         )
         return HttpResponse(text.encode(), 200, HTML, [content_security_policy(nonce)], manifest)
+
+    def _render_token_page(self) -> HttpResponse:
+        from model_name.serving.model_card.card import content_security_policy, render_token_page
+
+        nonce = token_urlsafe(16)
+        text = render_token_page(name=self.context.name, nonce=nonce)
+        return HttpResponse(text.encode(), 200, HTML, [content_security_policy(nonce)])
 
 
 async def alive(_: AsgiRequest) -> HttpResponse:

@@ -13,7 +13,7 @@ import pytest
 from model_name.core.decisions.decision import Costs, Decision, Isotonic
 from model_name.serving.bundle import Bundle, CompressionReport, Manifest
 from model_name.serving.model_card import card as card_module
-from model_name.serving.model_card.card import content_security_policy, render_card
+from model_name.serving.model_card.card import content_security_policy, render_card, render_token_page
 from model_name.serving.openapi import document as document_module
 from model_name.serving.rest.messages import SECURITY_HEADERS
 from tests.support.html_pages import Page
@@ -236,6 +236,14 @@ def test_response_headers_forbid_external_content() -> None:
     assert dict(SECURITY_HEADERS)[b"cache-control"] == b"no-store"
 
 
+def test_token_page_says_nothing_of_the_model_but_its_name() -> None:
+    text = render_token_page(name=EVIL, nonce=NONCE)
+    assert EVIL not in text
+    assert EVIL in "".join(Page(text).text)
+    assert {*COLUMNS, "BoostedTrees", "1.2.3"}.isdisjoint(visible_text(text).split())
+    assert {script.get("nonce") for script in Controls(text).scripts} == {NONCE}
+
+
 def test_page_of_a_wide_table_is_limited_in_size() -> None:
     columns = {f"column {number} " + "x" * 60: COLUMNS["heating"] for number in range(300)}
     text = card_of(manifest_of(table_of(columns=columns), dict.fromkeys(columns, "gas")))
@@ -254,6 +262,12 @@ def test_templates_are_loaded_lazily_from_the_package() -> None:
     script = f"{imports}; print('jinja2' in sys.modules, 'yaml' in sys.modules, 'kserve' in sys.modules)"
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert process.stdout.split() == ["False", "False", "False"]
-    assert {path.name for path in card_module.TEMPLATES.iterdir()} == {"card.html", "card.css", "card.js"}
+    assert {path.name for path in card_module.TEMPLATES.iterdir()} == {
+        "card.html",
+        "card.css",
+        "card.js",
+        "token.html",
+        "token.js",
+    }
     assert Path(card_module.__file__).parent in card_module.TEMPLATES.parents
     assert document_module.TEMPLATE.is_file()

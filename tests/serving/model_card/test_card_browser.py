@@ -10,6 +10,7 @@ import pytest
 
 from model_name.core.decisions.decision import Decision
 from model_name.errors import DataError
+from model_name.serving.assembly import TOKEN_ENV
 from model_name.serving.bundle import Bundle, Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.model_card.card import content_security_policy, render_card
@@ -18,10 +19,12 @@ from tests.support import browser
 from tests.support.browser import Browser
 from tests.support.in_process_requests import infer_v1
 from tests.support.manifests import COLUMNS, EXAMPLE, FIXED_SCORES, manifest_of, plane_of, table_of
+from tests.support.server_processes import Server, StartServer
 
 HttpResponse = tuple[int, bytes, dict[str, str]]
 
 NONCE = "bm9uY2U"
+TOKEN = "s3cret"
 EVIL = "</script><script>window.hit=1</script>"
 
 
@@ -319,6 +322,83 @@ def test_token_is_sent_if_the_server_requires_one(chromium: Browser, site: Site,
         chromium.fill("#token", "s3cret")
     predict(chromium)
     assert site.requests[0][1].get("authorization") == ("Bearer s3cret" if needs_token else None)
+
+
+@pytest.fixture(scope="module")
+def token_server(bundles: dict[str, Bundle], start_server: StartServer, serving_env: dict[str, str]) -> Server:
+    """Start a server that requires a token."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(serving_env, TOKEN_ENV, TOKEN)
+        return start_server(bundles["regression"].directory, "regression").wait()
+
+
+def open_without_token(chromium: Browser, server: Server, **options: Any) -> None:
+    """Open the page of a server in a tab that has no token of it."""
+    chromium.open(f"{server.url}/", **options)
+    chromium.run("sessionStorage.clear()")
+    chromium.open(f"{server.url}/", **options)
+    chromium.wait("!gate.hidden")
+
+
+def enter_token(chromium: Browser, token: str) -> None:
+    """Enter a token in the page that takes it."""
+    chromium.fill("#token", token)
+    chromium.click("#gate button")
+
+
+@pytest.mark.parametrize(("width", "dark"), [pytest.param(1400, False, id="wide"), pytest.param(360, True, id="phone")])
+def test_page_takes_a_token_and_keeps_it_for_the_tab(
+    chromium: Browser, token_server: Server, width: int, dark: bool
+) -> None:
+    # Given the page of a server with a token, which shows nothing of the model
+    open_without_token(chromium, token_server, width=width, dark=dark)
+    assert "district" not in chromium.run("document.documentElement.outerHTML")
+    assert chromium.run("document.documentElement.scrollWidth") == width
+    # When a wrong token is entered, and a text that no header can have, then the page says so
+    for token, problem in [("wrong", "The server does not accept this token (401)"), ("\N{SNOWMAN}", "No response")]:
+        enter_token(chromium, token)
+        chromium.wait("!document.getElementById('token-error').hidden && !gate.querySelector('button').disabled")
+        assert problem in chromium.text("#token-error")
+    # When the token is entered, then the card is shown and predicts
+    chromium.logged_errors.clear()
+    enter_token(chromium, TOKEN)
+    chromium.wait("document.getElementById('card') !== null")
+    assert "423." in predict(chromium) or "price" in chromium.text("#output")
+    assert chromium.run("document.documentElement.scrollWidth") == width
+    # When a protected document is opened, then it is shown
+    chromium.click("a[data-path='openapi.json']")
+    chromium.wait("document.querySelector('dialog')?.open")
+    assert '"openapi": "3.1.0"' in chromium.text("dialog pre")
+    chromium.click("dialog button")
+    # When the page is opened again in the tab, then it needs no token, and the example keeps it
+    chromium.open(f"{token_server.url}/?again", width=width, dark=dark)
+    chromium.wait("document.getElementById('card') !== null")
+    chromium.click("button[type=reset]")
+    chromium.wait(f"document.getElementById('token').value === '{TOKEN}'")
+    assert chromium.logged_errors == []
+
+
+def test_token_can_be_changed_and_forgotten(chromium: Browser, token_server: Server) -> None:
+    # Given an opened card
+    open_without_token(chromium, token_server)
+    enter_token(chromium, TOKEN)
+    chromium.wait("document.getElementById('card') !== null")
+    # When the token becomes invalid, then its field says so
+    chromium.fill("#token", "old")
+    assert "The server requires a valid token (401)" in predict(chromium)
+    assert chromium.text("#token-error") == "the server does not accept this token"
+    assert chromium.run("document.activeElement.id") == "token"
+    # When the page is opened with it, then it asks for another one
+    chromium.open(f"{token_server.url}/?old")
+    chromium.wait("!gate.hidden")
+    assert chromium.text("#token-error") == "The token is no longer valid (401); enter the current one"
+    # When the valid one is entered and forgotten, then the page has none
+    enter_token(chromium, TOKEN)
+    chromium.wait("document.getElementById('card') !== null")
+    assert "price" in predict(chromium)
+    chromium.click("#forget")
+    chromium.wait("document.getElementById('gate')?.hidden === false", navigates=True)
+    assert chromium.run("sessionStorage.length") == 0
 
 
 def test_hostile_names_are_sent_unchanged_and_not_executed(chromium: Browser, site: Site) -> None:

@@ -1,29 +1,44 @@
-"use strict";
-
-const card = JSON.parse(document.getElementById("card").textContent);
-// Behind a path prefix, the URL of the page may lack its last slash.
-const base = location.origin + location.pathname.replace(/\/?$/, "/");
-const form = document.getElementById("form");
-const output = document.getElementById("output");
-const button = form.querySelector("button[type=submit]");
+let card, form, output, button;
 let isBusy = false;
 
-form.hidden = false;
-for (const link of document.querySelectorAll("a[data-path]")) link.href = base + link.dataset.path;
-for (const code of document.querySelectorAll("figure code")) {
-  code.textContent = code.textContent.replaceAll(card.server, base.replace(/\/$/, ""));
-  code.closest("figure").querySelector("figcaption").append(copyButton(code));
+function startCard() {
+  card = JSON.parse(document.getElementById("card").textContent);
+  form = document.getElementById("form");
+  output = document.getElementById("output");
+  button = form.querySelector("button[type=submit]");
+  form.hidden = false;
+  for (const link of document.querySelectorAll("a[data-path]")) {
+    link.href = base + link.dataset.path;
+    if ("guarded" in link.dataset) link.addEventListener("click", showGuarded);
+  }
+  for (const code of document.querySelectorAll("figure code")) {
+    code.textContent = code.textContent.replaceAll(card.server, base.replace(/\/$/, ""));
+    code.closest("figure").querySelector("figcaption").append(copyButton(code));
+  }
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    predict();
+  });
+  form.addEventListener("reset", () => {
+    clearErrors();
+    output.replaceChildren();
+    setTimeout(showToken); // after the reset, which empties the field
+  });
+  form.addEventListener("input", (event) => clearErrors(event.target.id));
+  const tokenField = document.getElementById("token");
+  if (!tokenField) return;
+  showToken();
+  tokenField.addEventListener("input", () => storeToken(tokenField.value));
+  document.getElementById("forget").addEventListener("click", () => {
+    storeToken("");
+    location.reload();
+  });
 }
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  predict();
-});
-form.addEventListener("reset", () => {
-  clearErrors();
-  output.replaceChildren();
-});
-form.addEventListener("input", (event) => clearErrors(event.target.id));
+function showToken() {
+  const tokenField = document.getElementById("token");
+  if (tokenField) tokenField.value = token;
+}
 
 async function predict() {
   if (isBusy) return;
@@ -35,9 +50,7 @@ async function predict() {
   const body = { instances: [Object.fromEntries(read.map(([field, { value }]) => [field.name, value]))] };
   const interval = document.getElementById("interval")?.value;
   if (interval) body.parameters = { interval: Number(interval) };
-  const headers = { "content-type": "application/json" };
-  const token = document.getElementById("token")?.value.trim();
-  if (token) headers.authorization = `Bearer ${token}`;
+  const headers = { "content-type": "application/json", ...authorization() };
   setBusy(true);
   try {
     const started = performance.now();
@@ -77,6 +90,7 @@ function fieldValue({ id, inputType, acceptsEmpty }) {
 function showResponse(response, body, text, milliseconds, interval) {
   if (!response.ok) {
     const [wrong, rest] = splitByField(typeof body?.error === "string" ? body.error : text.slice(0, 500));
+    if (response.status === 401) markToken();
     return showErrors(`${describeStatus(response.status)} (${response.status})`, wrong, rest);
   }
   if (!Array.isArray(body?.predictions)) return showErrors("The response is not a prediction", [], text.slice(0, 500));
@@ -105,6 +119,44 @@ function describeStatus(status) {
   if (status === 429) return "The server is overloaded; try again in a moment";
   if (status === 503) return "The model is not ready; try again in a moment";
   return status < 500 ? "The server rejects this row" : "The server has failed";
+}
+
+function markToken() {
+  const message = document.getElementById("token-error");
+  if (!message) return;
+  const input = document.getElementById("token");
+  input.setAttribute("aria-invalid", "true");
+  message.textContent = token ? "the server does not accept this token" : "enter the token";
+  message.hidden = false;
+  input.focus();
+  input.select();
+}
+
+// A link cannot send the token: the document is fetched and shown above the page.
+async function showGuarded(event) {
+  event.preventDefault();
+  const link = event.currentTarget;
+  const dialog = createElement("dialog", "");
+  const pre = createElement("pre", "");
+  pre.tabIndex = 0;
+  const close = createElement("button", "", "Close");
+  close.type = "button";
+  close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => dialog.remove());
+  const caption = createElement("figcaption", "", link.textContent);
+  caption.append(close);
+  const figure = createElement("figure", "");
+  figure.append(caption, pre);
+  dialog.append(figure);
+  try {
+    const response = await fetch(link.href, { headers: authorization() });
+    const text = await response.text();
+    pre.textContent = response.ok ? JSON.stringify(parseJson(text), null, 2) : `${describeStatus(response.status)} (${response.status})`;
+  } catch (error) {
+    pre.textContent = `No response: ${error.message}. Is the server running?`;
+  }
+  document.body.append(dialog);
+  dialog.showModal();
 }
 
 function probabilityBars(probabilities) {
@@ -181,6 +233,11 @@ function matchField(message, at) {
 }
 
 function clearErrors(id) {
+  const tokenError = document.getElementById("token-error");
+  if (tokenError && (id === undefined || id === "token")) {
+    document.getElementById("token").removeAttribute("aria-invalid");
+    tokenError.hidden = true;
+  }
   for (const field of card.fields) {
     if (id !== undefined && field.id !== id) continue;
     document.getElementById(field.id).removeAttribute("aria-invalid");
@@ -229,3 +286,5 @@ function createElement(tag, style, text) {
   if (text !== undefined) element.textContent = text;
   return element;
 }
+
+if (document.getElementById("card")) startCard();
