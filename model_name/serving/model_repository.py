@@ -41,8 +41,7 @@ class ModelSource:
         self.directory = directory
         self._load = load
         self._list_files = list_files
-        self._files: Sequence[str] = ()
-        self._signature: FileSignature = ()
+        self._loaded: tuple[Sequence[str], FileSignature] = ((), ())
 
     def load(self) -> DataPlane:
         """Load the model.
@@ -51,13 +50,14 @@ class ModelSource:
             ModelNameError: The model is broken or fails on its own example.
         """
         # The signature is older than the model, so that files that are replaced during the load are loaded after it.
-        self._files = self._list_files(self.directory)
-        self._signature = file_signature(self.directory, self._files)
+        files = self._list_files(self.directory)
+        self._loaded = files, file_signature(self.directory, files)
         return self._load(self.directory)
 
     def has_changed(self) -> bool:
         """Return whether the files have changed since the last load began, whether or not it succeeded."""
-        return file_signature(self.directory, self._files) != self._signature
+        files, signature = self._loaded
+        return file_signature(self.directory, files) != signature
 
 
 class BundleReloader:
@@ -86,7 +86,7 @@ class BundleReloader:
         if not self.interval_seconds or monotonic() - self._checked_at < self.interval_seconds:
             return
         self._checked_at = monotonic()
-        if self.source.has_changed():
+        if await asyncio.to_thread(self.source.has_changed):  # file systems of a network may be slow
             try:
                 await self.reload()
             except ModelNameError as err:
