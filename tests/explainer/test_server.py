@@ -14,6 +14,7 @@ import pytest
 from model_name.core import dataframes
 from model_name.explainer.__main__ import main
 from model_name.serving.batching.batcher import LARGE_BODY_BYTES
+from tests.support.signing_keys import make_key_pair, sign
 
 PATH = "/v1/models/things:explain"
 KINDS = [
@@ -191,6 +192,25 @@ def test_new_version_in_the_directory_is_loaded(save_model, fitted, start_explai
     save_model(fitted("BoostedTrees", "regression"), folder, semver="1.3.0", version="8")
     wait_until(lambda: explain(server, rows).headers["x-model-semver"] == "1.3.0")
     assert explain(server, rows).json() != before.json()
+
+
+@pytest.mark.slow
+def test_signature_is_required_if_a_public_key_is_set(save_model, fitted, start_explainer, tmp_path, rows):
+    # Given an explainer that requires a signature
+    key = make_key_pair(tmp_path, "key")
+    folder = save_model(fitted("LinearModel", "regression"), tmp_path / "model", vouched=True)
+    sign(folder, key)
+    options = ("--bundle_public_key", str(key.public_file), "--watch_seconds", "0.2")
+    server = start_explainer(folder, *options).wait()
+    # When an unsigned version comes, then the old one stays
+    new = save_model(fitted("BoostedTrees", "regression"), tmp_path / "new", vouched=True, version="8")
+    folder.rename(tmp_path / "old")
+    new.rename(folder)
+    wait_until(lambda: "is not signed, bundle.json.sig is missing" in server.output())
+    assert explain(server, rows).headers["x-model-version"] == "7"
+    # And when it is signed, then it is served
+    sign(folder, key)
+    wait_until(lambda: explain(server, rows).headers["x-model-version"] == "8")
 
 
 def wait_until(condition, seconds=60.0):

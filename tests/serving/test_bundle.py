@@ -4,9 +4,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from model_name.core.decisions.decision import Decision
 from model_name.errors import DataError, ModelNameError, NotFoundError
@@ -18,6 +21,7 @@ from model_name.serving.bundle import (
     create_session,
     file_hash,
     list_files,
+    parse_manifest,
     read_bundle,
     read_manifest,
     write_manifest,
@@ -256,3 +260,26 @@ def test_invalid_manifest_is_not_written(directory: Path, changes: dict[str, obj
         write_manifest(directory, read_manifest(directory).model_copy(update=changes))
     assert (directory / MANIFEST_FILE).read_bytes() == before
     assert {path.name for path in directory.iterdir()} == {GRAPH_FILE, MANIFEST_FILE}
+
+
+@given(
+    st.binary()
+    | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps).map(str.encode)
+)
+def test_other_bytes_are_no_manifest(text: bytes) -> None:
+    with pytest.raises(DataError, match=r"is not JSON|is not a bundle's manifest|has format"):
+        parse_manifest(text, Path(MANIFEST_FILE))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_manifest_with_any_other_value_is_accepted_or_refused(directory: Path, data: st.DataObject) -> None:
+    raw = json.loads((directory / MANIFEST_FILE).read_bytes())
+    key = data.draw(st.sampled_from(sorted(raw)))
+    scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+    value = data.draw(st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+    with suppress(DataError):
+        manifest = parse_manifest(json.dumps(raw | {key: value}).encode(), Path(MANIFEST_FILE))
+        assert manifest.version.isascii()
+        assert manifest.name.isprintable()
+        assert not any(name.startswith("/") or ".." in name.split("/") for name in manifest.files)

@@ -1,5 +1,6 @@
 """Worker processes: start, probes and stop."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,10 +17,13 @@ from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAs
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_name.errors import StorageError
+from model_name.kafka.worker.worker_process import load_plane
+from model_name.kafka.worker.worker_settings import WorkerSettings
 from tests.support.counts import count
 from tests.support.kafka_cluster import send_values
 from tests.support.kafka_workers import MakeWorkerGroup, wait_until
 from tests.support.server_processes import free_ports
+from tests.support.signing_keys import make_key_pair, sign
 from tests.support.worker_processes import SESSION_SECONDS, VALUES, WorkerGroup
 
 pytestmark = pytest.mark.kafka
@@ -39,6 +43,21 @@ def suspend_broker(broker: Any) -> Iterator[Callable[[], None]]:
     yield broker.suspend
     broker.resume()
     broker.start()
+
+
+def test_worker_requires_a_signature_if_it_has_a_public_key(bundle: Path, tmp_path: Path) -> None:
+    # given a worker with a public key, and an unsigned bundle
+    key, directory = make_key_pair(tmp_path, "key"), Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    topics = {"input": "rows", "output": "results", "dead_letter": "failed", "group": "scorers"}
+    settings = {"bundle": str(directory), "bootstrap_servers": "127.0.0.1:9", "bundle_public_key": str(key.public_file)}
+    pairs = [part for name, value in (settings | topics).items() for part in ("--set", f"job.{name}={value}")]
+    command = [sys.executable, "-m", "model_name", "kafka", "run", *pairs]
+    # when it starts, then it refuses the bundle before it connects
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, f"{directory}: is not signed" in result.stderr) == (4, True), result.stderr
+    # and a signed one is loaded
+    sign(directory, key)
+    assert load_plane(WorkerSettings.model_validate(settings | topics)).bundle.directory == directory
 
 
 def verify(group: WorkerGroup) -> None:

@@ -45,6 +45,7 @@ def test_a_missing_setting_is_reported_by_its_option(missing: str) -> None:
         pytest.param({"max_poll_records": 0}, "max_poll_records", id="no records"),
         pytest.param({"session_seconds": 0}, "session_seconds", id="no time"),
         pytest.param({"log_sampling": 1.5}, "log_sampling", id="a share above one"),
+        pytest.param({"slot": "blue\n"}, "is not an identifier", id="a slot that is no header value"),
         pytest.param({"http_port": 70_000}, "http_port", id="no port"),
         pytest.param({"max_poll_record": 5}, "did you mean max_poll_records", id="an unknown key"),
     ],
