@@ -188,6 +188,31 @@ def _add_server_options(parser: ArgumentParser) -> None:
         default=None,
         help="Trace requests by OpenTelemetry; by default if a variable such as OTEL_EXPORTER_OTLP_ENDPOINT is set.",
     )
+    _add_grpc_options(parser)
+
+
+def _add_grpc_options(parser: ArgumentParser) -> None:
+    """Add the options of gRPC; those of keepalive have the names and the meaning of Triton's."""
+    add = parser.add_argument_group("gRPC", "Options of gRPC beside those of KServe's server.").add_argument
+    add(
+        "--grpc_max_concurrent_calls",
+        type=_positive,
+        default=2048,
+        help="Calls at once, beyond which they are refused.",
+    )
+    add("--grpc_max_connections", type=_positive, default=2048, help="Connections, beyond which they are closed.")
+    add("--grpc_keepalive_time_ms", type=_positive, default=120_000, help="Time after which an idle client is pinged.")
+    add("--grpc_keepalive_timeout_ms", type=_positive, default=20_000, help="Time limit for the response to a ping.")
+    add("--grpc_keepalive_permit_without_calls", type=boolean, default=True, help="Ping clients without a call.")
+    add(
+        "--grpc_min_recv_ping_interval_without_data_ms",
+        type=_positive,
+        default=300_000,
+        help="Minimum time between two pings of a client without a call; a faster one gets strikes.",
+    )
+    add("--grpc_max_ping_strikes", type=int, default=2, help="Strikes above which a connection is closed; 0 for any.")
+    add("--grpc_max_connection_age_ms", type=int, default=0, help="Age at which a connection is closed; 0 for any.")
+    add("--grpc_max_connection_age_grace_ms", type=int, default=0, help="Time for its calls after that; 0 for any.")
 
 
 def run_main(parser: ArgumentParser, serve: Callable[[Namespace], None], argv: Sequence[str] | None) -> int:

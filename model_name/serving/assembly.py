@@ -11,6 +11,8 @@ from model_name.serving.batching.observer import BatchObserver
 from model_name.serving.batching.traced_batch import trace_batches
 from model_name.serving.bundle import Manifest
 from model_name.serving.context import ServerContext
+from model_name.serving.grpc.health_service import HealthService
+from model_name.serving.grpc.message_reader import MessageReader
 from model_name.serving.grpc.servicer import SERVICE_NAME, InferenceServicer
 from model_name.serving.model_repository import BundleReloader, ModelRepository, ModelSource
 from model_name.serving.request_errors import ErrorLogger
@@ -76,11 +78,13 @@ def serve_model(
     )
     pages = Pages(context, has_docs=args.enable_docs_url).handlers() if role.has_pages else {"/": alive}
 
+    reader = MessageReader(batcher.limits, batcher.budget, args.grpc_max_receive_message_length)
     trimmer = HeapTrimmer(batcher.budget.take_peak)
 
     async def on_period() -> None:
         batcher.evict_expired()
         trimmer.trim_after_peak()
+        reader.trim_if_needed()
         observer.flush_metrics()
         await reloader.reload_if_changed()
 
@@ -89,8 +93,8 @@ def serve_model(
         RestApp(context, role, pages, cors),
         state,
         address,
-        grpc_handler=InferenceServicer(context).handler(),
-        grpc_service=SERVICE_NAME,
+        grpc_handler=InferenceServicer(context, reader, args.grpc_max_concurrent_calls).handler(),
+        health=HealthService(SERVICE_NAME, reader),
         tls=tls,
         args=args,
         header_seconds=batcher.limits.header_seconds,

@@ -14,10 +14,10 @@ from typing import cast
 import grpc
 import uvicorn
 import uvloop
-from grpc_health.v1 import health_pb2_grpc
 from uvicorn.server import ServerState as UvicornState
 
 from model_name.serving.arguments import ListenAddress
+from model_name.serving.grpc.channel_options import channel_options
 from model_name.serving.grpc.health_service import HealthService
 from model_name.serving.rest.app import RestApp
 from model_name.serving.rest.connection_limiter import ConnectionLimiter
@@ -46,7 +46,7 @@ class Server:
         address: ListenAddress,
         *,
         grpc_handler: grpc.GenericRpcHandler,
-        grpc_service: str,
+        health: HealthService,
         tls: TlsConfig | None,
         args: Namespace,
         header_seconds: float,
@@ -60,7 +60,7 @@ class Server:
             state: Lifecycle state, which this server updates.
             address: Address to listen on.
             grpc_handler: Handler of the inference service.
-            grpc_service: Name of the inference service.
+            health: Health service of gRPC.
             tls: TLS certificates; None for plain text.
             args: Command line: event loop, time-outs and sizes of messages.
             header_seconds: Time limit for the headers of a request.
@@ -77,7 +77,7 @@ class Server:
         self.on_period = on_period
         self.shutdown_timer = shutdown_timer
         self._signals = 0
-        self.health = HealthService(grpc_service)
+        self.health = health
         self._uvicorn_state = UvicornState()
         self._certificates: CertificateReloader | None = None
         app.context.metrics.bind_connections(lambda: len(self._uvicorn_state.connections))
@@ -159,14 +159,8 @@ class Server:
     async def _start_grpc(self) -> grpc.aio.Server | None:
         if self.address.grpc_port is None:
             return None
-        options = [
-            ("grpc.max_send_message_length", self.args.grpc_max_send_message_length),
-            ("grpc.max_receive_message_length", self.args.grpc_max_receive_message_length),
-            ("grpc.so_reuseport", 0),
-        ]
-        server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers((self.grpc_handler,))
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        server = grpc.aio.server(options=channel_options(self.args))
+        server.add_generic_rpc_handlers((self.grpc_handler, self.health.handler()))
         host = "[::]" if self.address.host == "0.0.0.0" else self.address.host  # noqa: S104  as KServe's server  # nosec B104
         endpoint = f"{host}:{self.address.grpc_port}"
         if self.tls is None:

@@ -21,7 +21,9 @@ from model_name.errors import DataError, ModelNameError
 from model_name.serving.auth import TokenAuth
 from model_name.serving.batching.batcher import AdaptiveBatcher
 from model_name.serving.context import ServerContext
-from model_name.serving.grpc.servicer import SERVICE_NAME, STATUS_CODES, InferenceServicer
+from model_name.serving.grpc.message_reader import MessageReader
+from model_name.serving.grpc.servicer import SERVICE_NAME, InferenceServicer
+from model_name.serving.grpc.statuses import STATUS_CODES
 from model_name.serving.limits import Limits
 from model_name.serving.model_repository import ModelRepository
 from model_name.serving.protocols.open_inference_messages import pb
@@ -192,7 +194,8 @@ async def send_v2(server: FakeServer, value: float, authorization: str) -> tuple
 class FakeGrpcContext:
     """Context of a gRPC call that keeps how the call was aborted."""
 
-    def __init__(self, authorization: str) -> None:
+    def __init__(self, message: bytes, authorization: str) -> None:
+        self.message = message
         self.authorization = authorization
         self.aborted: tuple[grpc.StatusCode, str] | None = None
 
@@ -202,7 +205,10 @@ class FakeGrpcContext:
     def set_trailing_metadata(self, metadata: Any) -> None:
         """Send nothing."""
 
-    async def abort(self, code: grpc.StatusCode, details: str) -> bytes:
+    async def read(self) -> bytes:
+        return self.message
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> bytes:
         self.aborted = (code, details)
         return b""
 
@@ -210,9 +216,10 @@ class FakeGrpcContext:
 async def call_grpc(server: FakeServer, method: str, message: bytes, authorization: str) -> tuple[int, str]:
     """Call a method of the gRPC service."""
     details: Any = SimpleNamespace(method=f"/{SERVICE_NAME}/{method}", invocation_metadata=())
-    handler: Any = InferenceServicer(server.context).handler().service(details)
-    context = FakeGrpcContext(authorization)
-    await handler.unary_unary(message, context)
+    reader = MessageReader(Limits(), server.context.batcher.budget, Limits().body_bytes)
+    handler: Any = InferenceServicer(server.context, reader, max_calls=1).handler().service(details)
+    context = FakeGrpcContext(message, authorization)
+    await handler.stream_unary(None, context)
     if context.aborted is None:
         return 200, ""
     code, reason = context.aborted

@@ -9,25 +9,41 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from typing_extensions import override
+from grpc_health.v1 import health_pb2
 
+from model_name.errors import ModelNameError, NotFoundError
+from model_name.serving.grpc.message_reader import MessageReader
+from model_name.serving.grpc.statuses import abort
+from model_name.serving.protocols.v2_grpc import parse_message
+from model_name.serving.request_errors import ShuttingDownError
+
+HEALTH_SERVICE_NAME = "grpc.health.v1.Health"
 Status = health_pb2.HealthCheckResponse
 
 
-class HealthService(health_pb2_grpc.HealthServicer):
+class HealthService:
     """Health of the server as a whole, which is that of its one inference service."""
 
-    def __init__(self, service_name: str) -> None:
+    def __init__(self, service_name: str, reader: MessageReader) -> None:
         """Report SERVING until `set_serving` changes it.
 
         Args:
             service_name: Name of the inference service; the empty name is the server as a whole.
+            reader: Reader of the messages of all calls.
         """
+        self.reader = reader
         self._names = ("", service_name)
         self._is_serving = True
         self._is_closed = False
         self._changed = asyncio.Event()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Make the handler of the service for a gRPC server; it reads the messages of calls itself."""
+        handlers = {
+            "Check": grpc.stream_unary_rpc_method_handler(self.check),
+            "Watch": grpc.stream_stream_rpc_method_handler(self.watch),
+        }
+        return grpc.method_handlers_generic_handler(HEALTH_SERVICE_NAME, handlers)
 
     def set_serving(self, *, is_serving: bool) -> None:
         """Set the status, and notify watchers if it has changed."""
@@ -40,28 +56,46 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._is_closed = True
         self._notify_watchers()
 
-    @override
-    async def Check(self, request: Any, context: Any) -> Any:
+    async def check(self, _: Any, grpc_context: Any) -> bytes:
         """Return the current status."""
-        if request.service not in self._names:
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"no such service is here; that of the model is {self._names[1]}"
-            )
-        return Status(status=self._status)
+        try:
+            name = await self._read_name(grpc_context)
+            if name not in self._names:
+                raise NotFoundError(f"no such service is here; that of the model is {self._names[1]}")
+        except ModelNameError as err:
+            ending = abort(grpc_context, err)
+        else:
+            return self._message(self._status)
+        return await ending
 
-    @override
-    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def watch(self, _: Any, grpc_context: Any) -> AsyncIterator[bytes]:
         """Stream the current status and each change of it."""
-        sent = None
-        while True:
-            changed = self._changed  # taken before the status is read, so that no change is missed
-            status = self._status if request.service in self._names else Status.SERVICE_UNKNOWN
-            if status != sent:
-                yield Status(status=status)
-                sent = status
-            if self._is_closed:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "this server is ending; ask another one")
-            await changed.wait()
+        try:
+            is_known = await self._read_name(grpc_context) in self._names
+        except ModelNameError as err:
+            ending = abort(grpc_context, err)
+        else:
+            ending = abort(grpc_context, ShuttingDownError("this server is ending; ask another one"))
+            sent = None
+            while True:
+                changed = self._changed  # taken before the status is read, so that no change is missed
+                status = self._status if is_known else Status.SERVICE_UNKNOWN
+                if status != sent:
+                    yield self._message(status)
+                    sent = status
+                if self._is_closed:
+                    break
+                await changed.wait()
+        await ending
+
+    async def _read_name(self, grpc_context: Any) -> str:
+        """Read the name of the service that a call is about."""
+        message = await self.reader.read(grpc_context, is_public=True)
+        return parse_message(health_pb2.HealthCheckRequest, message).service  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _message(status: int) -> bytes:
+        return Status(status=status).SerializeToString()  # type: ignore[no-any-return]
 
     @property
     def _status(self) -> int:

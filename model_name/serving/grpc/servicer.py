@@ -3,46 +3,24 @@
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 import grpc
 from typing_extensions import override
 
-from model_name.errors import ModelNameError, NotFoundError
+from model_name.errors import BusyError, ModelNameError, NotFoundError
 from model_name.serving.batching.request_trace import TRACEPARENT, parse_trace_id
 from model_name.serving.context import ServerContext
+from model_name.serving.grpc.message_reader import MessageReader
+from model_name.serving.grpc.statuses import SERVER_ERRORS, abort, status_code
 from model_name.serving.protocols.open_inference_messages import pb
 from model_name.serving.protocols.tensors import model_metadata
 from model_name.serving.protocols.v2_grpc import GrpcRequest, parse_message
-from model_name.serving.request_errors import ShuttingDownError, client_message
+from model_name.serving.request_errors import ShuttingDownError
 from model_name.serving.request_lifecycle import REQUEST_ID_HEADER, RequestLifecycle, RouteLabels
 from model_name.serving.tracing import SpanEnd, SpanStart
 
 SERVICE_NAME = "inference.GRPCInferenceService"
-STATUS_CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    404: grpc.StatusCode.NOT_FOUND,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    501: grpc.StatusCode.UNIMPLEMENTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-}
-"""gRPC status by HTTP status; INTERNAL for any other."""
-SERVER_ERRORS = frozenset(
-    {
-        grpc.StatusCode.DATA_LOSS,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.UNKNOWN,
-    }
-)
-"""Statuses that are failures of the server, by the semantic conventions of OpenTelemetry."""
 TRACERESPONSE = "traceresponse"
-MAX_DETAIL_BYTES = 4000  # of a message: gRPC sends it percent-encoded in a header, of which clients take 8 KB
-UNESCAPED_CHARACTERS = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # that gRPC does not percent-encode
 
 
 class GrpcCall(RequestLifecycle):
@@ -58,7 +36,7 @@ class GrpcCall(RequestLifecycle):
     __slots__ = ("by_name", "grpc_context", "method", "trailing_metadata")
 
     def __init__(self, context: ServerContext, route: RouteLabels, method: str, grpc_context: Any) -> None:
-        """Start a call of a method whose message has been received."""
+        """Start a call of a method whose message has not been received yet."""
         self.by_name = dict(grpc_context.invocation_metadata())
         super().__init__(context, route, self.by_name.get(REQUEST_ID_HEADER))
         self.grpc_context = grpc_context
@@ -100,9 +78,18 @@ Method = Callable[[bytes, GrpcCall], Awaitable[bytes]]
 class InferenceServicer:
     """Methods of the service, for one served model."""
 
-    def __init__(self, context: ServerContext) -> None:
-        """Serve the model of a context."""
+    def __init__(self, context: ServerContext, reader: MessageReader, max_calls: int) -> None:
+        """Serve the model of a context.
+
+        Args:
+            context: Objects that all requests share.
+            reader: Reader of the messages of all calls.
+            max_calls: Maximum number of calls at once; those of health and readiness are not counted.
+        """
         self.context = context
+        self.reader = reader
+        self.max_calls = max_calls
+        self._calls = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Make the handler of the service for a gRPC server."""
@@ -120,7 +107,7 @@ class InferenceServicer:
             "RepositoryModelUnload": (repository, self.unload),
         }
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(self._with_lifecycle(name, labels, method))
+            name: grpc.stream_unary_rpc_method_handler(self._with_lifecycle(name, labels, method))
             for name, (labels, method) in methods.items()
         }
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
@@ -190,36 +177,47 @@ class InferenceServicer:
         if version not in ("", served):
             raise NotFoundError(f"there is no version {version[:100]} of {name} here; this server serves {served}")
 
-    def _with_lifecycle(self, name: str, labels: RouteLabels, method: Method) -> Method:
-        """Wrap a method in the lifecycle of a request, and turn its errors into gRPC statuses."""
+    def _with_lifecycle(self, name: str, labels: RouteLabels, method: Method) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """Wrap a method in the lifecycle of a request, and turn its errors into gRPC statuses.
 
-        async def call(message: bytes, grpc_context: Any) -> bytes:
+        gRPC calls the result as a method of streamed requests, that is before it receives the message: nothing is
+        received from a client without a token.
+        """
+
+        async def call(_: Any, grpc_context: Any) -> bytes:
             request = GrpcCall(self.context, labels, name, grpc_context)
             try:
                 with request:
                     request.authenticate()
-                    return await method(message, request)
+                    response = await self._call_within_limit(method, request)
+                    grpc_context.set_trailing_metadata(tuple(request.trailing_metadata))
+                    return response
             except ModelNameError as err:
-                code, details = status_code(err.http_status), _details(err)
-            finally:
-                grpc_context.set_trailing_metadata(tuple(request.trailing_metadata))
-            return await grpc_context.abort(code, details)  # type: ignore[no-any-return]
+                ending = abort(grpc_context, err, request.trailing_metadata)
+            # gRPC keeps what it raises here, and so this frame, until garbage is collected: it must refer to no call.
+            del _, request, grpc_context
+            return await ending
 
         return call
 
+    async def _call_within_limit(self, method: Method, request: GrpcCall) -> bytes:
+        """Read the message of a call and call its method, unless too many calls are being handled.
 
-def status_code(http_status: int) -> grpc.StatusCode:
-    """Return the status of gRPC for an error of some HTTP status."""
-    return STATUS_CODES.get(http_status, grpc.StatusCode.INTERNAL)
+        Raises:
+            BusyError: Too many calls, or too many bytes of messages, are being handled.
+        """
+        read = self.reader.read
+        if request.route.is_public:
+            message = await read(request.grpc_context, request.trailing_metadata, is_public=True)
+            return await method(message, request)
+        if self._calls >= self.max_calls:
+            raise BusyError("too many calls are being handled already; try again in a second")
+        self._calls += 1
+        try:
+            return await method(await read(request.grpc_context, request.trailing_metadata), request)
+        finally:
+            self._calls -= 1
 
 
 def _serialize(message: Any) -> bytes:
     return message.SerializeToString()  # type: ignore[no-any-return]
-
-
-def _details(err: ModelNameError) -> str:
-    """Shorten the message of an error to the size of a header."""
-    details = client_message(err, MAX_DETAIL_BYTES)
-    while len(quote(details, safe=UNESCAPED_CHARACTERS)) > MAX_DETAIL_BYTES:
-        details = details[: len(details) // 2]
-    return details

@@ -2,8 +2,10 @@
 
 import ctypes
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 GC_THRESHOLDS = (20_000, 20, 20)  # allocations, then collections of the younger generation, before a collection
@@ -15,6 +17,8 @@ PEAK_BYTES = 8 * 2**20
 TRIMS_AFTER_PEAK = 2  # the first one may come before the last bytes are freed
 
 LIBC = ctypes.CDLL(None)
+STATM = Path("/proc/self/statm")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def tune_gc() -> None:
@@ -40,6 +44,14 @@ def mmap_large_allocations() -> None:
     """
     if (mallopt := getattr(LIBC, "mallopt", None)) is not None:
         mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+
+
+def resident_bytes() -> int:
+    """Read the resident memory of this process; takes microseconds. 0 on a system without `/proc`."""
+    try:
+        return int(STATM.read_bytes().split()[1]) * PAGE_BYTES
+    except OSError:
+        return 0
 
 
 def trim_heap() -> None:
