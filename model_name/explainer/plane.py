@@ -15,8 +15,9 @@ from model_name.core.models import Explanation, Model
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError, ModelNameError, NotFoundError
 from model_name.io.registries import load_model
+from model_name.io.storage import translate_write_errors
 from model_name.serving.batching.requests import BatchResult, InferenceRequest, Payload
-from model_name.serving.bundle import MANIFEST_FILE, Manifest, read_listed_files, read_manifest
+from model_name.serving.bundle import MANIFEST_FILE, Manifest, read_bundle, read_manifest
 from model_name.serving.bundle import list_files as list_bundle_files
 from model_name.serving.bundle_signature import SignatureVerifier
 from model_name.serving.dataplane import DataPlane, RawColumns, rows_to_columns
@@ -135,55 +136,69 @@ def load_plane(directory: Path, *, verifier: SignatureVerifier | None = None) ->
     if not (directory / MANIFEST_FILE).is_file():
         hint = "name the folder of a registered model; one from before there were explainers must be trained again"
         raise NotFoundError(f"{directory}: is not the folder of a model, {MANIFEST_FILE} is missing", hint=hint)
-    backend = read_unchanged(directory, lambda: list_files(directory), lambda: load_backend(directory, verifier))
+    if verifier is None and MODEL_FILE not in read_manifest(directory).files:
+        backend = read_unchanged(directory, lambda: list_files(directory), lambda: load_unverified(directory))
+    else:
+        backend = load_verified(directory, verifier)
     plane = ExplainerPlane(backend)
     plane.warm_up()
     return plane
 
 
-def load_backend(directory: Path, verifier: SignatureVerifier | None = None) -> ModelBackend:
-    """Load a model and the manifest beside it.
+def load_verified(directory: Path, verifier: SignatureVerifier | None = None) -> ModelBackend:
+    """Load a model whose manifest vouches for its files: each is read once and verified, and its bytes are loaded.
 
-    If the manifest vouches for the files of the model, each is read once and verified, and the model is loaded from a
-    private copy of what was read. Models that were registered before manifests did so are loaded as they are, unless a
-    signature is required.
+    MLflow loads folders, so that what was read is copied to a temporary folder that only this user may read.
 
     Args:
         directory: Directory of the model.
         verifier: Verifier of the signature; None if the model need not be signed.
 
     Raises:
-        NotFoundError: The model or its manifest is missing.
-        DataError: The model was not made by this project, a file was changed after it was written, or the manifest
-            belongs to another model.
+        NotFoundError: A file is missing.
+        DataError: The manifest does not list the files of the model, a file was changed after it was written, or the
+            signature is missing or of another key.
+        StorageError: A file cannot be read or copied.
     """
-    manifest = read_manifest(directory, verifier)
-    if verifier is not None and MODEL_FILE not in manifest.files:
-        hint = "train again: manifests of earlier releases do not list the files of the model"
-        raise DataError(f"{directory / MANIFEST_FILE}: does not vouch for {MODEL_FILE}", hint=hint)
-    copy = copy_verified(directory, manifest) if MODEL_FILE in manifest.files else None
-    model, run_id = load_model(str(directory) if copy is None else copy.name, f"{manifest.name} {manifest.semver}")
+    contents = read_bundle(directory, verifier, required=MODEL_FILE)
+    copy = TemporaryDirectory(prefix="model-name-model-")
+    with translate_write_errors(copy.name):
+        for name, content in contents.files.items():
+            path = Path(copy.name, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return ModelBackend(directory, load_of_run(copy.name, directory, contents.manifest), contents.manifest, copy)
+
+
+def load_unverified(directory: Path) -> ModelBackend:
+    """Load a model that was registered before manifests listed the files of the model.
+
+    Raises:
+        NotFoundError: The model or its manifest is missing.
+        DataError: The model was not made by this project, or the manifest belongs to another model.
+    """
+    manifest = read_manifest(directory)
+    return ModelBackend(directory, load_of_run(str(directory), directory, manifest), manifest)
+
+
+def load_of_run(folder: str, directory: Path, manifest: Manifest) -> Model:
+    """Load a model and check that its manifest is of the same run.
+
+    Args:
+        folder: Folder to load from.
+        directory: Directory of the model, for error messages.
+        manifest: Manifest of the model.
+
+    Raises:
+        NotFoundError: The model is missing or damaged.
+        DataError: The model was not made by this project, or the manifest belongs to another model.
+    """
+    model, run_id = load_model(folder, f"{manifest.name} {manifest.semver}")
     if run_id != manifest.run_id:
         raise DataError(
             f"{directory / MANIFEST_FILE}: is of run {manifest.run_id}, the model beside it of run {run_id}"
         )
-    return ModelBackend(directory, model, manifest, copy)
-
-
-def copy_verified(directory: Path, manifest: Manifest) -> TemporaryDirectory[str]:
-    """Copy the files that a manifest lists to a temporary directory that only this user may read.
-
-    Raises:
-        NotFoundError: A file is missing.
-        DataError: A file was changed after it was written.
-        StorageError: A file cannot be read.
-    """
-    copy = TemporaryDirectory(prefix="model-name-model-")
-    for name, content in read_listed_files(directory, manifest).items():
-        path = Path(copy.name, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return copy
+    return model
 
 
 def explain_batch(plane: DataPlane, requests: Sequence[InferenceRequest], limits: Limits) -> BatchResult:

@@ -206,6 +206,9 @@ def create_session(files: Mapping[str, bytes], path: Path, *, threads: int) -> o
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry(EXTERNAL_DATA_FOLDER, NO_FOLDER)  # the working directory by default
     external = {name: content for name, content in files.items() if name != GRAPH_FILE}
+    if external and not hasattr(options, "add_external_initializers_from_files_in_memory"):
+        reason = f"has external data, which ONNX Runtime {ort.__version__} cannot take from memory"
+        raise DataError(f"{path}: {reason}", hint="serve with a newer ONNX Runtime, or export the graph as one file")
     try:
         if external:
             sizes = [*map(len, external.values())]

@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 
 from model_name.errors import ConfigError
 
-MAX_NAME_CHARACTERS = 250
+MAX_NAME_CHARACTERS = 256  # as in MLflow
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,127}")
 IDENTIFIER_RULE = "letters, digits and ._:+-, beginning with a letter or digit, at most 128 characters"
 NAME_RULE = f"printable characters, without spaces at the ends, at most {MAX_NAME_CHARACTERS} characters"
