@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from backports import zstd
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
@@ -100,7 +101,7 @@ def test_a_too_long_body_is_refused_in_every_transfer_encoding(strict_server: Se
     assert response.status == 413
     assert json.loads(response.body) == {"error": f"the body has more than {BODY_BYTES} bytes"}
     # a compressed body is decompressed up to the limit
-    for pack, name in ((gzip.compress, "gzip"), (zlib.compress, "deflate")):
+    for pack, name in ((gzip.compress, "gzip"), (zlib.compress, "deflate"), (zstd.compress, "zstd")):
         status, reason = post(strict_server, PREDICT, pack(b" " * 2**24), **{"content-encoding": name})
         assert (status, reason) == (413, f"the body has more than {BODY_BYTES} bytes when it is unpacked")
 
@@ -214,7 +215,20 @@ def test_duplicate_instances_are_refused(servers: dict[str, Server], rows: list[
         pytest.param(lambda body: gzip.compress(body) + b"more", "gzip", 400, id="with trailing bytes"),
         pytest.param(lambda body: body, "gzip", 400, id="not gzip"),
         pytest.param(lambda body: b"", "gzip", 400, id="an empty body"),
-        pytest.param(gzip.compress, "gzip, gzip", 415, id="two encodings"),
+        pytest.param(lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:]), "gzip", 200, id="two members"),
+        pytest.param(gzip.compress, "x-gzip", 200, id="x-gzip"),
+        pytest.param(gzip.compress, "deflate", 200, id="gzip under the name of deflate"),
+        pytest.param(lambda body: zlib.compress(body, wbits=-15), "deflate", 200, id="raw deflate"),
+        pytest.param(lambda body: zlib.compress(body, wbits=-15), "gzip", 400, id="raw deflate under the name of gzip"),
+        pytest.param(lambda body: zlib.compress(body, wbits=-15)[:-9], "deflate", 400, id="truncated raw deflate"),
+        pytest.param(zstd.compress, "zstd", 200, id="zstd"),
+        pytest.param(lambda body: zstd.compress(body[:9]) + zstd.compress(body[9:]), "zstd", 200, id="two frames"),
+        pytest.param(lambda body: zstd.compress(body)[:-9], "zstd", 400, id="truncated zstd"),
+        pytest.param(lambda body: zstd.compress(body) + b"more", "zstd", 400, id="zstd with trailing bytes"),
+        pytest.param(lambda body: body, "zstd", 400, id="not zstd"),
+        pytest.param(lambda body: body, "", 200, id="an empty header"),
+        pytest.param(gzip.compress, "identity, gzip", 200, id="identity and gzip"),
+        pytest.param(lambda body: gzip.compress(gzip.compress(body)), "gzip, gzip", 415, id="two encodings"),
         pytest.param(gzip.compress, "br", 415, id="unknown"),
     ],
 )
@@ -223,6 +237,13 @@ def test_a_compressed_body_is_decompressed_or_refused(
 ) -> None:
     content = body(json.dumps({"instances": rows}).encode())
     assert post(servers["regression"], PREDICT, content, **{"content-encoding": encoding})[0] == expected
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip, zstd"])
+def test_a_refused_encoding_names_those_that_are_taken(servers: dict[str, Server], encoding: str) -> None:
+    response = servers["regression"].client.post(PREDICT, content=b"{}", headers={"content-encoding": encoding})
+    assert (response.status_code, response.headers["accept-encoding"]) == (415, "gzip, x-gzip, deflate, zstd")
+    assert response.json()["error"].endswith("gzip, x-gzip, deflate, zstd")
 
 
 def test_a_compressed_message_that_expands_too_much_is_refused(servers: dict[str, Server], rows: list[Row]) -> None:
