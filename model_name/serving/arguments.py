@@ -31,6 +31,7 @@ LIMIT_OPTIONS = {
     "rows": "max_rows",
     "text_length": "max_text_length",
     "queued_requests": "max_queued_requests",
+    "queued_bytes": "max_queued_bytes",
     "header_seconds": "header_seconds",
     "body_seconds": "body_seconds",
     "answer_seconds": "answer_seconds",
@@ -160,6 +161,12 @@ def _add_server_options(parser: ArgumentParser) -> None:
     add("--max_rows", type=int, default=limits.rows, help="Maximum rows of a request.")
     add("--max_text_length", type=int, default=limits.text_length, help="Maximum characters of a text.")
     add("--max_queued_requests", type=int, default=limits.queued_requests, help="Queue length above which 429 is sent.")
+    add(
+        "--max_queued_bytes",
+        type=int,
+        default=limits.queued_bytes,
+        help="Bytes of all requests above which 429 is sent.",
+    )
     add("--header_seconds", type=float, default=limits.header_seconds, help="Time limit for the headers of a request.")
     add("--body_seconds", type=float, default=limits.body_seconds, help="Time limit for the body of a request.")
     add("--answer_seconds", type=float, default=limits.answer_seconds, help="Time limit for a response.")

@@ -103,11 +103,10 @@ class RefusingProtocol(asyncio.Protocol):
         self._request_id = request_id
 
     @override
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         response = HttpResponse(orjson.dumps({"error": "this server has too many connections"}), 503)
         headers = response_headers(
             response, [(REQUEST_ID, self._request_id.encode())], [RETRY_AFTER, CONNECTION_CLOSE, *SECURITY_HEADERS]
         )
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.write(serialize_response(response, headers))
+        transport.write(serialize_response(response, headers))
         transport.close()

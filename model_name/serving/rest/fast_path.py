@@ -34,7 +34,6 @@ from model_name.serving.rest.messages import (
 
 SLOW_PATH_HEADERS = frozenset({b"transfer-encoding", b"content-encoding", b"expect"})
 """Headers of requests that only the ASGI application handles."""
-REQUIRED_HEADERS = frozenset({b"host", b"content-length"})
 
 
 class FastRouter:
@@ -77,9 +76,9 @@ class FastRouter:
         if route is None:
             return None
         by_name = dict(headers)
-        if not by_name.keys() >= REQUIRED_HEADERS or not self._slow_headers.isdisjoint(by_name):
+        if b"content-length" not in by_name or not self._slow_headers.isdisjoint(by_name):
             return None
-        if len(by_name) != len(headers):  # the application checks which header is repeated
+        if b"host" not in by_name or len(by_name) != len(headers):  # the application checks which one is repeated
             return None
         return FastRequest(self, route, connection, headers, by_name)
 

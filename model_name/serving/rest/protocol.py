@@ -146,7 +146,9 @@ class InferenceHttpProtocol(HttpToolsProtocol):
     @override
     def data_received(self, data: bytes) -> None:
         """Parse data, or hold them until the requests before have their responses."""
-        if not self._held and len(data) <= SLICE_BYTES and not self._must_wait:
+        cycle = self.cycle
+        is_idle = cycle is None or cycle.response_complete
+        if is_idle and not self._held and len(data) <= SLICE_BYTES and not self.flow.write_paused:
             self._parse(data)
             if self._fast_request is not None:
                 self._continue_by_asgi()
