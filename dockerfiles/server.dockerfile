@@ -8,7 +8,7 @@ COPY requirements.lock ./
 COPY dist/*.whl ./
 # The lock file constrains the versions to those of every other environment; only the packages that are needed are installed.
 RUN python -m venv /opt/model-name \
- && /opt/model-name/bin/pip install --no-cache-dir --constraint requirements.lock "$(ls ./*.whl)[serving,kafka]"
+ && /opt/model-name/bin/pip install --no-cache-dir --constraint requirements.lock "$(ls ./*.whl)[serving,kafka,tracing]"
 
 FROM ${BASE}
 COPY --from=build /opt/model-name /opt/model-name
