@@ -19,7 +19,7 @@ from model_name.serving.batching.requests import BatchResult, InferenceRequest, 
 from model_name.serving.byte_budget import ByteBudget
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
-from model_name.serving.request_errors import ClientDisconnectedError
+from model_name.serving.request_errors import ClientDisconnectedError, one_line
 from model_name.serving.runtime.memory import trim_heap
 
 logger = logging.getLogger("model_name.serving")
@@ -195,7 +195,7 @@ class AdaptiveBatcher:
         except Exception as err:
             if len(requests) > 1:
                 return [outcome for request in requests for outcome in self._infer([request])]
-            logger.exception("request %s failed", requests[0].id)
+            logger.exception("request %s failed", one_line(requests[0].id))  # the client may have chosen it
             return [_internal_error(err)]
         finally:  # not before: `evict_expired` may run meanwhile; large requests are alone in their batch
             self._needs_trim |= requests[0].size > TRIM_THRESHOLD_BYTES
