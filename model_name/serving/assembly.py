@@ -94,7 +94,7 @@ def serve_model(
         state,
         address,
         grpc_handler=InferenceServicer(context, reader, args.grpc_max_concurrent_calls).handler(),
-        health=HealthService(SERVICE_NAME, reader),
+        health=HealthService(SERVICE_NAME, reader, context.next_request_id),
         tls=tls,
         args=args,
         header_seconds=batcher.limits.header_seconds,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
@@ -160,6 +161,20 @@ def test_every_response_of_grpc_has_the_id_of_its_request(
             if " " not in given_id
             else GENERATED.fullmatch(metadata["x-request-id"])
         )
+
+
+@pytest.mark.parametrize(("service", "code"), [("", grpc.StatusCode.OK), ("nobody", grpc.StatusCode.NOT_FOUND)])
+def test_health_checks_of_grpc_have_ids(server: Server, service: str, code: grpc.StatusCode) -> None:
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        for metadata in ([("x-request-id", "mine")], []):
+            try:
+                _, done = check.with_call(health_pb2.HealthCheckRequest(service=service), metadata=metadata, timeout=30)
+            except grpc.RpcError as err:
+                done = err
+            assert done.code() is code
+            request_id = str(dict(done.trailing_metadata())["x-request-id"])
+            assert request_id == "mine" if metadata else GENERATED.fullmatch(request_id)
 
 
 @pytest.mark.parametrize("protocol", ["v1", "grpc"])

@@ -5,7 +5,7 @@ the remaining ones delay the shutdown to the end of its grace period.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -13,9 +13,10 @@ from grpc_health.v1 import health_pb2
 
 from model_name.errors import ModelNameError, NotFoundError
 from model_name.serving.grpc.message_reader import MessageReader
-from model_name.serving.grpc.statuses import abort
+from model_name.serving.grpc.statuses import Metadata, abort
 from model_name.serving.protocols.v2_grpc import parse_message
 from model_name.serving.request_errors import ShuttingDownError
+from model_name.serving.request_lifecycle import REQUEST_ID_HEADER, choose_request_id
 
 HEALTH_SERVICE_NAME = "grpc.health.v1.Health"
 Status = health_pb2.HealthCheckResponse
@@ -24,14 +25,16 @@ Status = health_pb2.HealthCheckResponse
 class HealthService:
     """Health of the server as a whole, which is that of its one inference service."""
 
-    def __init__(self, service_name: str, reader: MessageReader) -> None:
+    def __init__(self, service_name: str, reader: MessageReader, next_request_id: Callable[[], str]) -> None:
         """Report SERVING until `set_serving` changes it.
 
         Args:
             service_name: Name of the inference service; the empty name is the server as a whole.
             reader: Reader of the messages of all calls.
+            next_request_id: Generates an id for a call that has none.
         """
         self.reader = reader
+        self._next_request_id = next_request_id
         self._names = ("", service_name)
         self._is_serving = True
         self._is_closed = False
@@ -58,24 +61,27 @@ class HealthService:
 
     async def check(self, _: Any, grpc_context: Any) -> bytes:
         """Return the current status."""
+        identity = self._identify(grpc_context)
         try:
-            name = await self._read_name(grpc_context)
+            name = await self._read_name(grpc_context, identity)
             if name not in self._names:
                 raise NotFoundError(f"no such service is here; that of the model is {self._names[1]}")
         except ModelNameError as err:
-            ending = abort(grpc_context, err)
+            ending = abort(grpc_context, err, identity)
         else:
+            grpc_context.set_trailing_metadata(identity)
             return self._message(self._status)
         return await ending
 
     async def watch(self, _: Any, grpc_context: Any) -> AsyncIterator[bytes]:
         """Stream the current status and each change of it."""
+        identity = self._identify(grpc_context)
         try:
-            is_known = await self._read_name(grpc_context) in self._names
+            is_known = await self._read_name(grpc_context, identity) in self._names
         except ModelNameError as err:
-            ending = abort(grpc_context, err)
+            ending = abort(grpc_context, err, identity)
         else:
-            ending = abort(grpc_context, ShuttingDownError("this server is ending; ask another one"))
+            ending = abort(grpc_context, ShuttingDownError("this server is ending; ask another one"), identity)
             sent = None
             while True:
                 changed = self._changed  # taken before the status is read, so that no change is missed
@@ -88,9 +94,14 @@ class HealthService:
                 await changed.wait()
         await ending
 
-    async def _read_name(self, grpc_context: Any) -> str:
+    def _identify(self, grpc_context: Any) -> tuple[tuple[str, str]]:
+        """Build the trailing metadata that names a call: its id."""
+        given = dict(grpc_context.invocation_metadata()).get(REQUEST_ID_HEADER)
+        return ((REQUEST_ID_HEADER, choose_request_id(given, self._next_request_id)),)
+
+    async def _read_name(self, grpc_context: Any, identity: Metadata) -> str:
         """Read the name of the service that a call is about."""
-        message = await self.reader.read(grpc_context, is_public=True)
+        message = await self.reader.read(grpc_context, identity, is_public=True)
         return parse_message(health_pb2.HealthCheckRequest, message).service  # type: ignore[no-any-return]
 
     @staticmethod

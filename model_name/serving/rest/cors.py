@@ -12,7 +12,8 @@ ALLOWED_HEADERS = (
     b"ce-id, ce-source, ce-specversion, ce-subject, ce-time, ce-type, traceparent, tracestate, x-request-id"
 )
 EXPOSED_HEADERS = (
-    b"allow, inference-header-content-length, retry-after, x-model-semver, x-model-slot, x-model-version, x-request-id"
+    b"allow, inference-header-content-length, retry-after, traceresponse, "
+    b"x-model-semver, x-model-slot, x-model-version, x-request-id"
 )
 MAX_AGE_SECONDS = b"600"  # for which a browser may reuse the response to a preflight request
 

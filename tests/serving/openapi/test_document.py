@@ -81,10 +81,11 @@ def test_paths_contain_the_model_name_and_error_responses_use_the_error_schema(m
     built = build_document(manifest, name="flats")
     responses = built["paths"][PREDICT]["post"]["responses"]
     assert set(responses) == {"200", "400", "401", "404", "408", "413", "415", "429", "503"}
-    assert set(responses["200"]["headers"]) == {"x-model-version", "x-model-semver"}
+    assert set(responses["200"]["headers"]) == {"x-model-version", "x-model-semver", "x-request-id"}
     assert built["paths"][INFER]["post"]["responses"].keys() == responses.keys()
     for response in built["components"]["responses"].values():
         assert response["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+        assert response["headers"] == {"x-request-id": {"$ref": "#/components/headers/x-request-id"}}
     operations = [get_or_post["operationId"] for path in built["paths"].values() for get_or_post in path.values()]
     assert len(operations) == len(set(operations)) == 12
 
