@@ -109,9 +109,9 @@ def serve_model(
     if not batcher.close(min(args.grace_seconds, shutdown_timer.seconds_left) + MARGIN_SECONDS / 2):
         shutdown_timer.end_process()
     shutdown_timer.start(LOG_FLUSH_TIMEOUT_SECONDS + FLUSH_TIMEOUT_SECONDS)
+    observer.close(LOG_FLUSH_TIMEOUT_SECONDS)
     if tracing is not None:
         tracing.close(FLUSH_TIMEOUT_SECONDS)
-    observer.close(LOG_FLUSH_TIMEOUT_SECONDS)
 
 
 def server_metadata(*, has_repository: bool) -> dict[str, object]:

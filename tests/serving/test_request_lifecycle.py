@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from uvicorn.server import ServerState as UvicornState
 from model_name.errors import DataError, ModelNameError
 from model_name.serving.auth import TokenAuth
 from model_name.serving.batching.batcher import AdaptiveBatcher
+from model_name.serving.batching.requests import InferenceRequest
 from model_name.serving.context import ServerContext
 from model_name.serving.grpc.message_reader import MessageReader
 from model_name.serving.grpc.servicer import SERVICE_NAME, InferenceServicer
@@ -40,6 +41,7 @@ from tests.support.manifests import manifest_of, plane_of, table_of
 from tests.support.sockets import http_request, parse_responses
 
 NAME, TOKEN = "flats", "s3cret"
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 V1, V2 = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}/infer"
 GOOD, BAD = 61.5, 1000.0  # values of the only column, whose maximum is 500
 AUTHORIZED, UNAUTHORIZED = f"Bearer {TOKEN}", "Bearer wrong"
@@ -57,10 +59,14 @@ class FakeServer:
     Attributes:
         name: Name of the model.
         in_flight: Number of requests in flight at each start of a batch.
+        traces: Ids of the traces of the requests in all batches.
+        traceparent: Header that every request is sent with, if any.
     """
 
     name: str = NAME
     in_flight: list[int] = field(default_factory=list)
+    traces: list[str] = field(default_factory=list)
+    traceparent: str = ""
 
     def __post_init__(self) -> None:
         state = ServerState(is_started=True, is_loaded=True)
@@ -79,8 +85,9 @@ class FakeServer:
         )
         self.app = RestApp(self.context, PREDICTOR, {})
 
-    def _record(self, *_: Any) -> None:
+    def _record(self, _: Any, requests: Sequence[InferenceRequest], __: Any) -> None:
         self.in_flight.append(self.metrics.in_flight)
+        self.traces += [request.trace_id for request in requests]
 
     async def _reload(self) -> None:
         """Load nothing."""
@@ -149,16 +156,18 @@ async def send_fast(server: FakeServer, value: float, authorization: str) -> tup
     transport = WrittenTransport()
     protocol.connection_made(transport)
     body = json.dumps({"instances": [{"area": value}]}).encode()
-    protocol.data_received(http_request("POST", V1, body, f"authorization: {authorization}"))
+    trace = [f"traceparent: {server.traceparent}"] if server.traceparent else []
+    protocol.data_received(http_request("POST", V1, body, f"authorization: {authorization}", *trace))
     (response,) = parse_responses(await transport.written.get())
     return response.status, json.loads(response.body).get("error", "")
 
 
 async def send_asgi(
-    server: FakeServer, path: str, body: bytes, headers: Mapping[str, str], method: str = "POST"
+    server: FakeServer, path: str, body: bytes, headers: dict[str, str], method: str = "POST"
 ) -> tuple[int, str]:
     """Send a request to the ASGI application."""
-    raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+    trace = {"traceparent": server.traceparent} if server.traceparent else {}
+    raw_headers = [(name.encode(), value.encode()) for name, value in (headers | trace).items()]
     scope: Scope = {"type": "http", "method": method, "path": path, "headers": raw_headers}
     sent: list[Any] = []
 
@@ -194,13 +203,14 @@ async def send_v2(server: FakeServer, value: float, authorization: str) -> tuple
 class FakeGrpcContext:
     """Context of a gRPC call that keeps how the call was aborted."""
 
-    def __init__(self, message: bytes, authorization: str) -> None:
+    def __init__(self, message: bytes, authorization: str, traceparent: str) -> None:
         self.message = message
         self.authorization = authorization
+        self.traceparent = traceparent
         self.aborted: tuple[grpc.StatusCode, str] | None = None
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("authorization", self.authorization),)
+        return (("authorization", self.authorization), ("traceparent", self.traceparent))
 
     def set_trailing_metadata(self, metadata: Any) -> None:
         """Send nothing."""
@@ -218,7 +228,7 @@ async def call_grpc(server: FakeServer, method: str, message: bytes, authorizati
     details: Any = SimpleNamespace(method=f"/{SERVICE_NAME}/{method}", invocation_metadata=())
     reader = MessageReader(Limits(), server.context.batcher.budget, Limits().body_bytes)
     handler: Any = InferenceServicer(server.context, reader, max_calls=1).handler().service(details)
-    context = FakeGrpcContext(message, authorization)
+    context = FakeGrpcContext(message, authorization, server.traceparent)
     await handler.stream_unary(None, context)
     if context.aborted is None:
         return 200, ""
@@ -276,6 +286,23 @@ def test_an_inference_request_is_counted_authenticated_logged_and_timed(
     assert server.in_flight == ([1] if status in (200, 400) else [])
     lines = [f"refused: {protocol} {route}: {status}: {REASONS[status]}"] if status != HTTPStatus.OK else []
     assert without_ids(caplog.messages) == lines
+
+
+@pytest.mark.parametrize(("send", "protocol", "route"), PROTOCOLS)
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        pytest.param(f"00-{TRACE_ID}-b7ad6b7169203331-00", TRACE_ID, id="valid"),
+        pytest.param(f"00-{TRACE_ID}-b7ad6b7169203331", "", id="cut off"),
+        pytest.param("", "", id="none"),
+    ],
+)
+def test_the_trace_of_the_client_reaches_the_prediction_log_without_tracing(
+    server: FakeServer, send: Send, protocol: str, route: str, traceparent: str, trace_id: str
+) -> None:
+    server.traceparent = traceparent
+    assert asyncio.run(asyncio.wait_for(send(server, GOOD, AUTHORIZED), 30)) == (200, "")
+    assert server.traces == [trace_id]
 
 
 @pytest.mark.parametrize(
