@@ -21,6 +21,28 @@ for datetime, objects (str or None) for category and text-id."""
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # largest input of an ONNX graph
 
 
+class MatrixColumns(dict[str, NDArray[Any]]):
+    """Columns of which some are also the rows of a matrix, so that they can be copied at once.
+
+    Attributes:
+        matrix: m x n values of these columns.
+        names: Names of the m columns.
+    """
+
+    __slots__ = ("matrix", "names")
+
+    def __init__(self, names: Sequence[str], matrix: NDArray[np.float64]) -> None:
+        """Create a column of each row; further columns may be added.
+
+        Args:
+            names: Names of the columns.
+            matrix: m x n values of these columns.
+        """
+        super().__init__(zip(names, matrix, strict=True))
+        self.names = names
+        self.matrix = matrix
+
+
 class Column(FrozenModel):
     """One column of a table.
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from model_name.core.schemas.columns import FLOAT32_MAX, Columns
+from model_name.core.schemas.columns import FLOAT32_MAX, Columns, MatrixColumns
 from model_name.core.schemas.decoding import BOOLEAN_TYPES, NUMBER_TYPES, TEXT_TYPES, RawValues, to_array
 from model_name.core.schemas.table_schema import TableSchema
 
@@ -69,31 +69,30 @@ class FastValidator:
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     def _validate_chunk(self, table: Mapping[str, RawValues]) -> Columns | None:
-        columns: Columns = {}
+        columns = self._decode_numbers(table)
         is_valid = (
-            self._add_numbers(table, columns)
+            columns is not None
             and self._add_categories(table, columns)
             and self._add_booleans(table, columns)
             and self._add_datetimes(table, columns)
         )
         return columns if is_valid else None
 
-    def _add_numbers(self, table: Mapping[str, RawValues], columns: Columns) -> bool:
+    def _decode_numbers(self, table: Mapping[str, RawValues]) -> Columns | None:
         if not self._number_names:
-            return True
+            return {}
         raw = [table[name] for name in self._number_names]
         if not all(_all_of_type(values, NUMBER_TYPES, "fiu") for values in raw):
-            return False
+            return None
         try:
             block = np.array(raw, dtype=np.float64)
         except OverflowError:
-            return False
+            return None
         if (block < self._minimums).any() or (block > self._maximums).any():
-            return False
+            return None
         if self._is_required.any() and np.isnan(block[self._is_required]).any():
-            return False
-        columns.update(zip(self._number_names, block, strict=True))
-        return True
+            return None
+        return MatrixColumns(self._number_names, block)
 
     def _add_categories(self, table: Mapping[str, RawValues], columns: Columns) -> bool:
         for name, (known, is_nullable) in self._categories.items():
