@@ -27,7 +27,7 @@ MAX_ROWS = 1000  # a few seconds for boosted trees, where a prediction takes mil
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, and return the exit code."""
-    parser = build_parser("python -m model_name.explainer", __doc__)
+    parser = build_parser("python -m model_name.explainer", __doc__, has_log=False)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL_DIRECTORY, help="Directory of the model.")
     parser.set_defaults(enable_grpc=False, max_rows=MAX_ROWS)
     return run_main(parser, serve, argv)

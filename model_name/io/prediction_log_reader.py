@@ -1,11 +1,12 @@
 """Reader of the prediction log: one row of a table for each logged row."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
 from loguru import logger
 
@@ -16,32 +17,39 @@ from model_name.io.storage import resolve_url, translate_read_errors
 SUFFIX = ".jsonl"
 DAY_PREFIX = "date="
 VERSION_PREFIX = "version="
+BLOCK_FORMAT = 2
+"""Format of a line with an array per column. Older releases wrote an object per row, without a `format`."""
 
 
 def read_predictions(
     url: str,
     *,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: datetime | str | None = None,
+    until: datetime | str | None = None,
     versions: Collection[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Read a prediction log file by file; files of other days and versions are not opened.
 
-    Damaged lines, and lines that a killed server did not complete, are skipped and counted in a warning.
+    Damaged lines, and lines that a killed server did not complete, are skipped and counted in a warning. Lines of older
+    releases are read, too.
 
     Args:
         url: Folder or URL that the servers log to.
-        since: Earliest time of a request; UTC if it has no time zone.
+        since: Earliest time of a request, as a datetime or in ISO 8601; UTC if it has no time zone.
         until: Time before which the request arrived; UTC if it has no time zone.
         versions: Versions of the model; all by default.
         columns: Columns to return, in this order; all by default.
 
     Returns:
-        `time` (UTC), `request_id`, `row`, `protocol`, `slot`, `model`, `version`, `semver`, `latency_ms`,
-        `inputs.NAME` for each column (a datetime is text, as in a request), `prediction`, `probability_LABEL`, and
-        `lower` and `upper` if intervals were requested. Missing values are NaN or None. Rows are ordered by day, not by
-        time.
+        `time` (UTC), `request_id`, `row`, `protocol`, `slot`, `model`, `version`, `semver`, `latency_ms`, `weight`,
+        `trace_id` if a request has one, `inputs.NAME` for each column (a datetime is text, as in a request),
+        `prediction`, `probability_LABEL`, and `lower` and `upper` if intervals were requested. Missing values are NaN
+        or None. Rows are ordered by day, not by time.
+
+        `weight` is the number of rows for which a row stands: the inverse of the probability with which its request was
+        sampled. Sums and means that are weighted by it estimate those of all requests. Older releases did not record
+        it: it is 1 then.
 
     Raises:
         NotFoundError: The log holds no such predictions.
@@ -50,16 +58,16 @@ def read_predictions(
         ConfigError: The scheme of the URL is unknown.
         DependencyError: The package for the scheme is not installed.
     """
-    since, until = _in_utc(since), _in_utc(until)
+    first, end = _in_utc(since), _in_utc(until)
     log = _LogFiles(url)
     frames = []
     known: dict[str, None] = {}
-    for path in log.files(since, until, versions):
-        records = [_flatten(record) for record in log.records(path) if _is_between(record["time"], since, until)]
-        if records:
-            frame = pd.DataFrame(records)
-            known |= dict.fromkeys(frame.columns)
-            frames.append(frame if columns is None else frame[[name for name in columns if name in frame]])
+    for path in log.files(first, end, versions):
+        for frame in log.frames(path):
+            selected = _select_times(frame, first, end)
+            if len(selected):
+                known |= dict.fromkeys(selected.columns)
+                frames.append(selected if columns is None else selected[[name for name in columns if name in selected]])
     if not frames:
         raise NotFoundError(
             f"{url}: holds no such predictions",
@@ -93,19 +101,28 @@ class _LogFiles:
                 if versions is None or unquote(name.removeprefix(VERSION_PREFIX)) in versions:
                     yield from (path for path in self._list(folder) if path.endswith(SUFFIX))
 
-    def records(self, path: str) -> Iterator[dict[str, Any]]:
-        """Yield the complete records of a file and warn about its other lines."""
+    def frames(self, path: str) -> Iterator[pd.DataFrame]:
+        """Yield the rows of a file, and warn about incomplete and damaged lines.
+
+        Raises:
+            DataError: A line has a format that this release does not know.
+        """
         skipped: list[int] = []
         is_truncated = False
+        records: list[dict[str, Any]] = []
         with translate_read_errors(path), self.filesystem.open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
-                record = _record(line)
-                if record is not None:
-                    yield record
+                parsed = _parse_line(line, f"{path}, line {number}")
+                if isinstance(parsed, pd.DataFrame):
+                    yield parsed
+                elif parsed is not None:
+                    records.append(parsed)
                 elif line.endswith(b"\n"):
                     skipped.append(number)
                 else:
                     is_truncated = True
+        if records:
+            yield pd.DataFrame(records)
         if skipped:
             logger.warning("{}: skipped {} damaged lines, the first is line {}", path, len(skipped), skipped[0])
         if is_truncated:
@@ -120,23 +137,78 @@ class _LogFiles:
         return sorted(str(path).rstrip("/") for path in paths)
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-    """Parse a line; return None if it is no complete record."""
+def _parse_line(line: bytes, place: str) -> pd.DataFrame | dict[str, Any] | None:
+    """Parse a line.
+
+    Returns:
+        A table if the line is a block, an object if it is a row of an older release, None if it is not complete.
+
+    Raises:
+        DataError: The line has a format that this release does not know.
+    """
     try:
-        record = json.loads(line)
-        moment = datetime.fromisoformat(record["time"]).astimezone(UTC)
-        is_complete = isinstance(record["inputs"], dict) and "prediction" in record["outputs"]
-    except (ValueError, TypeError, KeyError):  # not JSON, not an object, or a key is missing
+        document = json.loads(line)
+        number = document.get("format")
+        if number is None:
+            return _parse_row(document)
+        if number == BLOCK_FORMAT:
+            return _parse_block(document)
+    # Not JSON, not an object, a key is missing, or arrays differ in length.
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return {**record, "time": moment} if is_complete else None
+    raise DataError(
+        f"{place}: has format {number!r}, this release reads up to {BLOCK_FORMAT}",
+        hint="read the log with the release that wrote it, or a newer one",
+    )
 
 
-def _flatten(record: dict[str, Any]) -> dict[str, Any]:
-    inputs: dict[str, Any] = record.pop("inputs")
-    outputs: dict[str, Any] = record.pop("outputs")
+def _parse_row(record: dict[str, Any]) -> dict[str, Any] | None:
+    moment = datetime.fromisoformat(record["time"]).astimezone(UTC)
+    inputs, outputs = record.pop("inputs"), record.pop("outputs")
+    if not isinstance(inputs, dict) or "prediction" not in outputs:
+        return None
     probabilities = outputs.pop("probabilities", {})
     named = {f"inputs.{name}": value for name, value in inputs.items()}
-    return record | named | outputs | {f"probability_{label}": value for label, value in probabilities.items()}
+    labelled = {f"probability_{label}": value for label, value in probabilities.items()}
+    return {**record, "time": moment, "weight": 1.0, **named, **outputs, **labelled}
+
+
+def _parse_block(block: Mapping[str, Any]) -> pd.DataFrame | None:
+    requests, inputs, outputs = block["requests"], block["inputs"], dict(block["outputs"])
+    probabilities = outputs.pop("probabilities", {})
+    values = {
+        **{f"inputs.{name}": column for name, column in inputs.items()},
+        **outputs,
+        **{f"probability_{label}": column for label, column in probabilities.items()},
+    }
+    counts, rows = requests["rows"], len(outputs["prediction"])
+    if any(type(count) is not int or count < 0 for count in counts) or sum(counts) != rows:
+        return None
+    lengths = [*((column, rows) for column in values.values()), *((each, len(counts)) for each in requests.values())]
+    if any(type(column) is not list or len(column) != length for column, length in lengths):
+        return None
+    positions = np.repeat(np.arange(len(counts)), counts)
+    starts = np.repeat(np.cumsum([0, *counts[:-1]]) - np.array(requests["first_row"]), counts)
+
+    def repeat(name: str) -> Any:
+        return pd.Series(requests[name])[positions].to_numpy()
+
+    times = pd.to_datetime(requests["time"], utc=True, format="ISO8601")
+    if times.hasnans:
+        return None
+    return pd.DataFrame(
+        {
+            "time": times[positions],
+            "request_id": repeat("id"),
+            "row": np.arange(rows) - starts,
+            "protocol": repeat("protocol"),
+            **{name: [block[name]] * rows for name in ("slot", "model", "version", "semver")},
+            "latency_ms": repeat("latency_ms"),
+            "weight": repeat("weight"),
+            **({"trace_id": repeat("trace_id")} if "trace_id" in requests else {}),
+            **values,
+        }
+    )
 
 
 def _name(path: str) -> str:
@@ -151,11 +223,15 @@ def _day(folder: str) -> date | None:
         return None
 
 
-def _in_utc(moment: datetime | None) -> datetime | None:
+def _in_utc(moment: datetime | str | None) -> datetime | None:
     if moment is None:
         return None
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _is_between(moment: datetime, since: datetime | None, until: datetime | None) -> bool:
-    return (since is None or moment >= since) and (until is None or moment < until)
+def _select_times(frame: pd.DataFrame, since: datetime | None, until: datetime | None) -> pd.DataFrame:
+    if since is not None:
+        frame = frame[frame["time"] >= since]
+    return frame if until is None else frame[frame["time"] < until]

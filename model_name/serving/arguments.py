@@ -63,6 +63,18 @@ def _positive(text: str) -> int:
     return number
 
 
+LOG_OPTIONS: dict[str, dict[str, Any]] = {
+    "--prediction_log": {"default": "", "metavar": "URL", "help": "Folder of the prediction log, or any fsspec URL."},
+    "--log_sampling": {"type": float, "default": 1.0, "help": "Share of the requests that are logged."},
+    "--log_text_ids": {"type": boolean, "default": False, "help": "Log text-id columns."},
+    "--log_flush_seconds": {
+        "type": float,
+        "default": 30.0,
+        "help": "Time at the end of the server to write what is still to be logged.",
+    },
+}
+"""Options of the prediction log, as arguments of argparse."""
+NO_LOG = "explanations are not logged"
 NO_TRANSFORMER = "this server is a predictor, not a transformer that calls one"
 UNUSED_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "--max_threads": ("gRPC runs on the event loop", {"type": int, "default": 4}),
@@ -91,17 +103,19 @@ class UnusedOption(Action):
         namespace.unused_options = (*namespace.unused_options, self.option_strings[0])
 
 
-def build_parser(prog: str, description: str | None) -> ArgumentParser:
+def build_parser(prog: str, description: str | None, *, has_log: bool = True) -> ArgumentParser:
     """Build the command line of a server: the options of KServe's server, and those of this one.
 
     Args:
         prog: Name of the program.
         description: Description of the program.
+        has_log: Whether the server has a prediction log; without one, its options only cause a warning.
     """
     parser = ArgumentParser(prog=prog, description=description, formatter_class=ArgumentDefaultsHelpFormatter)
     _add_kserve_options(parser)
     _add_unused_options(parser)
     _add_server_options(parser)
+    _add_log_options(parser, has_log=has_log)
     return parser
 
 
@@ -154,9 +168,6 @@ def _add_server_options(parser: ArgumentParser) -> None:
     add("--grace_seconds", type=float, default=30.0, help="Time after that until pending requests are dropped.")
     add("--watch_seconds", type=float, default=5.0, help="Interval of checks for a new bundle; 0 disables them.")
     add("--ssl_client_ca", type=Path, default=None, help="Authority of the certificates that clients must have (mTLS).")
-    add("--prediction_log", default="", metavar="URL", help="Folder of the prediction log, or any fsspec URL.")
-    add("--log_sampling", type=float, default=1.0, help="Share of the requests that are logged.")
-    add("--log_text_ids", type=boolean, default=False, help="Log text-id columns.")
     add("--max_body_bytes", type=int, default=limits.body_bytes, help="Maximum bytes of a request.")
     add("--max_rows", type=int, default=limits.rows, help="Maximum rows of a request.")
     add("--max_text_length", type=int, default=limits.text_length, help="Maximum characters of a text.")
@@ -222,6 +233,15 @@ def _add_grpc_options(parser: ArgumentParser) -> None:
     add("--grpc_max_connection_age_grace_ms", type=int, default=0, help="Time for its calls after that; 0 for any.")
 
 
+def _add_log_options(parser: ArgumentParser, *, has_log: bool) -> None:
+    group = parser.add_argument_group("prediction log")
+    for option, settings in LOG_OPTIONS.items():
+        if has_log:
+            group.add_argument(option, **settings)
+        else:
+            group.add_argument(option, action=UnusedOption, **settings | {"help": f"No effect: {NO_LOG}."})
+
+
 def run_main(parser: ArgumentParser, serve: Callable[[Namespace], None], argv: Sequence[str] | None) -> int:
     """Parse the command line, serve until a signal, and return the exit code."""
     args = parser.parse_args(argv)
@@ -238,7 +258,8 @@ def run_main(parser: ArgumentParser, serve: Callable[[Namespace], None], argv: S
 def warn_of_unused_options(args: Namespace) -> None:
     """Log a warning for each given option that has no effect."""
     for option in args.unused_options:
-        logger.warning("%s has no effect: %s", option, UNUSED_OPTIONS[option][0])
+        reason = UNUSED_OPTIONS[option][0] if option in UNUSED_OPTIONS else NO_LOG
+        logger.warning("%s has no effect: %s", option, reason)
 
 
 def parse_limits(args: Namespace) -> Limits:
@@ -265,10 +286,10 @@ def parse_cors(args: Namespace) -> CorsPolicy:
 
 
 def build_prediction_log(args: Namespace) -> PredictionLog | None:
-    """Build the prediction log that the arguments describe; none by default.
+    """Build the prediction log that the arguments describe, and check that it can be written; none by default.
 
     Raises:
-        ConfigError: The URL or the sampling is invalid.
+        ConfigError: The URL or the sampling is invalid, or the folder cannot be written.
         DependencyError: The package for the scheme of the URL is missing.
     """
     if not args.prediction_log:
@@ -278,7 +299,11 @@ def build_prediction_log(args: Namespace) -> PredictionLog | None:
     except ValidationError as err:
         first = err.errors()[0]
         raise ConfigError(f"--log_{first['loc'][0]}: {first['msg']}") from err
-    return PredictionLog(settings, slot=args.slot, key=os.environ.get(LOG_KEY_ENV, "").encode())
+    if args.log_flush_seconds < 0:
+        raise ConfigError("--log_flush_seconds: must be 0 or more")
+    log = PredictionLog(settings, slot=args.slot, key=os.environ.get(LOG_KEY_ENV, "").encode())
+    log.check_writable()
+    return log
 
 
 def parse_tls(args: Namespace) -> TlsConfig | None:

@@ -26,7 +26,6 @@ from model_name.serving.server_metrics import ServerMetrics
 from model_name.serving.state import ServerState
 from model_name.serving.tracing import FLUSH_TIMEOUT_SECONDS, is_tracing_requested, start_tracing
 
-LOG_FLUSH_TIMEOUT_SECONDS = 5.0
 TOKEN_ENV = "MODEL_NAME_TOKEN"  # noqa: S105  the name of a variable  # nosec B105
 
 
@@ -88,7 +87,7 @@ def serve_model(
         observer.flush_metrics()
         await reloader.reload_if_changed()
 
-    shutdown_timer = ShutdownTimer(observer.close, LOG_FLUSH_TIMEOUT_SECONDS)
+    shutdown_timer = ShutdownTimer(observer.close, args.log_flush_seconds)
     server = Server(
         RestApp(context, role, pages, cors),
         state,
@@ -108,8 +107,8 @@ def serve_model(
     server.run()
     if not batcher.close(min(args.grace_seconds, shutdown_timer.seconds_left) + MARGIN_SECONDS / 2):
         shutdown_timer.end_process()
-    shutdown_timer.start(LOG_FLUSH_TIMEOUT_SECONDS + FLUSH_TIMEOUT_SECONDS)
-    observer.close(LOG_FLUSH_TIMEOUT_SECONDS)
+    shutdown_timer.start(args.log_flush_seconds + FLUSH_TIMEOUT_SECONDS)
+    observer.close(args.log_flush_seconds)
     if tracing is not None:
         tracing.close(FLUSH_TIMEOUT_SECONDS)
 

@@ -57,6 +57,17 @@ class ServerMetrics:
         self.log_written = Counter(
             "model_name_log_written_rows", "Rows written to the prediction log.", registry=registry
         )
+        self.log_cpu_seconds = Counter(
+            "model_name_log_cpu_seconds", "Processor time of the thread of the prediction log.", registry=registry
+        )
+        self._log_waiting = Gauge(
+            "model_name_log_waiting_rows", "Rows that wait to be written to the prediction log.", registry=registry
+        )
+        self._log_probability = Gauge(
+            "model_name_log_sampling_probability",
+            "Probability with which the prediction log samples a request now; 0 without a log.",
+            registry=registry,
+        )
         self.bundle_loads = Counter(
             "model_name_bundle_loads", "Attempts to load a new bundle, by result.", ["result"], registry=registry
         )
@@ -88,6 +99,16 @@ class ServerMetrics:
     def bind_connections(self, connections: Callable[[], float]) -> None:
         """Export the number of open REST connections, which a function returns."""
         self._connections.set_function(connections)
+
+    def bind_log(self, *, waiting: Callable[[], float], probability: Callable[[], float]) -> None:
+        """Export the state of a prediction log whenever the metrics are scraped.
+
+        Args:
+            waiting: Number of rows that wait to be written.
+            probability: Probability with which a request is sampled.
+        """
+        self._log_waiting.set_function(waiting)
+        self._log_probability.set_function(probability)
 
     def set_model_info(self, manifest: Manifest) -> None:
         """Export which model is served, instead of the one before."""

@@ -21,6 +21,7 @@ from model_name.serving.bundle import Bundle
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.rest.listener import LINGER_SECONDS
 from model_name.training.export import set_version
+from tests.support.prediction_logs import lines
 
 if TYPE_CHECKING:
     from tests.support.server_processes import Server, StartServer
@@ -131,8 +132,7 @@ def test_shutdown_loses_no_request_of_two_hundred_clients(
     assert not outcomes.lost, f"the clients were stalled for {stall_seconds:.2f} s at most"
     assert outcomes.refused == CLIENTS
     assert outcomes.responses > CLIENTS
-    lines = [line for file in log.rglob("*.jsonl") for line in file.read_bytes().splitlines()]
-    assert len(lines) == outcomes.responses * len(rows)  # the prediction log was flushed
+    assert len(lines(log)) == outcomes.responses * len(rows)  # the prediction log was flushed
 
 
 def test_grpc_finishes_pending_calls_and_reports_the_shutdown(

@@ -6,21 +6,16 @@ from time import monotonic
 from model_name.serving.batching.requests import BatchResult, InferenceRequest, PredictedGroup
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
+from model_name.serving.prediction_log.blocks import LoggedBatch
 from model_name.serving.prediction_log.log import PredictionLog
-from model_name.serving.prediction_log.row_selection import LoggedBatch, LoggedRequest
 from model_name.serving.server_metrics import ServerMetrics
 
 
 def log_predictions(log: PredictionLog, manifest: Manifest, groups: Iterable[PredictedGroup]) -> None:
     """Add predictions that were just made to a prediction log."""
-    now = monotonic()
+    finished_at = monotonic()
     for group in groups:
-        # A list is built faster than a generator is consumed, and this runs for each request.
-        requests = [
-            LoggedRequest(request.id, request.protocol, request.received_at, now - request.pending_since, rows)
-            for request, rows in zip(group.requests, group.rows, strict=True)
-        ]
-        log.put(LoggedBatch(manifest, group.columns, group.outputs, requests))
+        log.put(LoggedBatch(manifest, group.requests, group.rows, group.inputs, group.outputs, finished_at))
 
 
 class BatchObserver:
@@ -41,8 +36,10 @@ class BatchObserver:
         self.metrics = metrics
         self.log = log
         self._written = 0
+        self._cpu_seconds = 0.0
         if log is not None:
             log.on_drop = metrics.log_dropped.inc
+            metrics.bind_log(waiting=lambda: log.waiting, probability=lambda: log.probability)
 
     def __call__(self, plane: DataPlane, requests: Sequence[InferenceRequest], result: BatchResult) -> None:
         """Record a batch, in the thread that inferred it."""
@@ -58,11 +55,12 @@ class BatchObserver:
             self.log.start()
 
     def flush_metrics(self) -> None:
-        """Add the rows that were written since the last call to the metrics."""
+        """Add what was written since the last call to the metrics."""
         if self.log is not None:
-            written = self.log.written
+            written, cpu_seconds = self.log.written, self.log.cpu_seconds
             self.metrics.log_written.inc(written - self._written)
-            self._written = written
+            self.metrics.log_cpu_seconds.inc(cpu_seconds - self._cpu_seconds)
+            self._written, self._cpu_seconds = written, cpu_seconds
 
     def close(self, seconds: float) -> None:
         """Write the buffered rows.

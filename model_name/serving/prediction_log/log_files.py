@@ -1,12 +1,15 @@
 """JSON Lines files by day and version, in a folder or behind any fsspec URL."""
 
+import logging
 import os
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from socket import gethostname
+from threading import Thread
 from urllib.parse import quote
 
 import fsspec
@@ -15,7 +18,11 @@ from fsspec.implementations.local import LocalFileSystem
 from model_name.errors import ConfigError, DependencyError
 
 FILE_SUFFIX = ".jsonl"
-BLOCK_BYTES = 2**18  # written while they are still in the cache of the processor
+MAX_UPLOAD_BYTES = 8 * 2**20  # of a file in an object store: until it is uploaded, its lines are held in memory
+CHECK_NAME = ".write-check"  # of the file that checks whether an object store accepts files
+CHECK_SECONDS = 5.0  # for which the start of a server waits for an object store
+
+logger = logging.getLogger("model_name.predictions")
 
 
 @dataclass
@@ -25,13 +32,15 @@ class LogFile:
     Attributes:
         path: Path in the file system or store.
         size: Size of the written lines in bytes.
-        buffer: Whole lines to be written.
-        rows: Number of lines in the buffer.
+        buffer: Lines to be written.
+        buffered_bytes: Size of the buffer.
+        rows: Number of rows in the buffer.
     """
 
     path: str
     size: int = 0
-    buffer: bytearray = field(default_factory=bytearray)
+    buffer: list[bytes] = field(default_factory=list)
+    buffered_bytes: int = 0
     rows: int = 0
 
 
@@ -66,19 +75,44 @@ class JsonLinesWriter:
             raise ConfigError(f"{url}: {err}") from err
         self.root = root.rstrip("/")
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
-        self._max_file_bytes = max_file_bytes
+        self._max_file_bytes = max_file_bytes if self.is_local else min(max_file_bytes, MAX_UPLOAD_BYTES)
         self._files: dict[tuple[str, str], LogFile] = {}
         self._numbers = count()
         self._prefix = f"{quote(gethostname(), safe='')}-{os.getpid()}-{time.time_ns() // 1_000_000}"
 
-    def add(self, day: str, version: str, lines: bytes, rows: int) -> LogFile:
-        """Buffer lines, and return the file to which they will be written.
+    def check_writable(self) -> None:
+        """Check that files can be created; an object store that cannot be reached within some seconds is only logged.
+
+        Raises:
+            ConfigError: The folder cannot be created, or access is denied.
+        """
+        if self.is_local:
+            try:
+                Path(self.root).mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self.root):
+                    pass
+            except OSError as err:
+                raise self._not_writable(err) from err
+            return
+        failures: list[Exception] = []
+        thread = Thread(target=self._create_check_file, args=(failures,), name="prediction-log-check", daemon=True)
+        thread.start()
+        thread.join(CHECK_SECONDS)
+        if not failures and not thread.is_alive():
+            return
+        failure = failures[0] if failures else TimeoutError(f"no answer for {CHECK_SECONDS:g} s")
+        if isinstance(failure, OSError) and not isinstance(failure, ConnectionError | TimeoutError):
+            raise self._not_writable(failure) from failure
+        logger.warning("prediction log %s: cannot be checked, %s: %s", self.root, type(failure).__name__, failure)
+
+    def add(self, day: str, version: str, line: bytes, rows: int) -> LogFile:
+        """Buffer a line, and return the file to which it will be written.
 
         Args:
-            day: Day of the lines, as YYYY-MM-DD.
+            day: Day of the rows, as YYYY-MM-DD.
             version: Version of the model that predicted.
-            lines: Whole lines.
-            rows: Number of lines.
+            line: Whole line.
+            rows: Number of rows in the line.
         """
         file = self._files.get((day, version))
         if file is None:
@@ -86,13 +120,14 @@ class JsonLinesWriter:
             folder = f"{self.root}/date={day}/version={quote(version, safe='')}"
             file = LogFile(f"{folder}/{self._prefix}-{next(self._numbers):04d}{FILE_SUFFIX}")
             self._files[day, version] = file
-        file.buffer += lines
+        file.buffer.append(line)
+        file.buffered_bytes += len(line)
         file.rows += rows
         return file
 
     def is_due(self, file: LogFile) -> bool:
-        """Report whether a file should be written now: it has a block to append, or has reached its final size."""
-        return (self.is_local and len(file.buffer) >= BLOCK_BYTES) or self._is_full(file)
+        """Report whether a file should be written now: a local one always, an object if it has its final size."""
+        return (self.is_local and file.rows > 0) or self._is_full(file)
 
     def buffered_files(self) -> list[LogFile]:
         """List the files with buffered lines, and end the others: their day is over, or their version was replaced."""
@@ -110,8 +145,9 @@ class JsonLinesWriter:
             Exception: The client of the object store failed.
         """
         is_final = not self.is_local or self._is_full(file)
-        lines = bytes(file.buffer)
+        lines = file.buffer[0] if len(file.buffer) == 1 else b"".join(file.buffer)
         file.buffer.clear()
+        file.buffered_bytes = 0
         if is_final:
             self._files = {key: other for key, other in self._files.items() if other is not file}
         if self.is_local:
@@ -122,7 +158,7 @@ class JsonLinesWriter:
 
     def _is_full(self, file: LogFile) -> bool:
         """Report whether a file has reached the size at which it ends."""
-        return file.size + len(file.buffer) >= self._max_file_bytes
+        return file.size + file.buffered_bytes >= self._max_file_bytes
 
     def _upload(self, path: str, lines: bytes) -> None:
         try:
@@ -130,6 +166,23 @@ class JsonLinesWriter:
         except FileNotFoundError:  # a store with real folders; in others, creating them needs permissions and requests
             self.filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
             self.filesystem.pipe_file(path, lines)
+
+    def _create_check_file(self, failures: list[Exception]) -> None:
+        """Create an empty file, and remove it if that is allowed; readers ignore it. Append an exception to a list."""
+        path = f"{self.root}/{CHECK_NAME}"
+        try:
+            self._upload(path, b"")
+        except Exception as err:  # noqa: BLE001  clients of object stores raise anything
+            failures.append(err)
+            return
+        with suppress(Exception):
+            self.filesystem.rm_file(path)
+
+    def _not_writable(self, err: OSError) -> ConfigError:
+        return ConfigError(
+            f"prediction log {self.root}: cannot be written: {err.strerror or err}",
+            hint="name a folder or bucket that the server may write to",
+        )
 
 
 def append_lines(path: Path, lines: bytes) -> None:

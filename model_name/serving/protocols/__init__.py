@@ -21,7 +21,6 @@ Decoders have one signature: `try_decode_*(body, plane, limits, ...) -> DecodedR
 | `protocols.strict_json.may_have_duplicate_keys` | `protocols.strict_json.loads` | `protocols/test_strict_json.py` |
 | `dataplane.try_transpose` | `dataplane.rows_to_columns` | `test_dataplane.py` |
 | `dataplane.DataPlane.try_encode_rows` | `dataplane.DataPlane.matrix` | `test_dataplane.py` |
-| `prediction_log.row_selection.try_select_single_rows` | `split_rows` | `prediction_log/test_formatter.py` |
 
 Below the protocols, `core.schemas.fast_validation.FastValidator` is the fast path of `TableSchema.check_request`
 (`protocols/test_agreement.py`), and `core.schemas.row_validation.RowValidator` that of `FastValidator` for a few rows

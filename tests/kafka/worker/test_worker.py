@@ -21,6 +21,7 @@ from model_name.serving.protocols.v1 import encode_predictions
 from tests.support.flat_bundles import make_bundle
 from tests.support.kafka_topics import create_topics, write_transactions
 from tests.support.kafka_workers import WorkerHarness, source_positions, wait_until
+from tests.support.prediction_logs import lines
 from tests.support.tables import FLAT_ROWS, TASKS
 
 pytestmark = pytest.mark.kafka
@@ -420,11 +421,11 @@ def test_each_delivered_row_is_logged_once(make_harness: MakeHarness, tmp_path: 
     log.close(10)
     # Then each predicted row is logged once, under the id of its record or event
     assert (len(results), len(dead)) == (3, 2)
-    lines = [json.loads(line) for file in tmp_path.rglob("*.jsonl") for line in file.read_text().splitlines()]
-    assert [line["request_id"] for line in lines] == [
+    logged = lines(tmp_path)
+    assert [line["request_id"] for line in logged] == [
         "partition:0/offset:0", "partition:0/offset:2", "partition:0/offset:2", "a-1",
     ]  # fmt: skip
-    assert {line["protocol"] for line in lines} == {"kafka"}
+    assert {line["protocol"] for line in logged} == {"kafka"}
 
 
 def test_a_record_may_have_many_rows(make_harness: MakeHarness) -> None:

@@ -1,4 +1,4 @@
-"""Lines of the prediction log: values, outputs, sensitive columns, and the division into chunks."""
+"""Lines of the prediction log: values, outputs, sensitive columns and days."""
 
 import json
 from datetime import datetime
@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.core.schemas import Outputs
-from model_name.serving.prediction_log import row_selection
-from model_name.serving.prediction_log.formatter import RecordFormatter, encode_json_lines, make_struct_factory
-from model_name.serving.prediction_log.row_selection import (
-    LoggedRequest,
-    merge_chunks,
-    split_rows,
-    try_select_single_rows,
-)
-from tests.support.prediction_logs import CLASSES, DAY, NOON, ROW, batch, manifest, schema
+from model_name.serving.prediction_log.blocks import BlockBuilder, LargeBatch
+from model_name.serving.prediction_log.formatter import BlockFormatter, encode_line
+from tests.support.prediction_logs import CLASSES, DAY, NOON, ROW, batch, expand, manifest, schema
 
 KEY = b"a key of the test"
 TEXTS = st.text(max_size=8)
@@ -40,22 +34,32 @@ ROWS = st.lists(
 
 
 def formatter(table, key=None, text_ids=True):
-    return RecordFormatter(manifest(table), slot="blue", key=key, text_ids=text_ids)
+    return BlockFormatter(manifest(table), slot="blue", key=key, text_ids=text_ids)
 
 
-def records(logged, record_formatter=None, size=100):
-    record_formatter = record_formatter or formatter(logged.manifest.table)
-    chunk = list(split_rows(logged, logged.requests, size))
-    lines_by_day = record_formatter.format_lines(chunk)
-    return [json.loads(line) for lines in lines_by_day.values() for line in lines.text.splitlines()]
+def build_block(*batches, weight=1.0):
+    builder = BlockBuilder(batches[0], 0.0)
+    for each in batches:
+        builder.append(each, None, weight)
+    [block] = builder.build()
+    return block
+
+
+def records(logged, block_formatter=None, *, weight=1.0):
+    """Format a batch as one block, and return its rows as objects."""
+    block_formatter = block_formatter or formatter(logged.manifest.table)
+    lines_by_day = block_formatter.format_block(build_block(logged, weight=weight))
+    return [row for encoded in lines_by_day.values() for row in expand(json.loads(encoded.text))]
 
 
 def test_a_record_has_the_request_the_version_the_inputs_and_the_outputs():
     [record] = records(batch())
     assert record == {
+        "format": 2,
         "time": "2025-06-21T12:00:00Z",
         "request_id": "request-0",
         "row": 0,
+        "weight": 1.0,
         "protocol": "v1",
         "slot": "blue",
         "model": "flats",
@@ -120,71 +124,48 @@ def test_rows_are_numbered_within_their_request():
     ]
 
 
-@pytest.mark.parametrize("order", [[1], [0, 2], [2, 1, 0]], ids=["one of three", "first and last", "reversed"])
-def test_a_sample_of_the_requests_keeps_its_own_rows(order):
-    logged = batch([ROW | {"area": float(row)} for row in range(3)])
-    [rows] = split_rows(logged, [logged.requests[position] for position in order], 100)
-    [lines] = formatter(schema()).format_lines([rows]).values()
-    parsed = [json.loads(line) for line in lines.text.splitlines()]
-    assert [record["outputs"]["prediction"] * 2 for record in parsed] == [float(row) for row in order]
-    assert [record["inputs"]["area"] for record in parsed] == [float(row) for row in order]
+def test_the_document_of_a_block_has_an_array_per_column():
+    block = build_block(batch([ROW] * 3, sizes=[1, 2], trace_ids=["", "4bf92f35"]), weight=2.0)
+    [encoded] = formatter(schema()).format_block(block).values()
+    assert (encoded.rows, encoded.text.count(b"\n")) == (3, 1)
+    assert json.loads(encoded.text) == {
+        "format": 2,
+        "model": "flats",
+        "version": "7",
+        "semver": "1.2.3",
+        "slot": "blue",
+        "requests": {
+            "id": ["request-0", "request-1"],
+            "trace_id": [None, "4bf92f35"],
+            "time": ["2025-06-21T12:00:00Z"] * 2,
+            "protocol": ["v1", "v1"],
+            "latency_ms": [3.42, 3.42],
+            "weight": [2.0, 2.0],
+            "first_row": [0, 0],
+            "rows": [1, 2],
+        },
+        "inputs": {name: [value] * 3 for name, value in ROW.items()},
+        "outputs": {"prediction": [0.0, 0.5, 1.0]},
+    }
 
 
-@given(sizes=st.lists(st.integers(0, 9), max_size=12), size=st.integers(1, 5))
-def test_selections_hold_every_row_once_and_in_order(sizes, size):
-    starts = np.cumsum([0, *sizes])
-    requests = [
-        LoggedRequest(str(n), "v1", NOON, 0.0, slice(int(start), int(start) + rows))
-        for n, (start, rows) in enumerate(zip(starts, sizes, strict=False))
+def test_the_days_of_a_block_are_formatted_apart():
+    days = [NOON, NOON + DAY, NOON]
+    batches = [
+        batch([ROW | {"area": 10.0 * day}, ROW | {"area": 10.0 * day + 1}], sizes=[2], received_at=received_at)
+        for day, received_at in enumerate(days)
     ]
-    selections = list(split_rows(batch(), requests, size))
-    assert [index for selection in selections for index in selection.indices] == list(range(sum(sizes)))
-    assert all(size <= len(selection.numbers) < 2 * size for selection in selections[:-1])
-    numbered = [
-        (request.id, number)
-        for selection in selections
-        for request, number in zip(selection.requests, selection.numbers, strict=True)
-    ]
-    assert numbered == [(str(n), row) for n, rows in enumerate(sizes) for row in range(rows)]
-
-
-@given(rows=st.integers(1, 6), order=st.randoms(use_true_random=False), size=st.integers(1, 6), changes=st.booleans())
-def test_try_select_single_rows_agrees_with_split_rows(rows, order, size, changes):
-    logged = batch([ROW] * rows)
-    requests = list(logged.requests)
-    if changes:
-        order.shuffle(requests)
-        requests = requests[: order.randint(1, rows)]
-    selection = try_select_single_rows(logged, requests, size)
-    if selection is None:
-        assert len(requests) < rows or rows > size or requests != list(logged.requests)
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_selection, "try_select_single_rows", lambda *_: None)
-        [expected] = split_rows(logged, requests, size)
-    assert (selection.requests, selection.numbers, selection.indices) == (
-        expected.requests,
-        expected.numbers,
-        expected.indices,
-    )
-
-
-def test_small_batches_of_one_layout_are_merged_and_others_are_not():
-    table = schema()
-    first, second = manifest(table), manifest(table, version="8")
-    batches = [batch(of=first), batch(of=first), batch(of=second), batch([{"area": 1.0}], of=second)]
-    parts = [part for each in batches for part in split_rows(each, each.requests, 10)]
-    assert [len(chunk) for chunk in merge_chunks(parts, 10)] == [2, 1, 1]
-    assert [len(chunk) for chunk in merge_chunks(parts[:2], 1)] == [1, 1]
-    [lines] = formatter(table).format_lines(parts[:2]).values()
-    assert (lines.rows, lines.text.count(b"\n")) == (2, 2)
-
-
-def test_lines_are_grouped_by_the_day_of_their_request():
-    before, after = batch(received_at=NOON), batch(received_at=NOON + DAY)
-    parts = [part for each in (before, after, before) for part in split_rows(each, each.requests, 10)]
-    lines = formatter(schema()).format_lines(parts)
-    assert {day: part.rows for day, part in lines.items()} == {"2025-06-21": 2, "2025-06-22": 1}
+    lines = formatter(schema()).format_block(build_block(*batches))
+    assert {day: part.rows for day, part in lines.items()} == {"2025-06-21": 4, "2025-06-22": 2}
+    areas = {
+        day: [(row["inputs"]["area"], row["row"], row["time"]) for row in expand(json.loads(part.text))]
+        for day, part in lines.items()
+    }
+    first, second = "2025-06-21T12:00:00Z", "2025-06-22T12:00:00Z"
+    assert areas == {
+        "2025-06-21": [(0.0, 0, first), (1.0, 1, first), (20.0, 0, first), (21.0, 1, first)],
+        "2025-06-22": [(10.0, 0, second), (11.0, 1, second)],
+    }
 
 
 def test_a_column_that_no_client_sent_is_not_in_the_record():
@@ -203,10 +184,10 @@ def test_text_ids_are_omitted_unless_the_settings_include_them():
 
 
 def test_without_a_key_sensitive_columns_are_omitted():
-    record_formatter = formatter(schema(sensitive=["district", "age"]))
-    [record] = records(batch(), record_formatter)
+    block_formatter = formatter(schema(sensitive=["district", "age"]))
+    [record] = records(batch(), block_formatter)
     assert record["inputs"].keys() == ROW.keys() - {"district", "age"}
-    assert record_formatter.omitted_columns == ("age", "district")
+    assert block_formatter.omitted_columns == ("age", "district")
 
 
 @pytest.mark.parametrize(
@@ -241,10 +222,20 @@ def test_a_lone_surrogate_is_replaced_only_in_its_text():
     assert [record["inputs"]["district"] for record in written] == ["a?", "b,c", "east"]
 
 
-@pytest.mark.parametrize("name", ['a "quote"', "a \\ slash", "a\ttab", "ü", "a.b", "class", "field_0"])
+@pytest.mark.parametrize("name", ['a "quote"', "a \\ slash", "a\ttab", "ü", "a.b", "class", "half \ud800"])
 def test_a_column_may_have_any_name(name):
-    assert json.loads(encode_json_lines([make_struct_factory(["area", name])(1.5, "x")])) == {"area": 1.5, name: "x"}
+    expected = name.replace("\ud800", "?")
+    assert json.loads(encode_line({"area": [1.5], name: ["x"]})) == {"area": [1.5], expected: ["x"]}
 
 
 def test_labels_with_the_same_text_become_one_key():
-    assert json.loads(encode_json_lines([make_struct_factory(["1", "1"])(0.25, 0.75)])) == {"1": 0.75}
+    outputs = Outputs(np.array(["1"], object), np.array([[0.25, 0.75]]), ("1", 1))
+    [record] = records(batch(of=manifest(schema("multiclass")), outputs=outputs))
+    assert record["outputs"]["probabilities"] == {"1": 0.75}
+
+
+def test_a_large_batch_is_formatted_as_a_small_one():
+    logged = batch([ROW | {"area": float(row)} for row in range(5)], sizes=[1, 3, 1])
+    [block] = LargeBatch(logged, None, 1.0, 5, 0.0).build()
+    [large], [small] = (formatter(schema()).format_block(each).values() for each in (block, build_block(logged)))
+    assert large.text == small.text

@@ -3,13 +3,15 @@
 import errno
 import os
 import resource
+import threading
 from uuid import uuid4
 
 import fsspec
 import pytest
 
 from model_name.errors import ConfigError, DependencyError
-from model_name.serving.prediction_log.log_files import BLOCK_BYTES, JsonLinesWriter
+from model_name.serving.prediction_log import log_files
+from model_name.serving.prediction_log.log_files import CHECK_NAME, MAX_UPLOAD_BYTES, JsonLinesWriter
 from tests.support.prediction_logs import files
 
 DAY = "2025-06-21"
@@ -95,13 +97,17 @@ def test_a_partial_write_to_a_full_disk_is_truncated(tmp_path, small_files):
     assert file.read_bytes() == b"a" * 599 + b"\nc\n"
 
 
-def test_a_local_file_is_due_after_a_block_and_a_store_after_a_full_file(tmp_path):
+def test_a_local_file_is_due_with_each_block_and_a_store_with_a_full_file(tmp_path):
     local, remote = open_writer(tmp_path), open_writer(f"memory://{uuid4().hex}")
-    block = b"x" * (BLOCK_BYTES - 1)
-    assert not local.is_due(local.add(DAY, "7", block, 1))
-    assert local.is_due(local.add(DAY, "7", b"\n", 0))
-    assert not remote.is_due(remote.add(DAY, "7", block + b"\n", 1))
-    assert remote.is_due(remote.add(DAY, "7", b"x" * 10**6, 1))
+    assert local.is_due(local.add(DAY, "7", b"x\n", 1))
+    assert not remote.is_due(remote.add(DAY, "7", b"x" * (10**6 - 1), 1))
+    assert remote.is_due(remote.add(DAY, "7", b"x", 1))
+
+
+def test_a_store_gets_files_of_limited_size_because_they_are_held_in_memory():
+    remote = open_writer(f"memory://{uuid4().hex}", max_file_bytes=10**12)
+    assert not remote.is_due(remote.add(DAY, "7", b"x" * (MAX_UPLOAD_BYTES - 1), 1))
+    assert remote.is_due(remote.add(DAY, "7", b"x", 1))
 
 
 def test_each_upload_is_one_file():
@@ -137,3 +143,60 @@ def test_a_file_url_is_a_local_folder(tmp_path):
 def test_an_unsupported_url_is_rejected_at_start(url, error):
     with pytest.raises(error, match=url):
         open_writer(url)
+
+
+def test_a_writable_folder_or_store_passes_the_check_and_gets_no_file(tmp_path):
+    open_writer(tmp_path / "deep" / "log").check_writable()
+    assert [*(tmp_path / "deep" / "log").iterdir()] == []
+    url = f"memory://{uuid4().hex}/log"
+    open_writer(url).check_writable()
+    assert fsspec.filesystem("memory").find(url.removeprefix("memory:/")) == []
+
+
+@pytest.mark.parametrize("scheme", ["", "dir::file://"], ids=["a local folder", "a store"])
+def test_a_folder_that_cannot_be_created_is_an_error_at_start(tmp_path, scheme):
+    (tmp_path / "log").write_text("a file where the folder should be")
+    with pytest.raises(ConfigError, match=f"prediction log {tmp_path}/log: cannot be written: ") as raised:
+        open_writer(f"{scheme}{tmp_path}/log").check_writable()
+    assert "name a folder or bucket" in raised.value.hint
+
+
+class UnreachableError(Exception):
+    """Exception of a store that cannot be reached."""
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        pytest.param(UnreachableError("no route"), "UnreachableError: no route", id="an exception of its client"),
+        pytest.param(ConnectionRefusedError("refused"), "ConnectionRefusedError: refused", id="a refused connection"),
+        pytest.param(None, "TimeoutError: no answer for 0.01 s", id="no answer"),
+    ],
+)
+def test_a_store_that_cannot_be_reached_at_start_is_logged(monkeypatch, caplog, failure, message):
+    writer = open_writer(f"memory://{uuid4().hex}/log")
+    may_end = threading.Event()
+
+    def fail(path, content):
+        assert path.endswith(CHECK_NAME)
+        if failure is None:
+            may_end.wait(20)
+        else:
+            raise failure
+
+    monkeypatch.setattr(writer.filesystem, "pipe_file", fail)
+    monkeypatch.setattr(log_files, "CHECK_SECONDS", 0.01 if failure is None else 20)
+    writer.check_writable()
+    may_end.set()
+    assert [record.message.partition("cannot be checked, ")[2] for record in caplog.records] == [message]
+
+
+def test_a_store_that_denies_access_is_an_error_at_start(monkeypatch):
+    writer = open_writer(f"memory://{uuid4().hex}/log")
+
+    def fail(path, content):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(writer.filesystem, "pipe_file", fail)
+    with pytest.raises(ConfigError, match="cannot be written: Access Denied"):
+        writer.check_writable()
