@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
+from model_name.io.prediction_log_reader import read_predictions
 from model_name.serving.assembly import TOKEN_ENV
 from model_name.serving.request_lifecycle import choose_request_id
 from tests.support.clients import kserve_request, to_arrays, to_json_tensors
@@ -197,6 +199,32 @@ def test_the_access_log_has_the_ids(bundles: dict[str, Bundle], start_server: St
     response = server.client.post(PREDICT, json={"instances": rows}, headers={"x-request-id": "mine"})
     assert response.headers["x-request-id"] == "mine"
     assert is_logged(server, "uvicorn.access", '"POST /v1/models/', ' HTTP/1.1" 200 (request mine)')
+
+
+def test_the_prediction_log_has_ids_and_traces(
+    bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row], tmp_path: Path
+) -> None:
+    # given
+    options = ["--prediction_log", str(tmp_path), "--drain_seconds", "0"]
+    log_server = start_server(bundles[NAME].directory, NAME, *options).wait()
+    trace_ids = {"a": "0af7651916cd43dd8448eb211c80319c", "b": "4bf92f3577b34da6a3ce929d0e0e4736"}
+    traceparents = {key: f"00-{trace_id}-b7ad6b7169203331-01" for key, trace_id in trace_ids.items()}
+    # when
+    headers = {"x-request-id": "a", "traceparent": traceparents["a"]}
+    assert log_server.client.post(PREDICT, json={"instances": rows}, headers=headers).is_success
+    message = kserve_request(log_server, to_arrays(rows), binary=True).to_grpc()
+    message.id = ""
+    assert (
+        call(log_server, "ModelInfer", message, x_request_id="b", traceparent=traceparents["b"])[0]
+        is grpc.StatusCode.OK
+    )
+    assert log_server.client.post(PREDICT, json={"instances": rows}, headers={"x-request-id": "c"}).is_success
+    assert log_server.stop() == 0
+    # then
+    table = read_predictions(str(tmp_path))
+    found = {(row.request_id, row.protocol, row.trace_id) for row in table.itertuples()}
+    assert found == {("a", "v1", trace_ids["a"]), ("b", "grpc", trace_ids["b"]), ("c", "v1", None)}
+    assert len(table) == 3 * len(rows)
 
 
 @given(st.one_of(st.none(), st.text(), st.binary()))

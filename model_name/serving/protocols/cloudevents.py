@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
-from model_name.serving.batching.request_trace import TRACESTATE
+from model_name.serving.batching.request_trace import TRACEPARENT, TRACESTATE, parse_trace_id
 from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
@@ -108,6 +108,7 @@ class EventRequest(InferenceRequest):
             document = strict_json.loads(body)
         check_attributes(self.attributes)
         self.id = self.attributes["id"]
+        self.trace_id = self.trace_id or self._event_trace_id()
         decoded = parse_instances(document, limits)
         check_duplicate_columns(body, event if inside else document, inside)
         return decoded
@@ -115,7 +116,7 @@ class EventRequest(InferenceRequest):
     @override
     def encode(self, outputs: Outputs, manifest: Manifest) -> EventResponse:
         attributes = response_attributes(self.attributes, self.name, manifest)
-        if self.trace is not None:  # the extension for distributed tracing names the span that caused the event
+        if self.trace is not None and self._event_trace_id() in ("", self.trace.trace_id):
             attributes = {name: value for name, value in attributes.items() if name != TRACESTATE} | self.trace.headers
         data = encode_predictions(outputs)
         if self.is_structured:
@@ -123,6 +124,14 @@ class EventRequest(InferenceRequest):
             return EventResponse(orjson.dumps(event), STRUCTURED, [])
         headers = [(HEADER_PREFIX + name.encode(), encode_header(value)) for name, value in attributes.items()]
         return EventResponse(orjson.dumps(data), JSON, headers)
+
+    def _event_trace_id(self) -> str:
+        """Return the id of the trace in the extension for distributed tracing; empty if there is none.
+
+        The response names the span of the request there, unless the event belongs to another trace: an event in
+        structured mode is decoded after the span has started.
+        """
+        return parse_trace_id(str(self.attributes.get(TRACEPARENT, "")))
 
     def _parse_headers(self) -> None:
         """Parse the attributes of an event in binary mode, which are headers."""

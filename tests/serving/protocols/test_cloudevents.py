@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_name.errors import DataError
+from model_name.serving.batching.request_trace import RequestTrace
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.protocols.cloudevents import EventRequest, EventResponse, encode_header, is_event
 from tests.support.in_process_requests import infer_request
@@ -97,6 +98,44 @@ def test_extensions_keep_their_type_in_structured_mode() -> None:
     extensions = {"retry": True, "attempt": 3, "gone": None, "note": "Grüße\n"}
     attributes, _ = send_structured(ATTRIBUTES | extensions | {"data": DATA})
     assert {name: attributes[name] for name in extensions} == extensions
+
+
+TRACE_ID, OTHER_ID = "0af7651916cd43dd8448eb211c80319c", "1" * 32
+SPAN = f"00-{TRACE_ID}-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_traced", "expected", "logged"),
+    [
+        pytest.param(f"00-{TRACE_ID}-1111111111111111-01", True, SPAN, TRACE_ID, id="of the trace of the request"),
+        pytest.param(f"00-{OTHER_ID}-1111111111111111-01", True, None, TRACE_ID, id="of another trace"),
+        pytest.param("", True, SPAN, TRACE_ID, id="none"),
+        pytest.param(f"00-{OTHER_ID}-1111111111111111-01", False, None, OTHER_ID, id="without tracing"),
+        pytest.param("no trace", False, None, "", id="invalid"),
+    ],
+)
+@pytest.mark.parametrize("is_structured", [True, False])
+def test_the_trace_of_an_event_is_continued_or_kept(
+    is_structured: bool, sent: str, is_traced: bool, expected: str | None, logged: str
+) -> None:
+    # given
+    attributes = ATTRIBUTES | ({"traceparent": sent, "tracestate": "a=1"} if sent else {})
+    headers = (
+        STRUCTURED if is_structured else {b"ce-" + key.encode(): encode_header(attributes[key]) for key in attributes}
+    )
+    body = attributes | {"data": DATA} if is_structured else DATA
+    request = EventRequest(json.dumps(body).encode(), "own", headers=headers, name="flats")
+    if is_traced:
+        request.trace = RequestTrace(TRACE_ID, {"traceparent": SPAN}, is_sampled=False)
+        request.trace_id = TRACE_ID
+    # when
+    response = infer_request(PLANE, request)
+    # then
+    named = {name.decode(): unquote_to_bytes(value).decode() for name, value in response.headers}
+    found = json.loads(response.body) if is_structured else {name.removeprefix("ce-"): named[name] for name in named}
+    assert found.get("traceparent") == (expected or sent)
+    assert found.get("tracestate") == (None if expected else "a=1")
+    assert request.trace_id == logged
 
 
 def test_attributes_of_the_model_cannot_be_set_by_the_event() -> None:
