@@ -71,7 +71,6 @@ class Server:
         self.state = state
         self.address = address
         self.grpc_handler = grpc_handler
-        self.tls = tls
         self.args = args
         self.header_seconds = header_seconds
         self.on_period = on_period
@@ -79,7 +78,7 @@ class Server:
         self._signals = 0
         self.health = health
         self._uvicorn_state = UvicornState()
-        self._certificates: CertificateReloader | None = None
+        self._certificates = None if tls is None else CertificateReloader(tls)
         app.context.metrics.bind_connections(lambda: len(self._uvicorn_state.connections))
 
     def run(self) -> None:
@@ -105,7 +104,7 @@ class Server:
         listener = await self._start_rest()
         grpc_server = await self._start_grpc()
         self.state.is_started = True
-        periodic = asyncio.create_task(self._run_periodic())
+        periodic = asyncio.create_task(self._run_periodic(listener))
         logger.info("ready: REST on port %d, gRPC on port %s", self.address.http_port, self.address.grpc_port)
         try:
             received = await signals.get()
@@ -136,9 +135,7 @@ class Server:
             timeout_keep_alive=self.args.timeout_keep_alive,
         )
         config.load()
-        context = None if self.tls is None else self.tls.ssl_context()
-        if self.tls is not None and context is not None:
-            self._certificates = CertificateReloader(self.tls, context)
+        context = None if self._certificates is None else self._certificates.loaded.context
         self._refresh_date_header()
         listener = Listener(self.address.host, self.address.http_port, BACKLOG)
         app = self.app
@@ -163,23 +160,23 @@ class Server:
         server.add_generic_rpc_handlers((self.grpc_handler, self.health.handler()))
         host = "[::]" if self.address.host == "0.0.0.0" else self.address.host  # noqa: S104  as KServe's server  # nosec B104
         endpoint = f"{host}:{self.address.grpc_port}"
-        if self.tls is None:
+        if self._certificates is None:
             server.add_insecure_port(endpoint)
         else:
-            server.add_secure_port(endpoint, self.tls.grpc_credentials())
+            server.add_secure_port(endpoint, self._certificates.grpc_credentials())
         self.update_health()
         await server.start()
         return server
 
-    async def _run_periodic(self) -> None:
+    async def _run_periodic(self, listener: Listener) -> None:
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
             self._refresh_date_header()
             close_stalled(
                 self._connections(), self.header_seconds, self.args.timeout_keep_alive, self.args.answer_seconds
             )
-            if self._certificates is not None:
-                self._certificates.reload_if_changed()
+            if self._certificates is not None and self._certificates.reload_if_changed():
+                await listener.replace_context(self._certificates.loaded.context)
             await self.on_period()
             self.update_health()
 

@@ -351,7 +351,9 @@ def secure_channel(server: Server, authority: Authority, pair: tuple[Path, Path]
     """Open a channel with or without a client certificate."""
     certificate, key = (file.read_bytes() for file in pair) if pair else (None, None)
     credentials = grpc.ssl_channel_credentials(authority.file.read_bytes(), key, certificate)
-    with grpc.secure_channel(f"localhost:{server.grpc_port}", credentials) as channel:
+    with grpc.secure_channel(
+        f"localhost:{server.grpc_port}", credentials, [("grpc.use_local_subchannel_pool", 1)]
+    ) as channel:
         yield channel
 
 
@@ -387,29 +389,96 @@ def test_a_replaced_certificate_is_reloaded(
     context = ssl.create_default_context(cafile=str(authority.file))
     server.client = httpx.Client(base_url=f"https://127.0.0.1:{server.http_port}", verify=context, timeout=60)
     server.wait()
-    before = peer_certificate(server, context)
-    # when a key without its certificate is written first
-    new_certificate, new_key = authority.issue("next")
-    new_key.replace(key)
-    wait_for_log(server, "the TLS certificate is not reloaded: ")
-    assert peer_certificate(server, context) == before
-    new_certificate.replace(certificate)
+    with secure_channel(server, authority, None) as channel:
+        assert call(channel, "ServerLive", OPEN_CALLS["ServerLive"])[0] == Code.OK
+        before = served_certificates(server)
+        assert before == {certificate.read_text(encoding="ascii")}
+        # when a key without its certificate is written first
+        new_certificate, new_key = authority.issue("next")
+        new_key.replace(key)
+        wait_for_log(server, "the TLS certificate is not reloaded: ")
+        assert served_certificates(server) == before
+        # and then a file that is no certificate
+        (new_certificate.parent / "broken.pem").write_text("broken", encoding="ascii")
+        (new_certificate.parent / "broken.pem").replace(certificate)
+        wait_for_log(server, "the TLS certificate is not reloaded: ", times=2)
+        assert served_certificates(server) == before
+        new_certificate.replace(certificate)
+        wait_for_log(server, "the TLS certificate is reloaded")
+        # then new connections of both protocols get it, and open ones are kept
+        assert served_certificates(server) == {certificate.read_text(encoding="ascii")} != before
+        assert server.client.get("/v2/health/live").status_code == 200
+        assert call(channel, "ServerLive", OPEN_CALLS["ServerLive"])[0] == Code.OK
+
+
+def test_a_replaced_authority_of_clients_is_reloaded(
+    bundles: dict[str, Bundle], start_server: StartServer, make_authority: Callable[[str], Authority]
+) -> None:
+    # given a server that trusts the clients of one authority
+    old, new = make_authority("old"), make_authority("new")
+    trusted = old.directory / "trusted.pem"
+    trusted.write_bytes(old.file.read_bytes())
+    certificate, key = old.issue("server")
+    files = ["--ssl_certfile", str(certificate), "--ssl_keyfile", str(key), "--ssl_client_ca", str(trusted)]
+    server = start_server(bundles[NAME].directory, NAME, *files)
+    clients = {authority.name: authority.issue("client") for authority in (old, new)}
+
+    def accepted() -> dict[str, tuple[bool, bool]]:
+        return {
+            name: (is_accepted_by_rest(server, old, pair), is_accepted_by_grpc(server, old, pair))
+            for name, pair in clients.items()
+        }
+
+    server.client = httpx.Client(
+        base_url=f"https://127.0.0.1:{server.http_port}", verify=client_context(old, clients["old"])
+    )
+    server.wait()
+    assert accepted() == {"old": (True, True), "new": (False, False)}
+    # when
+    new.file.replace(trusted)
     wait_for_log(server, "the TLS certificate is reloaded")
     # then
-    assert peer_certificate(server, context) != before
-    assert server.client.get("/v2/health/live").status_code == 200
+    assert accepted() == {"old": (False, False), "new": (True, True)}
 
 
-def peer_certificate(server: Server, context: ssl.SSLContext) -> bytes | None:
-    """Return the certificate that a new connection gets."""
-    with connect(server.http_port) as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
-        return secured.getpeercert(binary_form=True)
+def client_context(authority: Authority, pair: tuple[Path, Path]) -> ssl.SSLContext:
+    """Make the TLS configuration of a client with a certificate that trusts the servers of an authority."""
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.load_cert_chain(*pair)
+    return context
 
 
-def wait_for_log(server: Server, text: str) -> None:
-    """Wait until a server has logged a text."""
+def is_accepted_by_rest(server: Server, authority: Authority, pair: tuple[Path, Path]) -> bool:
+    """Return whether a new connection with a client certificate is accepted."""
+    try:
+        httpx.get(f"https://127.0.0.1:{server.http_port}/v2/health/live", verify=client_context(authority, pair))
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def is_accepted_by_grpc(server: Server, authority: Authority, pair: tuple[Path, Path]) -> bool:
+    """Return whether a new connection with a client certificate is accepted."""
+    with secure_channel(server, authority, pair) as channel:
+        return call(channel, "ServerLive", OPEN_CALLS["ServerLive"])[0] == Code.OK
+
+
+def served_certificates(server: Server) -> set[str]:
+    """Return the certificates that new connections of REST and gRPC get."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])  # which gRPC requires
+    certificates = set()
+    for port in (server.http_port, server.grpc_port):
+        with connect(port) as plain, context.wrap_socket(plain, server_hostname="localhost") as secured:
+            certificates.add(ssl.DER_cert_to_PEM_cert(secured.getpeercert(binary_form=True) or b""))
+    return certificates
+
+
+def wait_for_log(server: Server, text: str, times: int = 1) -> None:
+    """Wait until a server has logged a text a number of times."""
     deadline = time.monotonic() + 20
-    while text not in server.output():
+    while server.output().count(text) < times:
         assert time.monotonic() < deadline, f"not logged: {text}"
         time.sleep(0.05)
 

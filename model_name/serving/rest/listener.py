@@ -30,6 +30,7 @@ class Listener:
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._backlog = backlog
+        self._is_draining = False
         self._socket = socket.create_server((host, port), family=family, backlog=backlog)
         self._socket.setblocking(False)  # noqa: FBT003  its only argument
 
@@ -44,19 +45,29 @@ class Listener:
             handshake_seconds: Time limit of a TLS handshake.
         """
         self._make_protocol = make_protocol
+        self._handshake_seconds = handshake_seconds
+        self._server = await self._create_server(context)
+
+    async def replace_context(self, context: ssl.SSLContext) -> None:
+        """Accept new connections with another TLS configuration; open connections keep theirs."""
+        if not self._is_draining:
+            previous, self._server = self._server, await self._create_server(context)
+            previous.close()
+
+    async def _create_server(self, context: ssl.SSLContext | None) -> asyncio.Server:
         self._context = context
         # The server owns a duplicate: after it closes, this socket keeps the queue of accepted connections alive.
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            make_protocol,
+        return await asyncio.get_running_loop().create_server(
+            self._make_protocol,
             sock=self._socket.dup(),
             ssl=context,
             backlog=self._backlog,
-            ssl_handshake_timeout=None if context is None else handshake_seconds,
+            ssl_handshake_timeout=None if context is None else self._handshake_seconds,
         )
 
     async def drain(self) -> None:
         """Stop listening, and serve the connections that the kernel has accepted already."""
+        self._is_draining = True
         self._drop_new_connections()
         self._server.close()
         loop = asyncio.get_running_loop()
