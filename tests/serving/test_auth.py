@@ -213,6 +213,8 @@ def test_an_enabled_model_repository_unloads_and_loads(
                 assert server.client.get(path).status_code == 503
             assert server.client.get("/v2/health/live").status_code == 200
             assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert server.client.post("/v2/repository/index").json()[0]["state"] == "UNAVAILABLE"
+            assert server.client.post("/v2/repository/index", json={"ready": True}).json() == []
             # When the model is loaded, then it predicts as before
             load("load")
             assert server.client.post(PREDICT, json=body).json() == expected

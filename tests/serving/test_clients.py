@@ -290,7 +290,6 @@ def test_triton_client_gets_the_metadata_of_server_and_model(servers: dict[str, 
         pytest.param(
             lambda client, _: client.get_model_metadata("binary", "6"), 404, "there is no version 6 of", id="metadata"
         ),
-        pytest.param(lambda client, _: client.get_model_config("binary"), 404, "Not Found", id="config"),
         pytest.param(lambda client, _: client.load_model("binary"), 501, "models are not loaded", id="load"),
         pytest.param(lambda client, _: client.unload_model("binary"), 501, "models are not loaded", id="unload"),
     ],
@@ -382,9 +381,8 @@ def test_triton_grpc_client_gets_the_metadata_of_server_and_model(
         pytest.param("no such output", "INVALID_ARGUMENT", "margin: is not an output", id="an output"),
         pytest.param("no such interval", "INVALID_ARGUMENT", "there is no prediction interval", id="a level"),
         pytest.param("out of bounds", "INVALID_ARGUMENT", "area, row 0: 1000000000.0 is above 500", id="a value"),
-        pytest.param("config", "UNIMPLEMENTED", "Method not found", id="config"),
-        pytest.param("statistics", "UNIMPLEMENTED", "Method not found", id="statistics"),
-        pytest.param("index", "UNIMPLEMENTED", "Method not found", id="index"),
+        pytest.param("config of another version", "NOT_FOUND", "there is no version 6 of", id="config"),
+        pytest.param("statistics of another model", "NOT_FOUND", "there is no model nobody", id="statistics"),
         pytest.param("load", "UNIMPLEMENTED", "models are not loaded or unloaded by requests", id="load"),
         pytest.param("unload", "UNIMPLEMENTED", "models are not loaded or unloaded by requests", id="unload"),
     ],
@@ -395,6 +393,64 @@ def test_triton_grpc_client_raises_the_reason(
     result = call_triton("regression", rows)[call]
     assert result["status"] == f"StatusCode.{status}"
     assert result["error"].startswith(reason)
+
+
+def test_triton_grpc_client_gets_the_configuration(call_triton: Triton, task: str, rows: list[Row]) -> None:
+    config = call_triton(task, rows)["config"]["config"]
+    assert (config["name"], config["platform"]) == (task, "onnxruntime_onnx")
+    expected = {name: f"TYPE_{'STRING' if kind == 'BYTES' else kind}" for name, kind in METADATA_DATATYPES.items()}
+    assert {tensor["name"]: tensor["data_type"] for tensor in config["input"]} == expected
+    assert config["output"][0]["dims"] == ["-1"]
+
+
+def test_triton_grpc_client_gets_the_statistics(call_triton: Triton, rows: list[Row]) -> None:
+    before, after = (call_triton("binary", rows)[name]["model_stats"][0] for name in ("statistics", "last statistics"))
+    assert (after["name"], after["version"]) == ("binary", VERSION)
+    grown = {name: int(after[name]) - int(before.get(name, 0)) for name in ("inference_count", "execution_count")}
+    stats = {name: int(duration.get("count", 0)) for name, duration in after["inference_stats"].items()}
+    assert (
+        grown["inference_count"] == len(rows) * grown["execution_count"] > 0
+    )  # calls of Triton's client have all rows
+    assert stats["success"] == stats["queue"] == stats["compute_infer"] > 0
+    assert stats["fail"] > 0
+    assert int(after["last_inference"]) > 1.7e12
+
+
+def test_triton_grpc_client_gets_the_index_of_the_repository(call_triton: Triton, task: str, rows: list[Row]) -> None:
+    assert call_triton(task, rows)["index"] == {"models": [{"name": task, "version": VERSION, "state": "READY"}]}
+
+
+def test_triton_client_gets_configuration_statistics_and_index_over_http(
+    servers: dict[str, Server], task: str, rows: list[Row]
+) -> None:
+    with triton_client(servers[task]) as client:
+        client.infer(task, triton_inputs(rows, binary=True))
+        config = client.get_model_config(task)
+        assert config == client.get_model_config(task, VERSION)
+        assert [tensor["name"] for tensor in config["input"]] == [*METADATA_DATATYPES]
+        (model,) = client.get_inference_statistics(task)["model_stats"]
+        assert (model["name"], model["version"]) == (task, VERSION)
+        assert model["inference_count"] >= len(rows)
+        assert model == client.get_inference_statistics(task, VERSION)["model_stats"][0]
+        assert model == client.get_inference_statistics()["model_stats"][0]
+        index = [{"name": task, "version": VERSION, "state": "READY", "reason": ""}]
+        assert client.get_model_repository_index() == index
+        with pytest.raises(InferenceServerException, match="there is no version 6"):
+            client.get_inference_statistics(task, "6")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        pytest.param(b"", 200, id="empty"),
+        pytest.param(b'{"ready": true}', 200, id="ready models"),
+        pytest.param(b'{"ready": true', 400, id="not JSON"),
+        pytest.param(b"[]", 400, id="a list"),
+        pytest.param(b'{"ready": "%s"}' % (b"x" * 2000), 400, id="long"),
+    ],
+)
+def test_the_index_of_the_repository_has_a_short_request(servers: dict[str, Server], body: bytes, status: int) -> None:
+    assert servers["binary"].client.post("/v2/repository/index", content=body).status_code == status
 
 
 # A matrix, as the servers of scikit-learn and XGBoost accept it

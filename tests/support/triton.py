@@ -20,6 +20,7 @@ def main(address: str, model: str, version: str) -> None:
     columns = json.load(sys.stdin)
     with triton.InferenceServerClient(address) as client:
         calls = {**server_calls(client, model, version), **inference_calls(client, model, version, columns)}
+        calls["last statistics"] = calls["statistics"]
         sys.stdout.write(json.dumps({name: call_result(call) for name, call in calls.items()}))
 
 
@@ -37,7 +38,9 @@ def server_calls(client: Any, model: str, version: str) -> dict[str, Callable[[]
         "metadata of the version": lambda: client.get_model_metadata(model, version, as_json=True),
         "metadata of another version": lambda: client.get_model_metadata(model, "6", as_json=True),
         "config": lambda: client.get_model_config(model, as_json=True),
+        "config of another version": lambda: client.get_model_config(model, "6"),
         "statistics": lambda: client.get_inference_statistics(model, as_json=True),
+        "statistics of another model": lambda: client.get_inference_statistics("nobody"),
         "index": lambda: client.get_model_repository_index(as_json=True),
         "load": lambda: client.load_model(model),
         "unload": lambda: client.unload_model(model),

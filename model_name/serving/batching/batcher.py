@@ -16,6 +16,7 @@ from model_name.serving.batching.executor import (
     PendingRequests,
 )
 from model_name.serving.batching.requests import BatchResult, InferenceRequest, infer_batch
+from model_name.serving.batching.statistics import ModelStatistics
 from model_name.serving.byte_budget import ByteBudget
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
@@ -51,6 +52,7 @@ class AdaptiveBatcher:
         compute: Function that infers a batch.
         budget: Budget of the bodies of all pending requests; transports also reserve what they are receiving.
         failed_observations: Number of batches for which the observer raised.
+        statistics: Statistics of the batches, by version of the model.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class AdaptiveBatcher:
         self.observe = observe
         self.compute = compute
         self.failed_observations = 0
+        self.statistics = ModelStatistics()
         self._next_warning = 0.0
         self._warn_lock = Lock()
         self._needs_trim = False
@@ -189,6 +192,7 @@ class AdaptiveBatcher:
         if not requests:
             return []
         plane = self.plane
+        started = monotonic()
         try:
             result = self.compute(plane, requests, self.limits)
         # The outermost loop of a server: whatever a model does to one batch, the next one is computed.
@@ -199,8 +203,9 @@ class AdaptiveBatcher:
             return [_internal_error(err)]
         finally:  # not before: `evict_expired` may run meanwhile; large requests are alone in their batch
             self._needs_trim |= requests[0].size > TRIM_THRESHOLD_BYTES
-        self._observe_batch(plane, requests, result)
         manifest = plane.bundle.manifest
+        self.statistics.add(manifest.version, requests, result, started)
+        self._observe_batch(plane, requests, result)
         return [
             _without_traceback(response)
             if isinstance(response, ModelNameError)

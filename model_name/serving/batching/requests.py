@@ -122,10 +122,14 @@ class BatchResult:
     Attributes:
         responses: Encoded response or error of each request, in the order of the batch.
         groups: Requests whose rows were predicted together, for the prediction log; failed requests are in none.
+        decode_seconds: Time for which requests were decoded.
+        encode_seconds: Time for which responses were encoded.
     """
 
     responses: list[Payload | ModelNameError]
     groups: list["PredictedGroup"] = field(default_factory=list)
+    decode_seconds: float = 0.0
+    encode_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,10 @@ def infer_batch(
     """
     batch = (batch_type or InferenceBatch)(plane, requests, limits)
     by_level: dict[float | None, list[int]] = {}
-    for position, decoded in batch.decode().items():
+    started = monotonic()
+    all_decoded = batch.decode()
+    batch.result.decode_seconds = monotonic() - started
+    for position, decoded in all_decoded.items():
         by_level.setdefault(decoded.interval, []).append(position)
     for level, positions in by_level.items():
         batch.predict(positions, level)
@@ -304,6 +311,7 @@ class InferenceBatch:
 
     def encode(self, positions: Sequence[int], group: PredictedGroup) -> None:
         """Encode the responses of a group; a request whose response cannot be encoded is left out of the log."""
+        started = monotonic()
         responses, manifest = self.result.responses, self.plane.bundle.manifest
         encoded = []
         for number, (position, part) in enumerate(zip(positions, group.rows, strict=True)):
@@ -314,6 +322,7 @@ class InferenceBatch:
                 responses[position] = err
         is_complete = len(encoded) == len(positions)
         self.result.groups += [group] if is_complete else [group.select(number) for number in encoded]
+        self.result.encode_seconds += monotonic() - started
 
     def release(self) -> None:
         """Free the decoded values of large requests."""

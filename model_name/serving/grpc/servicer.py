@@ -1,10 +1,11 @@
 """gRPC service of the Open Inference Protocol. Methods take and return serialized messages."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 import grpc
+from google.protobuf.json_format import ParseDict
 from typing_extensions import override
 
 from model_name.errors import BusyError, ModelNameError, NotFoundError
@@ -14,6 +15,8 @@ from model_name.serving.grpc.message_reader import MessageReader
 from model_name.serving.grpc.statuses import SERVER_ERRORS, abort, status_code
 from model_name.serving.protocols.open_inference_messages import pb
 from model_name.serving.protocols.tensors import model_metadata
+from model_name.serving.protocols.triton import model_config, repository_index, statistics_document
+from model_name.serving.protocols.triton_messages import triton_message
 from model_name.serving.protocols.v2_grpc import GrpcRequest, parse_message
 from model_name.serving.request_errors import ShuttingDownError
 from model_name.serving.request_lifecycle import REQUEST_ID_HEADER, RequestLifecycle, RouteLabels
@@ -103,6 +106,9 @@ class InferenceServicer:
             "ModelReady": (ready, self.model_ready),
             "ServerMetadata": (metadata, self.server_metadata),
             "ModelMetadata": (metadata, self.model_metadata),
+            "ModelConfig": (metadata, self.model_config),
+            "ModelStatistics": (metadata, self.model_statistics),
+            "RepositoryIndex": (repository, self.repository_index),
             "RepositoryModelLoad": (repository, self.load),
             "RepositoryModelUnload": (repository, self.unload),
         }
@@ -152,6 +158,32 @@ class InferenceServicer:
         request = parse_message(pb.ModelMetadataRequest, message)
         self._check_model(request.name, request.version)
         return _serialize(pb.ModelMetadataResponse(**model_metadata(self.context.name, self.context.manifest)))
+
+    async def model_config(self, message: bytes, call: GrpcCall) -> bytes:
+        """Describe the model as Triton's configuration."""
+        request = parse_message(triton_message("ModelConfigRequest"), message)
+        self._check_model(request.name, request.version)
+        config = model_config(self.context.name, self.context.manifest)
+        return _serialize_document("ModelConfigResponse", {"config": config})
+
+    async def model_statistics(self, message: bytes, call: GrpcCall) -> bytes:
+        """Report the statistics of the batches as Triton does."""
+        request = parse_message(triton_message("ModelStatisticsRequest"), message)
+        self._check_model(request.name or self.context.name, request.version)
+        version = self.context.manifest.version
+        statistics = self.context.batcher.statistics.of_version(version)
+        return _serialize_document(
+            "ModelStatisticsResponse", statistics_document(self.context.name, version, statistics)
+        )
+
+    async def repository_index(self, message: bytes, call: GrpcCall) -> bytes:
+        """List the models of the repository: the served one."""
+        request = parse_message(triton_message("RepositoryIndexRequest"), message)
+        is_ready = self.context.state.is_ready
+        models = repository_index(self.context.name, self.context.manifest.version, is_ready=is_ready)
+        return _serialize_document(
+            "RepositoryIndexResponse", {"models": models if is_ready or not request.ready else []}
+        )
 
     async def load(self, message: bytes, call: GrpcCall) -> bytes:
         """Load the model again."""
@@ -221,3 +253,8 @@ class InferenceServicer:
 
 def _serialize(message: Any) -> bytes:
     return message.SerializeToString()  # type: ignore[no-any-return]
+
+
+def _serialize_document(name: str, document: Mapping[str, Any]) -> bytes:
+    """Serialize a document of REST as a message of Triton's extensions."""
+    return _serialize(ParseDict(document, triton_message(name)()))

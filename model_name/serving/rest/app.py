@@ -199,9 +199,15 @@ class RestApp:
         yield HttpRoute("/v1/models/{model_name}/versions/{model_version}", handlers.version_status, READY)
         yield HttpRoute("/v2", handlers.server_metadata, METADATA)
         yield HttpRoute("/v2/models", handlers.list_models, OTHER)
+        if self.context.name != "stats":  # else the path is that of the model's metadata
+            yield HttpRoute("/v2/models/stats", handlers.model_statistics, METADATA)
         for path in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
             yield HttpRoute(path, handlers.model_metadata, METADATA)
+            yield HttpRoute(f"{path}/config", handlers.model_config, METADATA)
+            yield HttpRoute(f"{path}/stats", handlers.model_statistics, METADATA)
             yield HttpRoute(f"{path}/ready", handlers.model_ready, V2_READY)
+        index = partial(self._repository_index, handlers)
+        yield HttpRoute("/v2/repository/index", index, REPOSITORY, "POST")
         yield HttpRoute("/v2/repository/models/{repository_name}/load", handlers.load, REPOSITORY, "POST")
         yield HttpRoute("/v2/repository/models/{repository_name}/unload", handlers.unload, REPOSITORY, "POST")
 
@@ -211,6 +217,10 @@ class RestApp:
         version = request.path_params.get("requested_version", "")
         inference_request = request.decode_request(decode, body, request.transport, version)
         return inference_request.to_http(await self.context.batcher.infer(inference_request))
+
+    async def _repository_index(self, handlers: ServerHandlers, request: AsgiRequest) -> HttpResponse:
+        headers = {**request.by_name, b"content-encoding": _content_encoding(request.headers)}
+        return handlers.repository_index(await self._body_reader.read(headers, request.receive))
 
     async def _unsupported(self, request: AsgiRequest) -> HttpResponse:
         raise UnsupportedOperationError(self.role.unsupported.format(name=self.context.name))

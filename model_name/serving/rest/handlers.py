@@ -1,13 +1,21 @@
 """Handlers of the routes that are not on the fast path: probes, metadata, metrics and the model repository."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 from prometheus_client.exposition import choose_encoder
 
+from model_name.errors import DataError
 from model_name.serving.context import ServerContext
 from model_name.serving.model_repository import RepositoryAction
+from model_name.serving.protocols.strict_json import loads
 from model_name.serving.protocols.tensors import model_metadata
+from model_name.serving.protocols.triton import model_config, repository_index, statistics_document
 from model_name.serving.rest.asgi_request import AsgiRequest
 from model_name.serving.rest.messages import HttpResponse
+
+MAX_INDEX_REQUEST_BYTES = 1024
 
 
 class ServerHandlers:
@@ -60,6 +68,27 @@ class ServerHandlers:
         encode, content_type = choose_encoder(accept)
         return HttpResponse(encode(self.context.metrics.registry), 200, content_type.encode())
 
+    async def model_config(self, request: AsgiRequest) -> HttpResponse:
+        """Describe the model as Triton's configuration."""
+        return HttpResponse(orjson.dumps(model_config(self.context.name, self.context.manifest)))
+
+    async def model_statistics(self, request: AsgiRequest) -> HttpResponse:
+        """Report the statistics of the batches as Triton does."""
+        version = self.context.manifest.version
+        statistics = self.context.batcher.statistics.of_version(version)
+        return HttpResponse(orjson.dumps(statistics_document(self.context.name, version, statistics)))
+
+    def repository_index(self, body: bytes) -> HttpResponse:
+        """List the models of the repository: the served one, unless only ready ones are requested and it is not.
+
+        Raises:
+            DataError: The body is neither empty nor a short JSON object.
+        """
+        is_ready = self.context.state.is_ready
+        only_ready = _parse_index_request(body).get("ready") is True
+        models = repository_index(self.context.name, self.context.manifest.version, is_ready=is_ready)
+        return HttpResponse(orjson.dumps(models if is_ready or not only_ready else []))
+
     async def load(self, request: AsgiRequest) -> HttpResponse:
         """Load the model again."""
         return await self._load_or_unload(request, "load")
@@ -72,6 +101,20 @@ class ServerHandlers:
         name = request.path_params["repository_name"]
         await self.context.repository.load_or_unload(name, action)
         return HttpResponse(orjson.dumps({"name": name, action: True}))
+
+
+def _parse_index_request(body: bytes) -> Mapping[str, Any]:
+    """Parse the body of a request for the index of the repository.
+
+    Raises:
+        DataError: The body is neither empty nor a short JSON object.
+    """
+    if not body:
+        return {}
+    request = loads(body) if len(body) <= MAX_INDEX_REQUEST_BYTES else None
+    if not isinstance(request, dict):
+        raise DataError('the body is not a short JSON object such as {"ready": true}')
+    return request
 
 
 def _probe(name: str, *, is_passing: bool) -> HttpResponse:
