@@ -145,7 +145,10 @@ class Server:
         limiter = ConnectionLimiter(
             make_protocol,
             self._connections(),
-            usable_connections(self.args.max_connections),
+            usable_connections(
+                self.args.max_connections,
+                grpc_connections=0 if self.address.grpc_port is None else self.args.grpc_max_connections,
+            ),
             on_refused=app.context.metrics.connections_refused.inc,
             next_request_id=app.context.next_request_id,
             handshake_seconds=0.0 if context is None else self.header_seconds,

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 import pytest
 
 from model_name.errors import ConfigError
@@ -370,3 +371,31 @@ def test_a_silent_surplus_connection_is_closed_soon(small_server: Server) -> Non
         assert time.monotonic() - started < 8
     for connection in idle:
         connection.close()
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_server_without_free_files_serves_again_when_connections_are_closed(
+    bundles: dict[str, Bundle], start_server: StartServer, body: bytes, loop: str
+) -> None:
+    # Given a server that may open few files more
+    server = start_server(bundles[NAME].directory, NAME, "--event-loop", loop, "--drain_seconds", "0").wait()
+    process = psutil.Process(server.process.pid)
+    limit = process.num_fds() + 10
+    process.rlimit(psutil.RLIMIT_NOFILE, (limit, limit))
+    # When many clients connect, and leave again
+    connections = [socket.create_connection(("127.0.0.1", server.http_port), timeout=20) for _ in range(60)]
+    time.sleep(0.2)
+    for connection in connections:
+        connection.close()
+    # Then others are served
+    predict = http_request("POST", PREDICT, body)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            statuses = [response.status for response in parse_responses(exchange(server.http_port, predict, ends=True))]
+        except OSError:
+            statuses = []
+        if statuses == [200]:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
