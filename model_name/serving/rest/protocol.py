@@ -35,15 +35,21 @@ MAX_DISCARDED_BYTES = 64 * 2**20  # of a body whose request already has its resp
 
 
 class CorkedTransport:
-    """Transport that sends the head of a response with the first part of its body: one system call instead of two."""
+    """Transport that sends the head of a response with the first part of its body: one system call instead of two.
 
-    __slots__ = ("_has_head", "_head", "_transport")
+    Attributes:
+        is_receiving: Whether the body of a request is being received.
+        is_lingering: Whether the connection is to be closed when that body is received.
+    """
+
+    __slots__ = ("_has_head", "_head", "_transport", "is_lingering", "is_receiving")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         """Wrap the transport of a connection."""
         self._transport = transport
         self._head = b""
         self._has_head = False
+        self.is_receiving = self.is_lingering = False
 
     def write(self, data: bytes) -> None:
         """Send data, but hold back the head of a response."""
@@ -62,9 +68,17 @@ class CorkedTransport:
         self._has_head = False
 
     def close(self) -> None:
-        """Send what is held back, and close the connection."""
+        """Send what is held back, and close the connection.
+
+        A client that still sends a body would get a reset, and might lose the response: the rest is received first.
+        """
         self.flush()
-        self._transport.close()
+        if self.is_receiving:
+            self.is_lingering = True
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+        else:
+            self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         """Delegate everything else to the transport."""
@@ -250,7 +264,10 @@ class InferenceHttpProtocol(HttpToolsProtocol):
             request.run()
             return
         super().on_message_complete()
-        if not self.pipeline and not self._held:
+        self._corked.is_receiving = False
+        if self._corked.is_lingering:
+            self.transport.close()
+        elif not self.pipeline and not self._held:
             self.flow.resume_reading()  # a long body pauses it, and while it is paused no disconnect is noticed
 
     @override
@@ -259,6 +276,8 @@ class InferenceHttpProtocol(HttpToolsProtocol):
         self._corked.flush()
         if self.transport.is_closing():
             return
+        if self._corked.is_lingering:  # what follows is discarded
+            self.pipeline.clear()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             if cycle.disconnected:  # its body was cut off
@@ -360,6 +379,7 @@ class InferenceHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_cycle(self) -> None:
         super().on_headers_complete()
+        self._corked.is_receiving = True
         if self.is_surplus:
             self.cycle.keep_alive = False
         self.cycle.transport = cast("asyncio.Transport", self._corked)  # its task has not started

@@ -23,7 +23,7 @@ from model_name.serving.assembly import TOKEN_ENV
 from model_name.serving.byte_budget import ByteBudget
 from model_name.serving.rest.messages import Receive, Scope, Send
 from model_name.serving.rest.protocol import MAX_DISCARDED_BYTES, InferenceHttpProtocol
-from tests.support.sockets import connect, exchange, http_request, parse_responses, send_parts
+from tests.support.sockets import connect, exchange, http_request, parse_responses, receive_all, send_parts
 
 if TYPE_CHECKING:
     from model_name.serving.bundle import Bundle
@@ -183,6 +183,19 @@ def test_a_refusal_closes_a_connection_whose_client_waits_to_send_the_body(serve
     (response,) = parse_responses(exchange(server.http_port, request))
     assert (response.status, response.headers["connection"]) == (401, "close")
     assert time.monotonic() - started < SECONDS / 4  # the connection was closed
+
+
+@pytest.mark.parametrize("framing", [f"content-length: {16 * MIB}", "transfer-encoding: chunked"])
+def test_a_client_that_closes_afterwards_sends_its_body_and_gets_the_refusal(server: Server, framing: str) -> None:
+    body = b" " * MIB if "length" in framing else b"%x\r\n%b\r\n" % (MIB, b" " * MIB)
+    end = b"" if "length" in framing else b"0\r\n\r\n"
+    with connect(server.http_port) as connection:
+        connection.sendall(http_request("POST", PREDICT, None, framing, "connection: close"))
+        for _ in range(16):
+            connection.sendall(body)  # would raise if the server had reset the connection
+        connection.sendall(end)
+        (response,) = parse_responses(receive_all(connection))
+    assert (response.status, response.headers["connection"]) == (401, "close")
 
 
 def test_bodies_in_transit_share_the_budget_with_all_others(server: Server, predict: bytes) -> None:

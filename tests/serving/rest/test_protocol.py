@@ -191,6 +191,15 @@ def test_a_client_that_does_not_read_causes_no_traceback(
     assert "Traceback" not in server.output()
 
 
+@pytest.mark.parametrize("rest", [b"", b"{}"], ids=["half a body", "a body"])
+def test_nothing_is_answered_after_the_last_response(servers: dict[str, Server], rest: bytes) -> None:
+    more = http_request("POST", PREDICT, None, "content-length: 2") + rest
+    started = time.monotonic()
+    raw = exchange(servers["regression"].http_port, http_request("GET", "/v2", None, "connection: close") + more)
+    assert [response.status for response in parse_responses(raw)] == [200]
+    assert time.monotonic() - started < MAX_SECONDS
+
+
 def test_a_trailer_is_not_a_header(servers: dict[str, Server], body: bytes) -> None:
     chunked = b"%x\r\n%b\r\n0\r\ncontent-encoding: gzip\r\nx-request-id: late\r\n\r\n" % (len(body), body)
     request = http_request("POST", PREDICT, None, "transfer-encoding: chunked", "connection: close")
