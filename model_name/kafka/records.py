@@ -5,9 +5,9 @@ data of a CloudEvent, in binary mode (attributes in `ce_` headers, as in the Kaf
 headers, as some HTTP bridges leave them) or in structured mode.
 
 The result is a V1 body, in the content mode of the record; the result of a plain record is an event in binary mode. It
-keeps the key and the headers of the record, such as `traceparent`. Its event refers to that of the record, as over
-HTTP. Its headers `source-topic`, `source-partition` and `source-offset` identify the record, and `model-semver` the
-model version.
+keeps the key and the headers of the record; that of a traced record has its span as `traceparent`. Its event refers to
+that of the record, as over HTTP. Its headers `source-topic`, `source-partition` and `source-offset` identify the
+record, and `model-semver` the model version.
 """
 
 import re
@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
-from model_name.serving.batching.request_trace import TRACEPARENT, parse_trace_id
+from model_name.serving.batching.request_trace import TRACEPARENT, TRACESTATE, parse_trace_id
 from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
@@ -172,7 +172,7 @@ class KafkaRequest(InferenceRequest):
             headers.append((f"{ATTRIBUTE_PREFIXES[0]}id", self.id.encode()))
             return OutputRecord(record.key, orjson.dumps(data), headers)
         headers.append((SEMVER_HEADER, manifest.semver.encode()))
-        attributes = response_attributes(self.attributes, self.name, manifest)
+        attributes = response_attributes(self.attributes, self.name, manifest, self.trace)
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON_CONTENT_TYPE, "data": data}
             return OutputRecord(
@@ -210,11 +210,15 @@ class KafkaRequest(InferenceRequest):
 
     def _forwarded_headers(self) -> Headers:
         """Select the headers of the record that its result keeps."""
-        return [
+        headers = [
             (name, value or b"")
             for name, value in self.record.headers
             if not name.startswith((*ATTRIBUTE_PREFIXES, DEAD_LETTER_PREFIX)) and name.lower() not in OWN_HEADERS
         ]
+        if self.trace is None:
+            return headers
+        traced = [(name, value.encode()) for name, value in self.trace.headers.items()]
+        return [header for header in headers if header[0] not in (TRACEPARENT, TRACESTATE)] + traced
 
 
 def check_duplicate_keys(body: bytes, keys: int) -> None:

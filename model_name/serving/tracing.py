@@ -31,10 +31,14 @@ REQUESTING_VARIABLES = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "
 OTLP_EXPORTERS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 """Entry point of the OTLP exporter by protocol."""
 EXPORTER_ENTRY_POINTS = "opentelemetry_traces_exporter"
-EVENT_ATTRIBUTES: Mapping[str | bytes, str] = {f"ce-{name}".encode(): name for name in (TRACEPARENT, TRACESTATE)}
+EVENT_ATTRIBUTES: Mapping[str | bytes, str] = {
+    prefixed: name
+    for name in (TRACEPARENT, TRACESTATE)
+    for prefixed in (f"ce-{name}".encode(), f"ce-{name}", f"ce_{name}")  # of HTTP, and of Kafka
+}
 """Headers of a CloudEvent in binary mode that are its attributes for distributed tracing."""
 FLUSH_TIMEOUT_SECONDS = 5.0
-INSTALL_HINT = "pip install 'model-name[tracing]', or turn tracing off: --tracing false"
+INSTALL_HINT = "pip install 'model-name[tracing]', or turn tracing off: OTEL_SDK_DISABLED=true"
 
 Metadata = Iterable[tuple[str | bytes, str | bytes]]
 Attributes = Mapping[str, str | int]
@@ -47,11 +51,13 @@ class SpanStart(NamedTuple):
         name: Name of the span, of low cardinality.
         attributes: Attributes by the semantic conventions of the protocol.
         is_event: Whether the request may be a CloudEvent whose attributes continue a trace.
+        is_message: Whether the request is a message that is consumed, rather than one whose client waits.
     """
 
     name: str
     attributes: Attributes
     is_event: bool = False
+    is_message: bool = False
 
 
 class SpanEnd(NamedTuple):
@@ -103,7 +109,7 @@ class Tracing:
         fields: set[str | bytes] = {*propagator.fields, *(name.encode() for name in propagator.fields)}
         self._fields = frozenset(fields)
         self._no_parent = Context()
-        self._kind = trace.SpanKind.SERVER
+        self._kinds = (trace.SpanKind.SERVER, trace.SpanKind.CONSUMER)
 
     def start(self, start: SpanStart, metadata: Metadata, started: float) -> "RequestSpan":
         """Start the span of a request, which continues the trace of the client if its headers name one.
@@ -117,7 +123,9 @@ class Tracing:
         parent = self._propagator.extract(headers) if headers else self._no_parent
         epoch_ns = time_ns() - int(perf_counter() * 1e9)
         at = epoch_ns + int(started * 1e9)
-        span = self.tracer.start_span(start.name, parent, self._kind, start.attributes, start_time=at)
+        span = self.tracer.start_span(
+            start.name, parent, self._kinds[start.is_message], start.attributes, start_time=at
+        )
         return RequestSpan(self, span, epoch_ns)
 
     def close(self, seconds: float) -> None:

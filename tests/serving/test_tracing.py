@@ -312,7 +312,7 @@ def test_the_last_spans_are_exported_at_shutdown(
         pytest.param(
             {"OTEL_TRACES_EXPORTER": "nobody"},
             "error: tracing: there is no exporter nobody; the package opentelemetry-exporter-nobody is missing\n"
-            "  next: pip install 'model-name[tracing]', or turn tracing off: --tracing false",
+            "  next: pip install 'model-name[tracing]', or turn tracing off: OTEL_SDK_DISABLED=true",
             id="a missing exporter",
         ),
         pytest.param(

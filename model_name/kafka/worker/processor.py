@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import NamedTuple
 
 from loguru import logger
@@ -12,11 +12,17 @@ from loguru import logger
 from model_name.errors import ModelNameError, TooLargeError
 from model_name.kafka.dead_letters import to_dead_letter
 from model_name.kafka.producers import RecordsRejectedError, RoutedRecord
-from model_name.kafka.records import ConsumerRecord, KafkaRequest, OutputRecord
+from model_name.kafka.records import ATTRIBUTE_PREFIXES, ConsumerRecord, KafkaRequest, OutputRecord
+from model_name.serving.batching.batcher import InferBatch
+from model_name.serving.batching.request_trace import TRACEPARENT
 from model_name.serving.batching.requests import BatchResult, InferenceRequest, PredictedGroup, infer_batch
+from model_name.serving.batching.traced_batch import trace_batches
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.tracing import RequestSpan, SpanEnd, SpanStart, Tracing
 
+TRACE_HEADERS = frozenset({TRACEPARENT, *(prefix + TRACEPARENT for prefix in ATTRIBUTE_PREFIXES)})
+"""Headers of a record that belongs to a trace."""
 MAX_STRIP_LEVEL = 2  # a dead letter without its value and without its headers
 
 
@@ -120,26 +126,59 @@ def remove_request(request: InferenceRequest, group: PredictedGroup) -> list[Pre
     return [group.select(number) for number, member in enumerate(group.requests) if member is not request]
 
 
+def start_spans(tracing: Tracing, requests: Sequence[KafkaRequest]) -> dict[int, RequestSpan]:
+    """Start a span for each record whose headers name a trace, by its position; the others start no trace."""
+    now = perf_counter()
+    spans = {}
+    for position, request in enumerate(requests):
+        record = request.record
+        headers = [(name, value or b"") for name, value in record.headers]
+        if not any(name in TRACE_HEADERS for name, _ in headers):
+            continue
+        attributes: dict[str, str | int] = {
+            "messaging.system": "kafka",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": record.topic,
+            "messaging.destination.partition.id": str(record.partition),
+            "messaging.kafka.offset": record.offset,
+        }
+        start = SpanStart(f"process {record.topic}", attributes, is_event=True, is_message=True)
+        spans[position] = tracing.start(start, headers, now)
+        spans[position].attach(request)
+    return spans
+
+
 class RecordProcessor:
     """Predicts batches of records with a data plane.
 
     Attributes:
         plane: Data plane that predicts.
         limits: Limits of one record.
+        tracing: Tracing of records that belong to a trace; None if it is off.
     """
 
-    def __init__(self, plane: DataPlane, limits: Limits) -> None:
-        """Create a processor for a data plane."""
+    def __init__(self, plane: DataPlane, limits: Limits, tracing: Tracing | None = None) -> None:
+        """Create a processor for a data plane.
+
+        Args:
+            plane: Data plane that predicts.
+            limits: Limits of one record.
+            tracing: Tracing of records that belong to a trace; None if it is off.
+        """
         self.plane = plane
         self.limits = limits
+        self.tracing = tracing
+        self._infer: InferBatch = infer_batch if tracing is None else trace_batches(infer_batch)
 
     def process(self, records: Sequence[ConsumerRecord]) -> ProcessedBatch:
         """Predict records together; if the model raises, predict each alone, so that only the culprit fails."""
         name, started = self.plane.bundle.manifest.name, monotonic()
         requests = [KafkaRequest(record, name=name) for record in records]
         failed: dict[int, Failure] = {}
+        spans = {} if self.tracing is None else start_spans(self.tracing, requests)
         try:
-            result = infer_batch(self.plane, requests, self.limits)
+            result = self._infer(self.plane, requests, self.limits)
         except Exception as err:  # noqa: BLE001  any error of a model costs one record at most
             logger.warning(
                 "the model raised {} for a batch of {} records; predicting each alone", type(err).__name__, len(records)
@@ -151,6 +190,10 @@ class RecordProcessor:
                 failed[position] = Failure(response, 1)
             elif position not in failed:
                 results[position] = response
+        for position, span in spans.items():
+            failure = failed.get(position)
+            error_type = type(failure.error).__name__ if failure else ""
+            span.end(SpanEnd({}, bool(failure), error_type), requests[position].id, self.plane.bundle.manifest)
         return ProcessedBatch(requests, results, failed, result.groups, monotonic() - started)
 
     def _process_each(self, requests: Sequence[KafkaRequest]) -> tuple[BatchResult, dict[int, Failure]]:
@@ -159,7 +202,7 @@ class RecordProcessor:
         failed: dict[int, Failure] = {}
         for position, request in enumerate(requests):
             try:
-                result = infer_batch(self.plane, [request], self.limits)
+                result = self._infer(self.plane, [request], self.limits)
                 merged.responses += result.responses
                 merged.groups += result.groups
             except Exception as err:  # noqa: BLE001  as in `process`

@@ -24,6 +24,7 @@ from model_name.kafka.worker.worker_metrics import WorkerMetrics
 from model_name.kafka.worker.worker_settings import WorkerSettings
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import PredictionLog
+from model_name.serving.tracing import Tracing
 
 POLL_SECONDS = 0.5  # longest poll, which a stop signal waits for
 LAG_INTERVAL_SECONDS = 1.0  # between two updates of the lag metric
@@ -67,6 +68,8 @@ class Worker:
         clients: KafkaClientFactory,
         metrics: WorkerMetrics,
         log: PredictionLog | None = None,
+        *,
+        tracing: Tracing | None = None,
     ) -> None:
         """Connect to the cluster and check that the topics exist.
 
@@ -76,6 +79,7 @@ class Worker:
             clients: Factory of the clients of the cluster.
             metrics: Metrics to update.
             log: Prediction log, if there is one.
+            tracing: Tracing of records that belong to a trace; None if it is off.
 
         Raises:
             DependencyError: The cluster cannot be reached, or rejects a request.
@@ -91,7 +95,7 @@ class Worker:
             delivery_type = ExactlyOnceDelivery if settings.is_exact else AtLeastOnceDelivery
             self.delivery: Delivery = delivery_type(clients, settings, self.group_consumer.consumer)
         self.pipeline = BatchPipeline(
-            RecordProcessor(plane, settings.limits),
+            RecordProcessor(plane, settings.limits, tracing),
             TopicRouter(settings.output, settings.dead_letter, partitions[settings.input], partitions),
             self.delivery,
             timeout_seconds=settings.transaction_seconds,

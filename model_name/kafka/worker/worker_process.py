@@ -24,6 +24,7 @@ from model_name.serving.bundle_signature import make_verifier
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.prediction_log.log import LogSettings, PredictionLog
 from model_name.serving.runtime.memory import tune_gc
+from model_name.serving.tracing import FLUSH_TIMEOUT_SECONDS, is_tracing_requested, start_tracing
 
 LOG_KEY_VARIABLE = "MODEL_NAME_LOG_KEY"
 LOG_CLOSE_SECONDS = 1.0  # to write the buffered rows at the end
@@ -37,7 +38,7 @@ def run_worker(settings: WorkerSettings) -> WorkerStats:
         NotFoundError: The bundle or a topic does not exist.
         DataError: The bundle is broken, or not signed as required.
         StorageError: The prediction log cannot be written.
-        DependencyError: The cluster cannot be reached, or rejects a request.
+        DependencyError: The cluster cannot be reached or rejects a request, or a package for tracing is missing.
     """
     lock = None if settings.instance else InstanceLock(settings.group)  # held until this function returns
     settings = settings if lock is None else settings.model_copy(update={"instance": lock.name})
@@ -46,10 +47,14 @@ def run_worker(settings: WorkerSettings) -> WorkerStats:
     metrics = WorkerMetrics(settings.slot)
     metrics.set_model_info(manifest)
     log = build_prediction_log(settings)
+    tracing = start_tracing(manifest.name, settings.slot) if is_tracing_requested(None) else None
     silence_client_logs()
     with ExitStack() as stack:
+        if tracing is not None:
+            stack.callback(tracing.close, FLUSH_TIMEOUT_SECONDS)
         stop = stack.enter_context(stop_on_signal())
-        worker = Worker(plane, settings, KafkaClientFactory(settings.bootstrap_servers), metrics, log)
+        clients = KafkaClientFactory(settings.bootstrap_servers)
+        worker = Worker(plane, settings, clients, metrics, log, tracing=tracing)
         if settings.http_port:
             stack.callback(start_health_server(worker, settings, metrics).close)
         logger.info(

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError
-from model_name.serving.batching.request_trace import TRACEPARENT, TRACESTATE, parse_trace_id
+from model_name.serving.batching.request_trace import TRACEPARENT, TRACESTATE, RequestTrace, parse_trace_id
 from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
@@ -108,30 +108,20 @@ class EventRequest(InferenceRequest):
             document = strict_json.loads(body)
         check_attributes(self.attributes)
         self.id = self.attributes["id"]
-        self.trace_id = self.trace_id or self._event_trace_id()
+        self.trace_id = self.trace_id or event_trace_id(self.attributes)
         decoded = parse_instances(document, limits)
         check_duplicate_columns(body, event if inside else document, inside)
         return decoded
 
     @override
     def encode(self, outputs: Outputs, manifest: Manifest) -> EventResponse:
-        attributes = response_attributes(self.attributes, self.name, manifest)
-        if self.trace is not None and self._event_trace_id() in ("", self.trace.trace_id):
-            attributes = {name: value for name, value in attributes.items() if name != TRACESTATE} | self.trace.headers
+        attributes = response_attributes(self.attributes, self.name, manifest, self.trace)
         data = encode_predictions(outputs)
         if self.is_structured:
             event = attributes | {"datacontenttype": JSON.decode(), "data": data}
             return EventResponse(orjson.dumps(event), STRUCTURED, [])
         headers = [(HEADER_PREFIX + name.encode(), encode_header(value)) for name, value in attributes.items()]
         return EventResponse(orjson.dumps(data), JSON, headers)
-
-    def _event_trace_id(self) -> str:
-        """Return the id of the trace in the extension for distributed tracing; empty if there is none.
-
-        The response names the span of the request there, unless the event belongs to another trace: an event in
-        structured mode is decoded after the span has started.
-        """
-        return parse_trace_id(str(self.attributes.get(TRACEPARENT, "")))
 
     def _parse_headers(self) -> None:
         """Parse the attributes of an event in binary mode, which are headers."""
@@ -140,15 +130,24 @@ class EventRequest(InferenceRequest):
                 self.attributes[name.removeprefix(HEADER_PREFIX).decode("latin-1")] = _decode_header(name, value)
 
 
-def response_attributes(attributes: Mapping[str, Any], name: str, manifest: Manifest) -> dict[str, Any]:
+def response_attributes(
+    attributes: Mapping[str, Any], name: str, manifest: Manifest, trace: RequestTrace | None = None
+) -> dict[str, Any]:
     """Build the attributes of a response.
+
+    Its extension for distributed tracing names the span of the request, unless the event belongs to another trace: an
+    event in structured mode is decoded after the span has started.
 
     Args:
         attributes: Attributes of the request, with at least `id` and `source`.
         name: Name of the model.
         manifest: Manifest of the model that predicted.
+        trace: Trace of the request; None if it is not traced.
     """
     kept = {name: value for name, value in attributes.items() if name not in RESERVED_ATTRIBUTES}
+    if trace is not None and event_trace_id(attributes) in ("", trace.trace_id):
+        kept.pop(TRACESTATE, None)
+        kept |= trace.headers
     return kept | {
         "specversion": "1.0",
         "id": attributes["id"],
@@ -159,6 +158,11 @@ def response_attributes(attributes: Mapping[str, Any], name: str, manifest: Mani
         "modelversion": manifest.version,
         "modelsemver": manifest.semver,
     }
+
+
+def event_trace_id(attributes: Mapping[str, Any]) -> str:
+    """Return the id of the trace in the extension for distributed tracing; empty if there is none."""
+    return parse_trace_id(str(attributes.get(TRACEPARENT, "")))
 
 
 def response_source(name: str) -> str:

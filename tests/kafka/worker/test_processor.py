@@ -4,6 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from model_name.core.schemas import Outputs
 from model_name.errors import DataError, TooLargeError
@@ -13,6 +18,7 @@ from model_name.kafka.records import RESULT_SOURCE_HEADERS, RecordPosition, pars
 from model_name.kafka.worker.processor import ProcessedBatch, RecordProcessor, TopicRouter
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
+from model_name.serving.tracing import Tracing
 from tests.support.kafka_records import FakeRecord
 from tests.support.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
@@ -153,3 +159,65 @@ def test_results_and_dead_letters_are_routed_by_the_partitions_of_their_topics(p
     sent = processed.to_output_records(TopicRouter("out", "dead", 4, {"out": 4, "dead": 1}))
     assert [(one.topic, one.partition) for one in sent] == [("out", 3), ("dead", 0)]
     assert isinstance(processed.failed[1][0], DataError)
+
+
+# Tracing
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01".encode()
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def traced_processor(exporter: InMemorySpanExporter) -> RecordProcessor:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return RecordProcessor(FragilePlane(), Limits(), Tracing(provider, TraceContextTextMapPropagator()))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "phases"),
+    [
+        pytest.param(EXAMPLE, "", ["queue", "decode", "compute", "encode"], id="a good row"),
+        pytest.param(EXAMPLE | {"area": "wide"}, "DataError", ["queue", "decode", "compute"], id="a bad row"),
+        pytest.param("?", "DataError", ["queue", "decode"], id="no row"),
+        pytest.param(EXAMPLE | {"area": POISON}, "RuntimeError", ["queue", "decode", "compute"], id="a failing model"),
+    ],
+)
+@pytest.mark.parametrize("header", ["traceparent", "ce_traceparent"])
+def test_a_record_that_belongs_to_a_trace_has_a_span_which_its_result_names(
+    traced_processor: RecordProcessor,
+    exporter: InMemorySpanExporter,
+    header: str,
+    value: Any,
+    expected: str,
+    phases: list[str],
+) -> None:
+    # given
+    event = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "/here", "ce_type": "flat"}
+    headers = [(name, text.encode()) for name, text in event.items()] if header.startswith("ce_") else []
+    traced = FakeRecord(json.dumps(value).encode(), [*headers, (header, TRACEPARENT)], offset=7)
+    # when
+    processed = traced_processor.process([record(0), traced])
+    # then
+    *children, span = sorted(exporter.get_finished_spans(), key=lambda found: found.name == "process rows")
+    assert span.parent
+    assert (span.kind, span.context.trace_id, span.parent.span_id) == (
+        SpanKind.CONSUMER,
+        int(TRACE_ID, 16),
+        0xB7AD6B7169203331,
+    )
+    assert span.attributes
+    assert span.attributes["messaging.kafka.offset"] == 7
+    assert span.attributes.get("error.type", "") == expected
+    assert span.status.is_ok is not bool(expected)
+    assert sorted(child.name for child in children) == sorted(phases)
+    plain, result = (dict(one.record.headers) for one in processed.to_output_records(ROUTER))
+    assert "traceparent" not in plain
+    own = f"00-{TRACE_ID}-{span.context.span_id:016x}-01".encode()
+    assert result[header] == (TRACEPARENT if expected else own)
+    assert processed.requests[1].trace_id == TRACE_ID
