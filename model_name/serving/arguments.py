@@ -218,6 +218,7 @@ def _add_grpc_options(parser: ArgumentParser) -> None:
         default=2048,
         help="Calls at once, beyond which they are refused.",
     )
+    add("--enable_grpc_reflection", type=boolean, default=True, help="Describe the services to tools such as grpcurl.")
     add("--grpc_max_connections", type=_positive, default=2048, help="Connections, beyond which they are closed.")
     add("--grpc_keepalive_time_ms", type=_positive, default=120_000, help="Time after which an idle client is pinged.")
     add("--grpc_keepalive_timeout_ms", type=_positive, default=20_000, help="Time limit for the response to a ping.")

@@ -13,6 +13,7 @@ from model_name.serving.bundle import Manifest
 from model_name.serving.context import ServerContext
 from model_name.serving.grpc.health_service import HealthService
 from model_name.serving.grpc.message_reader import MessageReader
+from model_name.serving.grpc.reflection import ReflectionService
 from model_name.serving.grpc.servicer import SERVICE_NAME, InferenceServicer
 from model_name.serving.model_repository import BundleReloader, ModelRepository, ModelSource
 from model_name.serving.request_errors import ErrorLogger
@@ -88,12 +89,16 @@ def serve_model(
         await reloader.reload_if_changed()
 
     shutdown_timer = ShutdownTimer(observer.close, args.log_flush_seconds)
+    health = HealthService(SERVICE_NAME, reader, context.next_request_id)
+    handlers = [InferenceServicer(context, reader, args.grpc_max_concurrent_calls).handler(), health.handler()]
+    if args.enable_grpc_reflection:
+        handlers += ReflectionService(context, reader).handlers()
     server = Server(
         RestApp(context, role, pages, cors),
         state,
         address,
-        grpc_handler=InferenceServicer(context, reader, args.grpc_max_concurrent_calls).handler(),
-        health=HealthService(SERVICE_NAME, reader, context.next_request_id),
+        grpc_handlers=handlers,
+        health=health,
         tls=tls,
         args=args,
         header_seconds=batcher.limits.header_seconds,

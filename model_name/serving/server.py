@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
@@ -45,7 +45,7 @@ class Server:
         state: ServerState,
         address: ListenAddress,
         *,
-        grpc_handler: grpc.GenericRpcHandler,
+        grpc_handlers: Sequence[grpc.GenericRpcHandler],
         health: HealthService,
         tls: TlsConfig | None,
         args: Namespace,
@@ -59,8 +59,8 @@ class Server:
             app: Application of REST.
             state: Lifecycle state, which this server updates.
             address: Address to listen on.
-            grpc_handler: Handler of the inference service.
-            health: Health service of gRPC.
+            grpc_handlers: Handlers of the gRPC services.
+            health: Health service of gRPC, whose status the server sets.
             tls: TLS certificates; None for plain text.
             args: Command line: event loop, time-outs and sizes of messages.
             header_seconds: Time limit for the headers of a request.
@@ -70,7 +70,7 @@ class Server:
         self.app = app
         self.state = state
         self.address = address
-        self.grpc_handler = grpc_handler
+        self.grpc_handlers = grpc_handlers
         self.args = args
         self.header_seconds = header_seconds
         self.on_period = on_period
@@ -160,7 +160,7 @@ class Server:
         if self.address.grpc_port is None:
             return None
         server = grpc.aio.server(options=channel_options(self.args))
-        server.add_generic_rpc_handlers((self.grpc_handler, self.health.handler()))
+        server.add_generic_rpc_handlers(self.grpc_handlers)
         host = "[::]" if self.address.host == "0.0.0.0" else self.address.host  # noqa: S104  as KServe's server  # nosec B104
         endpoint = f"{host}:{self.address.grpc_port}"
         if self._certificates is None:

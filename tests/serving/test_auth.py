@@ -138,6 +138,14 @@ def test_grpc_requires_the_token(token_server: Server) -> None:
             )
 
 
+def test_reflection_requires_the_token(token_server: Server) -> None:
+    with grpc.insecure_channel(token_server.grpc_url) as channel:
+        describe = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(describe(iter([b""]), timeout=30))
+    assert caught.value.code() == Code.UNAUTHENTICATED
+
+
 # Headers of responses
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from model_name.errors import ModelNameError, NotFoundError
+from model_name.errors import BusyError, ModelNameError, NotFoundError
 from model_name.serving.grpc.message_reader import MessageReader
 from model_name.serving.grpc.statuses import Metadata, abort
 from model_name.serving.protocols.v2_grpc import parse_message
@@ -19,6 +19,7 @@ from model_name.serving.request_errors import ShuttingDownError
 from model_name.serving.request_lifecycle import REQUEST_ID_HEADER, choose_request_id
 
 HEALTH_SERVICE_NAME = "grpc.health.v1.Health"
+MAX_WATCHERS = 1024  # at once; each takes some kilobytes for as long as it is connected
 Status = health_pb2.HealthCheckResponse
 
 
@@ -37,6 +38,7 @@ class HealthService:
         self._next_request_id = next_request_id
         self._names = ("", service_name)
         self._is_serving = True
+        self._watchers = 0
         self._is_closed = False
         self._changed = asyncio.Event()
 
@@ -76,22 +78,24 @@ class HealthService:
     async def watch(self, _: Any, grpc_context: Any) -> AsyncIterator[bytes]:
         """Stream the current status and each change of it."""
         identity = self._identify(grpc_context)
+        self._watchers += 1
         try:
+            if self._watchers > MAX_WATCHERS:
+                raise BusyError("too many clients watch the health of this server already; try again later")
             is_known = await self._read_name(grpc_context, identity) in self._names
-        except ModelNameError as err:
-            ending = abort(grpc_context, err, identity)
-        else:
-            ending = abort(grpc_context, ShuttingDownError("this server is ending; ask another one"), identity)
             sent = None
-            while True:
+            while not self._is_closed:
                 changed = self._changed  # taken before the status is read, so that no change is missed
                 status = self._status if is_known else Status.SERVICE_UNKNOWN
                 if status != sent:
                     yield self._message(status)
                     sent = status
-                if self._is_closed:
-                    break
                 await changed.wait()
+            raise ShuttingDownError("this server is ending; ask another one")
+        except ModelNameError as err:
+            ending = abort(grpc_context, err, identity)
+        finally:
+            self._watchers -= 1
         await ending
 
     def _identify(self, grpc_context: Any) -> tuple[tuple[str, str]]:

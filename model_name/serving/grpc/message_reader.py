@@ -94,6 +94,25 @@ class MessageReader:
             RequestTimeoutError: The message is not received in time.
             DataError: The client has sent no message.
         """
+        message = await self.read_next(grpc_context, trailing_metadata, is_public=is_public)
+        if message is None:
+            raise DataError("the call has no message")
+        return message
+
+    async def read_next(
+        self, grpc_context: Any, trailing_metadata: Metadata = (), *, is_public: bool = False
+    ) -> bytes | None:
+        """Read the next message of a call; None if the client has sent its last one.
+
+        Args:
+            grpc_context: Context of the call.
+            trailing_metadata: Trailing metadata of the status with which the call may be ended.
+            is_public: Whether the method needs no token.
+
+        Raises:
+            BusyError: The messages that are being received take too much memory.
+            RequestTimeoutError: The message is not received in time.
+        """
         if not self._is_checking:
             self._start_checking()
         if not self._waiting and self._has_free_place():
@@ -113,7 +132,7 @@ class MessageReader:
             if call.has_place:
                 self._leave_place()
         if message is EOF:
-            raise DataError("the call has no message")
+            return None
         if len(message) > LARGE_BYTES:
             self._needs_trim = True
             self._last_large_tick = self._tick

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 from google.protobuf.json_format import ParseDict
@@ -33,10 +33,13 @@ class GrpcCall(RequestLifecycle):
         by_name: Metadata by name; the last one of several with the same name.
         grpc_context: Context that gRPC passes to a method.
         method: Name of the method.
+        service: Name of its service.
         trailing_metadata: Trailing metadata of the response, or of the error in its place.
     """
 
     __slots__ = ("by_name", "grpc_context", "method", "trailing_metadata")
+
+    service: ClassVar[str] = SERVICE_NAME
 
     def __init__(self, context: ServerContext, route: RouteLabels, method: str, grpc_context: Any) -> None:
         """Start a call of a method whose message has not been received yet."""
@@ -58,12 +61,12 @@ class GrpcCall(RequestLifecycle):
 
     @override
     def describe_start(self) -> SpanStart:
-        method = f"{SERVICE_NAME}/{self.method}"
+        method = f"{self.service}/{self.method}"
         # The attributes of the current semantic conventions, and those before them that most tools still expect.
         attributes = {
             "rpc.system.name": "grpc",
             "rpc.system": "grpc",
-            "rpc.service": SERVICE_NAME,
+            "rpc.service": self.service,
             "rpc.method": method,
         }
         return SpanStart(method, attributes)

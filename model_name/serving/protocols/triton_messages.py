@@ -69,8 +69,20 @@ SCALAR_TYPES: Mapping[str, Any] = {
 
 
 @cache
-def triton_pool() -> DescriptorPool:
-    """Build the pool with KServe's messages, Triton's extensions, and the service with the methods of both."""
+def triton_message(name: str) -> Any:
+    """Return the class of a message of Triton's extensions."""
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{pb.DESCRIPTOR.package}.{name}"))
+
+
+@cache
+def _pool() -> DescriptorPool:
+    pool = DescriptorPool()
+    pool.Add(file_descriptor())
+    return pool
+
+
+def file_descriptor() -> FileDescriptorProto:
+    """Build the descriptor of KServe's messages, Triton's extensions, and the service with the methods of both."""
     file = FileDescriptorProto()
     pb.DESCRIPTOR.CopyToProto(file)
     values = [EnumValueDescriptorProto(name=name, number=number) for number, name in enumerate(DATA_TYPES)]
@@ -81,16 +93,7 @@ def triton_pool() -> DescriptorPool:
     for method in METHODS:
         names = {"input_type": f".{file.package}.{method}Request", "output_type": f".{file.package}.{method}Response"}
         service.method.add(name=method, **names)
-    pool = DescriptorPool()
-    pool.Add(file)
-    return pool
-
-
-@cache
-def triton_message(name: str) -> Any:
-    """Return the class of a message of Triton's extensions."""
-    descriptor = triton_pool().FindMessageTypeByName(f"{pb.DESCRIPTOR.package}.{name}")
-    return message_factory.GetMessageClass(descriptor)
+    return file
 
 
 def _field(text: str) -> FieldDescriptorProto:
