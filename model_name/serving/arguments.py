@@ -300,7 +300,7 @@ def build_prediction_log(args: Namespace) -> PredictionLog | None:
     except ValidationError as err:
         first = err.errors()[0]
         raise ConfigError(f"--log_{first['loc'][0]}: {first['msg']}") from err
-    if args.log_flush_seconds < 0:
+    if not args.log_flush_seconds >= 0:  # NaN, too
         raise ConfigError("--log_flush_seconds: must be 0 or more")
     log = PredictionLog(settings, slot=args.slot, key=os.environ.get(LOG_KEY_ENV, "").encode())
     log.check_writable()

@@ -13,6 +13,7 @@ from prometheus_client.samples import Exemplar
 from typing_extensions import override
 
 from model_name.serving.bundle import Manifest
+from model_name.serving.prediction_log.log import PredictionLog
 
 LATENCY_BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCH_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384, 65536, 262144)
@@ -100,15 +101,11 @@ class ServerMetrics:
         """Export the number of open REST connections, which a function returns."""
         self._connections.set_function(connections)
 
-    def bind_log(self, *, waiting: Callable[[], float], probability: Callable[[], float]) -> None:
-        """Export the state of a prediction log whenever the metrics are scraped.
-
-        Args:
-            waiting: Number of rows that wait to be written.
-            probability: Probability with which a request is sampled.
-        """
-        self._log_waiting.set_function(waiting)
-        self._log_probability.set_function(probability)
+    def bind_log(self, log: PredictionLog) -> None:
+        """Export what a prediction log drops and the state that it has when the metrics are scraped."""
+        log.on_drop = self.log_dropped.inc
+        self._log_waiting.set_function(lambda: log.waiting)
+        self._log_probability.set_function(lambda: log.probability)
 
     def set_model_info(self, manifest: Manifest) -> None:
         """Export which model is served, instead of the one before."""

@@ -256,6 +256,14 @@ def test_plugin_model_is_explained_without_the_plugin(
         assert row["values"]["size"] == pytest.approx(row["score"] - row["base_value"])
 
 
+def test_prediction_log_has_no_effect_and_causes_a_warning(save_model, fitted, start_explainer, tmp_path, rows):
+    folder = save_model(fitted("BoostedTrees", "regression"), tmp_path / "model")
+    server = start_explainer(folder, "--prediction_log", str(tmp_path / "log")).wait()
+    assert explain(server, rows).status_code == 200
+    assert "--prediction_log has no effect: explanations are not logged" in server.output()
+    assert not (tmp_path / "log").exists()
+
+
 def test_missing_model_ends_with_exit_code_4(tmp_path):
     command = [sys.executable, "-m", "model_name.explainer", "--model", str(tmp_path)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -15,6 +15,7 @@ import yaml
 
 from model_name.errors import ConfigError
 from model_name.serving.arguments import (
+    LOG_OPTIONS,
     UNUSED_OPTIONS,
     ListenAddress,
     boolean,
@@ -76,6 +77,24 @@ def test_an_option_without_effect_causes_a_warning(
     assert getattr(args, option.removeprefix("--")) not in (None, False)
     warn_of_unused_options(args)
     assert caplog.messages == [f"{option} has no effect: {UNUSED_OPTIONS[option][0]}"]
+
+
+def test_the_options_of_the_log_cause_a_warning_on_a_server_without_one(caplog: pytest.LogCaptureFixture) -> None:
+    options = [
+        "--prediction_log",
+        "folder",
+        "--log_sampling",
+        "0.5",
+        "--log_text_ids",
+        "true",
+        "--log_flush_seconds",
+        "1",
+    ]
+    warn_of_unused_options(build_parser("server", None, has_log=False).parse_args(options))
+    assert caplog.messages == [f"{option} has no effect: explanations are not logged" for option in LOG_OPTIONS]
+    caplog.clear()
+    warn_of_unused_options(build_parser("server", None).parse_args(options))
+    assert caplog.messages == []
 
 
 def test_options_that_are_not_given_cause_no_warning(caplog: pytest.LogCaptureFixture) -> None:

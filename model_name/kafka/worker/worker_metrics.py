@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from model_name.kafka.worker.processor import ProcessedBatch
 from model_name.serving.bundle import Manifest
+from model_name.serving.prediction_log.log import PredictionLog
 from model_name.serving.server_metrics import BATCH_SIZE_BUCKETS, LATENCY_BUCKETS_SECONDS
 
 END_TO_END_BUCKETS_SECONDS = (*LATENCY_BUCKETS_SECONDS, 60, 300, 1800, 7200)
@@ -63,11 +64,25 @@ class WorkerMetrics:
             "Rows that the prediction log dropped.",
             registry=registry,
         )
+        self._log_waiting = Gauge(
+            "model_name_log_waiting_rows", "Rows that wait to be written to the prediction log.", registry=registry
+        )
+        self._log_probability = Gauge(
+            "model_name_log_sampling_probability",
+            "Probability with which the prediction log samples a record now; 0 without a log.",
+            registry=registry,
+        )
         self.info = Gauge(
             "model_name_model_info", "1.", ["name", "semver", "version", "run_id", "slot"], registry=registry
         )
         for result in ("predicted", "dead_letter"):
             self.records.labels(result)
+
+    def bind_log(self, log: PredictionLog) -> None:
+        """Export what a prediction log drops and the state that it has when the metrics are scraped."""
+        log.on_drop = self.log_dropped.inc
+        self._log_waiting.set_function(lambda: log.waiting)
+        self._log_probability.set_function(lambda: log.probability)
 
     def set_model_info(self, manifest: Manifest) -> None:
         """Set the labels of the served model."""

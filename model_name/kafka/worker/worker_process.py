@@ -27,7 +27,7 @@ from model_name.serving.runtime.memory import tune_gc
 from model_name.serving.tracing import FLUSH_TIMEOUT_SECONDS, is_tracing_requested, start_tracing
 
 LOG_KEY_VARIABLE = "MODEL_NAME_LOG_KEY"
-LOG_CLOSE_SECONDS = 1.0  # to write the buffered rows at the end
+LOG_CLOSE_SECONDS = 10.0  # to write the buffered rows at the end
 
 
 def run_worker(settings: WorkerSettings) -> WorkerStats:
@@ -62,7 +62,7 @@ def run_worker(settings: WorkerSettings) -> WorkerStats:
             manifest.name, manifest.semver, settings.input, settings.output, settings.delivery, settings.instance,
         )  # fmt: skip
         if log is not None:
-            log.on_drop = metrics.log_dropped.inc
+            metrics.bind_log(log)
             log.start()
             stack.callback(log.close, LOG_CLOSE_SECONDS)
         tune_gc()

@@ -38,8 +38,7 @@ class BatchObserver:
         self._written = 0
         self._cpu_seconds = 0.0
         if log is not None:
-            log.on_drop = metrics.log_dropped.inc
-            metrics.bind_log(waiting=lambda: log.waiting, probability=lambda: log.probability)
+            metrics.bind_log(log)
 
     def __call__(self, plane: DataPlane, requests: Sequence[InferenceRequest], result: BatchResult) -> None:
         """Record a batch, in the thread that inferred it."""

@@ -1,7 +1,7 @@
 """Adaptive sampling: the probability with which a request is logged falls while more rows wait than can be written."""
 
 HALVING_SHARE = 0.1  # of the backlog: each further one halves the probability
-MAX_HALVINGS = 10.0  # so that no weight is larger than 1024 times the usual one
+MAX_HALVINGS = 7.0  # so that no weight is larger than 128 times the usual one
 COST_DECAY = 0.9  # weight of a block in the average cost per row, relative to that of the next block
 FREE_FILL = 0.5  # share of the memory of the buffer that lowers no probability
 

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -56,6 +57,11 @@ def many(rows, **changes):
     return batch([ROW] * rows, **changes)
 
 
+@cache
+def batch_of_one():
+    return batch()
+
+
 def test_rows_are_written_within_the_flush_interval(open_log, tmp_path):
     log = open_log()
     log.put(many(3))
@@ -73,6 +79,50 @@ def test_closing_writes_the_buffered_rows(open_log, tmp_path):
     log.put(many(2))
     assert (log.written, log.dropped) == (500, 2)
     log.close(10)
+
+
+def test_closing_writes_a_backlog_without_regard_to_the_share_of_the_processor(open_log, tmp_path):
+    # Given rows that take seconds of the processor, of which the log may use a twenty-fifth
+    log = open_log(max_buffered_bytes=2**30)
+    rows = [ROW] * 50_000
+    large = batch(rows, sizes=[len(rows)])
+    for _ in range(10):
+        log._buffer.append(large, None, len(rows), 1.0)  # as `put`, without sampling
+        log._unsettled_rows += len(rows)
+    # When it is closed
+    started = time.monotonic()
+    log.close(60)
+    # Then all of them are written in a fraction of that time
+    assert (log.written, log.dropped, log.waiting) == (500_000, 0, 0)
+    assert log.cpu_seconds / log_module.MAX_CPU_SHARE > 4 * (time.monotonic() - started)
+
+
+def test_rows_beyond_the_rate_that_can_be_written_are_sampled_with_their_weights(
+    open_log, tmp_path, blocked_writer, caplog
+):
+    # Given a log that cannot write, and a small buffer
+    log = open_log(max_buffered_bytes=2**21)
+    is_writing, may_write = blocked_writer
+    log.put(batch())
+    assert is_writing.wait(20)
+    # When many more rows arrive than it can hold
+    offered = 20_000
+    probabilities = []
+    for _ in range(offered):
+        probabilities.append(log.probability)
+        log.put(batch_of_one())
+    # Then the probability has fallen step by step, no row is dropped, and the weighted sum of the rows is about theirs
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert probabilities[0] == 1.0
+    assert 2**-7 <= probabilities[-1] < 0.1
+    assert log.dropped == 0
+    may_write.set()
+    wait_for(lambda: log.probability == 1.0)
+    wait_for(lambda: "requests were sampled with a probability of" in caplog.text)
+    log.close(20)
+    weights = [record["weight"] for record in lines(tmp_path)]
+    assert len(weights) == log.written < offered / 2
+    assert sum(weights) == pytest.approx(offered, rel=0.25)  # six standard deviations
 
 
 def test_concurrent_puts_lose_no_row(open_log, tmp_path):
