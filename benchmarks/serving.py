@@ -1,7 +1,7 @@
 """Speed of the server compared with other servers: the same model and rows, one worker each, alternating.
 
     python -m benchmarks.serving [--rounds 3] [--seconds 8] [--only ours,echo] [--cases v1-1-c16]
-    python -m benchmarks.serving --log-cost     # this server with and without its prediction log
+    python -m benchmarks.serving --log-cost     # this server with and without its prediction log, for a minute each
     python -m benchmarks.serving --probes       # the liveness probe beside clients that send 100 000 rows
     python -m benchmarks.serving --cpus 1       # each server limited to one processor, as by a container's limit
 
@@ -21,7 +21,9 @@ from typing import Any
 
 from benchmarks.harness import conclude, console, print_table
 from benchmarks.servers import load_generators, mlserver, probe_test
+from benchmarks.servers.load_generators import LoadResult
 from benchmarks.servers.load_test import CASES, RunResult, format_run, run_load_test, run_rounds
+from benchmarks.servers.log_test import LogFigures, run_log_test
 from benchmarks.servers.served_model import DIRECTORY, ServedModel, load_served_model
 from benchmarks.servers.server_specs import ServerSpec, all_servers, has_prediction_log, mlserver_server, this_server
 
@@ -31,6 +33,7 @@ SECONDS = 8  # of each load
 ALONE_SECONDS = 4  # of each load of a single server
 TUNING_SECONDS = 5
 PROBE_SECONDS = 30
+LOG_SECONDS = 60  # of each load of the log: ten times as long as it takes to fill its buffer
 MAIN_CASE = "v1-1-c16"  # by which MLServer is tuned and the cost of the log is measured
 
 # Requests/s of this server over those of another, by case. The no-op has the cost of KServe's stack with any model,
@@ -51,6 +54,9 @@ MAX_RESIDENT_MB = 260.0  # of this server after the load; a pod requests little 
 MAX_PROBE_P99 = 50.0  # milliseconds, of the liveness probe beside clients that send large requests
 MAX_READY_SECONDS = 4.0  # of this server; the time to scale out
 MIN_LOGGED_RATIO = 0.9  # of the requests/s without the prediction log
+MAX_LOG_CPU_US = 4.0  # of the thread of the log, per row
+MAX_KILLED_SECONDS = 1.0  # of rows that SIGKILL loses: `flush_seconds` of the log
+LOG_CPU_SHARE = 0.04  # of a processor, which the thread of the log may use
 
 Runs = dict[str, list[RunResult]]
 """Runs by the name of the server."""
@@ -66,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         return report_probes(model, options.seconds or PROBE_SECONDS)
     if options.log_cost:
         servers, rounds = with_and_without_log(model), options.rounds or ROUNDS
-        cases = options.cases or [MAIN_CASE]
-        return report_log_cost(run_rounds(model, servers, cases, rounds, options.seconds or SECONDS))
+        case = options.cases[0] if options.cases else MAIN_CASE
+        return report_log_cost(case, *run_log_rounds(model, servers, case, rounds, options.seconds or LOG_SECONDS))
     servers = select_servers(model, options.only)
     rounds, seconds = (ROUNDS, SECONDS) if len(servers) > 1 else (1, ALONE_SECONDS)
     cases, is_complete = options.cases or list(CASES), not (options.only or options.cases)
@@ -83,7 +89,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=0, help="3 by default, 1 for a single server")
-    parser.add_argument("--seconds", type=int, default=0, help="of each load; 8 by default, 4 for a single server")
+    parser.add_argument("--seconds", type=int, default=0, help="of each load; 8 by default, 60 with --log-cost")
     parser.add_argument("--only", type=names_of(NAMES), default=[], help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--cases", type=names_of(CASES), default=[], help=f"some of {', '.join(CASES)}")
     parser.add_argument("--log-cost", action="store_true", help="this server with and without its prediction log")
@@ -207,19 +213,66 @@ def report_probes(model: ServedModel, seconds: int) -> int:
     return conclude("serving-probes", {"rows": rows}, limits)
 
 
-def report_log_cost(runs: Runs) -> int:
-    """Print and write the cost of the prediction log, and check its limit."""
-    limits, compared = {}, {}
-    for case in runs["ours"][0].measured:
-        compared[case] = ratios(runs["ours"], runs["without"], case)
-        ratio = statistics.median(compared[case])
-        limits[f"{case}: {ratio:.2f} of the requests/s without the log is at least {MIN_LOGGED_RATIO:g}"] = (
-            ratio >= MIN_LOGGED_RATIO
+def run_log_rounds(
+    model: ServedModel, servers: dict[str, ServerSpec], case: str, rounds: int, seconds: int
+) -> tuple[list[LoadResult], list[LoadResult], list[LogFigures]]:
+    """Load this server without and with its log, alternating; return both results, and the figures of the log."""
+    plain, logged, figures = [], [], []
+    for number in range(rounds):
+        run = run_load_test(model, "without", servers["without"], [CASES[case]], seconds)
+        plain.append(run.measured[case])
+        load, log = run_log_test(model, servers["ours"], case, seconds)
+        logged.append(load)
+        figures.append(log)
+        console.print(
+            f"round {number + 1}: {load.rate:,.0f} requests/s with the log, {plain[-1].rate:,.0f} without; "
+            f"{log.cpu_us:.2f} us per row, {log.resident_mb:.0f} MB",
+            soft_wrap=True,
         )
-    print_table("With the prediction log, and without: requests/s (p50, p99 ms)", result_rows(runs, list(compared)))
-    dropped = sum(run.dropped for run in runs["ours"])
-    console.print(f"{dropped:,.0f} rows were dropped by the log")
-    return conclude_with_runs("serving-log", runs, {"ratios": compared}, limits)
+    return plain, logged, figures
+
+
+def report_log_cost(case: str, plain: list[LoadResult], logged: list[LoadResult], figures: list[LogFigures]) -> int:
+    """Print and write what the prediction log does and costs, and check its limits."""
+    compared = [one.rate / other.rate for one, other in zip(logged, plain, strict=True)]
+    log = {name: [getattr(each, name) for each in figures] for name in LogFigures.__dataclass_fields__}
+    median = {name: statistics.median(values) for name, values in log.items()}
+    ratio, cpu_us = statistics.median(compared), median["cpu_us"]
+    rates = [statistics.median(load.rate for load in loads) for loads in (logged, plain)]
+    rows = {
+        "requests/s with the log": rates[0],
+        "requests/s without the log": rates[1],
+        "p99 with the log, ms": statistics.median(load.p99 for load in logged),
+        "p99 without the log, ms": statistics.median(load.p99 for load in plain),
+        "rows/s written": median["written"],
+        "processor time per row, us": cpu_us,
+        f"rows/s at {LOG_CPU_SHARE:.0%} of a processor": LOG_CPU_SHARE / cpu_us * 1e6,
+        "rows dropped, all rounds": sum(log["dropped"]),
+        "rows waiting, at most": max(log["waiting"]),
+        "sampling probability, at least": min(log["probability"]),
+        "MB resident, at most": max(log["resident_mb"]),
+        "rows unwritten at SIGTERM": max(log["unwritten"]),
+        "share of the answered rows in the log": min(log["logged_share"]),
+        "seconds from SIGTERM to the end": max(log["end_seconds"]),
+        "rows lost at SIGKILL": max(log["killed_rows"]),
+        "seconds of rows lost at SIGKILL": max(log["killed_seconds"]),
+    }
+    print_table(f"The prediction log, {case}", [{"": name, "value": value} for name, value in rows.items()])
+    limits = {
+        f"{case}: {ratio:.2f} of the requests/s without the log is at least {MIN_LOGGED_RATIO:g}": (
+            ratio >= MIN_LOGGED_RATIO
+        ),
+        f"{cpu_us:.2f} us per row are at most {MAX_LOG_CPU_US:g}": cpu_us <= MAX_LOG_CPU_US,
+        f"{sum(log['dropped']):,.0f} rows dropped are none": not any(log["dropped"]),
+        f"{max(log['unwritten']):,.0f} rows unwritten at SIGTERM are none": not any(log["unwritten"]),
+        f"{max(log['killed_seconds']):.2f} s of rows lost at SIGKILL are at most {MAX_KILLED_SECONDS:g}": (
+            max(log["killed_seconds"]) <= MAX_KILLED_SECONDS
+        ),
+        f"{max(log['resident_mb']):.0f} MB are at most {MAX_RESIDENT_MB:.0f}": max(log["resident_mb"])
+        <= MAX_RESIDENT_MB,
+    }
+    raw = {"with": [asdict(load) for load in logged], "without": [asdict(load) for load in plain], "log": log}
+    return conclude("serving-log", {"case": case, "ratios": compared, "figures": rows, "runs": raw}, limits)
 
 
 def conclude_with_runs(name: str, runs: Runs, figures: dict[str, Any], limits: dict[str, bool]) -> int:

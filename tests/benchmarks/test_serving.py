@@ -10,6 +10,7 @@ from benchmarks import serving
 from benchmarks.servers import load_test, server_specs
 from benchmarks.servers.load_generators import LoadResult
 from benchmarks.servers.load_test import CASES, RunResult
+from benchmarks.servers.log_test import LogFigures
 from benchmarks.servers.served_model import ServedModel
 from benchmarks.servers.server_specs import all_servers
 
@@ -91,14 +92,37 @@ def test_probe_beside_large_requests_is_limited(workplace, monkeypatch, p99, cod
     assert [(row["large requests"], row["p99 ms"]) for row in written["rows"]] == [("v1", p99), ("v2", p99)]
 
 
+def log_figures(**changes):
+    """Create the figures of a log that meets all limits."""
+    figures = {
+        "written": 950.0, "dropped": 0.0, "waiting": 500.0, "probability": 1.0, "resident_mb": 120.0, "cpu_us": 2.0,
+        "logged_share": 1.0, "unwritten": 0, "end_seconds": 0.5, "killed_rows": 300.0, "killed_seconds": 0.3,
+    }  # fmt: skip
+    return LogFigures(**figures | changes)
+
+
 @pytest.mark.parametrize(
-    ("logged", "code"), [pytest.param(950.0, 0, id="cheap"), pytest.param(850.0, 1, id="expensive")]
+    ("rate", "changes", "missed"),
+    [
+        pytest.param(950.0, {}, None, id="a log that is cheap and loses nothing"),
+        pytest.param(850.0, {}, "0.85 of the requests/s without the log", id="fewer requests"),
+        pytest.param(950.0, {"cpu_us": 20.0}, "20.00 us per row", id="much time of the processor"),
+        pytest.param(950.0, {"dropped": 7.0}, "14 rows dropped", id="dropped rows"),
+        pytest.param(950.0, {"unwritten": 8}, "8 rows unwritten at SIGTERM", id="rows unwritten at the end"),
+        pytest.param(950.0, {"killed_seconds": 1.5}, "1.50 s of rows lost at SIGKILL", id="a late log"),
+        pytest.param(950.0, {"resident_mb": 300.0}, "300 MB", id="much memory"),
+    ],
 )
-def test_cost_of_the_log_is_limited(workplace, logged, code):
-    runs = {"ours": [run_of(logged)] * 3, "without": [run_of(1000.0)] * 3}
-    assert serving.report_log_cost(runs) == code
+def test_cost_of_the_log_is_limited(workplace, rate, changes, missed):
+    plain, logged = [LoadResult(1000.0, 1.0, 2.0)] * 3, [LoadResult(rate, 1.0, 2.0)] * 3
+    code = serving.report_log_cost(
+        "v1-1-c16", plain, logged, [log_figures(), log_figures(**changes), log_figures(**changes)]
+    )
     written = json.loads((workplace / "build/benchmarks/serving-log.json").read_text())
-    assert written["ratios"]["v1-1-c16"] == pytest.approx([logged / 1000] * 3)
+    assert written["ratios"] == pytest.approx([rate / 1000] * 3)
+    not_met = [limit for limit, is_met in written["limits"].items() if not is_met]
+    assert code == bool(missed) == len(not_met)
+    assert missed is None or missed in not_met[0]
 
 
 @pytest.mark.parametrize(
