@@ -414,6 +414,22 @@ def test_a_request_that_raises_is_counted_out_with_its_status(
     assert without_ids(caplog.messages) == lines
 
 
+def test_a_handler_that_fails_unexpectedly_is_a_500_with_the_id_of_the_log(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    async def fail(_: Any) -> Any:
+        raise ZeroDivisionError
+
+    server.app = RestApp(server.context, PREDICTOR, {"/broken": fail})
+    # when
+    response = asyncio.run(send_asgi(server, "/broken", b"", {"authorization": AUTHORIZED, "x-request-id": "a"}, "GET"))
+    # then
+    assert response == (500, "the server failed: ZeroDivisionError")
+    assert caplog.messages == ["request a failed"]
+    assert server.samples() == {("http", "page", "500"): 1.0}
+
+
 @pytest.mark.parametrize("name", ["flats", "team/flats", "a:b é"])
 def test_routes_are_matched_for_any_name_of_the_model(name: str) -> None:
     # Given a server of a model with some name
