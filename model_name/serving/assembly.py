@@ -59,7 +59,11 @@ def serve_model(
     tls, address, cors = parse_tls(args), parse_address(args), parse_cors(args)
     check_ports_free(address)
     metrics.set_model_info(manifest)
-    metrics.bind_batcher(queue_depth=lambda: batcher.queued, failed_observations=lambda: batcher.failed_observations)
+    metrics.bind_batcher(
+        queue_depth=lambda: batcher.queued,
+        held_bytes=lambda: batcher.budget.used,
+        failed_observations=lambda: batcher.failed_observations,
+    )
     tracing = start_tracing(name, args.slot) if is_tracing_requested(args.tracing) else None
     if tracing is not None:
         batcher.compute = trace_batches(batcher.compute)

@@ -44,6 +44,11 @@ class ServerMetrics:
             "model_name_batch_requests", "Requests per batch.", buckets=BATCH_SIZE_BUCKETS[:8], registry=registry
         )
         self._queue = Gauge("model_name_queue_depth", "Requests that wait for a batch.", registry=registry)
+        self._held_bytes = Gauge(
+            "model_name_held_bytes",
+            "Bytes of bodies in transit, queued and computed, and of responses that wait for their clients.",
+            registry=registry,
+        )
         self._failed_observations = Gauge(
             "model_name_failed_observations",
             "Batches that are missing in metrics and prediction log because of an error.",
@@ -87,14 +92,22 @@ class ServerMetrics:
         self.in_flight = 0
         self._in_flight.set_function(lambda: self.in_flight)
 
-    def bind_batcher(self, *, queue_depth: Callable[[], float], failed_observations: Callable[[], float]) -> None:
+    def bind_batcher(
+        self,
+        *,
+        queue_depth: Callable[[], float],
+        held_bytes: Callable[[], float],
+        failed_observations: Callable[[], float],
+    ) -> None:
         """Export the results of functions whenever the metrics are scraped.
 
         Args:
             queue_depth: Number of requests that wait for a batch.
+            held_bytes: Number of bytes that the budget of bytes holds.
             failed_observations: Number of batches whose observer raised an error.
         """
         self._queue.set_function(queue_depth)
+        self._held_bytes.set_function(held_bytes)
         self._failed_observations.set_function(failed_observations)
 
     def bind_connections(self, connections: Callable[[], float]) -> None:

@@ -170,13 +170,17 @@ def test_requests_of_disconnected_clients_are_not_computed(metrics_server: Serve
     body = json.dumps({"instances": [list(row.values()) for row in rows] * LONG}).encode()
     path = f"/v1/models/{NAME}:predict"
 
+    def is_second_queued() -> bool:
+        metrics = scrape(metrics_server)
+        return metrics[key("held_bytes")] == 2 * len(body) and metrics[key("queue_depth")] == 1.0
+
     def connect_and_disconnect() -> None:
         first = threading.Thread(target=metrics_server.client.post, args=(path,), kwargs={"content": body})
         first.start()
         wait_for(lambda: scrape(metrics_server)[key("requests_in_flight")] == 2.0)
         with socket.create_connection(("127.0.0.1", metrics_server.http_port)) as connection:
             connection.sendall(http_request("POST", path, body))
-            wait_for(lambda: scrape(metrics_server)[key("queue_depth")] == 1.0)
+            wait_for(is_second_queued)
             reset_on_close(connection)  # a client that only ends its side may wait for the response
         first.join()
         wait_for(lambda: scrape(metrics_server)[key("requests_in_flight")] == 1.0)

@@ -184,6 +184,7 @@ class InferenceHttpProtocol(HttpToolsProtocol):
                 return False
             cycle.disconnected = True
         self._has_eof = True
+        self._corked.is_receiving = False
         return True
 
     @override

@@ -119,14 +119,14 @@ def test_a_client_that_never_reads_is_disconnected(server: Server) -> None:
     with connect(server.http_port) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(http_request("GET", "/openapi.json", None, TOKEN) * 1000)  # more than the kernel buffers
-        assert wait_until(lambda: open_connections(server) == 2)
-        assert wait_until(lambda: open_connections(server) == 1)
+        assert wait_until(lambda: scrape(server, "model_name_connections") == 2)
+        assert wait_until(lambda: scrape(server, "model_name_connections") == 1)  # that of the scrape
 
 
-def open_connections(server: Server) -> int:
-    """Read the number of open connections from the metrics: one is that of the scrape."""
+def scrape(server: Server, name: str) -> float:
+    """Read a metric without labels."""
     lines = server.client.get("/metrics").text.splitlines()
-    return int(float(next(line for line in lines if line.startswith("model_name_connections ")).split()[1]))
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
 
 @pytest.mark.parametrize(
@@ -205,22 +205,20 @@ def test_bodies_in_transit_share_the_budget_with_all_others(server: Server, pred
         for _ in range(2):
             connection = stack.enter_context(connect(server.http_port))
             send_parts(connection, [head, b" " * (23 * MIB)])
+        assert wait_until(lambda: scrape(server, "model_name_held_bytes") == 46 * MIB)
         # When another client sends a body that does not fit
-        body = b" " * (4 * MIB)
-        (response,) = parse_responses(
-            exchange(server.http_port, http_request("POST", PREDICT, body, TOKEN, "connection: close"))
-        )
+        request = http_request("POST", PREDICT, b" " * (4 * MIB), TOKEN, "connection: close")
+        (response,) = parse_responses(exchange(server.http_port, request))
         # Then it may try again later, and small requests are served
         assert (response.status, response.headers["retry-after"]) == (429, "1")
         assert "too many bytes of requests are held already" in response.body.decode()
-        assert parse_responses(exchange(server.http_port, predict, seconds=2))[0].status == 200
-    assert wait_until(lambda: is_accepted(server, body))
+        assert status_of(server, predict) == 200
+    assert wait_until(lambda: status_of(server, request) == 400)  # it is read, and holds no JSON
 
 
-def is_accepted(server: Server, body: bytes) -> bool:
-    """Report whether the budget has room for a body."""
-    request = http_request("POST", PREDICT, body, TOKEN, "connection: close")
-    return parse_responses(exchange(server.http_port, request))[0].status == 400  # it holds no JSON
+def status_of(server: Server, request: bytes) -> int:
+    """Send a request and return the status of its response."""
+    return parse_responses(exchange(server.http_port, request, ends=True))[0].status
 
 
 def test_decompressed_bodies_are_within_the_budget(server: Server) -> None:
@@ -230,8 +228,9 @@ def test_decompressed_bodies_are_within_the_budget(server: Server) -> None:
     with connect(server.http_port) as connection:
         send_parts(connection, [head, b" " * (20 * MIB)])
         request = http_request("POST", PREDICT, packed, TOKEN, "content-encoding: gzip", "connection: close")
-        (response,) = parse_responses(exchange(server.http_port, request))
-    assert response.status == 429
+        assert wait_until(lambda: scrape(server, "model_name_held_bytes") == 20 * MIB)
+        assert status_of(server, request) == 429
+    assert wait_until(lambda: scrape(server, "model_name_held_bytes") == 0)
 
 
 class FreedConnections:
@@ -242,9 +241,11 @@ class FreedConnections:
         self.budget = ByteBudget(2**40)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to `/slow` after a tenth of a second, to others at once."""
-        if scope["path"] == "/slow":
+        """Respond to `/slow` after a tenth of a second, to others at once, and fail for `/failing`."""
+        if scope["path"] in ("/slow", "/failing"):
             await asyncio.sleep(0.1)
+        if scope["path"] == "/failing":
+            raise OSError("the application fails")
         if scope["path"] == "/body":
             while (await receive()).get("more_body"):
                 continue
@@ -260,7 +261,7 @@ class FreedConnections:
 
     async def serve(self, sent: bytes, *, ends: bool, pause: float) -> None:
         """Accept connections from clients that send data and then reset or end the connection."""
-        self.config = uvicorn.Config(self.app, log_config=None, access_log=False)
+        self.config = uvicorn.Config(self.app, interface="asgi3", log_config=None, access_log=False)
         self.state = ServerState()
         server = await asyncio.get_running_loop().create_server(self.make_protocol, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
@@ -295,6 +296,10 @@ class FreedConnections:
         pytest.param(
             http_request("GET", "/slow") + http_request("POST", "/body", None, "content-length: 9") + b"1",
             id="half a body after a request",
+        ),
+        pytest.param(
+            http_request("GET", "/failing") + http_request("POST", "/body", None, "content-length: 9") + b"1",
+            id="half a body after a request that fails",
         ),
         pytest.param(http_request("GET", "/slow") + b"\x00\r\n", id="a request and invalid data"),
     ],
