@@ -429,7 +429,16 @@ def test_a_replaced_authority_of_clients_is_reloaded(
     trusted = old.directory / "trusted.pem"
     trusted.write_bytes(old.file.read_bytes())
     certificate, key = old.issue("server")
-    files = ["--ssl_certfile", str(certificate), "--ssl_keyfile", str(key), "--ssl_client_ca", str(trusted)]
+    files = [
+        "--ssl_certfile",
+        str(certificate),
+        "--ssl_keyfile",
+        str(key),
+        "--ssl_client_ca",
+        str(trusted),
+        "--drain_seconds",
+        "0",
+    ]
     server = start_server(bundles[NAME].directory, NAME, *files)
     clients = {authority.name: authority.issue("client") for authority in (old, new)}
 

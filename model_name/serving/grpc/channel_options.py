@@ -24,6 +24,7 @@ def channel_options(args: Namespace) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.keepalive_time_ms", args.grpc_keepalive_time_ms),
         ("grpc.keepalive_timeout_ms", args.grpc_keepalive_timeout_ms),
+        ("grpc.http2.ping_timeout_ms", args.grpc_keepalive_timeout_ms),
         ("grpc.keepalive_permit_without_calls", int(args.grpc_keepalive_permit_without_calls)),
         ("grpc.http2.max_pings_without_data", 0),  # of this server: it pings for as long as a connection is open
         ("grpc.http2.min_ping_interval_without_data_ms", args.grpc_min_recv_ping_interval_without_data_ms),

@@ -40,7 +40,7 @@ def server(bundles: dict[str, Bundle], start_server: StartServer, serving_env: d
     limits = ["--grpc_max_concurrent_calls", str(MAX_CALLS), "--grpc_max_connections", str(MAX_CONNECTIONS)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(serving_env, TOKEN_ENV, TOKEN)
-        more = ["--body_seconds", str(BODY_SECONDS)]
+        more = ["--body_seconds", str(BODY_SECONDS), "--drain_seconds", "0"]
         return start_server(bundles[NAME].directory, NAME, *limits, *more).wait()
 
 

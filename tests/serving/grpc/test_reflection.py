@@ -64,7 +64,8 @@ def test_both_versions_of_the_protocol_are_served(channel: grpc.Channel, version
 
 
 def test_reflection_is_off_by_option(bundles: dict[str, Bundle], start_server: StartServer) -> None:
-    server = start_server(bundles["binary"].directory, "binary", "--enable_grpc_reflection", "false").wait()
+    options = ["--enable_grpc_reflection", "false", "--drain_seconds", "0"]
+    server = start_server(bundles["binary"].directory, "binary", *options).wait()
     with grpc.insecure_channel(server.grpc_url) as channel, pytest.raises(grpc.RpcError) as caught:
         database.ProtoReflectionDescriptorDatabase(channel).get_services()
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from kserve import InferInput, InferRequest
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from kserve.protocol.infer_type import RequestedOutput
 
 from model_name.serving.dataplane import DataPlane
@@ -105,3 +106,28 @@ def test_an_unavailable_interval_level_is_refused(servers: dict[str, Server], ro
         run_async(infer_by_grpc(servers["regression"], request))
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "the levels are 0.8, 0.9" in caught.value.details()
+
+
+# Deadlines
+
+
+def test_a_call_whose_deadline_has_passed_is_not_computed(servers: dict[str, Server], rows: list[Row]) -> None:
+    # Given a server that computes large requests one after another
+    server = servers["regression"]
+    many = kserve_request(server, to_arrays(rows * 20_000), binary=True).to_grpc()
+
+    def predicted_rows() -> int:
+        stats = server.client.get(f"/v2/models/{server.name}/stats").json()
+        return int(stats["model_stats"][0]["inference_count"])
+
+    before = predicted_rows()
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        infer = GRPCInferenceServiceStub(channel).ModelInfer.future
+        computed = [infer(many, timeout=120) for _ in range(4)]
+        # When a call waits behind them for longer than its client does
+        expired = infer(many, timeout=0.05)
+        assert expired.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert [call.code() for call in computed] == [grpc.StatusCode.OK] * 4
+        assert infer(kserve_request(server, to_arrays(rows), binary=True).to_grpc()).code() == grpc.StatusCode.OK
+    # Then its rows are not predicted
+    assert predicted_rows() - before == 4 * len(rows) * 20_000 + len(rows)
