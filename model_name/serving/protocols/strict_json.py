@@ -1,7 +1,7 @@
 """Strict JSON of requests: no NaN or Infinity as a value, and no key twice in an object.
 
-A parser holds the interpreter for the whole document, in whichever thread it runs: about a tenth of a second for
-20 MB. Clients that send that much use binary tensors, which cost no parsing.
+A parser holds the interpreter for the whole document, in whichever thread it runs; `long_lists` parses long ones in
+parts.
 """
 
 import json

@@ -54,6 +54,7 @@ CONTENTS_FIELDS = {
 """Field of a gRPC message for the values of each datatype; FP16 has none and is sent as raw bytes only."""
 
 LABEL_DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT64": np.int64, "FP64": np.float64}
+CHECKED_BLOCK = 256  # values that are checked one by one if not all of them are plain
 MAX_QUOTED_CHARACTERS = 100  # of a text in a message
 PLATFORM = "onnxruntime_onnx"
 INTEGER_BOUNDS: dict[str, tuple[int, int]] = {
@@ -158,11 +159,24 @@ def fits_datatype(values: RawValues, datatype: str, kind: Kind) -> bool:
         datatype: Datatype of the tensor.
         kind: Kind of the column.
     """
+    return find_contradiction(values, datatype, kind) is None
+
+
+def find_contradiction(values: RawValues, datatype: str, kind: Kind) -> int | None:
+    """Find the first value that contradicts a datatype; None if there is none. See `fits_datatype`."""
     if datatype not in CHECKED_DATATYPES or isinstance(values, np.ndarray):
-        return True
-    if kind in ("numeric", "boolean") and datatype in STRUCT_FORMATS and _fits_struct(values, datatype):
-        return True  # the common case; null or an integer as a float may be valid as well
-    return not any(_contradicts(value, datatype, kind) for value in values)
+        return None
+    is_packable = kind in ("numeric", "boolean") and datatype in STRUCT_FORMATS
+    if is_packable and _fits_struct(values, datatype):
+        return None  # the common case; null or an integer as a float may be valid as well
+    for start in range(0, len(values), CHECKED_BLOCK):
+        block = values[start : start + CHECKED_BLOCK]
+        if is_packable and _fits_struct(block, datatype):
+            continue
+        for row, value in enumerate(block, start):
+            if _contradicts(value, datatype, kind):
+                return row
+    return None
 
 
 def _fits_struct(values: Sequence[Any], datatype: str) -> bool:
@@ -204,9 +218,8 @@ def check_datatype(tensor: Tensor, values: RawValues, name: str, column: Column)
         DataError: A value contradicts the datatype; the message names column, row and value.
     """
     datatype, kind = tensor.datatype, column.kind
-    if fits_datatype(values, datatype, kind):
+    if (row := find_contradiction(values, datatype, kind)) is None:
         return
-    row = next(row for row, value in enumerate(values) if _contradicts(value, datatype, kind))
     value = values[row][:MAX_QUOTED_CHARACTERS] if isinstance(values[row], str) else values[row]
     where = f"{name}, row {row}" if len(values) > 1 else name
     raise DataError(f"{where}: {display_value(column, value)} is not {datatype}")

@@ -1,21 +1,32 @@
 """V1 of KServe's protocol: requests and responses in JSON, by row."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 from typing_extensions import override
 
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import label_text
-from model_name.errors import DataError
+from model_name.errors import DataError, TooLargeError
 from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
-from model_name.serving.protocols.fast_json import try_decode_v1
+from model_name.serving.protocols.fast_json import match_instances, try_decode_v1
+from model_name.serving.protocols.long_lists import (
+    MAX_PART_BYTES,
+    MIN_LONG_BYTES,
+    parse_long_list,
+    parse_part,
+    parse_untyped,
+)
 
+SPLIT_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
+MAX_CHARACTER_BYTES = 12  # of a character in JSON: a surrogate pair of escapes
 INTERVAL_PARAMETER = "interval"
 """Name of the request parameter with the level of prediction intervals."""
 
@@ -46,6 +57,8 @@ class V1Request(InferenceRequest):
         decoded = try_decode_v1(self.body, plane, limits)
         if decoded is not None:
             return decoded
+        if len(self.body) >= MIN_LONG_BYTES and (head := match_instances(self.body)) is not None:
+            return parse_long_instances(self.body, head, plane, limits)
         document = strict_json.loads(self.body)
         decoded = parse_instances(document, limits)
         check_duplicate_columns(self.body, document)
@@ -75,13 +88,43 @@ def parse_instances(body: Any, limits: Limits) -> DecodedRequest:
     return DecodedRequest(rows=rows, interval=None if parameters is None else parse_interval_level(parameters))
 
 
-def check_duplicate_columns(body: bytes, document: Mapping[str, Any], inside: str = "") -> None:
+def parse_long_instances(body: bytes, head: re.Match[bytes], plane: DataPlane, limits: Limits) -> DecodedRequest:
+    """Parse a long body of V1 in parts, as `parse_instances` and `check_duplicate_columns` would.
+
+    Raises:
+        DataError: The body is invalid.
+        TooLargeError: The body has more rows than `limits.rows`.
+    """
+    rows: list[Any] = []
+
+    def parse(part: bytes, first_row: int) -> int:
+        if not (parsed := parse_part(part, SPLIT_DECODER)) or isinstance(parsed[0], msgspec.Raw):
+            parsed = parse_untyped(part)  # now that the part is known to be cut in the right place
+        if (unique := strict_json.find_duplicate_keys(part, _count_keys(parsed))) is not None:
+            _check_unique_rows(unique, first_row)
+        rows.extend(parsed)
+        return len(parsed)
+
+    max_row_bytes = max(MAX_PART_BYTES, MAX_CHARACTER_BYTES * limits.text_length * (1 + len(plane.schema.columns)))
+    end, count = parse_long_list(body, head, parse, max_items=limits.rows, max_part_bytes=max_row_bytes)
+    if count > limits.rows:
+        raise TooLargeError(f"the request has more than {limits.rows} rows, this server takes {limits.rows} at once")
+    document = strict_json.loads(end)
+    decoded = parse_instances(document, limits)
+    check_duplicate_columns(end, document, first_row=count)
+    rows.extend(decoded.rows or ())
+    limits.check_rows(len(rows))
+    return decoded._replace(rows=rows)
+
+
+def check_duplicate_columns(body: bytes, document: Mapping[str, Any], inside: str = "", *, first_row: int = 0) -> None:
     """Check that no column comes twice in a row.
 
     Args:
         body: Body of the request.
         document: Parsed body.
         inside: Key of the part with the rows, if it is not the whole document.
+        first_row: Number of rows before those of the body.
 
     Raises:
         DataError: A column comes twice in a row; the message names column and row.
@@ -92,7 +135,7 @@ def check_duplicate_columns(body: bytes, document: Mapping[str, Any], inside: st
         len(document)
         + len(data) * bool(inside)
         + (len(parameters) if isinstance(parameters, dict) else 0)
-        + sum([len(row) for row in data["instances"] if type(row) is dict])
+        + _count_keys(data["instances"])
     )
     unique = strict_json.find_duplicate_keys(body, keys)
     if unique is None:
@@ -101,10 +144,24 @@ def check_duplicate_columns(body: bytes, document: Mapping[str, Any], inside: st
         unique = unique[inside]
     if isinstance(unique, strict_json.DuplicateKey):
         raise DataError(f"{unique}: comes twice")
-    rows = unique["instances"]
-    for row, value in enumerate(rows):
+    _check_unique_rows(unique["instances"], first_row)
+
+
+def _count_keys(rows: Sequence[Any]) -> int:
+    return sum([len(row) for row in rows if type(row) is dict])
+
+
+def _check_unique_rows(rows: Sequence[Any], first_row: int) -> None:
+    """Check that `find_duplicate_keys` has marked no row.
+
+    Raises:
+        DataError: A column comes twice in a row.
+    """
+    for row, value in enumerate(rows, first_row):
         if isinstance(value, strict_json.DuplicateKey):
-            raise DataError(f"{value}, row {row}: comes twice" if len(rows) > 1 else f"{value}: comes twice")
+            raise DataError(
+                f"{value}, row {row}: comes twice" if first_row + len(rows) > 1 else f"{value}: comes twice"
+            )
 
 
 def parse_interval_level(parameters: Any) -> float | None:

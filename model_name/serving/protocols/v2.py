@@ -4,18 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+import msgspec
 import numpy as np
 import orjson
-from typing_extensions import override
+from typing_extensions import TypedDict, override
 
 from model_name.core.schemas import Outputs
-from model_name.errors import DataError, NotFoundError
+from model_name.errors import DataError, NotFoundError, TooLargeError
 from model_name.serving.batching.requests import DecodedRequest, InferenceRequest
 from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
-from model_name.serving.protocols.fast_json import try_decode_v2
+from model_name.serving.protocols.fast_json import MAX_TENSORS, match_inputs, try_decode_v2
+from model_name.serving.protocols.long_lists import (
+    MIN_LONG_BYTES,
+    find_cut_behind_object,
+    parse_long_list,
+    parse_part,
+)
 from model_name.serving.protocols.tensors import Tensor, encode_raw, outputs_to_tensors, tensors_to_columns
 from model_name.serving.protocols.v1 import parse_interval_level
 
@@ -23,6 +30,33 @@ INTEGERS = frozenset({int})
 BINARY_SIZE = "binary_data_size"
 BINARY_DATA = "binary_data"
 BINARY_OUTPUT = "binary_data_output"
+
+
+Scalar = str | bool | int | float | None
+
+
+class TensorDict(TypedDict, total=False):
+    """Tensor of a long body; its parameters are parsed later."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Scalar | list[Scalar]] | None
+    parameters: msgspec.Raw
+
+
+class DocumentDict(TypedDict, total=False):
+    """Long body of V2; what is not a tensor is parsed later."""
+
+    inputs: list[TensorDict]
+    id: msgspec.Raw
+    parameters: msgspec.Raw
+    outputs: msgspec.Raw
+
+
+TENSORS_DECODER = msgspec.json.Decoder(list[TensorDict])
+DOCUMENT_DECODER = msgspec.json.Decoder(DocumentDict)
+MAX_UNTYPED_BYTES = 2**20  # of what a parser may turn into any objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +112,7 @@ class V2Request(InferenceRequest):
             if self.json_length > len(body):
                 raise DataError(f"the body is malformed: its JSON is to have {self.json_length} of {len(body)} bytes")
             body, tail = body[: self.json_length], memoryview(body)[self.json_length :]
-        document = _as_object(strict_json.loads(body), "the body")
+        document = _as_object(_parse_document(body), "the body")
         self.id = _parse_id(document, self.id)
         limits.check_id(self.id)
         parameters = _parse_parameters(document, "the body")
@@ -108,6 +142,63 @@ class V2Request(InferenceRequest):
         document = {"model_name": self.name, "model_version": manifest.version, "id": self.id, "outputs": items}
         text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
         return BinaryResponse(len(text), b"".join([text, *parts])) if parts else text
+
+
+def _parse_document(body: bytes) -> Any:
+    """Parse the JSON of a request, in parts if it is long.
+
+    Raises:
+        DataError: The body is not JSON, or a long tensor of it is malformed.
+    """
+    if len(body) < MIN_LONG_BYTES or (head := match_inputs(body)) is None:
+        return strict_json.loads(body)
+    tensors: list[Any] = []
+
+    def parse(part: bytes, _: int) -> int:
+        parsed = parse_part(part, TENSORS_DECODER)
+        tensors.extend(map(_parse_raw_members, parsed))
+        return len(parsed)
+
+    end, count = parse_long_list(
+        body, head, parse, max_items=MAX_TENSORS, max_part_bytes=len(body), find_cut=find_cut_behind_object
+    )
+    if count > MAX_TENSORS:
+        raise TooLargeError(f"the request has more than {MAX_TENSORS} tensors")
+    document = _as_object(_parse_end(end), "the body")
+    return {**document, "inputs": [*tensors, *_as_list(document, "inputs")]}
+
+
+def _parse_end(end: bytes) -> Any:
+    """Parse the rest of a long body: its last tensors, and what follows the inputs.
+
+    Raises:
+        DataError: It is not JSON, or it is long and malformed.
+    """
+    if len(end) <= MAX_UNTYPED_BYTES or b"NaN" in end or b"Infinity" in end:
+        return strict_json.loads(end)
+    try:
+        document = DOCUMENT_DECODER.decode(end)
+    except msgspec.ValidationError as err:
+        raise DataError(f"the body is malformed: {err}") from err
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
+        raise DataError(f"the body is not JSON: {err}") from err
+    inputs = [*map(_parse_raw_members, document.get("inputs", ()))]
+    return _parse_raw_members({**document, "inputs": inputs})
+
+
+def _parse_raw_members(item: Any) -> Any:
+    """Parse the members of a document or a tensor that were left as they are.
+
+    Raises:
+        DataError: A member is too long.
+    """
+    if isinstance(item, dict):
+        for key, value in item.items():
+            if isinstance(value, msgspec.Raw):
+                if len(value) > MAX_UNTYPED_BYTES:
+                    raise DataError(f"the body.{key}: has more than {MAX_UNTYPED_BYTES} bytes")
+                item[key] = strict_json.loads(bytes(value))
+    return item
 
 
 def check_version(requested: str, manifest: Manifest, name: str) -> None:
