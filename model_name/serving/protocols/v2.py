@@ -172,7 +172,7 @@ def _parse_end(end: bytes) -> Any:
     """Parse the rest of a long body: its last tensors, and what follows the inputs.
 
     Raises:
-        DataError: It is not JSON, or it is long and malformed.
+        DataError: The rest is not JSON, or is long and malformed.
     """
     if len(end) <= MAX_UNTYPED_BYTES or b"NaN" in end or b"Infinity" in end:
         return strict_json.loads(end)
