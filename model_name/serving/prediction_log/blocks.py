@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter, itemgetter
 from struct import Struct
+from struct import error as StructError  # noqa: N812  of a class
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -324,7 +325,7 @@ class BlockBuilder:
                     target += values
                 else:
                     target[start : start + len(rows)] = values
-        except KeyError as err:
+        except (KeyError, StructError) as err:
             raise ValueError("the rows of a batch have different columns") from err
 
 

@@ -226,9 +226,7 @@ class PredictionLog:
         """Pause for some seconds, and until the budget is no longer exceeded, unless the log is closing."""
         self._budget.update()
         self.cpu_seconds = self._budget.used_seconds
-        resume_at = time.monotonic() + max(seconds, self._budget.pause_seconds)
-        while not self._closing.is_set() and (left := resume_at - time.monotonic()) > 0:
-            time.sleep(min(left, POLL_SECONDS))
+        self._closing.wait(max(seconds, self._budget.pause_seconds))
 
     def _format_item(self, item: BlockBuilder | LargeBatch) -> None:
         """Format and write a block, or a large batch in blocks with a pause after each."""

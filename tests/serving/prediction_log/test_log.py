@@ -283,8 +283,8 @@ def test_a_full_disk_drops_rows_and_fails_nothing(open_log, tmp_path, caplog):
     kept = file.rename(tmp_path / "kept")
     file.symlink_to(full)
     log.put(many(2))
-    wait_for(lambda: log.dropped == 2)
-    assert "No space left on device" in caplog.text
+    wait_for(lambda: "No space left on device" in caplog.text)
+    assert log.dropped == 2
     file.unlink()
     kept.rename(file)
     log.put(many(3))
