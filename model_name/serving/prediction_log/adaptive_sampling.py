@@ -1,6 +1,7 @@
 """Adaptive sampling: the probability with which a request is logged falls while more rows wait than can be written."""
 
-HALVING_SHARE = 0.1  # of the backlog: each further one halves the probability
+FREE_SHARE = 0.3  # of the time that rows may wait, up to which what waits lowers no probability
+HALVING_SHARE = 0.05  # of that time: each further one halves the probability
 MAX_HALVINGS = 7.0  # so that no weight is larger than 128 times the usual one
 COST_DECAY = 0.9  # weight of a block in the average cost per row, relative to that of the next block
 FREE_FILL = 0.5  # share of the memory of the buffer that lowers no probability
@@ -9,8 +10,8 @@ FREE_FILL = 0.5  # share of the memory of the buffer that lowers no probability
 class AdaptiveSampling:
     """Probability of logging a request, from the rows that wait and the cost of recent rows.
 
-    The probability is the usual one as long as what waits is expected to be written within half of the time that it may
-    wait, and the buffer is at most half full. Beyond that it falls exponentially, so that rows wait for little longer
+    The probability is the usual one as long as what waits is expected to be written within a third of the time that it
+    may wait, and the buffer is at most half full. Beyond that it falls exponentially, so that rows wait for little longer
     even if there are many times too many. It depends on the load alone, not on the values of a row, and each request is
     drawn independently: statistics that are weighted by the inverse of the probability stay unbiased.
 
@@ -63,7 +64,7 @@ class AdaptiveSampling:
         self._used = self._used * COST_DECAY + used
         rows_per_second = self._rows / max(self._elapsed, 1e-9)
         rows_per_used_second = self._rows / max(self._used, 1e-9)
-        time_limit = self._backlog_seconds / 2
+        time_limit = self._backlog_seconds * FREE_SHARE
         self._free_rows = min(
             time_limit * rows_per_second, (time_limit * share + max(credit, 0.0)) * rows_per_used_second
         )

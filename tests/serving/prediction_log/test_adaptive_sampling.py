@@ -27,9 +27,9 @@ def test_the_first_rows_are_logged_with_the_usual_probability():
     ("rows", "halvings"),
     [
         pytest.param(0, 0, id="an empty buffer"),
-        pytest.param(500, 0, id="half of what may wait"),
-        pytest.param(600, 1, id="a tenth more"),
-        pytest.param(1000, 5, id="what may wait"),
+        pytest.param(300, 0, id="a third of what may wait"),
+        pytest.param(350, 1, id="a twentieth more"),
+        pytest.param(550, 5, id="half of what may wait"),
         pytest.param(10**9, MAX_HALVINGS, id="far too much"),
     ],
 )
@@ -50,21 +50,23 @@ def test_processor_time_that_was_saved_allows_more_rows_to_wait():
     # Given a log whose rows take 40 us of the processor, and 0.1 s that it has saved
     adaptive = sampling_of(1000, credit=0.1)
     # Then the rows that this time is for may wait, too: 0.1 s / 40 us
-    assert adaptive.probability(500 + 2500, 0) == 1.0
-    assert adaptive.probability(500 + 2600, 0) == pytest.approx(0.5)
+    assert adaptive.probability(300 + 2500, 0) == 1.0
+    assert adaptive.probability(300 + 2550, 0) == pytest.approx(0.5)
 
 
 def test_a_slow_disk_lowers_the_probability_as_a_slow_processor_does():
     adaptive = AdaptiveSampling(1.0, backlog_seconds=1.0, max_bytes=MAX_BYTES)
     for _ in range(50):
         adaptive.record_block(1000, 1.0, 1e-6, credit=1.0, share=0.04)
-    assert adaptive.probability(600, 0) == pytest.approx(0.5)
+    assert adaptive.probability(350, 0) == pytest.approx(0.5)
 
 
 @given(
     offered=st.floats(500, 50_000), capacity=st.floats(2000, 20_000), sampling=st.sampled_from([1.0, 0.5]),
 )  # fmt: skip
-def test_rows_wait_for_about_a_second_at_up_to_thirty_times_the_rate_that_can_be_written(offered, capacity, sampling):
+def test_rows_wait_for_less_than_they_may_at_up_to_thirty_times_the_rate_that_can_be_written(
+    offered, capacity, sampling
+):
     # Given a log that writes `capacity` rows per second, and `offered` rows per second
     adaptive = sampling_of(capacity, sampling=sampling)
     waiting, written, waited = 0.0, 0.0, []
@@ -77,4 +79,4 @@ def test_rows_wait_for_about_a_second_at_up_to_thirty_times_the_rate_that_can_be
             waited.append(waiting / capacity)
     # Then it writes what it can, or all, and no row waits much longer than it may
     assert written / (1500 * STEP) == pytest.approx(min(offered * sampling, capacity), rel=0.01)
-    assert max(waited) < 1.05
+    assert max(waited) < 0.7
