@@ -11,9 +11,9 @@ class AdaptiveSampling:
     """Probability of logging a request, from the rows that wait and the cost of recent rows.
 
     The probability is the usual one as long as what waits is expected to be written within a third of the time that it
-    may wait, and the buffer is at most half full. Beyond that it falls exponentially, so that rows wait for little longer
-    even if there are many times too many. It depends on the load alone, not on the values of a row, and each request is
-    drawn independently: statistics that are weighted by the inverse of the probability stay unbiased.
+    may wait, and the buffer is at most half full. Beyond that it falls exponentially, so that rows wait for little
+    longer even if there are many times too many. It depends on the load alone, not on the values of a row, and each
+    request is drawn independently: statistics that are weighted by the inverse of the probability stay unbiased.
 
     Attributes:
         sampling: Usual probability, and the highest one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ from model_name.errors import ConfigError
 from model_name.io.prediction_log_reader import read_predictions
 from model_name.serving.prediction_log.log import LogSettings
 from tests.support.counts import count
-from tests.support.prediction_logs import wait_for
+from tests.support.prediction_logs import files, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +102,29 @@ def test_sigkill_loses_at_most_the_rows_of_the_flush_interval(
     assert oldest < FLUSH_SECONDS + STALL_SECONDS
     # and nothing was sampled or dropped
     assert (metrics["sampling_probability"], metrics["dropped_rows_total"]) == (1.0, 0.0)
+
+
+def test_a_storage_that_does_not_answer_does_not_keep_a_server_alive(
+    bundles: dict[str, Bundle], start_server: StartServer, rows: list[Row], tmp_path: Path
+) -> None:
+    # Given a server whose file cannot be opened any more: a pipe without a reader
+    args = ["--prediction_log", str(tmp_path), "--drain_seconds", "0", "--log_flush_seconds", "0.5"]
+    server = start_server(bundles[NAME].directory, NAME, *args).wait()
+    body = {"instances": rows[:1]}
+    assert server.client.post(f"/v1/models/{NAME}:predict", json=body).status_code == http.client.OK
+    wait_for(lambda: log_metrics(server)["written_rows_total"] == 1)
+    (path,) = files(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    # When it has answered further requests and receives SIGTERM
+    for _ in range(7):
+        assert server.client.post(f"/v1/models/{NAME}:predict", json=body).status_code == http.client.OK
+    started = time.monotonic()
+    code = server.stop()
+    # Then it ends soon, and says how many rows are lost
+    assert code == 0
+    assert time.monotonic() - started < 10
+    assert "closed with 7 rows unwritten" in server.output()
 
 
 def test_the_metrics_count_what_is_written_and_what_waits(
