@@ -14,8 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-from grpc.aio import EOF, AbortError
+from grpc.aio import EOF, AbortError, BaseError
 
 from model_name.errors import BusyError, DataError, ModelNameError
 from model_name.serving.byte_budget import ByteBudget
@@ -33,6 +32,7 @@ PUBLIC_TICKS = 10  # after which a call that needs no token is refused: messages
 MIN_LONG = 2  # calls that are read even if the budget is used up
 WAIT_TICKS = 500  # for which a call waits until others have been read: 5 s
 LARGE_BYTES = 2**20  # size of a message that leaves free heap memory worth returning
+TRIMS_AFTER_LARGE = 3  # the first ones may come before the last bytes are freed
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +78,7 @@ class MessageReader:
         self._last_large_tick = 0
         self._is_checking = False
         self._resident = self._base = self._held = 0
-        self._needs_trim = False
+        self._trims_left = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def read(self, grpc_context: Any, trailing_metadata: Metadata = (), *, is_public: bool = False) -> bytes:
@@ -96,6 +96,7 @@ class MessageReader:
         """
         message = await self.read_next(grpc_context, trailing_metadata, is_public=is_public)
         if message is None:
+            await asyncio.sleep(TICK_SECONDS)  # a client that has cancelled the call ends it meanwhile
             raise DataError("the call has no message")
         return message
 
@@ -134,15 +135,15 @@ class MessageReader:
         if message is EOF:
             return None
         if len(message) > LARGE_BYTES:
-            self._needs_trim = True
+            self._trims_left = TRIMS_AFTER_LARGE
             self._last_large_tick = self._tick
             self._measure()
         return message  # type: ignore[no-any-return]
 
     def trim_if_needed(self) -> None:
         """Return the memory of large messages to the system after they were received; call each second."""
-        if self._needs_trim and not self._tasks:
-            self._needs_trim = False
+        if self._trims_left and not self._tasks:
+            self._trims_left -= 1
             self._start(asyncio.to_thread(trim_heap))
 
     # Places
@@ -203,6 +204,7 @@ class MessageReader:
             self._base, self._held = self._resident, self.budget.used
         long = [call for call in self._receiving if self._age(call) >= LONG_TICKS and call.refusal is None]
         if long:
+            self._trims_left = TRIMS_AFTER_LARGE
             self._last_large_tick = self._tick
         free = sum(not call.has_place for call in long)
         for call in long:
@@ -247,7 +249,7 @@ class MessageReader:
     async def _abort(self, call: ReceivingCall, err: ModelNameError) -> None:
         """End a call, whose `read` then raises the same error, unless the message has just arrived."""
         if call in self._receiving:
-            with suppress(AbortError, grpc.RpcError):
+            with suppress(BaseError):  # also if the client has cancelled the call
                 await abort(call.grpc_context, err, call.trailing_metadata)
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
