@@ -23,7 +23,13 @@ from model_name.serving.bundle import Manifest
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
-from model_name.serving.protocols.v1 import check_duplicate_columns, encode_predictions, parse_instances
+from model_name.serving.protocols.v1 import (
+    check_duplicate_columns,
+    encode_predictions,
+    match_long_instances,
+    parse_instances,
+    parse_long_instances,
+)
 
 STRUCTURED = b"application/cloudevents+json"
 BATCH = b"application/cloudevents-batch"
@@ -97,6 +103,11 @@ class EventRequest(InferenceRequest):
     def decode(self, plane: DataPlane, limits: Limits) -> DecodedRequest:
         if self.headers.get(b"content-type", b"").lower().startswith(BATCH):
             raise DataError("batches of events are not taken; send one event a request")
+        if not self.is_structured and (head := match_long_instances(self.body)) is not None:
+            self._parse_headers()
+            check_attributes(self.attributes)
+            self.id = self.attributes["id"]
+            return parse_long_instances(self.body, head, plane, limits)
         event = strict_json.loads(self.body)
         body, document, inside = self.body, event, ""
         if self.is_structured:

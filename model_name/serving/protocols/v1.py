@@ -57,7 +57,7 @@ class V1Request(InferenceRequest):
         decoded = try_decode_v1(self.body, plane, limits)
         if decoded is not None:
             return decoded
-        if len(self.body) >= MIN_LONG_BYTES and (head := match_instances(self.body)) is not None:
+        if (head := match_long_instances(self.body)) is not None:
             return parse_long_instances(self.body, head, plane, limits)
         document = strict_json.loads(self.body)
         decoded = parse_instances(document, limits)
@@ -86,6 +86,11 @@ def parse_instances(body: Any, limits: Limits) -> DecodedRequest:
     limits.check_rows(len(rows))
     parameters = body.get("parameters")
     return DecodedRequest(rows=rows, interval=None if parameters is None else parse_interval_level(parameters))
+
+
+def match_long_instances(body: bytes) -> re.Match[bytes] | None:
+    """Match the start of a body for `parse_long_instances`; None if it is short, or does not start with rows."""
+    return match_instances(body) if len(body) >= MIN_LONG_BYTES else None
 
 
 def parse_long_instances(body: bytes, head: re.Match[bytes], plane: DataPlane, limits: Limits) -> DecodedRequest:

@@ -16,6 +16,7 @@ from model_name.errors import DataError, ModelNameError
 from model_name.serving.batching.requests import InferenceRequest
 from model_name.serving.limits import Limits
 from model_name.serving.protocols import fast_json, long_lists, v1, v2
+from model_name.serving.protocols.cloudevents import EventRequest
 from model_name.serving.protocols.v1 import V1Request
 from model_name.serving.protocols.v2 import V2Request
 from tests.serving.protocols.test_fast_decoders import PLANE, json_bodies, to_lists
@@ -101,7 +102,7 @@ def test_a_fault_in_a_long_body_is_named(row: str, message: str, after: int) -> 
 def test_rows_beyond_the_limit_are_not_parsed() -> None:
     body = b'{"instances": [' + b"[]," * 3_000_000 + b"[]]}"
     started = time.thread_time()
-    with pytest.raises(ModelNameError, match="more than 1000 rows"):
+    with pytest.raises(ModelNameError, match=r"more than 1000 rows"):
         V1Request(body, "").decode(PLANE, Limits(rows=1000))
     assert time.thread_time() - started < 0.5
 
@@ -130,6 +131,16 @@ def test_long_tensors_are_read(nesting: str, parameters: Any, start: dict[str, A
     columns = to_lists(request.decode(PLANE, Limits()))
     assert columns == {name: [value] * rows for name, value in ROW.items()}
     assert request.id == start.get("id", "")
+
+
+def test_an_event_with_many_rows_in_binary_mode_is_read() -> None:
+    headers = {b"ce-specversion": b"1.0", b"ce-id": b"mine", b"ce-source": b"/here", b"ce-type": b"t"}
+    body = json.dumps(long_body(12_000) | {"parameters": {"interval": 0.9}}).encode()
+    request = EventRequest(body, "", headers=headers, name="flats")
+    decoded = request.decode(PLANE, Limits())
+    assert (len(decoded.rows or ()), decoded.interval, request.id) == (12_000, 0.9, "mine")
+    with pytest.raises(DataError, match=r"^id: "):
+        EventRequest(body, "", headers={b"ce-specversion": b"1.0"}, name="flats").decode(PLANE, Limits())
 
 
 class PauseMeter:
