@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "regression"
 PREDICT = f"/v1/models/{NAME}:predict"
-SOAK_SECONDS = count(reduced=8.0, full=120.0)
+SOAK_SECONDS = count(reduced=5.0, full=120.0)
 CLIENTS_OF_A_KIND = 3
 MAX_GROWTH = 1.5  # of the resident memory
 RECOVERY_SECONDS = 30.0
