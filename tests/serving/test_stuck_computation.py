@@ -15,6 +15,7 @@ import pytest
 from model_name.serving.batching.batcher import LARGE_BODY_BYTES, MEDIUM_BODY_BYTES
 from model_name.serving.bundle import Bundle
 from model_name.serving.runtime.shutdown import STUCK_EXIT_CODE
+from tests.support import prediction_logs
 from tests.support.counts import count
 from tests.support.server_processes import launch_server, stop_servers
 from tests.support.stuck_server import STUCK_AREA
@@ -97,8 +98,7 @@ def test_sigterm_ends_a_stuck_server_with_its_log_written(
     assert code == STUCK_EXIT_CODE, server.output()
     assert seconds < MAX_SECONDS, server.output()
     # And the log has the rows that were predicted
-    lines = [line for file in (tmp_path / "log").rglob("*.jsonl") for line in file.read_bytes().splitlines()]
-    assert len(lines) == REQUESTS
+    assert len(prediction_logs.lines(tmp_path / "log")) == REQUESTS
     assert f"wait_in_{way}, stuck_server.py" in server.output()
 
 
