@@ -14,7 +14,7 @@ from tests.support.linear_time import assert_linear
 from tests.support.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
 PLANE = plane_of(manifest_of(table_of()))
-SIZES = count(reduced=(2**14, 2**18), full=tuple(2**power for power in range(14, 23)))
+SIZES = count(reduced=(2**13, 2**18), full=tuple(2**power for power in range(14, 23)))
 SHAPES = record_shapes(EXAMPLE | {"age": 12.0, "is_let": False, "seen": "2025-03-07T09:30:15"})
 ROW = json.dumps(EXAMPLE).encode()
 

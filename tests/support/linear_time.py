@@ -13,7 +13,8 @@ from model_name.serving.limits import Limits
 from model_name.serving.rest.messages import error_response
 
 MAX_GROWTH = 2.5  # of the time when the size doubles; 2 is linear, 4 is quadratic
-NEGLIGIBLE_SECONDS = 0.002  # shorter times are noise, and harmless
+NEGLIGIBLE_SECONDS = 0.01  # shorter times are noise, and harmless
+MIN_DOUBLINGS = 5  # between two sizes that are compared: 32 times the size
 ATTEMPTS = 4  # a time may be long because of other processes; the shortest counts
 LIMITS = Limits(rows=2**30, body_bytes=2**40)
 
@@ -64,8 +65,15 @@ def measure(request: InferenceRequest, plane: DataPlane, limits: Limits) -> floa
 
 
 def growth_per_doubling(sizes: Sequence[int], seconds: Sequence[float]) -> float:
-    """Compute the largest growth per doubling, from the first time that is not negligible to any later one."""
+    """Compute the average growth per doubling up to the last size, the largest over the sizes to start from.
+
+    It is an average over `MIN_DOUBLINGS` and more, because the step from one level of the processor's caches to the
+    next, or to large allocations, costs up to a factor of ten once.
+    """
     times = [max(NEGLIGIBLE_SECONDS, time) for time in seconds]
-    start = max(0, sum(time == NEGLIGIBLE_SECONDS for time in times) - 1)
-    doublings = log2(sizes[-1] / sizes[start])
-    return (times[-1] / times[start]) ** (1 / doublings) if doublings else 1.0
+    doublings = [log2(sizes[-1] / size) for size in sizes]
+    return max(
+        (times[-1] / time) ** (1 / count)
+        for time, count in zip(times, doublings, strict=True)
+        if count >= MIN_DOUBLINGS
+    )

@@ -101,10 +101,13 @@ def test_a_fault_in_a_long_body_is_named(row: str, message: str, after: int) -> 
 
 def test_rows_beyond_the_limit_are_not_parsed() -> None:
     body = b'{"instances": [' + b"[]," * 3_000_000 + b"[]]}"
-    started = time.thread_time()
-    with pytest.raises(ModelNameError, match=r"more than 1000 rows"):
-        V1Request(body, "").decode(PLANE, Limits(rows=1000))
-    assert time.thread_time() - started < 0.5
+    seconds = []
+    for _ in range(4):
+        started = time.thread_time()
+        with pytest.raises(ModelNameError, match=r"more than 1000 rows"):
+            V1Request(body, "").decode(PLANE, Limits(rows=1000))
+        seconds.append(time.thread_time() - started)
+    assert min(seconds) < 0.5
 
 
 def test_nan_in_a_long_body_is_rejected_by_its_column() -> None:
