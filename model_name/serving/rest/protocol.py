@@ -190,12 +190,12 @@ class InferenceHttpProtocol(HttpToolsProtocol):
     @override
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._reserve(len(self._held) + self.transport.get_write_buffer_size())
+        self._reserve_held()
 
     @override
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._reserve(len(self._held))
+        self._reserve_held()
         if self._held:
             self._schedule_parsing()
 
@@ -328,7 +328,7 @@ class InferenceHttpProtocol(HttpToolsProtocol):
                 break
         if self._fast_request is not None:
             self._continue_by_asgi()
-        self._reserve(len(self._held))
+        self._reserve_held()
         self._pause_or_resume_reading()
 
     def _pause_or_resume_reading(self) -> None:
@@ -370,6 +370,11 @@ class InferenceHttpProtocol(HttpToolsProtocol):
             self._start_asgi_cycle()
             for part in parts:
                 super().on_body(part)
+
+    def _reserve_held(self) -> None:
+        """Reserve the bytes of the held data, and of a response while the client does not read it."""
+        unread = self.transport.get_write_buffer_size() if self.flow.write_paused else 0
+        self._reserve(len(self._held) + unread)
 
     def _reserve(self, size: int) -> None:
         """Reserve the bytes that the connection holds, instead of those reserved before."""

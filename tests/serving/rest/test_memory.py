@@ -234,8 +234,8 @@ def test_decompressed_bodies_are_within_the_budget(server: Server) -> None:
     assert wait_until(lambda: scrape(server, "model_name_held_bytes") == 0)
 
 
-class FreedConnections:
-    """Server in this process that remembers its connections weakly."""
+class LocalServer:
+    """Server in this process that has weak references to its connections."""
 
     def __init__(self) -> None:
         self.references: list[weakref.ref[InferenceHttpProtocol]] = []
@@ -250,7 +250,7 @@ class FreedConnections:
         if scope["path"] == "/body":
             while (await receive()).get("more_body"):
                 continue
-        body = b"x" * (MIB if scope["path"] == "/large" else 1)
+        body = b"x" * {"/large": MIB, "/huge": 32 * MIB}.get(scope["path"], 1)
         length = (b"content-length", str(len(body)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
         await send({"type": "http.response.body", "body": body})
@@ -260,12 +260,16 @@ class FreedConnections:
         self.references.append(weakref.ref(protocol))
         return protocol
 
-    async def serve(self, sent: bytes, *, ends: bool, pause: float) -> None:
-        """Accept connections from clients that send data and then reset or end the connection."""
+    async def listen(self) -> tuple[asyncio.Server, int]:
+        """Listen on a free port, and return it."""
         self.config = uvicorn.Config(self.app, interface="asgi3", log_config=None, access_log=False)
         self.state = ServerState()
         server = await asyncio.get_running_loop().create_server(self.make_protocol, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
+        return server, server.sockets[0].getsockname()[1]
+
+    async def serve(self, sent: bytes, *, ends: bool, pause: float) -> None:
+        """Accept connections from clients that send data and then reset or end the connection."""
+        server, port = await self.listen()
         clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS)]
         for _, writer in clients:
             writer.write(sent)
@@ -308,10 +312,27 @@ class FreedConnections:
 def test_a_closed_connection_is_freed_without_a_collection_of_cycles(sent: bytes, *, ends: bool, pause: float) -> None:
     gc.disable()
     try:
-        connections = FreedConnections()
+        connections = LocalServer()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(connections.serve(sent, ends=ends, pause=pause))
             assert [reference() for reference in connections.references] == [None] * CONNECTIONS
         assert connections.budget.used == 0
     finally:
         gc.enable()
+
+
+def test_an_unread_response_stays_in_the_budget_while_its_client_sends_more() -> None:
+    async def scenario(local: LocalServer) -> list[int]:
+        server, port = await local.listen()
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        reserved = []
+        for part in (http_request("GET", "/huge"), b"GET / HT", b"TP/1.1\r\n"):
+            writer.write(part)
+            await asyncio.sleep(0.3)
+            reserved.append(local.budget.used)
+        writer.close()
+        server.close()
+        return reserved
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert min(runner.run(scenario(LocalServer()))) > 8 * MIB
