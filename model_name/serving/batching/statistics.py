@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic, time
 
+from model_name.errors import ModelNameError
 from model_name.serving.batching.requests import BatchResult, InferenceRequest
 
 MAX_LISTED_ROWS = 1024  # of a batch in the statistics by size, whose number is bounded so
@@ -85,7 +86,8 @@ class ModelStatistics:
         if len(groups) == 1 and len(groups[0].requests) == len(requests):  # the common case
             succeeded: Sequence[InferenceRequest] = requests
         else:
-            succeeded = [request for group in groups for request in group.requests]
+            outcomes = zip(requests, result.responses, strict=True)  # explanations are in no group
+            succeeded = [request for request, response in outcomes if not isinstance(response, ModelNameError)]
         count, failed = len(succeeded), len(requests) - len(succeeded)
         arrivals = sum([request.pending_since for request in succeeded])
         decode, encode = result.decode_seconds, result.encode_seconds

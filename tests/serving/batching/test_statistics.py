@@ -79,6 +79,18 @@ def test_a_version_starts_without_batches_and_few_versions_are_kept() -> None:
     ] * MAX_VERSIONS
 
 
+def test_responses_that_are_in_no_group_are_counted_as_successes() -> None:
+    # Given responses of an explainer
+    requests = [V1Request(b"", str(number)) for number in range(3)]
+    result = BatchResult([b"{}", DataError("failed"), b"{}"])
+    # when
+    statistics = ModelStatistics()
+    statistics.add("1", requests, result, 0.0)
+    # then
+    found = statistics.of_version("1")
+    assert (found.succeeded, found.failed, found.rows) == (2, 1, 0)
+
+
 def test_large_batches_are_counted_but_not_listed_by_size(planes: dict[str, DataPlane], rows: list[Row]) -> None:
     count = MAX_LISTED_ROWS + 1
     statistics = infer(planes["regression"], [{"instances": [rows[0]] * count}])
