@@ -31,6 +31,7 @@ from model_name.serving.protocols.cloudevents import (
     RESPONSE_TYPE,
     attribute_to_str,
     check_attributes,
+    event_trace_id,
     parse_structured,
     response_attributes,
     response_source,
@@ -146,6 +147,7 @@ class KafkaRequest(InferenceRequest):
         if self.attributes:
             check_attributes(self.attributes)
             self.id = self.attributes["id"]
+            self.trace_id = self.trace_id or event_trace_id(self.attributes)
         if isinstance(document, str | bytes):  # JSON text within JSON, as some clients send it
             body = document.encode() if isinstance(document, str) else document
             document = event = strict_json.loads(body)

@@ -181,6 +181,22 @@ def test_the_trace_of_a_record_is_passed_on_and_logged() -> None:
     assert request.trace_id == "0af7651916cd43dd8448eb211c80319c"
 
 
+@pytest.mark.parametrize("is_structured", [True, False])
+def test_the_trace_of_an_event_is_logged(is_structured: bool) -> None:
+    # given
+    attributes = ATTRIBUTES | {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    if is_structured:
+        content_type = [("content-type", b"application/cloudevents+json")]
+        record = FakeRecord(as_json(attributes | {"data": EXAMPLE}), content_type)
+    else:
+        record = FakeRecord(as_json(EXAMPLE), [(f"ce_{name}", value.encode()) for name, value in attributes.items()])
+    # when
+    request = KafkaRequest(record, name="flats")
+    infer_request(PLANE, request, LIMITS)
+    # then
+    assert request.trace_id == "0af7651916cd43dd8448eb211c80319c"
+
+
 @pytest.mark.parametrize("task", list(PLANES))
 def test_a_result_has_the_fields_of_v1(task: str) -> None:
     found = json.loads(predict(FakeRecord(as_json(EXAMPLE)), PLANES[task]).value or b"")

@@ -105,8 +105,7 @@ class EventRequest(InferenceRequest):
             raise DataError("batches of events are not taken; send one event a request")
         if not self.is_structured and (head := match_long_instances(self.body)) is not None:
             self._parse_headers()
-            check_attributes(self.attributes)
-            self.id = self.attributes["id"]
+            self._identify()
             return parse_long_instances(self.body, head, plane, limits)
         event = strict_json.loads(self.body)
         body, document, inside = self.body, event, ""
@@ -117,9 +116,7 @@ class EventRequest(InferenceRequest):
         if isinstance(document, str | bytes):  # JSON in JSON: the Python SDK encodes data of type str so
             body, inside = document.encode() if isinstance(document, str) else document, ""
             document = strict_json.loads(body)
-        check_attributes(self.attributes)
-        self.id = self.attributes["id"]
-        self.trace_id = self.trace_id or event_trace_id(self.attributes)
+        self._identify()
         decoded = parse_instances(document, limits)
         check_duplicate_columns(body, event if inside else document, inside)
         return decoded
@@ -133,6 +130,16 @@ class EventRequest(InferenceRequest):
             return EventResponse(orjson.dumps(event), STRUCTURED, [])
         headers = [(HEADER_PREFIX + name.encode(), encode_header(value)) for name, value in attributes.items()]
         return EventResponse(orjson.dumps(data), JSON, headers)
+
+    def _identify(self) -> None:
+        """Check the attributes, and take over the id of the event and of its trace.
+
+        Raises:
+            DataError: An attribute is missing or invalid.
+        """
+        check_attributes(self.attributes)
+        self.id = self.attributes["id"]
+        self.trace_id = self.trace_id or event_trace_id(self.attributes)
 
     def _parse_headers(self) -> None:
         """Parse the attributes of an event in binary mode, which are headers."""

@@ -16,6 +16,7 @@ from model_name.errors import DataError
 from model_name.serving.batching.request_trace import RequestTrace
 from model_name.serving.dataplane import DataPlane
 from model_name.serving.protocols.cloudevents import EventRequest, EventResponse, encode_header, is_event
+from model_name.serving.protocols.long_lists import MIN_LONG_BYTES
 from tests.support.in_process_requests import infer_request
 from tests.support.manifests import EXAMPLE, manifest_of, plane_of, table_of
 
@@ -136,6 +137,14 @@ def test_the_trace_of_an_event_is_continued_or_kept(
     assert found.get("traceparent") == (expected or sent)
     assert found.get("tracestate") == (None if expected else "a=1")
     assert request.trace_id == logged
+
+
+def test_the_trace_of_a_long_event_is_logged() -> None:
+    headers = {b"ce-" + name.encode(): value.encode() for name, value in (ATTRIBUTES | {"traceparent": SPAN}).items()}
+    body = json.dumps(DATA).encode() + b" " * MIN_LONG_BYTES
+    request = EventRequest(body, "own", headers=headers, name="flats")
+    infer_request(PLANE, request)
+    assert (request.id, request.trace_id) == (ATTRIBUTES["id"], TRACE_ID)
 
 
 def test_attributes_of_the_model_cannot_be_set_by_the_event() -> None:
