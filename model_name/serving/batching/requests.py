@@ -258,7 +258,8 @@ class InferenceBatch:
                 self.result.responses[positions[0]] = err
             return len(positions) == 1
         table = prepared.table
-        columns = prepared.columns | plane.extra_columns(table)
+        columns = prepared.columns
+        columns.update(plane.extra_columns(table))  # in place, because `|` would return a dict without the matrix
         if len(positions) == 1:
             free_in_chunks(table.values())
         group = PredictedGroup([self.requests[position] for position in positions], prepared.rows, columns, outputs)

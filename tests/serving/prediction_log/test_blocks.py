@@ -59,9 +59,10 @@ def as_columns(columns):
 
 
 def as_matrix(columns):
-    return MatrixColumns(["area", "age", "is_let"], np.array([columns[name] for name in ("area", "age", "is_let")])) | {
-        name: columns[name] for name in ("district", "sold", "remark")
-    }
+    names = ["area", "age", "is_let"]
+    inputs = MatrixColumns(names, np.array([columns[name] for name in names]))
+    inputs.update({name: columns[name] for name in ("district", "sold", "remark")})
+    return inputs
 
 
 def as_rows(columns):
@@ -98,7 +99,8 @@ def test_any_set_of_columns_is_copied(names, form):
     elif form is as_matrix:
         numbers = [name for name in names if name in ("area", "is_let")]
         matrix = np.array([full[name] for name in numbers]).reshape(len(numbers), 4)
-        inputs = MatrixColumns(numbers, matrix) | {name: full[name] for name in names if name not in numbers}
+        inputs = MatrixColumns(numbers, matrix)
+        inputs.update({name: full[name] for name in names if name not in numbers})
     else:
         inputs = {name: full[name] for name in names}
     builder = BlockBuilder(logged._replace(inputs=inputs), 0.0)
