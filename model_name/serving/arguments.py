@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import sys
-from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,15 +51,18 @@ def boolean(text: str) -> bool:
     return text.lower() in TRUE
 
 
-def _positive(text: str) -> int:
-    """Parse a number above 0.
+def positive_number(text: str) -> int:
+    """Parse a whole number above 0.
 
     Raises:
-        ValueError: The text is not a number above 0.
+        ArgumentTypeError: The text is not a whole number above 0.
     """
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number <= 0:
-        raise ValueError(f"{text} is not above 0")
+        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return number
 
 
@@ -183,7 +186,7 @@ def _add_server_options(parser: ArgumentParser) -> None:
     add("--answer_seconds", type=float, default=limits.answer_seconds, help="Time limit for a response.")
     add(
         "--max_connections",
-        type=_positive,
+        type=positive_number,
         default=4096,
         help="Maximum number of REST connections; beyond it, probes are answered and others get 503.",
     )
@@ -214,18 +217,28 @@ def _add_grpc_options(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("gRPC", "Options of gRPC beside those of KServe's server.").add_argument
     add(
         "--grpc_max_concurrent_calls",
-        type=_positive,
+        type=positive_number,
         default=2048,
         help="Calls at once, beyond which they are refused.",
     )
     add("--enable_grpc_reflection", type=boolean, default=True, help="Describe the services to tools such as grpcurl.")
-    add("--grpc_max_connections", type=_positive, default=2048, help="Connections, beyond which they are closed.")
-    add("--grpc_keepalive_time_ms", type=_positive, default=120_000, help="Time after which an idle client is pinged.")
-    add("--grpc_keepalive_timeout_ms", type=_positive, default=20_000, help="Time limit for the response to a ping.")
+    add("--grpc_max_connections", type=positive_number, default=2048, help="Connections, beyond which they are closed.")
+    add(
+        "--grpc_keepalive_time_ms",
+        type=positive_number,
+        default=120_000,
+        help="Time after which an idle client is pinged.",
+    )
+    add(
+        "--grpc_keepalive_timeout_ms",
+        type=positive_number,
+        default=20_000,
+        help="Time limit for the response to a ping.",
+    )
     add("--grpc_keepalive_permit_without_calls", type=boolean, default=True, help="Ping clients without a call.")
     add(
         "--grpc_min_recv_ping_interval_without_data_ms",
-        type=_positive,
+        type=positive_number,
         default=300_000,
         help="Minimum time between two pings of a client without a call; a faster one gets strikes.",
     )
