@@ -85,12 +85,11 @@ def serve_model(
     reader = MessageReader(batcher.limits, batcher.budget, args.grpc_max_receive_message_length)
     trimmer = HeapTrimmer(batcher.budget.take_peak)
 
-    async def on_period() -> None:
+    def on_period() -> None:
         batcher.evict_expired()
         trimmer.trim_after_peak()
         reader.trim_if_needed()
         observer.flush_metrics()
-        await reloader.reload_if_changed()
 
     shutdown_timer = ShutdownTimer(observer.close, args.log_flush_seconds)
     health = HealthService(SERVICE_NAME, reader, context.next_request_id)
@@ -107,6 +106,7 @@ def serve_model(
         args=args,
         header_seconds=batcher.limits.header_seconds,
         on_period=on_period,
+        reload_model=reloader.reload_if_changed,
         shutdown_timer=shutdown_timer,
     )
     tune_gc()

@@ -103,7 +103,7 @@ class BundleReloader:
             old = self.batcher.plane.bundle.manifest
             try:
                 plane = await asyncio.to_thread(self.source.load)
-            except ModelNameError:
+            except Exception:  # ONNX Runtime raises errors of its own
                 self.metrics.bundle_loads.labels("refused").inc()
                 raise
             self.batcher.plane = plane

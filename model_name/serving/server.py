@@ -50,7 +50,8 @@ class Server:
         tls: TlsConfig | None,
         args: Namespace,
         header_seconds: float,
-        on_period: Callable[[], Awaitable[None]],
+        on_period: Callable[[], None],
+        reload_model: Callable[[], Awaitable[None]],
         shutdown_timer: ShutdownTimer,
     ) -> None:
         """Prepare both servers.
@@ -64,7 +65,8 @@ class Server:
             tls: TLS certificates; None for plain text.
             args: Command line: event loop, time-outs and sizes of messages.
             header_seconds: Time limit for the headers of a request.
-            on_period: Called once a second.
+            on_period: Called once a second, on the event loop.
+            reload_model: Reloads the model if its files have changed; called a second after its last call has ended.
             shutdown_timer: Timer that ends the process if the shutdown takes too long.
         """
         self.app = app
@@ -74,6 +76,7 @@ class Server:
         self.args = args
         self.header_seconds = header_seconds
         self.on_period = on_period
+        self.reload_model = reload_model
         self.shutdown_timer = shutdown_timer
         self._signals = 0
         self.health = health
@@ -104,13 +107,18 @@ class Server:
         listener = await self._start_rest()
         grpc_server = await self._start_grpc()
         self.state.is_started = True
-        periodic = asyncio.create_task(self._run_periodic(listener))
+        # Time-outs must not wait for a bundle that is being loaded.
+        periodic = [
+            asyncio.create_task(run_periodically(work))
+            for work in (partial(self._maintain, listener), self.reload_model)
+        ]
         logger.info("ready: REST on port %d, gRPC on port %s", self.address.http_port, self.address.grpc_port)
         try:
             received = await signals.get()
             await self._shutdown(listener, grpc_server, signals, self._drain_seconds(received))
         finally:
-            periodic.cancel()
+            for task in periodic:
+                task.cancel()
 
     def _start_shutdown_timer(self, number: int) -> None:
         """Start the timer at the first signal; the second one ends the drain period, further ones change nothing."""
@@ -171,17 +179,14 @@ class Server:
         await server.start()
         return server
 
-    async def _run_periodic(self, listener: Listener) -> None:
-        while True:
-            await asyncio.sleep(PERIOD_SECONDS)
-            self._refresh_date_header()
-            close_stalled(
-                self._connections(), self.header_seconds, self.args.timeout_keep_alive, self.args.answer_seconds
-            )
-            if self._certificates is not None and self._certificates.reload_if_changed():
-                await listener.replace_context(self._certificates.loaded.context)
-            await self.on_period()
-            self.update_health()
+    async def _maintain(self, listener: Listener) -> None:
+        """Enforce the time limits of connections, reload certificates, and update the health of gRPC."""
+        self._refresh_date_header()
+        close_stalled(self._connections(), self.header_seconds, self.args.timeout_keep_alive, self.args.answer_seconds)
+        self.on_period()
+        self.update_health()
+        if self._certificates is not None and self._certificates.reload_if_changed():
+            await listener.replace_context(self._certificates.loaded.context)
 
     def _connections(self) -> set[InferenceHttpProtocol]:
         return cast("set[InferenceHttpProtocol]", self._uvicorn_state.connections)
@@ -210,7 +215,7 @@ class Server:
             async with asyncio.timeout(seconds):
                 await signals.get()
         self.state.is_closed = True
-        await asyncio.gather(listener.drain(), self._stop_rest(), self._stop_grpc(grpc_server))
+        await asyncio.gather(self._stop_rest(listener), self._stop_grpc(grpc_server))
         logger.info("shut down")
 
     async def _stop_grpc(self, server: grpc.aio.Server | None) -> None:
@@ -220,14 +225,28 @@ class Server:
             self.health.close_watchers()
             await server.stop(self.args.grace_seconds)
 
-    async def _stop_rest(self) -> None:
-        """Close idle connections until none is left; abort those that are left after the grace period."""
+    async def _stop_rest(self, listener: Listener) -> None:
+        """Stop listening and close idle connections until none is left; abort the others after the grace period."""
+        draining = asyncio.create_task(listener.drain())
+        await asyncio.sleep(0)  # it stops listening, even without a grace period
         deadline = monotonic() + self.args.grace_seconds
-        while self._uvicorn_state.connections and monotonic() < deadline:
+        while (self._uvicorn_state.connections or not draining.done()) and monotonic() < deadline:
             # After a stall, uvloop runs timers before it reads sockets: requests that have arrived must be read first.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             close_idle(self._connections())
             await asyncio.sleep(DRAIN_POLL_SECONDS)
+        draining.cancel()
         for connection in list(self._connections()):
             connection.transport.abort()
+
+
+async def run_periodically(work: Callable[[], Awaitable[None]]) -> None:
+    """Run some work `PERIOD_SECONDS` after its last run, again and again; an error in it is logged."""
+    while True:
+        await asyncio.sleep(PERIOD_SECONDS)
+        try:
+            await work()
+        # An outermost loop: without the next runs, no connection and no request would time out.
+        except Exception:
+            logger.exception("periodic work of the server failed; it is repeated")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from model_name.serving import server as server_module
 from model_name.serving.bundle import Bundle
+from model_name.serving.server import run_periodically
 from tests.support.clients import (
     post_v1,
 )
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.support.server_processes import Server, StartServer
     from tests.support.tables import Row
 
@@ -46,3 +51,27 @@ def test_a_server_serves_under_a_given_name_and_shuts_down_cleanly(
     assert "Traceback" not in log
     assert "WARNING model_name.serving refused: v1 predict: 400: age: column is missing" in log
     assert "Warning:" not in log
+
+
+def test_periodic_work_is_repeated_after_an_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> int:
+        runs = 0
+        repeated = asyncio.Event()
+
+        async def work() -> None:
+            nonlocal runs
+            runs += 1
+            if runs == 1:
+                raise OSError("too many open files")
+            repeated.set()
+
+        task = asyncio.create_task(run_periodically(work))
+        await repeated.wait()
+        task.cancel()
+        return runs
+
+    monkeypatch.setattr(server_module, "PERIOD_SECONDS", 0.01)
+    assert asyncio.run(asyncio.wait_for(scenario(), 10)) >= 2
+    assert "too many open files" in caplog.text

@@ -70,14 +70,24 @@ class Listener:
         self._is_draining = True
         self._drop_new_connections()
         self._server.close()
-        loop = asyncio.get_running_loop()
-        with suppress(BlockingIOError):
+        connections = []
+        with suppress(OSError):  # `BlockingIOError` after the last one
             while True:
                 accepted, _ = self._socket.accept()
                 accepted.setblocking(False)  # noqa: FBT003  as above
-                with suppress(OSError):
-                    await loop.connect_accepted_socket(self._make_protocol, accepted, ssl=self._context)
+                connections.append(self._serve_accepted(accepted))
         self._socket.close()
+        await asyncio.gather(*connections)  # a client that is silent in its TLS handshake delays no other
+
+    async def _serve_accepted(self, accepted: socket.socket) -> None:
+        """Serve a connection that the kernel has accepted, unless its TLS handshake fails."""
+        with suppress(OSError):
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._make_protocol,
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=None if self._context is None else self._handshake_seconds,
+            )
 
     def _drop_new_connections(self) -> None:
         """Make the kernel drop the packets of new connections until the socket is closed. Has no effect outside Linux.
