@@ -7,6 +7,7 @@ from model_name.serving.bundle import Manifest
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
+TRACERESPONSE = "traceresponse"
 MAX_TRACEPARENT_CHARACTERS = 512
 VALID_TRACEPARENT = re.compile(
     r"(?!ff)(?P<version>[0-9a-f]{2})-(?P<trace_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<rest>-.*)?"

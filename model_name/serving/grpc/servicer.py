@@ -9,7 +9,7 @@ from google.protobuf.json_format import ParseDict
 from typing_extensions import override
 
 from model_name.errors import BusyError, ModelNameError, NotFoundError
-from model_name.serving.batching.request_trace import TRACEPARENT, parse_trace_id
+from model_name.serving.batching.request_trace import TRACEPARENT, TRACERESPONSE, parse_trace_id
 from model_name.serving.context import ServerContext
 from model_name.serving.grpc.message_reader import MessageReader
 from model_name.serving.grpc.statuses import SERVER_ERRORS, abort, status_code
@@ -23,7 +23,6 @@ from model_name.serving.request_lifecycle import REQUEST_ID_HEADER, RequestLifec
 from model_name.serving.tracing import SpanEnd, SpanStart
 
 SERVICE_NAME = "inference.GRPCInferenceService"
-TRACERESPONSE = "traceresponse"
 
 
 class GrpcCall(RequestLifecycle):

@@ -18,6 +18,7 @@ from model_name.serving.limits import Limits
 from model_name.serving.protocols import strict_json
 from model_name.serving.protocols.fast_json import MAX_TENSORS, match_inputs, try_decode_v2
 from model_name.serving.protocols.long_lists import (
+    MAX_UNTYPED_BYTES,
     MIN_LONG_BYTES,
     find_cut_behind_object,
     parse_long_list,
@@ -56,7 +57,6 @@ class DocumentDict(TypedDict, total=False):
 
 TENSORS_DECODER = msgspec.json.Decoder(list[TensorDict])
 DOCUMENT_DECODER = msgspec.json.Decoder(DocumentDict)
-MAX_UNTYPED_BYTES = 2**20  # of what a parser may turn into any objects
 
 
 @dataclass(frozen=True, slots=True)

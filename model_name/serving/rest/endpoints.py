@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from model_name.errors import DataError
 from model_name.serving.batching.executor import InferenceResponse
-from model_name.serving.batching.request_trace import parse_trace_id
+from model_name.serving.batching.request_trace import TRACEPARENT, TRACERESPONSE, parse_trace_id
 from model_name.serving.batching.requests import InferenceRequest
 from model_name.serving.context import ServerContext
 from model_name.serving.protocols.cloudevents import EventRequest, is_event
@@ -22,11 +22,10 @@ from model_name.serving.rest.messages import JSON, REQUEST_ID, Headers, HttpResp
 from model_name.serving.tracing import SpanEnd, SpanStart
 
 HTTP_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
-"""Methods that OpenTelemetry knows; any other one is `_OTHER` in the attributes of a span."""
+"""Methods in the semantic conventions of OpenTelemetry; any other one is `_OTHER` in the attributes of a span."""
 MAX_PATH_CHARACTERS = 500  # of an attribute
 MAX_METHOD_CHARACTERS = 50
-TRACEPARENT = b"traceparent"
-TRACERESPONSE = b"traceresponse"
+TRACEPARENT_HEADER, TRACERESPONSE_HEADER = TRACEPARENT.encode(), TRACERESPONSE.encode()
 OCTET_STREAM = b"application/octet-stream"
 MAX_LENGTH_DIGITS = 12
 
@@ -227,7 +226,7 @@ class HttpRequest(RequestLifecycle):
         """Build the headers of the response that name the request: its id, and its span if it is traced."""
         headers = [(REQUEST_ID, self.id.encode())]
         if self.span is not None:
-            headers.append((TRACERESPONSE, self.span.traceresponse.encode()))
+            headers.append((TRACERESPONSE_HEADER, self.span.traceresponse.encode()))
         return headers
 
     def decode_request(
@@ -255,8 +254,8 @@ class HttpRequest(RequestLifecycle):
         request.connection = connection
         if self.span is not None:
             self.span.attach(request)
-        elif TRACEPARENT in self.by_name:
-            request.trace_id = parse_trace_id(self.by_name[TRACEPARENT].decode("latin-1"))
+        elif TRACEPARENT_HEADER in self.by_name:
+            request.trace_id = parse_trace_id(self.by_name[TRACEPARENT_HEADER].decode("latin-1"))
         return request
 
 

@@ -11,6 +11,7 @@ from model_name.errors import ModelNameError
 from model_name.serving.bundle import Manifest
 from model_name.serving.context import ServerContext
 from model_name.serving.request_errors import client_message
+from model_name.serving.request_lifecycle import REQUEST_ID_HEADER
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,7 +31,7 @@ SECURITY_HEADERS: Headers = [
 
 CONNECTION_CLOSE = (b"connection", b"close")
 """Header of the last response on a connection."""
-REQUEST_ID = b"x-request-id"
+REQUEST_ID = REQUEST_ID_HEADER.encode()
 UNSAFE_BYTES = re.compile(rb"[^\t\x20-\x7e]")  # would end a header, or are not ASCII
 RETRY_AFTER = (b"retry-after", b"1")
 WWW_AUTHENTICATE = (b"www-authenticate", b"Bearer")
