@@ -146,7 +146,7 @@ def load_plane(directory: Path, *, verifier: SignatureVerifier | None = None) ->
 
 
 def load_verified(directory: Path, verifier: SignatureVerifier | None = None) -> ModelBackend:
-    """Load a model whose manifest vouches for its files: each is read once and verified, and its bytes are loaded.
+    """Load a model whose manifest lists its files: each is read once and verified, and its bytes are loaded.
 
     MLflow loads folders, so that what was read is copied to a temporary folder that only this user may read.
 

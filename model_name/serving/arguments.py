@@ -68,7 +68,7 @@ def positive_number(text: str) -> int:
 
 LOG_OPTIONS: dict[str, dict[str, Any]] = {
     "--prediction_log": {"default": "", "metavar": "URL", "help": "Folder of the prediction log, or any fsspec URL."},
-    "--log_sampling": {"type": float, "default": 1.0, "help": "Share of the requests that are logged."},
+    "--log_sampling": {"type": float, "default": 1.0, "help": "Probability with which a request is logged."},
     "--log_text_ids": {"type": boolean, "default": False, "help": "Log text-id columns."},
     "--log_flush_seconds": {
         "type": float,
@@ -179,11 +179,16 @@ def _add_server_options(parser: ArgumentParser) -> None:
         "--max_queued_bytes",
         type=int,
         default=limits.queued_bytes,
-        help="Bytes of all requests above which 429 is sent.",
+        help="Bytes of all requests and unread responses above which 429 is sent.",
     )
     add("--header_seconds", type=float, default=limits.header_seconds, help="Time limit for the headers of a request.")
     add("--body_seconds", type=float, default=limits.body_seconds, help="Time limit for the body of a request.")
-    add("--answer_seconds", type=float, default=limits.answer_seconds, help="Time limit for a response.")
+    add(
+        "--answer_seconds",
+        type=float,
+        default=limits.answer_seconds,
+        help="Time limit for a response, and for its reading.",
+    )
     add(
         "--max_connections",
         type=positive_number,

@@ -1,4 +1,4 @@
-"""Signature of a bundle: Ed25519 over the bytes of its manifest, which vouches for all other files by their hashes.
+"""Signature of a bundle: Ed25519 over the bytes of its manifest, which has the hashes of all other files.
 
 `cryptography` is imported only where a key is configured.
 """

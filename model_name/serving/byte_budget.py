@@ -1,4 +1,4 @@
-"""Budget of bytes that the bodies of all requests may take together, whatever their protocol."""
+"""Budget of bytes that the bodies of all requests, whatever their protocol, and unread responses may take together."""
 
 from types import TracebackType
 from typing import Self
@@ -7,7 +7,7 @@ from model_name.errors import BusyError
 
 
 class ByteBudget:
-    """Bytes of the bodies that are being received or wait for a response. Not thread-safe; use on the event loop.
+    """Bytes of bodies in transit, queued and computed, and of unread responses. Not thread-safe; use on the event loop.
 
     Attributes:
         limit: Maximum number of bytes. A single body may exceed it, if nothing else is reserved.

@@ -18,7 +18,7 @@ class Limits(FrozenModel):
         rows: Maximum number of rows of a request.
         text_length: Maximum length of a text, in characters.
         queued_requests: Maximum number of requests that wait for a batch; further ones are rejected.
-        queued_bytes: Maximum total size of the bodies of all requests without a response.
+        queued_bytes: Maximum total size of the bodies of all requests without a response, and of unread responses.
         batch_requests: Maximum number of requests in a batch.
         header_seconds: Maximum time from the start of a connection to the end of the request's headers.
         body_seconds: Maximum time from there to the end of its body.

@@ -2,7 +2,7 @@
 
 The standard environment variables configure it: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_EXPORTER`,
 `OTEL_TRACES_SAMPLER`, `OTEL_PROPAGATORS`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` and those of the batch span
-processor. A thread of OpenTelemetry exports the spans; those that it has no time for are dropped, and no request waits.
+processor. A thread of OpenTelemetry exports the spans; those that exceed its queue are dropped, and no request waits.
 """
 
 import logging

@@ -106,7 +106,7 @@ class AdaptiveBatcher:
 
     @property
     def pending_bytes(self) -> int:
-        """Total size of the bodies of the pending requests, and of those that are being received."""
+        """Number of bytes that are reserved in the budget, also by transports."""
         return self.budget.used
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:

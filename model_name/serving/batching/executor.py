@@ -16,9 +16,8 @@ from model_name.serving.batching.requests import InferenceRequest, Payload
 from model_name.serving.bundle import Manifest
 from model_name.serving.byte_budget import ByteBudget
 
-WALL_TIME_BATCHES = (
-    3  # of which the shortest wall time counts; so many batches of a model that stalls run on the event loop
-)
+# The shortest of so many wall times counts. When a model begins to stall, so many batches still run on the event loop.
+WALL_TIME_BATCHES = 3
 MAX_INLINE_BYTES = 64 * 1024  # of a batch on the event loop: the most expensive bodies take 0.3 ms a KiB
 EMA_WINDOW_BATCHES = 5  # the weight of a new batch in the moving averages is 1 / EMA_WINDOW_BATCHES
 

@@ -1,1 +1,1 @@
-"""gRPC: the inference service of the Open Inference Protocol and the health checking service."""
+"""gRPC: the inference service of the Open Inference Protocol, the health checking service, and reflection."""

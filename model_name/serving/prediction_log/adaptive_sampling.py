@@ -20,7 +20,7 @@ class AdaptiveSampling:
     """
 
     def __init__(self, sampling: float, *, backlog_seconds: float, max_bytes: int) -> None:
-        """Start without knowledge of the cost of a row: the first rows are logged with the usual probability.
+        """Start without a measured cost of a row: the first rows are logged with the usual probability.
 
         Args:
             sampling: Usual probability.
@@ -56,7 +56,7 @@ class AdaptiveSampling:
             rows: Number of rows of a block.
             elapsed: Time in which it was formatted and written, in seconds.
             used: Processor time that this took, in seconds.
-            credit: Processor time that the thread has saved, in seconds.
+            credit: Processor time that the thread may use now, in seconds.
             share: Share of a processor that it may use.
         """
         self._rows = self._rows * COST_DECAY + rows

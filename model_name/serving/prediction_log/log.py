@@ -36,7 +36,7 @@ class LogSettings(FrozenModel):
 
     Attributes:
         url: Local folder, or any fsspec URL.
-        sampling: Share of requests that is logged, drawn for each request.
+        sampling: Probability with which a request is logged; lower while more rows arrive than can be written.
         text_ids: Whether `text-id` columns are logged if clients send them.
         max_buffered_rows: Maximum number of rows in the buffer; a batch that exceeds it is dropped and counted.
         max_buffered_bytes: Memory of the buffer, at which further batches are dropped and counted.
@@ -91,7 +91,7 @@ class PredictionLog:
             key: Key that hashes the values of sensitive columns; without one, or with an empty one, they are omitted.
 
         Raises:
-            ConfigError: fsspec does not know the protocol of the URL, or the key is too long.
+            ConfigError: fsspec has no file system for the protocol of the URL, or the key is too long.
             DependencyError: The package for the protocol of the URL is not installed.
         """
         if key and len(key) > MAX_KEY_BYTES:

@@ -64,7 +64,7 @@ class JsonLinesWriter:
             max_file_bytes: Size at which a file ends.
 
         Raises:
-            ConfigError: fsspec does not know the protocol of the URL.
+            ConfigError: fsspec has no file system for the protocol of the URL.
             DependencyError: The package for the protocol is not installed.
         """
         try:

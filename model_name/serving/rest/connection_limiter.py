@@ -20,7 +20,7 @@ from model_name.serving.rest.messages import (
 )
 from model_name.serving.rest.protocol import InferenceHttpProtocol
 
-MAX_SURPLUS_CONNECTIONS = 64  # on which probes are answered; further ones are closed without reading from them
+MAX_SURPLUS_CONNECTIONS = 64  # that serve probes; further ones get 503 before anything is read
 MAX_HANDSHAKE_CHECKS_PER_SECOND = 10.0
 
 

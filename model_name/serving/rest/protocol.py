@@ -150,7 +150,7 @@ class InferenceHttpProtocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
-        # The collector of reference cycles runs rarely: nothing of a lost connection is left to it.
+        # Garbage collection runs rarely, so a lost connection must not be part of a reference cycle.
         self.pipeline.clear()
         self._held = NO_DATA
         self._reserve(0)

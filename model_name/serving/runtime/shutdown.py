@@ -18,7 +18,7 @@ logger = logging.getLogger("model_name.serving")
 
 SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STUCK_EXIT_CODE = 1
-MARGIN_SECONDS = 1.0  # for what does not take time if nothing is stuck
+MARGIN_SECONDS = 1.0  # after the grace period, until the process is ended
 STDERR = 2
 MAX_SIGNALS = 64  # read at once
 

@@ -64,7 +64,7 @@ class Certificates(NamedTuple):
 class CertificateReloader:
     """Reloads the certificates when their files have changed, as cert-manager and Kubernetes secrets rotate them.
 
-    It polls the files: a volume of Kubernetes replaces a symbolic link, which a watch on the file does not see.
+    It polls the files: a volume of Kubernetes replaces a symbolic link, which a watch on the file does not report.
 
     Attributes:
         tls: Files of the certificates.
