@@ -200,7 +200,9 @@ class AdaptiveBatcher:
             if len(requests) > 1:
                 return [outcome for request in requests for outcome in self._infer([request])]
             logger.exception("request %s failed", one_line(requests[0].id))  # the client may have chosen it
-            return [_internal_error(err)]
+            failure = _internal_error(err)
+            self.statistics.add(plane.bundle.manifest.version, requests, BatchResult([failure]), started)
+            return [failure]
         finally:  # not before: `evict_expired` may run meanwhile; large requests are alone in their batch
             self._needs_trim |= requests[0].size > TRIM_THRESHOLD_BYTES
         manifest = plane.bundle.manifest

@@ -79,6 +79,21 @@ def test_a_version_starts_without_batches_and_few_versions_are_kept() -> None:
     ] * MAX_VERSIONS
 
 
+def test_a_failure_of_the_model_is_counted(planes: dict[str, DataPlane], rows: list[Row]) -> None:
+    def fail(*_: Any) -> BatchResult:
+        raise RuntimeError("the model is broken")
+
+    async def scenario() -> VersionStatistics:
+        batcher = AdaptiveBatcher(planes["regression"], Limits(), compute=fail)
+        with pytest.raises(ModelNameError):
+            await batcher.infer(V1Request(json.dumps({"instances": rows}).encode(), "1"))
+        return batcher.statistics.of_version(VERSION)
+
+    statistics = asyncio.run(scenario())
+    assert (statistics.succeeded, statistics.failed) == (0, 1)
+    assert statistics.fail_seconds > 0
+
+
 def test_responses_that_are_in_no_group_are_counted_as_successes() -> None:
     # Given responses of an explainer
     requests = [V1Request(b"", str(number)) for number in range(3)]
