@@ -117,6 +117,7 @@ class Server:
             received = await signals.get()
             await self._shutdown(listener, grpc_server, signals, self._drain_seconds(received))
         finally:
+            self._signals = MAX_COUNTED_SIGNALS  # a signal while the log is written changes no timer
             for task in periodic:
                 task.cancel()
 
