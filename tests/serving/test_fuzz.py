@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.support.counts import count
 from tests.support.fuzz_requests import FuzzRequest, any_request, zip_bomb
+from tests.support.memory import resident_bytes
 from tests.support.prediction_logs import lines
 from tests.support.sockets import RawResponse, connect, parse_responses, receive_all, send_parts
 
@@ -129,8 +130,7 @@ def complete_responses(raw: bytes) -> list[RawResponse]:
 def resident_kilobytes(server: Server) -> int:
     """Measure the resident memory of a server in kB, after it had time to free memory."""
     time.sleep(SETTLE_SECONDS)
-    status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
+    return resident_bytes(server.process.pid) // 1024
 
 
 def server_errors(server: Server) -> list[str]:

@@ -13,14 +13,14 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import httpx
-import psutil
 
 from tests.support.counts import count
+from tests.support.memory import resident_bytes
 from tests.support.sockets import connect, http_request
 
 if TYPE_CHECKING:
     from model_name.serving.bundle import Bundle
-    from tests.support.server_processes import Server, StartServer
+    from tests.support.server_processes import StartServer
     from tests.support.tables import Row
 
 NAME = "regression"
@@ -32,11 +32,6 @@ RECOVERY_SECONDS = 30.0
 REQUEST_SECONDS = 30.0  # for a response to a well-behaved client, on a busy machine
 BOMB = gzip.compress(b" " * (60 * 2**20))
 MANY_HEADERS = [f"x-{number}: {number}" for number in range(4000)]
-
-
-def resident_bytes(server: Server) -> int:
-    """Measure the resident memory of a server."""
-    return int(psutil.Process(server.process.pid).memory_info().rss)
 
 
 def pipeline_without_reading(port: int, body: bytes) -> None:
@@ -131,7 +126,7 @@ def test_hostile_clients_neither_keep_memory_nor_keep_others_from_responses(
     for _ in range(100):
         server.client.post(PREDICT, content=body)
     expected = server.client.post(PREDICT, content=body).content
-    before = resident_bytes(server)
+    before = resident_bytes(server.process.pid)
     is_over = Event()
 
     def attack(client: Callable[[int, bytes], None]) -> None:
@@ -161,8 +156,8 @@ def test_hostile_clients_neither_keep_memory_nor_keep_others_from_responses(
     # Then
     assert responses == {(200, expected)}
     deadline = time.monotonic() + RECOVERY_SECONDS
-    while resident_bytes(server) > MAX_GROWTH * before and time.monotonic() < deadline:
+    while resident_bytes(server.process.pid) > MAX_GROWTH * before and time.monotonic() < deadline:
         time.sleep(0.5)
-    after = resident_bytes(server)
+    after = resident_bytes(server.process.pid)
     assert after < MAX_GROWTH * before, f"{before >> 20} MiB before, {after >> 20} MiB after"
     assert "Traceback" not in server.output()

@@ -13,7 +13,6 @@ import weakref
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 import uvicorn
 import uvloop
@@ -23,6 +22,7 @@ from model_name.serving.assembly import TOKEN_ENV
 from model_name.serving.byte_budget import ByteBudget
 from model_name.serving.rest.messages import Receive, Scope, Send
 from model_name.serving.rest.protocol import MAX_DISCARDED_BYTES, InferenceHttpProtocol
+from tests.support.memory import resident_bytes
 from tests.support.sockets import connect, exchange, http_request, parse_responses, receive_all, send_parts
 
 if TYPE_CHECKING:
@@ -38,11 +38,6 @@ UNREAD_BYTES = 20 * MIB
 MAX_GROWTH_BYTES = 16 * MIB  # of a process that holds some 100 kB for a connection; noise included
 SECONDS = 60.0
 CONNECTIONS = 5
-
-
-def resident_bytes(server: Server) -> int:
-    """Measure the resident memory of a server."""
-    return int(psutil.Process(server.process.pid).memory_info().rss)
 
 
 def wait_until(condition: Any, seconds: float = SECONDS) -> bool:
@@ -105,11 +100,11 @@ def test_pipelined_requests_whose_responses_nobody_reads_take_little_memory(
         "inference of 60 kB": http_request("POST", PREDICT, b" " * 60_000, TOKEN),
         "unknown paths": http_request("GET", "/nowhere", None, TOKEN),
     }[kind]
-    before = resident_bytes(server)
+    before = resident_bytes(server.process.pid)
     # When
     with connect(server.http_port) as connection:
         sent = send_without_reading(connection, request * (1 + 20_000 // len(request)), UNREAD_BYTES)
-        growth = resident_bytes(server) - before
+        growth = resident_bytes(server.process.pid) - before
         is_answered = server.is_ready()
     # Then
     assert growth < MAX_GROWTH_BYTES, f"{sent} bytes were sent"
@@ -146,14 +141,14 @@ def test_a_request_is_refused_before_its_body_is_read(
     server: Server, path: str, headers: list[str], status: int, framing: str
 ) -> None:
     # Given
-    before = resident_bytes(server)
+    before = resident_bytes(server.process.pid)
     with connect(server.http_port) as connection:
         # When a client sends headers, and after the response its body
         connection.sendall(http_request("POST", path, None, *headers, framing))
         (response,) = parse_responses(connection.recv(1 << 16))
         body = b" " * MIB
         send_parts(connection, [body if "length" in framing else b"%x\r\n%b\r\n" % (MIB, body)] * 32)
-        growth = resident_bytes(server) - before
+        growth = resident_bytes(server.process.pid) - before
     # Then
     assert response.status == status
     assert growth < MAX_GROWTH_BYTES
