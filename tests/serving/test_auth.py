@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +26,9 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from model_name.serving.assembly import TOKEN_ENV
+from model_name.serving.rest.listener import Listener
+from model_name.serving.runtime.tls import TlsConfig
+from tests.support.server_processes import free_ports
 from tests.support.sockets import connect, seconds_until_closed
 
 if TYPE_CHECKING:
@@ -521,3 +526,35 @@ def test_servers_survive_invalid_clients(mtls_server: Server, token_server: Serv
     for server in (mtls_server, token_server):
         assert server.client.get("/v2/health/live").json() == {"live": True}
         assert "Traceback" not in server.output()
+
+
+class GreetingProtocol(asyncio.Protocol):
+    """Protocol that sends a greeting after the handshake, and closes the connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"hello")
+        transport.close()
+
+
+def test_a_client_that_is_silent_in_its_handshake_delays_no_other_at_the_shutdown(authority: Authority) -> None:
+    async def scenario() -> bytes:
+        [port] = free_ports(1)
+        listener = Listener("127.0.0.1", port, 16)
+        await listener.start(GreetingProtocol, TlsConfig(*authority.issue("drained")).ssl_context(), 60)
+        # Given connections that only the kernel has accepted, of which the first is silent
+        silent, other = (socket.create_connection(("127.0.0.1", port)) for _ in range(2))
+        # when
+        draining = asyncio.create_task(listener.drain())
+        other.setblocking(False)  # noqa: FBT003  its only argument
+        context = ssl.create_default_context(cafile=str(authority.file))
+        reader, writer = await asyncio.open_connection(sock=other, ssl=context, server_hostname="localhost")
+        # then
+        greeting = await reader.read()
+        assert not draining.done()
+        silent.close()
+        writer.close()
+        await draining
+        return greeting
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 20)) == b"hello"
