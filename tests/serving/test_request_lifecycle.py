@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
@@ -233,7 +233,7 @@ async def call_grpc(server: FakeServer, method: str, message: bytes, authorizati
     if context.aborted is None:
         return 200, ""
     code, reason = context.aborted
-    return next(status for status, known in STATUS_CODES.items() if known is code), reason
+    return next((status for status, known in STATUS_CODES.items() if known is code), 500), reason
 
 
 async def send_grpc(server: FakeServer, value: float, authorization: str) -> tuple[int, str]:
@@ -428,6 +428,19 @@ def test_a_handler_that_fails_unexpectedly_is_a_500_with_the_id_of_the_log(
     assert response == (500, "the server failed: ZeroDivisionError")
     assert caplog.messages == ["request a failed"]
     assert server.samples() == {("http", "page", "500"): 1.0}
+
+
+def test_a_method_that_fails_unexpectedly_is_internal_with_the_id_of_the_log(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    server.context = replace(server.context, server_metadata={"no such field": "secret"})
+    # when
+    status = asyncio.run(call_grpc(server, "ServerMetadata", b"", AUTHORIZED))
+    # then
+    assert status == (500, "the server failed: ValueError")
+    assert re.fullmatch(r"request [0-9a-f]{12}-[0-9a-f]{8} failed", *caplog.messages)
+    assert server.samples() == {("grpc", "metadata", "500"): 1.0}
 
 
 @pytest.mark.parametrize("name", ["flats", "team/flats", "a:b é"])

@@ -1,11 +1,13 @@
 """gRPC service of the Open Inference Protocol. Methods take and return serialized messages."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 import grpc
 from google.protobuf.json_format import ParseDict
+from grpc.aio import BaseError
 from typing_extensions import override
 
 from model_name.errors import BusyError, ModelNameError, NotFoundError
@@ -21,6 +23,8 @@ from model_name.serving.protocols.v2_grpc import GrpcRequest, parse_message
 from model_name.serving.request_errors import ShuttingDownError
 from model_name.serving.request_lifecycle import REQUEST_ID_HEADER, RequestLifecycle, RouteLabels
 from model_name.serving.tracing import SpanEnd, SpanStart
+
+logger = logging.getLogger("model_name.serving")
 
 SERVICE_NAME = "inference.GRPCInferenceService"
 
@@ -228,6 +232,13 @@ class InferenceServicer:
                     return response
             except ModelNameError as err:
                 ending = abort(grpc_context, err, request.trailing_metadata)
+            except BaseError:  # the call has ended already
+                raise
+            # The outermost loop of a call: whatever a method raises, the client gets an error with its id.
+            except Exception as err:
+                logger.exception("request %s failed", request.id)
+                failure = ModelNameError(f"the server failed: {type(err).__name__}")
+                ending = abort(grpc_context, failure, request.trailing_metadata)
             # gRPC keeps what it raises here, and so this frame, until garbage is collected: it must refer to no call.
             del _, request, grpc_context
             return await ending
