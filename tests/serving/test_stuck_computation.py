@@ -17,7 +17,7 @@ from model_name.serving.bundle import Bundle
 from model_name.serving.runtime.shutdown import STUCK_EXIT_CODE
 from tests.support import prediction_logs
 from tests.support.counts import count
-from tests.support.server_processes import launch_server, stop_servers
+from tests.support.server_processes import launch_server
 from tests.support.stuck_server import STUCK_AREA
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ REQUESTS = 30
 @pytest.fixture
 def start_stuck_server(bundles: dict[str, Bundle], serving_env: dict[str, str], tmp_path: Path):  # type: ignore[no-untyped-def]
     """Return a function that starts a server that is stuck in one of the ways of `stuck_server`."""
+    started: list[Server] = []
 
     def start(way: str, loop: str = "auto") -> Server:
         options = ["--drain_seconds", "0", "--grace_seconds", str(GRACE_SECONDS)]
@@ -52,10 +53,12 @@ def start_stuck_server(bundles: dict[str, Bundle], serving_env: dict[str, str], 
             log=tmp_path / "server.log",
             env=serving_env,
         )
+        started.append(server)
         return server.wait()
 
     yield start
-    stop_servers()
+    for server in started:  # and no others: the servers that other tests share keep running
+        server.stop()
 
 
 def send(url: str, body: bytes) -> None:
