@@ -127,6 +127,13 @@ def and_more(names: Sequence[str]) -> str:
     return f" (and {', '.join(names)})" if names else ""
 
 
+def float32_bounds(column: Column) -> tuple[float, float]:
+    """Return the smallest and the largest valid number of a numeric column, within the range of float32."""
+    low = -FLOAT32_MAX if column.min is None else max(column.min, -FLOAT32_MAX)
+    high = FLOAT32_MAX if column.max is None else min(column.max, FLOAT32_MAX)
+    return low, high
+
+
 def is_missing(value: Any) -> bool:
     """Return whether a raw value is None, NaN, NaT or pandas' NA."""
     return (

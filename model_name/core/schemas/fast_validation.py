@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from model_name.core.schemas.columns import FLOAT32_MAX, Columns, MatrixColumns
+from model_name.core.schemas.columns import Columns, MatrixColumns, float32_bounds
 from model_name.core.schemas.decoding import BOOLEAN_TYPES, NUMBER_TYPES, TEXT_TYPES, RawValues, to_array
 from model_name.core.schemas.table_schema import TableSchema
 
@@ -35,9 +35,8 @@ class FastValidator:
         self._has_rules = bool(schema.rules)
         numbers = {name: column for name, column in inputs.items() if column.kind == "numeric"}
         self._number_names = list(numbers)
-        lows = [-FLOAT32_MAX if column.min is None else max(column.min, -FLOAT32_MAX) for column in numbers.values()]
-        highs = [FLOAT32_MAX if column.max is None else min(column.max, FLOAT32_MAX) for column in numbers.values()]
-        self._minimums, self._maximums = np.array(lows)[:, None], np.array(highs)[:, None]
+        bounds = np.array([*map(float32_bounds, numbers.values())], dtype=np.float64).reshape(-1, 2)
+        self._minimums, self._maximums = bounds[:, :1], bounds[:, 1:]
         self._is_required = np.array([not column.nullable for column in numbers.values()], dtype=bool)
         self._booleans = {name: column.nullable for name, column in inputs.items() if column.kind == "boolean"}
         self._datetime_names = [name for name, column in inputs.items() if column.kind == "datetime"]

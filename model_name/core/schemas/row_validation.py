@@ -9,12 +9,12 @@ Imports only numpy and pydantic, because servers import it.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isnan, nan
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.schemas.columns import FLOAT32_MAX, Column, Columns
+from model_name.core.schemas.columns import Columns, float32_bounds
 from model_name.core.schemas.fast_validation import match_datetime_lines
 from model_name.core.schemas.table_schema import TableSchema
 
@@ -22,27 +22,6 @@ DATETIME_DTYPE = np.dtype("datetime64[us]")
 
 TypedRow = Mapping[str, Any]
 """Typed values of one row: float (NaN if missing) of a number or boolean, text or None of a category, datetime."""
-
-
-class NumericBounds(NamedTuple):
-    """Bounds of a numeric column.
-
-    Attributes:
-        low: Smallest valid number.
-        high: Largest valid number.
-        is_required: Whether a missing value is invalid.
-    """
-
-    low: float
-    high: float
-    is_required: bool
-
-    @classmethod
-    def of(cls, column: Column) -> "NumericBounds":
-        """Return the bounds of a column, within the range of float32."""
-        low = -FLOAT32_MAX if column.min is None else max(column.min, -FLOAT32_MAX)
-        high = FLOAT32_MAX if column.max is None else min(column.max, FLOAT32_MAX)
-        return cls(low, high, not column.nullable)
 
 
 class RowValidator:
@@ -55,7 +34,9 @@ class RowValidator:
         kinds = {column.kind for _, _, column in inputs}
         self._is_supported = not schema.rules and kinds <= {"numeric", "boolean", "category", "datetime"}
         self._numbers = [
-            (position, name, *NumericBounds.of(column)) for position, name, column in inputs if column.kind == "numeric"
+            (position, name, *float32_bounds(column), not column.nullable)
+            for position, name, column in inputs
+            if column.kind == "numeric"
         ]
         self._booleans = [
             (position, name, not column.nullable) for position, name, column in inputs if column.kind == "boolean"

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from model_name.core.schemas.columns import FLOAT32_MAX, Column, display_value, missing_mask
+from model_name.core.schemas.columns import FLOAT32_MAX, Column, display_value, float32_bounds, missing_mask
 from model_name.errors import DataError
 
 MAX_REPORTED_ISSUES = 10  # listed in one error; the rest are counted
@@ -154,8 +154,7 @@ def _check_bounds(
     report: CheckReport,
     issues: ValidationIssues,
 ) -> NDArray[Any]:
-    lowest = -FLOAT32_MAX if column.min is None else max(column.min, -FLOAT32_MAX)
-    highest = FLOAT32_MAX if column.max is None else min(column.max, FLOAT32_MAX)
+    lowest, highest = float32_bounds(column)
     if not len(values) or not (np.fmin.reduce(values) < lowest or np.fmax.reduce(values) > highest):
         return values  # the common case, decided in two passes; comparisons with NaN are false
     total = len(values)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from model_name.core.schemas.columns import FLOAT32_MAX, Column
+from model_name.core.schemas.columns import FLOAT32_MAX, Column, float32_bounds
 from model_name.serving.bundle import Manifest
 from model_name.serving.openapi.examples import known_categories
 
@@ -63,8 +63,7 @@ def column_schema(manifest: Manifest, name: str) -> Schema:
 
 def numeric_bounds(column: Column) -> Schema:
     """Bound the numbers that are accepted; a bound at which values are clipped does not reject any."""
-    low = -FLOAT32_MAX if column.min is None else max(column.min, -FLOAT32_MAX)
-    high = FLOAT32_MAX if column.max is None else min(column.max, FLOAT32_MAX)
+    low, high = float32_bounds(column)
     clips_low, clips_high = (
         column.out_of_bounds == "clip" and bound is not None and abs(bound) <= FLOAT32_MAX
         for bound in (column.min, column.max)
