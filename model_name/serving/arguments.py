@@ -16,7 +16,7 @@ from model_name.errors import ConfigError, ModelNameError
 from model_name.serving.bundle_signature import PUBLIC_KEY_ENV
 from model_name.serving.identifiers import check_option
 from model_name.serving.limits import Limits
-from model_name.serving.prediction_log.log import LogSettings, PredictionLog
+from model_name.serving.prediction_log.log import LOG_KEY_ENV, LogSettings, PredictionLog
 from model_name.serving.rest.cors import CorsPolicy
 from model_name.serving.runtime.tls import TlsConfig
 
@@ -24,7 +24,6 @@ logger = logging.getLogger("model_name.serving")
 
 DEFAULT_MODEL_DIRECTORY = Path("/mnt/models")  # into which KServe's storage initializer downloads `storageUri`
 SLOT_ENV = "MODEL_NAME_SLOT"
-LOG_KEY_ENV = "MODEL_NAME_LOG_KEY"
 CERTIFICATE_ENV, KEY_ENV = "KSERVE_TLS_CERT_FILE", "KSERVE_TLS_KEY_FILE"  # as in KServe
 LIMIT_OPTIONS = {
     "body_bytes": "max_body_bytes",

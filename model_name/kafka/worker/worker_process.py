@@ -22,11 +22,10 @@ from model_name.kafka.worker.worker_settings import WorkerSettings
 from model_name.serving.bundle import Bundle
 from model_name.serving.bundle_signature import make_verifier
 from model_name.serving.dataplane import DataPlane
-from model_name.serving.prediction_log.log import LogSettings, PredictionLog
+from model_name.serving.prediction_log.log import LOG_KEY_ENV, LogSettings, PredictionLog
 from model_name.serving.runtime.memory import tune_gc
 from model_name.serving.tracing import FLUSH_TIMEOUT_SECONDS, is_tracing_requested, start_tracing
 
-LOG_KEY_VARIABLE = "MODEL_NAME_LOG_KEY"
 LOG_CLOSE_SECONDS = 10.0  # to write the buffered rows at the end
 
 
@@ -100,7 +99,7 @@ def build_prediction_log(settings: WorkerSettings) -> PredictionLog | None:
     except ValidationError as err:
         raise ConfigError(f"prediction_log: {err.errors()[0]['msg']}") from err
     check_log_folder(log.url)
-    return PredictionLog(log, slot=settings.slot, key=os.environ.get(LOG_KEY_VARIABLE, "").encode())
+    return PredictionLog(log, slot=settings.slot, key=os.environ.get(LOG_KEY_ENV, "").encode())
 
 
 def check_log_folder(url: str) -> None:

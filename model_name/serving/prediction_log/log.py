@@ -21,6 +21,7 @@ from model_name.serving.prediction_log.cpu_budget import CpuBudget
 from model_name.serving.prediction_log.formatter import MAX_KEY_BYTES, BlockFormatter
 from model_name.serving.prediction_log.log_files import JsonLinesWriter, LogFile
 
+LOG_KEY_ENV = "MODEL_NAME_LOG_KEY"  # environment variable with the key that hashes sensitive values
 MAX_CPU_SHARE = 0.04  # of one processor, on average; requests lose no more
 MAX_CPU_CREDIT_SECONDS = 0.25  # of the share while no rows arrive, for the rows of a large request
 MIN_PAUSE_SECONDS = 0.01  # between two blocks, so that requests get the interpreter
