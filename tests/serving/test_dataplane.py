@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_name.core.schemas.row_validation import rows_to_columns as typed_rows_to_columns
+from model_name.core.schemas.row_validation import typed_rows_to_columns
 from model_name.errors import DataError
 from model_name.serving import dataplane
 from model_name.serving.dataplane import DataPlane, rows_to_columns, try_transpose

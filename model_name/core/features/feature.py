@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_name.core.schemas.columns import FLOAT32_MAX, Columns
-from model_name.core.schemas.row_validation import TypedRow, rows_to_columns
+from model_name.core.schemas.row_validation import TypedRow, typed_rows_to_columns
 from model_name.core.schemas.strict_models import FrozenModel, LaxTuple
 
 Matrix = NDArray[np.float32]
@@ -67,7 +67,7 @@ class Feature(FrozenModel, ABC):
 
         Subclasses override it where Python computes a single value in less time than numpy.
         """
-        return float(self.transform(rows_to_columns([{source: row[source] for source in self.sources}]))[0])
+        return float(self.transform(typed_rows_to_columns([{source: row[source] for source in self.sources}]))[0])
 
 
 def clip_to_float32(values: NDArray[Any]) -> NDArray[Any]:

@@ -124,13 +124,18 @@ class RowValidator:
         return True
 
 
-def rows_to_columns(rows: Sequence[TypedRow]) -> Columns:
+def typed_rows_to_columns(rows: Sequence[TypedRow]) -> Columns:
     """Convert typed rows to typed columns, n values each.
 
     Args:
         rows: At least one row.
     """
     return {name: _to_column([row[name] for row in rows]) for name in rows[0]}
+
+
+def as_columns(inputs: Columns | Sequence[TypedRow]) -> Columns:
+    """Convert typed inputs to columns if they are by row."""
+    return inputs if isinstance(inputs, dict) else typed_rows_to_columns(inputs)
 
 
 def _to_column(values: list[Any]) -> NDArray[Any]:

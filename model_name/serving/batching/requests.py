@@ -18,8 +18,7 @@ from model_name.core.features import Matrix
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import Columns
 from model_name.core.schemas.decoding import RawValues
-from model_name.core.schemas.row_validation import TypedRow
-from model_name.core.schemas.row_validation import rows_to_columns as typed_rows_to_columns
+from model_name.core.schemas.row_validation import TypedRow, as_columns
 from model_name.errors import DataError, ModelNameError
 from model_name.serving.batching.request_trace import RequestTrace
 from model_name.serving.bundle import Manifest
@@ -151,7 +150,7 @@ class PredictedGroup:
     @property
     def columns(self) -> Columns:
         """Inputs by column; converted at each access if they are by row."""
-        return self.inputs if isinstance(self.inputs, dict) else typed_rows_to_columns(self.inputs)
+        return as_columns(self.inputs)
 
     def select(self, number: int) -> "PredictedGroup":
         """Create a group of a single request, given its position in this group."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from model_name.core.schemas import Outputs
 from model_name.core.schemas.columns import Columns, MatrixColumns
-from model_name.core.schemas.row_validation import TypedRow, rows_to_columns
+from model_name.core.schemas.row_validation import TypedRow, as_columns
 from model_name.serving.bundle import Manifest
 
 MAX_BLOCK_ROWS = 2048  # formatted at a time, in some milliseconds
@@ -438,11 +438,6 @@ def detach_bodies(batch: LoggedBatch) -> LoggedBatch:
     get_properties = attrgetter(*RequestProperties._fields)
     requests = [RequestProperties(*get_properties(request)) for request in batch.requests]
     return batch._replace(requests=requests, inputs=as_columns(batch.inputs))
-
-
-def as_columns(inputs: Columns | Sequence[TypedRow]) -> Columns:
-    """Convert inputs to columns if they are by row."""
-    return inputs if isinstance(inputs, dict) else rows_to_columns(inputs)
 
 
 def list_numbers(inputs: Columns | Sequence[TypedRow]) -> list[str]:

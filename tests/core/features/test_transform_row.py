@@ -22,7 +22,7 @@ from model_name.core.features import (
     TargetEncodedFeature,
 )
 from model_name.core.features.datetimes import CYCLE_LENGTHS, DATETIME_PARTS
-from model_name.core.schemas.row_validation import rows_to_columns
+from model_name.core.schemas.row_validation import typed_rows_to_columns
 
 ORIGIN = 19_723.25
 NUMBERS: dict[str, AnyFeature] = {
@@ -73,7 +73,7 @@ def test_the_feature_of_a_row_equals_that_of_a_table(feature: AnyFeature) -> Non
     @settings(deadline=None)
     @given(st.lists(ROWS, min_size=1, max_size=9))
     def check(rows: list[dict[str, Any]]) -> None:
-        by_table = np.asarray(feature.transform(rows_to_columns(rows)), dtype=np.float64)
+        by_table = np.asarray(feature.transform(typed_rows_to_columns(rows)), dtype=np.float64)
         np.testing.assert_array_equal([feature.transform_row(row) for row in rows], by_table)
 
     check()
@@ -84,7 +84,7 @@ def test_the_feature_of_a_row_equals_that_of_a_table(feature: AnyFeature) -> Non
 def test_the_matrix_of_rows_equals_that_of_a_table(rows: list[dict[str, Any]]) -> None:
     features = Features(columns=tuple(FEATURES.values()))
     with np.errstate(over="ignore"):
-        by_row, by_table = features.transform_rows(rows), features.transform(rows_to_columns(rows))
+        by_row, by_table = features.transform_rows(rows), features.transform(typed_rows_to_columns(rows))
     assert by_row.dtype == by_table.dtype == np.float32
     np.testing.assert_array_equal(by_row, by_table)
 

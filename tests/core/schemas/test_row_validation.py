@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model_name.core.schemas.fast_validation import FastValidator
-from model_name.core.schemas.row_validation import RowValidator, rows_to_columns
+from model_name.core.schemas.row_validation import RowValidator, typed_rows_to_columns
 from tests.support.manifests import EXAMPLE, table_of
 
 SCHEMA = table_of()
@@ -43,7 +43,7 @@ def test_rows_that_are_accepted_are_accepted_as_columns_with_equal_values(raw: l
     typed = RowValidator(SCHEMA).validate(raw)
     if typed is None:
         return
-    by_row = rows_to_columns(typed)
+    by_row = typed_rows_to_columns(typed)
     by_column = FastValidator(SCHEMA).validate(dict(zip(SCHEMA.inputs, map(list, zip(*raw, strict=True)), strict=True)))
     assert by_column is not None
     assert by_row.keys() == by_column.keys()
